@@ -1,0 +1,228 @@
+"""What a trained model is on disk: bundles/<name>/<version>/{model.onnx, manifest.json, CARD.md}.
+
+The trainer writes bundles and the service reads them; this file is all they share. It imports neither torch nor model.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+OP_DOMAIN = "ai.indrnn"
+OP_TYPE = "IndRNN"
+OP_VERSION = 1
+PARITY_BOUND = 1e-4  # largest |ONNX Runtime - PyTorch| in a logit that a bundle may carry
+
+Role = Literal["hidden", "last_frame", "origin", "pool", "started", "last_logits"]
+Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid", "identity"]
+
+
+class BundleError(Exception):
+    """A bundle cannot be used; the message names the bundle, what was expected and what came."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Part(_Frozen):
+    """One stretch of the state vector: state[offset : offset + size], float32."""
+
+    role: Role
+    layer: int | None = Field(default=None, description="index of the IndRNN layer, for role hidden")
+    offset: int = Field(ge=0)
+    size: int = Field(gt=0)
+    activation: Activation | None = None
+    u: tuple[float, ...] | None = Field(default=None, description="recurrent weight per neuron, [size]")
+
+    @model_validator(mode="after")
+    def _hidden_has_u(self) -> Self:
+        if self.role == "hidden" and (self.u is None or self.layer is None or self.activation is None):
+            raise ValueError("a hidden part states its layer, activation and u")
+        if self.u is not None and len(self.u) != self.size:
+            raise ValueError(f"u: expected {self.size} weights, got {len(self.u)}")
+        return self
+
+
+class Tensor(_Frozen):
+    """An input or output of the graph; a text in shape is a free axis by its letter (B, T)."""
+
+    name: str
+    dtype: Literal["float32", "int64"]
+    shape: tuple[int | str, ...]
+
+
+class Layout(_Frozen):
+    """A joint order that clients may send and how it becomes the model's own.
+
+    Own joint j is the mean of the sent joints table[j]; the model's own layout maps each joint to itself.
+    """
+
+    joint_names: tuple[str, ...]
+    table: tuple[tuple[int, ...], ...]
+
+    @property
+    def joints(self) -> int:
+        """How many joints a frame of this layout has."""
+        return len(self.joint_names)
+
+    @model_validator(mode="after")
+    def _indices_exist(self) -> Self:
+        for j, sources in enumerate(self.table):
+            if not sources or not all(0 <= s < self.joints for s in sources):
+                raise ValueError(f"table[{j}]: expected indices in 0..{self.joints - 1}, got {sources}")
+        return self
+
+
+class Limits(_Frozen):
+    """What the graph was made for; the service's own limits may be lower."""
+
+    max_position: int | None = Field(default=None, description="frames or characters a session may consume; required where max |u| >= 1")
+
+
+class TrainingData(_Frozen):
+    """A data set the weights were made from, and on what terms."""
+
+    name: str
+    terms: str
+    citation: str
+
+
+class Figure(_Frozen):
+    """One measured result, with how it was measured and how often test data was looked at."""
+
+    name: str
+    value: float
+    unit: str
+    protocol: str
+    test_evaluations: int = Field(ge=0)
+
+
+class Training(_Frozen):
+    """What reproduces the weights."""
+
+    command: str
+    seed: int
+    parameters: int
+    data: tuple[TrainingData, ...]
+
+
+class Manifest(_Frozen):
+    """manifest.json: all that a server needs to know about a model. Sizes are counts, times ISO 8601 UTC."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")
+    version: str = Field(pattern=r"^[0-9]{1,9}$")
+    kind: Literal["action", "chars"]
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of model.onnx")
+    op_version: int
+    opset: int
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    state: tuple[Part, ...]
+    labels: tuple[str, ...] | None = Field(default=None, description="action: class k's name")
+    alphabet: str | None = Field(default=None, description="chars: symbol k's code point; text is NFC")
+    layout: str | None = Field(default=None, description="action: the model's own joint layout")
+    layouts: dict[str, Layout] = Field(default_factory=dict)
+    persons: int | None = Field(default=None, description="action: P, the person axis of x")
+    hz: float | None = Field(default=None, gt=0, description="action: frames per second the model reads")
+    limits: Limits = Limits()
+    training: Training
+    figures: tuple[Figure, ...]
+    parity_error: float = Field(ge=0, le=PARITY_BOUND)
+    created: str
+    source_revision: str
+
+    @property
+    def state_size(self) -> int:
+        """N, the length of one row of state."""
+        return sum(p.size for p in self.state)
+
+    @property
+    def classes(self) -> int:
+        """K, the length of one row of logits."""
+        return len(self.labels if self.labels is not None else self.alphabet or "")
+
+    @property
+    def max_abs_u(self) -> float:
+        """The largest |u| of any recurrent neuron; below 1, a bounded input keeps the state bounded for ever."""
+        return max((abs(u) for p in self.state for u in p.u or ()), default=0.0)
+
+    def part(self, role: Role) -> Part | None:
+        """The first part of that role, or None."""
+        return next((p for p in self.state if p.role == role), None)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        offset = 0
+        for p in self.state:
+            if p.offset != offset:
+                raise ValueError(f"state: expected a part at offset {offset}, got {p.role} at {p.offset}")
+            offset += p.size
+        if self.kind == "action":
+            self._check_action()
+        elif self.alphabet is None or len(set(self.alphabet)) != len(self.alphabet):
+            raise ValueError("a chars bundle has an alphabet of distinct symbols")
+        last_logits = self.part("last_logits")
+        if last_logits is None or last_logits.size != self.classes:
+            raise ValueError(f"state: expected a last_logits part of {self.classes}")
+        if self.op_version != OP_VERSION:
+            raise ValueError(f"op_version: expected {OP_VERSION}, got {self.op_version}")
+        if self.max_abs_u >= 1 and self.limits.max_position is None:
+            raise ValueError(f"max |u| is {self.max_abs_u:g}: limits.max_position is required")
+        return self
+
+    def _check_action(self) -> None:
+        if self.labels is None or self.layout is None or self.persons is None or self.hz is None:
+            raise ValueError("an action bundle has labels, layout, persons and hz")
+        own = self.layouts.get(self.layout)
+        if own is None:
+            raise ValueError(f"layouts: the model's own layout {self.layout!r} is not in {sorted(self.layouts)}")
+        for name, layout in self.layouts.items():
+            if len(layout.table) != own.joints:
+                raise ValueError(f"layouts.{name}.table: expected {own.joints} joints, got {len(layout.table)}")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose file was checked against its manifest."""
+
+    manifest: Manifest
+    graph: Path
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read(folder: Path) -> Bundle:
+    """Reads and checks bundles/<name>/<version>.
+
+    Raises BundleError when the manifest is missing or wrong, when the folder's name disagrees with it, or when model.onnx is not the
+    file whose digest the manifest states.
+    """
+    title = f"bundle {folder.parent.name}/{folder.name}"
+    try:
+        manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
+    except (OSError, ValidationError) as error:
+        raise BundleError(f"{title}: manifest.json: {error}") from error
+    if (manifest.name, manifest.version) != (folder.parent.name, folder.name):
+        raise BundleError(f"{title}: manifest.json says {manifest.name}/{manifest.version}")
+    graph = folder / "model.onnx"
+    if not graph.is_file():
+        raise BundleError(f"{title}: model.onnx is missing")
+    found = digest(graph)
+    if found != manifest.sha256:
+        raise BundleError(f"{title}: model.onnx: expected sha256 {manifest.sha256}, got {found}")
+    return Bundle(manifest, graph)
+
+
+def read_all(root: Path) -> list[Bundle]:
+    """Every bundle under bundles/, by name, then by version as a number. Raises BundleError, also when there is none."""
+    folders = [p.parent for p in root.glob("*/*/manifest.json")]
+    if not folders:
+        raise BundleError(f"{root}: no bundle found (expected {root}/<name>/<version>/manifest.json)")
+    bundles = [read(f) for f in folders]
+    return sorted(bundles, key=lambda b: (b.manifest.name, int(b.manifest.version)))

@@ -1,0 +1,152 @@
+"""The recurrence as one opaque PyTorch operator, `indrnn::recurrence`, with its gradient.
+
+The exporter must see one node: a Python time loop would be unrolled to the length of the export example. The loop over time below is
+the plain implementation; model/reference.py is what it is tested against.
+"""
+
+import torch
+from torch import Tensor
+
+ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid", "identity")
+DIRECTIONS = ("forward", "reverse")
+
+
+def _activate_(a: Tensor, activation: str, alpha: float) -> Tensor:
+    if activation == "relu":
+        return a.relu_()
+    if activation == "leaky_relu":
+        return torch.where(a > 0, a, alpha * a)
+    if activation == "tanh":
+        return a.tanh_()
+    return a.sigmoid_() if activation == "sigmoid" else a
+
+
+def _slope(h: Tensor, activation: str, alpha: float) -> Tensor:
+    """The activation's derivative, from its output (alpha > 0 keeps the sign)."""
+    if activation == "relu":
+        return (h > 0).to(h.dtype)
+    if activation == "leaky_relu":
+        return torch.where(h > 0, 1.0, alpha).to(h.dtype)
+    if activation == "tanh":
+        return 1 - h * h
+    return h * (1 - h) if activation == "sigmoid" else torch.ones_like(h)
+
+
+def _valid(x: Tensor, lens: Tensor) -> Tensor | None:
+    """[T, B, 1], True where a step belongs to its row; None where all do."""
+    T = x.shape[0]
+    if bool((lens >= T).all()):
+        return None
+    return (torch.arange(T, device=x.device)[:, None] < lens)[:, :, None]
+
+
+def _flip(x: Tensor, lens: Tensor) -> Tensor:
+    """Reverses each row of x [T, B, H] within its length; steps past it keep their place."""
+    t = torch.arange(x.shape[0], device=x.device)[:, None]
+    index = torch.where(t < lens, lens - 1 - t, t)
+    return x.gather(0, index[:, :, None].expand_as(x))
+
+
+@torch.library.custom_op("indrnn::recurrence", mutates_args=())
+def recurrence_op(
+    x: Tensor, u: Tensor, sequence_lens: Tensor, initial_h: Tensor, activation: str, alpha: float, direction: str
+) -> tuple[Tensor, Tensor]:
+    """See `recurrence`; this is the bare operator, all four tensors given."""
+    if direction == "reverse":
+        y, h = recurrence_op(_flip(x, sequence_lens), u, sequence_lens, initial_h, activation, alpha, "forward")
+        return _flip(y, sequence_lens), h
+    valid = _valid(x, sequence_lens)
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    h = initial_h
+    for t in range(x.shape[0]):
+        torch.addcmul(x[t], u, h, out=y[t])
+        new = _activate_(y[t], activation, alpha)
+        if valid is None:
+            h = y[t] if new is y[t] else y[t].copy_(new)
+        else:
+            h = torch.where(valid[t], new, h)
+            y[t] = torch.where(valid[t], new, 0)
+    return y, h.clone()
+
+
+@recurrence_op.register_fake
+def _(x, u, sequence_lens, initial_h, activation, alpha, direction):  # type: ignore[no-untyped-def]  # torch calls it
+    return torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(initial_h)
+
+
+@torch.library.custom_op("indrnn::recurrence_backward", mutates_args=())
+def recurrence_backward_op(
+    dy: Tensor,
+    dy_h: Tensor,
+    y: Tensor,
+    u: Tensor,
+    sequence_lens: Tensor,
+    initial_h: Tensor,
+    activation: str,
+    alpha: float,
+    direction: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the forward recurrence by x, u and initial_h: an exact linear scan from the last step to the first."""
+    lens = sequence_lens
+    if direction == "reverse":
+        dy, y = _flip(dy, lens), _flip(y, lens)
+    valid = _valid(y, lens)
+    da = _slope(y, activation, alpha)
+    if valid is not None:
+        da.mul_(valid)
+    g = dy_h
+    for t in range(y.shape[0] - 1, -1, -1):
+        da[t].mul_(dy[t] + g)
+        step = u * da[t]
+        g = step if valid is None else torch.where(valid[t], step, g)
+    du = (da[0] * initial_h).sum(0) if y.shape[0] else torch.zeros_like(u)
+    if y.shape[0] > 1:
+        du += torch.einsum("tbh,tbh->h", da[1:], y[:-1])
+    return (da if direction == "forward" else _flip(da, lens)), du, g.clone()
+
+
+@recurrence_backward_op.register_fake
+def _(dy, dy_h, y, u, sequence_lens, initial_h, activation, alpha, direction):  # type: ignore[no-untyped-def]  # torch calls it
+    return torch.empty_like(y), torch.empty_like(u), torch.empty_like(initial_h)
+
+
+def _setup(ctx, inputs, output):  # type: ignore[no-untyped-def]  # torch calls it
+    _, u, lens, h0, *ctx.options = inputs
+    ctx.save_for_backward(output[0], u, lens, h0)
+
+
+def _backward(ctx, dy, dy_h):  # type: ignore[no-untyped-def]  # torch calls it
+    y, u, lens, h0 = ctx.saved_tensors
+    dx, du, dh0 = recurrence_backward_op(dy.contiguous(), dy_h.contiguous(), y, u, lens, h0, *ctx.options)
+    return dx, du, None, dh0, None, None, None
+
+
+recurrence_op.register_autograd(_backward, setup_context=_setup)
+
+
+def recurrence(
+    x: Tensor,
+    u: Tensor,
+    sequence_lens: Tensor | None = None,
+    initial_h: Tensor | None = None,
+    activation: str = "relu",
+    alpha: float = 0.01,
+    direction: str = "forward",
+) -> tuple[Tensor, Tensor]:
+    """h_t = activation(x_t + u * h_{t-1}) over time, differentiable in x, u and initial_h.
+
+    x [T, B, H] already projected (W x + b), u [H], sequence_lens [B] int64 (default T), initial_h [B, H] (default 0)
+    -> y [T, B, H], 0 past a row's length, and y_h [B, H], the state after it. The state is float32 or float64 whatever autocast says.
+    Raises ValueError on an unknown activation or direction. Li et al., CVPR 2018, equation 4.
+    """
+    if activation not in ACTIVATIONS or direction not in DIRECTIONS:
+        raise ValueError(f"expected one of {ACTIVATIONS} and {DIRECTIONS}, got {activation!r} and {direction!r}")
+    T, B, H = x.shape
+    dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
+    if sequence_lens is None:
+        sequence_lens = torch.full((B,), T, dtype=torch.int64, device=x.device)
+    if initial_h is None:
+        initial_h = torch.zeros(B, H, dtype=dtype, device=x.device)
+    with torch.autocast(x.device.type, enabled=False):
+        y, y_h = torch.ops.indrnn.recurrence(x.to(dtype), u.to(dtype), sequence_lens, initial_h.to(dtype), activation, alpha, direction)
+    return y, y_h

@@ -1,0 +1,39 @@
+"""The recurrence in NumPy: the specification that every other implementation is tested against, in outputs and gradients.
+
+Li et al., CVPR 2018 (arXiv 1803.04831), equation 4, with the input projection W x + b already applied.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+ACTIVATIONS = {
+    "relu": lambda a, alpha: np.maximum(a, 0),
+    "leaky_relu": lambda a, alpha: np.where(a > 0, a, alpha * a),
+    "tanh": lambda a, alpha: np.tanh(a),
+    "sigmoid": lambda a, alpha: 1 / (1 + np.exp(-a)),
+    "identity": lambda a, alpha: a,
+}
+
+
+def indrnn(
+    x: NDArray[np.floating],
+    u: NDArray[np.floating],
+    sequence_lens: NDArray[np.int64] | None = None,
+    initial_h: NDArray[np.floating] | None = None,
+    activation: str = "relu",
+    alpha: float = 0.01,
+    direction: str = "forward",
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """h_t = activation(x_t + u * h_{t-1}), row by row.
+
+    x [T, B, H], u [H], sequence_lens [B] (default T), initial_h [B, H] (default 0) -> y [T, B, H], y_h [B, H].
+    y is 0 at t >= sequence_lens[b]; a length of 0 returns initial_h; `reverse` runs from the row's last step to its first.
+    """
+    T, B, _ = x.shape
+    y = np.zeros_like(x)
+    y_h = np.zeros_like(x, shape=x.shape[1:]) if initial_h is None else initial_h.copy()
+    for b in range(B):
+        steps = range(T if sequence_lens is None else int(sequence_lens[b]))
+        for t in steps if direction == "forward" else reversed(steps):
+            y_h[b] = y[t, b] = ACTIVATIONS[activation](x[t, b] + u * y_h[b], alpha)
+    return y, y_h
