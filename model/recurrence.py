@@ -21,15 +21,18 @@ def _activate_(a: Tensor, activation: str, alpha: float) -> Tensor:
     return a.sigmoid_() if activation == "sigmoid" else a
 
 
-def _slope(h: Tensor, activation: str, alpha: float) -> Tensor:
-    """The activation's derivative, from its output (alpha > 0 keeps the sign)."""
+def _times_slope(g: Tensor, h: Tensor, activation: str, alpha: float, out: Tensor) -> None:
+    """out = the gradient g times the activation's derivative, told from its output h (alpha > 0 keeps the sign)."""
     if activation == "relu":
-        return (h > 0).to(h.dtype)
-    if activation == "leaky_relu":
-        return torch.where(h > 0, 1.0, alpha).to(h.dtype)
-    if activation == "tanh":
-        return 1 - h * h
-    return h * (1 - h) if activation == "sigmoid" else torch.ones_like(h)
+        torch.ops.aten.threshold_backward.grad_input(g, h, 0, grad_input=out)
+    elif activation == "leaky_relu":
+        torch.mul(g, torch.where(h > 0, 1.0, alpha).to(h.dtype), out=out)
+    elif activation == "tanh":
+        torch.ops.aten.tanh_backward.grad_input(g, h, grad_input=out)
+    elif activation == "sigmoid":
+        torch.ops.aten.sigmoid_backward.grad_input(g, h, grad_input=out)
+    else:
+        out.copy_(g)
 
 
 def _valid(x: Tensor, lens: Tensor) -> Tensor | None:
@@ -91,18 +94,19 @@ def recurrence_backward_op(
     if direction == "reverse":
         dy, y = _flip(dy, lens), _flip(y, lens)
     valid = _valid(y, lens)
-    da = _slope(y, activation, alpha)
-    if valid is not None:
-        da.mul_(valid)
-    g = dy_h
+    da = torch.empty_like(y)
+    du = torch.zeros_like(dy_h)  # per row: no reduction inside the loop
+    step, g = torch.empty_like(dy_h), dy_h
     for t in range(y.shape[0] - 1, -1, -1):
-        da[t].mul_(dy[t] + g)
-        step = u * da[t]
-        g = step if valid is None else torch.where(valid[t], step, g)
-    du = (da[0] * initial_h).sum(0) if y.shape[0] else torch.zeros_like(u)
-    if y.shape[0] > 1:
-        du += torch.einsum("tbh,tbh->h", da[1:], y[:-1])
-    return (da if direction == "forward" else _flip(da, lens)), du, g.clone()
+        torch.add(dy[t], g, out=step)
+        _times_slope(step, y[t], activation, alpha, out=da[t])
+        if valid is None:
+            g = torch.mul(da[t], u, out=step)
+        else:
+            da[t].masked_fill_(~valid[t], 0)
+            g = torch.where(valid[t], da[t] * u, g)
+        du.addcmul_(da[t], initial_h if t == 0 else y[t - 1])
+    return (da if direction == "forward" else _flip(da, lens)), du.sum(0), g.clone()
 
 
 @recurrence_backward_op.register_fake
@@ -147,6 +151,5 @@ def recurrence(
         sequence_lens = torch.full((B,), T, dtype=torch.int64, device=x.device)
     if initial_h is None:
         initial_h = torch.zeros(B, H, dtype=dtype, device=x.device)
-    with torch.autocast(x.device.type, enabled=False):
-        y, y_h = torch.ops.indrnn.recurrence(x.to(dtype), u.to(dtype), sequence_lens, initial_h.to(dtype), activation, alpha, direction)
+    y, y_h = torch.ops.indrnn.recurrence(x.to(dtype), u.to(dtype), sequence_lens, initial_h.to(dtype), activation, alpha, direction)
     return y, y_h

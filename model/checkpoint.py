@@ -1,0 +1,81 @@
+"""What training leaves behind: one file with a network's configuration and weights and all that its manifest will say.
+
+`load` is what export needs: a module ready to be exported (evaluation mode, batch norm folded) and its description.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from model.action import ActionConfig, ActionNet
+from model.chars import CharsConfig, CharsNet
+
+FORMAT = 1
+NETWORKS: dict[str, tuple[Any, Any]] = {"action": (ActionConfig, ActionNet), "chars": (CharsConfig, CharsNet)}
+
+
+class CheckpointError(Exception):
+    """A file is not a checkpoint of ours; the message says what was expected and what came."""
+
+
+@dataclass(frozen=True)
+class Meta:
+    """All that a manifest needs beside the graph.
+
+    parts: dicts with role, layer, size, activation, u in the order of the state. layouts: name -> (joint names, table), see model/layouts.py.
+    data: dicts with name, terms, citation. figures: dicts with name, value, unit, protocol, test_evaluations.
+    """
+
+    kind: str
+    command: str
+    seed: int
+    steps: int
+    parameters: int = 0
+    parts: tuple[dict[str, Any], ...] = ()
+    labels: tuple[str, ...] | None = None
+    alphabet: str | None = None
+    layout: str | None = None
+    layouts: dict[str, tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]] = field(default_factory=dict)
+    persons: int | None = None
+    hz: float | None = None
+    data: tuple[dict[str, str], ...] = ()
+    figures: tuple[dict[str, Any], ...] = ()
+
+
+def save(path: Path, net: nn.Module, meta: Meta) -> None:
+    """Writes the trained, unfolded network; the file appears whole or not at all."""
+    content = {"format": FORMAT, "config": dataclasses.asdict(net.config), "weights": net.state_dict(), "meta": dataclasses.asdict(meta)}  # type: ignore[call-overload]  # every network has a config
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    torch.save(content, partial)
+    partial.replace(path)
+
+
+def load_trained(path: Path) -> tuple[nn.Module, Meta]:
+    """The network as it was trained, batch norm and all, in evaluation mode. Raises CheckpointError when the file is not ours."""
+    try:
+        content = torch.load(path, weights_only=True)
+        if content["format"] != FORMAT:
+            raise CheckpointError(f"{path}: expected format {FORMAT}, got {content['format']!r}")
+        meta = Meta(**content["meta"])
+        config, network = NETWORKS[meta.kind]
+        net = network(config(**content["config"]))
+        net.load_state_dict(content["weights"])
+    except (OSError, KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: expected a checkpoint written by `python -m model train`: {error}") from error
+    net.eval()
+    return net, meta
+
+
+def load(path: Path | str) -> tuple[nn.Module, Meta]:
+    """The network to export, folded, gradients off, and its description with parts and parameters filled in.
+
+    forward(x, lengths, state) -> (logits, state_out); shapes in model/action.py and model/chars.py. Raises CheckpointError.
+    """
+    trained, meta = load_trained(Path(path))
+    net = trained.fold().requires_grad_(False)  # type: ignore[operator]  # every network folds
+    return net, dataclasses.replace(meta, parts=net.parts(), parameters=sum(p.numel() for p in net.parameters()))
