@@ -1,0 +1,81 @@
+"""`python -m export CHECKPOINT bundles/`: writes a bundle, or says in one line why not."""
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from export.bundle import BundleError, Figure
+from export.errors import ExportError
+from export.write import write
+from model.checkpoint import CheckpointError, load
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; the exit status is 0 when the bundle was written, 1 when it was refused, 2 when the arguments make no sense."""
+    args = _parser().parse_args(argv)
+    torch.set_num_threads(1)  # the cases are small, and one thread adds up in one order
+    try:
+        module, meta = load(args.checkpoint)
+        bundle = write(
+            module,
+            meta,
+            args.bundles,
+            args.name or meta.kind,
+            args.version,
+            command=_command(args, meta.kind),
+            figures=_figures(args.figures),
+            max_position=args.max_position,
+            force=args.force,
+        )
+    except (CheckpointError, ExportError, BundleError, OSError) as error:
+        print(f"export refused: {error}", file=sys.stderr)
+        return 1
+    m = bundle.manifest
+    print(f"{bundle.graph.parent}: N = {m.state_size}, K = {m.classes}, parity error {m.parity_error:.1e}, sha256 {m.sha256[:12]}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m export", description=__doc__)
+    parser.add_argument("checkpoint", type=Path, help="what `python -m model train` left behind")
+    parser.add_argument("bundles", type=Path, help="the model repository, usually bundles/")
+    parser.add_argument("--name", help="default: the checkpoint's kind")
+    parser.add_argument("--version", default="1", help="a whole number (default: %(default)s)")
+    parser.add_argument("--figures", type=Path, help="JSON list of {name, value, unit, protocol, test_evaluations} to add to the card")
+    parser.add_argument("--max-position", type=int, help="steps a session may last; required where max |u| is 1 or more")
+    parser.add_argument("--force", action="store_true", help="replace the version if it exists")
+    return parser
+
+
+def _figures(path: Path | None) -> tuple[Figure, ...]:
+    if path is None:
+        return ()
+    try:
+        return tuple(TypeAdapter(list[Figure]).validate_json(path.read_bytes()))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ExportError(f"{path}: {'.'.join(map(str, first['loc']))} {first['msg']}".replace("  ", " ")) from error
+
+
+def _command(args: argparse.Namespace, kind: str) -> str:
+    """What to type to export this again, from the folder it was typed in, without --force and without this machine's paths."""
+    words = ["python", "-m", "export", _relative(args.checkpoint), _relative(args.bundles) + "/"]
+    words += ["--name", args.name] if args.name not in (None, kind) else []
+    words += ["--version", args.version] if args.version != "1" else []
+    words += ["--figures", _relative(args.figures)] if args.figures else []
+    words += ["--max-position", str(args.max_position)] if args.max_position else []
+    return shlex.join(words)
+
+
+def _relative(path: Path) -> str:
+    relative = os.path.relpath(path)
+    return path.name if relative.startswith("..") else relative
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""The model card: CARD.md, the manifest in words."""
+
+from export.bundle import Manifest
+
+_WHAT = {
+    "action": "Reads human skeletons frame by frame and says, after every frame, which action they show.",
+    "chars": "Reads text character by character and says, after every character, which comes next; it can write, too.",
+}
+_LIMITS = {
+    "action": (
+        "It knows the actions listed below and no others: shown anything else, it names one of them all the same, often with a high "
+        "score. It was trained on recordings of a few adults in one laboratory, facing one depth camera; expect less of other people, "
+        "views and sensors, and measure before relying on it. It is not meant for surveillance, nor for decisions about persons."
+    ),
+    "chars": (
+        "It imitates the texts it was trained on, their views and their spelling included. What it writes is neither true nor advice; it "
+        "knows no words outside its alphabet and no language but that of those texts."
+    ),
+}
+
+
+def card(manifest: Manifest, export_command: str) -> str:
+    """CARD.md for a bundle; export_command is what wrote it."""
+    m = manifest
+    sections = [
+        f"# {m.name} {m.version}\n\n{_WHAT[m.kind]}\n\n{_network(m)}",
+        "## What goes in and what comes out\n\n" + _contract(m),
+        "## Figures\n\n" + _figures(m),
+        "## Training data\n\n"
+        + ("\n".join(f"- **{d.name}**. Terms: {d.terms}. Source: {d.citation}" for d in m.training.data) or "Not stated."),
+        f"## Limits\n\n{_LIMITS[m.kind]}\n\n{_endless(m)}",
+        "## How to make it again\n\n```\n" + f"{m.training.command}\n{export_command}\n```\n\n" + _provenance(m),
+    ]
+    if m.labels is not None:
+        sections.append("## Classes\n\n" + ", ".join(m.labels))
+    if m.alphabet is not None:
+        sections.append("## Alphabet\n\n" + " ".join(f"`U+{ord(c):04X}`" for c in m.alphabet))
+    return "\n\n".join(sections) + "\n"
+
+
+def _network(m: Manifest) -> str:
+    hidden = [p for p in m.state if p.role == "hidden"]
+    sizes = " + ".join(dict.fromkeys(str(p.size) for p in hidden))
+    kinds = ", ".join(sorted({str(p.activation) for p in hidden}))
+    return (
+        f"An independently recurrent network (IndRNN; Li et al., CVPR 2018, arXiv 1803.04831): {len(hidden)} layers of {sizes} neurons "
+        f"({kinds}), {m.training.parameters:,} parameters. Causal: an answer depends on what came before it and on nothing after."
+    )
+
+
+def _contract(m: Manifest) -> str:
+    rows = [f"| `{t.name}` | {t.dtype} | {list(t.shape)} |".replace("'", "") for t in (*m.inputs, *m.outputs)]
+    table = "\n".join(["| | type | shape |", "|---|---|---|", *rows])
+    words = [f"B rows, T steps, each row valid up to `lengths`. A zero row of `state` ({m.state_size} numbers) starts a sequence."]
+    if m.kind == "action":
+        others = ", ".join(f"`{k}`" for k in sorted(m.layouts) if k != m.layout)
+        words.append(
+            f"`x` is raw joint positions in metres, y up, at {m.hz:g} frames a second, in the joint order `{m.layout}`"
+            + (f" ({others} can be mapped to it)" if others else "")
+            + f"; persons at once: {m.persons}, an absent one is all zeros. Centring and scaling are part of the graph. "
+            f"`logits` are scores of the {m.classes} classes below."
+        )
+    else:
+        words.append(f"`x` is indices into the alphabet below; text is NFC. `logits` are scores of the next character, one of {m.classes}.")
+    words.append(
+        "The file carries the op `ai.indrnn::IndRNN` together with a body in standard operators, so that any ONNX runtime can run it."
+    )
+    return table + "\n\n" + "\n".join(words)
+
+
+def _figures(m: Manifest) -> str:
+    if not m.figures:
+        return "None measured yet."
+    rows = [f"| {f.name} | {f.value:g} {f.unit} | {f.protocol} | {f.test_evaluations} |" for f in m.figures]
+    head = ["| | | measured how | test evaluations |", "|---|---|---|---|"]
+    count = "The last column counts how often the test data had been looked at, this time included; 0 means that none of it was used."
+    return "\n".join([*head, *rows]) + "\n\n" + count
+
+
+def _endless(m: Manifest) -> str:
+    largest = f"The largest |u| of a recurrent neuron is {m.max_abs_u:g}"
+    if m.limits.max_position is None:
+        return f"{largest}, below 1: the state stays bounded however long a stream goes on."
+    return f"{largest}: a sequence may not be longer than {m.limits.max_position:,} steps."
+
+
+def _provenance(m: Manifest) -> str:
+    return (
+        f"Seed {m.training.seed}; source revision `{m.source_revision}`; written {m.created}; opset {m.opset}. The largest difference "
+        f"between ONNX Runtime and PyTorch in a logit is {m.parity_error:.1e}. SHA-256 of `model.onnx`: `{m.sha256}`."
+    )

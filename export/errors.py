@@ -1,0 +1,13 @@
+"""Why an export is refused.
+
+ExportError
+└── GraphError
+"""
+
+
+class ExportError(Exception):
+    """No bundle is written; the message says what was expected and what came, in one line."""
+
+
+class GraphError(ExportError):
+    """The exported graph is not the model it should be."""

@@ -1,0 +1,158 @@
+"""From a PyTorch module to an ONNX model whose recurrence is `ai.indrnn::IndRNN`, portable body included."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxscript
+import torch
+from onnx import helper, numpy_helper
+from torch import Tensor, nn
+from torch.export import Dim
+
+import model.recurrence  # noqa: F401  # registers torch.ops.indrnn.recurrence
+from export import op
+from export.bundle import OP_DOMAIN, OP_TYPE, OP_VERSION, Part
+from export.errors import GraphError
+
+INPUTS = {"x": ("B", "T"), "lengths": ("B",), "state": ("B",)}  # leading axes, free; those after them are the model's own
+OUTPUTS = {"logits": ("B", "T"), "state_out": ("B",)}
+
+
+def to_onnx(module: nn.Module, x: Tensor, lengths: Tensor, state: Tensor) -> onnx.ModelProto:
+    """The module's graph, one self-contained model at opset 18, equal bytes for equal weights.
+
+    module: forward(x [B, T, ...], lengths [B] int64, state [B, N]) -> logits [B, T, K], state [B, N], in evaluation mode. The example's B
+    and T stay free, and must be above 1, because the exporter takes an axis of 1 for a constant. Raises GraphError when the graph
+    does not carry free axes or has no IndRNN node, and onnx.checker's errors.
+    """
+    if min(x.shape[:2]) < 2:
+        raise GraphError(f"expected an example of B and T above 1, got {tuple(x.shape[:2])}")
+    op.register()
+    with _quiet():
+        program = torch.onnx.export(
+            module,
+            (x, lengths, state),
+            dynamo=True,
+            opset_version=op.OPSET,
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS),
+            dynamic_shapes={name: dict.fromkeys(range(len(axes)), Dim.DYNAMIC) for name, axes in INPUTS.items()},
+            custom_translation_table={torch.ops.indrnn.recurrence.default: _translate},
+            verbose=False,
+        )
+    if program is None:
+        raise GraphError("the exporter returned nothing")
+    graph = program.model_proto
+    _name_axes(graph)
+    _strip(graph.graph)
+    _append_functions(graph)
+    onnx.checker.check_model(graph, full_check=True)
+    return graph
+
+
+def serialize(graph: onnx.ModelProto) -> bytes:
+    """The model.onnx file, weights included."""
+    data: bytes = graph.SerializeToString(deterministic=True)
+    return data
+
+
+def recurrent_nodes(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The graph's IndRNN nodes in the order they run."""
+    return [n for n in graph.graph.node if (n.domain, n.op_type) == (OP_DOMAIN, OP_TYPE)]
+
+
+def check_recurrence(graph: onnx.ModelProto, parts: Sequence[Part]) -> None:
+    """Raises GraphError unless the graph's IndRNN nodes are, in order, the parts of the state that have a recurrent weight.
+
+    PyTorch and ONNX Runtime agree just as well on a model that forgets its U, and so do all splits of a sequence: only a comparison with
+    what was trained finds it.
+    """
+    weights = {w.name: w for w in graph.graph.initializer}
+    nodes, expected = recurrent_nodes(graph), [p for p in parts if p.u is not None]
+    if len(nodes) != len(expected):
+        raise GraphError(f"expected {len(expected)} IndRNN nodes, one per part with a recurrent weight, got {len(nodes)}")
+    for i, (node, part) in enumerate(zip(nodes, expected, strict=True)):
+        title = f"IndRNN node {i}, part {part.role} at {part.offset}"
+        activation = attributes(node)["activation"]
+        if activation != part.activation:
+            raise GraphError(f"{title}: expected activation {part.activation}, got {activation}")
+        weight = weights.get(node.input[1])
+        if weight is None:
+            raise GraphError(f"{title}: expected U to be a weight of the file, got the computed value {node.input[1]!r}")
+        if not np.array_equal(numpy_helper.to_array(weight), np.array(part.u, dtype=np.float32)):
+            raise GraphError(f"{title}: U is not the recurrent weight of that part")
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """A node's attributes as Python values, texts decoded."""
+    values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    return {k: v.decode() if isinstance(v, bytes) else v for k, v in values.items()}
+
+
+def _translate(x: Any, u: Any, lens: Any, h0: Any, activation: str, alpha: float, direction: str) -> Any:
+    """torch.ops.indrnn.recurrence as one opaque node; a function with a Loop would be inlined by the exporter at opset 18."""
+    domain = onnxscript.values.Opset(OP_DOMAIN, OP_VERSION)
+    return domain.IndRNN(x, u, lens, h0, activation=activation, alpha=alpha, direction=direction, _outputs=2)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides what the exporter says about itself: torchvision's absence, and a deprecation inside torch's own copy of a tree."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
+        yield
+    logger.setLevel(level)
+
+
+def _name_axes(graph: onnx.ModelProto) -> None:
+    """Calls the free axes B and T; the shapes in between, which name them otherwise, are dropped (runtimes infer them)."""
+    del graph.graph.value_info[:]
+    for values, axes in ((graph.graph.input, INPUTS), (graph.graph.output, OUTPUTS)):
+        if [v.name for v in values] != list(axes):
+            raise GraphError(f"expected {list(axes)}, got {[v.name for v in values]}")
+        for value in values:
+            dims = value.type.tensor_type.shape.dim
+            for i, letter in enumerate(axes[value.name]):
+                if not dims[i].dim_param:
+                    raise GraphError(f"{value.name}: expected axis {i} to be free, got {dims[i].dim_value}")
+                dims[i].dim_param = letter
+            own = [d.dim_param for d in dims[len(axes[value.name]) :] if not d.HasField("dim_value")]
+            if own:
+                raise GraphError(f"{value.name}: expected only {axes[value.name]} to be free, got {own} too")
+
+
+def _strip(graph: onnx.GraphProto) -> None:
+    """Removes the exporter's notes: they hold stack traces with the paths of the machine that exported."""
+    graph.ClearField("metadata_props")
+    graph.ClearField("doc_string")
+    for item in (*graph.node, *graph.input, *graph.output, *graph.initializer):
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
+                _strip(inner)
+
+
+def _append_functions(graph: onnx.ModelProto) -> None:
+    """Points each IndRNN node at the portable body for its attributes and adds the bodies that are used."""
+    if not recurrent_nodes(graph):
+        raise GraphError("expected IndRNN nodes, got none: the recurrence must go through model.recurrence")
+    graph.ClearField("metadata_props")
+    graph.ClearField("doc_string")
+    graph.ir_version = max(graph.ir_version, op.IR_VERSION)
+    variants = set()
+    for node in recurrent_nodes(graph):
+        a = attributes(node)
+        node.overload = op.overload(a["activation"], a["direction"])
+        variants.add((a["activation"], a["direction"]))
+    for variant in sorted(variants):
+        graph.functions.append(op.function(*variant))

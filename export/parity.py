@@ -1,0 +1,80 @@
+"""Does the exported graph answer what the PyTorch module answers, whole and split?"""
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from export.sample import Sample
+
+EXAMPLE = (2, 6)  # B, T of the example that is exported; no case below may share either
+CASES = ((1, 1), (1, 331), (3, 1), (5, 67), (9, 33))  # B, T: one is 1, one is longer, one is odd
+# The service runs what the optimiser makes of the graph; without it the graph is what we wrote.
+LEVELS = (ort.GraphOptimizationLevel.ORT_DISABLE_ALL, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
+
+Arrays = tuple[NDArray[np.float32], NDArray[np.float32]]  # logits [B, T, K], state [B, N]
+
+
+def largest_error(graph: bytes, module: nn.Module, sample: Sample, state_size: int, seed: int = 0) -> float:
+    """The largest |ONNX Runtime - PyTorch| in a logit, at all sizes in CASES, ragged; NaN when one of them answers NaN.
+
+    graph: model.onnx, run on the CPU without a kernel of ours; whole, and in pieces of random length that differ from row to row (some
+    are empty) with the state carried. module: in evaluation mode, run on whole sequences only. What lies past a row's length is noise.
+    """
+    rng = np.random.default_rng(seed)
+    worst = 0.0
+    for level in LEVELS:
+        session = _session(graph, level)
+        for B, T in CASES:
+            x = sample(rng, B, T)
+            lengths = rng.integers(0, T + 1, B)
+            lengths[rng.integers(B)] = T
+            state = np.zeros((B, state_size), np.float32)
+            with torch.no_grad():
+                want = module(torch.from_numpy(x), torch.from_numpy(lengths), torch.from_numpy(state))[0].numpy()
+            whole, _ = _run(session, x, lengths, state)
+            pieces, _ = _run_split(session, sample, rng, x, lengths, state)
+            valid = np.arange(T) < lengths[:, None]
+            errors = [np.abs(got - want)[valid].max() for got in (whole, pieces)]
+            worst = float(np.max([worst, *errors]))  # np.max keeps a NaN
+    return worst
+
+
+def _session(graph: bytes, level: ort.GraphOptimizationLevel) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = level
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _run(session: ort.InferenceSession, x: NDArray[np.generic], lengths: NDArray[np.int64], state: NDArray[np.float32]) -> Arrays:
+    logits, state_out = session.run(["logits", "state_out"], {"x": x, "lengths": lengths, "state": state})
+    return logits, state_out
+
+
+def _run_split(
+    session: ort.InferenceSession,
+    sample: Sample,
+    rng: np.random.Generator,
+    x: NDArray[np.generic],
+    lengths: NDArray[np.int64],
+    state: NDArray[np.float32],
+) -> Arrays:
+    """As `_run`, each row in pieces of its own: every round takes 0 to `longest` of the steps a row has left."""
+    B, T = x.shape[:2]
+    done = np.zeros(B, np.int64)
+    logits: NDArray[np.float32] | None = None
+    while (done < lengths).any():
+        longest = int(rng.choice([1, 2, 7, 30]))
+        take = np.minimum(rng.integers(0, longest + 1, B), lengths - done)
+        piece = sample(rng, B, longest)
+        for b in range(B):
+            piece[b, : take[b]] = x[b, done[b] : done[b] + take[b]]
+        answer, state = _run(session, piece, take, state)
+        if logits is None:
+            logits = np.zeros((B, T, answer.shape[2]), np.float32)
+        for b in range(B):
+            logits[b, done[b] : done[b] + take[b]] = answer[b, : take[b]]
+        done += take
+    assert logits is not None  # one row has T >= 1 steps
+    return logits, state

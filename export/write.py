@@ -1,0 +1,97 @@
+"""From a trained module and its description to bundles/<name>/<version>, checked before it is there."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from export import graph as graphs
+from export import parity, sample
+from export.bundle import PARITY_BOUND, Bundle, Figure, digest, read
+from export.card import card
+from export.errors import ExportError
+from export.manifest import manifest, parts, to_json
+from model.checkpoint import Meta
+
+SEED = 0  # of the example and of the parity cases, so that an export can be repeated
+
+
+def write(
+    module: nn.Module,
+    meta: Meta,
+    root: Path,
+    name: str,
+    version: str,
+    *,
+    command: str,
+    figures: tuple[Figure, ...] = (),
+    max_position: int | None = None,
+    force: bool = False,
+) -> Bundle:
+    """Exports the module, checks it, and writes root/<name>/<version>; the folder appears whole or not at all.
+
+    module, meta: as model.checkpoint.load returns them. command: what to type to do this again, for the card. figures: added to the
+    checkpoint's; one of the same name replaces it. Raises ExportError when the version exists (unless force), when ONNX Runtime and
+    PyTorch differ by more than PARITY_BOUND, or when the description is not a valid manifest; GraphError as export.graph does.
+    """
+    folder = root / name / version
+    if folder.exists() and not force:
+        raise ExportError(f"{folder} exists; a published version does not change (--force replaces it)")
+    graph, error = export(module, meta)
+    with _appearing(folder, root / f".partial-{name}-{version}") as partial:
+        (partial / "model.onnx").write_bytes(graphs.serialize(graph))
+        described = manifest(meta, graph, name, version, digest(partial / "model.onnx"), error, figures, max_position)
+        (partial / "manifest.json").write_text(to_json(described), encoding="utf-8")
+        (partial / "CARD.md").write_text(card(described, command), encoding="utf-8")
+    return read(folder)
+
+
+def export(module: nn.Module, meta: Meta) -> tuple[onnx.ModelProto, float]:
+    """The module's graph and its parity error. Raises ExportError when that is above PARITY_BOUND, GraphError when U is not as trained."""
+    state = parts(meta)
+    size = sum(p.size for p in state)
+    source = _sample(meta)
+    B, T = parity.EXAMPLE
+    x = torch.from_numpy(source(np.random.default_rng(SEED), B, T))
+    graph = graphs.to_onnx(module, x, torch.arange(T - B + 1, T + 1), torch.zeros(B, size))
+    graphs.check_recurrence(graph, state)
+    error = parity.largest_error(graphs.serialize(graph), module, source, size, SEED)
+    if not error <= PARITY_BOUND:  # a NaN is refused too
+        raise ExportError(f"ONNX Runtime and PyTorch differ by {error:.2g} in a logit; expected at most {PARITY_BOUND:g}")
+    return graph, error
+
+
+def _sample(meta: Meta) -> sample.Sample:
+    if meta.kind == "chars":
+        return sample.symbols(len(meta.alphabet or ""))
+    if meta.persons is None or meta.layout is None:
+        raise ExportError(f"expected an action model to state persons and layout, got {meta.persons} and {meta.layout}")
+    return sample.skeletons(meta.persons, len(meta.layouts[meta.layout][0]))
+
+
+@contextmanager
+def _appearing(folder: Path, partial: Path) -> Iterator[Path]:
+    """Gives an empty folder to fill; it takes its place when the block ends well, and is removed when not.
+
+    partial lies one level above versions, where a reader of bundles does not look, in case the process is killed half-way.
+    """
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            replaced = partial.with_name(partial.name + "-replaced")
+            shutil.rmtree(replaced, ignore_errors=True)
+            folder.replace(replaced)
+            partial.replace(folder)
+            shutil.rmtree(replaced)
+        else:
+            partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
