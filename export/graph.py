@@ -27,24 +27,28 @@ def to_onnx(module: nn.Module, x: Tensor, lengths: Tensor, state: Tensor) -> onn
     """The module's graph, one self-contained model at opset 18, equal bytes for equal weights.
 
     module: forward(x [B, T, ...], lengths [B] int64, state [B, N]) -> logits [B, T, K], state [B, N], in evaluation mode. The example's B
-    and T stay free, and must be above 1, because the exporter takes an axis of 1 for a constant. Raises GraphError when the graph
-    does not carry free axes or has no IndRNN node, and onnx.checker's errors.
+    and T stay free, and must be above 1, because the exporter takes an axis of 1 for a constant. Raises GraphError when PyTorch
+    cannot export the module, when an axis is not free, as with a time loop in Python, or when there is no IndRNN node.
     """
     if min(x.shape[:2]) < 2:
         raise GraphError(f"expected an example of B and T above 1, got {tuple(x.shape[:2])}")
     op.register()
-    with _quiet():
-        program = torch.onnx.export(
-            module,
-            (x, lengths, state),
-            dynamo=True,
-            opset_version=op.OPSET,
-            input_names=list(INPUTS),
-            output_names=list(OUTPUTS),
-            dynamic_shapes={name: dict.fromkeys(range(len(axes)), Dim.DYNAMIC) for name, axes in INPUTS.items()},
-            custom_translation_table={torch.ops.indrnn.recurrence.default: _translate},
-            verbose=False,
-        )
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                module,
+                (x, lengths, state),
+                dynamo=True,
+                opset_version=op.OPSET,
+                input_names=list(INPUTS),
+                output_names=list(OUTPUTS),
+                dynamic_shapes={name: dict.fromkeys(range(len(axes)), Dim.DYNAMIC) for name, axes in INPUTS.items()},
+                custom_translation_table={torch.ops.indrnn.recurrence.default: _translate},
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise GraphError(f"PyTorch cannot export the module: {reason}") from error
     if program is None:
         raise GraphError("the exporter returned nothing")
     graph = program.model_proto
@@ -106,10 +110,12 @@ def _quiet() -> Iterator[None]:
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
-        yield
-    logger.setLevel(level)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _name_axes(graph: onnx.ModelProto) -> None:

@@ -82,7 +82,7 @@ def test_an_axis_of_one_is_refused_as_example(module: Tiny) -> None:
 
 
 def test_a_time_loop_in_python_is_refused() -> None:
-    with pytest.raises(GraphError, match=r"IndRNN nodes, got none|axis 1 to be free"):
+    with pytest.raises(GraphError, match="inferred a static shape of 6"):
         to_graph(Unrolled())
 
 
@@ -100,9 +100,9 @@ def test_other_recurrence_is_refused(module: Tiny, exported: onnx.ModelProto) ->
     u = tuple(module.u[1].tolist())
     with pytest.raises(GraphError, match="node 1, part hidden at 4: U is not"):
         graph.check_recurrence(exported, changed(module, 1, u=(u[0] + 1e-6, *u[1:])))
-    with pytest.raises(GraphError, match="node 0.*expected activation sigmoid, got relu"):
+    with pytest.raises(GraphError, match=r"node 0.*expected activation sigmoid, got relu"):
         graph.check_recurrence(exported, changed(module, 0, activation="sigmoid"))
-    with pytest.raises(GraphError, match="expected 1 IndRNN nodes.*got 2"):
+    with pytest.raises(GraphError, match=r"expected 1 IndRNN nodes.*got 2"):
         graph.check_recurrence(exported, changed(module, 0, u=None))
 
 

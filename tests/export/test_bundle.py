@@ -1,0 +1,199 @@
+"""What a bundle on disk must be, and that a reader says which bundle is wrong and why."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from export.bundle import BundleError, Figure, Manifest, digest, read, read_all
+
+
+def chars_manifest(**changes: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "name": "tiny",
+        "version": "1",
+        "kind": "chars",
+        "sha256": "0" * 64,
+        "op_version": 1,
+        "opset": 18,
+        "inputs": [{"name": "x", "dtype": "int64", "shape": ["B", "T"]}],
+        "outputs": [{"name": "logits", "dtype": "float32", "shape": ["B", "T", 3]}],
+        "state": [
+            {"role": "hidden", "layer": 0, "offset": 0, "size": 2, "activation": "relu", "u": [0.5, -0.99]},
+            {"role": "last_logits", "offset": 2, "size": 3},
+        ],
+        "alphabet": "ab\n",
+        "training": {"command": "python -m model train chars", "seed": 1, "parameters": 10, "data": []},
+        "figures": [],
+        "parity_error": 1e-6,
+        "created": "2024-01-01T00:00:00+00:00",
+        "source_revision": "unknown",
+    }
+    return {**values, **changes}
+
+
+def action_manifest(**changes: Any) -> dict[str, Any]:
+    layouts = {
+        "own": {"joint_names": ["head", "hip"], "table": [[0], [1]]},
+        "other": {"joint_names": ["hip", "neck", "head"], "table": [[1, 2], [0]]},
+    }
+    action = {"kind": "action", "alphabet": None, "labels": ["a", "b", "c"], "layout": "own", "layouts": layouts, "persons": 1, "hz": 30}
+    return chars_manifest(**{**action, **changes})
+
+
+def put(root: Path, name: str = "tiny", version: str = "1", graph: bytes = b"graph") -> Path:
+    folder = root / name / version
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(graph)
+    values = chars_manifest(name=name, version=version, sha256=digest(folder / "model.onnx"))
+    (folder / "manifest.json").write_text(json.dumps(values))
+    return folder
+
+
+def test_whole_bundle_is_read(tmp_path: Path) -> None:
+    folder = put(tmp_path)
+    bundle = read(folder)
+    assert bundle.graph == folder / "model.onnx"
+    m = bundle.manifest
+    assert (m.name, m.state_size, m.classes, m.max_abs_u) == ("tiny", 5, 3, 0.99)
+    assert m.part("last_logits") == m.state[1]
+    assert m.part("pool") is None
+
+
+def test_changed_graph_is_refused_by_name(tmp_path: Path) -> None:
+    folder = put(tmp_path)
+    (folder / "model.onnx").write_bytes(b"grapH")
+    with pytest.raises(BundleError, match=r"bundle tiny/1: model\.onnx: expected sha256 [0-9a-f]{64}, got"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"), [("model.onnx", r"model\.onnx is missing"), ("manifest.json", r"manifest\.json: .*No such file")]
+)
+def test_missing_file_is_refused_by_name(tmp_path: Path, file: str, message: str) -> None:
+    folder = put(tmp_path)
+    (folder / file).unlink()
+    with pytest.raises(BundleError, match="bundle tiny/1: " + message):
+        read(folder)
+
+
+@pytest.mark.parametrize("moved", ["tiny/2", "other/1"])
+def test_folder_of_another_name_is_refused(tmp_path: Path, moved: str) -> None:
+    folder = put(tmp_path)
+    (tmp_path / moved).parent.mkdir(exist_ok=True)
+    folder.rename(tmp_path / moved)
+    with pytest.raises(BundleError, match=rf"bundle {moved}: manifest\.json says tiny/1"):
+        read(tmp_path / moved)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "tiny"}'])
+def test_manifest_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    folder = put(tmp_path)
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(BundleError, match=r"bundle tiny/1: manifest\.json"):
+        read(folder)
+
+
+def test_all_bundles_come_in_order_of_number(tmp_path: Path) -> None:
+    for name, version in (("b", "10"), ("b", "9"), ("a", "2")):
+        put(tmp_path, name, version)
+    assert [(b.manifest.name, b.manifest.version) for b in read_all(tmp_path)] == [("a", "2"), ("b", "9"), ("b", "10")]
+
+
+def test_one_bad_bundle_and_none_at_all_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no bundle found"):
+        read_all(tmp_path)
+    put(tmp_path, "good")
+    (put(tmp_path, "bad") / "model.onnx").write_bytes(b"")
+    with pytest.raises(BundleError, match="bundle bad/1"):
+        read_all(tmp_path)
+
+
+HIDDEN, LAST = chars_manifest()["state"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "Tiny"}, "name"),
+        ({"name": "../tiny"}, "name"),
+        ({"version": "1.0"}, "version"),
+        ({"surprise": 1}, "surprise"),
+        ({"sha256": "0"}, "sha256"),
+        ({"op_version": 2}, "op_version: expected 1, got 2"),
+        ({"parity_error": 1.1e-4}, "parity_error"),
+        ({"parity_error": float("nan")}, "parity_error"),
+        ({"alphabet": "aba"}, "distinct"),
+        ({"alphabet": "abcd"}, "last_logits part of 4"),
+        ({"state": [HIDDEN]}, "last_logits part of 3"),
+        ({"state": [HIDDEN, {**LAST, "offset": 3}]}, "expected a part at offset 2, got last_logits at 3"),
+        ({"state": [{**HIDDEN, "u": [0.5]}, LAST]}, "expected 2 weights, got 1"),
+        ({"state": [{**HIDDEN, "u": None}, LAST]}, "states its layer, activation and u"),
+        ({"state": [{**HIDDEN, "u": [0.5, -1.0]}, LAST]}, r"max \|u\| is 1: limits.max_position is required"),
+    ],
+)
+def test_manifest_that_contradicts_itself_is_refused(changes: dict[str, Any], message: str) -> None:
+    Manifest.model_validate(chars_manifest())
+    with pytest.raises(ValidationError, match=message):
+        Manifest.model_validate(chars_manifest(**changes))
+
+
+def test_large_u_is_taken_with_a_horizon() -> None:
+    state = [{**HIDDEN, "u": [0.5, -1.1]}, LAST]
+    assert Manifest.model_validate(chars_manifest(state=state, limits={"max_position": 1000})).max_abs_u == 1.1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": None}, "has labels, layout, persons and hz"),
+        ({"hz": None}, "has labels, layout, persons and hz"),
+        ({"hz": 0}, "greater than 0"),
+        ({"persons": None}, "has labels, layout, persons and hz"),
+        ({"layout": "third"}, "own layout 'third' is not in"),
+        ({"layouts": {"own": {"joint_names": ["a"], "table": [[1]]}}}, r"table\[0\]: expected indices in 0\.\.0, got \(1,\)"),
+        ({"layouts": {"own": {"joint_names": ["a"], "table": [[]]}}}, r"table\[0\]: expected indices"),
+        (
+            {"layouts": {**action_manifest()["layouts"], "other": {"joint_names": ["a"], "table": [[0]]}}},
+            r"layouts.other.table: expected 2 joints, got 1",
+        ),
+    ],
+)
+def test_action_manifest_that_contradicts_itself_is_refused(changes: dict[str, Any], message: str) -> None:
+    Manifest.model_validate(action_manifest())
+    with pytest.raises(ValidationError, match=message):
+        Manifest.model_validate(action_manifest(**changes))
+
+
+texts = st.text(max_size=20)
+figures = st.builds(
+    Figure,
+    name=texts,
+    value=st.floats(allow_nan=False, allow_infinity=False),
+    unit=texts,
+    protocol=texts,
+    test_evaluations=st.integers(0, 1000),
+)
+
+
+@given(
+    alphabet=st.sets(st.characters(), min_size=1, max_size=30).map("".join),
+    u=st.lists(st.floats(-0.5, 0.5, width=32), min_size=1, max_size=10),
+    figures=st.lists(figures, max_size=3),
+)
+def test_manifest_survives_its_file(alphabet: str, u: list[float], figures: list[Figure]) -> None:
+    state = [{**HIDDEN, "size": len(u), "u": u}, {"role": "last_logits", "offset": len(u), "size": len(alphabet)}]
+    m = Manifest.model_validate(chars_manifest(alphabet=alphabet, state=state, figures=figures))
+    assert Manifest.model_validate_json(m.model_dump_json()) == m
+
+
+def test_reading_a_bundle_needs_no_torch() -> None:
+    code = "import sys, export.bundle; print([m for m in ('torch', 'onnx', 'onnxruntime', 'model') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert out.stdout.strip() == "[]"

@@ -1,0 +1,232 @@
+"""`python -m export`: a whole bundle, or none and a line that says why."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from tiny import ALPHABET, STATE, Forgetful, K, Tiny, meta
+
+import export.__main__ as command
+from export import graph, manifest, parity, write
+from export.bundle import PARITY_BOUND, BundleError, Manifest, digest, read, read_all
+from export.card import card
+from export.errors import ExportError
+from model.action import ActionConfig, ActionNet
+from model.checkpoint import Meta, save
+from model.layouts import LAYOUTS
+
+
+@pytest.fixture
+def ready(monkeypatch: pytest.MonkeyPatch, exported: onnx.ModelProto, module: Tiny) -> Tiny:
+    """Tiny, with the seconds of exporting it saved: for tests of what comes before and after."""
+    monkeypatch.setattr(write, "export", lambda module, meta: (exported, 1e-6))
+    return module
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ready: Tiny) -> Any:
+    """`python -m export` on Tiny, typed in tmp_path."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "load", lambda path: (ready, meta(ready)))
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
+    return lambda *words: command.main(["runs/tiny.pt", "bundles", *words])
+
+
+def test_command_writes_a_bundle_that_reads(run: Any, tmp_path: Path, exported: onnx.ModelProto) -> None:
+    assert run() == 0
+    bundle = read(tmp_path / "bundles/chars/1")
+    m = bundle.manifest
+    assert bundle.graph.read_bytes() == graph.serialize(exported)
+    assert (m.kind, m.alphabet, m.state_size, m.classes, m.opset, m.parity_error) == ("chars", ALPHABET, STATE, K, 18, 1e-6)
+    assert [(p.role, p.offset, p.size) for p in m.state] == [("hidden", 0, 4), ("hidden", 4, 4), ("last_logits", 8, 5)]
+    assert m.inputs[0].shape == ("B", "T")
+    assert m.outputs[0].shape == ("B", "T", K)
+    assert {p.name for p in bundle.graph.parent.iterdir()} == {"model.onnx", "manifest.json", "CARD.md"}
+    assert [p.name for p in (tmp_path / "bundles").iterdir()] == ["chars"]
+
+
+def test_card_says_what_it_must(run: Any, tmp_path: Path) -> None:
+    assert run("--name", "bard", "--version", "2") == 0
+    text = (tmp_path / "bundles/bard/2/CARD.md").read_text()
+    for words in (
+        "python -m model train tiny\npython -m export runs/tiny.pt bundles/ --name bard --version 2\n",
+        "| bits | 2.5 bits per character | made up | 1 |",
+        "**nothing**. Terms: none. Source: nobody",
+        "2 layers of 4 neurons (relu, tanh), 123 parameters",
+        "1.0e-06",
+        "below 1: the state stays bounded",
+        "`U+0061`",
+    ):
+        assert words in text
+    assert str(tmp_path) not in text
+
+
+def test_paths_elsewhere_stay_out_of_the_card(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner")
+    assert command.main([str(tmp_path / "tiny.pt"), str(tmp_path / "bundles")]) == 0
+    assert "python -m export tiny.pt bundles/\n" in (tmp_path / "bundles/chars/1/CARD.md").read_text()
+
+
+def test_existing_version_is_refused_and_kept(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 0
+    before = (tmp_path / "bundles/chars/1/manifest.json").read_bytes()
+    assert run() == 1
+    assert capsys.readouterr().err == "export refused: bundles/chars/1 exists; a published version does not change (--force replaces it)\n"
+    assert (tmp_path / "bundles/chars/1/manifest.json").read_bytes() == before
+
+
+def test_force_replaces_it_whole(run: Any, tmp_path: Path) -> None:
+    assert run() == 0
+    (tmp_path / "bundles/chars/1/stray").touch()
+    assert run("--force") == 0
+    read(tmp_path / "bundles/chars/1")
+    assert not (tmp_path / "bundles/chars/1/stray").exists()
+    assert [p.name for p in (tmp_path / "bundles").iterdir()] == ["chars"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_failure_half_way_leaves_what_was_there(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, force: bool) -> None:
+    if force:
+        assert run() == 0
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+    def fail(*args: object) -> str:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(write, "card", fail)
+    assert run("--force") == 1
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_what_a_kill_leaves_is_no_bundle_and_does_not_stop_the_next(run: Any, tmp_path: Path) -> None:
+    assert run("--version", "2") == 0
+    (tmp_path / "bundles/chars/2").rename(tmp_path / "bundles/.partial-chars-1")  # as complete as a partial one can be
+    with pytest.raises(BundleError, match="no bundle found"):
+        read_all(tmp_path / "bundles")
+    assert run() == 0
+    assert [p.name for p in (tmp_path / "bundles").iterdir()] == ["chars"]
+
+
+def test_figures_are_added_and_replace_their_namesake(run: Any, tmp_path: Path) -> None:
+    figure = {"name": "bits", "value": 1.9, "unit": "bits per character", "protocol": "through the service", "test_evaluations": 2}
+    other = {**figure, "name": "speed", "test_evaluations": 0}
+    (tmp_path / "figures.json").write_text(json.dumps([figure, other]))
+    assert run("--figures", "figures.json") == 0
+    m = read(tmp_path / "bundles/chars/1").manifest
+    assert [(f.name, f.value, f.test_evaluations) for f in m.figures] == [("bits", 1.9, 2), ("speed", 1.9, 0)]
+    assert "bundles/ --figures figures.json\n" in (tmp_path / "bundles/chars/1/CARD.md").read_text()
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '[{"name": "bits"}]', None])
+def test_bad_figures_are_refused_in_one_line(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "figures.json").write_text(text)
+    assert run("--figures", "figures.json") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("export refused: ")
+    assert "figures.json" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "bundles").exists()
+
+
+def test_no_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([str(tmp_path / "none.pt"), str(tmp_path / "bundles")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("export refused: ")
+    assert "none.pt" in error
+    assert error.count("\n") == 1
+
+
+def test_bad_name_is_refused(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--name", "Bard") == 1
+    assert "name String should match pattern" in capsys.readouterr().err
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_u_of_one_needs_a_horizon(exported: onnx.ModelProto, module: Tiny) -> None:
+    state = list(meta(module).parts)
+    state[0] = {**state[0], "u": (1.0,) * 4}
+    described = meta(module, parts=tuple(state))
+    arguments = (described, exported, "tiny", "1", "0" * 64, 0.0, ())
+    with pytest.raises(ExportError, match=r"max \|u\| is 1: limits.max_position is required"):
+        manifest.manifest(*arguments, None)
+    m = manifest.manifest(*arguments, 5000)
+    assert m.limits.max_position == 5000
+    assert "may not be longer than 5,000 steps" in card(m, "")
+
+
+def test_manifest_survives_its_file(exported: onnx.ModelProto, module: Tiny) -> None:
+    m = manifest.manifest(meta(module), exported, "tiny", "1", "0" * 64, 1e-7, (), None)
+    assert Manifest.model_validate_json(manifest.to_json(m)) == m
+    assert [torch.tensor(p.u).tolist() for p in m.state[:2]] == [u.tolist() for u in module.u], "short decimals, the same float32"
+
+
+@pytest.mark.parametrize("error", [PARITY_BOUND * 1.01, 3.0, math.nan, math.inf])
+def test_disagreement_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, exported: onnx.ModelProto, module: Tiny, error: float
+) -> None:
+    monkeypatch.setattr(graph, "to_onnx", lambda *args: exported)
+    monkeypatch.setattr(parity, "largest_error", lambda *args: error)
+    with pytest.raises(ExportError, match="ONNX Runtime and PyTorch differ by"):
+        write.write(module, meta(module), tmp_path, "tiny", "1", command="")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_module_that_is_not_its_graph_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, exported: onnx.ModelProto) -> None:
+    """A real comparison, no stand-in: the graph of one module, the weights of another but for U."""
+    other = Tiny(seed=1)
+    other.u = Tiny().u
+    monkeypatch.setattr(graph, "to_onnx", lambda *args: exported)
+    with pytest.raises(ExportError, match="ONNX Runtime and PyTorch differ by"):
+        write.write(other, meta(other), tmp_path, "tiny", "1", command="")
+
+
+def test_module_that_forgets_u_is_refused(tmp_path: Path) -> None:
+    module = Forgetful()
+    with pytest.raises(ExportError, match=r"IndRNN node 1, part hidden at 4"):
+        write.write(module, meta(module), tmp_path, "tiny", "1", command="")
+    assert not list(tmp_path.iterdir())
+
+
+def test_revision_is_unknown_outside_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(manifest, "__file__", str(tmp_path / "manifest.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert manifest.source_revision() == "unknown"
+    monkeypatch.setenv("PATH", "")
+    assert manifest.source_revision() == "unknown"
+
+
+def test_real_action_checkpoint_becomes_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trainer's own file, nothing replaced: batch norm folded, checked and read back."""
+    torch.manual_seed(0)
+    net = ActionNet(ActionConfig(hidden=8, layers=2, persons=2, classes=3, bound=0.5))
+    described = Meta(
+        kind="action",
+        command="python -m model train action",
+        seed=0,
+        steps=0,
+        labels=("a", "b", "c"),
+        layout="utd20",
+        layouts=LAYOUTS,
+        persons=2,
+        hz=30,
+    )
+    save(tmp_path / "action.pt", net, described)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
+    assert command.main(["action.pt", "bundles"]) == 0
+    bundle = read(tmp_path / "bundles/action/1")
+    m = bundle.manifest
+    assert m.inputs[0].shape == ("B", "T", 2, 20, 3)
+    assert m.sha256 == digest(bundle.graph)
+    assert {p.role for p in m.state} >= {"hidden", "last_frame", "pool", "last_logits"}
+    assert m.layouts["kinect20"].joints == 20
+    names = {n.op_type for n in onnx.load(bundle.graph).graph.node}
+    assert not names & {"BatchNormalization", "Loop", "Scan"}
+    assert dataclasses.asdict(described)["hz"] == m.hz
