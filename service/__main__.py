@@ -1,0 +1,59 @@
+"""python -m service: serves the bundles. `python -m service openapi` prints openapi.yaml instead."""
+
+import argparse
+import logging
+import sys
+
+import orjson
+import uvicorn
+
+from export.bundle import BundleError, read_all
+from service.app import create_app
+from service.engine import EngineError
+from service.settings import Settings, SettingsError, read_settings
+from service.store import StoreError
+
+
+def main() -> int:
+    """The command. Returns 1 when the service cannot start, with one line that says why."""
+    parser = argparse.ArgumentParser(prog="python -m service", description=__doc__)
+    parser.add_argument("command", nargs="?", choices=["serve", "openapi"], default="serve")
+    args = parser.parse_args()
+    if args.command == "openapi":
+        return _print_openapi()
+    try:
+        return _serve(read_settings())
+    except (SettingsError, BundleError, EngineError, StoreError) as error:
+        print(f"indrnn: {error}", file=sys.stderr)
+        return 1
+
+
+def _serve(settings: Settings) -> int:
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    read_all(settings.bundles)  # a broken bundle is one clear line, before anything is opened
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_level=settings.log_level,
+        access_log=False,
+        ws="websockets-sansio",
+        ws_max_size=settings.max_drain,  # a longer message than max_body is answered, a longer one than this closes the connection
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=10,
+    )
+    server = uvicorn.Server(config)
+    server.run()
+    return 0 if server.started else 1
+
+
+def _print_openapi() -> int:
+    """The document of the default settings, as YAML that is also JSON, key by key."""
+    import yaml
+
+    yaml.safe_dump(orjson.loads(orjson.dumps(create_app(Settings()).openapi())), sys.stdout, sort_keys=False, width=120, allow_unicode=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""The application, wired in one place: settings in, ASGI app out. Nothing is built at import."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import WebSocketRoute
+
+from export.bundle import read_all
+from service.errors import BadInput, MethodNotAllowed, NotFound, ServiceError
+from service.models import Models, ServedModel, serve
+from service.openapi import document
+from service.routes import build_router, problem
+from service.sessions import Sessions
+from service.settings import Settings
+from service.store import SQLiteStore, Store
+from service.stream import Connections
+
+log = logging.getLogger(__name__)
+
+SWEEP = 60.0  # seconds between looks for expired sessions
+STOP_TIMEOUT = 10.0  # seconds for the steps in flight when the server stops
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service. Bundles, engines and the store are opened when it starts (lifespan), and closed when it stops."""
+    app = FastAPI(
+        title="IndRNN",
+        version="0.1.0",
+        summary="Stateful sequence models: every client's per-neuron state is carried from request to request.",
+        lifespan=_lifespan,
+        redoc_url=None,
+    )
+    app.state.settings = settings
+    app.include_router(build_router(settings))
+    app.router.routes.append(WebSocketRoute("/stream/{model}", Connections(settings.max_connections)))
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(Exception, _bug)
+    document(app, settings)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    loop = asyncio.get_running_loop()
+
+    def post(deliver: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+            loop.call_soon_threadsafe(deliver)
+
+    store = SQLiteStore(Path(settings.store))
+    served: list[ServedModel] = []
+    try:
+        for bundle in await asyncio.to_thread(read_all, settings.bundles):
+            served.append(await asyncio.to_thread(serve, bundle, settings, store, post))  # noqa: PERF401  # one that fails: the others stop
+        app.state.models = Models(served)
+        app.state.sessions = Sessions(app.state.models, store, settings.session_ttl)
+        sweeping = asyncio.create_task(_sweep(store))
+        yield
+        sweeping.cancel()
+    finally:
+        await asyncio.gather(*(asyncio.to_thread(m.batcher.stop, STOP_TIMEOUT) for m in served))
+        store.close()
+
+
+async def _sweep(store: Store) -> None:
+    while True:
+        await asyncio.sleep(SWEEP)
+        try:
+            removed = await asyncio.to_thread(store.expire, time.time())
+        except ServiceError as error:
+            log.error("expired sessions could not be removed: %s", error)
+            continue
+        if removed:
+            log.info("%d expired sessions removed", removed)
+
+
+async def _service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError), "registered for it"
+    return problem(error)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException), "registered for it"
+    if error.status_code == 405:
+        return problem(MethodNotAllowed(f"{request.method} is not for {request.url.path}"))
+    return problem(NotFound(f"there is nothing at {request.url.path[:200]}"))
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError), "registered for it"
+    first = error.errors()[0]
+    return problem(BadInput(f"{first['msg']}, got {first.get('input')!r:.60}", field=str(first["loc"][-1])))
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    return problem(ServiceError(f"internal error: {type(error).__name__}"))

@@ -1,0 +1,531 @@
+"""One engine thread per model: drain what waits, run it as one batch, commit once, reply.
+
+Everything that changes a session of this model happens on this thread, so the state machine needs no locks. A reply leaves only after
+the commit that holds its state. Whatever fails, every waiter gets an answer and the session stays where the store has it.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.engine import Engine, Row
+from service.errors import EngineFailed, Gone, ModelGone, Overloaded, ServiceError, Stopping, UnknownSession
+from service.session import (
+    Cancel,
+    Char,
+    Consumed,
+    Cut,
+    Delete,
+    Effect,
+    Emitted,
+    Feed,
+    Floats,
+    Follow,
+    Generate,
+    Refused,
+    Result,
+    Session,
+    Wait,
+    handle,
+)
+from service.session_id import issued
+from service.store import Change, Store
+from service.work import PIECE, Content, Feeding, Generating, Sink
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The reply to a session that was opened: it is stored."""
+
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The reply to a look at a session: as the store has it."""
+
+    session: Session
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One wish of a client. `event` is what the state machine gets; None looks at the session, or answers content without one."""
+
+    sink: Sink
+    session_id: str | None = None
+    owner: str = ""
+    event: Feed | Generate | Cancel | Delete | None = None
+    create: Session | None = None
+    content: Content | None = None
+    every: bool = False
+    watch: slice | None = None
+    deadline: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """A session that is being worked on: `base` as the store has it (None: not yet), `session` as it will be after the next commit."""
+
+    base: Session | None
+    session: Session
+    mailbox: deque[Job] = field(default_factory=deque)
+    work: Feeding | Generating | None = None
+    sinks: list[Sink] = field(default_factory=list)
+    dirty: bool = False
+    removed: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Stateless:
+    """Content without a session on its way through the model."""
+
+    work: Feeding
+    sink: Sink
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a sink will be told once the commit of `live` (if any) has succeeded; `final` frees its place in the queue."""
+
+    sink: Sink
+    value: object
+    live: Live | None = None
+    states: NDArray[np.float16] | None = None
+    final: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class BatcherSettings:
+    """Bounds: rows of a run, jobs that may wait, seconds a job may wait, seconds a session lives after its last step."""
+
+    max_batch: int
+    max_queue: int
+    step_timeout: float
+    session_ttl: float
+
+
+class Batcher:
+    """The engine thread of one model. `post` hands a list of replies to the event loop."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        settings: BatcherSettings,
+        post: Callable[[Callable[[], None]], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.engine = engine
+        self._store = store
+        self._settings = settings
+        self._post = post
+        self._clock = clock
+        part = engine.manifest.part("last_logits")
+        assert part is not None, "every manifest has last_logits"
+        self._last_logits = slice(part.offset, part.offset + part.size)
+        self._lives: dict[str, Live] = {}
+        self._ready: deque[Live | Stateless] = deque()
+        self._freed: list[Live] = []
+        self._dirty: list[Live] = []
+        self._replies: list[Reply] = []
+        self._gate = threading.Condition()
+        self._inbox: deque[Job] = deque()
+        self._detached: deque[tuple[str, Sink]] = deque()
+        self._waiting = 0
+        self._stopping = False
+        self._thread = threading.Thread(target=self._main, name=f"engine-{engine.manifest.name}-{engine.manifest.version}", daemon=True)
+        self._thread.start()
+
+    # --- the event loop's side --------------------------------------------------------------------------------------------------------
+
+    def submit(self, job: Job) -> None:
+        """Queues a job; its sink will be called at least once. Raises Overloaded or Stopping."""
+        job.deadline = time.monotonic() + self._settings.step_timeout
+        with self._gate:
+            if self._stopping:
+                raise Stopping("the server is shutting down")
+            if self._waiting >= self._settings.max_queue:
+                raise Overloaded(f"{self._waiting} steps wait already", retry_after=1)
+            self._waiting += 1
+            self._inbox.append(job)
+            self._gate.notify()
+
+    def detach(self, session_id: str, sink: Sink) -> None:
+        """Takes back a sink whose connection was lost; a generate that nobody follows any more is cut."""
+        with self._gate:
+            self._detached.append((session_id, sink))
+            self._gate.notify()
+
+    def stop(self, timeout: float) -> None:
+        """Finishes what is in flight, cuts what is generating, answers the rest, and ends the thread."""
+        with self._gate:
+            self._stopping = True
+            self._gate.notify()
+        self._thread.join(timeout)
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that have not had their last answer."""
+        return self._waiting
+
+    # --- the engine thread ------------------------------------------------------------------------------------------------------------
+
+    def _main(self) -> None:
+        while True:
+            jobs, detached, stopping = self._drain()
+            try:
+                self._turn(jobs, detached, stopping)
+            except Exception as error:  # a bug must not leave anybody waiting
+                log.exception("the engine thread failed")
+                self._fail_everything(jobs, EngineFailed(f"internal error: {type(error).__name__}"))
+            if stopping and not self._ready and not self._inbox:
+                self._fail_everything([], Stopping("the server is shutting down"))
+                return
+
+    def _drain(self) -> tuple[list[Job], list[tuple[str, Sink]], bool]:
+        with self._gate:
+            while not (self._inbox or self._detached or self._ready or self._freed or self._stopping):
+                self._gate.wait()
+            jobs, detached = list(self._inbox), list(self._detached)
+            self._inbox.clear()
+            self._detached.clear()
+            return jobs, detached, self._stopping
+
+    def _turn(self, jobs: list[Job], detached: list[tuple[str, Sink]], stopping: bool) -> None:
+        now = self._clock()
+        self._take_in(jobs, now)
+        freed, self._freed = self._freed, []
+        for live in freed:
+            self._offer_waiting(live, now)
+        self._detach(detached)
+        self._refuse_late()
+        if stopping:
+            self._cut_generating(Stopping("the server is shutting down; repeat the number to go on"))
+        self._settle()
+        for group in self._groups():
+            self._run(group)
+            self._settle()
+        self._forget_idle()
+
+    def _take_in(self, jobs: list[Job], now: float) -> None:
+        named = {j.session_id for j in jobs if j.session_id is not None and j.session_id not in self._lives}
+        try:
+            for session in self._store.load(list(named)).values() if named else ():
+                self._lives[session.id] = Live(session, session)
+        except ServiceError as error:
+            self._replies += [Reply(j.sink, Refused(error)) for j in jobs]
+            return
+        for job in jobs:
+            try:
+                self._begin(job, now)
+            except ServiceError as error:
+                self._replies.append(Reply(job.sink, Refused(error)))
+
+    def _begin(self, job: Job, now: float) -> None:
+        if job.create is not None:
+            live = self._lives[job.create.id] = Live(None, job.create)
+            self._soil(live)
+            self._replies.append(Reply(job.sink, Created(job.create), live))
+        elif job.session_id is None:
+            assert job.content is not None, "a job without a session has content"
+            self._start_stateless(job)
+        else:
+            live = self._find(job.session_id, job.owner)
+            if isinstance(job.event, Cancel) or job.event is None or not live.mailbox:
+                self._offer(live, job, now)
+            else:
+                live.mailbox.append(job)
+
+    def _find(self, session_id: str, owner: str) -> Live:
+        live = self._lives.get(session_id)
+        if live is None or live.removed:
+            if live is not None or issued(self._store.key, session_id):
+                raise Gone("the session has expired or was deleted")
+            raise UnknownSession(f"there is no session {session_id[:64]!r}")
+        if live.session.owner != owner:
+            raise UnknownSession(f"there is no session {session_id[:64]!r}")
+        if live.session.digest != self.engine.manifest.sha256:
+            raise ModelGone(f"the session's model {live.session.model}/{live.session.version} is not loaded")
+        return live
+
+    def _start_stateless(self, job: Job) -> None:
+        assert job.content is not None, "a job without a session has content"
+        prepared = job.content.prepare(None)
+        state = np.zeros(self.engine.manifest.state_size, np.float32)
+        work = Feeding(prepared.x, None, job.content.length, state, self._last_logits, job.every, job.watch)
+        self._ready.append(Stateless(work, job.sink))
+
+    def _offer(self, live: Live, job: Job, now: float) -> bool:
+        """Gives one job to the state machine; False when it has to wait for what is in flight."""
+        if job.event is None:
+            gone = live.session.flight is None and now >= live.session.expires_at
+            reply_now = Refused(Gone("the session has expired")) if gone else Loaded(live.session)
+            self._replies.append(Reply(job.sink, reply_now, live if live.dirty else None))
+            return True
+        before = live.session
+        was_running = live.work is not None
+        session, reply, effects = handle(before, job.event, now)
+        if isinstance(reply, Wait):
+            live.mailbox.append(job)
+            return False
+        if Effect.RUN in effects and isinstance(job.event, Feed) and not self._start_feeding(live, job):
+            return True
+        live.session = session
+        live.removed |= Effect.REMOVE in effects
+        if Effect.COMMIT in effects or Effect.REMOVE in effects:
+            self._soil(live)
+        if Effect.RUN in effects and not isinstance(job.event, Feed):
+            live.work = Generating(session.state, self._last_logits, job.watch)
+            self._ready.append(live)
+        if isinstance(job.event, Generate) and (Effect.RUN in effects or isinstance(reply, Follow)):
+            live.sinks.append(job.sink)
+            if isinstance(reply, Follow):
+                self._replies.append(Reply(job.sink, reply, live if live.dirty else None, final=False))
+            return True
+        if was_running and session.flight is None:
+            self._end_generate(live, reply)
+        self._replies.append(Reply(job.sink, reply, live if live.dirty else None))
+        return True
+
+    def _end_generate(self, live: Live, reply: object) -> None:
+        """A cancel or a delete has ended the generate in flight: its followers are told."""
+        told = reply if isinstance(reply, Result) else Refused(Gone("the session was deleted"))
+        self._replies += [Reply(sink, told, live) for sink in live.sinks]
+        self._withdraw(live)
+        self._land(live)
+
+    def _start_feeding(self, live: Live, job: Job) -> bool:
+        assert job.content is not None, "a feed has content"
+        try:
+            prepared = job.content.prepare(live.session)
+        except ServiceError as error:
+            self._replies.append(Reply(job.sink, Refused(error)))
+            return False
+        live.work = Feeding(prepared.x, prepared.carry, job.content.length, live.session.state, self._last_logits, job.every, job.watch)
+        live.sinks.append(job.sink)
+        self._ready.append(live)
+        return True
+
+    def _offer_waiting(self, live: Live, now: float) -> None:
+        waiting, live.mailbox = live.mailbox, deque()
+        while waiting:
+            job = waiting.popleft()
+            try:
+                self._find(live.session.id, job.owner)
+            except ServiceError as error:
+                self._replies.append(Reply(job.sink, Refused(error)))
+                continue
+            if not self._offer(live, job, now):
+                live.mailbox.extend(waiting)
+                return
+
+    def _refuse_late(self) -> None:
+        now = time.monotonic()
+        for live in self._lives.values():
+            while live.mailbox and live.mailbox[0].deadline < now:
+                job = live.mailbox.popleft()
+                late = Overloaded(f"an earlier step of the session took longer than {self._settings.step_timeout:g} s", retry_after=1)
+                self._replies.append(Reply(job.sink, Refused(late)))
+
+    def _detach(self, detached: Iterable[tuple[str, Sink]]) -> None:
+        for session_id, sink in detached:
+            live = self._lives.get(session_id)
+            if live is None:
+                continue
+            kept = deque(job for job in live.mailbox if job.sink is not sink)
+            self._count_down(len(live.mailbox) - len(kept))
+            live.mailbox = kept
+            if sink in live.sinks and isinstance(live.work, Generating):
+                live.sinks.remove(sink)
+                self._count_down(1)
+                if not live.sinks:
+                    self._cut(live)
+
+    def _cut(self, live: Live) -> None:
+        live.session, _, _ = handle(live.session, Cut(), self._clock())
+        self._withdraw(live)
+        self._land(live)
+
+    def _withdraw(self, live: Live) -> None:
+        if live in self._ready:
+            self._ready.remove(live)
+
+    def _soil(self, live: Live) -> None:
+        """The session differs from what the store has."""
+        if not live.dirty:
+            live.dirty = True
+            self._dirty.append(live)
+
+    def _cut_generating(self, why: ServiceError) -> None:
+        for live in [w for w in self._ready if isinstance(w, Live) and isinstance(w.work, Generating)]:
+            self._replies += [Reply(sink, Refused(why), live if live.dirty else None) for sink in live.sinks]
+            self._cut(live)
+
+    def _land(self, live: Live) -> None:
+        """Nothing of this session is in flight any more."""
+        live.work = None
+        live.sinks = []
+        if live.mailbox:
+            self._freed.append(live)
+
+    # --- a batch ----------------------------------------------------------------------------------------------------------------------
+
+    def _groups(self) -> list[list[Live | Stateless]]:
+        """Up to max_batch of what is ready, the longest waiting first, in groups of like length so that padding at most doubles a row."""
+        taken = [self._ready.popleft() for _ in range(min(len(self._ready), self._settings.max_batch))]
+        groups: dict[int, list[Live | Stateless]] = {}
+        for item in taken:
+            work = item.work
+            steps = 1 if isinstance(work, Generating) else min(len(work.x) - work.at, PIECE) if work and work.watch is None else 1
+            groups.setdefault(steps.bit_length(), []).append(item)
+        return [groups[k] for k in sorted(groups)]
+
+    def _run(self, group: list[Live | Stateless]) -> None:
+        rows: list[Row] = []
+        running: list[Live | Stateless] = []
+        for item in group:
+            if isinstance(item.work, Feeding) and item.work.finished:  # resampling left no frame of the model's rate
+                self._finish(item)
+                continue
+            rows.append(self._row(item))
+            running.append(item)
+        if not rows:
+            return
+        try:
+            answers = self.engine.run(rows)
+        except Exception as error:  # the runtime's exceptions have no common base of their own
+            log.exception("a run of %d rows failed", len(rows))
+            self._fail(running, EngineFailed(f"the model could not be run: {type(error).__name__}"))
+            return
+        for item, (logits, state) in zip(running, answers, strict=True):
+            if not np.isfinite(state).all():
+                self._fail([item], EngineFailed("the state would no longer be finite"))
+            else:
+                self._advance(item, logits, state)
+
+    def _row(self, item: Live | Stateless) -> Row:
+        if isinstance(item, Live) and isinstance(item.work, Generating):
+            unfinished = item.session.unfinished
+            assert unfinished is not None, "a generate in flight"
+            return item.work.next_row(unfinished)
+        assert isinstance(item.work, Feeding), "what is ready has work"
+        return item.work.next_row()
+
+    def _advance(self, item: Live | Stateless, logits: Floats, state: Floats) -> None:
+        if isinstance(item, Live) and isinstance(item.work, Generating):
+            self._emit(item, item.work, state)
+            return
+        assert isinstance(item.work, Feeding), "what is ready has work"
+        item.work.take(logits, state)
+        if item.work.finished:
+            self._finish(item)
+        else:
+            self._ready.append(item)
+
+    def _emit(self, live: Live, work: Generating, state: Floats) -> None:
+        alphabet = self.engine.manifest.alphabet or ""
+        event = Emitted(alphabet[work.symbol], work.logprob, state, self._settings.session_ttl)
+        live.session, reply, _ = handle(live.session, event, self._clock())
+        self._soil(live)
+        assert isinstance(reply, Char), "Emitted is answered with Char"
+        work.state = state
+        states = None if work.watch is None else state[work.watch].astype(np.float16)[None]
+        self._replies += [Reply(sink, reply, live, states, final=reply.done is not None) for sink in live.sinks]
+        if reply.done is None:
+            self._ready.append(live)
+        else:
+            self._land(live)
+
+    def _finish(self, item: Live | Stateless) -> None:
+        work = item.work
+        assert isinstance(work, Feeding), "only content finishes"
+        if isinstance(item, Stateless):
+            self._replies.append(Reply(item.sink, Result(0, work.length, work.result()), None, work.states()))
+            return
+        event = Consumed(work.state, work.length, work.result(), work.carry, self._settings.session_ttl)
+        item.session, reply, _ = handle(item.session, event, self._clock())
+        self._soil(item)
+        self._replies += [Reply(sink, reply, item, work.states()) for sink in item.sinks]
+        self._land(item)
+
+    # --- commit, reply, forget --------------------------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Commits what has changed, then lets the replies go; when the commit fails, nothing has moved and everybody is told."""
+        dirty, self._dirty = self._dirty, []
+        if dirty:
+            try:
+                self._store.commit([Change(live.base, None if live.removed else live.session) for live in dirty])
+            except ServiceError as error:
+                log.error("a commit of %d sessions failed: %s", len(dirty), error)
+                self._roll_back(dirty, error)
+            for live in dirty:
+                live.dirty = False
+                live.base = live.session if live.session.flight is None else replace(live.session, flight=None)
+        self._send()
+
+    def _roll_back(self, dirty: Sequence[Live], error: ServiceError) -> None:
+        failed = {id(live) for live in dirty}
+        self._replies = [
+            replace(r, value=Refused(error), states=None, final=True) if r.live is not None and id(r.live) in failed else r
+            for r in self._replies
+        ]
+        told = {id(r.sink) for r in self._replies}
+        for live in dirty:
+            self._replies += [Reply(sink, Refused(error)) for sink in live.sinks if id(sink) not in told]
+            self._withdraw(live)
+            self._land(live)
+            live.removed = live.base is None
+            live.session = live.base or live.session
+
+    def _fail(self, items: Sequence[Live | Stateless], error: ServiceError) -> None:
+        for item in items:
+            if isinstance(item, Stateless):
+                self._replies.append(Reply(item.sink, Refused(error)))
+                continue
+            self._replies += [Reply(sink, Refused(error), item if item.dirty else None) for sink in item.sinks]
+            self._cut(item)
+
+    def _send(self) -> None:
+        replies, self._replies = self._replies, []
+        if not replies:
+            return
+        self._count_down(sum(r.final for r in replies))
+
+        def deliver() -> None:
+            for r in replies:
+                try:
+                    r.sink(r.value, r.states)
+                except Exception:  # one client's sink must not keep the others' replies
+                    log.exception("a reply could not be delivered")
+
+        self._post(deliver)
+
+    def _count_down(self, answered: int) -> None:
+        with self._gate:
+            self._waiting -= answered
+
+    def _forget_idle(self) -> None:
+        idle = [i for i, live in self._lives.items() if live.work is None and not live.mailbox and not live.dirty]
+        for i in idle:
+            del self._lives[i]
+
+    def _fail_everything(self, jobs: Sequence[Job], error: ServiceError) -> None:
+        told = {id(r.sink) for r in self._replies}
+        waiting = [j.sink for j in jobs] + [j.sink for live in self._lives.values() for j in live.mailbox]
+        waiting += [s for live in self._lives.values() for s in live.sinks] + [r.sink for r in self._ready if isinstance(r, Stateless)]
+        self._replies = [replace(r, value=Refused(error), states=None, final=True) for r in self._replies]
+        self._replies += [Reply(s, Refused(error)) for s in dict.fromkeys(waiting) if id(s) not in told]
+        self._lives.clear()
+        self._ready.clear()
+        self._freed.clear()
+        self._dirty.clear()
+        self._send()

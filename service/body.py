@@ -1,0 +1,83 @@
+"""Request bodies and messages: bounded reading, JSON with errors a client can use, and fields by name."""
+
+import re
+from collections.abc import AsyncIterator, Collection
+
+import orjson
+
+from service.errors import BadInput, NotFinite, NotJson, TooLarge
+
+_NOT_FINITE = re.compile(rb"-?\b(NaN|Infinity)\b")
+
+
+async def read_bounded(chunks: AsyncIterator[bytes], declared: str | None, limit: int, drain: int) -> bytes:
+    """The whole body, at most `limit` bytes. A longer one is read to its end and dropped, up to `drain`, so that the client, which
+    is still sending, gets to see the TooLarge that is raised."""
+    size = int(declared) if declared is not None and declared.isdigit() else 0
+    parts: list[bytes] = []
+    received = 0
+    async for chunk in chunks:
+        received += len(chunk)
+        if received <= limit and size <= limit:
+            parts.append(chunk)
+        else:
+            parts.clear()
+        if received > drain:
+            break
+    if max(received, size) > limit:
+        raise TooLarge(f"expected a body of at most {limit} bytes, got {max(received, size)}{' or more' if received > drain else ''}")
+    return b"".join(parts)
+
+
+def parse_object(data: bytes | str, what: str) -> dict[str, object]:
+    """A JSON object. Raises NotJson, NotFinite for the NaN and Infinity that some encoders write, BadInput for other JSON."""
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raw = data if isinstance(data, bytes) else data.encode("utf-8", "replace")
+        found = _NOT_FINITE.search(raw)
+        if found:
+            raise NotFinite(
+                f"expected finite numbers, got {found[0].decode()} at byte {found.start()} (write null for a joint not seen)"
+            ) from None
+        raise NotJson(f"expected a {what} of JSON: {error.msg} at character {error.pos}") from None
+    if not isinstance(value, dict):
+        raise BadInput(f"expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def only(body: dict[str, object], known: Collection[str]) -> None:
+    """Raises BadInput for a field that is not known: a misspelt option must not be ignored."""
+    for name in body:
+        if name not in known:
+            raise BadInput(f"unknown field, expected {', '.join(known)}", field=str(name)[:80])
+
+
+def integer(value: object, field: str, low: int, high: int, default: int | None = None) -> int:
+    """A whole number in low..high; None takes the default if there is one. Raises BadInput."""
+    if value is None and default is not None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise BadInput(f"expected a whole number from {low} to {high}, got {value!r:.60}", field=field)
+    return value
+
+
+def number(value: object, field: str, low: float, high: float, default: float) -> float:
+    """A number in low..high. Raises BadInput."""
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise BadInput(f"expected a number from {low:g} to {high:g}, got {value!r:.60}", field=field)
+    return float(value)
+
+
+def boolean(value: object, field: str) -> bool:
+    """True or false; null is false. Raises BadInput."""
+    if value is not None and not isinstance(value, bool):
+        raise BadInput(f"expected true or false, got {value!r:.60}", field=field)
+    return bool(value)
+
+
+def step_number(value: object) -> int | None:
+    """A client's step number; None lets the server count. Raises BadInput."""
+    return None if value is None else integer(value, "step", 1, 2**53)

@@ -1,0 +1,219 @@
+"""Skeleton clips as clients send them -> frames as the graph reads them.
+
+A clip is [T][J][3] or [T][P][J][3] in metres, y up; `null` stands for a joint not seen, which holds its last place. Nothing here looks
+ahead, so a clip in pieces becomes the same frames as in one.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.bundle import Layout, Manifest
+from service.errors import BadInput, NotFinite, TooLarge
+from service.session import Carry, Floats
+
+FARTHEST = 1_000.0  # metres; what lies beyond is no skeleton, and would overflow a float32 state
+HZ_RANGE = (1.0, 1_000.0)
+
+
+@dataclass(frozen=True)
+class ClipReader:
+    """Reads clips for one model: its layouts, persons, rate and the longest clip it takes."""
+
+    layouts: Mapping[str, Layout]
+    layout: str
+    persons: int
+    hz: float
+    max_frames: int
+
+    @classmethod
+    def of(cls, manifest: Manifest, max_frames: int) -> "ClipReader":
+        """The reader of an action bundle."""
+        assert manifest.layout is not None, "an action bundle"
+        assert manifest.persons is not None, "an action bundle"
+        assert manifest.hz is not None, "an action bundle"
+        return cls(manifest.layouts, manifest.layout, manifest.persons, manifest.hz, max_frames)
+
+    @cached_property
+    def joints(self) -> int:
+        """Joints of the model's own layout."""
+        return self.layouts[self.layout].joints
+
+    def check_layout(self, layout: object) -> Layout:
+        """The layout by name, the model's own for None. Raises BadInput."""
+        name = self.layout if layout is None else layout
+        found = self.layouts.get(name) if isinstance(name, str) else None
+        if found is None:
+            raise BadInput(f"expected one of {', '.join(self.layouts)}, got {name!r}", field="layout")
+        return found
+
+    def check_hz(self, hz: object) -> float:
+        """The client's rate in frames per second, the model's own for None. Raises BadInput."""
+        if hz is None:
+            return self.hz
+        low, high = HZ_RANGE
+        if isinstance(hz, bool) or not isinstance(hz, int | float) or not low <= hz <= high:
+            raise BadInput(f"expected frames per second from {low:g} to {high:g}, got {hz!r}", field="hz")
+        return float(hz)
+
+    def read(self, clip: object, layout: Layout, field: str) -> Floats:
+        """A decoded JSON clip -> [T, P, J, 3] in the model's own layout; a joint not seen is NaN.
+
+        Raises BadInput naming the element (field is where the clip stands, "sequences[0]"), NotFinite, TooLarge.
+        """
+        if not isinstance(clip, list) or not clip:
+            raise BadInput(f"expected a list of frames, got {_said(clip)}", field=field)
+        if len(clip) > self.max_frames:
+            raise TooLarge(f"expected at most {self.max_frames} frames, got {len(clip)}", field=field)
+        sent = self._dense(clip, layout, field)
+        return self._to_own(sent, layout)
+
+    def _dense(self, clip: list[object], layout: Layout, field: str) -> NDArray[np.float64]:
+        """[T, P, J, 3] as sent, missing persons zero."""
+        try:
+            x = np.asarray(clip)
+        except ValueError:
+            x = np.empty(0, dtype=object)  # ragged: null joints, or an error to be found
+        if x.dtype.kind not in "fi" or x.ndim not in (3, 4):
+            x = _walk(clip, layout.joints, self.persons, field)
+        if x.ndim == 3:
+            x = x[:, None]
+        _, P, J, D = x.shape
+        if J != layout.joints or D != 3 or P > self.persons:
+            _walk(clip, layout.joints, self.persons, field)  # says where
+        x = x.astype(np.float64, copy=False)
+        if np.isinf(x).any() or (np.abs(x) > FARTHEST).any():
+            t, p, j, d = np.argwhere(np.isinf(x) | (np.abs(x) > FARTHEST))[0]
+            raise NotFinite(f"frame {t}, joint {j}: expected metres within ±{FARTHEST:g}, got {x[t, p, j, d]:g}", field=f"{field}[{t}]")
+        return np.pad(x, [(0, 0), (0, self.persons - P), (0, 0), (0, 0)]) if P < self.persons else x
+
+    def _to_own(self, x: NDArray[np.float64], layout: Layout) -> Floats:
+        """Own joint j is the mean of the seen ones among the sent joints table[j]."""
+        if all(len(sources) == 1 for sources in layout.table):
+            return x[:, :, [s[0] for s in layout.table]].astype(np.float32)
+        own = np.empty((*x.shape[:2], len(layout.table), 3), np.float32)
+        for j, sources in enumerate(layout.table):
+            group = x[:, :, list(sources)]
+            seen = ~np.isnan(group)
+            count = seen.sum(2)
+            total = np.where(seen, group, 0).sum(2)
+            own[:, :, j] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        return own
+
+
+def hold(x: Floats, last: Floats) -> Floats:
+    """Fills joints not seen (NaN) in x [T, P, J, 3] with their last place, starting from last [P, J, 3].
+
+    A joint of a present person that was never seen stands at the mean of the person's seen joints; a person none of whose joints is seen
+    is absent: all zeros.
+    """
+    missing = np.asarray(np.isnan(x).any(axis=-1))
+    if not missing.any():
+        return x
+    out = np.where(missing[..., None], np.float32(0), x)
+    before = last
+    for t in range(len(x)):
+        gone = missing[t]
+        for p in np.flatnonzero(gone.any(axis=-1)):
+            out[t, p] = _hold_person(out[t, p], gone[p], before[p])
+        before = out[t]
+    return out
+
+
+def _hold_person(now: Floats, gone: NDArray[np.bool_], before: Floats) -> Floats:
+    if gone.all():
+        return np.zeros_like(now)
+    known = before.any()
+    filling = before if known else np.broadcast_to(now[~gone].mean(0), now.shape)
+    return np.where(gone[:, None], filling, now)
+
+
+def resample(x: Floats, hz: float, own_hz: float, carry: Carry | None) -> tuple[Floats, Carry]:
+    """Frames [T, P, J, 3] at the client's rate -> frames at the model's, by straight lines between neighbours, causally.
+
+    The first frame of a sequence is a frame of the model; what is left over after the last one is in the carry. Exact in time: the phase
+    is a fraction, so that any split gives the same frames. A person who comes or goes between two frames takes the later frame's place.
+    """
+    step = Fraction(hz).limit_denominator(1_000) / Fraction(own_hz).limit_denominator(1_000)  # client frames per frame of the model
+    if carry is None:
+        frames, phase = x, Fraction(0)
+    else:
+        frames, phase = np.concatenate([carry.frame[None], x]), Fraction(carry.numerator, carry.denominator)
+    last = len(frames) - 1
+    count = max(0, math.floor((last - phase) / step) + 1)
+    times = [phase + k * step for k in range(count)]
+    index = np.array([math.floor(t) for t in times], np.int64)
+    part = np.array([float(t - math.floor(t)) for t in times], np.float32)[:, None, None, None]
+    left = frames[index]
+    right = frames[np.minimum(index + 1, last)]
+    both = np.logical_and(left.any((-1, -2)), right.any((-1, -2)))[..., None, None]
+    between = np.where(both, left + (right - left) * part, np.where(part > 0, right, left))
+    left_over = phase + count * step - last
+    return between.astype(np.float32), Carry(hz, frames[-1], left_over.numerator, left_over.denominator)
+
+
+def _walk(clip: Sequence[object], joints: int, persons: int, field: str) -> NDArray[np.float64]:
+    """The slow reader: every element looked at; null joints become NaN. Raises BadInput at the first that does not fit."""
+    with_persons = _has_persons(clip[0], joints)
+    frames = []
+    for t, frame in enumerate(clip):
+        where = f"{field}[{t}]"
+        if not with_persons:
+            frames.append([_person(frame, joints, where)])
+            continue
+        people = _list(frame, where, "persons")
+        if len(people) > persons:
+            raise BadInput(f"expected at most {persons} persons, got {len(people)}", field=where)
+        if t and len(people) != len(frames[0]):
+            raise BadInput(f"expected {len(frames[0])} persons as in the first frame, got {len(people)}", field=where)
+        frames.append([_person(p, joints, f"{where}[{i}]") for i, p in enumerate(people)])
+    return np.array(frames, np.float64)
+
+
+def _has_persons(frame: object, joints: int) -> bool:
+    """Whether a frame is [P][J][3] rather than [J][3], also where joints are null."""
+    first = frame[0] if isinstance(frame, list) and frame else None
+    if not isinstance(first, list):
+        return False
+    return len(first) == joints != 3 or any(isinstance(joint, list) for joint in first)
+
+
+def _person(person: object, joints: int, where: str) -> list[list[float]]:
+    found = _list(person, where, "joints")
+    if len(found) != joints:
+        raise BadInput(f"expected {joints} joints, got {len(found)}", field=where)
+    return [_joint(j, f"{where}[{i}]") for i, j in enumerate(found)]
+
+
+def _joint(joint: object, where: str) -> list[float]:
+    if joint is None:
+        return [math.nan] * 3
+    numbers = _list(joint, where, "x, y and z, or null")
+    if len(numbers) != 3:
+        raise BadInput(f"expected x, y and z, or null, got {len(numbers)} elements", field=where)
+    for k, number in enumerate(numbers):
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise BadInput(f"expected a number, got {_said(number)}", field=f"{where}[{k}]")
+    return [float(n) for n in numbers if isinstance(n, int | float)]
+
+
+def _list(value: object, where: str, of: str) -> list[object]:
+    if not isinstance(value, list):
+        raise BadInput(f"expected a list of {of}, got {_said(value)}", field=where)
+    return value
+
+
+def _said(value: object) -> str:
+    """What came, short enough for a message."""
+    if value is None:
+        return "null"
+    if isinstance(value, list | dict):
+        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}" if value else "nothing in it"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"the text {value[:40]!r}" if isinstance(value, str) else repr(value)

@@ -1,0 +1,129 @@
+"""One bundle in ONNX Runtime: which provider runs it, and one run of a batch."""
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from export.bundle import Bundle
+from service.session import Floats
+
+log = logging.getLogger(__name__)
+
+Provider = Literal["cuda", "cpu"]
+ORT_NAMES: dict[Provider, str] = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
+
+
+class EngineError(Exception):
+    """A model cannot be run as asked; the message names it and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One client's part of a batch: x [t, ...] (t >= 1) and the state [N] before it."""
+
+    x: NDArray[np.generic]
+    state: Floats
+
+
+class Engine:
+    """A bundle's graph, loaded and warm. Runs are blocking and not thread-safe by contract: one engine thread per model."""
+
+    kernel = "loop"
+
+    def __init__(self, bundle: Bundle, provider: Literal["auto", "cuda", "cpu"], threads: int, max_batch: int) -> None:
+        self.bundle = bundle
+        self.manifest = bundle.manifest
+        self._threads = threads
+        self._sample = _sample_input(bundle)
+        timed = []
+        for name in self._wanted(provider):
+            try:
+                session = self._load(name)
+            except EngineError as error:
+                if name == "cpu" or provider == "cuda":
+                    raise
+                log.warning("%s; going on without it", error)
+                continue
+            timed.append((self._warm_up(session, max_batch), name, session))
+        _, self.provider, self._session = min(timed, key=lambda t: t[0])
+        log.info("%s/%s runs on %s (%s)", self.manifest.name, self.manifest.version, self.provider, _times(timed))
+
+    def _wanted(self, provider: Literal["auto", "cuda", "cpu"]) -> list[Provider]:
+        if provider == "cpu":
+            return ["cpu"]
+        if hasattr(ort, "preload_dlls") and ORT_NAMES["cuda"] in ort.get_available_providers():
+            ort.preload_dlls()  # CUDA and cuDNN from their own wheels
+        if provider == "cuda":
+            return ["cuda"]
+        return ["cpu", "cuda"] if _has_cuda() else ["cpu"]
+
+    def _load(self, provider: Provider) -> ort.InferenceSession:
+        title = f"{self.manifest.name}/{self.manifest.version}"
+        if provider == "cuda" and ORT_NAMES["cuda"] not in ort.get_available_providers():
+            raise EngineError(f"{title}: INDRNN_PROVIDER=cuda, but this onnxruntime has only {', '.join(ort.get_available_providers())}")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would take the cores from the event loop
+        options.log_severity_level = 3
+        try:
+            session = ort.InferenceSession(self.bundle.graph, options, providers=[ORT_NAMES[provider]])
+        except Exception as error:  # the runtime's exceptions have no common base of their own
+            raise EngineError(f"{title}: onnxruntime cannot load model.onnx: {error}") from error
+        if session.get_providers()[0] != ORT_NAMES[provider]:
+            raise EngineError(
+                f"{title}: INDRNN_PROVIDER=cuda, but no GPU can be used (onnxruntime fell back to {session.get_providers()[0]})"
+            )
+        return session
+
+    def _warm_up(self, session: ort.InferenceSession, max_batch: int) -> float:
+        """Seconds of a few runs of the shapes that serving meets, after one of each to allocate."""
+        seconds = 0.0
+        for B, T in ((1, 1), (max_batch, 1), (1, 32)):
+            feeds = {
+                "x": np.repeat(np.repeat(self._sample[None, None], T, 1), B, 0),
+                "lengths": np.full(B, T, np.int64),
+                "state": np.zeros((B, self.manifest.state_size), np.float32),
+            }
+            session.run(["logits", "state_out"], feeds)
+            start = time.perf_counter()
+            for _ in range(3):
+                session.run(["logits", "state_out"], feeds)
+            seconds += time.perf_counter() - start
+        return seconds
+
+    def run(self, rows: list[Row]) -> list[tuple[Floats, Floats]]:
+        """One run over rows of any lengths -> for each its logits [t, K] and the state [N] after it."""
+        lengths = np.array([len(r.x) for r in rows], np.int64)
+        T = int(lengths.max())
+        state = np.stack([r.state for r in rows])
+        if (lengths == T).all():
+            x = np.stack([r.x for r in rows])
+        else:
+            x = np.zeros((len(rows), T, *self._sample.shape), self._sample.dtype)
+            for b, r in enumerate(rows):
+                x[b, : lengths[b]] = r.x
+        logits, after = self._session.run(["logits", "state_out"], {"x": x, "lengths": lengths, "state": state})
+        return [(logits[b, : lengths[b]], after[b].copy()) for b in range(len(rows))]
+
+
+def _sample_input(bundle: Bundle) -> NDArray[np.generic]:
+    """One time step of one row of x: zeros of its shape and type."""
+    x = next(t for t in bundle.manifest.inputs if t.name == "x")
+    return np.zeros([int(n) for n in x.shape[2:]], np.dtype(x.dtype))
+
+
+def _has_cuda() -> bool:
+    """Whether onnxruntime has the CUDA provider and a device answers."""
+    if ORT_NAMES["cuda"] not in ort.get_available_providers():
+        return False
+    return any(device.ep_name == ORT_NAMES["cuda"] for device in ort.get_ep_devices()) if hasattr(ort, "get_ep_devices") else True
+
+
+def _times(timed: list[tuple[float, Provider, ort.InferenceSession]]) -> str:
+    return "warm-up " + ", ".join(f"{name} {seconds * 1e3:.1f} ms" for seconds, name, _ in timed)

@@ -1,0 +1,177 @@
+"""Every error a client can meet, in one tree, and the one table of their HTTP statuses.
+
+ServiceError
+├── BadInput           invalid_input       what a field should have been, and what came
+│   ├── NotFinite      not_finite          NaN or infinity
+│   ├── OutOfAlphabet  out_of_alphabet     a character the model has no symbol for
+│   └── NotJson        not_json            the body or message is no JSON
+├── TooLarge           too_large           a body, message, clip or batch over its limit
+├── NotFound           not_found           no such route, method's target or resource
+│   ├── UnknownModel   unknown_model
+│   └── UnknownSession unknown_session     never issued by this store
+├── Gone               session_expired     issued by this store, and no longer there
+├── Conflict
+│   ├── StepConflict   step_conflict       the last number again, with other content
+│   ├── StepGap        step_gap            neither the last number nor the next (expected_step)
+│   ├── ModelGone      model_gone          the session's model version is not loaded
+│   └── PositionLimit  position_limit      the model was not made for a longer session
+├── Unavailable
+│   ├── Overloaded     overloaded          the queue is full, or a deadline passed while waiting
+│   ├── Stopping       stopping            the server is shutting down
+│   └── StoreFailed    store_failed        the state could not be stored: nothing has moved
+└── EngineFailed       engine_failed       the model could not answer: nothing has moved
+"""
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """Base of all errors with an answer of their own: `detail` says what was expected and what came."""
+
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, detail: str, *, field: str | None = None, **extra: object) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+        self.extra = extra
+
+    def body(self) -> dict[str, object]:
+        """The members of a problem document or of a stream's error message."""
+        where = {} if self.field is None else {"field": self.field}
+        return {"code": self.code, "detail": self.detail, **where, **self.extra}
+
+
+class BadInput(ServiceError):
+    """A field is not what it should be."""
+
+    code = "invalid_input"
+
+
+class NotFinite(BadInput):
+    """A number is NaN, infinite or beyond the range of coordinates."""
+
+    code = "not_finite"
+
+
+class OutOfAlphabet(BadInput):
+    """A character the model has no symbol for."""
+
+    code = "out_of_alphabet"
+
+
+class NotJson(BadInput):
+    """What came is no JSON."""
+
+    code = "not_json"
+
+
+class TooLarge(ServiceError):
+    """A body, message, clip or batch over its limit."""
+
+    code = "too_large"
+
+
+class MethodNotAllowed(ServiceError):
+    """The route is for other methods."""
+
+    code = "method_not_allowed"
+
+
+class NotFound(ServiceError):
+    """There is nothing by that name."""
+
+    code = "not_found"
+
+
+class UnknownModel(NotFound):
+    """No bundle by that name is served."""
+
+    code = "unknown_model"
+
+
+class UnknownSession(NotFound):
+    """An id this store never issued, or somebody else's."""
+
+    code = "unknown_session"
+
+
+class Gone(ServiceError):
+    """A session that was here and has expired or was deleted."""
+
+    code = "session_expired"
+
+
+class Conflict(ServiceError):
+    """The request does not fit where the session stands."""
+
+
+class StepConflict(Conflict):
+    """The last number again, with other content."""
+
+    code = "step_conflict"
+
+
+class StepGap(Conflict):
+    """Neither the last number nor the next."""
+
+    code = "step_gap"
+
+
+class ModelGone(Conflict):
+    """The session's model version is not loaded."""
+
+    code = "model_gone"
+
+
+class PositionLimit(Conflict):
+    """The model was not made for a longer session."""
+
+    code = "position_limit"
+
+
+class Unavailable(ServiceError):
+    """Not now; the same request may succeed later."""
+
+
+class Overloaded(Unavailable):
+    """The queue is full, or a deadline passed while waiting."""
+
+    code = "overloaded"
+
+
+class Stopping(Unavailable):
+    """The server is shutting down."""
+
+    code = "stopping"
+
+
+class StoreFailed(Unavailable):
+    """The new state could not be stored; nothing has moved."""
+
+    code = "store_failed"
+
+
+class EngineFailed(ServiceError):
+    """The model could not answer; nothing has moved."""
+
+    code = "engine_failed"
+
+
+STATUS: dict[type[ServiceError], int] = {
+    BadInput: 422,
+    NotJson: 400,
+    TooLarge: 413,
+    NotFound: 404,
+    MethodNotAllowed: 405,
+    Gone: 410,
+    Conflict: 409,
+    Unavailable: 503,
+    EngineFailed: 500,
+    ServiceError: 500,
+}
+
+
+def status(error: ServiceError) -> int:
+    """The HTTP status of an error: its own class's or its nearest ancestor's."""
+    return next(STATUS[c] for c in type(error).__mro__ if c in STATUS)

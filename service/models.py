@@ -1,0 +1,137 @@
+"""The served models: what a bundle needs around its engine to read requests and word answers."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.bundle import Bundle, Manifest, Part
+from service.batcher import Batcher, BatcherSettings
+from service.clips import ClipReader
+from service.engine import Engine
+from service.errors import BadInput, OutOfAlphabet, TooLarge, UnknownModel
+from service.sampling import log_softmax
+from service.session import Floats
+from service.settings import Settings
+from service.store import Store
+from service.work import Frames, Text
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One version of one model, loaded."""
+
+    manifest: Manifest
+    engine: Engine
+    batcher: Batcher
+    max_frames: int
+    max_text: int
+
+    @cached_property
+    def reader(self) -> ClipReader:
+        """Reads this model's clips. Raises BadInput for a model that reads text."""
+        if self.manifest.kind != "action":
+            raise BadInput(f"model {self.manifest.name} reads text, not frames: expected WS /stream/{self.manifest.name} with text")
+        return ClipReader.of(self.manifest, self.max_frames)
+
+    @cached_property
+    def _symbols(self) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """The alphabet's code points in ascending order, and the symbol of each."""
+        points = np.array([ord(c) for c in self.manifest.alphabet or ""], np.uint32)
+        order = np.argsort(points)
+        return points[order], order
+
+    @cached_property
+    def hidden(self) -> slice:
+        """Where the state holds every recurrent neuron, layer by layer."""
+        parts = self.watched_parts
+        return slice(parts[0].offset, parts[-1].offset + parts[-1].size)
+
+    @cached_property
+    def watched_parts(self) -> tuple[Part, ...]:
+        """The hidden parts, which lie at the front of the state one after another."""
+        return tuple(p for p in self.manifest.state if p.role == "hidden")
+
+    @cached_property
+    def _last_frame(self) -> slice:
+        part = self.manifest.part("last_frame")
+        assert part is not None, "an action bundle keeps the last frame"
+        return slice(part.offset, part.offset + part.size)
+
+    def frames(self, clip: object, layout: object, hz: object, field: str) -> Frames:
+        """A client's clip as content. Raises BadInput and its kin."""
+        known = self.reader.check_layout(layout)
+        rate = self.reader.check_hz(hz)
+        return Frames(self.reader.read(clip, known, field), rate, self.reader, self._last_frame)
+
+    def text(self, text: object, field: str) -> Text:
+        """A client's text as content. Raises BadInput, OutOfAlphabet naming the character, TooLarge."""
+        if self.manifest.kind != "chars":
+            raise BadInput(f"model {self.manifest.name} reads frames, not text", field=field)
+        if not isinstance(text, str) or not text:
+            raise BadInput(f"expected a text of at least one character, got {text!r:.60}", field=field)
+        if len(text) > self.max_text:
+            raise TooLarge(f"expected at most {self.max_text} characters, got {len(text)}", field=field)
+        points, symbols = self._symbols
+        sent = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        at = np.minimum(np.searchsorted(points, sent), len(points) - 1)
+        unknown = np.flatnonzero(points[at] != sent)
+        if len(unknown):
+            i = int(unknown[0])
+            detail = (
+                f"character {text[i]!r} (U+{ord(text[i]):04X}) at {i} is not in the model's alphabet (see GET /models/{self.manifest.name})"
+            )
+            raise OutOfAlphabet(detail, field=field)
+        return Text(symbols[at])
+
+    def prediction(self, logits: Floats, top_k: int, frames: int) -> dict[str, object]:
+        """The answer for logits [K]: the best label, its softmax score, and the top_k."""
+        labels = self.manifest.labels or ()
+        scores = np.exp(log_softmax(logits))
+        order = np.argsort(-scores, kind="stable")[:top_k].tolist()
+        top = [{"label": labels[k], "score": float(scores[k])} for k in order]
+        return {"label": top[0]["label"], "score": top[0]["score"], "top": top, "frames": frames}
+
+    def next_chars(self, logits: Floats, top_k: int) -> list[dict[str, object]]:
+        """The likeliest next characters after logits [K]."""
+        alphabet = self.manifest.alphabet or ""
+        scores = log_softmax(logits)
+        order = np.argsort(-scores, kind="stable")[:top_k].tolist()
+        return [{"char": alphabet[k], "logprob": float(scores[k])} for k in order]
+
+
+class Models:
+    """Every loaded version of every model; a name alone means its highest version."""
+
+    def __init__(self, models: Iterable[ServedModel]) -> None:
+        self._versions: dict[str, dict[str, ServedModel]] = {}
+        for model in models:
+            self._versions.setdefault(model.manifest.name, {})[model.manifest.version] = model
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        """Every loaded model, by name, then by version."""
+        return iter(m for name in sorted(self._versions) for m in self.versions(name))
+
+    def versions(self, name: object) -> list[ServedModel]:
+        """All loaded versions, the highest last. Raises UnknownModel."""
+        found = self._versions.get(name) if isinstance(name, str) else None
+        if not found:
+            raise UnknownModel(f"expected one of {', '.join(sorted(self._versions))}, got {name!r:.60}", field="model")
+        return sorted(found.values(), key=lambda m: int(m.manifest.version))
+
+    def latest(self, name: object) -> ServedModel:
+        """The version that new sessions take. Raises UnknownModel."""
+        return self.versions(name)[-1]
+
+    def exactly(self, name: str, version: str) -> ServedModel | None:
+        """That very version, if it is loaded."""
+        return self._versions.get(name, {}).get(version)
+
+
+def serve(bundle: Bundle, settings: Settings, store: Store, post: Callable[[Callable[[], None]], None]) -> ServedModel:
+    """Loads a bundle and starts its engine thread. Blocks while it warms up; raises EngineError."""
+    engine = Engine(bundle, settings.provider, settings.threads, settings.max_batch)
+    bounds = BatcherSettings(settings.max_batch, settings.max_queue, settings.step_timeout, settings.session_ttl)
+    return ServedModel(bundle.manifest, engine, Batcher(engine, store, bounds, post), settings.max_frames, settings.max_text)

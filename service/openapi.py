@@ -1,0 +1,80 @@
+"""openapi.yaml: what FastAPI derives from the routes, and what it cannot know."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+
+from service import schema
+from service.settings import Settings
+
+_STANDING: list[list[float]] = [
+    [0.0, 0.62, 2.8], [0.0, 0.42, 2.8], [0.0, 0.08, 2.8], [0.0, 0.0, 2.8], [-0.17, 0.35, 2.8], [-0.24, 0.1, 2.8], [-0.27, -0.12, 2.78],
+    [-0.28, -0.2, 2.76], [0.17, 0.35, 2.8], [0.24, 0.1, 2.8], [0.27, -0.12, 2.78], [0.28, -0.2, 2.76], [-0.08, -0.06, 2.8],
+    [-0.1, -0.45, 2.82], [-0.11, -0.8, 2.85], [-0.12, -0.86, 2.78], [0.08, -0.06, 2.8], [0.1, -0.45, 2.82], [0.11, -0.8, 2.85],
+    [0.12, -0.86, 2.78],
+]  # fmt: skip
+
+_BODIES: tuple[type[BaseModel], ...] = (schema.PredictRequest, schema.OpenRequest, schema.Problem)
+
+
+def document(app: FastAPI, settings: Settings) -> None:
+    """Gives the app its OpenAPI document: request bodies of the hot routes, examples, limits and errors."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            spec = get_openapi(title=app.title, version=app.version, summary=app.summary, description=_text(settings), routes=app.routes)
+            _add_schemas(spec)
+            _add_examples(spec)
+            app.openapi_schema = spec
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def _text(s: Settings) -> str:
+    return f"""Limits (each a setting): {s.max_body} bytes of a body or stream message, {s.max_frames} frames of a clip,
+{s.max_sequences} clips of a request, {s.max_text} characters of a step, {s.max_generate} characters of a generate,
+{s.max_queue} waiting steps of a model, {s.max_connections} stream connections, {s.session_ttl:g} s from a session's last step to its end.
+
+`WS /stream/{{model}}` speaks JSON messages: `open`, `step`, `generate`, `cancel`, `watch` in; `opened`, `result`, `char`, `done`,
+`watching`, `error` out. It is described in docs/stream.md, since OpenAPI knows no WebSockets.
+
+Every error is `application/problem+json` (RFC 9457) with a `code`."""
+
+
+def _add_schemas(spec: dict[str, Any]) -> None:
+    schemas = spec.setdefault("components", {}).setdefault("schemas", {})
+    for body in _BODIES:
+        described = body.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(described.pop("$defs", {}))
+        schemas[body.__name__] = described
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+
+
+def _add_examples(spec: dict[str, Any]) -> None:
+    schemas = spec["components"]["schemas"]
+    schemas["PredictRequest"]["example"] = {"sequences": [[_STANDING, _STANDING]], "model": "action", "layout": "utd20", "top_k": 2}
+    schemas["PredictResponse"]["example"] = {
+        "model": "action",
+        "version": "1",
+        "predictions": [
+            {
+                "label": "wave",
+                "score": 0.97,
+                "top": [{"label": "wave", "score": 0.97}, {"label": "clap", "score": 0.01}],
+                "frames": 2,
+            }
+        ],
+    }
+    schemas["OpenRequest"]["example"] = {"model": "action"}
+    schemas["Problem"]["example"] = {
+        "type": "about:blank",
+        "title": "Unprocessable Content",
+        "status": 422,
+        "code": "invalid_input",
+        "detail": "expected 20 joints, got 19",
+        "field": "sequences[0][3]",
+    }

@@ -1,0 +1,55 @@
+"""A session as bytes: what a store keeps of the last step and of what resampling left over.
+
+One JSON line with the numbers and texts, then the float32 arrays it names, little-endian.
+"""
+
+import numpy as np
+import orjson
+
+from service.session import Carry, Floats, Generated, Reason, Sampling, Scores, Step
+
+
+def encode_step(step: Step) -> bytes:
+    """The last step's digest and result."""
+    result = step.result
+    if isinstance(result, Scores):
+        head: dict[str, object] = {"digest": step.digest.hex(), "t": len(result.logits), "n": len(result.logprobs)}
+        return _line(head) + result.logits.astype("<f4").tobytes() + result.logprobs.astype("<f4").tobytes()
+    s = result.sampling
+    sampling = [s.max_chars, s.temperature, s.top_p, s.seed, s.stop]
+    reason = result.reason.value if result.reason else None
+    head = {"digest": step.digest.hex(), "sampling": sampling, "text": result.text, "reason": reason}
+    return _line(head) + result.logprobs.astype("<f4").tobytes()
+
+
+def decode_step(data: bytes) -> Step:
+    """The inverse of encode_step."""
+    line, _, raw = data.partition(b"\n")
+    head = orjson.loads(line)
+    floats = np.frombuffer(raw, "<f4").astype(np.float32, copy=False)
+    digest = bytes.fromhex(head["digest"])
+    if "sampling" not in head:
+        cut = len(floats) - head["n"]
+        logits = floats[:cut].reshape(head["t"], -1) if head["t"] else np.zeros((0, 0), np.float32)
+        return Step(digest, Scores(logits, floats[cut:]))
+    max_chars, temperature, top_p, seed, stop = head["sampling"]
+    reason = Reason(head["reason"]) if head["reason"] else None
+    return Step(digest, Generated(Sampling(max_chars, temperature, top_p, seed, tuple(stop)), head["text"], floats, reason))
+
+
+def encode_carry(carry: Carry) -> bytes:
+    """What resampling left over."""
+    head = {"hz": carry.hz, "phase": [carry.numerator, carry.denominator], "shape": carry.frame.shape}
+    return _line(head) + carry.frame.astype("<f4").tobytes()
+
+
+def decode_carry(data: bytes) -> Carry:
+    """The inverse of encode_carry."""
+    line, _, raw = data.partition(b"\n")
+    head = orjson.loads(line)
+    frame: Floats = np.frombuffer(raw, "<f4").astype(np.float32, copy=False).reshape(head["shape"])
+    return Carry(head["hz"], frame, head["phase"][0], head["phase"][1])
+
+
+def _line(head: dict[str, object]) -> bytes:
+    return orjson.dumps(head) + b"\n"

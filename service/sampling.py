@@ -1,0 +1,37 @@
+"""Drawing a character from logits, reproducibly: the seed and the character's index decide, and nothing else."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.session import Floats, Sampling
+
+
+def log_softmax(logits: NDArray[Any]) -> NDArray[Any]:
+    """Log-probabilities in nats along the last axis, in the type of the logits."""
+    shifted = logits - logits.max(-1, keepdims=True)
+    scores: NDArray[Any] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return scores
+
+
+def uniform(seed: int, index: int) -> float:
+    """A number in [0, 1) from the seed and the index of the draw: a restart needs no generator's state."""
+    word = hashlib.blake2b(index.to_bytes(8, "little"), digest_size=8, key=seed.to_bytes(8, "little")).digest()
+    return (int.from_bytes(word, "little") >> 11) * 2.0**-53
+
+
+def draw(logits: Floats, sampling: Sampling, index: int) -> tuple[int, float]:
+    """The symbol drawn from logits [K], and its log-probability under the model itself (temperature 1, no nucleus)."""
+    scores = log_softmax(logits)
+    if sampling.temperature == 0:
+        best = int(scores.argmax())
+        return best, float(scores[best])
+    tempered = np.exp(log_softmax(logits.astype(np.float64) / sampling.temperature))
+    order = np.argsort(-tempered, kind="stable")
+    sums = np.cumsum(tempered[order])
+    kept = int(np.searchsorted(sums, sampling.top_p * sums[-1], side="left")) + 1  # the smallest nucleus of mass top_p
+    sums = sums[:kept]
+    k = int(order[min(int(np.searchsorted(sums, uniform(sampling.seed, index) * sums[-1], side="right")), len(sums) - 1)])
+    return k, float(scores[k])

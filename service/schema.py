@@ -1,0 +1,186 @@
+"""The shapes of the native HTTP API, for its documentation. The hot routes read their bodies without them (see clips.py)."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SessionId = Annotated[str, Field(description="28 URL-safe characters, not to be guessed", examples=["pI0r3bA3Zz5kB6a1nV8mRyf2oQxU"])]
+Joint = Annotated[list[float], Field(min_length=3, max_length=3, description="x, y, z in metres, y up")]
+Person = list[Joint | None]
+Clip = Annotated[
+    list[Person] | list[list[Person]],
+    Field(description="[T][J][3], or [T][P][J][3] with persons; null for a joint not seen, which holds its last place", min_length=1),
+]
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class PredictRequest(_Shape):
+    """Clips to classify, each from the start of a sequence, or one clip that goes on where a session stands."""
+
+    sequences: list[Clip] = Field(min_length=1)
+    model: str = Field("action", description="an action model")
+    layout: str | None = Field(None, description="the joint order of the clips; the model's own by default", examples=["kinect20"])
+    hz: float | None = Field(
+        None, ge=1, le=1000, description="the clips' frames per second, the model's rate by default; resampled causally"
+    )
+    top_k: int = Field(5, ge=1, description="how many labels to score; above the number of classes means all")
+    session_id: SessionId | None = Field(None, description="go on with this session; takes exactly one sequence")
+    step: int | None = Field(None, ge=1, description="the number of this step; without it the server counts")
+
+
+class Score(_Shape):
+    """One label's softmax score."""
+
+    label: str
+    score: float = Field(ge=0, le=1)
+
+
+class Prediction(_Shape):
+    """The answer at the end of a clip."""
+
+    label: str
+    score: float = Field(ge=0, le=1)
+    top: list[Score]
+    frames: int = Field(description="frames of the clip, as the client counts them")
+
+
+class Standing(_Shape):
+    """Where a session stands after the step."""
+
+    session_id: SessionId
+    step: int
+    position: int = Field(description="frames or characters consumed")
+
+
+class PredictResponse(_Shape):
+    """One prediction per clip."""
+
+    model: str
+    version: str
+    predictions: list[Prediction]
+    session: Standing | None = None
+
+
+class OpenRequest(_Shape):
+    """Which model the session is for."""
+
+    model: str = Field(examples=["action"])
+
+
+class SessionInfo(_Shape):
+    """A session as it stands."""
+
+    session_id: SessionId
+    model: str
+    version: str
+    step: int
+    position: int
+    created_at: datetime
+    expires_at: datetime
+
+
+class SessionList(_Shape):
+    """One's own sessions, newest first."""
+
+    sessions: list[SessionInfo]
+
+
+class PartInfo(_Shape):
+    """One stretch of the state."""
+
+    role: str
+    layer: int | None = None
+    offset: int
+    size: int
+    activation: str | None = None
+    u: list[float] | None = Field(None, description="recurrent weight per neuron; only in GET /models/{name}")
+
+
+class LayoutInfo(_Shape):
+    """A joint order that clips may have."""
+
+    joints: int
+    joint_names: list[str]
+
+
+class VersionLimits(_Shape):
+    """What a request to this model may hold."""
+
+    max_frames: int
+    max_text: int
+    max_generate: int
+    max_position: int | None
+
+
+class VersionInfo(_Shape):
+    """One loaded version of a model."""
+
+    version: str
+    digest: str = Field(description="sha256 of model.onnx")
+    provider: Literal["cpu", "cuda"]
+    kernel: str
+    labels: list[str] | None = None
+    alphabet: str | None = None
+    layout: str | None = None
+    layouts: dict[str, LayoutInfo]
+    persons: int | None = None
+    hz: float | None = None
+    limits: VersionLimits
+    state_size: int
+    state: list[PartInfo]
+
+
+class ModelInfo(_Shape):
+    """A model and its loaded versions, the highest last; new sessions take that one."""
+
+    name: str
+    kind: Literal["action", "chars"]
+    versions: list[VersionInfo]
+
+
+class ModelList(_Shape):
+    """Every served model."""
+
+    models: list[ModelInfo]
+
+
+class ReadyModel(_Shape):
+    """A model that answers."""
+
+    name: str
+    version: str
+    provider: Literal["cpu", "cuda"]
+    kernel: str
+
+
+class Ready(_Shape):
+    """The service answers requests."""
+
+    status: Literal["ready"]
+    revision: str
+    provider: Literal["cpu", "cuda", "mixed"]
+    kernel: str
+    models: list[ReadyModel]
+
+
+class Live(_Shape):
+    """The process is up."""
+
+    status: Literal["live"]
+
+
+class Problem(BaseModel):
+    """RFC 9457. `code` is for programs, `detail` for people: what was expected and what came."""
+
+    type: str = Field("about:blank")
+    title: str
+    status: int
+    code: str
+    detail: str
+    field: str | None = Field(None, description="the JSON path of the field", examples=["sequences[0][3]"])
+    expected_step: int | None = Field(None, description="with code step_gap")
+    retry_after: int | None = Field(None, description="seconds, with code overloaded; also the Retry-After header")

@@ -1,0 +1,349 @@
+"""The session protocol as a pure state machine: (session, event, now) -> (session, reply, effects).
+
+No clock, no store, no model, no protocol in here. A step carries its number. The next number advances; the last number with the same
+content is answered from the stored result; with other content it is a conflict; any other number is a gap. At most one step of a
+session is in flight. A refused or failed step changes nothing and leaves its number free.
+
+A `generate` is one step that lasts: it takes its number when it is accepted, then every emitted character is a change of its own. One
+that was cut (its connection lost, the server killed) stays unfinished until its number is repeated, which replays the stored
+characters and goes on, or until the next number seals it.
+
+    Feed ------ admit --> Run .......... Consumed --> Commit, Advanced
+    Generate -- admit --> Commit, Run .. Emitted  --> Commit, Char [, Done]
+"""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import Gone, PositionLimit, ServiceError, StepConflict, StepGap
+
+Floats = NDArray[np.float32]
+
+
+class Reason(Enum):
+    """Why a generate ended."""
+
+    LENGTH = "length"
+    STOP = "stop"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a fed step answered: logits [t, K] after the last or after every frame; chars: logprobs [n] in nats."""
+
+    logits: Floats
+    logprobs: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a generate draws; `seed` is the one used, also where the client gave none."""
+
+    max_chars: int
+    temperature: float
+    top_p: float
+    seed: int
+    stop: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What a generate has emitted so far; `reason` is None while it is unfinished."""
+
+    sampling: Sampling
+    text: str
+    logprobs: Floats
+    reason: Reason | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The last step: the digest of its decoded content and options, and its result."""
+
+    digest: bytes
+    result: Scores | Generated
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """What resampling has left over: the last frame as the client sent it, and where between frames the next one falls.
+
+    frame [P, J, 3]; phase = numerator / denominator in client frames after `frame`; `hz` cannot change within a session.
+    """
+
+    hz: float
+    frame: Floats
+    numerator: int
+    denominator: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """The message being worked on; never stored."""
+
+    number: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One client's state. `step` counts messages, `position` frames or characters consumed; times are Unix seconds."""
+
+    id: str
+    model: str
+    version: str
+    digest: str
+    owner: str
+    state: Floats
+    step: int
+    position: int
+    created_at: float
+    expires_at: float
+    last: Step | None = None
+    carry: Carry | None = None
+    flight: Flight | None = None
+
+    @property
+    def unfinished(self) -> Generated | None:
+        """The generate that was cut, if the last step is one."""
+        result = self.last.result if self.last else None
+        return result if isinstance(result, Generated) and result.reason is None else None
+
+
+# --- events ---------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Content to consume; `number` None lets the server count."""
+
+    number: int | None
+    digest: bytes
+    length: int
+    max_position: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Characters to emit."""
+
+    number: int | None
+    digest: bytes
+    sampling: Sampling
+    max_position: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Consumed:
+    """The engine has consumed the feed in flight."""
+
+    state: Floats
+    length: int
+    result: Scores
+    carry: Carry | None
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """The engine has drawn a character and consumed it."""
+
+    char: str
+    logprob: float
+    state: Floats
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The client ends its generate; `number` None means whichever is in flight."""
+
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What was in flight is no more: the connection was lost, the engine or the store failed, or the server restarts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """The client ends the session."""
+
+
+Event = Feed | Generate | Consumed | Emitted | Cancel | Cut | Delete
+
+# --- replies --------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The event changed nothing."""
+
+    error: ServiceError
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The event has to be offered again when what is in flight has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """The same generate is in flight: the stored characters, then those to come."""
+
+    number: int
+    generated: Generated
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A finished step, new or replayed."""
+
+    number: int
+    position: int
+    result: Scores | Generated
+
+
+@dataclass(frozen=True, slots=True)
+class Char:
+    """One emitted character, and the reason if it was the last."""
+
+    number: int
+    position: int
+    char: str
+    logprob: float
+    done: Reason | None
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """The session is no more."""
+
+
+Reply = Refused | Wait | Follow | Result | Char | Deleted
+
+
+class Effect(Enum):
+    """What the shell has to do; COMMIT and REMOVE must have happened before the reply is sent."""
+
+    RUN = "run"
+    COMMIT = "commit"
+    REMOVE = "remove"
+
+
+Answer = tuple[Session, Reply | None, tuple[Effect, ...]]
+
+# --- the machine ----------------------------------------------------------------------------------------------------------------------
+
+
+def handle(session: Session, event: Event, now: float) -> Answer:
+    """One event. Pure: the session that comes back is the truth once its effects have happened, the one that went in until then."""
+    if isinstance(event, Consumed):
+        return _consumed(session, event, now)
+    if isinstance(event, Emitted):
+        return _emitted(session, event, now)
+    if isinstance(event, Cut):
+        return replace(session, flight=None), None, ()
+    if session.flight is None and now >= session.expires_at:
+        return session, Refused(Gone("the session has expired")), (Effect.REMOVE,)
+    if isinstance(event, Cancel):
+        return _cancel(session, event)
+    if isinstance(event, Delete):
+        if session.flight is not None and session.unfinished is None:
+            return session, Wait(), ()
+        return replace(session, flight=None), Deleted(), (Effect.REMOVE,)
+    return _admit(session, event)
+
+
+def _admit(session: Session, event: Feed | Generate) -> Answer:
+    flight = session.flight
+    if event.number is None and flight is not None:
+        return session, Wait(), ()
+    number = session.step + 1 if event.number is None else event.number
+    if flight is not None and number == flight.number:
+        if event.digest != flight.digest:
+            return session, Refused(_conflict(number)), ()
+        return session, Follow(number, session.unfinished) if session.unfinished else Wait(), ()
+    if flight is not None and number == flight.number + 1:
+        return session, Wait(), ()
+    if number == session.step and session.last is not None:
+        return _repeat(session, event, session.last)
+    if number != session.step + 1:
+        detail = f"expected step {session.step + 1}, or {session.step} again, got {number}"
+        return session, Refused(StepGap(detail, field="step", expected_step=session.step + 1)), ()
+    return _begin(session, event, number)
+
+
+def _begin(session: Session, event: Feed | Generate, number: int) -> Answer:
+    length = event.length if isinstance(event, Feed) else event.sampling.max_chars
+    if event.max_position is not None and session.position + length > event.max_position:
+        detail = f"expected at most {event.max_position - session.position} more, got {length}: the model was made for {event.max_position}"
+        return session, Refused(PositionLimit(detail)), ()
+    flight = Flight(number, event.digest)
+    if isinstance(event, Feed):
+        return replace(session, flight=flight), None, (Effect.RUN,)
+    empty = Generated(event.sampling, "", np.zeros(0, np.float32), None)
+    accepted = replace(session, step=number, last=Step(event.digest, empty), flight=flight)
+    return accepted, None, (Effect.COMMIT, Effect.RUN)
+
+
+def _repeat(session: Session, event: Feed | Generate, last: Step) -> Answer:
+    if event.digest != last.digest:
+        return session, Refused(_conflict(session.step)), ()
+    if session.unfinished:
+        going_on = replace(session, flight=Flight(session.step, last.digest))
+        return going_on, Follow(session.step, session.unfinished), (Effect.RUN,)
+    return session, Result(session.step, session.position, last.result), ()
+
+
+def _conflict(number: int) -> StepConflict:
+    return StepConflict(f"step {number} was sent before with other content", field="step")
+
+
+def _consumed(session: Session, event: Consumed, now: float) -> Answer:
+    assert session.flight is not None, "Consumed without a flight"
+    position = session.position + event.length
+    advanced = replace(
+        session,
+        state=event.state,
+        step=session.flight.number,
+        position=position,
+        expires_at=now + event.ttl,
+        last=Step(session.flight.digest, event.result),
+        carry=event.carry,
+        flight=None,
+    )
+    return advanced, Result(advanced.step, position, event.result), (Effect.COMMIT,)
+
+
+def _emitted(session: Session, event: Emitted, now: float) -> Answer:
+    so_far = session.unfinished
+    assert session.last is not None, "Emitted without a step"
+    assert so_far is not None, "Emitted without a generate"
+    text = so_far.text + event.char
+    reason = Reason.LENGTH if len(text) >= so_far.sampling.max_chars else None
+    if text.endswith(so_far.sampling.stop):
+        reason = Reason.STOP
+    grown = Generated(so_far.sampling, text, np.append(so_far.logprobs, np.float32(event.logprob)), reason)
+    advanced = replace(
+        session,
+        state=event.state,
+        position=session.position + 1,
+        expires_at=now + event.ttl,
+        last=Step(session.last.digest, grown),
+        flight=None if reason else session.flight,
+    )
+    return advanced, Char(session.step, advanced.position, event.char, event.logprob, reason), (Effect.COMMIT,)
+
+
+def _cancel(session: Session, event: Cancel) -> Answer:
+    so_far = session.unfinished
+    if session.last is None or so_far is None or event.number not in (None, session.step):
+        return session, None, ()  # it has ended already, or never was
+    ended = replace(session, last=Step(session.last.digest, replace(so_far, reason=Reason.CANCELLED)), flight=None)
+    return ended, Result(session.step, session.position, ended.last.result if ended.last else so_far), (Effect.COMMIT,)

@@ -1,0 +1,167 @@
+"""Sessions as every protocol sees them: coroutines over the engine threads and the store."""
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from service.batcher import Created, Job, Loaded
+from service.errors import Gone, ModelGone, ServiceError, UnknownSession
+from service.models import Models, ServedModel
+from service.session import Cancel, Char, Delete, Deleted, Feed, Follow, Generate, Refused, Result, Scores, Session
+from service.session_id import issued, new_id
+from service.store import Store
+from service.work import Content
+
+ROUTES = 65_536  # sessions whose model is remembered, so that a step needs no look into the store to find its engine
+
+States = NDArray[np.float16]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A finished step, and the watched neurons [t, n] where they were asked for and the step was not a repeat."""
+
+    result: Result
+    states: States | None
+
+
+def content_digest(kind: str, data: bytes, options: object) -> bytes:
+    """What two messages share exactly when they ask for the same: their decoded content and options."""
+    head = orjson.dumps([kind, options], option=orjson.OPT_SORT_KEYS)
+    return hashlib.blake2b(data, digest_size=16, key=hashlib.blake2b(head, digest_size=32).digest()).digest()
+
+
+class Sessions:
+    """Opens, steps, generates, looks and deletes. `owner` is whose key the client holds; without keys it is empty."""
+
+    def __init__(self, models: Models, store: Store, ttl: float) -> None:
+        self._models = models
+        self._store = store
+        self._ttl = ttl
+        self._routes: OrderedDict[str, ServedModel] = OrderedDict()
+
+    async def open(self, model: ServedModel, owner: str) -> Session:
+        """A new session at the start of a sequence, stored."""
+        now = time.time()
+        m = model.manifest
+        state = np.zeros(m.state_size, np.float32)
+        session = Session(new_id(self._store.key), m.name, m.version, m.sha256, owner, state, 0, 0, now, now + self._ttl)
+        reply, _ = await _ask(model, Job(_unset, create=session))
+        assert isinstance(reply, Created), "a creation is answered with Created"
+        self._remember(session.id, model)
+        return reply.session
+
+    async def look(self, session_id: str, owner: str) -> Session:
+        """The session as it stands, in order with its steps. Raises UnknownSession, Gone, ModelGone."""
+        reply, _ = await _ask(await self.model_of(session_id), Job(_unset, session_id, owner))
+        assert isinstance(reply, Loaded), "a look is answered with Loaded"
+        return reply.session
+
+    async def feed(
+        self, model: ServedModel, session_id: str, owner: str, event: Feed, content: Content, every: bool = False, watch: bool = False
+    ) -> Answered:
+        """One step of content. The reply is stored before this returns. Raises ServiceError; then nothing has moved."""
+        watched = model.hidden if watch else None
+        reply, states = await _ask(model, Job(_unset, session_id, owner, event, content=content, every=every, watch=watched))
+        assert isinstance(reply, Result), "a feed is answered with Result"
+        return Answered(reply, states)
+
+    async def predict(self, model: ServedModel, contents: Sequence[Content]) -> list[Scores]:
+        """Content without a session, all of it in as few batches as fit."""
+        replies = await asyncio.gather(*(_ask(model, Job(_unset, content=c)) for c in contents))
+        return [r.result for r, _ in replies if isinstance(r, Result) and isinstance(r.result, Scores)]
+
+    async def generate(
+        self, model: ServedModel, session_id: str, owner: str, event: Generate, watch: bool
+    ) -> AsyncGenerator[tuple[Follow | Char | Result, States | None], None]:
+        """Characters as they are emitted, each stored before it comes out here; a repeat begins with Follow or is one Result.
+
+        Ends after a Char with a reason or a Result. Closing the iterator before that cuts the generate. Raises ServiceError.
+        """
+        queue: asyncio.Queue[tuple[object, States | None]] = asyncio.Queue(event.sampling.max_chars + 2)
+
+        def sink(value: object, states: States | None) -> None:
+            queue.put_nowait((value, states))
+
+        model.batcher.submit(Job(sink, session_id, owner, event, watch=model.hidden if watch else None))
+        ended = False
+        try:
+            while not ended:
+                value, states = await queue.get()
+                ended = isinstance(value, Refused | Result) or (isinstance(value, Char) and value.done is not None)
+                if isinstance(value, Refused):
+                    raise value.error
+                assert isinstance(value, Follow | Char | Result), "a generate is answered with these"
+                yield value, states
+        finally:
+            if not ended:
+                model.batcher.detach(session_id, sink)
+
+    async def cancel(self, model: ServedModel, session_id: str, owner: str, number: int | None) -> None:
+        """Ends a generate; one that has ended already stays as it is."""
+        await _ask(model, Job(_unset, session_id, owner, Cancel(number)))
+
+    async def delete(self, session_id: str, owner: str) -> None:
+        """Ends a session. Raises UnknownSession, Gone."""
+        reply, _ = await _ask(await self.model_of(session_id), Job(_unset, session_id, owner, Delete()))
+        assert isinstance(reply, Deleted), "a delete is answered with Deleted"
+        self._routes.pop(session_id, None)
+
+    async def list(self, owner: str, limit: int) -> list[Session]:
+        """An owner's living sessions, newest first."""
+        return await asyncio.to_thread(self._store.list, owner, time.time(), limit)
+
+    async def model_of(self, session_id: str) -> ServedModel:
+        """The loaded model a session belongs to. Raises UnknownSession, Gone, ModelGone."""
+        model = self._routes.get(session_id)
+        if model is None:
+            found = await asyncio.to_thread(self._store.load, [session_id])
+            session = found.get(session_id)
+            if session is None:
+                if issued(self._store.key, session_id):
+                    raise Gone("the session has expired or was deleted")
+                raise UnknownSession(f"there is no session {session_id[:64]!r}")
+            model = self._models.exactly(session.model, session.version)
+            if model is None:
+                raise ModelGone(f"the session's model {session.model}/{session.version} is not loaded")
+        self._remember(session_id, model)
+        return model
+
+    def _remember(self, session_id: str, model: ServedModel) -> None:
+        self._routes[session_id] = model
+        self._routes.move_to_end(session_id)
+        if len(self._routes) > ROUTES:
+            self._routes.popitem(last=False)
+
+
+def _unset(value: object, states: States | None) -> None:
+    raise AssertionError("_ask sets the sink")
+
+
+async def _ask(model: ServedModel, job: Job) -> tuple[object, States | None]:
+    """Submits a job and waits for its one reply. Raises the error of a refusal."""
+    future: asyncio.Future[tuple[object, States | None]] = asyncio.get_running_loop().create_future()
+
+    def sink(value: object, states: States | None) -> None:
+        if future.done():
+            return  # whoever asked is gone
+        if isinstance(value, Refused):
+            future.set_exception(_copy(value.error))
+        else:
+            future.set_result((value, states))
+
+    job.sink = sink
+    model.batcher.submit(job)
+    return await future
+
+
+def _copy(error: ServiceError) -> ServiceError:
+    """One error may refuse a whole batch; each waiter raises its own, so that tracebacks do not pile up on it."""
+    return type(error)(error.detail, field=error.field, **error.extra)

@@ -1,0 +1,54 @@
+"""The one place that reads the environment."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "INDRNN_"
+ELSEWHERE = frozenset({"INDRNN_DATA"})  # read by model/ and by tests, not by the service
+
+
+class SettingsError(Exception):
+    """The environment is not usable; the message names the variable."""
+
+
+class Settings(BaseSettings):
+    """What can be set, with defaults. Each field `x` is the variable INDRNN_X; host and port are also HOST and PORT."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", populate_by_name=True)
+
+    host: str = Field("127.0.0.1", validation_alias=AliasChoices("HOST", "INDRNN_HOST"))
+    port: int = Field(8000, ge=0, le=65535, validation_alias=AliasChoices("PORT", "INDRNN_PORT"))
+    bundles: Path = Field(Path("bundles"), description="the model repository")
+    store: str = Field("var/sessions.db", description="where sessions live: the path of an SQLite file")
+    provider: Literal["auto", "cuda", "cpu"] = Field("auto", description="auto takes the GPU where it is the faster at warm-up")
+    threads: int = Field(1, ge=1, le=256, description="threads of one run of a model")
+    max_body: int = Field(16 * 2**20, ge=1024, description="bytes of a request body or stream message")
+    max_drain: int = Field(64 * 2**20, ge=1024, description="bytes read and dropped so that a client sees its 413")
+    max_frames: int = Field(5_000, ge=1, description="frames of a clip, or of one step")
+    max_text: int = Field(100_000, ge=1, description="characters of one step")
+    max_generate: int = Field(4_096, ge=1, description="characters of one generate")
+    max_sequences: int = Field(256, ge=1, description="clips of one request")
+    max_batch: int = Field(64, ge=1, description="rows of one run of a model")
+    max_queue: int = Field(1_024, ge=1, description="steps that may wait for a model; more are answered 503")
+    max_connections: int = Field(4_096, ge=1, description="stream connections; more are refused")
+    step_timeout: float = Field(30.0, gt=0, description="seconds a step may wait before 503")
+    session_ttl: float = Field(86_400.0, gt=0, description="seconds a session lives after its last step")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from the environment. Raises SettingsError on an unknown INDRNN_… variable or a value that does not fit."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | ELSEWHERE
+    unknown = sorted(name for name in environ if name.upper().startswith(PREFIX) and name not in known)
+    if unknown:
+        raise SettingsError(f"unknown variable {', '.join(unknown)}: expected one of {', '.join(sorted(known))}")
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = (f"{e['loc'][0]}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+        raise SettingsError("; ".join(lines)) from error

@@ -1,0 +1,341 @@
+"""WS /stream/{model}: JSON messages to and from sessions.py.
+
+One socket drives one session. Its messages run in order; only `cancel` overtakes, because it ends the generate that is in flight. An
+error is a message; the connection stays open.
+"""
+
+import asyncio
+import base64
+import secrets
+from collections import deque
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from service.body import boolean, integer, number, only, parse_object, step_number
+from service.errors import BadInput, Overloaded, ServiceError, TooLarge
+from service.models import ServedModel
+from service.routes import ANONYMOUS, frames_event
+from service.sampling import log_softmax
+from service.session import Char, Feed, Follow, Generate, Generated, Reason, Result, Sampling, Scores
+from service.sessions import Sessions, States, content_digest
+from service.settings import Settings
+
+BACKLOG = 64  # messages read ahead while a generate is in flight
+WATCHED_STEPS = 64  # time steps of one message of a watched session
+MAX_SEED = 2**63 - 1
+MAX_STOPS = 16
+MAX_STOP_CHARS = 64
+
+
+class _Closed(Exception):
+    """The client is gone."""
+
+
+@dataclass(slots=True)
+class _Options:
+    """What `open` chose for the life of the connection."""
+
+    layout: str | None
+    hz: float | None
+    top_k: int
+    every: bool
+
+
+class Stream:
+    """One connection."""
+
+    def __init__(self, socket: WebSocket, model: ServedModel, sessions: Sessions, settings: Settings) -> None:
+        self._socket = socket
+        self._model = model
+        self._sessions = sessions
+        self._settings = settings
+        self._session_id: str | None = None
+        self._options = _Options(None, None, 5, False)
+        self._watch = False
+        self._backlog: deque[str | bytes] = deque()
+        self._reading: asyncio.Task[str | bytes] | None = None
+
+    async def run(self) -> None:
+        """Answers messages until the client goes."""
+        try:
+            while True:
+                raw = self._backlog.popleft() if self._backlog else await self._receive()
+                try:
+                    await self._answer(self._parse(raw))
+                except ServiceError as error:
+                    await self._send({"type": "error", **error.body()})
+        except (_Closed, WebSocketDisconnect):
+            return
+        finally:
+            if self._reading is not None:
+                self._reading.cancel()
+
+    # --- messages ---------------------------------------------------------------------------------------------------------------------
+
+    async def _receive(self) -> str | bytes:
+        """The next message, also one that was being waited for while a generate was in flight."""
+        reading, self._reading = self._reading, None
+        return await (self._next() if reading is None else reading)
+
+    async def _next(self) -> str | bytes:
+        message = await self._socket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise _Closed
+        text = message.get("text")
+        return text if text is not None else message.get("bytes") or b""
+
+    async def _send(self, body: dict[str, object]) -> None:
+        if self._socket.application_state is not WebSocketState.CONNECTED:
+            raise _Closed
+        await self._socket.send({"type": "websocket.send", "text": orjson.dumps(body).decode()})
+
+    def _parse(self, raw: str | bytes) -> dict[str, object]:
+        if len(raw) > self._settings.max_body:
+            raise TooLarge(f"expected a message of at most {self._settings.max_body} bytes, got {len(raw)}")
+        return parse_object(raw, "message")
+
+    async def _answer(self, message: dict[str, object]) -> None:
+        kind = message.get("type")
+        if kind == "step":
+            await self._step(message)
+        elif kind == "open":
+            await self._open(message)
+        elif kind == "generate":
+            await self._generate(message)
+        elif kind == "cancel":
+            await self._cancel(message)
+        elif kind == "watch":
+            await self._start_watching(message)
+        else:
+            raise BadInput(f"expected open, step, generate, cancel or watch, got {kind!r:.60}", field="type")
+
+    def _need_session(self) -> str:
+        if self._session_id is None:
+            raise BadInput("expected an open message first", field="type")
+        return self._session_id
+
+    async def _open(self, message: dict[str, object]) -> None:
+        only(message, ("type", "session_id", "layout", "hz", "top_k", "every", "api_key"))
+        if self._session_id is not None:
+            raise BadInput("expected one open message per connection, got a second", field="type")
+        options = self._read_options(message)
+        wanted = message.get("session_id")
+        if wanted is None:
+            session = await self._sessions.open(self._model, ANONYMOUS)
+        elif isinstance(wanted, str):
+            self._model = await self._same_model(wanted)
+            session = await self._sessions.look(wanted, ANONYMOUS)
+        else:
+            raise BadInput(f"expected a session's id or null, got {wanted!r:.60}", field="session_id")
+        self._session_id, self._options = session.id, options
+        cut = session.unfinished
+        pending = None if cut is None else {"step": session.step, "text": cut.text}
+        standing = {"session_id": session.id, "step": session.step, "position": session.position}
+        await self._send({"type": "opened", **standing, "model": session.model, "version": session.version, "pending": pending})
+
+    def _read_options(self, message: dict[str, object]) -> _Options:
+        every = boolean(message.get("every"), "every")
+        top_k = integer(message.get("top_k"), "top_k", 1, 2**31, 5)
+        layout, hz = message.get("layout"), message.get("hz")
+        if self._model.manifest.kind == "action":
+            self._model.reader.check_layout(layout)
+            return _Options(layout if isinstance(layout, str) else None, self._model.reader.check_hz(hz), top_k, every)
+        for field, value in (("layout", layout), ("hz", hz)):
+            if value is not None:
+                raise BadInput(f"model {self._model.manifest.name} reads text: expected null, got {value!r:.60}", field=field)
+        return _Options(None, None, top_k, every)
+
+    async def _same_model(self, session_id: str) -> ServedModel:
+        model = await self._sessions.model_of(session_id)
+        if model.manifest.name != self._model.manifest.name:
+            raise BadInput(f"expected a session of {self._model.manifest.name}, got one of {model.manifest.name}", field="session_id")
+        return model
+
+    async def _start_watching(self, message: dict[str, object]) -> None:
+        only(message, ("type", "neurons"))
+        self._need_session()
+        self._watch = boolean(message.get("neurons"), "neurons")
+        parts = [p.model_dump(include={"layer", "size", "activation"}) for p in self._model.watched_parts] if self._watch else []
+        await self._send({"type": "watching", "parts": parts})
+
+    # --- step -------------------------------------------------------------------------------------------------------------------------
+
+    async def _step(self, message: dict[str, object]) -> None:
+        session_id = self._need_session()
+        if self._model.manifest.kind == "chars":
+            only(message, ("type", "step", "text"))
+            await self._step_text(session_id, message)
+        else:
+            only(message, ("type", "step", "frames"))
+            await self._step_frames(session_id, message)
+
+    async def _step_frames(self, session_id: str, message: dict[str, object]) -> None:
+        o = self._options
+        content = self._model.frames(message.get("frames"), o.layout, o.hz, "frames")
+        self._check_watched(content.length, "frames")
+        event = frames_event(content, step_number(message.get("step")), self._model, o.top_k, o.every)
+        answered = await self._sessions.feed(self._model, session_id, ANONYMOUS, event, content, o.every, self._watch)
+        scores = answered.result.result
+        assert isinstance(scores, Scores), "a feed's result"
+        reply: dict[str, object] = {"predictions": [self._model.prediction(scores.logits[-1], o.top_k, content.length)]}
+        if o.every:
+            reply["scores"] = [[float(p) for p in row] for row in np.exp(log_softmax(scores.logits))]
+        await self._send_result(answered.result, reply, answered.states)
+
+    async def _step_text(self, session_id: str, message: dict[str, object]) -> None:
+        o = self._options
+        content = self._model.text(message.get("text"), "text")
+        self._check_watched(content.length, "text")
+        digest = content_digest("text", content.symbols.tobytes(), [o.top_k, o.every])
+        event = Feed(step_number(message.get("step")), digest, content.length, self._model.manifest.limits.max_position)
+        answered = await self._sessions.feed(self._model, session_id, ANONYMOUS, event, content, o.every, self._watch)
+        scores = answered.result.result
+        assert isinstance(scores, Scores), "a feed's result"
+        chars = [{"char": c, "logprob": p} for c, p in zip(str(message["text"]), scores.logprobs.tolist(), strict=True)]
+        reply: dict[str, object] = {"chars": chars, "next": self._model.next_chars(scores.logits[-1], o.top_k)}
+        if o.every:
+            reply["scores"] = [[float(p) for p in row] for row in np.exp(log_softmax(scores.logits))]
+        await self._send_result(answered.result, reply, answered.states)
+
+    def _check_watched(self, length: int, field: str) -> None:
+        if self._watch and length > WATCHED_STEPS:
+            raise TooLarge(f"expected at most {WATCHED_STEPS} time steps in a message of a watched session, got {length}", field=field)
+
+    async def _send_result(self, result: Result, reply: dict[str, object], states: States | None) -> None:
+        await self._send({"type": "result", "step": result.number, "position": result.position, **reply, **_states(states)})
+
+    # --- generate ---------------------------------------------------------------------------------------------------------------------
+
+    async def _generate(self, message: dict[str, object]) -> None:
+        session_id = self._need_session()
+        only(message, ("type", "step", "max_chars", "temperature", "top_p", "seed", "stop"))
+        emitting = asyncio.create_task(self._emit(session_id, self._read_generate(message)))
+        try:
+            while not emitting.done():
+                if self._reading is None and len(self._backlog) < BACKLOG:
+                    self._reading = asyncio.create_task(self._next())
+                tasks = {emitting} if self._reading is None else {emitting, self._reading}
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                if self._reading is not None and self._reading.done():
+                    await self._read_ahead(await self._receive())
+            await emitting
+        finally:
+            emitting.cancel()  # a lost connection cuts the generate
+            await asyncio.gather(emitting, return_exceptions=True)
+
+    def _read_generate(self, message: dict[str, object]) -> Generate:
+        if self._model.manifest.kind != "chars":
+            raise BadInput(f"model {self._model.manifest.name} reads frames and generates nothing", field="type")
+        number_sent = step_number(message.get("step"))
+        max_chars = integer(message.get("max_chars"), "max_chars", 1, self._settings.max_generate, 200)
+        temperature = number(message.get("temperature"), "temperature", 0, 10, 1)
+        top_p = number(message.get("top_p"), "top_p", 0, 1, 1)
+        stop = _stops(message.get("stop"))
+        seed = message.get("seed")
+        chosen = integer(seed, "seed", 0, MAX_SEED) if seed is not None else secrets.randbelow(MAX_SEED)
+        digest = content_digest("generate", b"", [max_chars, temperature, top_p, seed, stop])  # the seed as sent: a repeat may have none
+        sampling = Sampling(max_chars, temperature, top_p, chosen, stop)
+        return Generate(number_sent, digest, sampling, self._model.manifest.limits.max_position)
+
+    async def _read_ahead(self, raw: str | bytes) -> None:
+        """A message that came while a generate is in flight: a cancel counts now, anything else waits its turn."""
+        try:
+            message = self._parse(raw)
+            if message.get("type") == "cancel":
+                await self._cancel(message)
+                return
+        except ServiceError as error:
+            await self._send({"type": "error", **error.body()})
+            return
+        self._backlog.append(raw)
+
+    async def _cancel(self, message: dict[str, object]) -> None:
+        """Ends the generate of that number; its `done` goes to whoever follows it. One that has ended already stays as it is."""
+        only(message, ("type", "step"))
+        await self._sessions.cancel(self._model, self._need_session(), ANONYMOUS, step_number(message.get("step")))
+
+    async def _emit(self, session_id: str, event: Generate) -> None:
+        """Characters as they come. A repeat begins with those that are stored; what then comes is new."""
+        sent = False
+        async with aclosing(self._sessions.generate(self._model, session_id, ANONYMOUS, event, self._watch)) as emissions:
+            async for value, states in emissions:
+                if isinstance(value, Char):
+                    await self._send_char(value.number, value.char, value.logprob, states if self._watch else None)
+                    if value.done:
+                        await self._send_done(value.number, value.position, value.done)
+                elif isinstance(value, Follow):
+                    await self._replay(value.number, value.generated)
+                else:
+                    await self._send_end(value, replay=not sent)
+                sent = True
+
+    async def _send_end(self, result: Result, replay: bool) -> None:
+        assert isinstance(result.result, Generated), "a generate's result"
+        assert result.result.reason is not None, "it has ended"
+        if replay:
+            await self._replay(result.number, result.result)
+        await self._send_done(result.number, result.position, result.result.reason)
+
+    async def _replay(self, step: int, generated: Generated) -> None:
+        for char, logprob in zip(generated.text, generated.logprobs.tolist(), strict=True):
+            await self._send_char(step, char, logprob, None)
+
+    async def _send_char(self, step: int, char: str, logprob: float, states: States | None) -> None:
+        shown = float(np.float32(logprob))  # as it is stored, so that a repeat says the same
+        await self._send({"type": "char", "step": step, "char": char, "logprob": shown, **_states(states)})
+
+    async def _send_done(self, step: int, position: int, reason: Reason) -> None:
+        await self._send({"type": "done", "step": step, "position": position, "reason": reason.value})
+
+
+def _states(states: States | None) -> dict[str, object]:
+    """The watched neurons [t, n] as base64 float16, little-endian."""
+    return {} if states is None else {"states": base64.b64encode(states.astype("<f2").tobytes()).decode(), "shape": states.shape}
+
+
+def _stops(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > MAX_STOPS:
+        raise BadInput(f"expected a list of at most {MAX_STOPS} texts, got {value!r:.60}", field="stop")
+    for i, text in enumerate(value):
+        if not isinstance(text, str) or not 1 <= len(text) <= MAX_STOP_CHARS:
+            raise BadInput(f"expected a text of 1 to {MAX_STOP_CHARS} characters, got {text!r:.60}", field=f"stop[{i}]")
+    return tuple(value)
+
+
+class Connections:
+    """How many streams are open, and the route that opens them."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.open = 0
+
+    async def __call__(self, socket: WebSocket) -> None:
+        """WS /stream/{model}."""
+        await socket.accept()
+        if self.open >= self._most:
+            error = Overloaded(f"{self.open} connections are open already", retry_after=1)
+            await socket.send_text(orjson.dumps({"type": "error", **error.body()}).decode())
+            await socket.close(1013)
+            return
+        self.open += 1
+        try:
+            await _serve(socket)
+        finally:
+            self.open -= 1
+
+
+async def _serve(socket: WebSocket) -> None:
+    state = socket.app.state
+    try:
+        model = state.models.latest(socket.path_params["model"])
+    except ServiceError as error:
+        await socket.send_text(orjson.dumps({"type": "error", **error.body()}).decode())
+        await socket.close(1008)
+        return
+    await Stream(socket, model, state.sessions, state.settings).run()

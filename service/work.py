@@ -1,0 +1,158 @@
+"""What the engine thread is working on: content being consumed, or characters being emitted, one piece at a time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.clips import ClipReader, hold, resample
+from service.engine import Row
+from service.errors import BadInput
+from service.sampling import draw, log_softmax
+from service.session import Carry, Floats, Generated, Scores, Session
+
+PIECE = 256  # time steps of one client in one run: a long message delays others by one piece, not by all of it
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Content as the graph reads it: x [t, ...], t >= 0, and what resampling left over."""
+
+    x: NDArray[np.generic]
+    carry: Carry | None
+
+
+class Content(Protocol):
+    """What a client sent, decoded; how it becomes x depends on where the session stands."""
+
+    @property
+    def length(self) -> int:
+        """Frames or characters."""
+
+    def prepare(self, session: Session | None) -> Prepared:
+        """The content after the session's earlier frames. Raises BadInput."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Symbols [n] int64 of a chars model's alphabet."""
+
+    symbols: NDArray[np.int64]
+
+    @property
+    def length(self) -> int:
+        """Characters."""
+        return len(self.symbols)
+
+    def prepare(self, session: Session | None) -> Prepared:
+        """Symbols need nothing."""
+        return Prepared(self.symbols, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Frames [T, P, J, 3] in the model's layout at hz frames per second; NaN is a joint not seen."""
+
+    x: Floats
+    hz: float
+    reader: ClipReader
+    last_frame: slice
+    """where the state holds the last frame the model saw"""
+
+    @property
+    def length(self) -> int:
+        """Frames as the client counts them."""
+        return len(self.x)
+
+    def prepare(self, session: Session | None) -> Prepared:
+        """Holds joints not seen and resamples to the model's rate. Raises BadInput when the session runs at another rate."""
+        carry = session.carry if session else None
+        running_at = self._rate(session)
+        if running_at is not None and running_at != self.hz:
+            raise BadInput(f"expected {running_at:g} frames per second as in the session's earlier steps, got {self.hz:g}", field="hz")
+        if carry is not None:
+            before = carry.frame
+        else:
+            before = session.state[self.last_frame].reshape(self.x.shape[1:]) if session else np.zeros(self.x.shape[1:], np.float32)
+        x = hold(self.x, before)
+        return Prepared(x, None) if self.hz == self.reader.hz else Prepared(*resample(x, self.hz, self.reader.hz, carry))
+
+    def _rate(self, session: Session | None) -> float | None:
+        if session is None or session.position == 0:
+            return None
+        return session.carry.hz if session.carry else self.reader.hz
+
+
+@dataclass(slots=True)
+class Feeding:
+    """Content on its way through the model, `at` steps of it done."""
+
+    x: NDArray[np.generic]
+    carry: Carry | None
+    length: int
+    state: Floats
+    last_logits: slice
+    every: bool
+    watch: slice | None
+    at: int = 0
+    logits: list[Floats] = field(default_factory=list)
+    logprobs: list[Floats] = field(default_factory=list)
+    watched: list[NDArray[np.float16]] = field(default_factory=list)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all of it has been consumed."""
+        return self.at >= len(self.x)
+
+    def next_row(self) -> Row:
+        """The next piece. A watched session goes one step at a time, so that each state can be seen."""
+        size = PIECE if self.watch is None else 1
+        return Row(self.x[self.at : self.at + size], self.state)
+
+    def take(self, logits: Floats, state: Floats) -> None:
+        """The engine's answer for the piece."""
+        if self.x.dtype == np.int64:
+            self._score(logits)
+        if self.every:
+            self.logits.append(logits)
+        self.at += len(logits)
+        self.state = state
+        if self.watch is not None:
+            self.watched.append(state[self.watch].astype(np.float16))
+
+    def _score(self, logits: Floats) -> None:
+        """Log-probability of each symbol before the model saw it: its predecessor's logits, the state's for the first."""
+        before = np.concatenate([self.state[self.last_logits][None], logits[:-1]])
+        symbols = self.x[self.at : self.at + len(logits)]
+        self.logprobs.append(log_softmax(before)[np.arange(len(symbols)), symbols].astype(np.float32))
+
+    def result(self) -> Scores:
+        """What the step answers."""
+        last = self.state[self.last_logits][None].copy()
+        return Scores(np.concatenate(self.logits) if self.logits else last, np.concatenate(self.logprobs or [np.zeros(0, np.float32)]))
+
+    def states(self) -> NDArray[np.float16] | None:
+        """The watched neurons after each step, [t, n]."""
+        return np.stack(self.watched) if self.watched else None
+
+
+@dataclass(slots=True)
+class Generating:
+    """A generate under way: each turn draws a character from the state's logits and consumes it."""
+
+    state: Floats
+    last_logits: slice
+    watch: slice | None
+    symbol: int = 0
+    logprob: float = 0.0
+
+    def next_row(self, so_far: Generated) -> Row:
+        """Draws the next character."""
+        self.symbol, self.logprob = draw(self.state[self.last_logits], so_far.sampling, len(so_far.text))
+        return Row(np.array([self.symbol], np.int64), self.state)
+
+
+Sink = Callable[[object, "NDArray[np.float16] | None"], None]
+"""Takes a Reply (service.session) and the watched states; called on the event loop's thread."""
