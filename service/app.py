@@ -39,7 +39,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.include_router(build_router(settings))
-    app.router.routes.append(WebSocketRoute("/stream/{model}", Connections(settings.max_connections)))
+    app.router.routes.append(WebSocketRoute("/stream/{model}", Connections(settings.max_connections).accept))
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)

@@ -276,13 +276,15 @@ class Batcher:
         if isinstance(reply, Wait):
             live.mailbox.append(job)
             return False
-        if Effect.RUN in effects and isinstance(job.event, Feed) and not self._start_feeding(live, job):
+        if Effect.RUN in effects and isinstance(job.event, Feed):
+            if self._start_feeding(live, job):
+                live.session = session
             return True
         live.session = session
         live.removed |= Effect.REMOVE in effects
         if Effect.COMMIT in effects or Effect.REMOVE in effects:
             self._soil(live)
-        if Effect.RUN in effects and not isinstance(job.event, Feed):
+        if Effect.RUN in effects:
             live.work = Generating(session.state, self._last_logits, job.watch)
             self._ready.append(live)
         if isinstance(job.event, Generate) and (Effect.RUN in effects or isinstance(reply, Follow)):

@@ -315,7 +315,7 @@ class Connections:
         self._most = most
         self.open = 0
 
-    async def __call__(self, socket: WebSocket) -> None:
+    async def accept(self, socket: WebSocket) -> None:
         """WS /stream/{model}."""
         await socket.accept()
         if self.open >= self._most:
