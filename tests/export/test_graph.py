@@ -48,6 +48,7 @@ def test_file_tells_nothing_of_the_machine(exported: onnx.ModelProto) -> None:
 def test_axes_are_free_and_named(exported: onnx.ModelProto) -> None:
     values = (*exported.graph.input, *exported.graph.output)
     shapes = {v.name: tuple(d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
+    assert not exported.graph.value_info, "the exporter has other names for them"
     assert shapes == {
         "x": ("B", "T"),
         "lengths": ("B",),
