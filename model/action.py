@@ -4,14 +4,13 @@ Frames -> joints relative to the hip centre, and velocities -> stack of IndRNN l
 Nothing looks ahead and everything forgets, so that a stream may go on for ever.
 """
 
-import copy
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from model.network import Stack, last_valid
+from model.network import Stack, StateNet, last_valid
 from model.recurrence import recurrence
 
 # Features reach the first layer at about unit size; a scale without a shift keeps an absent person (zeros) at no contribution.
@@ -37,7 +36,7 @@ class ActionConfig:
     norm: bool = True
 
 
-class ActionNet(nn.Module):
+class ActionNet(StateNet):
     """x [B, T, P, J, 3] metres, y up; lengths [B] int64; state [B, N] -> logits [B, T, K] after each frame, state [B, N].
 
     A zero row of state is the start. State parts in order: hidden of each layer, last_frame, pool, last_logits (`parts`).
@@ -55,6 +54,7 @@ class ActionNet(nn.Module):
         self.stack = Stack(nn.Linear(2 * frame, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm)
         self.drop = nn.Dropout(c.readout_dropout)
         self.readout = nn.Linear(c.hidden * (1 + len(c.pools)), c.classes)
+        nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores
         a = torch.tensor(c.pools).repeat_interleave(c.hidden + 1)
         self.register_buffer("leak", a, persistent=False)
         self.register_buffer("gain", 1 - a, persistent=False)
@@ -98,11 +98,6 @@ class ActionNet(nn.Module):
         p = p.view(*y.shape[:2], C, H + 1)
         return (p[..., :H] / p[..., H:].clamp_min(1e-6)).flatten(2), pool  # past a row's length: 0 / 1e-6
 
-    @property
-    def state_size(self) -> int:
-        """N."""
-        return sum(self.sizes)
-
     def parts(self) -> tuple[dict[str, Any], ...]:
         """The state's parts in order, as the manifest lists them."""
         leak = tuple(self.leak.tolist())
@@ -113,9 +108,7 @@ class ActionNet(nn.Module):
             {"role": "last_logits", "layer": None, "size": self.config.classes, "activation": None, "u": None},
         )
 
-    def fold(self) -> Self:
-        """The same function without batch norm and input scale: both moved into the neighbouring linear maps."""
-        net = copy.deepcopy(self).eval()
-        net.stack.fold_(net.scale)
-        net.scale = None
-        return net
+    def fold_(self) -> None:
+        """Moves batch norm and the features' scale into the linear maps."""
+        self.stack.fold_(self.scale)
+        self.scale = None

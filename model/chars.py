@@ -3,14 +3,13 @@
 Symbols -> embedding -> residual stack of IndRNN layers -> scores of the next symbol.
 """
 
-import copy
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from model.network import Stack, last_valid
+from model.network import Stack, StateNet, last_valid
 
 
 @dataclass(frozen=True)
@@ -18,14 +17,14 @@ class CharsConfig:
     """Sizes of the network; classes is the length K of the alphabet."""
 
     classes: int
-    hidden: int = 768
+    hidden: int = 640
     layers: int = 5
     bound: float = 0.99
     dropout: float = 0.0
     norm: bool = True
 
 
-class CharsNet(nn.Module):
+class CharsNet(StateNet):
     """x [B, T] int64 in [0, K); lengths [B] int64; state [B, N] -> logits [B, T, K] of the symbol after each, state [B, N].
 
     A zero row of state is the start: last_logits 0 is a uniform first guess. State parts in order: hidden of each layer, last_logits.
@@ -36,6 +35,7 @@ class CharsNet(nn.Module):
         c = self.config = config
         self.stack = Stack(nn.Embedding(c.classes, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm)
         self.readout = nn.Linear(c.hidden, c.classes)
+        nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores
         self.sizes = [c.layers * c.hidden, c.classes]
 
     def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,17 +45,10 @@ class CharsNet(nn.Module):
         logits = self.readout(y).float().transpose(0, 1)  # [B, T, K]
         return logits, torch.cat([hidden, last_valid(last_logits, logits, lengths)], 1)
 
-    @property
-    def state_size(self) -> int:
-        """N."""
-        return sum(self.sizes)
-
     def parts(self) -> tuple[dict[str, Any], ...]:
         """The state's parts in order, as the manifest lists them."""
         return (*self.stack.parts(), {"role": "last_logits", "layer": None, "size": self.config.classes, "activation": None, "u": None})
 
-    def fold(self) -> Self:
-        """The same function without batch norm: moved into the embedding and the linear maps."""
-        net = copy.deepcopy(self).eval()
-        net.stack.fold_()
-        return net
+    def fold_(self) -> None:
+        """Moves batch norm into the embedding and the linear maps."""
+        self.stack.fold_()

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from model.action import ActionConfig, ActionNet
 from model.chars import CharsConfig, CharsNet
+from model.network import StateNet
 
 FORMAT = 1
 NETWORKS: dict[str, tuple[Any, Any]] = {"action": (ActionConfig, ActionNet), "chars": (CharsConfig, CharsNet)}
@@ -26,8 +26,8 @@ class CheckpointError(Exception):
 class Meta:
     """All that a manifest needs beside the graph.
 
-    parts: dicts with role, layer, size, activation, u in the order of the state. layouts: name -> (joint names, table), see model/layouts.py.
-    data: dicts with name, terms, citation. figures: dicts with name, value, unit, protocol, test_evaluations.
+    parts: dicts with role, layer, size, activation, u in the order of the state. layouts: name -> (joint names, table), as in
+    model/layouts.py. data: dicts with name, terms, citation. figures: dicts with name, value, unit, protocol, test_evaluations.
     """
 
     kind: str
@@ -46,16 +46,16 @@ class Meta:
     figures: tuple[dict[str, Any], ...] = ()
 
 
-def save(path: Path, net: nn.Module, meta: Meta) -> None:
+def save(path: Path, net: StateNet, meta: Meta) -> None:
     """Writes the trained, unfolded network; the file appears whole or not at all."""
-    content = {"format": FORMAT, "config": dataclasses.asdict(net.config), "weights": net.state_dict(), "meta": dataclasses.asdict(meta)}  # type: ignore[call-overload]  # every network has a config
+    content = {"format": FORMAT, "config": dataclasses.asdict(net.config), "weights": net.state_dict(), "meta": dataclasses.asdict(meta)}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     torch.save(content, partial)
     partial.replace(path)
 
 
-def load_trained(path: Path) -> tuple[nn.Module, Meta]:
+def load_trained(path: Path) -> tuple[StateNet, Meta]:
     """The network as it was trained, batch norm and all, in evaluation mode. Raises CheckpointError when the file is not ours."""
     try:
         content = torch.load(path, weights_only=True)
@@ -63,7 +63,7 @@ def load_trained(path: Path) -> tuple[nn.Module, Meta]:
             raise CheckpointError(f"{path}: expected format {FORMAT}, got {content['format']!r}")
         meta = Meta(**content["meta"])
         config, network = NETWORKS[meta.kind]
-        net = network(config(**content["config"]))
+        net: StateNet = network(config(**content["config"]))
         net.load_state_dict(content["weights"])
     except (OSError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{path}: expected a checkpoint written by `python -m model train`: {error}") from error
@@ -71,11 +71,11 @@ def load_trained(path: Path) -> tuple[nn.Module, Meta]:
     return net, meta
 
 
-def load(path: Path | str) -> tuple[nn.Module, Meta]:
+def load(path: Path | str) -> tuple[StateNet, Meta]:
     """The network to export, folded, gradients off, and its description with parts and parameters filled in.
 
     forward(x, lengths, state) -> (logits, state_out); shapes in model/action.py and model/chars.py. Raises CheckpointError.
     """
     trained, meta = load_trained(Path(path))
-    net = trained.fold().requires_grad_(False)  # type: ignore[operator]  # every network folds
+    net = trained.fold().requires_grad_(False)
     return net, dataclasses.replace(meta, parts=net.parts(), parameters=sum(p.numel() for p in net.parameters()))

@@ -1,0 +1,94 @@
+"""The command line: train a network, measure a checkpoint."""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from model import evaluate, train
+from model.action import ActionConfig
+from model.chars import CharsConfig
+from model.data import DataMissingError
+from model.learner import Recipe
+from model.train_action import ActionRecipe
+from model.train_chars import CharsRecipe
+
+# What is trained, the classes whose fields are its options, and the default number of steps and of the last ones that slow down.
+TASKS: dict[str, tuple[Callable[..., Any], type, type[Recipe], int, int]] = {
+    "action": (train.action, ActionConfig, ActionRecipe, 2000, 1000),
+    "chars": (train.chars, CharsConfig, CharsRecipe, 20000, 6000),
+}
+NOT_OPTIONS = {"steps", "decay", "classes", "joints", "persons", "root", "norm"}  # given elsewhere, or by the data
+
+
+def _add_fields(parser: argparse.ArgumentParser, cls: type) -> None:
+    for f in dataclasses.fields(cls):
+        if f.name in NOT_OPTIONS:
+            continue
+        if isinstance(f.default, tuple):
+            parser.add_argument(f"--{f.name}", type=float, nargs="*", default=f.default)
+        else:
+            parser.add_argument(f"--{f.name}", type=type(f.default), default=f.default, help="%(default)s")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m model", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    tasks = commands.add_parser("train", help="train a network").add_subparsers(dest="task", required=True)
+    for task, (_, config, recipe, steps, decay) in TASKS.items():
+        p = tasks.add_parser(task, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        p.add_argument("--seed", type=int, default=1)
+        p.add_argument("--steps", type=int, default=steps)
+        p.add_argument("--decay", type=int, default=decay, help="last steps, over which the rate falls to 0")
+        p.add_argument("--max-time", type=float, help="stop after so many minutes; go on with --resume")
+        p.add_argument("--resume", action="store_true", help="go on from OUT/last.ckpt")
+        p.add_argument("--out", type=Path, default=Path("runs") / task)
+        p.add_argument("--validate-every", type=int, default=10, help="epochs between looks at validation data")
+        p.add_argument("--no-progress", action="store_true")
+        if task == "action":
+            p.add_argument("--subjects", choices=("train", "train+val"), default="train")
+        _add_fields(p, config)
+        _add_fields(p, recipe)
+    p = commands.add_parser("evaluate", help="measure a checkpoint")
+    p.add_argument("checkpoint", type=Path)
+    p.add_argument("--split", choices=("val", "test"), default="val")
+    p.add_argument("--record", action="store_true", help="write the figures into the checkpoint")
+    return parser
+
+
+def _train(args: argparse.Namespace, command: str) -> None:
+    build, config, recipe, _, _ = TASKS[args.task]
+
+    def picked(cls: type) -> dict[str, Any]:
+        values = {f.name: getattr(args, f.name) for f in dataclasses.fields(cls) if f.name not in NOT_OPTIONS}
+        return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+
+    job = train.Job(
+        **{name: getattr(args, name) for name in ("seed", "out", "steps", "decay", "resume", "max_time", "validate_every")},
+        command=command,
+        progress=not args.no_progress,
+    )
+    extra = {"subjects": args.subjects} if args.task == "action" else {}
+    learner, meta = build(job, picked(config), picked(recipe), **extra)
+    print(train.run(job, learner, meta))
+
+
+def main(argv: list[str]) -> int:
+    """Runs one command; 0 when it did what was asked."""
+    args = _parser().parse_args(argv)
+    try:
+        if args.command == "train":
+            kept = [a for a in argv if a not in ("--resume", "--no-progress")]  # neither changes the weights
+            _train(args, "python -m model " + " ".join(kept))
+        else:
+            evaluate.run(args.checkpoint, args.split, args.record)
+    except DataMissingError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

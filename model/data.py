@@ -1,0 +1,35 @@
+"""Where the data sets are, and on what terms they may be used."""
+
+import os
+from pathlib import Path
+
+
+class DataMissingError(Exception):
+    """A data set is not where it is looked for; the message names the file and INDRNN_DATA."""
+
+
+def find(name: str) -> Path:
+    """The path of a data file, e.g. `text/war_and_peace.txt.gz`, under INDRNN_DATA (default data/). Raises DataMissingError."""
+    root = Path(os.environ.get("INDRNN_DATA", "data"))
+    path = root / name
+    if not path.is_file():
+        raise DataMissingError(f"expected {name} under {root} (INDRNN_DATA says where the data is), found no file")
+    return path
+
+
+UTD_MHAD = {
+    "name": "UTD-MHAD",
+    "terms": "published as freely available for research; no licence text: weights only, cite",
+    "citation": "C. Chen, R. Jafari, N. Kehtarnavaz: UTD-MHAD: A Multimodal Dataset for Human Action Recognition Utilizing a Depth "
+    "Camera and a Wearable Inertial Sensor. ICIP 2015.",
+}
+SHAKESPEARE = {
+    "name": "Tiny Shakespeare",
+    "terms": "public domain",
+    "citation": "W. Shakespeare, plays; selection of A. Karpathy (char-rnn, 2015).",
+}
+WAR_AND_PEACE = {
+    "name": "War and Peace",
+    "terms": "public domain",
+    "citation": "L. Tolstoy, War and Peace, English translation; text of A. Karpathy, J. Johnson, L. Fei-Fei (2015).",
+}

@@ -1,0 +1,94 @@
+"""How a network learns, whatever it learns: optimiser, schedule, the bound on U, averaged weights. Lightning runs the loop.
+
+One batch per step, made from the step's number and the seed alone, so that a resumed run sees what the unbroken one would have seen.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from model.network import StateNet, clamp_recurrent_
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Steps of training and how each is made.
+
+    The rate rises over `warmup` steps, stays, and falls linearly to 0 over the last `decay` steps: until the fall begins a run does not
+    depend on its length. average: horizon in steps of the exponential mean of the weights, the weights that are kept.
+    """
+
+    steps: int
+    decay: int
+    rate: float = 2e-3
+    warmup: int = 100
+    weight_decay: float = 0.0
+    average: int = 100
+    clip: float = 1.0
+    epoch: int = 100
+
+    def factor(self, step: int) -> float:
+        """The rate at a step as a part of `rate`."""
+        return min(1.0, (step + 1) / self.warmup, max(0.0, (self.steps - step) / max(1, self.decay)))
+
+
+Net = TypeVar("Net", bound=StateNet)
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+
+
+class Learner(lightning.LightningModule, Generic[Net, AnyRecipe]):
+    """A network in training; subclasses give `loss` of a step's number and `validate`, the figure to follow."""
+
+    net: Net
+    averaged: Net
+
+    def __init__(self, net: Net, recipe: AnyRecipe) -> None:
+        super().__init__()
+        self.net, self.recipe = net, recipe
+        self.averaged = copy.deepcopy(net).requires_grad_(False).eval()
+
+    def loss(self, step: int) -> Tensor:
+        """The loss of step number `step`, a scalar."""
+        raise NotImplementedError
+
+    def validate(self) -> dict[str, float]:
+        """Figures of the averaged weights on validation data."""
+        raise NotImplementedError
+
+    def train_dataloader(self) -> range:
+        """Lightning's name for what an epoch counts through; `loss` makes the batches itself."""
+        return range(self.recipe.epoch)
+
+    def training_step(self, _: int) -> Tensor:
+        """Lightning's name for: the loss of the next batch."""
+        loss = self.loss(self.global_step)
+        self.log("loss", loss.detach(), prog_bar=True, batch_size=1)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; no weight decay on U, norms, biases and embeddings (Li et al., 2019, section 5.1, decays weights only)."""
+        weights = [m.weight for m in self.net.modules() if isinstance(m, nn.Linear)]
+        decayed = {id(p) for p in weights}
+        rest = [p for p in self.net.parameters() if id(p) not in decayed]
+        groups = [{"params": weights, "weight_decay": self.recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        optimizer = AdamW(groups, lr=self.recipe.rate, betas=(0.9, 0.99))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, self.recipe.factor), "interval": "step"}}
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Projects U to its bound and moves the averaged weights, a plain mean at first."""
+        clamp_recurrent_(self.net)
+        weight = max(1 / self.global_step, 1 / self.recipe.average)
+        with torch.no_grad():
+            for mean, now in zip(_tensors(self.averaged), _tensors(self.net), strict=True):
+                mean.lerp_(now, weight)
+
+
+def _tensors(net: nn.Module) -> Iterator[Tensor]:
+    yield from net.state_dict().values()

@@ -1,0 +1,68 @@
+"""Teaching the action network: clips of one person joined into short streams, an answer asked for throughout the later part of each."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  # its usual name
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.action import ActionConfig, ActionNet
+from model.augment import joined
+from model.learner import Learner, Recipe
+from model.measure import clip_accuracy, padded, stream_accuracy
+from model.skeletons import Clip
+
+
+@dataclass(frozen=True)
+class ActionRecipe(Recipe):
+    """rows B of a batch, each of 1 to `clips` joined clips; smoothing of the labels; asked: part of a clip after which answers count."""
+
+    rows: int = 32
+    clips: int = 3
+    smoothing: float = 0.1
+    asked: float = 0.3
+
+
+class ActionLearner(Learner[ActionNet, ActionRecipe]):
+    """Classification of every late frame of augmented, joined clips."""
+
+    def __init__(self, config: ActionConfig, recipe: ActionRecipe, train: list[Clip], validation: list[Clip], seed: int) -> None:
+        super().__init__(ActionNet(config), recipe)
+        self.validation, self.seed = validation, seed
+        self.by_subject = {s: [c for c in train if c.subject == s] for s in sorted({c.subject for c in train})}
+
+    def loss(self, step: int) -> Tensor:
+        """Mean over the asked frames of the cross-entropy in nats, the later in its clip the heavier."""
+        rng = np.random.default_rng([self.seed, step])
+        rows = [self._row(rng) for _ in range(self.recipe.rows)]
+        x, lengths = padded([frames for frames, _, _ in rows])
+        T = x.shape[1]
+        label = torch.stack([F.pad(torch.from_numpy(y), (0, T - len(y))) for _, y, _ in rows])
+        weight = torch.stack([F.pad(torch.from_numpy(w), (0, T - len(w))) for _, _, w in rows])
+        logits, _ = self.net(x, lengths, self.net.start(len(x)))
+        losses = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none", label_smoothing=self.recipe.smoothing)
+        return (losses * weight.flatten()).sum() / weight.sum()
+
+    def _row(self, rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+        """One stream of joined clips: frames [T, J, 3], label [T], weight [T], which is 0 up to `asked` and 1 a clip in sum."""
+        own = self.by_subject[int(rng.choice(list(self.by_subject)))]
+        clips = [own[i] for i in rng.integers(len(own), size=rng.integers(1, self.recipe.clips + 1))]
+        pieces = joined([c.x for c in clips], rng)
+        weights = []
+        for x in pieces:
+            w = np.clip(np.arange(1, len(x) + 1, dtype=np.float32) / len(x) - self.recipe.asked, 0, None)
+            weights.append(w / w.sum())
+        label = np.repeat([c.label for c in clips], [len(x) for x in pieces])
+        return np.concatenate(pieces), label, np.concatenate(weights)
+
+    def validate(self) -> dict[str, float]:
+        """Accuracy of the averaged weights on the validation subject, on clips and on its stream; none when it is trained on."""
+        if not self.validation:
+            return {}
+        folded = self.averaged.fold()
+        portions = {f"val_{round(100 * p)}": a for p, a in clip_accuracy(folded, self.validation).items()}
+        streams = [stream_accuracy(folded, self.validation, seed) for seed in range(3)]
+        return portions | {"val_stream": float(np.mean(streams))}

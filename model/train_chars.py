@@ -1,0 +1,52 @@
+"""Teaching the chars network: endless streams of text, the state carried from batch to batch and never looked back upon further."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  # its usual name
+from torch import Tensor
+
+from model import text
+from model.chars import CharsConfig, CharsNet
+from model.learner import Learner, Recipe
+from model.measure import bits_per_char
+
+
+@dataclass(frozen=True)
+class CharsRecipe(Recipe):
+    """rows B and steps T of a batch; reset: how often a row forgets all, so that the start of a sequence is learned too."""
+
+    rows: int = 16
+    length: int = 128
+    reset: float = 0.01
+
+
+class CharsLearner(Learner[CharsNet, CharsRecipe]):
+    """Truncated backpropagation through time over the training parts of both texts, joined."""
+
+    carried: Tensor
+    lengths: Tensor
+
+    def __init__(self, config: CharsConfig, recipe: CharsRecipe, alphabet: str, parts: dict[str, dict[str, str]], seed: int) -> None:
+        super().__init__(CharsNet(config), recipe)
+        self.seed, self.alphabet = seed, alphabet
+        joined = np.concatenate([text.encode(p["train"], alphabet) for p in parts.values()])
+        self.streams = text.Streams(joined, recipe.rows, recipe.length)
+        self.validation = {name: text.encode(p["val"], alphabet) for name, p in parts.items()}
+        self.register_buffer("carried", self.net.start(recipe.rows))
+        self.register_buffer("lengths", torch.full((recipe.rows,), recipe.length), persistent=False)
+
+    def loss(self, step: int) -> Tensor:
+        """Mean cross-entropy in nats of a batch of [B, T] symbols."""
+        x, target = self.streams.batch(step)
+        forget = np.random.default_rng([self.seed, step]).random(len(x)) < self.recipe.reset
+        state = self.carried.masked_fill(torch.from_numpy(forget)[:, None], 0)
+        logits, state = self.net(x, self.lengths, state)
+        self.carried = state.detach()
+        return F.cross_entropy(logits.flatten(0, 1), target.flatten())
+
+    def validate(self) -> dict[str, float]:
+        """Bits per character of each text's validation part."""
+        folded = self.averaged.fold()
+        return {f"val_bpc_{name}": bits_per_char(folded, symbols, rows=16) for name, symbols in self.validation.items()}
