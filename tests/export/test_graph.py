@@ -8,7 +8,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from conftest import to_graph
-from tiny import ACTIVATIONS, STATE, Forgetful, K, Tiny, Unrolled, answer, meta
+from tiny import ACTIVATIONS, STATE, Forgetful, K, Stateless, Tiny, Unrolled, answer, meta
 
 from export import graph, op
 from export.bundle import Part
@@ -87,6 +87,11 @@ def test_a_time_loop_in_python_is_refused() -> None:
         to_graph(Unrolled())
 
 
+def test_a_module_without_the_op_is_refused() -> None:
+    with pytest.raises(GraphError, match="expected IndRNN nodes, got none"):
+        to_graph(Stateless())
+
+
 def changed(module: Tiny, i: int, **update: object) -> list[Part]:
     state = list(parts(meta(module)))
     state[i] = state[i].model_copy(update=update)
@@ -105,6 +110,14 @@ def test_other_recurrence_is_refused(module: Tiny, exported: onnx.ModelProto) ->
         graph.check_recurrence(exported, changed(module, 0, activation="sigmoid"))
     with pytest.raises(GraphError, match=r"expected 1 IndRNN nodes.*got 2"):
         graph.check_recurrence(exported, changed(module, 0, u=None))
+
+
+def test_a_u_that_is_computed_is_refused(module: Tiny, exported: onnx.ModelProto) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(exported)
+    graph.recurrent_nodes(model)[0].input[1] = "scaled_u"
+    with pytest.raises(GraphError, match=r"node 0.*got the computed value 'scaled_u'"):
+        graph.check_recurrence(model, parts(meta(module)))
 
 
 def test_forgotten_u_is_refused() -> None:

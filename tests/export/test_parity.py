@@ -48,6 +48,23 @@ def test_a_state_that_is_not_carried_is_found(exported: onnx.ModelProto, module:
     assert error(model, module) > 1e-2
 
 
+def test_a_graph_that_is_right_only_while_short_is_found(exported: onnx.ModelProto, module: Tiny) -> None:
+    """Pieces still agree; only long sequences in one request differ."""
+    model = altered(exported)
+    next(n for n in model.graph.node if "logits" in n.output).output[:] = ["scores"]
+    for node in model.graph.node:
+        node.input[:] = ["scores" if name == "logits" else name for name in node.input]
+    short = onnx.parser.parse_function("""<domain: "x", opset_import: ["": 18]> f (x, scores) => (logits) {
+        T = Shape <start = 1, end = 2> (x)
+        most = Constant <value_ints = [50]> ()
+        fits = Less (T, most)
+        one = CastLike (fits, scores)
+        logits = Mul (scores, one)
+    }""")
+    model.graph.node.extend(short.node)
+    assert error(model, module) > 1e-2
+
+
 def test_nan_is_an_error_not_agreement(exported: onnx.ModelProto, module: Tiny) -> None:
     model = altered(exported)
     bias = next(w for w in model.graph.initializer if w.name == "readout.bias")

@@ -206,6 +206,7 @@ def test_real_action_checkpoint_becomes_a_bundle(tmp_path: Path, monkeypatch: py
     """The trainer's own file, nothing replaced: batch norm folded, checked and read back."""
     torch.manual_seed(0)
     net = ActionNet(ActionConfig(hidden=8, layers=2, persons=2, classes=3, bound=0.5))
+    torch.nn.init.normal_(net.readout.weight, std=0.1)
     described = Meta(
         kind="action",
         command="python -m model train action",

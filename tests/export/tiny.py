@@ -61,6 +61,13 @@ class Unrolled(Tiny):
         return torch.stack(ys), h
 
 
+class Stateless(Tiny):
+    """No recurrence at all."""
+
+    def recur(self, a: Tensor, layer: int, lengths: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.relu(a), h
+
+
 def meta(module: Tiny, **changes: Any) -> Meta:
     parts: list[dict[str, Any]] = [
         {"role": "hidden", "layer": i, "size": H, "activation": a, "u": tuple(u.tolist())}
