@@ -21,7 +21,7 @@ def skeletons(persons: int, joints: int) -> Sample:
         pose = rng.uniform([-0.4, -0.9, -0.15], [0.4, 0.8, 0.15], one) + np.array([0, 0, 3])
         swing = rng.uniform(0, 0.25, one) * np.sin(2 * np.pi * rng.uniform(0.3, 1.5, one) * seconds + rng.uniform(0, 6, one))
         trembling = rng.random((B, 1, 1, 1, 1)) < 0.25
-        x = pose + np.where(trembling, 0, swing) + rng.normal(size=(B, T, *one[2:])) * np.where(trembling, 0.07, 0.01)
+        x: NDArray[np.float64] = pose + np.where(trembling, 0, swing) + rng.normal(size=(B, T, *one[2:])) * np.where(trembling, 0.07, 0.01)
         x[rng.random((B, T, persons)) < 0.05] = 0
         return x.astype(np.float32)
 
