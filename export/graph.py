@@ -71,25 +71,29 @@ def recurrent_nodes(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def check_recurrence(graph: onnx.ModelProto, parts: Sequence[Part]) -> None:
-    """Raises GraphError unless the graph's IndRNN nodes are, in order, the parts of the state that have a recurrent weight.
+    """Raises GraphError unless the graph's IndRNN nodes, in order, run the neurons of the parts that have a recurrent weight.
 
-    PyTorch and ONNX Runtime agree just as well on a model that forgets its U, and so do all splits of a sequence: only a comparison with
-    what was trained finds it.
+    Several nodes may share a part. PyTorch and ONNX Runtime agree just as well on a model that forgets its U, and so do all splits of
+    a sequence: only a comparison with what was trained finds it.
     """
     weights = {w.name: w for w in graph.graph.initializer}
-    nodes, expected = recurrent_nodes(graph), [p for p in parts if p.u is not None]
-    if len(nodes) != len(expected):
-        raise GraphError(f"expected {len(expected)} IndRNN nodes, one per part with a recurrent weight, got {len(nodes)}")
-    for i, (node, part) in enumerate(zip(nodes, expected, strict=True)):
-        title = f"IndRNN node {i}, part {part.role} at {part.offset}"
-        activation = attributes(node)["activation"]
-        if activation != part.activation:
-            raise GraphError(f"{title}: expected activation {part.activation}, got {activation}")
+    expected = [(p, i) for p in parts for i in range(len(p.u or ()))]
+    done = 0
+    for k, node in enumerate(recurrent_nodes(graph)):
         weight = weights.get(node.input[1])
         if weight is None:
-            raise GraphError(f"{title}: expected U to be a weight of the file, got the computed value {node.input[1]!r}")
-        if not np.array_equal(numpy_helper.to_array(weight), np.array(part.u, dtype=np.float32)):
-            raise GraphError(f"{title}: U is not the recurrent weight of that part")
+            raise GraphError(f"IndRNN node {k}: expected U to be a weight of the file, got the computed value {node.input[1]!r}")
+        u = numpy_helper.to_array(weight)
+        activation = attributes(node)["activation"]
+        for value, (part, i) in zip(u, expected[done:], strict=False):
+            title = f"IndRNN node {k}, neuron {i} of part {part.role} at {part.offset}"
+            if activation != part.activation:
+                raise GraphError(f"{title}: expected activation {part.activation}, got {activation}")
+            if part.u is None or value != np.float32(part.u[i]):
+                raise GraphError(f"{title}: expected the trained U, {part.u and part.u[i]}, got {value}")
+        done += len(u)
+    if done != len(expected):
+        raise GraphError(f"expected IndRNN nodes for {len(expected)} neurons with a recurrent weight, got {done}")
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:

@@ -104,12 +104,21 @@ def test_recurrence_as_trained_is_taken(module: Tiny, exported: onnx.ModelProto)
 
 def test_other_recurrence_is_refused(module: Tiny, exported: onnx.ModelProto) -> None:
     u = tuple(module.u[1].tolist())
-    with pytest.raises(GraphError, match="node 1, part hidden at 4: U is not"):
+    with pytest.raises(GraphError, match=r"node 1, neuron 0 of part hidden at 4: expected the trained U, [-0-9.]+, got"):
         graph.check_recurrence(exported, changed(module, 1, u=(u[0] + 1e-6, *u[1:])))
-    with pytest.raises(GraphError, match=r"node 0.*expected activation sigmoid, got relu"):
+    with pytest.raises(GraphError, match=r"node 0, neuron 0 .*: expected activation sigmoid, got relu"):
         graph.check_recurrence(exported, changed(module, 0, activation="sigmoid"))
-    with pytest.raises(GraphError, match=r"expected 1 IndRNN nodes.*got 2"):
-        graph.check_recurrence(exported, changed(module, 0, u=None))
+    with pytest.raises(GraphError, match=r"for 4 neurons with a recurrent weight, got 8"):
+        graph.check_recurrence(exported, changed(module, 1, u=None))
+    more = changed(module, 2, activation="relu", u=(0.5,) * K)
+    with pytest.raises(GraphError, match=r"for 13 neurons with a recurrent weight, got 8"):
+        graph.check_recurrence(exported, more)
+
+
+def test_nodes_and_parts_need_not_be_cut_alike(module: Tiny, exported: onnx.ModelProto) -> None:
+    first, second, last = parts(meta(module))
+    halves = [first.model_copy(update={"offset": i, "size": 2, "u": (first.u or ())[i : i + 2]}) for i in (0, 2)]
+    graph.check_recurrence(exported, [*halves, second, last])
 
 
 def test_a_u_that_is_computed_is_refused(module: Tiny, exported: onnx.ModelProto) -> None:
@@ -122,5 +131,5 @@ def test_a_u_that_is_computed_is_refused(module: Tiny, exported: onnx.ModelProto
 
 def test_forgotten_u_is_refused() -> None:
     module = Forgetful()
-    with pytest.raises(GraphError, match="node 1, part hidden at 4: "):
+    with pytest.raises(GraphError, match="node 1, neuron 0 of part hidden at 4: "):
         graph.check_recurrence(to_graph(module), parts(meta(module)))
