@@ -43,7 +43,6 @@ class ActionNet(StateNet):
     Frames at t >= lengths never influence anything, whatever they hold.
     """
 
-    gain: Tensor
     leak: Tensor
     scale: Tensor | None
 
@@ -55,9 +54,8 @@ class ActionNet(StateNet):
         self.drop = nn.Dropout(c.readout_dropout)
         self.readout = nn.Linear(c.hidden * (1 + len(c.pools)), c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores
-        a = torch.tensor(c.pools).repeat_interleave(c.hidden + 1)
-        self.register_buffer("leak", a, persistent=False)
-        self.register_buffer("gain", 1 - a, persistent=False)
+        leak = torch.tensor(c.pools)
+        self.register_buffer("leak", torch.cat([leak.repeat_interleave(c.hidden), leak]), persistent=False)
         scale = torch.tensor([POSITION_SCALE, VELOCITY_SCALE]).repeat_interleave(frame)
         self.register_buffer("scale", scale if c.norm else None, persistent=False)
         self.sizes = [c.layers * c.hidden, frame, len(c.pools) * (c.hidden + 1), c.classes]
@@ -88,15 +86,18 @@ class ActionNet(StateNet):
         return torch.cat([position.flatten(2), velocity.flatten(2)], 2)
 
     def _pool(self, y: Tensor, lengths: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
-        """Leaky means of y [T, B, H]: p_t = a p_{t-1} + (1 - a) [y_t, 1], an IndRNN with identity activation and U = a.
+        """Leaky means of y [T, B, H], p_t = a p_{t-1} + (1 - a) y_t: an IndRNN with identity activation and U = a.
 
-        The channel of ones divides out the start-up bias; it tends to 1, where a counter would grow. -> [T, B, CH], pool after.
+        The same of a constant 1 divides out the start-up bias; it tends to 1, where a counter would grow. -> [T, B, CH], pool after.
         """
         C, H = len(self.config.pools), self.config.hidden
-        one = torch.cat([y, torch.ones_like(y[:, :, :1])], 2).repeat(1, 1, C)  # [T, B, C(H + 1)]
-        p, pool = recurrence(one * self.gain, self.leak, lengths, pool, activation="identity")
-        p = p.view(*y.shape[:2], C, H + 1)
-        return (p[..., :H] / p[..., H:].clamp_min(1e-6)).flatten(2), pool  # past a row's length: 0 / 1e-6
+        p, w = torch.split_with_sizes(pool, [C * H, C], 1)
+        a, one = self.leak, torch.ones_like(y[:, :, :1]).expand(-1, -1, C)
+        sums, p = recurrence(y.repeat(1, 1, C) * (1 - a[: C * H]), a[: C * H], lengths, p, activation="identity")
+        weights, w = recurrence(one * (1 - a[C * H :]), a[C * H :], lengths, w, activation="identity")
+        share = weights.clamp_min(1e-6).reciprocal()  # past a row's length: 0 * 1e6
+        means = sums.view(*y.shape[:2], C, H) * share[..., None]
+        return means.flatten(2), torch.cat([p, w], 1)
 
     def parts(self) -> tuple[dict[str, Any], ...]:
         """The state's parts in order, as the manifest lists them."""

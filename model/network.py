@@ -32,11 +32,12 @@ class BatchNorm(nn.Module):
         self.momentum, self.eps = momentum, eps
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """x [T, B, H], valid [T, B] bool (None: every step) -> [T, B, H]; steps that are not valid become 0 in training."""
+        """x [T, B, H], valid: indices of the steps that count in [T * B] (None: all) -> [T, B, H], in training 0 at the others."""
         if not self.training or valid is None:
             return self._norm(x.flatten(0, 1)).view_as(x)
-        rows = self._norm(x[valid])
-        return torch.zeros_like(x, dtype=rows.dtype).masked_scatter(valid[:, :, None], rows)
+        flat = x.flatten(0, 1)
+        rows = self._norm(flat.index_select(0, valid))
+        return torch.zeros_like(flat).index_copy(0, valid, rows).view_as(x)
 
     def _norm(self, rows: Tensor) -> Tensor:
         return F.batch_norm(rows, self.mean, self.var, self.weight, self.bias, self.training, self.momentum, self.eps)
@@ -108,8 +109,8 @@ class Stack(nn.Module):
         """x [T, B, in] (or [T, B] symbols), lengths [B], hidden [B, layers * H] -> y [T, B, H], hidden after each row's length."""
         valid = None
         if self.training:
-            valid = torch.arange(x.shape[0], device=x.device)[:, None] < lengths
-            valid = None if bool(valid.all()) else valid
+            mask = torch.arange(x.shape[0], device=x.device)[:, None] < lengths
+            valid = None if bool(mask.all()) else mask.flatten().nonzero().squeeze(1)
         states = []
         for i, layer in enumerate(self.layers):
             h = hidden[:, i * self.size : (i + 1) * self.size]

@@ -35,12 +35,11 @@ def _times_slope(g: Tensor, h: Tensor, activation: str, alpha: float, out: Tenso
         out.copy_(g)
 
 
-def _valid(x: Tensor, lens: Tensor) -> Tensor | None:
-    """[T, B, 1], True where a step belongs to its row; None where all do."""
+def _valid(x: Tensor, lens: Tensor) -> tuple[Tensor, int]:
+    """[T, B, 1], True where a step belongs to its row, and the number of first steps that belong to every row."""
     T = x.shape[0]
-    if bool((lens >= T).all()):
-        return None
-    return (torch.arange(T, device=x.device)[:, None] < lens)[:, :, None]
+    mask = torch.arange(T, device=x.device)[:, None] < lens
+    return mask[:, :, None], int(mask.all(1).sum())
 
 
 def _flip(x: Tensor, lens: Tensor) -> Tensor:
@@ -58,13 +57,13 @@ def recurrence_op(
     if direction == "reverse":
         y, h = recurrence_op(_flip(x, sequence_lens), u, sequence_lens, initial_h, activation, alpha, "forward")
         return _flip(y, sequence_lens), h
-    valid = _valid(x, sequence_lens)
+    valid, whole = _valid(x, sequence_lens)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     h = initial_h
     for t in range(x.shape[0]):
         torch.addcmul(x[t], u, h, out=y[t])
         new = _activate_(y[t], activation, alpha)
-        if valid is None:
+        if t < whole:
             h = y[t] if new is y[t] else y[t].copy_(new)
         else:
             h = torch.where(valid[t], new, h)
@@ -93,14 +92,14 @@ def recurrence_backward_op(
     lens = sequence_lens
     if direction == "reverse":
         dy, y = _flip(dy, lens), _flip(y, lens)
-    valid = _valid(y, lens)
+    valid, whole = _valid(y, lens)
     da = torch.empty_like(y)
     du = torch.zeros_like(dy_h)  # per row: no reduction inside the loop
     step, g = torch.empty_like(dy_h), dy_h
     for t in range(y.shape[0] - 1, -1, -1):
         torch.add(dy[t], g, out=step)
         _times_slope(step, y[t], activation, alpha, out=da[t])
-        if valid is None:
+        if t < whole:
             g = torch.mul(da[t], u, out=step)
         else:
             da[t].masked_fill_(~valid[t], 0)

@@ -37,7 +37,8 @@ class ActionLearner(Learner[ActionNet, ActionRecipe]):
     def loss(self, step: int) -> Tensor:
         """Mean over the asked frames of the cross-entropy in nats, the later in its clip the heavier."""
         rng = np.random.default_rng([self.seed, step])
-        rows = [self._row(rng) for _ in range(self.recipe.rows)]
+        count = int(rng.integers(1, self.recipe.clips + 1))  # one number for all rows: less padding
+        rows = [self._row(count, rng) for _ in range(self.recipe.rows)]
         x, lengths = padded([frames for frames, _, _ in rows])
         T = x.shape[1]
         label = torch.stack([F.pad(torch.from_numpy(y), (0, T - len(y))) for _, y, _ in rows])
@@ -46,10 +47,10 @@ class ActionLearner(Learner[ActionNet, ActionRecipe]):
         losses = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none", label_smoothing=self.recipe.smoothing)
         return (losses * weight.flatten()).sum() / weight.sum()
 
-    def _row(self, rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
-        """One stream of joined clips: frames [T, J, 3], label [T], weight [T], which is 0 up to `asked` and 1 a clip in sum."""
+    def _row(self, count: int, rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+        """One stream of `count` joined clips: frames [T, J, 3], label [T], weight [T], which is 0 up to `asked` and 1 a clip in sum."""
         own = self.by_subject[int(rng.choice(list(self.by_subject)))]
-        clips = [own[i] for i in rng.integers(len(own), size=rng.integers(1, self.recipe.clips + 1))]
+        clips = [own[i] for i in rng.integers(len(own), size=count)]
         pieces = joined([c.x for c in clips], rng)
         weights = []
         for x in pieces:
