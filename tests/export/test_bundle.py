@@ -171,7 +171,7 @@ def test_action_manifest_that_contradicts_itself_is_refused(changes: dict[str, A
         Manifest.model_validate(action_manifest(**changes))
 
 
-texts = st.text(max_size=20)
+texts = st.text(st.characters(codec="utf-8"), max_size=20)
 figures = st.builds(
     Figure,
     name=texts,
@@ -183,7 +183,7 @@ figures = st.builds(
 
 
 @given(
-    alphabet=st.sets(st.characters(), min_size=1, max_size=30).map("".join),
+    alphabet=st.sets(st.characters(codec="utf-8"), min_size=1, max_size=30).map("".join),
     u=st.lists(st.floats(-0.5, 0.5, width=32), min_size=1, max_size=10),
     figures=st.lists(figures, max_size=3),
 )
