@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         p.add_argument("--max-time", type=float, help="stop after so many minutes; go on with --resume")
         p.add_argument("--resume", action="store_true", help="go on from OUT/last.ckpt")
         p.add_argument("--out", type=Path, default=Path("runs") / task)
-        p.add_argument("--validate-every", type=int, default=10, help="epochs between looks at validation data")
+        p.add_argument("--validate-every", type=int, default=1, help="epochs between looks at validation data")
         p.add_argument("--no-progress", action="store_true")
         if task == "action":
             p.add_argument("--subjects", choices=("train", "train+val"), default="train")

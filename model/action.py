@@ -54,6 +54,7 @@ class ActionNet(StateNet):
         self.drop = nn.Dropout(c.readout_dropout)
         self.readout = nn.Linear(c.hidden * (1 + len(c.pools)), c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores
+        nn.init.zeros_(self.readout.bias)
         leak = torch.tensor(c.pools)
         self.register_buffer("leak", torch.cat([leak.repeat_interleave(c.hidden), leak]), persistent=False)
         scale = torch.tensor([POSITION_SCALE, VELOCITY_SCALE]).repeat_interleave(frame)

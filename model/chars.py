@@ -36,6 +36,7 @@ class CharsNet(StateNet):
         self.stack = Stack(nn.Embedding(c.classes, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm)
         self.readout = nn.Linear(c.hidden, c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores
+        nn.init.zeros_(self.readout.bias)
         self.sizes = [c.layers * c.hidden, c.classes]
 
     def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

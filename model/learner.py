@@ -12,7 +12,6 @@ import lightning
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
 
 from model.network import StateNet, clamp_recurrent_
 
@@ -49,9 +48,9 @@ class Learner(lightning.LightningModule, Generic[Net, AnyRecipe]):
     net: Net
     averaged: Net
 
-    def __init__(self, net: Net, recipe: AnyRecipe) -> None:
+    def __init__(self, net: Net, recipe: AnyRecipe, seed: int) -> None:
         super().__init__()
-        self.net, self.recipe = net, recipe
+        self.net, self.recipe, self.seed = net, recipe, seed
         self.averaged = copy.deepcopy(net).requires_grad_(False).eval()
 
     def loss(self, step: int) -> Tensor:
@@ -66,20 +65,25 @@ class Learner(lightning.LightningModule, Generic[Net, AnyRecipe]):
         """Lightning's name for what an epoch counts through; `loss` makes the batches itself."""
         return range(self.recipe.epoch)
 
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Sets all that a step depends on beside the weights: its rate, and the draws of dropout."""
+        torch.manual_seed(self.seed * 1_000_003 + self.global_step)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = self.recipe.rate * self.recipe.factor(self.global_step)
+
     def training_step(self, _: int) -> Tensor:
         """Lightning's name for: the loss of the next batch."""
         loss = self.loss(self.global_step)
         self.log("loss", loss.detach(), prog_bar=True, batch_size=1)
         return loss
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> AdamW:
         """AdamW; no weight decay on U, norms, biases and embeddings (Li et al., 2019, section 5.1, decays weights only)."""
         weights = [m.weight for m in self.net.modules() if isinstance(m, nn.Linear)]
         decayed = {id(p) for p in weights}
         rest = [p for p in self.net.parameters() if id(p) not in decayed]
         groups = [{"params": weights, "weight_decay": self.recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-        optimizer = AdamW(groups, lr=self.recipe.rate, betas=(0.9, 0.99))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, self.recipe.factor), "interval": "step"}}
+        return AdamW(groups, lr=self.recipe.rate, betas=(0.9, 0.99))
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Projects U to its bound and moves the averaged weights, a plain mean at first."""

@@ -30,8 +30,8 @@ class ActionLearner(Learner[ActionNet, ActionRecipe]):
     """Classification of every late frame of augmented, joined clips."""
 
     def __init__(self, config: ActionConfig, recipe: ActionRecipe, train: list[Clip], validation: list[Clip], seed: int) -> None:
-        super().__init__(ActionNet(config), recipe)
-        self.validation, self.seed = validation, seed
+        super().__init__(ActionNet(config), recipe, seed)
+        self.validation = validation
         self.by_subject = {s: [c for c in train if c.subject == s] for s in sorted({c.subject for c in train})}
 
     def loss(self, step: int) -> Tensor:

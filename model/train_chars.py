@@ -17,6 +17,9 @@ from model.measure import bits_per_char
 class CharsRecipe(Recipe):
     """rows B and steps T of a batch; reset: how often a row forgets all, so that the start of a sequence is learned too."""
 
+    warmup: int = 200
+    average: int = 300
+    epoch: int = 500
     rows: int = 16
     length: int = 128
     reset: float = 0.01
@@ -29,8 +32,8 @@ class CharsLearner(Learner[CharsNet, CharsRecipe]):
     lengths: Tensor
 
     def __init__(self, config: CharsConfig, recipe: CharsRecipe, alphabet: str, parts: dict[str, dict[str, str]], seed: int) -> None:
-        super().__init__(CharsNet(config), recipe)
-        self.seed, self.alphabet = seed, alphabet
+        super().__init__(CharsNet(config), recipe, seed)
+        self.alphabet = alphabet
         joined = np.concatenate([text.encode(p["train"], alphabet) for p in parts.values()])
         self.streams = text.Streams(joined, recipe.rows, recipe.length)
         self.validation = {name: text.encode(p["val"], alphabet) for name, p in parts.items()}

@@ -1,0 +1,180 @@
+import gzip
+import json
+import re
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from model import checkpoint
+from model.__main__ import main
+from model.learner import Recipe
+from model.network import IndRNN
+
+# Lightning's own use of torch; nothing of ours to mend.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:lightning"),
+]
+
+
+@pytest.fixture
+def texts(tmp_path, monkeypatch):
+    """Two small texts where the real ones are looked for."""
+    monkeypatch.setenv("INDRNN_DATA", str(tmp_path))
+    (tmp_path / "text").mkdir()
+    for name, words in (("shakespeare", "to be or not "), ("war_and_peace", "well, Prince ")):
+        (tmp_path / "text" / f"{name}.txt.gz").write_bytes(gzip.compress((words * 80).encode()))
+    return tmp_path
+
+
+@pytest.fixture
+def clips(tmp_path, monkeypatch):
+    """Eight subjects who each raise the left hand or the right one, twice."""
+    monkeypatch.setenv("INDRNN_DATA", str(tmp_path))
+    (tmp_path / "skeleton").mkdir()
+    rng, frames, y, subject = np.random.default_rng(0), [], [], []
+    for who in range(1, 9):
+        for label in (0, 1, 0, 1):
+            x = rng.standard_normal((20, 3)).astype(np.float32) * 0.01 + np.zeros((24, 1, 1), np.float32) + np.arange(20)[:, None] * 0.05
+            x[:, 11 if label else 7, 1] += np.linspace(0, 1, 24)
+            frames.append(x.astype(np.float32))
+            y.append(label)
+            subject.append(who)
+    off = np.cumsum([0, *(len(x) for x in frames)])
+    names = np.array([f"c{i}" for i in range(len(y))])
+    arrays = {"x": np.concatenate(frames), "off": off, "y": np.array(y), "subject": np.array(subject), "names": names}
+    np.savez(tmp_path / "skeleton" / "utd_mhad.npz", classes=np.array(["left", "right"]), **arrays)
+    return tmp_path
+
+
+SMALL_CHARS = [
+    "train",
+    "chars",
+    "--hidden",
+    "16",
+    "--layers",
+    "2",
+    "--rows",
+    "4",
+    "--length",
+    "16",
+    "--epoch",
+    "5",
+    "--validate-every",
+    "1",
+    "--warmup",
+    "5",
+    "--rate",
+    "0.01",
+    "--no-progress",
+]
+SMALL_ACTION = [
+    "train",
+    "action",
+    "--hidden",
+    "16",
+    "--layers",
+    "2",
+    "--rows",
+    "8",
+    "--epoch",
+    "10",
+    "--validate-every",
+    "1",
+    "--warmup",
+    "5",
+    "--rate",
+    "0.01",
+    "--no-progress",
+]
+
+
+def train(arguments, out, *more):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        assert main([*arguments, "--out", str(out), *more]) == 0
+    return out / "model.pt"
+
+
+def losses(out):
+    return [float(x) for x in re.findall(r" loss (\S+)", (out / "log.txt").read_text())]
+
+
+def test_training_lowers_the_loss_and_the_checkpoint_says_how_it_was_made(texts):
+    path = train(SMALL_CHARS, texts / "run", "--steps", "40", "--decay", "10", "--seed", "3")
+    assert losses(texts / "run")[-1] < 0.7 * losses(texts / "run")[0]
+    net, meta = checkpoint.load(path)
+    assert (meta.kind, meta.seed, meta.steps, meta.alphabet) == ("chars", 3, 40, " ,Pbceilnortw")
+    assert meta.command.startswith("python -m model train chars --hidden 16")
+    assert "--no-progress" not in meta.command
+    assert meta.parameters == sum(p.numel() for p in net.parameters())
+    assert not any(p.requires_grad for p in net.parameters())
+    assert [d["terms"] for d in meta.data] == ["public domain"] * 2
+
+
+@pytest.mark.parametrize("kind", ["chars", "action"])
+def test_a_resumed_run_ends_with_the_weights_of_the_unbroken_one(kind, request):
+    folder = request.getfixturevalue("texts" if kind == "chars" else "clips")
+    small, steps = (SMALL_CHARS, "15") if kind == "chars" else (SMALL_ACTION, "20")
+    whole = train(small, folder / "whole", "--steps", steps, "--decay", "5", "--dropout", "0.2")
+    train(small, folder / "cut", "--steps", "10", "--decay", "0", "--dropout", "0.2")
+    cut = train(small, folder / "cut", "--steps", steps, "--decay", "5", "--dropout", "0.2", "--resume")
+    a, b = (torch.load(p, weights_only=True)["weights"] for p in (whole, cut))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-6, msg=name)
+
+
+def test_the_action_task_learns_and_keeps_its_layouts(clips, capsys):
+    path = train(SMALL_ACTION, clips / "run", "--steps", "60", "--decay", "20", "--subjects", "train+val")
+    assert losses(clips / "run")[-1] < 0.7 * losses(clips / "run")[0]
+    _, meta = checkpoint.load(path)
+    assert (meta.labels, meta.layout, meta.persons, meta.hz) == (("left", "right"), "utd20", 1, 30.0)
+    assert set(meta.layouts) == {"utd20", "kinect20", "ntu25"}
+    capsys.readouterr()
+    for times in (1, 2):
+        assert main(["evaluate", str(path), "--split", "test", "--record"]) == 0
+        figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert {f["test_evaluations"] for f in figures} == {times}
+    assert figures[3]["name"] == "test_accuracy_100"
+    assert figures[3]["value"] > 80
+    assert checkpoint.load(path)[1].figures == tuple(figures)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(texts):
+    def weights(out, seed):
+        return torch.load(train(SMALL_CHARS, texts / out, "--steps", "5", "--decay", "1", "--seed", seed), weights_only=True)["weights"]
+
+    a, b, c = weights("a", "1"), weights("b", "1"), weights("c", "2")
+    assert all(torch.equal(a[n], b[n]) for n in a)
+    assert not torch.equal(a["readout.weight"], c["readout.weight"])
+
+
+def test_missing_data_is_said_by_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("INDRNN_DATA", str(tmp_path))
+    assert main(["train", "chars", "--out", str(tmp_path / "run")]) == 1
+    assert "text/shakespeare.txt.gz" in capsys.readouterr().err
+
+
+def test_a_foreign_file_is_no_checkpoint(tmp_path):
+    path = tmp_path / "model.pt"
+    torch.save({"weights": {}}, path)
+    with pytest.raises(checkpoint.CheckpointError, match=r"model\.pt"):
+        checkpoint.load(path)
+    with pytest.raises(checkpoint.CheckpointError, match=r"missing\.pt"):
+        checkpoint.load(tmp_path / "missing.pt")
+
+
+def test_the_rate_does_not_depend_on_the_length_of_the_run_until_it_falls():
+    short, long = Recipe(steps=100, decay=20, warmup=10), Recipe(steps=500, decay=200, warmup=10)
+    assert [short.factor(i) for i in range(80)] == [long.factor(i) for i in range(80)]
+    assert short.factor(0) == 0.1
+    assert short.factor(90) == 0.5
+    assert short.factor(100) == 0
+
+
+def test_recurrent_weights_start_within_the_bound_the_last_layer_nearer_to_it(chars_net):
+    layers = [m for m in chars_net.modules() if isinstance(m, IndRNN)]
+    assert all(0 <= u <= 0.99 for layer in layers for u in layer.u.tolist())
+    assert min(layers[-1].u.tolist()) >= 0.495
