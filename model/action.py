@@ -21,7 +21,7 @@ VELOCITY_SCALE = 50.0
 
 @dataclass(frozen=True)
 class ActionConfig:
-    """Sizes of the network. pools: the leak a of each leaky mean, memory of about 1 / (1 - a) frames. root: index of the hip centre."""
+    """Sizes of the network. root: index of the hip centre. pools: the leak a of each leaky mean, which remembers some 1 / (1 - a) frames."""
 
     joints: int = 20
     persons: int = 1
@@ -30,7 +30,7 @@ class ActionConfig:
     hidden: int = 256
     layers: int = 4
     bound: float = 0.99
-    pools: tuple[float, ...] = (0.9, 0.98)
+    pools: tuple[float, ...] = (0.9, 0.97, 0.99)
     dropout: float = 0.0
     readout_dropout: float = 0.0
     norm: bool = True
@@ -51,6 +51,7 @@ class ActionNet(StateNet):
         c = self.config = config
         frame = c.persons * c.joints * 3
         self.stack = Stack(nn.Linear(2 * frame, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm)
+        self.gate = nn.Linear(c.hidden, len(c.pools))
         self.drop = nn.Dropout(c.readout_dropout)
         self.readout = nn.Linear(c.hidden * (1 + len(c.pools)), c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores
@@ -87,16 +88,21 @@ class ActionNet(StateNet):
         return torch.cat([position.flatten(2), velocity.flatten(2)], 2)
 
     def _pool(self, y: Tensor, lengths: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
-        """Leaky means of y [T, B, H], p_t = a p_{t-1} + (1 - a) y_t: an IndRNN with identity activation and U = a.
+        """Leaky weighted means of y [T, B, H], one for each leak a, with weights g_t in (0, 1) that the network chooses itself:
 
-        The same of a constant 1 divides out the start-up bias; it tends to 1, where a counter would grow. -> [T, B, CH], pool after.
+        p_t = a p_{t-1} + (1 - a) g_t y_t,  w_t = a w_{t-1} + (1 - a) g_t,  mean_t = p_t / w_t.
+
+        Both are IndRNNs with identity activation and U = a. Frames of little weight, such as rest, dilute nothing, and no frames are
+        counted: a counter would grow. -> means [T, B, CH], pool after [B, CH + C].
         """
         C, H = len(self.config.pools), self.config.hidden
+        a_p, a_w = torch.split_with_sizes(self.leak, [C * H, C])
         p, w = torch.split_with_sizes(pool, [C * H, C], 1)
-        a, one = self.leak, torch.ones_like(y[:, :, :1]).expand(-1, -1, C)
-        sums, p = recurrence(y.repeat(1, 1, C) * (1 - a[: C * H]), a[: C * H], lengths, p, activation="identity")
-        weights, w = recurrence(one * (1 - a[C * H :]), a[C * H :], lengths, w, activation="identity")
-        share = weights.clamp_min(1e-6).reciprocal()  # past a row's length: 0 * 1e6
+        g = self.gate(y).float().sigmoid()  # [T, B, C]
+        weighted = (y[:, :, None] * g[..., None]).flatten(2)  # [T, B, CH]
+        sums, p = recurrence(weighted * (1 - a_p), a_p, lengths, p, activation="identity")
+        weights, w = recurrence(g * (1 - a_w), a_w, lengths, w, activation="identity")
+        share = weights.clamp_min(1e-9).reciprocal()  # past a row's length: 0 * 1e9
         means = sums.view(*y.shape[:2], C, H) * share[..., None]
         return means.flatten(2), torch.cat([p, w], 1)
 

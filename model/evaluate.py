@@ -9,6 +9,7 @@ from model import checkpoint, skeletons, text
 from model.measure import bits_per_char, clip_accuracy, stream_accuracy
 from model.network import StateNet
 
+MILLION = 1_000_000
 Figures = tuple[dict[str, Any], ...]
 
 
@@ -17,13 +18,14 @@ def _figure(name: str, value: float, unit: str, protocol: str) -> dict[str, Any]
 
 
 def chars(net: StateNet, meta: checkpoint.Meta, split: str) -> Figures:
-    """Bits per character of each text's part."""
-    protocol = "part of the text named, one pass, running statistics, from a zero state, every character scored before it is read"
-    alphabet = meta.alphabet or ""
-    return tuple(
-        _figure(f"{split}_bpc_{name}", bits_per_char(net, text.encode(text.read(name)[split], alphabet)), "bits per character", protocol)
-        for name in text.TEXTS
-    )
+    """Bits per character of each text's part; of the novel's also by a state that has read a million characters before."""
+    protocol = f"{split} part of the text, one pass, running statistics, from a zero state, every character scored before it is read"
+    texts = {name: {part: text.encode(s, meta.alphabet or "") for part, s in text.read(name).items()} for name in text.TEXTS}
+    figures = [(name, bits_per_char(net, parts[split]), protocol) for name, parts in texts.items()]
+    novel = texts["war_and_peace"]
+    late = bits_per_char(net, novel[split], before=novel["train"][:MILLION])
+    figures.append(("war_and_peace_late", late, f"{protocol}, after a million characters of the training part"))
+    return tuple(_figure(f"{split}_bpc_{name}", bits, "bits per character", how) for name, bits, how in figures)
 
 
 def action(net: StateNet, meta: checkpoint.Meta, split: str) -> Figures:

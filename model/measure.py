@@ -20,20 +20,27 @@ PORTIONS = (0.25, 0.5, 0.75, 1.0)
 
 
 @torch.no_grad()
-def bits_per_char(net: StateNet, symbols: NDArray[np.int64], rows: int = 1) -> float:
-    """Mean bits that net gives to each of symbols [n] from a zero state on, the first by its uniform guess.
+def bits_per_char(net: StateNet, symbols: NDArray[np.int64], rows: int = 1, before: NDArray[np.int64] | None = None) -> float:
+    """Mean bits that net gives to each of symbols [n], from a zero state on, the first by its uniform guess.
 
-    rows > 1 cuts the text into that many pieces, each from a zero state: faster, a little pessimistic.
+    before: symbols [m] read first and not scored. rows > 1 cuts the text into that many pieces: faster, a little pessimistic.
     """
-    pieces = torch.from_numpy(symbols[: len(symbols) // rows * rows].reshape(rows, -1))
     state = net.start(rows)
+    if before is not None:
+        for x in torch.from_numpy(before).expand(rows, -1).split_with_sizes(_chunks(len(before)), 1):
+            _, state = net(x, torch.full((rows,), x.shape[1]), state)
+    pieces = torch.from_numpy(symbols[: len(symbols) // rows * rows].reshape(rows, -1))
     nats = 0.0
-    for x in pieces.split(CHUNK, 1):  # type: ignore[no-untyped-call]  # torch's own
-        before = state[:, -net.classes :]
+    for x in pieces.split_with_sizes(_chunks(pieces.shape[1]), 1):
+        guess = state[:, -net.classes :]
         logits, state = net(x, torch.full((rows,), x.shape[1]), state)
-        guesses = torch.cat([before[:, None], logits[:, :-1]], 1)
+        guesses = torch.cat([guess[:, None], logits[:, :-1]], 1)
         nats += F.cross_entropy(guesses.flatten(0, 1), x.flatten(), reduction="sum").item()
     return nats / pieces.numel() / math.log(2)
+
+
+def _chunks(n: int) -> list[int]:
+    return [min(CHUNK, n - i) for i in range(0, n, CHUNK)]
 
 
 def padded(sequences: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:

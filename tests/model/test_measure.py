@@ -24,6 +24,12 @@ def test_bits_are_those_of_one_pass_symbol_by_symbol(chars_net):
     assert bits_per_char(chars_net, symbols) == pytest.approx(np.mean(nats) / np.log(2), abs=1e-5)
 
 
+def test_what_was_read_before_is_remembered_and_not_scored(chars_net):
+    symbols = np.random.default_rng(0).integers(0, 7, 60)
+    whole, first = bits_per_char(chars_net, symbols) * 60, bits_per_char(chars_net, symbols[:40]) * 40
+    assert bits_per_char(chars_net, symbols[40:], before=symbols[:40]) * 20 == pytest.approx(whole - first, abs=1e-3)
+
+
 class Clock(ActionNet):
     """Answers with how many frames it has read since the state was zero, capped at 9."""
 

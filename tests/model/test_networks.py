@@ -129,10 +129,12 @@ def test_the_action_net_equals_a_twin_in_numpy(action_net):
         w, b = (t.detach().double().numpy() for t in (layer.project.weight, layer.project.bias))
         out = indrnn(y @ (w / scale if i == 0 else w).T + b, layer.u.detach().double().numpy())[0]
         y = out if i == 0 else y + out
-    means = []
+    gates, shifts = (t.detach().double().numpy() for t in (net.gate.weight, net.gate.bias))
+    means: list[np.ndarray] = []
     for a in net.config.pools:
-        decay = a ** np.arange(T)
-        means.append(np.stack([(decay[t::-1, None] * y[: t + 1, 0]).sum(0) / decay[: t + 1].sum() for t in range(T)]))
+        gate = 1 / (1 + np.exp(-(y[:, 0] @ gates.T + shifts)))[:, len(means)]
+        share = [gate[: t + 1] * a ** np.arange(t, -1, -1) for t in range(T)]
+        means.append(np.stack([s @ y[: t + 1, 0] / s.sum() for t, s in enumerate(share)]))
     read = np.concatenate([y[:, 0], *means], 1)
     logits = read @ net.readout.weight.detach().double().numpy().T + net.readout.bias.detach().double().numpy()
     np.testing.assert_allclose(run(net, x, [T], net.start(1))[0][0], logits, rtol=1e-4, atol=1e-3)
