@@ -1,0 +1,45 @@
+# make serve   installs what serving needs and serves bundles/ on http://127.0.0.1:8000 (HOST, PORT)
+# make test    installs everything, checks, and runs every test that needs neither GPU nor container engine
+# make check   formatting, lint, types, and who may import whom
+# make bench   the benchmarks, one after another
+# make openapi writes openapi.yaml anew
+
+PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3)
+BIN := .venv/bin
+# With an NVIDIA GPU the runtime is onnxruntime-gpu with CUDA and cuDNN, otherwise onnxruntime: the two cannot be installed together.
+RUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo serve-gpu || echo serve)
+
+.PHONY: serve test check bench openapi clean
+
+serve: .venv/installed-serve
+	@exec $(BIN)/python -m service
+
+test: check
+	$(BIN)/python -m pytest
+
+check: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/installed-dev
+	@set -e; for file in bench/[!_]*.py; do if grep -q __main__ $$file; then $(BIN)/python $$file; fi; done
+
+openapi: .venv/installed-dev
+	$(BIN)/python -m service openapi > openapi.yaml
+
+clean:
+	rm -rf .venv build *.egg-info
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed (make PYTHON=...)")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed-serve: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(RUNTIME)]'
+	@touch $@
+
+.venv/installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,train,$(RUNTIME)]'
+	@touch $@ .venv/installed-serve
