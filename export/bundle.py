@@ -206,8 +206,11 @@ def read(folder: Path) -> Bundle:
     title = f"bundle {folder.parent.name}/{folder.name}"
     try:
         manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
-    except (OSError, ValidationError) as error:
+    except OSError as error:
         raise BundleError(f"{title}: manifest.json: {error}") from error
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}" for e in error.errors())
+        raise BundleError(f"{title}: manifest.json: {wrong}") from error
     if (manifest.name, manifest.version) != (folder.parent.name, folder.name):
         raise BundleError(f"{title}: manifest.json says {manifest.name}/{manifest.version}")
     graph = folder / "model.onnx"

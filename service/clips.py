@@ -89,7 +89,8 @@ class ClipReader:
         x = x.astype(np.float64, copy=False)
         if np.isinf(x).any() or (np.abs(x) > FARTHEST).any():
             t, p, j, d = np.argwhere(np.isinf(x) | (np.abs(x) > FARTHEST))[0]
-            raise NotFinite(f"frame {t}, joint {j}: expected metres within ±{FARTHEST:g}, got {x[t, p, j, d]:g}", field=f"{field}[{t}]")
+            person = f"[{p}]" if P > 1 else ""
+            raise NotFinite(f"expected metres within ±{FARTHEST:g}, got {x[t, p, j, d]:g}", field=f"{field}[{t}]{person}[{j}][{d}]")
         return np.pad(x, [(0, 0), (0, self.persons - P), (0, 0), (0, 0)]) if P < self.persons else x
 
     def _to_own(self, x: NDArray[np.float64], layout: Layout) -> Floats:
@@ -180,7 +181,8 @@ def _has_persons(frame: object, joints: int) -> bool:
     first = frame[0] if isinstance(frame, list) and frame else None
     if not isinstance(first, list):
         return False
-    return len(first) == joints != 3 or any(isinstance(joint, list) for joint in first)
+    seen = next((joint for joint in first if joint is not None), None)
+    return isinstance(seen, list) or (seen is None and len(first) == joints != 3)
 
 
 def _person(person: object, joints: int, where: str) -> list[list[float]]:
@@ -199,6 +201,8 @@ def _joint(joint: object, where: str) -> list[float]:
     for k, number in enumerate(numbers):
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise BadInput(f"expected a number, got {_said(number)}", field=f"{where}[{k}]")
+        if abs(number) > FARTHEST:
+            raise NotFinite(f"expected metres within ±{FARTHEST:g}, got {number!r:.20}", field=f"{where}[{k}]")
     return [float(n) for n in numbers if isinstance(n, int | float)]
 
 

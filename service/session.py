@@ -113,6 +113,11 @@ class Session:
         result = self.last.result if self.last else None
         return result if isinstance(result, Generated) and result.reason is None else None
 
+    @property
+    def generating(self) -> bool:
+        """Whether what is in flight is the generate that the last step is."""
+        return self.flight is not None and self.flight.number == self.step
+
 
 # --- events ---------------------------------------------------------------------------------------------------------------------------
 
@@ -254,7 +259,7 @@ def handle(session: Session, event: Event, now: float) -> Answer:
     if isinstance(event, Cancel):
         return _cancel(session, event)
     if isinstance(event, Delete):
-        if session.flight is not None and session.unfinished is None:
+        if session.flight is not None and not session.generating:
             return session, Wait(), ()
         return replace(session, flight=None), Deleted(), (Effect.REMOVE,)
     return _admit(session, event)
@@ -268,7 +273,8 @@ def _admit(session: Session, event: Feed | Generate) -> Answer:
     if flight is not None and number == flight.number:
         if event.digest != flight.digest:
             return session, Refused(_conflict(number)), ()
-        return session, Follow(number, session.unfinished) if session.unfinished else Wait(), ()
+        so_far = session.unfinished if session.generating else None
+        return session, Wait() if so_far is None else Follow(number, so_far), ()
     if flight is not None and number == flight.number + 1:
         return session, Wait(), ()
     if number == session.step and session.last is not None:
@@ -345,5 +351,7 @@ def _cancel(session: Session, event: Cancel) -> Answer:
     so_far = session.unfinished
     if session.last is None or so_far is None or event.number not in (None, session.step):
         return session, None, ()  # it has ended already, or never was
-    ended = replace(session, last=Step(session.last.digest, replace(so_far, reason=Reason.CANCELLED)), flight=None)
-    return ended, Result(session.step, session.position, ended.last.result if ended.last else so_far), (Effect.COMMIT,)
+    cancelled = replace(so_far, reason=Reason.CANCELLED)
+    flight = None if session.generating else session.flight  # a later feed, which seals the generate anyway, goes on
+    ended = replace(session, last=Step(session.last.digest, cancelled), flight=flight)
+    return ended, Result(session.step, session.position, cancelled), (Effect.COMMIT,)
