@@ -239,7 +239,7 @@ class Batcher:
             self._start_stateless(job)
         else:
             live = self._find(job.session_id, job.owner)
-            if isinstance(job.event, Cancel) or job.event is None or not live.mailbox:
+            if job.event is None or isinstance(job.event, Cancel | Delete) or not live.mailbox:
                 self._offer(live, job, now)
             else:
                 live.mailbox.append(job)
