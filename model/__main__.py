@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         p.add_argument("--validate-every", type=int, default=1, help="epochs between looks at validation data")
         p.add_argument("--no-progress", action="store_true")
         if task == "action":
-            p.add_argument("--subjects", choices=("train", "train+val"), default="train")
+            p.add_argument("--held", type=int, default=7, help="subject of the training half to select by; 0: train on all")
         _add_fields(p, config)
         _add_fields(p, recipe)
     p = commands.add_parser("evaluate", help="measure a checkpoint")
@@ -70,7 +70,7 @@ def _train(args: argparse.Namespace, command: str) -> None:
         command=command,
         progress=not args.no_progress,
     )
-    extra = {"subjects": args.subjects} if args.task == "action" else {}
+    extra = {"held": args.held} if args.task == "action" else {}
     learner, meta = build(job, picked(config), picked(recipe), **extra)
     print(train.run(job, learner, meta))
 

@@ -47,13 +47,13 @@ def chars(job: Job, config: dict[str, Any], recipe: dict[str, Any]) -> tuple[Lea
     return learner, checkpoint.Meta("chars", job.command, job.seed, job.steps, alphabet=alphabet, data=sources)
 
 
-def action(job: Job, config: dict[str, Any], recipe: dict[str, Any], subjects: str = "train") -> tuple[Learner[Any, Any], checkpoint.Meta]:
-    """The action task; subjects `train` keeps one to select by, `train+val` is the recipe's last run."""
+def action(job: Job, config: dict[str, Any], recipe: dict[str, Any], held: int) -> tuple[Learner[Any, Any], checkpoint.Meta]:
+    """The action task; subject `held` of the training half is kept to select by; with 0 all are trained on: a recipe's last run."""
     clips, labels = skeletons.read()
     lightning.seed_everything(job.seed, verbose=False)
     sizes = ActionConfig(classes=len(labels), **config)
-    train = skeletons.of_subjects(clips, skeletons.SUBJECTS[subjects])
-    validation = skeletons.of_subjects(clips, skeletons.SUBJECTS["val"]) if subjects == "train" else []
+    train = skeletons.of_subjects(clips, set(skeletons.SUBJECTS["train"]) - {held})
+    validation = skeletons.of_subjects(clips, set(skeletons.SUBJECTS["train"]) & {held})
     learner = ActionLearner(sizes, ActionRecipe(steps=job.steps, decay=job.decay, **recipe), train, validation, job.seed)
     meta = checkpoint.Meta("action", job.command, job.seed, job.steps, labels=labels, layout="utd20", layouts=LAYOUTS)
     return learner, dataclasses.replace(meta, persons=sizes.persons, hz=skeletons.HZ, data=(data.UTD_MHAD,))

@@ -20,6 +20,8 @@ from model.skeletons import Clip
 class ActionRecipe(Recipe):
     """rows B of a batch, each of 1 to `clips` joined clips; smoothing of the labels; asked: part of a clip after which answers count."""
 
+    average: int = 100
+    epoch: int = 100
     rows: int = 32
     clips: int = 3
     smoothing: float = 0.1

@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from model import skeletons
 from model.augment import joined, resize, rotation, symmetric_bones, warp
 from model.layouts import KINECT20, LAYOUTS, NTU25, UTD20, UTD20_PARENTS, UTD20_ROOT
+from model.train import Job, action
 
 FILE = "skeleton/utd_mhad.npz"
 
@@ -19,11 +22,15 @@ def bone_lengths(x):
     return np.linalg.norm(x - x[:, UTD20_PARENTS], axis=-1)
 
 
-def test_train_validation_and_test_share_no_subject():
-    s = {name: set(subjects) for name, subjects in skeletons.SUBJECTS.items()}
-    assert not s["train"] & s["val"]
-    assert s["train"] | s["val"] == s["train+val"] == {1, 3, 5, 7}
-    assert s["test"] == {2, 4, 6, 8}
+def test_the_test_subjects_are_in_no_training_and_a_held_subject_is_not_trained_on(needs):
+    assert not set(skeletons.SUBJECTS["train"]) & set(skeletons.SUBJECTS["test"])
+    assert set(skeletons.SUBJECTS["val"]) < set(skeletons.SUBJECTS["train"])
+    needs(FILE)
+    job = Job(seed=1, out=Path(), command="", steps=1, decay=1)
+    for held, trained in ((7, [1, 3, 5]), (1, [3, 5, 7]), (0, [1, 3, 5, 7])):
+        learner, _ = action(job, {"hidden": 8}, {}, held)
+        assert list(learner.by_subject) == trained
+        assert {c.subject for c in learner.validation} == {held} - {0}
 
 
 def test_the_real_clips_are_whole(needs):

@@ -11,6 +11,7 @@ from model import checkpoint
 from model.__main__ import main
 from model.learner import Recipe
 from model.network import IndRNN
+from model.train import Job, chars
 
 # Lightning's own use of torch; nothing of ours to mend.
 pytestmark = [
@@ -127,7 +128,7 @@ def test_a_resumed_run_ends_with_the_weights_of_the_unbroken_one(kind, request):
 
 
 def test_the_action_task_learns_and_keeps_its_layouts(clips, capsys):
-    path = train(SMALL_ACTION, clips / "run", "--steps", "60", "--decay", "20", "--subjects", "train+val")
+    path = train(SMALL_ACTION, clips / "run", "--steps", "60", "--decay", "20", "--held", "0")
     assert losses(clips / "run")[-1] < 0.8 * losses(clips / "run")[0]
     _, meta = checkpoint.load(path)
     assert (meta.labels, meta.layout, meta.persons, meta.hz) == (("left", "right"), "utd20", 1, 30.0)
@@ -178,3 +179,20 @@ def test_recurrent_weights_start_within_the_bound_the_last_layer_nearer_to_it(ch
     layers = [m for m in chars_net.modules() if isinstance(m, IndRNN)]
     assert all(0 <= u <= 0.99 for layer in layers for u in layer.u.tolist())
     assert min(layers[-1].u.tolist()) >= 0.495
+
+
+def test_every_step_ends_with_the_recurrent_weights_within_their_bound(texts):
+    path = train(SMALL_CHARS, texts / "run", "--steps", "5", "--decay", "1", "--rate", "1.0", "--bound", "0.6")
+    _, meta = checkpoint.load(path)
+    assert 0.4 < max(abs(u) for p in meta.parts for u in p["u"] or ()) <= 0.6
+
+
+def test_the_chars_task_carries_its_state_from_batch_to_batch(texts):
+    job = Job(seed=1, out=texts, command="", steps=10, decay=1)
+    learner, _ = chars(job, {"hidden": 16, "layers": 2}, {"rows": 4, "length": 16, "reset": 0.0})
+    for step in (0, 1):
+        x, _ = learner.streams.batch(step)
+        expected = learner.net(x, torch.full((4,), 16), learner.carried)[1]
+        learner.loss(step)
+        torch.testing.assert_close(learner.carried, expected.detach())
+    assert learner.carried.abs().sum() > 0
