@@ -18,6 +18,9 @@ from model.recurrence import recurrence
 POSITION_SCALE = 3.0
 VELOCITY_SCALE = 50.0
 
+# The least weight of a frame in the pool. Without it trained weights went down to 1e-33, and their quotient was no number to rely on.
+GATE_FLOOR = 0.01
+
 
 @dataclass(frozen=True)
 class ActionConfig:
@@ -44,6 +47,7 @@ class ActionNet(StateNet):
     """
 
     leak: Tensor
+    leaks: Tensor
     scale: Tensor | None
 
     def __init__(self, config: ActionConfig) -> None:
@@ -57,7 +61,8 @@ class ActionNet(StateNet):
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores
         nn.init.zeros_(self.readout.bias)
         leak = torch.tensor(c.pools)
-        self.register_buffer("leak", torch.cat([leak.repeat_interleave(c.hidden), leak]), persistent=False)
+        self.register_buffer("leak", leak, persistent=False)  # [C]
+        self.register_buffer("leaks", leak.repeat_interleave(c.hidden), persistent=False)  # [CH]
         scale = torch.tensor([POSITION_SCALE, VELOCITY_SCALE]).repeat_interleave(frame)
         self.register_buffer("scale", scale if c.norm else None, persistent=False)
         self.sizes = [c.layers * c.hidden, frame, len(c.pools) * (c.hidden + 1), c.classes]
@@ -88,7 +93,7 @@ class ActionNet(StateNet):
         return torch.cat([position.flatten(2), velocity.flatten(2)], 2)
 
     def _pool(self, y: Tensor, lengths: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
-        """Leaky weighted means of y [T, B, H], one for each leak a, with weights g_t in (0, 1) that the network chooses itself:
+        """Leaky weighted means of y [T, B, H], one for each leak a, with weights g_t in (GATE_FLOOR, 1) that the network chooses itself:
 
         p_t = a p_{t-1} + (1 - a) g_t y_t,  w_t = a w_{t-1} + (1 - a) g_t,  mean_t = p_t / w_t.
 
@@ -96,19 +101,18 @@ class ActionNet(StateNet):
         counted: a counter would grow. -> means [T, B, CH], pool after [B, CH + C].
         """
         C, H = len(self.config.pools), self.config.hidden
-        a_p, a_w = torch.split_with_sizes(self.leak, [C * H, C])
         p, w = torch.split_with_sizes(pool, [C * H, C], 1)
-        g = self.gate(y).float().sigmoid()  # [T, B, C]
+        g = GATE_FLOOR + (1 - GATE_FLOOR) * self.gate(y).float().sigmoid()  # [T, B, C]
         weighted = (y[:, :, None] * g[..., None]).flatten(2)  # [T, B, CH]
-        sums, p = recurrence(weighted * (1 - a_p), a_p, lengths, p, activation="identity")
-        weights, w = recurrence(g * (1 - a_w), a_w, lengths, w, activation="identity")
-        share = weights.clamp_min(1e-9).reciprocal()  # past a row's length: 0 * 1e9
+        sums, p = recurrence(weighted * (1 - self.leaks), self.leaks, lengths, p, activation="identity")
+        weights, w = recurrence(g * (1 - self.leak), self.leak, lengths, w, activation="identity")
+        share = weights.clamp_min(1e-6).reciprocal()  # the clamp is for steps past a row's length, 0 * 1e6: within it w is above
         means = sums.view(*y.shape[:2], C, H) * share[..., None]
         return means.flatten(2), torch.cat([p, w], 1)
 
     def parts(self) -> tuple[dict[str, Any], ...]:
         """The state's parts in order, as the manifest lists them."""
-        leak = tuple(self.leak.tolist())
+        leak = (*self.leaks.tolist(), *self.leak.tolist())
         return (
             *self.stack.parts(),
             {"role": "last_frame", "layer": None, "size": self.sizes[1], "activation": None, "u": None},

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nets import inputs
 
-from model.action import POSITION_SCALE, VELOCITY_SCALE
+from model.action import GATE_FLOOR, POSITION_SCALE, VELOCITY_SCALE
 from model.network import BatchNorm, clamp_recurrent_
 from model.reference import indrnn
 
@@ -132,7 +132,7 @@ def test_the_action_net_equals_a_twin_in_numpy(action_net):
     gates, shifts = (t.detach().double().numpy() for t in (net.gate.weight, net.gate.bias))
     means: list[np.ndarray] = []
     for a in net.config.pools:
-        gate = 1 / (1 + np.exp(-(y[:, 0] @ gates.T + shifts)))[:, len(means)]
+        gate = GATE_FLOOR + (1 - GATE_FLOOR) / (1 + np.exp(-(y[:, 0] @ gates.T + shifts)))[:, len(means)]
         share = [gate[: t + 1] * a ** np.arange(t, -1, -1) for t in range(T)]
         means.append(np.stack([s @ y[: t + 1, 0] / s.sum() for t, s in enumerate(share)]))
     read = np.concatenate([y[:, 0], *means], 1)
@@ -174,3 +174,10 @@ def test_batch_norm_counts_only_the_steps_named():
     torch.testing.assert_close(y[valid], (kept - kept.mean(0)) / (kept.var(0, correction=0) + 1e-5).sqrt())
     torch.testing.assert_close(norm.mean, kept.mean(0))
     assert not y[[2, 3, 4, 6, 8, 9, 10]].any()
+
+
+def test_the_pool_stays_a_mean_when_the_network_wants_to_weigh_nothing(action_net):
+    with torch.no_grad():
+        action_net.gate.bias.fill_(-200)
+        means, _ = action_net._pool(torch.full((3000, 1, 8), 2.0), torch.tensor([3000]), torch.zeros(1, 18))
+    torch.testing.assert_close(means, torch.full((3000, 1, 16), 2.0))
