@@ -13,7 +13,7 @@ RUN mkdir kernels model export service && touch README.md LICENSE \
 FROM python:3.11-slim-bookworm
 # A new volume at /data takes over this directory's owner.
 RUN groupadd --gid 10001 indrnn \
-    && useradd --uid 10001 --gid indrnn --home-dir /data --no-create-home --shell /usr/sbin/nologin indrnn \
+    && useradd --uid 10001 --gid indrnn --home-dir /tmp --no-create-home --shell /usr/sbin/nologin indrnn \
     && install -d -o indrnn -g indrnn -m 0700 /data
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /app
@@ -25,6 +25,8 @@ COPY service service
 ARG REVISION=unknown
 # Compiled now: the running container cannot write.
 RUN echo "$REVISION" > REVISION && python -m compileall -q kernels export service
+# onnxruntime reports its use to its maker unless told not to before it is loaded.
+ENV ORT_DISABLE_TELEMETRY=1
 ENV PATH=/opt/venv/bin:$PATH HOST=0.0.0.0 PORT=8000 INDRNN_BUNDLES=/app/bundles INDRNN_STORE=/data/sessions.db
 USER 10001:10001
 EXPOSE 8000

@@ -140,6 +140,11 @@ def test_sessions_and_redis_live_on_named_volumes() -> None:
     assert any("INDRNN_STORE=/data/" in rest for rest in arguments("ENV"))
 
 
+def test_the_runtime_reports_to_nobody() -> None:
+    """onnxruntime sends telemetry unless this is set before it is loaded."""
+    assert any("ORT_DISABLE_TELEMETRY=1" in rest.split() for rest in arguments("ENV"))
+
+
 def test_the_gpu_variant_insists_on_a_gpu() -> None:
     service = GPU["services"]["service"]
     assert service["environment"]["INDRNN_PROVIDER"] == "cuda"
@@ -278,6 +283,8 @@ def test_the_service_runs_as_nobody_special_on_a_file_system_it_cannot_write(pro
         assert "Read-only file system" in project.inside("service", "touch", path, check=False)
     project.inside("service", "touch", "/tmp/x", "/data/x")
     project.inside("service", "rm", "/tmp/x", "/data/x")
+    assert set(project.inside("service", "ls", "-A", "/data").split()) <= {"sessions.db", "sessions.db-wal", "sessions.db-shm"}
+    assert project.inside("service", "ls", "-A", "/tmp") == ""  # no cache, no identifier of this machine
 
 
 @pytest.mark.container
