@@ -7,8 +7,8 @@ import sys
 import orjson
 import uvicorn
 
-from export.bundle import BundleError, read_all
-from service.app import create_app
+from export.bundle import BundleError
+from service.app import Backend, create_app
 from service.engine import EngineError
 from service.settings import Settings, SettingsError, read_settings
 from service.store import StoreError
@@ -30,9 +30,8 @@ def main() -> int:
 
 def _serve(settings: Settings) -> int:
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    read_all(settings.bundles)  # a broken bundle is one clear line, before anything is opened
     config = uvicorn.Config(
-        create_app(settings),
+        create_app(settings, Backend.open(settings)),
         host=settings.host,
         port=settings.port,
         log_level=settings.log_level,

@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from dataclasses import dataclass
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import WebSocketRoute
 
 from export.bundle import read_all
@@ -28,8 +30,45 @@ SWEEP = 60.0  # seconds between looks for expired sessions
 STOP_TIMEOUT = 10.0  # seconds for the steps in flight when the server stops
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The service. Bundles, engines and the store are opened when it starts (lifespan), and closed when it stops."""
+@dataclass
+class Backend:
+    """The store and the engines: what has to be there before the first request, and to be closed after the last."""
+
+    store: Store
+    served: list[ServedModel]
+    loop: asyncio.AbstractEventLoop | None = None
+
+    @classmethod
+    def open(cls, settings: Settings) -> "Backend":
+        """Blocks while the models warm up. Raises BundleError, StoreError, EngineError."""
+        bundles = read_all(settings.bundles)
+        backend = cls(SQLiteStore(settings.store), [])
+        try:
+            for bundle in bundles:
+                backend.served.append(serve(bundle, settings, backend.store, backend.post))  # one fails: the others stop
+        except BaseException:
+            backend.close()
+            raise
+        return backend
+
+    def post(self, deliver: Callable[[], None]) -> None:
+        """Hands replies from an engine thread to the event loop."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+            if self.loop is not None:
+                self.loop.call_soon_threadsafe(deliver)
+
+    def close(self) -> None:
+        """Stops the engines, which finish what is in flight, and releases the store."""
+        stopping = [threading.Thread(target=m.batcher.stop, args=(STOP_TIMEOUT,)) for m in self.served]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            thread.join()
+        self.store.close()
+
+
+def create_app(settings: Settings, backend: Backend | None = None) -> FastAPI:
+    """The service. Without a backend, one is opened when it starts (lifespan); either is closed when it stops."""
     app = FastAPI(
         title="IndRNN",
         version="0.1.0",
@@ -38,11 +77,13 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings
+    app.state.backend = backend
     app.include_router(build_router(settings))
     app.router.routes.append(WebSocketRoute("/stream/{model}", Connections(settings.max_connections).accept))
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _bug)
     document(app, settings)
     return app
@@ -51,25 +92,16 @@ def create_app(settings: Settings) -> FastAPI:
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
-    loop = asyncio.get_running_loop()
-
-    def post(deliver: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
-            loop.call_soon_threadsafe(deliver)
-
-    store = SQLiteStore(Path(settings.store))
-    served: list[ServedModel] = []
+    backend: Backend = app.state.backend or await asyncio.to_thread(Backend.open, settings)
+    backend.loop = asyncio.get_running_loop()
+    app.state.models = Models(backend.served)
+    app.state.sessions = Sessions(app.state.models, backend.store, settings.session_ttl)
+    sweeping = asyncio.create_task(_sweep(backend.store))
     try:
-        for bundle in await asyncio.to_thread(read_all, settings.bundles):
-            served.append(await asyncio.to_thread(serve, bundle, settings, store, post))  # noqa: PERF401  # one that fails: the others stop
-        app.state.models = Models(served)
-        app.state.sessions = Sessions(app.state.models, store, settings.session_ttl)
-        sweeping = asyncio.create_task(_sweep(store))
         yield
-        sweeping.cancel()
     finally:
-        await asyncio.gather(*(asyncio.to_thread(m.batcher.stop, STOP_TIMEOUT) for m in served))
-        store.close()
+        sweeping.cancel()
+        await asyncio.to_thread(backend.close)
 
 
 async def _sweep(store: Store) -> None:
@@ -100,6 +132,11 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError), "registered for it"
     first = error.errors()[0]
     return problem(BadInput(f"{first['msg']}, got {first.get('input')!r:.60}", field=str(first["loc"][-1])))
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """The client left in the middle of its body: nobody reads this, and it is no bug."""
+    return Response(status_code=400)
 
 
 async def _bug(request: Request, error: Exception) -> Response:

@@ -14,6 +14,8 @@ async def read_bounded(chunks: AsyncIterator[bytes], declared: str | None, limit
     """The whole body, at most `limit` bytes. A longer one is read to its end and dropped, up to `drain`, so that the client, which
     is still sending, gets to see the TooLarge that is raised."""
     size = int(declared) if declared is not None and declared.isdigit() else 0
+    if size > drain:
+        raise TooLarge(f"expected a body of at most {limit} bytes, got {size}")
     parts: list[bytes] = []
     received = 0
     async for chunk in chunks:

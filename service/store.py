@@ -81,7 +81,10 @@ class SQLiteStore:
     Recently used sessions are also kept in memory, written through; nobody else can change the file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
+        if "://" in str(path):
+            raise StoreError(f"store: expected the path of a file, got the address {path}")
+        path = Path(path)
         self._lock = threading.Lock()
         self._cache: OrderedDict[str, Session] = OrderedDict()
         try:

@@ -1,0 +1,130 @@
+"""The real service in a process of its own, and real recordings to send it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from websockets.sync.client import ClientConnection, connect
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@dataclass
+class Server:
+    """A running service; `restart` may be asked to kill it first."""
+
+    folder: Path
+    env: dict[str, str]
+    port: int = 0
+    process: subprocess.Popen[bytes] | None = None
+    sockets: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> "Server":
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = s.getsockname()[1]
+        log = (self.folder / "log").open("ab")
+        env = {k: v for k, v in os.environ.items() if not k.startswith("INDRNN_") and k not in ("HOST", "PORT")}
+        settings = {"PORT": str(self.port), "INDRNN_STORE": str(self.folder / "sessions.db"), **self.env}
+        self.process = subprocess.Popen([sys.executable, "-m", "service"], cwd=ROOT, env={**env, **settings}, stderr=log, stdout=log)
+        log.close()
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if httpx.get(f"{self.url}/health/ready", timeout=5).status_code == 200:
+                    return self
+            except httpx.TransportError:
+                pass
+        raise AssertionError(f"the service did not start:\n{self.log()}")
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def stop(self, how: int = signal.SIGTERM) -> int:
+        assert self.process is not None
+        self.process.send_signal(how)
+        code = self.process.wait(30)
+        self.sockets.close()
+        return code
+
+    def restart(self, how: int) -> "Server":
+        self.stop(how)
+        return self.start()
+
+    def post(self, path: str, body: Any) -> httpx.Response:
+        return httpx.post(self.url + path, json=body, timeout=60)
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=60)
+
+    def socket(self, model: str) -> AbstractContextManager[ClientConnection]:
+        return connect(f"ws://127.0.0.1:{self.port}/stream/{model}", max_size=2**26, compression=None)
+
+    def held_socket(self, model: str) -> ClientConnection:
+        """A connection that stays open until it is dropped or the server stops."""
+        return self.sockets.enter_context(self.socket(model))
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One service for all tests that do not hurt it."""
+    made = Server(tmp_path_factory.mktemp("server"), {}).start()
+    yield made
+    assert made.stop() in (0, -signal.SIGTERM), made.log()
+    assert "Traceback" not in made.log()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """A service of the test's own, with settings."""
+    made: list[Server] = []
+
+    def start(**env: str) -> Server:
+        made.append(Server(tmp_path, env).start())
+        return made[-1]
+
+    yield start
+    for s in made:
+        if s.process and s.process.poll() is None:
+            s.stop(signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def clips() -> list[list[Any]]:
+    """Some clips of UTD-MHAD's training subjects, as JSON lists."""
+    path = Path(os.environ.get("INDRNN_DATA", "data")) / "skeleton" / "utd_mhad.npz"
+    if not path.is_file():
+        pytest.skip(f"needs {path} (set INDRNN_DATA)")
+    with np.load(path) as data:
+        mine = np.flatnonzero(np.isin(data["subject"], [1, 3, 5, 7]))[::37]
+        return [data["x"][data["off"][i] : data["off"][i + 1]].tolist() for i in mine]
+
+
+@pytest.fixture(scope="session")
+def walk() -> list[Any]:
+    """Sixty made-up frames of twenty joints that sway: for tests that need frames but no meaning."""
+    rng = np.random.default_rng(0)
+    body = rng.uniform(-0.8, 0.8, (20, 3)) + np.array([0, 0, 2.8])
+    sway = 0.05 * np.sin(np.arange(60)[:, None, None] / 5 + rng.uniform(0, 6, (20, 3)))
+    frames: list[Any] = (body + sway).round(4).tolist()
+    return frames
+
+
+def scores(prediction: dict[str, Any]) -> dict[str, float]:
+    """Label -> score of a prediction that was asked for all of them."""
+    return {t["label"]: t["score"] for t in prediction["top"]}

@@ -1,0 +1,106 @@
+"""What the service refuses to start with, in one line, and what it must not need."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Server
+
+
+def start(tmp_path: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("INDRNN_")}
+    settings = {"PORT": "0", "INDRNN_STORE": str(tmp_path / "s.db"), **env}
+    return subprocess.run(
+        [sys.executable, "-m", "service"], cwd=ROOT, env={**clean, **settings}, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"INDRNN_BUNDELS": "x"}, "unknown variable INDRNN_BUNDELS: expected one of INDRNN_BUNDLES"),
+        ({"INDRNN_PROVIDER": "gpu"}, "provider: Input should be 'auto', 'cuda' or 'cpu', got 'gpu'"),
+        ({"INDRNN_MAX_BATCH": "0"}, "max_batch: Input should be greater than or equal to 1, got '0'"),
+        ({"PORT": "x"}, "PORT: Input should be a valid integer"),
+        ({"INDRNN_BUNDLES": "/nowhere"}, "/nowhere: no bundle found"),
+        ({"INDRNN_STORE": "/proc/s.db"}, "store /proc/s.db:"),
+        ({"INDRNN_STORE": "redis://localhost"}, "expected the path of a file, got the address redis://localhost"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(tmp_path: Path, env: dict[str, str], said: str) -> None:
+    done = start(tmp_path, **env)
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if line.startswith("indrnn: ")]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_cuda_without_a_gpu_is_an_error_and_not_a_silent_cpu_run(tmp_path: Path) -> None:
+    if shutil.which("nvidia-smi") and subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).returncode == 0:
+        pytest.skip("this machine has a GPU")
+    done = start(tmp_path, INDRNN_PROVIDER="cuda")
+    assert done.returncode == 1
+    assert "indrnn: action/1: INDRNN_PROVIDER=cuda, but" in done.stderr
+
+
+def test_ready_names_the_provider_and_the_kernel(server: Server) -> None:
+    ready = server.get("/health/ready").json()
+    assert (ready["status"], ready["kernel"]) == ("ready", "loop")
+    assert ready["provider"] in ("cpu", "cuda")
+    assert [m["name"] for m in ready["models"]] == ["action", "chars"]
+    assert server.get("/health/live").json() == {"status": "live"}
+
+
+def test_a_bundle_whose_file_does_not_match_is_refused_by_name(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "bundles", tmp_path / "bundles")
+    graph = tmp_path / "bundles" / "chars" / "1" / "model.onnx"
+    graph.write_bytes(graph.read_bytes() + b"\0")
+    done = start(tmp_path, INDRNN_BUNDLES=str(tmp_path / "bundles"))
+    assert done.returncode == 1
+    assert "indrnn: bundle chars/1: model.onnx: expected sha256" in done.stderr
+
+
+def test_a_second_service_on_the_same_store_is_refused(server: Server, tmp_path: Path) -> None:
+    done = start(tmp_path, INDRNN_STORE=str(server.folder / "sessions.db"))
+    assert done.returncode == 1
+    assert "another process holds it" in done.stderr
+
+
+def test_a_port_that_is_taken_is_refused(server: Server, tmp_path: Path) -> None:
+    done = start(tmp_path, PORT=str(server.port))
+    assert done.returncode != 0
+    assert "address already in use" in done.stderr
+
+
+def test_a_session_of_a_version_that_is_gone_says_so(tmp_path: Path, own_server: Callable[..., Server]) -> None:
+    bundles = tmp_path / "bundles"
+    shutil.copytree(ROOT / "bundles", bundles)
+    server = own_server(INDRNN_BUNDLES=str(bundles))
+    ident = server.post("/sessions", {"model": "chars"}).json()["session_id"]
+    shutil.rmtree(bundles / "chars")
+    server.restart(signal.SIGTERM)
+    reply = server.get(f"/sessions/{ident}")
+    assert (reply.status_code, reply.json()["code"]) == (409, "model_gone")
+
+
+def test_serving_imports_neither_torch_nor_onnx_nor_the_trainer() -> None:
+    code = """
+import sys
+class Forbidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "onnx", "lightning", "model", "onnxscript"):
+            raise ImportError(f"the service imported {name}")
+sys.meta_path.insert(0, Forbidden())
+import pkgutil, importlib, service
+for module in pkgutil.iter_modules(service.__path__, "service."):
+    if module.name != "service.__main__":
+        importlib.import_module(module.name)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
