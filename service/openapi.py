@@ -50,8 +50,11 @@ def _add_schemas(spec: dict[str, Any]) -> None:
         described = body.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(described.pop("$defs", {}))
         schemas[body.__name__] = described
-    for unused in ("HTTPValidationError", "ValidationError"):
+    for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which no route answers with
         schemas.pop(unused, None)
+    for operation in (operation for path in spec["paths"].values() for operation in path.values()):
+        if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+            del operation["responses"]["422"]
 
 
 def _add_examples(spec: dict[str, Any]) -> None:
@@ -70,6 +73,15 @@ def _add_examples(spec: dict[str, Any]) -> None:
         ],
     }
     schemas["OpenRequest"]["example"] = {"model": "action"}
+    schemas["SessionInfo"]["example"] = {
+        "session_id": "pI0r3bA3Zz5kB6a1nV8mRyf2oQxU",
+        "model": "action",
+        "version": "1",
+        "step": 3,
+        "position": 76,
+        "created_at": "2026-01-01T12:00:00Z",
+        "expires_at": "2026-01-02T12:00:05Z",
+    }
     schemas["Problem"]["example"] = {
         "type": "about:blank",
         "title": "Unprocessable Content",

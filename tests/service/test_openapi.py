@@ -1,0 +1,55 @@
+"""openapi.yaml is what the app says, and says enough."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+
+from service.app import create_app
+from service.settings import Settings
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def app_document() -> dict[str, Any]:
+    document: dict[str, Any] = orjson.loads(orjson.dumps(create_app(Settings()).openapi()))
+    return document
+
+
+def test_the_committed_file_is_what_the_app_says(app_document: dict[str, Any]) -> None:
+    assert yaml.safe_load((ROOT / "openapi.yaml").read_text()) == app_document, "run `make openapi`"
+
+
+def test_every_route_of_the_app_is_described_with_its_errors(app_document: dict[str, Any]) -> None:
+    assert set(app_document["paths"]) == {
+        "/predict",
+        "/models",
+        "/models/{name}",
+        "/sessions",
+        "/sessions/{session_id}",
+        "/health/live",
+        "/health/ready",
+    }
+    for path, methods in app_document["paths"].items():
+        for method, operation in methods.items():
+            assert operation["description"], (path, method)
+            errors = {code for code in operation["responses"] if int(code) >= 400}
+            assert errors or path.startswith("/health/live"), (path, method)
+            for code in errors:
+                assert operation["responses"][code]["content"].keys() == {"application/problem+json"}, (path, method, code)
+
+
+def test_every_reference_exists(app_document: dict[str, Any]) -> None:
+    text = orjson.dumps(app_document).decode()
+    for part in text.split('"#/components/schemas/')[1:]:
+        assert part.split('"')[0] in app_document["components"]["schemas"]
+
+
+def test_the_bodies_have_examples_and_the_limits_are_told(app_document: dict[str, Any]) -> None:
+    schemas = app_document["components"]["schemas"]
+    assert all("example" in schemas[name] for name in ("PredictRequest", "PredictResponse", "OpenRequest", "SessionInfo", "Problem"))
+    for limit in ("16777216 bytes", "5000 frames", "256 clips", "100000 characters", "4096 characters"):
+        assert limit in app_document["info"]["description"]
