@@ -17,7 +17,7 @@ from model.train_chars import CharsRecipe
 
 # What is trained, the classes whose fields are its options, and the default number of steps and of the last ones that slow down.
 TASKS: dict[str, tuple[Callable[..., Any], type, type[Recipe], int, int]] = {
-    "action": (train.action, ActionConfig, ActionRecipe, 2000, 1000),
+    "action": (train.action, ActionConfig, ActionRecipe, 800, 400),
     "chars": (train.chars, CharsConfig, CharsRecipe, 20000, 6000),
 }
 NOT_OPTIONS = {"steps", "decay", "classes", "joints", "persons", "root", "norm"}  # given elsewhere, or by the data

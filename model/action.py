@@ -34,8 +34,8 @@ class ActionConfig:
     layers: int = 4
     bound: float = 0.99
     pools: tuple[float, ...] = (0.9, 0.97, 0.99)
-    dropout: float = 0.0
-    readout_dropout: float = 0.0
+    dropout: float = 0.3
+    readout_dropout: float = 0.5
     norm: bool = True
 
 
