@@ -6,18 +6,14 @@ python bench/stream.py [--clients 64] [--seconds 5] [--rounds 3]
 import argparse
 import os
 import platform
-import socket
-import subprocess
 import sys
-import tempfile
-import time
-import urllib.request
 from pathlib import Path
 
 import numpy as np
 import orjson
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from bench.server import free_port, running, service
 from bench.websocket_load import load
 
 ECHO = """
@@ -40,24 +36,6 @@ uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="error", acc
 """
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-def start(command: list[str], port: int, **env: str) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(command, env={**os.environ, **env}, stderr=subprocess.DEVNULL)
-    for _ in range(300):
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health/live", timeout=1).close()
-            return process
-        except OSError:
-            time.sleep(0.1)
-    process.kill()
-    raise SystemExit("the server did not start")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clients", type=int, default=64)
@@ -67,22 +45,13 @@ def main() -> None:
     frame = np.random.default_rng(0).uniform(-1, 1, (20, 3)).round(3).tolist()
     message = {"type": "step", "frames": [frame]}
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        echo_port, port = free_port(), free_port()
-        servers = [
-            start([sys.executable, "-c", ECHO, str(echo_port)], echo_port),
-            start([sys.executable, "-m", "service"], port, PORT=str(port), INDRNN_STORE=f"{folder}/s.db", INDRNN_LOG_LEVEL="warning"),
-        ]
-        try:
-            for _ in range(args.rounds):
-                echoed, _ = load(echo_port, "/echo", None, message, args.clients, args.seconds)
-                served, tally = load(port, "/stream/action", {"type": "open"}, message, args.clients, args.seconds)
-                p50, p99 = (np.percentile(tally.latencies, [50, 99]) * 1e3).tolist()
-                rows.append({"echo_per_s": echoed, "steps_per_s": served, "p50_ms": p50, "p99_ms": p99, "errors": tally.errors})
-        finally:
-            for s in servers:
-                s.terminate()
-                s.wait()
+    echo_port = free_port()
+    with running([sys.executable, "-c", ECHO, str(echo_port)], echo_port), service() as port:
+        for _ in range(args.rounds):
+            echoed, _ = load(echo_port, "/echo", None, message, args.clients, args.seconds)
+            served, tally = load(port, "/stream/action", {"type": "open"}, message, args.clients, args.seconds)
+            p50, p99 = (np.percentile(tally.latencies, [50, 99]) * 1e3).tolist()
+            rows.append({"echo_per_s": echoed, "steps_per_s": served, "p50_ms": p50, "p99_ms": p99, "errors": tally.errors})
     print(f"{args.clients} clients, one frame of {len(orjson.dumps(message))} bytes per step, client and server on {os.cpu_count()} cores")
     print(f"{'echo /s':>10} {'steps /s':>10} {'ratio':>7} {'p50 ms':>8} {'p99 ms':>8} {'errors':>7}")
     for r in rows:

@@ -1,12 +1,12 @@
 """Does the exported graph answer what the PyTorch module answers, whole and split?"""
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from export.sample import Sample
+from kernels.runtime import ort
 
 EXAMPLE = (2, 6)  # B, T of the example that is exported; no case below may share either
 CASES = ((1, 1), (1, 331), (3, 1), (5, 67), (9, 33))  # B, T: one is 1, one is longer, one is odd

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from export.bundle import Bundle
+from kernels.runtime import ort
 from service.session import Floats
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from conftest import to_graph
 from tiny import ACTIVATIONS, STATE, Forgetful, K, Stateless, Tiny, Unrolled, answer, meta
@@ -14,6 +13,7 @@ from export import graph, op
 from export.bundle import Part
 from export.errors import GraphError
 from export.manifest import parts
+from kernels.runtime import ort
 
 
 def loops(function: onnx.FunctionProto) -> int:

@@ -2,7 +2,6 @@
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +11,7 @@ from onnx.reference import ReferenceEvaluator
 
 from export import op
 from export.bundle import OP_DOMAIN, OP_TYPE, OP_VERSION
+from kernels.runtime import ort
 from model.reference import indrnn
 
 VARIANTS = [(a, d) for a in op.ACTIVATIONS for d in op.DIRECTIONS]
