@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.network import Stack, StateNet, last_valid
+from model.network import Stack, StateNet, centre_, last_valid
 from model.recurrence import recurrence
 
 # Features reach the first layer at about unit size; a scale without a shift keeps an absent person (zeros) at no contribution.
@@ -121,6 +121,7 @@ class ActionNet(StateNet):
         )
 
     def fold_(self) -> None:
-        """Moves batch norm and the features' scale into the linear maps."""
+        """Moves batch norm and the features' scale into the linear maps; centres the logits."""
         self.stack.fold_(self.scale)
         self.scale = None
+        centre_(self.readout)
