@@ -10,6 +10,7 @@ from typing import Any
 from model import evaluate, train
 from model.action import ActionConfig
 from model.chars import CharsConfig
+from model.checkpoint import CheckpointError
 from model.data import DataMissingError
 from model.learner import Recipe
 from model.train_action import ActionRecipe
@@ -18,7 +19,7 @@ from model.train_chars import CharsRecipe
 # What is trained, the classes whose fields are its options, and the default number of steps and of the last ones that slow down.
 TASKS: dict[str, tuple[Callable[..., Any], type, type[Recipe], int, int]] = {
     "action": (train.action, ActionConfig, ActionRecipe, 800, 400),
-    "chars": (train.chars, CharsConfig, CharsRecipe, 20000, 6000),
+    "chars": (train.chars, CharsConfig, CharsRecipe, 12000, 4500),
 }
 NOT_OPTIONS = {"steps", "decay", "classes", "joints", "persons", "root", "norm"}  # given elsewhere, or by the data
 
@@ -84,7 +85,7 @@ def main(argv: list[str]) -> int:
             _train(args, "python -m model " + " ".join(kept))
         else:
             evaluate.run(args.checkpoint, args.split, args.record)
-    except DataMissingError as error:
+    except (CheckpointError, DataMissingError, evaluate.NothingHeldError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -28,6 +28,7 @@ class Meta:
 
     parts: dicts with role, layer, size, activation, u in the order of the state. layouts: name -> (joint names, table), as in
     model/layouts.py. data: dicts with name, terms, citation. figures: dicts with name, value, unit, protocol, test_evaluations.
+    held: the training subject kept for validation (action), None when there is none.
     """
 
     kind: str
@@ -42,6 +43,7 @@ class Meta:
     layouts: dict[str, tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]] = field(default_factory=dict)
     persons: int | None = None
     hz: float | None = None
+    held: int | None = None
     data: tuple[dict[str, str], ...] = ()
     figures: tuple[dict[str, Any], ...] = ()
 

@@ -13,6 +13,10 @@ MILLION = 1_000_000
 Figures = tuple[dict[str, Any], ...]
 
 
+class NothingHeldError(Exception):
+    """A network has no validation data of its own."""
+
+
 def _figure(name: str, value: float, unit: str, protocol: str) -> dict[str, Any]:
     return {"name": name, "value": round(value, 5), "unit": unit, "protocol": protocol, "test_evaluations": 0}
 
@@ -29,9 +33,16 @@ def chars(net: StateNet, meta: checkpoint.Meta, split: str) -> Figures:
 
 
 def action(net: StateNet, meta: checkpoint.Meta, split: str) -> Figures:
-    """Accuracy on single clips after parts of them, and at the end of each clip in streams without a reset."""
-    clips = skeletons.of_subjects(skeletons.read()[0], skeletons.SUBJECTS[split])
-    who = "subjects " + ", ".join(map(str, skeletons.SUBJECTS[split]))
+    """Accuracy on single clips after parts of them, and at the end of each clip in streams without a reset.
+
+    Raises NothingHeldError for `val` when the network learned from every training subject.
+    """
+    held = () if meta.held is None else (meta.held,)
+    subjects = skeletons.SUBJECTS["test"] if split == "test" else held
+    if not subjects:
+        raise NothingHeldError("expected a held-out subject to validate on, but this network learned from all (--held 0)")
+    clips = skeletons.of_subjects(skeletons.read()[0], subjects)
+    who = "subjects " + ", ".join(map(str, subjects))
     single = [
         _figure(f"{split}_accuracy_{round(100 * p)}", 100 * a, "%", f"{who}; single clips from a zero state, after {round(100 * p)} %")
         for p, a in clip_accuracy(net, clips).items()

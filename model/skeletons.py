@@ -1,7 +1,7 @@
 """The action data: clips of UTD-MHAD, and which subjects are for training, for selection and for the published figure.
 
 The published protocol trains on subjects 1, 3, 5, 7 and tests on 2, 4, 6, 8 (Chen et al., 2015). Selection holds out one subject of the
-training half at a time, subject 7 (`val`) unless told otherwise; the published model learns from all four by the recipe selected.
+training half at a time; the published model learns from all four by the recipe selected.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from model.data import find
 
-SUBJECTS = {"train": (1, 3, 5, 7), "val": (7,), "test": (2, 4, 6, 8)}
+SUBJECTS = {"train": (1, 3, 5, 7), "test": (2, 4, 6, 8)}
 HZ = 30.0
 Frames = NDArray[np.float32]
 

@@ -56,7 +56,7 @@ def action(job: Job, config: dict[str, Any], recipe: dict[str, Any], held: int) 
     validation = skeletons.of_subjects(clips, set(skeletons.SUBJECTS["train"]) & {held})
     learner = ActionLearner(sizes, ActionRecipe(steps=job.steps, decay=job.decay, **recipe), train, validation, job.seed)
     meta = checkpoint.Meta("action", job.command, job.seed, job.steps, labels=labels, layout="utd20", layouts=LAYOUTS)
-    return learner, dataclasses.replace(meta, persons=sizes.persons, hz=skeletons.HZ, data=(data.UTD_MHAD,))
+    return learner, dataclasses.replace(meta, persons=sizes.persons, hz=skeletons.HZ, held=held or None, data=(data.UTD_MHAD,))
 
 
 class Keeper(Callback):

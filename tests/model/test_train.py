@@ -133,7 +133,8 @@ def test_the_action_task_learns_and_keeps_its_layouts(clips, capsys):
     _, meta = checkpoint.load(path)
     assert (meta.labels, meta.layout, meta.persons, meta.hz) == (("left", "right"), "utd20", 1, 30.0)
     assert set(meta.layouts) == {"utd20", "kinect20", "ntu25"}
-    capsys.readouterr()
+    assert main(["evaluate", str(path), "--split", "val"]) == 1
+    assert "held" in capsys.readouterr().err
     for times in (1, 2):
         assert main(["evaluate", str(path), "--split", "test", "--record"]) == 0
         figures = json.loads(capsys.readouterr().out.splitlines()[-1])
