@@ -64,7 +64,7 @@ class IndRNN(nn.Module):
         self.size, self.bound, self.dropout = size, bound, dropout
         if self.norm is not None:
             # White noise of unit variance becomes a state of variance 1 / (1 - u^2): start all neurons at one loudness, whatever their
-            # memory. Measured on chars, 203 steps: 2.38 bits per character against 2.56 without.
+            # memory. Measured on chars, some 200 steps of 4096 symbols, with a readout that starts at 0: 2.38 bits a character, not 2.56.
             self.norm.weight.data.copy_((1 - self.u.detach() ** 2).clamp_min(0).sqrt())
 
     def forward(self, x: Tensor, lengths: Tensor, h0: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
