@@ -1,6 +1,7 @@
 """python -m service: serves the bundles. `python -m service openapi` prints openapi.yaml instead."""
 
 import argparse
+import gc
 import logging
 import sys
 
@@ -29,6 +30,7 @@ def main() -> int:
 
 
 def _serve(settings: Settings) -> int:
+    sys.setswitchinterval(5e-4)  # seconds the engine thread waits for the interpreter at most; Python's 5 ms would be a batch
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     config = uvicorn.Config(
         create_app(settings, Backend.open(settings)),
@@ -42,6 +44,8 @@ def _serve(settings: Settings) -> int:
         timeout_graceful_shutdown=10,
     )
     server = uvicorn.Server(config)
+    gc.freeze()  # what start-up made stays; and frames are lists of lists, which would set off a collection every few messages
+    gc.set_threshold(50_000, 20, 50)
     server.run()
     return 0 if server.started else 1
 

@@ -407,8 +407,9 @@ class Batcher:
             log.exception("a run of %d rows failed", len(rows))
             self._fail(running, EngineFailed(f"the model could not be run: {type(error).__name__}"))
             return
-        for item, (logits, state) in zip(running, answers, strict=True):
-            if not np.isfinite(state).all():
+        finite = np.asarray(np.isfinite(np.stack([state for _, state in answers])).all(axis=1))
+        for item, (logits, state), sound in zip(running, answers, finite, strict=True):
+            if not sound:
                 self._fail([item], EngineFailed("the state would no longer be finite"))
             else:
                 self._advance(item, logits, state)
@@ -471,7 +472,7 @@ class Batcher:
                 self._roll_back(dirty, error)
             for live in dirty:
                 live.dirty = False
-                live.base = live.session if live.session.flight is None else replace(live.session, flight=None)
+                live.base = live.session if live.session.flight is None else live.session._replace(flight=None)
         self._send()
 
     def _roll_back(self, dirty: Sequence[Live], error: ServiceError) -> None:

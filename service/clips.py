@@ -95,6 +95,8 @@ class ClipReader:
 
     def _to_own(self, x: NDArray[np.float64], layout: Layout) -> Floats:
         """Own joint j is the mean of the seen ones among the sent joints table[j]."""
+        if layout is self.layouts[self.layout]:
+            return x.astype(np.float32)
         if all(len(sources) == 1 for sources in layout.table):
             return x[:, :, [s[0] for s in layout.table]].astype(np.float32)
         own = np.empty((*x.shape[:2], len(layout.table), 3), np.float32)

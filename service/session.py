@@ -14,6 +14,7 @@ characters and goes on, or until the next number seals it.
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,9 +90,11 @@ class Flight:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
-    """One client's state. `step` counts messages, `position` frames or characters consumed; times are Unix seconds."""
+class Session(NamedTuple):
+    """One client's state. `step` counts messages, `position` frames or characters consumed; times are Unix seconds.
+
+    A named tuple, since a step makes two new ones: 1 µs each, where a frozen data class takes 8.
+    """
 
     id: str
     model: str
@@ -253,7 +256,7 @@ def handle(session: Session, event: Event, now: float) -> Answer:
     if isinstance(event, Emitted):
         return _emitted(session, event, now)
     if isinstance(event, Cut):
-        return replace(session, flight=None), None, ()
+        return session._replace(flight=None), None, ()
     if session.flight is None and now >= session.expires_at:
         return session, Refused(Gone("the session has expired")), (Effect.REMOVE,)
     if isinstance(event, Cancel):
@@ -261,7 +264,7 @@ def handle(session: Session, event: Event, now: float) -> Answer:
     if isinstance(event, Delete):
         if session.flight is not None and not session.generating:
             return session, Wait(), ()
-        return replace(session, flight=None), Deleted(), (Effect.REMOVE,)
+        return session._replace(flight=None), Deleted(), (Effect.REMOVE,)
     return _admit(session, event)
 
 
@@ -292,9 +295,9 @@ def _begin(session: Session, event: Feed | Generate, number: int) -> Answer:
         return session, Refused(PositionLimit(detail)), ()
     flight = Flight(number, event.digest)
     if isinstance(event, Feed):
-        return replace(session, flight=flight), None, (Effect.RUN,)
+        return session._replace(flight=flight), None, (Effect.RUN,)
     empty = Generated(event.sampling, "", np.zeros(0, np.float32), None)
-    accepted = replace(session, step=number, last=Step(event.digest, empty), flight=flight)
+    accepted = session._replace(step=number, last=Step(event.digest, empty), flight=flight)
     return accepted, None, (Effect.COMMIT, Effect.RUN)
 
 
@@ -302,7 +305,7 @@ def _repeat(session: Session, event: Feed | Generate, last: Step) -> Answer:
     if event.digest != last.digest:
         return session, Refused(_conflict(session.step)), ()
     if session.unfinished:
-        going_on = replace(session, flight=Flight(session.step, last.digest))
+        going_on = session._replace(flight=Flight(session.step, last.digest))
         return going_on, Follow(session.step, session.unfinished), (Effect.RUN,)
     return session, Result(session.step, session.position, last.result), ()
 
@@ -314,8 +317,7 @@ def _conflict(number: int) -> StepConflict:
 def _consumed(session: Session, event: Consumed, now: float) -> Answer:
     assert session.flight is not None, "Consumed without a flight"
     position = session.position + event.length
-    advanced = replace(
-        session,
+    advanced = session._replace(
         state=event.state,
         step=session.flight.number,
         position=position,
@@ -336,8 +338,7 @@ def _emitted(session: Session, event: Emitted, now: float) -> Answer:
     if text.endswith(so_far.sampling.stop):
         reason = Reason.STOP
     grown = Generated(so_far.sampling, text, np.append(so_far.logprobs, np.float32(event.logprob)), reason)
-    advanced = replace(
-        session,
+    advanced = session._replace(
         state=event.state,
         position=session.position + 1,
         expires_at=now + event.ttl,
@@ -353,5 +354,5 @@ def _cancel(session: Session, event: Cancel) -> Answer:
         return session, None, ()  # it has ended already, or never was
     cancelled = replace(so_far, reason=Reason.CANCELLED)
     flight = None if session.generating else session.flight  # a later feed, which seals the generate anyway, goes on
-    ended = replace(session, last=Step(session.last.digest, cancelled), flight=flight)
+    ended = session._replace(last=Step(session.last.digest, cancelled), flight=flight)
     return ended, Result(session.step, session.position, cancelled), (Effect.COMMIT,)

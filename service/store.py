@@ -8,7 +8,7 @@ import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -59,11 +59,10 @@ class Store(Protocol):
 
 
 _COLUMNS = "id, model, version, digest, owner, step, position, created_at, expires_at, state, last, carry"
-_UPSERT = f"""
-INSERT INTO sessions ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET
+_ROW = f"({','.join('?' * (_COLUMNS.count(',') + 1))})"
+_ON_CONFLICT = """ON CONFLICT (id) DO UPDATE SET
     step = excluded.step, position = excluded.position, expires_at = excluded.expires_at,
-    state = excluded.state, last = excluded.last, carry = excluded.carry
-"""
+    state = excluded.state, last = excluded.last, carry = excluded.carry"""
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE sessions (
@@ -133,13 +132,14 @@ class SQLiteStore:
         """See Store."""
         kept = [c.after for c in changes if c.after is not None]
         gone = [c.before.id for c in changes if c.after is None and c.before is not None]
-        rows = [_row(s) for s in kept]
+        upsert = f"INSERT INTO sessions ({_COLUMNS}) VALUES {','.join([_ROW] * len(kept))} {_ON_CONFLICT}"
+        values = [value for s in kept for value in _row(s)]
         with self._lock:
             try:
-                self._db.execute("BEGIN IMMEDIATE")
-                self._db.executemany(_UPSERT, rows)
-                self._db.executemany("DELETE FROM sessions WHERE id = ?", [(i,) for i in gone])
-                self._db.execute("COMMIT")
+                if not gone:
+                    self._db.execute(upsert, values)  # one statement is one transaction, and gives up the interpreter lock only once
+                else:
+                    self._commit_with_removals(upsert if kept else "SELECT 1", values, gone)
             except sqlite3.Error as error:
                 self._abandon([*(s.id for s in kept), *gone])
                 raise StoreFailed(f"the new state could not be stored: {error}") from error
@@ -147,6 +147,12 @@ class SQLiteStore:
                 self._keep(session)
             for i in gone:
                 self._cache.pop(i, None)
+
+    def _commit_with_removals(self, upsert: str, values: Sequence[object], gone: Sequence[str]) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.execute(upsert, values)
+        self._db.executemany("DELETE FROM sessions WHERE id = ?", [(i,) for i in gone])
+        self._db.execute("COMMIT")
 
     def list(self, owner: str, now: float, limit: int) -> list[Session]:
         """See Store."""
@@ -179,7 +185,7 @@ class SQLiteStore:
         if size > CACHED_RESULT:
             self._cache.pop(session.id, None)
             return
-        self._cache[session.id] = replace(session, flight=None)
+        self._cache[session.id] = session if session.flight is None else session._replace(flight=None)
         self._cache.move_to_end(session.id)
         if len(self._cache) > CACHED_SESSIONS:
             self._cache.popitem(last=False)

@@ -68,7 +68,7 @@ class Bench:
 
     def open(self, **changes: Any) -> str:
         new = Session(new_id(self.store.key), "m", "1", "d", "", np.zeros(N, np.float32), 0, 0, time.time(), time.time() + 60)
-        reply = self.ask(create=replace(new, **changes)).one()
+        reply = self.ask(create=new._replace(**changes)).one()
         assert isinstance(reply, Created)
         return reply.session.id
 

@@ -80,7 +80,7 @@ class Protocol(RuleBasedStateMachine):
         self.session, reply, effects = handle(self.session, event, self.now)
         if Effect.COMMIT in effects:
             last = None if self.session.last is None else decode_step(encode_step(self.session.last))
-            self.stored = replace(self.session, flight=None, last=last)
+            self.stored = self.session._replace(flight=None, last=last)
         if Effect.REMOVE in effects:
             self.gone = True
         return reply, effects

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ def path(tmp_path: Path) -> Path:
 
 def session(store: SQLiteStore, **changes: object) -> Session:
     base = Session(new_id(store.key), "m", "1", "d", "", np.arange(5, dtype=np.float32), 0, 0, 1.0, 100.0)
-    return replace(base, **changes)  # type: ignore[arg-type]
+    return base._replace(**changes)  # type: ignore[arg-type]
 
 
 def reopened(store: SQLiteStore, path: Path) -> SQLiteStore:
@@ -44,7 +43,7 @@ def test_what_was_committed_is_there_after_a_restart(path: Path, last: Step | No
     store.close()
     assert np.array_equal(read.state, written.state)
     plain = {"state": None, "last": None, "carry": None}
-    assert replace(read, **plain) == replace(written, **plain)
+    assert read._replace(**plain) == written._replace(**plain)
     assert repr(read.last) == repr(last)
     assert repr(read.carry) == repr(carry)
 
@@ -55,10 +54,10 @@ def test_a_commit_that_fails_half_way_moves_nothing(path: Path) -> None:
     store.commit([Change(None, first), Change(None, second)])
     store._db.execute(f"CREATE TRIGGER no BEFORE UPDATE ON sessions WHEN new.id = '{second.id}' BEGIN SELECT RAISE(ABORT, 'full'); END")
     with pytest.raises(StoreFailed, match="full"):
-        store.commit([Change(first, replace(first, step=1)), Change(second, replace(second, step=1))])
+        store.commit([Change(first, first._replace(step=1)), Change(second, second._replace(step=1))])
     assert [s.step for s in store.load([first.id, second.id]).values()] == [0, 0]
     store._db.execute("DROP TRIGGER no")
-    store.commit([Change(first, replace(first, step=1))])
+    store.commit([Change(first, first._replace(step=1))])
     store = reopened(store, path)
     assert {i: s.step for i, s in store.load([first.id, second.id]).items()} == {first.id: 1, second.id: 0}
     store.close()
