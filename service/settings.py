@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "INDRNN_"
-ELSEWHERE = frozenset({"INDRNN_DATA", "INDRNN_TEST_CONTAINER"})  # read by model/ and by tests, not by the service
+ELSEWHERE = frozenset({"INDRNN_DATA", "INDRNN_TEST_CONTAINER", "INDRNN_TEST_INSTALL"})  # read by model/ and by tests
 
 
 class SettingsError(Exception):
