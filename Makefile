@@ -4,7 +4,7 @@
 # make bench   the benchmarks, one after another
 # make openapi writes openapi.yaml anew
 
-PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3)
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 # With an NVIDIA GPU the runtime is onnxruntime-gpu with CUDA and cuDNN, otherwise onnxruntime: the two cannot be installed together.
 RUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo serve-gpu || echo serve)
@@ -33,7 +33,7 @@ clean:
 	rm -rf .venv build *.egg-info
 
 $(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed (make PYTHON=...)")'
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (make PYTHON=...)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 
 .venv/installed-serve: pyproject.toml | $(BIN)/python
