@@ -1,0 +1,52 @@
+"""The published figures are what the served bundles give: measured again here, which chooses nothing."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, Server
+
+sys.path.insert(0, str(ROOT))
+from bench import accuracy
+
+BARS = {
+    "action": {"accuracy on single clips": 96.0, "accuracy in joined clips, in a drawn order (seed 0)": 92.0},
+    "chars": {"bits per character on War and Peace": 2.1},
+}
+
+
+def published(model: str) -> dict[str, float]:
+    manifest = json.loads((ROOT / "bundles" / model / "1" / "manifest.json").read_text())
+    return {f["name"]: f["value"] for f in manifest["figures"]}
+
+
+def needs(path: str) -> None:
+    if not (Path(os.environ.get("INDRNN_DATA", "data")) / path).is_file():
+        pytest.skip(f"needs {path} below INDRNN_DATA")
+
+
+@pytest.mark.parametrize(("model", "path"), [("action", "skeleton/utd_mhad.npz"), ("chars", "text/war_and_peace.txt.gz")])
+def test_the_served_bundle_gives_its_published_figures(server: Server, model: str, path: str) -> None:
+    needs(path)
+    measured: list[dict[str, Any]] = accuracy.MEASURED[model](server.port, "test")
+    said = published(model)
+    for figure in measured:
+        assert figure["value"] == pytest.approx(said[figure["name"]], abs=0.3 if figure["unit"] == "%" else 0.002), figure["name"]
+
+
+@pytest.mark.parametrize("model", ["action", "chars"])
+def test_the_published_figures_are_over_their_bars(model: str) -> None:
+    said = published(model)
+    for name, bar in BARS[model].items():
+        assert said[name] >= bar if model == "action" else said[name] <= bar
+
+
+def test_a_session_is_as_good_after_a_hundred_thousand_characters(server: Server) -> None:
+    needs("text/war_and_peace.txt.gz")
+    parts = accuracy.read("war_and_peace")
+    text = parts["val"][:20_000]
+    first, _, later = accuracy.bits(server.port, [text, parts["train"][:100_000], text])
+    assert later <= first + 0.02
