@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from model import evaluate, train
 from model.action import ActionConfig
 from model.chars import CharsConfig
-from model.checkpoint import CheckpointError
+from model.checkpoint import CheckpointError, load_trained
 from model.data import DataMissingError
 from model.learner import Recipe
 from model.train_action import ActionRecipe
@@ -76,13 +77,21 @@ def _train(args: argparse.Namespace, command: str) -> None:
     print(train.run(job, learner, meta))
 
 
+def _command(args: argparse.Namespace, argv: list[str]) -> str:
+    """What makes these weights again: this command, after those that made what it goes on from, unless it only goes on with the same."""
+    this = "python -m model " + shlex.join(a for a in argv if a not in ("--resume", "--no-progress"))
+    if not args.resume or not (args.out / "model.pt").is_file():
+        return this
+    before = load_trained(args.out / "model.pt")[1].command
+    return before if before.split(" && ")[-1].removesuffix(" --resume") == this else f"{before} && {this} --resume"
+
+
 def main(argv: list[str]) -> int:
     """Runs one command; 0 when it did what was asked."""
     args = _parser().parse_args(argv)
     try:
         if args.command == "train":
-            kept = [a for a in argv if a not in ("--resume", "--no-progress")]  # neither changes the weights
-            _train(args, "python -m model " + " ".join(kept))
+            _train(args, _command(args, argv))
         else:
             evaluate.run(args.checkpoint, args.split, args.record)
     except (CheckpointError, DataMissingError, evaluate.NothingHeldError) as error:

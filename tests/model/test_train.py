@@ -125,6 +125,11 @@ def test_a_resumed_run_ends_with_the_weights_of_the_unbroken_one(kind, request):
     a, b = (torch.load(p, weights_only=True)["weights"] for p in (whole, cut))
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-6, msg=name)
+    commands = checkpoint.load(cut)[1].command.split(" && ")
+    assert len(commands) == 2
+    assert commands[1].endswith("--resume")
+    train(small, folder / "cut", "--steps", steps, "--decay", "5", "--dropout", "0.2", "--resume")  # nothing left to do
+    assert checkpoint.load(cut)[1].command.split(" && ") == commands
 
 
 def test_the_action_task_learns_and_keeps_its_layouts(clips, capsys):
