@@ -24,7 +24,7 @@ from websockets.sync.client import connect
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from bench.server import service
-from model.text import read
+from model.text import TEXTS, read
 
 TEST_SUBJECTS = (2, 4, 6, 8)
 TRAINING_SUBJECTS = (1, 3, 5, 7)
@@ -81,20 +81,29 @@ def action(port: int, split: str) -> list[dict[str, Any]]:
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
         figures = [
             figure(
-                f"accuracy after {part:.0%} of a clip" if part < 1 else "accuracy on single clips",
+                f"{split}_accuracy_{round(100 * part)}_served",
                 single(client, clips, labels, part),
                 "%",
-                f"{said}, POST /predict, {len(clips)} clips",
+                f"{said}, POST /predict, {len(clips)} clips, after {part:.0%} of each",
                 split,
             )
             for part in (0.25, 0.5, 0.75, 1.0)
         ]
-        for shuffled, order in ((True, f"in a drawn order (seed {ORDER_SEED})"), (False, "in the order of the file")):
+        for name, shuffled, order in (
+            ("stream", True, f"an order drawn from seed {ORDER_SEED}"),
+            ("stream_by_file", False, "the file's order"),
+        ):
             each = joined(client, clips, labels, subjects, shuffled)
             mean = sum(v * np.sum(subjects == s) for s, v in each.items()) / len(clips)
             per = ", ".join(f"subject {s}: {v:.1f} %" for s, v in each.items())
             figures.append(
-                figure(f"accuracy in joined clips, {order}", float(mean), "%", f"{said}, one session per subject, no reset ({per})", split)
+                figure(
+                    f"{split}_accuracy_{name}_served",
+                    float(mean),
+                    "%",
+                    f"{said}, each subject's clips one after another in one session, {order}, no reset ({per})",
+                    split,
+                )
             )
     return figures
 
@@ -122,12 +131,12 @@ def bits(port: int, texts: list[str]) -> list[float]:
 
 def chars(port: int, split: str) -> list[dict[str, Any]]:
     figures = []
-    for name, title in (("war_and_peace", "War and Peace"), ("shakespeare", "Shakespeare")):
+    for name in TEXTS:
         text = read(name)[split]
         (value,) = bits(port, [text])
         what = "the last 5 %" if split == "test" else "the 5 % before the held-out part"
         protocol = f"{what} of the text, {len(text)} characters in one session from the start state, through WS /stream/chars"
-        figures.append(figure(f"bits per character on {title}", value, "bits per character", protocol, split))
+        figures.append(figure(f"{split}_bpc_{name}_served", value, "bits per character", protocol, split))
     return figures
 
 
@@ -141,7 +150,7 @@ def endless(port: int, split: str) -> list[dict[str, Any]]:
     speed = (ENDLESS + 2 * len(text)) / (time.perf_counter() - start)
     said = f"the same {len(text)} validation characters of War and Peace through WS /stream/chars"
     return [
-        figure("bits per character at the start of a session", first, "bits per character", said, "val"),
+        figure("val_bpc_at_the_start_served", first, "bits per character", said, "val"),
         figure(
             "bits per character after a million characters",
             later,
@@ -149,7 +158,7 @@ def endless(port: int, split: str) -> list[dict[str, Any]]:
             f"{said}, {ENDLESS} characters later",
             "validation",
         ),
-        figure("characters read per second", speed, "1/s", f"one session, steps of {PIECE} characters, one thread", "val"),
+        figure("characters_per_second_served", speed, "1/s", f"one session, steps of {PIECE} characters, one thread", "val"),
     ]
 
 
@@ -161,6 +170,7 @@ def main() -> None:
     parser.add_argument("what", nargs="*", help="action, chars, endless; all by default")
     parser.add_argument("--split", choices=["test", "val"], default="val")
     parser.add_argument("--figures", type=Path, help="write the figures here, for python -m export --figures")
+    parser.add_argument("--evaluation", type=int, default=1, help="the how manieth look of these weights at the test split this is")
     args = parser.parse_args()
     figures: list[dict[str, Any]] = []
     wanted = args.what or list(MEASURED)
@@ -169,6 +179,8 @@ def main() -> None:
             figures += MEASURED[what](port, args.split)
     for f in figures:
         print(f"{f['value']:12.4g} {f['unit']:20} {f['name']} [{f['protocol']}]")
+    for f in figures:
+        f["test_evaluations"] *= args.evaluation
     if args.figures:
         args.figures.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
     print(json.dumps({"accuracy": {f["name"]: f["value"] for f in figures}}))

@@ -13,8 +13,8 @@ sys.path.insert(0, str(ROOT))
 from bench import accuracy
 
 BARS = {
-    "action": {"accuracy on single clips": 96.0, "accuracy in joined clips, in a drawn order (seed 0)": 92.0},
-    "chars": {"bits per character on War and Peace": 2.1},
+    "action": {"test_accuracy_100_served": 96.0, "test_accuracy_stream_served": 92.0},
+    "chars": {"test_bpc_war_and_peace_served": 2.1},
 }
 
 
