@@ -1,0 +1,279 @@
+// The recurrence h_t = f(x_t + u * h_{t-1}) and its gradient, over a range of neurons; Li et al., CVPR 2018 (arXiv 1803.04831), equation 4.
+//
+// The one source of every CPU implementation: isa.cpp compiles it once per instruction set, into a namespace of its own (INDRNN_ISA).
+// Neurons never meet: a row of the arrays [T, B, H] is N = B * H independent columns, and any range of columns is a piece of work.
+// Only multiplication, addition, division, comparison and bit operations are used, each rounded by itself (-ffp-contract=off), so a
+// neuron's bits depend neither on the vector that held it, nor on its neighbours, the threads, the instruction set or the split in time.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "indrnn_call.h"
+
+// No std:: templates here: the linker keeps one copy of an inline function, and it might be one that needs AVX-512.
+namespace INDRNN_ISA {
+
+template <class T>
+struct Word;
+template <>
+struct Word<float> {
+    using type = uint32_t;
+    static constexpr int mantissa = 23, bias = 127, terms = 7;  // terms: of the series of exp; its error is below half an ulp
+    static constexpr float round = 12582912.f;                  // 1.5 * 2^23: adding it rounds to an integer, in the low bits
+    static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;  // the high part has few bits: n * high is exact
+    static constexpr float exp_limit = 87.f, tanh_limit = 20.f;
+};
+template <>
+struct Word<double> {
+    using type = uint64_t;
+    static constexpr int mantissa = 52, bias = 1023, terms = 13;
+    static constexpr double round = 6755399441055744.;
+    static constexpr double ln2_high = 6.93145751953125e-1, ln2_low = 1.42860682030941723212e-6;
+    static constexpr double exp_limit = 708., tanh_limit = 44.;
+};
+
+// LANES neurons at once. In memory they need no more alignment than one.
+template <class T, int LANES>
+struct Lanes {
+    typedef T V __attribute__((vector_size(LANES * sizeof(T))));
+    typedef typename Word<T>::type W __attribute__((vector_size(LANES * sizeof(T))));
+
+    static V load(const T* p) {
+        V v;
+        __builtin_memcpy(&v, p, sizeof v);
+        return v;
+    }
+    static void store(T* p, V v) { __builtin_memcpy(p, &v, sizeof v); }
+    static V all(T a) { return V{} + a; }
+
+    // exp(x) - 1 = scale * q + (scale - 1) with scale = 2^n and |x - n ln 2| <= ln 2 / 2. x must be within the limits, or NaN.
+    struct Exp {
+        V q, scale;
+    };
+    static Exp exp(V x) {
+        using C = Word<T>;
+        V z = x * T(1.44269504088896340736) + C::round;
+        V n = z - C::round;
+        V r = x - n * C::ln2_high - n * C::ln2_low;
+        V q = all(T(1));  // r + r^2/2 + r^3/6 + ..., from its last term
+        for (int k = C::terms; k > 1; --k) q = q * r * T(1. / k) + T(1);
+        W bits = ((W)z + typename C::type(C::bias)) << C::mantissa;  // z holds n in its low bits; what is above is shifted out
+        return {q * r, (V)bits};
+    }
+    static V at_most(V x, T limit) { return x > limit ? all(limit) : x; }  // NaN stays NaN, here and below
+    static V at_least(V x, T limit) { return x < limit ? all(limit) : x; }
+};
+
+// Each activation: its value f(a), and its slope times a gradient g, told from its output h (alpha > 0 keeps the sign).
+template <class L, class V, class T>
+struct Relu {
+    static V value(V a, T) { return a < T(0) ? L::all(T(0)) : a; }
+    static V slope(V g, V h, T) { return h <= T(0) ? L::all(T(0)) : g; }
+};
+template <class L, class V, class T>
+struct LeakyRelu {
+    static V value(V a, T alpha) { return a > T(0) ? a : a * alpha; }
+    static V slope(V g, V h, T alpha) { return h > T(0) ? g : g * alpha; }
+};
+template <class L, class V, class T>
+struct Tanh {
+    static V value(V a, T) {  // (e - 1) / (e + 1) with e = exp(2 |a|), without cancellation near 0
+        using W = typename L::W;
+        constexpr auto sign = typename Word<T>::type(1) << (sizeof(T) * 8 - 1);
+        V b = (V)((W)a & ~sign);
+        auto e = L::exp(L::at_most(b + b, Word<T>::tanh_limit));
+        V m = e.q * e.scale + (e.scale - T(1));
+        return (V)((W)(m / (m + T(2))) | ((W)a & sign));
+    }
+    static V slope(V g, V h, T) { return g * (T(1) - h * h); }
+};
+template <class L, class V, class T>
+struct Sigmoid {
+    static V value(V a, T) {
+        auto e = L::exp(L::at_least(L::at_most(-a, Word<T>::exp_limit), -Word<T>::exp_limit));
+        return T(1) / (e.q * e.scale + e.scale + T(1));
+    }
+    static V slope(V g, V h, T) { return g * (T(1) - h) * h; }
+};
+template <class L, class V, class T>
+struct Identity {
+    static V value(V a, T) { return a; }
+    static V slope(V g, V, T) { return g; }
+};
+
+// `steps` steps of VECS * LANES neurons with the state in registers. Consecutive steps lie `stride` apart (negative in reverse);
+// h is the state before the first, or null for zeros.
+template <template <class, class, class> class F, class T, int LANES, int VECS>
+void forward_block(const T* x, const T* u, const T* h, T* y, int64_t steps, int64_t stride, T alpha) {
+    using L = Lanes<T, LANES>;
+    using V = typename L::V;
+    using A = F<L, V, T>;
+    V s[VECS], w[VECS];
+    for (int v = 0; v < VECS; ++v) {
+        s[v] = h ? L::load(h + v * LANES) : L::all(T(0));
+        w[v] = L::load(u + v * LANES);
+    }
+    for (int64_t t = 0; t < steps; ++t, x += stride, y += stride)
+        for (int v = 0; v < VECS; ++v) {
+            s[v] = A::value(L::load(x + v * LANES) + w[v] * s[v], alpha);
+            L::store(y + v * LANES, s[v]);
+        }
+}
+
+// The same backwards: y and dy point at the last of the steps, stride leads to the one before. `before` is the state before the
+// first step: another step's y, or what was carried in, or null for zeros. g: the gradient by the state, in and out; du: its sum.
+template <template <class, class, class> class F, class T, int LANES, int VECS>
+void backward_block(const T* dy, const T* y, const T* u, const T* before, T* g, T* du, T* dx, int64_t steps, int64_t stride, T alpha) {
+    using L = Lanes<T, LANES>;
+    using V = typename L::V;
+    using A = F<L, V, T>;
+    V a[VECS], h[VECS], w[VECS], sum[VECS];
+    for (int v = 0; v < VECS; ++v) {
+        a[v] = L::load(g + v * LANES);
+        h[v] = L::load(y + v * LANES);
+        w[v] = L::load(u + v * LANES);
+        sum[v] = L::load(du + v * LANES);
+    }
+    for (int64_t t = 0; t < steps; ++t, dy += stride, dx += stride) {
+        y += stride;
+        const T* earlier = t + 1 < steps ? y : before;
+        for (int v = 0; v < VECS; ++v) {
+            V d = A::slope(L::load(dy + v * LANES) + a[v], h[v], alpha);
+            L::store(dx + v * LANES, d);
+            a[v] = d * w[v];
+            if (earlier) {
+                h[v] = L::load(earlier + v * LANES);
+                sum[v] = sum[v] + d * h[v];
+            }
+        }
+    }
+    for (int v = 0; v < VECS; ++v) {
+        L::store(g + v * LANES, a[v]);
+        L::store(du + v * LANES, sum[v]);
+    }
+}
+
+constexpr int REGISTERS = INDRNN_ISA_REGISTERS;  // vectors of state in one block
+
+// n neurons of one row: as many widest blocks as fit, then ever narrower ones.
+template <template <class, class, class> class F, class T, int LANES, int VECS>
+void forward_columns(const T* x, const T* u, const T* h, T* y, int64_t n, int64_t steps, int64_t stride, T alpha) {
+    constexpr int width = LANES * VECS;
+    int64_t c = 0;
+    for (; c + width <= n; c += width) forward_block<F, T, LANES, VECS>(x + c, u + c, h ? h + c : h, y + c, steps, stride, alpha);
+    if constexpr (width > 1)
+        if (c < n) {
+            constexpr int narrower = VECS > 1 ? LANES : LANES / 2;
+            forward_columns<F, T, narrower, (VECS > 1 ? VECS / 2 : 1)>(x + c, u + c, h ? h + c : h, y + c, n - c, steps, stride, alpha);
+        }
+}
+
+template <template <class, class, class> class F, class T, int LANES, int VECS>
+void backward_columns(const T* dy, const T* y, const T* u, const T* before, T* g, T* du, T* dx, int64_t n, int64_t steps, int64_t stride,
+                      T alpha) {
+    constexpr int width = LANES * VECS;
+    int64_t c = 0;
+    for (; c + width <= n; c += width)
+        backward_block<F, T, LANES, VECS>(dy + c, y + c, u + c, before ? before + c : before, g + c, du + c, dx + c, steps, stride, alpha);
+    if constexpr (width > 1)
+        if (c < n) {
+            constexpr int narrower = VECS > 1 ? LANES : LANES / 2;
+            backward_columns<F, T, narrower, (VECS > 1 ? VECS / 2 : 1)>(dy + c, y + c, u + c, before ? before + c : before, g + c, du + c,
+                                                                        dx + c, n - c, steps, stride, alpha);
+        }
+}
+
+// A row's part of a piece: neurons [c, c + n) of row b, which runs `length` steps; step s is at time length - 1 - s in reverse.
+struct Part {
+    int64_t b, c, n, length;
+};
+
+template <class Visit>
+void for_parts(const Call& call, int64_t first, int64_t last, Visit visit) {
+    for (int64_t at = first; at < last;) {
+        int64_t b = at / call.H, c = at - b * call.H;
+        int64_t n = call.H - c < last - at ? call.H - c : last - at;
+        int64_t length = call.lens ? call.lens[b] : call.T;
+        length = length < 0 ? 0 : length > call.T ? call.T : length;
+        visit(Part{b, c, n, length});
+        at += n;
+    }
+}
+
+template <class T>
+void fill(T* p, int64_t n, T value) {
+    for (int64_t i = 0; i < n; ++i) p[i] = value;
+}
+template <class T>
+void copy(T* to, const T* from, int64_t n) {
+    if (from)
+        __builtin_memcpy(to, from, size_t(n) * sizeof(T));
+    else
+        fill(to, n, T(0));
+}
+
+// Columns [first, last) of [T, B * H]. Time goes in tiles, so that X and Y are walked in long runs of memory.
+template <template <class, class, class> class F, class T>
+void forward(const Call& call, int64_t first, int64_t last) {
+    constexpr int lanes = INDRNN_ISA_BYTES / sizeof(T);
+    const int64_t N = call.B * call.H, tile = tile_of(last - first, sizeof(T));
+    const T *x = (const T*)call.x, *u = (const T*)call.u, *h0 = (const T*)call.h0;
+    T* y = (T*)call.y;
+    const T alpha = T(call.alpha);
+    for (int64_t s0 = 0; s0 < call.T; s0 += tile) {
+        const int64_t s1 = s0 + tile < call.T ? s0 + tile : call.T;
+        for_parts(call, first, last, [&](const Part& p) {
+            const int64_t column = p.b * call.H + p.c, stride = call.reverse ? -N : N;
+            const int64_t live = p.length < s1 ? p.length : s1;
+            if (s0 < live) {
+                const int64_t at = (call.reverse ? p.length - 1 - s0 : s0) * N + column;
+                const T* h = s0 ? y + at - stride : h0 ? h0 + column : nullptr;
+                forward_columns<F, T, lanes, REGISTERS>(x + at, u + p.c, h, y + at, p.n, live - s0, stride, alpha);
+            }
+            for (int64_t t = s0 > p.length ? s0 : p.length; t < s1; ++t) fill(y + t * N + column, p.n, T(0));
+        });
+    }
+    for_parts(call, first, last, [&](const Part& p) {
+        const int64_t column = p.b * call.H + p.c;
+        const T* h = p.length ? y + (call.reverse ? 0 : p.length - 1) * N + column : h0 ? h0 + column : nullptr;
+        copy((T*)call.y_h + column, h, p.n);
+    });
+}
+
+template <template <class, class, class> class F, class T>
+void backward(const Call& call, int64_t first, int64_t last) {
+    constexpr int lanes = INDRNN_ISA_BYTES / sizeof(T);
+    const int64_t N = call.B * call.H, tile = tile_of(last - first, sizeof(T));
+    const T *dy = (const T*)call.dy, *y = (const T*)call.y, *u = (const T*)call.u, *h0 = (const T*)call.h0;
+    T *dx = (T*)call.dx, *g = (T*)call.dh0, *du = (T*)call.du_rows;
+    const T alpha = T(call.alpha);
+    copy(g + first, call.dy_h ? (const T*)call.dy_h + first : nullptr, last - first);
+    fill(du + first, last - first, T(0));
+    for (int64_t s1 = call.T; s1 > 0;) {
+        const int64_t s0 = (s1 - 1) / tile * tile;
+        for_parts(call, first, last, [&](const Part& p) {
+            const int64_t column = p.b * call.H + p.c, stride = call.reverse ? N : -N;
+            const int64_t live = p.length < s1 ? p.length : s1;
+            if (s0 < live) {
+                const int64_t at = (call.reverse ? p.length - live : live - 1) * N + column;
+                const T* before = s0 ? y + at + (live - s0) * stride : h0 ? h0 + column : nullptr;
+                backward_columns<F, T, lanes, REGISTERS / 2>(dy + at, y + at, u + p.c, before, g + column, du + column, dx + at, p.n,
+                                                             live - s0, stride, alpha);
+            }
+            for (int64_t t = s0 > p.length ? s0 : p.length; t < s1; ++t) fill(dx + t * N + column, p.n, T(0));
+        });
+        s1 = s0;
+    }
+}
+
+template <class T>
+void run(const Call& call, int64_t first, int64_t last) {
+    using Piece = void (*)(const Call&, int64_t, int64_t);
+    constexpr Piece forwards[] = {forward<Relu, T>, forward<LeakyRelu, T>, forward<Tanh, T>, forward<Sigmoid, T>, forward<Identity, T>};
+    constexpr Piece backwards[] = {backward<Relu, T>, backward<LeakyRelu, T>, backward<Tanh, T>, backward<Sigmoid, T>,
+                                   backward<Identity, T>};
+    (call.dx ? backwards : forwards)[call.activation](call, first, last);
+}
+
+}  // namespace INDRNN_ISA
