@@ -2,6 +2,8 @@
 # make test    installs everything, checks, and runs every test that needs neither GPU nor container engine
 # make check   formatting, lint, types, and who may import whom
 # make bench   the benchmarks, one after another
+# make kernel  compiles the native kernel where a C++ compiler is there; serve, test and bench do so by themselves
+# make sanitize  the kernel's tests under AddressSanitizer and UBSan
 # make openapi writes openapi.yaml anew
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -9,12 +11,12 @@ BIN := .venv/bin
 # With an NVIDIA GPU the runtime is onnxruntime-gpu with CUDA and cuDNN, otherwise onnxruntime: the two cannot be installed together.
 RUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo serve-gpu || echo serve)
 
-.PHONY: serve test check bench openapi clean
+.PHONY: serve test check bench kernel sanitize openapi clean
 
-serve: .venv/installed-serve
+serve: .venv/installed-serve kernel
 	@exec $(BIN)/python -m service
 
-test: check
+test: check kernel
 	$(BIN)/python -m pytest
 
 check: .venv/installed-dev
@@ -23,14 +25,23 @@ check: .venv/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/installed-dev
+bench: .venv/installed-dev kernel
 	@set -e; for file in bench/[!_]*.py; do if grep -q __main__ $$file; then $(BIN)/python $$file; fi; done
+
+# Some seconds, once for each state of the sources; without a compiler everything works, with the portable loop.
+kernel: | $(BIN)/python
+	@$(BIN)/python -m kernels >/dev/null || echo "the portable loop runs instead" >&2
+
+SANITIZERS = $(foreach name,libasan.so libubsan.so,$(shell $${CXX:-c++} -print-file-name=$(name)))
+sanitize: .venv/installed-dev
+	library=$$($(BIN)/python -m kernels --sanitize) && LD_PRELOAD="$(SANITIZERS)" ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
+	$(BIN)/python -m pytest tests/kernels --library "$$library"
 
 openapi: .venv/installed-dev
 	$(BIN)/python -m service openapi > openapi.yaml
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build kernels/.build *.egg-info
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (make PYTHON=...)" >&2; exit 1; }

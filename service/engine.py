@@ -3,23 +3,36 @@
 import logging
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from export.bundle import Bundle
+from kernels.registered import registered
 from kernels.runtime import ort
 from service.session import Floats
 
 log = logging.getLogger(__name__)
 
 Provider = Literal["cuda", "cpu"]
+Kernel = Literal["fused", "loop"]
 ORT_NAMES: dict[Provider, str] = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 
 
 class EngineError(Exception):
     """A model cannot be run as asked; the message names it and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A session that has run, on which provider, with which implementation of the recurrence; seconds: of its warm-up."""
+
+    session: ort.InferenceSession
+    provider: Provider
+    kernel: Kernel
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +46,22 @@ class Row:
 class Engine:
     """A bundle's graph, loaded and warm. Runs are blocking and not thread-safe by contract: one engine thread per model."""
 
-    kernel = "loop"
-
     def __init__(self, bundle: Bundle, provider: Literal["auto", "cuda", "cpu"], threads: int, max_batch: int) -> None:
         self.bundle = bundle
         self.manifest = bundle.manifest
         self._threads = threads
         self._sample = _sample_input(bundle)
-        timed = []
+        loaded = []
         for name in self._wanted(provider):
             try:
-                session = self._load(name)
+                loaded.append(self._load(name, max_batch))
             except EngineError as error:
                 if name == "cpu" or provider == "cuda":
                     raise
                 log.warning("%s; going on without it", error)
-                continue
-            timed.append((self._warm_up(session, max_batch), name, session))
-        _, self.provider, self._session = min(timed, key=lambda t: t[0])
-        log.info("%s/%s runs on %s (%s)", self.manifest.name, self.manifest.version, self.provider, _times(timed))
+        best = min(loaded, key=lambda one: one.seconds)
+        self.provider, self.kernel, self._session = best.provider, best.kernel, best.session
+        log.info("%s/%s runs on %s, kernel %s (%s)", self.manifest.name, self.manifest.version, self.provider, self.kernel, _times(loaded))
 
     def _wanted(self, provider: Literal["auto", "cuda", "cpu"]) -> list[Provider]:
         if provider == "cpu":
@@ -62,7 +72,18 @@ class Engine:
             return ["cuda"]
         return ["cpu", "cuda"] if _has_cuda() else ["cpu"]
 
-    def _load(self, provider: Provider) -> ort.InferenceSession:
+    def _load(self, provider: Provider, max_batch: int) -> Loaded:
+        """Loaded and warm, with the native kernel where there is one for the provider and it works."""
+        if provider == "cpu" and (library := registered()):
+            try:
+                session = self._open(provider, library)
+                return Loaded(session, provider, "fused", self._warm_up(session, max_batch))
+            except Exception as error:  # whatever it is, the portable loop is there
+                log.warning("%s/%s: kernel %s fails, the portable loop runs: %s", self.manifest.name, self.manifest.version, library, error)
+        session = self._open(provider, None)
+        return Loaded(session, provider, "loop", self._warm_up(session, max_batch))
+
+    def _open(self, provider: Provider, library: Path | None) -> ort.InferenceSession:
         title = f"{self.manifest.name}/{self.manifest.version}"
         if provider == "cuda" and ORT_NAMES["cuda"] not in ort.get_available_providers():
             raise EngineError(f"{title}: INDRNN_PROVIDER=cuda, but this onnxruntime has only {', '.join(ort.get_available_providers())}")
@@ -71,6 +92,8 @@ class Engine:
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would take the cores from the event loop
         options.log_severity_level = 3
+        if library:
+            options.register_custom_ops_library(str(library))
         try:
             session = ort.InferenceSession(self.bundle.graph, options, providers=[ORT_NAMES[provider]])
         except Exception as error:  # the runtime's exceptions have no common base of their own
@@ -125,5 +148,5 @@ def _has_cuda() -> bool:
     return any(device.ep_name == ORT_NAMES["cuda"] for device in ort.get_ep_devices()) if hasattr(ort, "get_ep_devices") else True
 
 
-def _times(timed: list[tuple[float, Provider, ort.InferenceSession]]) -> str:
-    return "warm-up " + ", ".join(f"{name} {seconds * 1e3:.1f} ms" for seconds, name, _ in timed)
+def _times(loaded: list[Loaded]) -> str:
+    return "warm-up " + ", ".join(f"{one.provider} {one.seconds * 1e3:.1f} ms" for one in loaded)

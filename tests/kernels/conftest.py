@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from native_calls import Kernel
 
@@ -5,11 +7,16 @@ from kernels.build import KernelMissing, build
 from kernels.native import Library
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--library", help="the native library to test, instead of the one that is built; seen when tests/kernels is named")
+
+
 @pytest.fixture(scope="session")
-def library() -> Library:
+def library(request: pytest.FixtureRequest) -> Library:
     """The library of these sources, built when a compiler is there."""
+    given = request.config.getoption("--library", default=None)
     try:
-        return Library(build())
+        return Library(Path(given) if given else build())
     except KernelMissing as missing:
         pytest.skip(f"no kernel: {missing}")
 

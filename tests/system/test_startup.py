@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Server
 
+from kernels.registered import registered
+
 
 def start(tmp_path: Path, **env: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("INDRNN_")}
@@ -51,7 +53,8 @@ def test_cuda_without_a_gpu_is_an_error_and_not_a_silent_cpu_run(tmp_path: Path)
 
 def test_ready_names_the_provider_and_the_kernel(server: Server) -> None:
     ready = server.get("/health/ready").json()
-    assert (ready["status"], ready["kernel"]) == ("ready", "loop")
+    fused = ready["provider"] == "cpu" and registered() is not None
+    assert (ready["status"], ready["kernel"]) == ("ready", "fused" if fused else "loop")
     assert ready["provider"] in ("cpu", "cuda")
     assert [m["name"] for m in ready["models"]] == ["action", "chars"]
     assert server.get("/health/live").json() == {"status": "live"}
