@@ -26,9 +26,10 @@ static bool makes_sense(const Call& c) {
     const bool shape = c.T >= 0 && c.B >= 0 && c.H >= 0;
     const bool options = (c.dtype == 0 || c.dtype == 1) && c.activation >= 0 && c.activation < 5;
     const bool full = c.T && c.B && c.H, rows = c.B && c.H;
-    const bool forward = (c.x || !full || c.dx) && (c.u || !full) && (c.y || !full) && (c.y_h || !rows || c.dx);
-    const bool backward = !c.dx || ((c.dy || !full) && ((c.dh0 && c.du_rows) || !rows) && (c.du || !c.H));
-    return shape && options && forward && backward;
+    const bool both = (c.u && c.y) || !full;
+    const bool forward = (c.x || !full) && (c.y_h || !rows);
+    const bool backward = ((c.dy && c.dx) || !full) && ((c.dh0 && c.du_rows) || !rows) && (c.du || !c.H);
+    return shape && options && both && (c.gradient ? backward : forward);
 }
 
 // du = the sum of the rows' parts, always in the order of the rows.
@@ -65,7 +66,7 @@ int run_call(const Call& call, int64_t pieces, ParallelFor parallel_for, void* c
         else
             for (size_t i = 0; i < count; ++i) work.piece(i);
     }
-    if (call.dx) call.dtype ? sum_rows<double>(call) : sum_rows<float>(call);
+    if (call.gradient) call.dtype ? sum_rows<double>(call) : sum_rows<float>(call);
     return 0;
 }
 

@@ -273,7 +273,7 @@ void run(const Call& call, int64_t first, int64_t last) {
     constexpr Piece forwards[] = {forward<Relu, T>, forward<LeakyRelu, T>, forward<Tanh, T>, forward<Sigmoid, T>, forward<Identity, T>};
     constexpr Piece backwards[] = {backward<Relu, T>, backward<LeakyRelu, T>, backward<Tanh, T>, backward<Sigmoid, T>,
                                    backward<Identity, T>};
-    (call.dx ? backwards : forwards)[call.activation](call, first, last);
+    (call.gradient ? backwards : forwards)[call.activation](call, first, last);
 }
 
 }  // namespace INDRNN_ISA

@@ -11,11 +11,12 @@ struct Call {
     int32_t activation;  // relu, leaky_relu, tanh, sigmoid, identity
     int32_t reverse;     // 1: from each row's last step to its first
     int32_t isa;         // 0 the best of this machine, 1 plain, 2 AVX2, 3 AVX-512
+    int32_t gradient;    // 1: the gradient, from y and the arrays at the end; empty arrays may be null, so dx cannot tell
     double alpha;        // slope of leaky_relu below 0
     const void *x, *u, *h0;  // [T, B, H], [H], [B, H] or null for zeros
     const int64_t* lens;     // [B] or null for T; below 0 counts as 0, above T as T
     void *y, *y_h;           // [T, B, H], [B, H]; y is read by the gradient
-    // The gradient, when dx is given:
+    // The gradient:
     const void *dy, *dy_h;          // [T, B, H], [B, H] or null for zeros
     void *dx, *du, *dh0, *du_rows;  // [T, B, H], [H], [B, H], and [B, H] to work in
 };

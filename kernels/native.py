@@ -20,7 +20,7 @@ class Call(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("T", "B", "H")),
-        *((name, ctypes.c_int32) for name in ("dtype", "activation", "reverse", "isa")),
+        *((name, ctypes.c_int32) for name in ("dtype", "activation", "reverse", "isa", "gradient")),
         ("alpha", ctypes.c_double),
         *((name, ctypes.c_void_p) for name in ("x", "u", "h0", "lens", "y", "y_h", "dy", "dy_h", "dx", "du", "dh0", "du_rows")),
     )
@@ -45,7 +45,7 @@ class Library:
         return tuple(name for i, name in enumerate(ISAS) if i and self._has(i))
 
     def run(self, call: Call, threads: int, pieces: int | None = None) -> None:
-        """Runs forward, or the gradient when dx is given, on so many threads; pieces: of the work, by default as many as pay."""
+        """Runs forward, or the gradient, on so many threads; pieces: of the work, by default as many as pay."""
         if pieces is None:
             pieces = min(threads, 1 + call.T * call.B * call.H // ELEMENTS_PER_THREAD)
         if status := self._run(ctypes.byref(call), pieces, self._pool if threads > 1 else None, threads):

@@ -1,11 +1,14 @@
 """The recurrence as one opaque PyTorch operator, `indrnn::recurrence`, with its gradient.
 
-The exporter must see one node: a Python time loop would be unrolled to the length of the export example. The loop over time below is
-the plain implementation; model/reference.py is what it is tested against.
+The exporter must see one node: a Python time loop would be unrolled to the length of the export example. Inside, on the CPU, the native
+kernel runs where it has been built (model/fused.py), and the plain loop over time below elsewhere; model/reference.py is what both are
+tested against.
 """
 
 import torch
 from torch import Tensor
+
+from model import fused
 
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid", "identity")
 DIRECTIONS = ("forward", "reverse")
@@ -54,8 +57,23 @@ def recurrence_op(
     x: Tensor, u: Tensor, sequence_lens: Tensor, initial_h: Tensor, activation: str, alpha: float, direction: str
 ) -> tuple[Tensor, Tensor]:
     """See `recurrence`; this is the bare operator, all four tensors given."""
+    if native := fused.fitting(x, u, initial_h):
+        return fused.forward(native, x, u, sequence_lens, initial_h, activation, alpha, direction)
+    return _loop(x, u, sequence_lens, initial_h, activation, alpha, direction)
+
+
+@recurrence_op.register_fake
+def _(x, u, sequence_lens, initial_h, activation, alpha, direction):  # type: ignore[no-untyped-def]  # torch calls it
+    contiguous = torch.contiguous_format
+    return torch.empty_like(x, memory_format=contiguous), torch.empty_like(initial_h, memory_format=contiguous)
+
+
+def _loop(
+    x: Tensor, u: Tensor, sequence_lens: Tensor, initial_h: Tensor, activation: str, alpha: float, direction: str
+) -> tuple[Tensor, Tensor]:
+    """The operator without the kernel."""
     if direction == "reverse":
-        y, h = recurrence_op(_flip(x, sequence_lens), u, sequence_lens, initial_h, activation, alpha, "forward")
+        y, h = _loop(_flip(x, sequence_lens), u, sequence_lens, initial_h, activation, alpha, "forward")
         return _flip(y, sequence_lens), h
     valid, whole = _valid(x, sequence_lens)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -68,12 +86,7 @@ def recurrence_op(
         else:
             h = torch.where(valid[t], new, h)
             y[t] = torch.where(valid[t], new, 0)
-    return y, h.clone()
-
-
-@recurrence_op.register_fake
-def _(x, u, sequence_lens, initial_h, activation, alpha, direction):  # type: ignore[no-untyped-def]  # torch calls it
-    return torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(initial_h)
+    return y, h.clone(memory_format=torch.contiguous_format)
 
 
 @torch.library.custom_op("indrnn::recurrence_backward", mutates_args=())
@@ -89,6 +102,29 @@ def recurrence_backward_op(
     direction: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the forward recurrence by x, u and initial_h: an exact linear scan from the last step to the first."""
+    if native := fused.fitting(y, dy, dy_h, u, initial_h):
+        return fused.backward(native, dy, dy_h, y, u, sequence_lens, initial_h, activation, alpha, direction)
+    return _loop_backward(dy, dy_h, y, u, sequence_lens, initial_h, activation, alpha, direction)
+
+
+@recurrence_backward_op.register_fake
+def _(dy, dy_h, y, u, sequence_lens, initial_h, activation, alpha, direction):  # type: ignore[no-untyped-def]  # torch calls it
+    contiguous = torch.contiguous_format
+    return tuple(torch.empty_like(t, memory_format=contiguous) for t in (y, u, initial_h))
+
+
+def _loop_backward(
+    dy: Tensor,
+    dy_h: Tensor,
+    y: Tensor,
+    u: Tensor,
+    sequence_lens: Tensor,
+    initial_h: Tensor,
+    activation: str,
+    alpha: float,
+    direction: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradient without the kernel."""
     lens = sequence_lens
     if direction == "reverse":
         dy, y = _flip(dy, lens), _flip(y, lens)
@@ -105,12 +141,7 @@ def recurrence_backward_op(
             da[t].masked_fill_(~valid[t], 0)
             g = torch.where(valid[t], da[t] * u, g)
         du.addcmul_(da[t], initial_h if t == 0 else y[t - 1])
-    return (da if direction == "forward" else _flip(da, lens)), du.sum(0), g.clone()
-
-
-@recurrence_backward_op.register_fake
-def _(dy, dy_h, y, u, sequence_lens, initial_h, activation, alpha, direction):  # type: ignore[no-untyped-def]  # torch calls it
-    return torch.empty_like(y), torch.empty_like(u), torch.empty_like(initial_h)
+    return (da if direction == "forward" else _flip(da, lens)), du.sum(0), g.clone(memory_format=torch.contiguous_format)
 
 
 def _setup(ctx, inputs, output):  # type: ignore[no-untyped-def]  # torch calls it

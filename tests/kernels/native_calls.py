@@ -48,6 +48,7 @@ class Kernel:
             "activation": ACTIVATIONS.index(self.activation),
             "reverse": DIRECTIONS.index(self.direction),
             "isa": ISAS.index(self.isa),
+            "gradient": int("dx" in arrays),
             "alpha": self.alpha,
         }
         call = Call(T=T, B=B, H=H, **options, **{name: a.ctypes.data for name, a in given.items()})

@@ -211,6 +211,16 @@ def test_exp_is_accurate_from_tiny_to_huge(each_isa: Kernel, activation: str, dt
     assert np.array_equal(np.signbit(y), np.signbit(want))
 
 
+@pytest.mark.parametrize("shape", [(0, 3, 5), (4, 0, 5), (4, 3, 0), (0, 0, 0)], ids=str)
+def test_the_gradient_of_nothing_is_zero_and_what_was_given(each_isa: Kernel, shape: tuple[int, int, int]) -> None:
+    c = case(*shape)
+    dx, du, dh0 = each_isa.backward(np.zeros_like(c.x), c.h0, np.zeros_like(c.x), c.u, None, c.h0)
+    assert dx.shape == shape
+    assert (du == 0).all()
+    if not shape[0]:
+        assert np.array_equal(dh0, c.h0)
+
+
 def test_lengths_outside_the_sequence_are_clipped(kernel: Kernel) -> None:
     c = case(6, 2, 20)
     got = kernel.forward(c.x, c.u, np.array([-3, 99]), c.h0)

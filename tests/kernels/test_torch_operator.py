@@ -1,0 +1,142 @@
+"""indrnn::recurrence on the native kernel and on the plain loop: one operator, the same numbers, for autograd, compile and export."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from kernels.native import Library
+from model import fused
+from model.recurrence import ACTIVATIONS, DIRECTIONS, _loop, _loop_backward, recurrence
+from model.recurrence import recurrence_backward_op as backward_op
+from model.recurrence import recurrence_op as forward_op
+
+
+@pytest.fixture(autouse=True)
+def _native(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "library", lambda: library)
+
+
+@pytest.fixture(params=["fused", "loop"])
+def _either(request: pytest.FixtureRequest, _native: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "loop":
+        monkeypatch.setattr(fused, "library", lambda: None)
+
+
+@pytest.fixture
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def tensors(T: int, B: int, H: int, dtype: torch.dtype, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    x, h0 = torch.randn(T, B, H, generator=g, dtype=dtype), torch.randn(B, H, generator=g, dtype=dtype)
+    u = torch.rand(H, generator=g, dtype=dtype) * 2 - 1
+    return x, u, torch.randint(0, T + 1, (B,), generator=g), h0
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    shape=st.tuples(st.integers(0, 12), st.integers(0, 4), st.integers(1, 40)),
+    activation=st.sampled_from(ACTIVATIONS),
+    direction=st.sampled_from(DIRECTIONS),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    strided=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_kernel_and_loop_agree_in_outputs_and_gradients(shape, activation, direction, dtype, strided, seed):
+    x, u, lens, h0 = tensors(*shape, dtype, seed)
+    dy, _, _, dy_h = tensors(*shape, dtype, seed + 1)
+    if strided:  # the same values in another order of memory
+        x, dy, h0, dy_h = (t.mT.contiguous().mT for t in (x, dy, h0, dy_h))
+    options = (activation, 0.25, direction)
+    tolerance = {"rtol": 0, "atol": 2e-5 if dtype == torch.float32 else 1e-12}
+    want = _loop(x, u, lens, h0, *options)
+    got = forward_op(x, u, lens, h0, *options)
+    torch.testing.assert_close(got, want, **tolerance)
+    grads = backward_op(dy, dy_h, want[0], u, lens, h0, *options)
+    torch.testing.assert_close(grads, _loop_backward(dy, dy_h, want[0], u, lens, h0, *options), **tolerance)
+
+
+@pytest.mark.usefixtures("_either")
+@pytest.mark.parametrize("strided", [False, True])
+def test_torch_accepts_the_operator_as_its_own(strided: bool) -> None:
+    x, u, lens, h0 = tensors(5, 3, 4, torch.float32)
+    if strided:
+        x, h0 = x.mT.contiguous().mT, h0.mT.contiguous().mT
+    args = (x.requires_grad_(), u.requires_grad_(), lens, h0.requires_grad_(), "relu", 0.0, "reverse")
+    torch.library.opcheck(forward_op, args)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_the_gradient_is_the_derivative(activation: str, direction: str) -> None:
+    x, u, lens, h0 = tensors(5, 3, 4, torch.float64)
+
+    def run(x: Tensor, u: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        return recurrence(x, u, lens, h, activation, 0.25, direction)
+
+    assert torch.autograd.gradcheck(run, [t.requires_grad_() for t in (x, u, h0)])
+
+
+@pytest.mark.usefixtures("_threads")
+def test_the_number_of_threads_changes_no_bit() -> None:
+    x, u, lens, h0 = tensors(300, 16, 128, torch.float32)
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        y, y_h = forward_op(x, u, lens, h0, "tanh", 0.0, "forward")
+        results.append((y, y_h, *backward_op(x, h0, y, u, lens, h0, "tanh", 0.0, "forward")))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.usefixtures("_either")
+def test_compiled_it_stays_one_operator_with_the_same_numbers() -> None:
+    seen: list[str] = []
+
+    def backend(module: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        seen.extend(str(node.target) for node in module.graph.nodes if node.op == "call_function")
+        return module
+
+    x, u, lens, h0 = tensors(7, 3, 33, torch.float32)
+
+    def run(x: Tensor, u: Tensor) -> Tensor:
+        return recurrence(x * 2, u, lens, h0)[0] + 1
+
+    torch.testing.assert_close(torch.compile(run, fullgraph=True, backend=backend)(x, u), run(x, u))
+    assert [target for target in seen if "indrnn" in target] == ["indrnn.recurrence"]
+
+
+@pytest.mark.usefixtures("_either")
+def test_compiled_gradients_are_the_eager_ones() -> None:
+    x, u, lens, h0 = tensors(7, 3, 33, torch.float32)
+    u.requires_grad_()
+
+    def loss(x: Tensor, u: Tensor) -> Tensor:
+        y, y_h = recurrence(x, u, lens, h0)
+        return y.square().sum() + y_h.sum()
+
+    (want,) = torch.autograd.grad(loss(x, u), u)
+    (got,) = torch.autograd.grad(torch.compile(loss, fullgraph=True, backend="aot_eager")(x, u), u)
+    torch.testing.assert_close(got, want)
+
+
+@pytest.mark.usefixtures("_either")
+def test_exported_it_is_one_node_and_runs_at_other_lengths() -> None:
+    class Net(torch.nn.Module):
+        def forward(self, x: Tensor, u: Tensor, lens: Tensor, h0: Tensor) -> tuple[Tensor, Tensor]:
+            return recurrence(x, u, lens, h0)
+
+    T, B = torch.export.Dim("T", min=0), torch.export.Dim("B", min=0)
+    shapes = {"x": {0: T, 1: B}, "u": {}, "lens": {0: B}, "h0": {0: B}}
+    program = torch.export.export(Net(), tensors(6, 2, 5, torch.float32), dynamic_shapes=shapes)
+    targets = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert [t for t in targets if "indrnn" in t] == ["indrnn.recurrence.default"]
+    other = tensors(11, 3, 5, torch.float32)
+    torch.testing.assert_close(program.module()(*other), recurrence(*other))
