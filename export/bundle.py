@@ -125,8 +125,8 @@ class Manifest(_Frozen):
     alphabet: str | None = Field(default=None, description="chars: symbol k's code point; text is NFC")
     layout: str | None = Field(default=None, description="action: the model's own joint layout")
     layouts: dict[str, Layout] = Field(default_factory=dict)
-    persons: int | None = Field(default=None, description="action: P, the person axis of x")
-    hz: float | None = Field(default=None, gt=0, description="action: frames per second the model reads")
+    persons: int | None = Field(default=None, ge=1, description="action: P, the person axis of x")
+    hz: float | None = Field(default=None, ge=1, le=1000, description="action: frames per second the model reads")
     limits: Limits = Limits()
     training: Training
     figures: tuple[Figure, ...]
@@ -160,10 +160,15 @@ class Manifest(_Frozen):
             if p.offset != offset:
                 raise ValueError(f"state: expected a part at offset {offset}, got {p.role} at {p.offset}")
             offset += p.size
+        hidden = [p.role == "hidden" for p in self.state]
+        if hidden != sorted(hidden, reverse=True) or not any(hidden):
+            raise ValueError("state: expected the hidden parts first, at least one")
         if self.kind == "action":
             self._check_action()
         elif self.alphabet is None or len(set(self.alphabet)) != len(self.alphabet):
             raise ValueError("a chars bundle has an alphabet of distinct symbols")
+        if self.labels is not None and self.alphabet is not None:
+            raise ValueError("expected labels or an alphabet, got both")
         last_logits = self.part("last_logits")
         if last_logits is None or last_logits.size != self.classes:
             raise ValueError(f"state: expected a last_logits part of {self.classes}")
@@ -179,6 +184,9 @@ class Manifest(_Frozen):
         own = self.layouts.get(self.layout)
         if own is None:
             raise ValueError(f"layouts: the model's own layout {self.layout!r} is not in {sorted(self.layouts)}")
+        last_frame = self.part("last_frame")
+        if last_frame is None or last_frame.size != self.persons * own.joints * 3:
+            raise ValueError(f"state: expected a last_frame part of {self.persons * own.joints * 3}")
         for name, layout in self.layouts.items():
             if len(layout.table) != own.joints:
                 raise ValueError(f"layouts.{name}.table: expected {own.joints} joints, got {len(layout.table)}")

@@ -4,6 +4,7 @@ import argparse
 import gc
 import logging
 import sys
+from types import FrameType
 
 import orjson
 import uvicorn
@@ -32,8 +33,9 @@ def main() -> int:
 def _serve(settings: Settings) -> int:
     sys.setswitchinterval(5e-4)  # seconds the engine thread waits for the interpreter at most; Python's 5 ms would be a batch
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    backend = Backend.open(settings)
     config = uvicorn.Config(
-        create_app(settings, Backend.open(settings)),
+        create_app(settings, backend),
         host=settings.host,
         port=settings.port,
         log_level=settings.log_level,
@@ -43,11 +45,23 @@ def _serve(settings: Settings) -> int:
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=10,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config, backend)
     gc.freeze()  # what start-up made stays; and frames are lists of lists, which would set off a collection every few messages
     gc.set_threshold(50_000, 20, 50)
     server.run()
     return 0 if server.started else 1
+
+
+class _Server(uvicorn.Server):
+    """Drains the engines at the signal, not after uvicorn has waited for its connections."""
+
+    def __init__(self, config: uvicorn.Config, backend: Backend) -> None:
+        super().__init__(config)
+        self._backend = backend
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._backend.drain()
+        super().handle_exit(sig, frame)
 
 
 def _print_openapi() -> int:

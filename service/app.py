@@ -15,9 +15,10 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import WebSocketRoute
 
 from export.bundle import read_all
-from service.errors import BadInput, MethodNotAllowed, NotFound, ServiceError
+from service.errors import BadInput, MethodNotAllowed, NotFound, ServiceError, said
 from service.models import Models, ServedModel, serve
 from service.openapi import document
+from service.revision import revision
 from service.routes import build_router, problem
 from service.sessions import Sessions
 from service.settings import Settings
@@ -57,6 +58,11 @@ class Backend:
             if self.loop is not None:
                 self.loop.call_soon_threadsafe(deliver)
 
+    def drain(self) -> None:
+        """Tells the engines that the end is near: what is in flight is finished, anything new is refused."""
+        for model in self.served:
+            model.batcher.drain()
+
     def close(self) -> None:
         """Stops the engines, which finish what is in flight, and releases the store."""
         stopping = [threading.Thread(target=m.batcher.stop, args=(STOP_TIMEOUT,)) for m in self.served]
@@ -68,7 +74,7 @@ class Backend:
 
 
 def create_app(settings: Settings, backend: Backend | None = None) -> FastAPI:
-    """The service. Without a backend, one is opened when it starts (lifespan); either is closed when it stops."""
+    """The service; it closes the backend when it stops. Without one it can describe itself (openapi), and nothing else."""
     app = FastAPI(
         title="IndRNN",
         version="0.1.0",
@@ -92,7 +98,9 @@ def create_app(settings: Settings, backend: Backend | None = None) -> FastAPI:
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
-    backend: Backend = app.state.backend or await asyncio.to_thread(Backend.open, settings)
+    backend: Backend | None = app.state.backend
+    assert backend is not None, "a service that answers has a backend"
+    revision()  # asks git, once
     backend.loop = asyncio.get_running_loop()
     app.state.models = Models(backend.served)
     app.state.sessions = Sessions(app.state.models, backend.store, settings.session_ttl)
@@ -124,14 +132,17 @@ async def _service_error(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException), "registered for it"
     if error.status_code == 405:
-        return problem(MethodNotAllowed(f"{request.method} is not for {request.url.path}"))
-    return problem(NotFound(f"there is nothing at {request.url.path[:200]}"))
+        allowed = (error.headers or {}).get("Allow", "")
+        return problem(MethodNotAllowed(f"expected {allowed} for {request.url.path}, got {request.method}", allow=allowed))
+    if error.status_code == 404:
+        return problem(NotFound(f"there is nothing at {request.url.path[:200]}"))
+    return problem(BadInput(str(error.detail)))
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError), "registered for it"
     first = error.errors()[0]
-    return problem(BadInput(f"{first['msg']}, got {first.get('input')!r:.60}", field=str(first["loc"][-1])))
+    return problem(BadInput(f"{first['msg']}, got {said(first.get('input'))}", field=str(first["loc"][-1])))
 
 
 async def _gone(request: Request, error: Exception) -> Response:

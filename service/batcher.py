@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.engine import Engine, Row
-from service.errors import EngineFailed, Gone, ModelGone, Overloaded, ServiceError, Stopping, UnknownSession
+from service.errors import Cancelled, EngineFailed, Gone, ModelGone, Overloaded, ServiceError, Stopping, UnknownSession
 from service.session import (
     Cancel,
     Char,
@@ -68,6 +68,11 @@ class Job:
     every: bool = False
     watch: slice | None = None
     deadline: float = 0.0
+
+    @property
+    def is_work(self) -> bool:
+        """Whether it needs the model or makes a session."""
+        return self.content is not None or self.create is not None or isinstance(self.event, Generate)
 
 
 @dataclass(slots=True, eq=False)
@@ -139,23 +144,28 @@ class Batcher:
         self._gate = threading.Condition()
         self._inbox: deque[Job] = deque()
         self._detached: deque[tuple[str, Sink]] = deque()
-        self._waiting = 0
+        self._open: set[Sink] = set()  # everybody who has not had a last answer
         self._stopping = False
         self._thread = threading.Thread(target=self._main, name=f"engine-{engine.manifest.name}-{engine.manifest.version}", daemon=True)
         self._thread.start()
 
     # --- the event loop's side --------------------------------------------------------------------------------------------------------
 
-    def submit(self, job: Job) -> None:
-        """Queues a job; its sink will be called at least once. Raises Overloaded or Stopping."""
-        job.deadline = time.monotonic() + self._settings.step_timeout
+    def submit(self, *jobs: Job) -> None:
+        """Queues jobs, all or none; each sink will be called at least once. Raises Overloaded or Stopping.
+
+        Cancels, deletes and looks are taken also where the queue is full: two of them make room.
+        """
+        deadline = time.monotonic() + self._settings.step_timeout
         with self._gate:
             if self._stopping:
                 raise Stopping("the server is shutting down")
-            if self._waiting >= self._settings.max_queue:
-                raise Overloaded(f"{self._waiting} steps wait already", retry_after=1)
-            self._waiting += 1
-            self._inbox.append(job)
+            if any(j.is_work for j in jobs) and len(self._open) + len(jobs) > self._settings.max_queue:
+                raise Overloaded(f"{len(self._open)} of {self._settings.max_queue} places are taken", retry_after=1)
+            for job in jobs:
+                job.deadline = deadline
+                self._open.add(job.sink)
+            self._inbox.extend(jobs)
             self._gate.notify()
 
     def detach(self, session_id: str, sink: Sink) -> None:
@@ -164,17 +174,21 @@ class Batcher:
             self._detached.append((session_id, sink))
             self._gate.notify()
 
-    def stop(self, timeout: float) -> None:
-        """Finishes what is in flight, cuts what is generating, answers the rest, and ends the thread."""
+    def drain(self) -> None:
+        """From now on finishes what is in flight, cuts what is generating, and answers the rest; then the thread ends."""
         with self._gate:
             self._stopping = True
             self._gate.notify()
+
+    def stop(self, timeout: float) -> None:
+        """Drains, and waits for the thread's end."""
+        self.drain()
         self._thread.join(timeout)
 
     @property
     def waiting(self) -> int:
         """Jobs that have not had their last answer."""
-        return self._waiting
+        return len(self._open)
 
     # --- the engine thread ------------------------------------------------------------------------------------------------------------
 
@@ -185,9 +199,9 @@ class Batcher:
                 self._turn(jobs, detached, stopping)
             except Exception as error:  # a bug must not leave anybody waiting
                 log.exception("the engine thread failed")
-                self._fail_everything(jobs, EngineFailed(f"internal error: {type(error).__name__}"))
+                self._fail_everything(EngineFailed(f"internal error: {type(error).__name__}"))
             if stopping and not self._ready and not self._inbox:
-                self._fail_everything([], Stopping("the server is shutting down"))
+                self._fail_everything(Stopping("the server is shutting down"))
                 return
 
     def _drain(self) -> tuple[list[Job], list[tuple[str, Sink]], bool]:
@@ -213,6 +227,7 @@ class Batcher:
         for group in self._groups():
             self._run(group)
             self._settle()
+        self._settle()
         self._forget_idle()
 
     def _take_in(self, jobs: list[Job], now: float) -> None:
@@ -221,13 +236,14 @@ class Batcher:
             for session in self._store.load(list(named)).values() if named else ():
                 self._lives[session.id] = Live(session, session)
         except ServiceError as error:
-            self._replies += [Reply(j.sink, Refused(error)) for j in jobs]
-            return
+            self._replies += [Reply(j.sink, Refused(error)) for j in jobs if j.session_id in named]
+            jobs = [j for j in jobs if j.session_id not in named]
         for job in jobs:
             try:
                 self._begin(job, now)
             except ServiceError as error:
-                self._replies.append(Reply(job.sink, Refused(error)))
+                removing = self._lives.get(job.session_id or "")
+                self._replies.append(Reply(job.sink, Refused(error), removing if removing and removing.dirty else None))
 
     def _begin(self, job: Job, now: float) -> None:
         if job.create is not None:
@@ -239,10 +255,21 @@ class Batcher:
             self._start_stateless(job)
         else:
             live = self._find(job.session_id, job.owner)
+            if isinstance(job.event, Cancel):
+                self._cancel_waiting(live, job.event)
             if job.event is None or isinstance(job.event, Cancel | Delete) or not live.mailbox:
                 self._offer(live, job, now)
             else:
                 live.mailbox.append(job)
+
+    def _cancel_waiting(self, live: Live, event: Cancel) -> None:
+        """A generate of that number that has not begun will not."""
+        if event.number is None:
+            return
+        waiting = [j for j in live.mailbox if isinstance(j.event, Generate) and j.event.number == event.number]
+        for job in waiting:
+            live.mailbox.remove(job)
+            self._replies.append(Reply(job.sink, Refused(Cancelled(f"step {event.number} was cancelled before it began", field="step"))))
 
     def _find(self, session_id: str, owner: str) -> Live:
         live = self._lives.get(session_id)
@@ -260,7 +287,7 @@ class Batcher:
         assert job.content is not None, "a job without a session has content"
         prepared = job.content.prepare(None)
         state = np.zeros(self.engine.manifest.state_size, np.float32)
-        work = Feeding(prepared.x, None, job.content.length, state, self._last_logits, job.every, job.watch)
+        work = Feeding(prepared.x, None, job.content.length, state, self._last_logits, job.every, job.watch, job.deadline)
         self._ready.append(Stateless(work, job.sink))
 
     def _offer(self, live: Live, job: Job, now: float) -> bool:
@@ -285,10 +312,13 @@ class Batcher:
         if Effect.COMMIT in effects or Effect.REMOVE in effects:
             self._soil(live)
         if Effect.RUN in effects:
+            assert live.work is None, "one thing in flight"
             live.work = Generating(session.state, self._last_logits, job.watch)
             self._ready.append(live)
         if isinstance(job.event, Generate) and (Effect.RUN in effects or isinstance(reply, Follow)):
             live.sinks.append(job.sink)
+            if live.work is not None and job.watch is not None:
+                live.work.watch = job.watch
             if isinstance(reply, Follow):
                 self._replies.append(Reply(job.sink, reply, live if live.dirty else None, final=False))
             return True
@@ -311,7 +341,9 @@ class Batcher:
         except ServiceError as error:
             self._replies.append(Reply(job.sink, Refused(error)))
             return False
-        live.work = Feeding(prepared.x, prepared.carry, job.content.length, live.session.state, self._last_logits, job.every, job.watch)
+        live.work = Feeding(
+            prepared.x, prepared.carry, job.content.length, live.session.state, self._last_logits, job.every, job.watch, job.deadline
+        )
         live.sinks.append(job.sink)
         self._ready.append(live)
         return True
@@ -340,14 +372,13 @@ class Batcher:
     def _detach(self, detached: Iterable[tuple[str, Sink]]) -> None:
         for session_id, sink in detached:
             live = self._lives.get(session_id)
+            with self._gate:
+                self._open.discard(sink)
             if live is None:
                 continue
-            kept = deque(job for job in live.mailbox if job.sink is not sink)
-            self._count_down(len(live.mailbox) - len(kept))
-            live.mailbox = kept
+            live.mailbox = deque(job for job in live.mailbox if job.sink is not sink)
             if sink in live.sinks and isinstance(live.work, Generating):
                 live.sinks.remove(sink)
-                self._count_down(1)
                 if not live.sinks:
                     self._cut(live)
 
@@ -384,8 +415,12 @@ class Batcher:
         """Up to max_batch of what is ready, the longest waiting first, in groups of like length so that padding at most doubles a row."""
         taken = [self._ready.popleft() for _ in range(min(len(self._ready), self._settings.max_batch))]
         groups: dict[int, list[Live | Stateless]] = {}
+        now = time.monotonic()
         for item in taken:
             work = item.work
+            if isinstance(work, Feeding) and work.at == 0 and work.deadline < now:
+                self._fail([item], Overloaded(f"the step waited longer than {self._settings.step_timeout:g} s", retry_after=1))
+                continue
             steps = 1 if isinstance(work, Generating) else min(len(work.x) - work.at, PIECE) if work and work.watch is None else 1
             groups.setdefault(steps.bit_length(), []).append(item)
         return [groups[k] for k in sorted(groups)]
@@ -498,13 +533,20 @@ class Batcher:
             self._cut(item)
 
     def _send(self) -> None:
+        """Lets the replies go. Who has had a last answer gets no other."""
         replies, self._replies = self._replies, []
-        if not replies:
+        due: list[Reply] = []
+        with self._gate:
+            for r in replies:
+                if r.sink in self._open:
+                    due.append(r)
+                    if r.final:
+                        self._open.remove(r.sink)
+        if not due:
             return
-        self._count_down(sum(r.final for r in replies))
 
         def deliver() -> None:
-            for r in replies:
+            for r in due:
                 try:
                     r.sink(r.value, r.states)
                 except Exception:  # one client's sink must not keep the others' replies
@@ -512,21 +554,17 @@ class Batcher:
 
         self._post(deliver)
 
-    def _count_down(self, answered: int) -> None:
-        with self._gate:
-            self._waiting -= answered
-
     def _forget_idle(self) -> None:
         idle = [i for i, live in self._lives.items() if live.work is None and not live.mailbox and not live.dirty]
         for i in idle:
             del self._lives[i]
 
-    def _fail_everything(self, jobs: Sequence[Job], error: ServiceError) -> None:
-        told = {id(r.sink) for r in self._replies}
-        waiting = [j.sink for j in jobs] + [j.sink for live in self._lives.values() for j in live.mailbox]
-        waiting += [s for live in self._lives.values() for s in live.sinks] + [r.sink for r in self._ready if isinstance(r, Stateless)]
-        self._replies = [replace(r, value=Refused(error), states=None, final=True) for r in self._replies]
-        self._replies += [Reply(s, Refused(error)) for s in dict.fromkeys(waiting) if id(s) not in told]
+    def _fail_everything(self, error: ServiceError) -> None:
+        """Everybody but those who came in after the failed turn began is told; the sessions are where the store has them."""
+        with self._gate:
+            fresh = {job.sink for job in self._inbox}
+            waiting = self._open - fresh
+        self._replies = [Reply(sink, Refused(error)) for sink in waiting]
         self._lives.clear()
         self._ready.clear()
         self._freed.clear()

@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator, Collection
 
 import orjson
 
-from service.errors import BadInput, NotFinite, NotJson, TooLarge
+from service.errors import BadInput, NotFinite, NotJson, TooLarge, said
 
-_NOT_FINITE = re.compile(rb"-?\b(NaN|Infinity)\b")
+_NOT_FINITE = re.compile(r"-?(NaN|Infinity)\b")
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]')
 
 
 async def read_bounded(chunks: AsyncIterator[bytes], declared: str | None, limit: int, drain: int) -> bytes:
@@ -36,16 +37,36 @@ def parse_object(data: bytes | str, what: str) -> dict[str, object]:
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raw = data if isinstance(data, bytes) else data.encode("utf-8", "replace")
-        found = _NOT_FINITE.search(raw)
+        text = data if isinstance(data, str) else data.decode("utf-8", "replace")
+        found = _NOT_FINITE.match(text, max(error.pos - 1, 0)) or _NOT_FINITE.match(text, error.pos)
         if found:
-            raise NotFinite(
-                f"expected finite numbers, got {found[0].decode()} at byte {found.start()} (write null for a joint not seen)"
-            ) from None
+            detail = f"expected finite numbers, got {found[0]} (write null for a joint not seen)"
+            raise NotFinite(detail, field=json_path(text, found.start()) or None) from None
         raise NotJson(f"expected a {what} of JSON: {error.msg} at character {error.pos}") from None
     if not isinstance(value, dict):
         raise BadInput(f"expected a JSON object, got {type(value).__name__}")
     return value
+
+
+def json_path(text: str, end: int) -> str:
+    """Where in JSON text the value that begins at `end` stands, as `sequences[0][3]`."""
+    path: list[str | int] = []
+    key = ""
+    for token in _TOKEN.finditer(text, 0, end):
+        mark = token[0]
+        if mark == "[":
+            path.append(0)
+        elif mark == "{":
+            path.append("")
+        elif mark in "]}" and path:
+            path.pop()
+        elif mark == "," and path and isinstance(path[-1], int):
+            path[-1] += 1
+        elif mark == ":" and path:
+            path[-1] = key
+        elif mark[0] == '"':
+            key = mark[1:-1]
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).removeprefix(".")
 
 
 def only(body: dict[str, object], known: Collection[str]) -> None:
@@ -60,7 +81,7 @@ def integer(value: object, field: str, low: int, high: int, default: int | None 
     if value is None and default is not None:
         return default
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise BadInput(f"expected a whole number from {low} to {high}, got {value!r:.60}", field=field)
+        raise BadInput(f"expected a whole number from {low} to {high}, got {said(value)}", field=field)
     return value
 
 
@@ -69,14 +90,14 @@ def number(value: object, field: str, low: float, high: float, default: float) -
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise BadInput(f"expected a number from {low:g} to {high:g}, got {value!r:.60}", field=field)
+        raise BadInput(f"expected a number from {low:g} to {high:g}, got {said(value)}", field=field)
     return float(value)
 
 
 def boolean(value: object, field: str) -> bool:
     """True or false; null is false. Raises BadInput."""
     if value is not None and not isinstance(value, bool):
-        raise BadInput(f"expected true or false, got {value!r:.60}", field=field)
+        raise BadInput(f"expected true or false, got {said(value)}", field=field)
     return bool(value)
 
 

@@ -5,20 +5,22 @@ ahead, so a clip in pieces becomes the same frames as in one.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from export.bundle import Layout, Manifest
-from service.errors import BadInput, NotFinite, TooLarge
+from service.errors import BadInput, NotFinite, TooLarge, said
 from service.session import Carry, Floats
 
 FARTHEST = 1_000.0  # metres; what lies beyond is no skeleton, and would overflow a float32 state
 HZ_RANGE = (1.0, 1_000.0)
+_NOT_SEEN = [math.nan] * 3
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,16 @@ class ClipReader:
         name = self.layout if layout is None else layout
         found = self.layouts.get(name) if isinstance(name, str) else None
         if found is None:
-            raise BadInput(f"expected one of {', '.join(self.layouts)}, got {name!r}", field="layout")
+            raise BadInput(f"expected one of {', '.join(self.layouts)}, got {said(name)}", field="layout")
         return found
 
-    def check_hz(self, hz: object) -> float:
-        """The client's rate in frames per second, the model's own for None. Raises BadInput."""
+    def check_hz(self, hz: object) -> float | None:
+        """The client's rate in frames per second; None is the session's own. Raises BadInput."""
         if hz is None:
-            return self.hz
+            return None
         low, high = HZ_RANGE
         if isinstance(hz, bool) or not isinstance(hz, int | float) or not low <= hz <= high:
-            raise BadInput(f"expected frames per second from {low:g} to {high:g}, got {hz!r}", field="hz")
+            raise BadInput(f"expected frames per second from {low:g} to {high:g}, got {said(hz)}", field="hz")
         return float(hz)
 
     def read(self, clip: object, layout: Layout, field: str) -> Floats:
@@ -67,7 +69,7 @@ class ClipReader:
         Raises BadInput naming the element (field is where the clip stands, "sequences[0]"), NotFinite, TooLarge.
         """
         if not isinstance(clip, list) or not clip:
-            raise BadInput(f"expected a list of frames, got {_said(clip)}", field=field)
+            raise BadInput(f"expected a list of frames, got {said(clip)}", field=field)
         if len(clip) > self.max_frames:
             raise TooLarge(f"expected at most {self.max_frames} frames, got {len(clip)}", field=field)
         sent = self._dense(clip, layout, field)
@@ -75,11 +77,10 @@ class ClipReader:
 
     def _dense(self, clip: list[object], layout: Layout, field: str) -> NDArray[np.float64]:
         """[T, P, J, 3] as sent, missing persons zero."""
-        try:
-            x = np.asarray(clip)
-        except ValueError:
-            x = np.empty(0, dtype=object)  # ragged: null joints, or an error to be found
-        if x.dtype.kind not in "fi" or x.ndim not in (3, 4):
+        x = _fast(clip)
+        if x is None:
+            x = _fast([_without_nulls(frame) for frame in clip])
+        if x is None:
             x = _walk(clip, layout.joints, self.persons, field)
         if x.ndim == 3:
             x = x[:, None]
@@ -112,28 +113,26 @@ class ClipReader:
 def hold(x: Floats, last: Floats) -> Floats:
     """Fills joints not seen (NaN) in x [T, P, J, 3] with their last place, starting from last [P, J, 3].
 
-    A joint of a present person that was never seen stands at the mean of the person's seen joints; a person none of whose joints is seen
-    is absent: all zeros.
+    A joint of a present person that was never seen stands where the mean of the person's first seen joints was; a person none of whose
+    joints is seen, or all at the origin, is absent: all zeros, and starts anew when coming back.
     """
-    missing = np.asarray(np.isnan(x).any(axis=-1))
+    missing: NDArray[np.bool_] = np.logical_or.reduce(np.isnan(x), axis=-1)
     if not missing.any():
         return x
-    out = np.where(missing[..., None], np.float32(0), x)
-    before = last
-    for t in range(len(x)):
-        gone = missing[t]
-        for p in np.flatnonzero(gone.any(axis=-1)):
-            out[t, p] = _hold_person(out[t, p], gone[p], before[p])
-        before = out[t]
-    return out
-
-
-def _hold_person(now: Floats, gone: NDArray[np.bool_], before: Floats) -> Floats:
-    if gone.all():
-        return np.zeros_like(now)
-    known = before.any()
-    filling = before if known else np.broadcast_to(now[~gone].mean(0), now.shape)
-    return np.where(gone[:, None], filling, now)
+    x = np.where(missing[..., None], np.float32(0), x)
+    t = np.arange(len(x))[:, None, None]
+    absent = np.logical_not(x.any((-1, -2)))[..., None]
+    began = np.maximum.accumulate(np.where(absent, t, -1)) + 1  # [T, P, 1]: since when the person has been there
+    seen = np.maximum.accumulate(np.where(missing, -1, t))  # [T, P, J]: when the joint was last seen
+    first = np.minimum(began, len(x) - 1)
+    count = (~missing).sum(-1)
+    mean = x.sum(2) / np.maximum(count, 1)[..., None]  # of the seen joints, [T, P, 3]
+    there_before = np.count_nonzero(last, axis=(-1, -2)) > 0  # [P]
+    from_before = np.logical_and(began == 0, there_before[None, :, None])
+    never = np.where(from_before[..., None], last, np.take_along_axis(mean, first, 0)[:, :, None])
+    held = np.where((seen >= began)[..., None], np.take_along_axis(x, np.maximum(seen, 0)[..., None], 0), never)
+    filled: Floats = np.where(absent[..., None], np.float32(0), held).astype(np.float32)
+    return filled
 
 
 def resample(x: Floats, hz: float, own_hz: float, carry: Carry | None) -> tuple[Floats, Carry]:
@@ -148,16 +147,44 @@ def resample(x: Floats, hz: float, own_hz: float, carry: Carry | None) -> tuple[
     else:
         frames, phase = np.concatenate([carry.frame[None], x]), Fraction(carry.numerator, carry.denominator)
     last = len(frames) - 1
-    count = max(0, math.floor((last - phase) / step) + 1)
-    times = [phase + k * step for k in range(count)]
-    index = np.array([math.floor(t) for t in times], np.int64)
-    part = np.array([float(t - math.floor(t)) for t in times], np.float32)[:, None, None, None]
+    unit = math.lcm(step.denominator, phase.denominator)
+    stride, offset = int(step * unit), int(phase * unit)
+    count = max(0, (last * unit - offset) // stride + 1)
+    index, rest = np.divmod(offset + stride * np.arange(count, dtype=np.int64), unit)
+    part = (rest / unit).astype(np.float32)[:, None, None, None]
     left = frames[index]
     right = frames[np.minimum(index + 1, last)]
     both = np.logical_and(left.any((-1, -2)), right.any((-1, -2)))[..., None, None]
     between = np.where(both, left + (right - left) * part, np.where(part > 0, right, left))
     left_over = phase + count * step - last
     return between.astype(np.float32), Carry(hz, frames[-1], left_over.numerator, left_over.denominator)
+
+
+def _fast(clip: list[object]) -> NDArray[np.float64] | None:
+    """The clip as an array, or None where it is not one of plain numbers."""
+    try:
+        x = np.asarray(clip)
+    except ValueError:
+        return None  # ragged
+    if x.dtype.kind not in "fi" or x.ndim not in (3, 4):
+        return None
+    numbers: Iterable[object] = clip
+    for _ in range(x.ndim - 1):
+        numbers = chain.from_iterable(numbers)  # type: ignore[arg-type]  # NumPy has found lists all the way down
+    return None if bool in set(map(type, numbers)) else x
+
+
+def _without_nulls(frame: object) -> object:
+    """The frame with NaN for joints that are null."""
+    if not isinstance(frame, list):
+        return frame
+    return [
+        _NOT_SEEN if joint is None else [_NOT_SEEN if j is None else j for j in joint] if _is_person(joint) else joint for joint in frame
+    ]
+
+
+def _is_person(value: object) -> bool:
+    return isinstance(value, list) and any(joint is None or isinstance(joint, list) for joint in value)
 
 
 def _walk(clip: Sequence[object], joints: int, persons: int, field: str) -> NDArray[np.float64]:
@@ -202,24 +229,13 @@ def _joint(joint: object, where: str) -> list[float]:
         raise BadInput(f"expected x, y and z, or null, got {len(numbers)} elements", field=where)
     for k, number in enumerate(numbers):
         if isinstance(number, bool) or not isinstance(number, int | float):
-            raise BadInput(f"expected a number, got {_said(number)}", field=f"{where}[{k}]")
+            raise BadInput(f"expected a number, got {said(number)}", field=f"{where}[{k}]")
         if abs(number) > FARTHEST:
-            raise NotFinite(f"expected metres within ±{FARTHEST:g}, got {number!r:.20}", field=f"{where}[{k}]")
+            raise NotFinite(f"expected metres within ±{FARTHEST:g}, got {said(number)}", field=f"{where}[{k}]")
     return [float(n) for n in numbers if isinstance(n, int | float)]
 
 
 def _list(value: object, where: str, of: str) -> list[object]:
     if not isinstance(value, list):
-        raise BadInput(f"expected a list of {of}, got {_said(value)}", field=where)
+        raise BadInput(f"expected a list of {of}, got {said(value)}", field=where)
     return value
-
-
-def _said(value: object) -> str:
-    """What came, short enough for a message."""
-    if value is None:
-        return "null"
-    if isinstance(value, list | dict):
-        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}" if value else "nothing in it"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"the text {value[:40]!r}" if isinstance(value, str) else repr(value)

@@ -81,7 +81,12 @@ class Engine:
             except Exception as error:  # whatever it is, the portable loop is there
                 log.warning("%s/%s: kernel %s fails, the portable loop runs: %s", self.manifest.name, self.manifest.version, library, error)
         session = self._open(provider, None)
-        return Loaded(session, provider, "loop", self._warm_up(session, max_batch))
+        try:
+            seconds = self._warm_up(session, max_batch)
+        except Exception as error:  # the runtime's exceptions have no common base of their own
+            title = f"{self.manifest.name}/{self.manifest.version}"
+            raise EngineError(f"{title}: model.onnx does not run as its manifest says: {error}") from error
+        return Loaded(session, provider, "loop", seconds)
 
     def _open(self, provider: Provider, library: Path | None) -> ort.InferenceSession:
         title = f"{self.manifest.name}/{self.manifest.version}"
@@ -113,7 +118,10 @@ class Engine:
                 "lengths": np.full(B, T, np.int64),
                 "state": np.zeros((B, self.manifest.state_size), np.float32),
             }
-            session.run(["logits", "state_out"], feeds)
+            logits, after = session.run(["logits", "state_out"], feeds)
+            expected = (B, T, self.manifest.classes), (B, self.manifest.state_size)
+            if (logits.shape, after.shape) != expected:
+                raise ValueError(f"expected logits and state of {expected}, got {(logits.shape, after.shape)}")
             start = time.perf_counter()
             for _ in range(3):
                 session.run(["logits", "state_out"], feeds)
@@ -137,7 +145,9 @@ class Engine:
 
 def _sample_input(bundle: Bundle) -> NDArray[np.generic]:
     """One time step of one row of x: zeros of its shape and type."""
-    x = next(t for t in bundle.manifest.inputs if t.name == "x")
+    x = next((t for t in bundle.manifest.inputs if t.name == "x"), None)
+    if x is None:
+        raise EngineError(f"{bundle.manifest.name}/{bundle.manifest.version}: manifest.json: expected an input x")
     return np.zeros([int(n) for n in x.shape[2:]], np.dtype(x.dtype))
 
 

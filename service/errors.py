@@ -5,6 +5,7 @@ ServiceError
 │   ├── NotFinite      not_finite          NaN or infinity
 │   ├── OutOfAlphabet  out_of_alphabet     a character the model has no symbol for
 │   └── NotJson        not_json            the body or message is no JSON
+├── BodyTimeout    body_timeout        the body did not come in time
 ├── TooLarge           too_large           a body, message, clip or batch over its limit
 ├── NotFound           not_found           no such route, method's target or resource
 │   ├── UnknownModel   unknown_model
@@ -14,6 +15,7 @@ ServiceError
 │   ├── StepConflict   step_conflict       the last number again, with other content
 │   ├── StepGap        step_gap            neither the last number nor the next (expected_step)
 │   ├── ModelGone      model_gone          the session's model version is not loaded
+│   ├── Cancelled      cancelled           a generate was cancelled before it began
 │   └── PositionLimit  position_limit      the model was not made for a longer session
 ├── Unavailable
 │   ├── Overloaded     overloaded          the queue is full, or a deadline passed while waiting
@@ -64,6 +66,12 @@ class NotJson(BadInput):
     """What came is no JSON."""
 
     code = "not_json"
+
+
+class BodyTimeout(ServiceError):
+    """The body did not come in time."""
+
+    code = "body_timeout"
 
 
 class TooLarge(ServiceError):
@@ -124,6 +132,12 @@ class ModelGone(Conflict):
     code = "model_gone"
 
 
+class Cancelled(Conflict):
+    """A generate was cancelled before it began; nothing has moved."""
+
+    code = "cancelled"
+
+
 class PositionLimit(Conflict):
     """The model was not made for a longer session."""
 
@@ -162,6 +176,7 @@ STATUS: dict[type[ServiceError], int] = {
     BadInput: 422,
     NotJson: 400,
     TooLarge: 413,
+    BodyTimeout: 408,
     NotFound: 404,
     MethodNotAllowed: 405,
     Gone: 410,
@@ -175,3 +190,13 @@ STATUS: dict[type[ServiceError], int] = {
 def status(error: ServiceError) -> int:
     """The HTTP status of an error: its own class's or its nearest ancestor's."""
     return next(STATUS[c] for c in type(error).__mro__ if c in STATUS)
+
+
+def said(value: object) -> str:
+    """What came, for a message: short, however long or deep it is."""
+    if isinstance(value, list | dict):
+        kind = "a list" if isinstance(value, list) else "an object"
+        return f"{kind} of {len(value)}" if value else f"an empty {kind.split()[1]}"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return repr(value[:40]) if isinstance(value, str) else f"{value!r:.40}"

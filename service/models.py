@@ -11,7 +11,7 @@ from export.bundle import Bundle, Manifest, Part
 from service.batcher import Batcher, BatcherSettings
 from service.clips import ClipReader
 from service.engine import Engine
-from service.errors import BadInput, OutOfAlphabet, TooLarge, UnknownModel
+from service.errors import BadInput, OutOfAlphabet, TooLarge, UnknownModel, said
 from service.sampling import log_softmax
 from service.session import Floats
 from service.settings import Settings
@@ -71,7 +71,7 @@ class ServedModel:
         if self.manifest.kind != "chars":
             raise BadInput(f"model {self.manifest.name} reads frames, not text", field=field)
         if not isinstance(text, str) or not text:
-            raise BadInput(f"expected a text of at least one character, got {text!r:.60}", field=field)
+            raise BadInput(f"expected a text of at least one character, got {said(text)}", field=field)
         if len(text) > self.max_text:
             raise TooLarge(f"expected at most {self.max_text} characters, got {len(text)}", field=field)
         points, symbols = self._symbols
@@ -118,7 +118,7 @@ class Models:
         """All loaded versions, the highest last. Raises UnknownModel."""
         found = self._versions.get(name) if isinstance(name, str) else None
         if not found:
-            raise UnknownModel(f"expected one of {', '.join(sorted(self._versions))}, got {name!r:.60}", field="model")
+            raise UnknownModel(f"expected one of {', '.join(sorted(self._versions))}, got {said(name)}", field="model")
         return sorted(found.values(), key=lambda m: int(m.manifest.version))
 
     def latest(self, name: object) -> ServedModel:

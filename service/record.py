@@ -13,8 +13,8 @@ def encode_step(step: Step) -> bytes:
     """The last step's digest and result."""
     result = step.result
     if isinstance(result, Scores):
-        head: dict[str, object] = {"digest": step.digest.hex(), "t": len(result.logits), "n": len(result.logprobs)}
-        return _line(head) + result.logits.astype("<f4").tobytes() + result.logprobs.astype("<f4").tobytes()
+        head: dict[str, object] = {"digest": step.digest.hex(), "k": len(result.logits), "n": len(result.logprobs)}
+        return _line(head) + b"".join(a.astype("<f4").tobytes() for a in (result.logits, result.logprobs, result.every))
     s = result.sampling
     sampling = [s.max_chars, s.temperature, s.top_p, s.seed, s.stop]
     reason = result.reason.value if result.reason else None
@@ -29,9 +29,8 @@ def decode_step(data: bytes) -> Step:
     floats = np.frombuffer(raw, "<f4").astype(np.float32, copy=False)
     digest = bytes.fromhex(head["digest"])
     if "sampling" not in head:
-        cut = len(floats) - head["n"]
-        logits = floats[:cut].reshape(head["t"], -1) if head["t"] else np.zeros((0, 0), np.float32)
-        return Step(digest, Scores(logits, floats[cut:]))
+        logits, logprobs, every = np.split(floats, [head["k"], head["k"] + head["n"]])
+        return Step(digest, Scores(logits, every.reshape(-1, head["k"]), logprobs))
     max_chars, temperature, top_p, seed, stop = head["sampling"]
     reason = Reason(head["reason"]) if head["reason"] else None
     return Step(digest, Generated(Sampling(max_chars, temperature, top_p, seed, tuple(stop)), head["text"], floats, reason))

@@ -1,8 +1,10 @@
 """The native HTTP routes: they translate to and from sessions.py, and know nothing else."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
+from typing import TypeVar
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
@@ -10,7 +12,7 @@ from starlette.responses import JSONResponse
 
 from service import schema
 from service.body import integer, only, parse_object, read_bounded, step_number
-from service.errors import BadInput, ServiceError, TooLarge, status
+from service.errors import BadInput, BodyTimeout, MethodNotAllowed, ServiceError, TooLarge, said, status
 from service.models import Models, ServedModel
 from service.revision import revision
 from service.session import Feed, Scores, Session
@@ -18,7 +20,10 @@ from service.sessions import Sessions, content_digest
 from service.settings import Settings
 from service.work import Frames
 
+R = TypeVar("R")
+
 LISTED = 1_000  # sessions of one answer
+LONG = 2**17  # bytes of JSON, about 2 ms of reading
 ANONYMOUS = ""  # whose session it is while there are no keys
 
 _PREDICT_FIELDS = ("sequences", "model", "layout", "hz", "top_k", "session_id", "step")
@@ -31,6 +36,8 @@ def problem(error: ServiceError) -> Response:
     code = status(error)
     body = {"type": "about:blank", "title": HTTPStatus(code).phrase, "status": code, **error.body()}
     headers = {"Retry-After": str(error.extra.get("retry_after", 1))} if code == 503 else {}
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = str(error.extra["allow"])
     return Response(orjson.dumps(body, default=str), code, headers, _PROBLEM)
 
 
@@ -42,8 +49,8 @@ def _problems(*codes: int) -> dict[int | str, dict[str, object]]:
 
 _MEANING = {
     400: "not_json: the body is no JSON",
+    408: "body_timeout: the body did not come in time",
     404: "unknown_model, unknown_session: there is nothing by that name",
-    405: "method_not_allowed",
     409: "step_conflict, step_gap (with expected_step), model_gone, position_limit: the request does not fit where the session stands",
     410: "session_expired: the session has expired or was deleted",
     413: "too_large: the body, a clip or the number of clips is over its limit",
@@ -56,8 +63,17 @@ _MEANING = {
 async def _body(request: Request) -> dict[str, object]:
     settings: Settings = request.app.state.settings
     chunks: AsyncIterator[bytes] = request.stream()
-    data = await read_bounded(chunks, request.headers.get("content-length"), settings.max_body, settings.max_drain)
-    return parse_object(data, "body")
+    try:
+        async with asyncio.timeout(settings.body_timeout):
+            data = await read_bounded(chunks, request.headers.get("content-length"), settings.max_body, settings.max_drain)
+    except TimeoutError:
+        raise BodyTimeout(f"expected the whole body within {settings.body_timeout:g} s") from None
+    return await _aside(parse_object, len(data), data, "body")
+
+
+async def _aside(read: Callable[..., R], size: int, *args: object) -> R:
+    """Runs a reader of `size` bytes, on another thread where it is long: the event loop has others to serve."""
+    return await asyncio.to_thread(read, *args) if size > LONG else read(*args)
 
 
 def _time(seconds: float) -> str:
@@ -115,7 +131,7 @@ def build_router(settings: Settings) -> APIRouter:
     @router.post(
         "/predict",
         response_model=schema.PredictResponse,
-        responses=_problems(400, 404, 409, 410, 413, 422, 500, 503),
+        responses=_problems(400, 404, 408, 409, 410, 413, 422, 500, 503),
         openapi_extra={"requestBody": predict_body},
         tags=["predict"],
     )
@@ -134,7 +150,7 @@ def build_router(settings: Settings) -> APIRouter:
             reply = await _predict_in_session(body, sessions)
         return Response(orjson.dumps(reply), media_type=_JSON)
 
-    @router.get("/models", response_model=schema.ModelList, response_model_exclude_none=True, responses=_problems(503), tags=["models"])
+    @router.get("/models", response_model=schema.ModelList, response_model_exclude_none=True, tags=["models"])
     async def models(request: Request) -> Response:
         """Every served model, without the recurrent weights."""
         served: Models = request.app.state.models
@@ -151,7 +167,7 @@ def build_router(settings: Settings) -> APIRouter:
         "/sessions",
         status_code=201,
         response_model=schema.SessionInfo,
-        responses=_problems(400, 404, 413, 422, 503),
+        responses=_problems(400, 404, 408, 413, 422, 503),
         openapi_extra={"requestBody": open_body},
         tags=["sessions"],
     )
@@ -189,7 +205,7 @@ def build_router(settings: Settings) -> APIRouter:
         """The process is up."""
         return JSONResponse({"status": "live"})
 
-    @router.get("/health/ready", response_model=schema.Ready, responses=_problems(503), tags=["health"])
+    @router.get("/health/ready", response_model=schema.Ready, tags=["health"])
     async def ready(request: Request) -> Response:
         """Every model is loaded and warm. Names the provider and the implementation of the recurrence in use."""
         served = list(request.app.state.models)
@@ -214,25 +230,27 @@ def build_router(settings: Settings) -> APIRouter:
 async def _predict_once(body: dict[str, object], models: Models, sessions: Sessions, settings: Settings) -> dict[str, object]:
     if body.get("step") is not None:
         raise BadInput("expected a session_id beside it, got none", field="step")
-    model = models.latest(body.get("model", "action"))
+    name = body.get("model")
+    model = models.latest("action" if name is None else name)
     top_k = integer(body.get("top_k"), "top_k", 1, 2**31, 5)
-    clips = _clips(body, settings.max_sequences)
-    contents = [model.frames(clip, body.get("layout"), body.get("hz"), f"sequences[{i}]") for i, clip in enumerate(clips)]
+    clips = _clips(body, min(settings.max_sequences, settings.max_queue))
+    layout, hz = body.get("layout"), body.get("hz")
+    contents = [await _aside(model.frames, _size(clip), clip, layout, hz, f"sequences[{i}]") for i, clip in enumerate(clips)]
     scores = await sessions.predict(model, contents)
-    predictions = [model.prediction(s.logits[-1], top_k, c.length) for s, c in zip(scores, contents, strict=True)]
+    predictions = [model.prediction(s.logits, top_k, c.length) for s, c in zip(scores, contents, strict=True)]
     return {"model": model.manifest.name, "version": model.manifest.version, "predictions": predictions}
 
 
 async def _predict_in_session(body: dict[str, object], sessions: Sessions) -> dict[str, object]:
     session_id = body["session_id"]
     if not isinstance(session_id, str):
-        raise BadInput(f"expected a session's id, got {session_id!r:.60}", field="session_id")
+        raise BadInput(f"expected a session's id, got {said(session_id)}", field="session_id")
     model = await sessions.model_of(session_id)
     if body.get("model") not in (None, model.manifest.name):
-        raise BadInput(f"expected {model.manifest.name!r}, the session's model, got {body['model']!r:.60}", field="model")
+        raise BadInput(f"expected {model.manifest.name!r}, the session's model, got {said(body['model'])}", field="model")
     top_k = integer(body.get("top_k"), "top_k", 1, 2**31, 5)
     clips = _clips(body, 1)
-    content = model.frames(clips[0], body.get("layout"), body.get("hz"), "sequences[0]")
+    content = await _aside(model.frames, _size(clips[0]), clips[0], body.get("layout"), body.get("hz"), "sequences[0]")
     event = frames_event(content, step_number(body.get("step")), model, top_k, every=False)
     answered = await sessions.feed(model, session_id, ANONYMOUS, event, content)
     result = answered.result.result
@@ -240,7 +258,7 @@ async def _predict_in_session(body: dict[str, object], sessions: Sessions) -> di
     return {
         "model": model.manifest.name,
         "version": model.manifest.version,
-        "predictions": [model.prediction(result.logits[-1], top_k, content.length)],
+        "predictions": [model.prediction(result.logits, top_k, content.length)],
         "session": {"session_id": session_id, "step": answered.result.number, "position": answered.result.position},
     }
 
@@ -251,10 +269,15 @@ def frames_event(content: Frames, number: int | None, model: ServedModel, top_k:
     return Feed(number, digest, content.length, model.manifest.limits.max_position)
 
 
+def _size(clip: object) -> int:
+    """About how many bytes of JSON a clip was."""
+    return 500 * len(clip) if isinstance(clip, list) else 0
+
+
 def _clips(body: dict[str, object], most: int) -> list[object]:
     clips = body.get("sequences")
     if not isinstance(clips, list) or not clips:
-        raise BadInput(f"expected a list of clips, got {'nothing' if clips is None else f'{clips!r:.60}'}", field="sequences")
+        raise BadInput(f"expected a list of clips, got {said(clips)}", field="sequences")
     if len(clips) > most and most == 1:
         raise BadInput(f"expected exactly one sequence with a session_id, got {len(clips)}", field="sequences")
     if len(clips) > most:

@@ -25,10 +25,11 @@ def uniform(seed: int, index: int) -> float:
 def draw(logits: Floats, sampling: Sampling, index: int) -> tuple[int, float]:
     """The symbol drawn from logits [K], and its log-probability under the model itself (temperature 1, no nucleus)."""
     scores = log_softmax(logits)
+    best = int(scores.argmax())
     if sampling.temperature == 0:
-        best = int(scores.argmax())
         return best, float(scores[best])
-    tempered = np.exp(log_softmax(logits.astype(np.float64) / sampling.temperature))
+    with np.errstate(over="ignore"):  # the best has score 0 before and after, however small the temperature
+        tempered = np.exp((scores - scores[best]).astype(np.float64) / sampling.temperature)
     order = np.argsort(-tempered, kind="stable")
     sums = np.cumsum(tempered[order])
     kept = int(np.searchsorted(sums, sampling.top_p * sums[-1], side="left")) + 1  # the smallest nucleus of mass top_p

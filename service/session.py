@@ -34,9 +34,11 @@ class Reason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a fed step answered: logits [t, K] after the last or after every frame; chars: logprobs [n] in nats."""
+    """What a fed step answered: logits [K] at its end; where asked for, every [t, K] after each of the model's frames or characters;
+    chars: logprobs [n] in nats."""
 
     logits: Floats
+    every: Floats
     logprobs: Floats
 
 
@@ -278,8 +280,8 @@ def _admit(session: Session, event: Feed | Generate) -> Answer:
             return session, Refused(_conflict(number)), ()
         so_far = session.unfinished if session.generating else None
         return session, Wait() if so_far is None else Follow(number, so_far), ()
-    if flight is not None and number == flight.number + 1:
-        return session, Wait(), ()
+    if flight is not None and (number == flight.number + 1 or (number == session.step and session.unfinished is not None)):
+        return session, Wait(), ()  # also a cut generate again, beside the step that is about to seal it
     if number == session.step and session.last is not None:
         return _repeat(session, event, session.last)
     if number != session.step + 1:

@@ -12,13 +12,14 @@ import orjson
 from numpy.typing import NDArray
 
 from service.batcher import Created, Job, Loaded
-from service.errors import Gone, ModelGone, ServiceError, UnknownSession
+from service.errors import Gone, ModelGone, Overloaded, ServiceError, UnknownSession
 from service.models import Models, ServedModel
 from service.session import Cancel, Char, Delete, Deleted, Feed, Follow, Generate, Refused, Result, Scores, Session
 from service.session_id import issued, new_id
-from service.store import Store
+from service.store import Change, Store
 from service.work import Content
 
+LAG = 1_024  # characters that may wait for a client to read them
 ROUTES = 65_536  # sessions whose model is remembered, so that a step needs no look into the store to find its engine
 
 States = NDArray[np.float16]
@@ -59,8 +60,12 @@ class Sessions:
         return reply.session
 
     async def look(self, session_id: str, owner: str) -> Session:
-        """The session as it stands, in order with its steps. Raises UnknownSession, Gone, ModelGone."""
-        reply, _ = await _ask(await self.model_of(session_id), Job(_unset, session_id, owner))
+        """The session as it stands, in order with its steps. Raises UnknownSession, Gone."""
+        try:
+            model = await self.model_of(session_id)
+        except ModelGone:
+            return await self._stored(session_id, owner)  # it cannot step, but it is still the client's
+        reply, _ = await _ask(model, Job(_unset, session_id, owner))
         assert isinstance(reply, Loaded), "a look is answered with Loaded"
         return reply.session
 
@@ -74,8 +79,11 @@ class Sessions:
         return Answered(reply, states)
 
     async def predict(self, model: ServedModel, contents: Sequence[Content]) -> list[Scores]:
-        """Content without a session, all of it in as few batches as fit."""
-        replies = await asyncio.gather(*(_ask(model, Job(_unset, content=c)) for c in contents))
+        """Content without a session, in as few batches as fit; all of it is queued, or none."""
+        jobs = [Job(_unset, content=c) for c in contents]
+        waiting = [_future(job) for job in jobs]
+        model.batcher.submit(*jobs)
+        replies = await asyncio.gather(*waiting)
         return [r.result for r, _ in replies if isinstance(r, Result) and isinstance(r.result, Scores)]
 
     async def generate(
@@ -85,9 +93,14 @@ class Sessions:
 
         Ends after a Char with a reason or a Result. Closing the iterator before that cuts the generate. Raises ServiceError.
         """
-        queue: asyncio.Queue[tuple[object, States | None]] = asyncio.Queue(event.sampling.max_chars + 2)
+        queue: asyncio.Queue[tuple[object, States | None]] = asyncio.Queue(LAG)
 
         def sink(value: object, states: States | None) -> None:
+            if queue.full():
+                return
+            if queue.qsize() == LAG - 1 and isinstance(value, Char) and value.done is None:
+                model.batcher.detach(session_id, sink)  # a client that does not read must not fill the memory
+                value = Refused(Overloaded(f"{LAG} characters wait to be read; repeat the number to go on"))
             queue.put_nowait((value, states))
 
         model.batcher.submit(Job(sink, session_id, owner, event, watch=model.hidden if watch else None))
@@ -104,13 +117,20 @@ class Sessions:
             if not ended:
                 model.batcher.detach(session_id, sink)
 
-    async def cancel(self, model: ServedModel, session_id: str, owner: str, number: int | None) -> None:
-        """Ends a generate; one that has ended already stays as it is."""
-        await _ask(model, Job(_unset, session_id, owner, Cancel(number)))
+    async def cancel(self, model: ServedModel, session_id: str, owner: str, number: int | None) -> Result | None:
+        """Ends a generate; None where there was none to end."""
+        reply, _ = await _ask(model, Job(_unset, session_id, owner, Cancel(number)))
+        return reply if isinstance(reply, Result) else None
 
     async def delete(self, session_id: str, owner: str) -> None:
         """Ends a session. Raises UnknownSession, Gone."""
-        reply, _ = await _ask(await self.model_of(session_id), Job(_unset, session_id, owner, Delete()))
+        try:
+            model = await self.model_of(session_id)
+        except ModelGone:
+            session = await self._stored(session_id, owner)
+            await asyncio.to_thread(self._store.commit, [Change(session, None)])
+            return
+        reply, _ = await _ask(model, Job(_unset, session_id, owner, Delete()))
         assert isinstance(reply, Deleted), "a delete is answered with Deleted"
         self._routes.pop(session_id, None)
 
@@ -122,17 +142,21 @@ class Sessions:
         """The loaded model a session belongs to. Raises UnknownSession, Gone, ModelGone."""
         model = self._routes.get(session_id)
         if model is None:
-            found = await asyncio.to_thread(self._store.load, [session_id])
-            session = found.get(session_id)
-            if session is None:
-                if issued(self._store.key, session_id):
-                    raise Gone("the session has expired or was deleted")
-                raise UnknownSession(f"there is no session {session_id[:64]!r}")
+            session = await self._stored(session_id, owner=None)
             model = self._models.exactly(session.model, session.version)
             if model is None:
                 raise ModelGone(f"the session's model {session.model}/{session.version} is not loaded")
         self._remember(session_id, model)
         return model
+
+    async def _stored(self, session_id: str, owner: str | None) -> Session:
+        """The session as the store has it; whoever asks has to be its owner, unless nobody in particular asks."""
+        session = (await asyncio.to_thread(self._store.load, [session_id])).get(session_id)
+        if session is None and issued(self._store.key, session_id):
+            raise Gone("the session has expired or was deleted")
+        if session is None or owner not in (None, session.owner):
+            raise UnknownSession(f"there is no session {session_id[:64]!r}")
+        return session
 
     def _remember(self, session_id: str, model: ServedModel) -> None:
         self._routes[session_id] = model
@@ -147,6 +171,13 @@ def _unset(value: object, states: States | None) -> None:
 
 async def _ask(model: ServedModel, job: Job) -> tuple[object, States | None]:
     """Submits a job and waits for its one reply. Raises the error of a refusal."""
+    future = _future(job)
+    model.batcher.submit(job)
+    return await future
+
+
+def _future(job: Job) -> asyncio.Future[tuple[object, States | None]]:
+    """What a job's sink will resolve."""
     future: asyncio.Future[tuple[object, States | None]] = asyncio.get_running_loop().create_future()
 
     def sink(value: object, states: States | None) -> None:
@@ -158,8 +189,7 @@ async def _ask(model: ServedModel, job: Job) -> tuple[object, States | None]:
             future.set_result((value, states))
 
     job.sink = sink
-    model.batcher.submit(job)
-    return await future
+    return future
 
 
 def _copy(error: ServiceError) -> ServiceError:

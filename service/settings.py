@@ -1,7 +1,6 @@
 """The one place that reads the environment."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -31,24 +30,31 @@ class Settings(BaseSettings):
     max_drain: int = Field(64 * 2**20, ge=1024, description="bytes read and dropped so that a client sees its 413")
     max_frames: int = Field(5_000, ge=1, description="frames of a clip, or of one step")
     max_text: int = Field(100_000, ge=1, description="characters of one step")
+    max_every: int = Field(1_024, ge=1, description="frames or characters of one step that are scored one by one")
     max_generate: int = Field(4_096, ge=1, description="characters of one generate")
     max_sequences: int = Field(256, ge=1, description="clips of one request")
     max_batch: int = Field(64, ge=1, description="rows of one run of a model")
     max_queue: int = Field(1_024, ge=1, description="steps that may wait for a model; more are answered 503")
     max_connections: int = Field(4_096, ge=1, description="stream connections; more are refused")
-    step_timeout: float = Field(30.0, gt=0, description="seconds a step may wait before 503")
-    session_ttl: float = Field(86_400.0, gt=0, description="seconds a session lives after its last step")
+    step_timeout: float = Field(30.0, gt=0, description="seconds a step may wait to begin before 503")
+    body_timeout: float = Field(60.0, gt=0, description="seconds for a request's body to come in")
+    send_timeout: float = Field(30.0, gt=0, description="seconds a stream's client may leave a message unread before it is dropped")
+    session_ttl: float = Field(86_400.0, gt=0, le=316e6, description="seconds a session lives after its last step")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+def read_settings() -> Settings:
     """Settings from the environment. Raises SettingsError on an unknown INDRNN_… variable or a value that does not fit."""
     known = {PREFIX + name.upper() for name in Settings.model_fields} | ELSEWHERE
-    unknown = sorted(name for name in environ if name.upper().startswith(PREFIX) and name not in known)
+    unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name not in known)
     if unknown:
         raise SettingsError(f"unknown variable {', '.join(unknown)}: expected one of {', '.join(sorted(known))}")
     try:
         return Settings()
     except ValidationError as error:
-        lines = (f"{e['loc'][0]}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+        lines = (f"{_variable(str(e['loc'][0]))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
         raise SettingsError("; ".join(lines)) from error
+
+
+def _variable(field: str) -> str:
+    return field if field.isupper() else PREFIX + field.upper()

@@ -6,6 +6,7 @@ error is a message; the connection stays open.
 
 import asyncio
 import base64
+import logging
 import secrets
 from collections import deque
 from contextlib import aclosing
@@ -16,13 +17,15 @@ import orjson
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from service.body import boolean, integer, number, only, parse_object, step_number
-from service.errors import BadInput, Overloaded, ServiceError, TooLarge
+from service.errors import BadInput, Overloaded, ServiceError, TooLarge, said
 from service.models import ServedModel
 from service.routes import ANONYMOUS, frames_event
 from service.sampling import log_softmax
 from service.session import Char, Feed, Follow, Generate, Generated, Reason, Result, Sampling, Scores
 from service.sessions import Sessions, States, content_digest
 from service.settings import Settings
+
+log = logging.getLogger(__name__)
 
 BACKLOG = 64  # messages read ahead while a generate is in flight
 WATCHED_STEPS = 64  # time steps of one message of a watched session
@@ -56,19 +59,23 @@ class Stream:
         self._session_id: str | None = None
         self._options = _Options(None, None, 5, False)
         self._watch = False
-        self._backlog: deque[str | bytes] = deque()
+        self._backlog: deque[tuple[dict[str, object], int]] = deque()  # messages read ahead, and their sizes
         self._reading: asyncio.Task[str | bytes] | None = None
 
     async def run(self) -> None:
         """Answers messages until the client goes."""
         try:
             while True:
-                raw = self._backlog.popleft() if self._backlog else await self._receive()
                 try:
-                    await self._answer(self._parse(raw))
+                    await self._answer(self._backlog.popleft()[0] if self._backlog else self._parse(await self._receive()))
                 except ServiceError as error:
                     await self._send({"type": "error", **error.body()})
-        except (_Closed, WebSocketDisconnect):
+                except (_Closed, WebSocketDisconnect, OSError):
+                    raise
+                except Exception as error:  # a bug: told and logged, and the connection stays open
+                    log.exception("a message could not be answered")
+                    await self._send({"type": "error", **ServiceError(f"internal error: {type(error).__name__}").body()})
+        except (_Closed, WebSocketDisconnect, OSError):
             return
         finally:
             if self._reading is not None:
@@ -91,11 +98,19 @@ class Stream:
     async def _send(self, body: dict[str, object]) -> None:
         if self._socket.application_state is not WebSocketState.CONNECTED:
             raise _Closed
-        await self._socket.send({"type": "websocket.send", "text": orjson.dumps(body).decode()})
+        text = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+        try:
+            async with asyncio.timeout(self._settings.send_timeout):
+                await self._socket.send({"type": "websocket.send", "text": text})
+        except TimeoutError:
+            raise _Closed from None  # a client that does not read may not keep its place
 
     def _parse(self, raw: str | bytes) -> dict[str, object]:
-        if len(raw) > self._settings.max_body:
-            raise TooLarge(f"expected a message of at most {self._settings.max_body} bytes, got {len(raw)}")
+        size = len(raw)
+        if isinstance(raw, str) and size <= self._settings.max_body < 4 * size:
+            size = len(raw.encode("utf-8", "surrogatepass"))
+        if size > self._settings.max_body:
+            raise TooLarge(f"expected a message of at most {self._settings.max_body} bytes, got {size}")
         return parse_object(raw, "message")
 
     async def _answer(self, message: dict[str, object]) -> None:
@@ -107,11 +122,13 @@ class Stream:
         elif kind == "generate":
             await self._generate(message)
         elif kind == "cancel":
-            await self._cancel(message)
+            ended = await self._cancel(message)
+            if ended is not None and isinstance(ended.result, Generated) and ended.result.reason is not None:
+                await self._send_done(ended.number, ended.position, ended.result.reason)
         elif kind == "watch":
             await self._start_watching(message)
         else:
-            raise BadInput(f"expected open, step, generate, cancel or watch, got {kind!r:.60}", field="type")
+            raise BadInput(f"expected open, step, generate, cancel or watch, got {said(kind)}", field="type")
 
     def _need_session(self) -> str:
         if self._session_id is None:
@@ -122,15 +139,16 @@ class Stream:
         only(message, ("type", "session_id", "layout", "hz", "top_k", "every", "api_key"))
         if self._session_id is not None:
             raise BadInput("expected one open message per connection, got a second", field="type")
-        options = self._read_options(message)
         wanted = message.get("session_id")
         if wanted is None:
+            options = self._read_options(message)
             session = await self._sessions.open(self._model, ANONYMOUS)
         elif isinstance(wanted, str):
             self._model = await self._same_model(wanted)
+            options = self._read_options(message)
             session = await self._sessions.look(wanted, ANONYMOUS)
         else:
-            raise BadInput(f"expected a session's id or null, got {wanted!r:.60}", field="session_id")
+            raise BadInput(f"expected a session's id or null, got {said(wanted)}", field="session_id")
         self._session_id, self._options = session.id, options
         cut = session.unfinished
         pending = None if cut is None else {"step": session.step, "text": cut.text}
@@ -146,7 +164,7 @@ class Stream:
             return _Options(layout if isinstance(layout, str) else None, self._model.reader.check_hz(hz), top_k, every)
         for field, value in (("layout", layout), ("hz", hz)):
             if value is not None:
-                raise BadInput(f"model {self._model.manifest.name} reads text: expected null, got {value!r:.60}", field=field)
+                raise BadInput(f"model {self._model.manifest.name} reads text: expected null, got {said(value)}", field=field)
         return _Options(None, None, top_k, every)
 
     async def _same_model(self, session_id: str) -> ServedModel:
@@ -176,32 +194,35 @@ class Stream:
     async def _step_frames(self, session_id: str, message: dict[str, object]) -> None:
         o = self._options
         content = self._model.frames(message.get("frames"), o.layout, o.hz, "frames")
-        self._check_watched(content.length, "frames")
+        self._check_length(content.length, "frames")
         event = frames_event(content, step_number(message.get("step")), self._model, o.top_k, o.every)
         answered = await self._sessions.feed(self._model, session_id, ANONYMOUS, event, content, o.every, self._watch)
         scores = answered.result.result
         assert isinstance(scores, Scores), "a feed's result"
-        reply: dict[str, object] = {"predictions": [self._model.prediction(scores.logits[-1], o.top_k, content.length)]}
+        reply: dict[str, object] = {"predictions": [self._model.prediction(scores.logits, o.top_k, content.length)]}
         if o.every:
-            reply["scores"] = [[float(p) for p in row] for row in np.exp(log_softmax(scores.logits))]
+            reply["scores"] = np.ascontiguousarray(np.exp(log_softmax(scores.every)))
         await self._send_result(answered.result, reply, answered.states)
 
     async def _step_text(self, session_id: str, message: dict[str, object]) -> None:
         o = self._options
         content = self._model.text(message.get("text"), "text")
-        self._check_watched(content.length, "text")
+        self._check_length(content.length, "text")
         digest = content_digest("text", content.symbols.tobytes(), [o.top_k, o.every])
         event = Feed(step_number(message.get("step")), digest, content.length, self._model.manifest.limits.max_position)
         answered = await self._sessions.feed(self._model, session_id, ANONYMOUS, event, content, o.every, self._watch)
         scores = answered.result.result
         assert isinstance(scores, Scores), "a feed's result"
         chars = [{"char": c, "logprob": p} for c, p in zip(str(message["text"]), scores.logprobs.tolist(), strict=True)]
-        reply: dict[str, object] = {"chars": chars, "next": self._model.next_chars(scores.logits[-1], o.top_k)}
+        reply: dict[str, object] = {"chars": chars, "next": self._model.next_chars(scores.logits, o.top_k)}
         if o.every:
-            reply["scores"] = [[float(p) for p in row] for row in np.exp(log_softmax(scores.logits))]
+            reply["scores"] = np.ascontiguousarray(np.exp(log_softmax(scores.every)))
         await self._send_result(answered.result, reply, answered.states)
 
-    def _check_watched(self, length: int, field: str) -> None:
+    def _check_length(self, length: int, field: str) -> None:
+        most = self._settings.max_every
+        if self._options.every and length > most:
+            raise TooLarge(f"expected at most {most} time steps in a message where every one is scored, got {length}", field=field)
         if self._watch and length > WATCHED_STEPS:
             raise TooLarge(f"expected at most {WATCHED_STEPS} time steps in a message of a watched session, got {length}", field=field)
 
@@ -213,15 +234,18 @@ class Stream:
     async def _generate(self, message: dict[str, object]) -> None:
         session_id = self._need_session()
         only(message, ("type", "step", "max_chars", "temperature", "top_p", "seed", "stop"))
-        emitting = asyncio.create_task(self._emit(session_id, self._read_generate(message)))
+        event = self._read_generate(message)
+        emitting = asyncio.create_task(self._emit(session_id, event))
         try:
+            await asyncio.sleep(0)  # the generate is queued now, before any cancel of it
+            await self._cancel_if_asked_before(event.number)
             while not emitting.done():
-                if self._reading is None and len(self._backlog) < BACKLOG:
+                if self._reading is None:
                     self._reading = asyncio.create_task(self._next())
                 tasks = {emitting} if self._reading is None else {emitting, self._reading}
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 if self._reading is not None and self._reading.done():
-                    await self._read_ahead(await self._receive())
+                    await self._read_ahead(await self._receive(), event.number)
             await emitting
         finally:
             emitting.cancel()  # a lost connection cuts the generate
@@ -241,22 +265,32 @@ class Stream:
         sampling = Sampling(max_chars, temperature, top_p, chosen, stop)
         return Generate(number_sent, digest, sampling, self._model.manifest.limits.max_position)
 
-    async def _read_ahead(self, raw: str | bytes) -> None:
-        """A message that came while a generate is in flight: a cancel counts now, anything else waits its turn."""
+    async def _read_ahead(self, raw: str | bytes, running: int | None) -> None:
+        """A message that came while a generate is in flight: a cancel of it counts now, anything else waits its turn."""
         try:
             message = self._parse(raw)
-            if message.get("type") == "cancel":
+            if message.get("type") == "cancel" and (running is None or message.get("step") in (None, running)):
                 await self._cancel(message)
                 return
+            waiting = sum(size for _, size in self._backlog)
+            if len(self._backlog) >= BACKLOG or waiting + len(raw) > self._settings.max_body:
+                raise Overloaded(f"{len(self._backlog)} messages of {waiting} bytes wait for the generate already")
         except ServiceError as error:
             await self._send({"type": "error", **error.body()})
             return
-        self._backlog.append(raw)
+        self._backlog.append((message, len(raw)))
 
-    async def _cancel(self, message: dict[str, object]) -> None:
-        """Ends the generate of that number; its `done` goes to whoever follows it. One that has ended already stays as it is."""
+    async def _cancel_if_asked_before(self, number: int | None) -> None:
+        """A cancel of this generate may have been read while an earlier one was in flight."""
+        asked = [item for item in self._backlog if number is not None and item[0].get("type") == "cancel" and item[0].get("step") == number]
+        for item in asked:
+            self._backlog.remove(item)
+            await self._cancel(item[0])
+
+    async def _cancel(self, message: dict[str, object]) -> Result | None:
+        """Ends the generate of that number; its `done` goes to whoever follows it. One that has ended already stays as it is: None."""
         only(message, ("type", "step"))
-        await self._sessions.cancel(self._model, self._need_session(), ANONYMOUS, step_number(message.get("step")))
+        return await self._sessions.cancel(self._model, self._need_session(), ANONYMOUS, step_number(message.get("step")))
 
     async def _emit(self, session_id: str, event: Generate) -> None:
         """Characters as they come. A repeat begins with those that are stored; what then comes is new."""
@@ -301,10 +335,10 @@ def _stops(value: object) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or len(value) > MAX_STOPS:
-        raise BadInput(f"expected a list of at most {MAX_STOPS} texts, got {value!r:.60}", field="stop")
+        raise BadInput(f"expected a list of at most {MAX_STOPS} texts, got {said(value)}", field="stop")
     for i, text in enumerate(value):
         if not isinstance(text, str) or not 1 <= len(text) <= MAX_STOP_CHARS:
-            raise BadInput(f"expected a text of 1 to {MAX_STOP_CHARS} characters, got {text!r:.60}", field=f"stop[{i}]")
+            raise BadInput(f"expected a text of 1 to {MAX_STOP_CHARS} characters, got {said(text)}", field=f"stop[{i}]")
     return tuple(value)
 
 

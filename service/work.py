@@ -1,5 +1,6 @@
 """What the engine thread is working on: content being consumed, or characters being emitted, one piece at a time."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from service.clips import ClipReader, hold, resample
 from service.engine import Row
-from service.errors import BadInput
+from service.errors import BadInput, TooLarge
 from service.sampling import draw, log_softmax
 from service.session import Carry, Floats, Generated, Scores, Session
 
@@ -53,10 +54,10 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """Frames [T, P, J, 3] in the model's layout at hz frames per second; NaN is a joint not seen."""
+    """Frames [T, P, J, 3] in the model's layout; NaN is a joint not seen. hz None is the session's rate, and at its start the model's."""
 
     x: Floats
-    hz: float
+    hz: float | None
     reader: ClipReader
     last_frame: slice
     """where the state holds the last frame the model saw"""
@@ -67,17 +68,24 @@ class Frames:
         return len(self.x)
 
     def prepare(self, session: Session | None) -> Prepared:
-        """Holds joints not seen and resamples to the model's rate. Raises BadInput when the session runs at another rate."""
+        """Holds joints not seen and resamples to the model's rate.
+
+        Raises BadInput when the session runs at another rate, TooLarge when that makes more frames than a step may have.
+        """
         carry = session.carry if session else None
         running_at = self._rate(session)
-        if running_at is not None and running_at != self.hz:
-            raise BadInput(f"expected {running_at:g} frames per second as in the session's earlier steps, got {self.hz:g}", field="hz")
+        hz = self.hz or running_at or self.reader.hz
+        if running_at is not None and running_at != hz:
+            raise BadInput(f"expected {running_at:g} frames per second as in the session's earlier steps, got {hz:g}", field="hz")
+        if len(self.x) * self.reader.hz > self.reader.max_frames * hz:  # more frames of the model's than it may get at once
+            most = math.floor(self.reader.max_frames * hz / self.reader.hz)
+            raise TooLarge(f"expected at most {most} frames at {hz:g} a second, got {len(self.x)}", field="hz")
         if carry is not None:
             before = carry.frame
         else:
             before = session.state[self.last_frame].reshape(self.x.shape[1:]) if session else np.zeros(self.x.shape[1:], np.float32)
         x = hold(self.x, before)
-        return Prepared(x, None) if self.hz == self.reader.hz else Prepared(*resample(x, self.hz, self.reader.hz, carry))
+        return Prepared(x, None) if hz == self.reader.hz else Prepared(*resample(x, hz, self.reader.hz, carry))
 
     def _rate(self, session: Session | None) -> float | None:
         if session is None or session.position == 0:
@@ -96,8 +104,9 @@ class Feeding:
     last_logits: slice
     every: bool
     watch: slice | None
+    deadline: float
     at: int = 0
-    logits: list[Floats] = field(default_factory=list)
+    scored: list[Floats] = field(default_factory=list)
     logprobs: list[Floats] = field(default_factory=list)
     watched: list[NDArray[np.float16]] = field(default_factory=list)
 
@@ -116,7 +125,7 @@ class Feeding:
         if self.x.dtype == np.int64:
             self._score(logits)
         if self.every:
-            self.logits.append(logits)
+            self.scored.append(logits)
         self.at += len(logits)
         self.state = state
         if self.watch is not None:
@@ -130,8 +139,9 @@ class Feeding:
 
     def result(self) -> Scores:
         """What the step answers."""
-        last = self.state[self.last_logits][None].copy()
-        return Scores(np.concatenate(self.logits) if self.logits else last, np.concatenate(self.logprobs or [np.zeros(0, np.float32)]))
+        last = self.state[self.last_logits].copy()
+        every = np.concatenate(self.scored) if self.scored else np.zeros((0, len(last)), np.float32)
+        return Scores(last, every, np.concatenate(self.logprobs or [np.zeros(0, np.float32)]))
 
     def states(self) -> NDArray[np.float16] | None:
         """The watched neurons after each step, [t, n]."""

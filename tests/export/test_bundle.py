@@ -43,7 +43,10 @@ def action_manifest(**changes: Any) -> dict[str, Any]:
         "own": {"joint_names": ["head", "hip"], "table": [[0], [1]]},
         "other": {"joint_names": ["hip", "neck", "head"], "table": [[1, 2], [0]]},
     }
+    hidden, last = chars_manifest()["state"]
+    state = [hidden, {"role": "last_frame", "offset": 2, "size": 6}, {**last, "offset": 8}]
     action = {"kind": "action", "alphabet": None, "labels": ["a", "b", "c"], "layout": "own", "layouts": layouts, "persons": 1, "hz": 30}
+    action["state"] = state
     return chars_manifest(**{**action, **changes})
 
 
@@ -134,6 +137,7 @@ HIDDEN, LAST = chars_manifest()["state"]
         ({"state": [HIDDEN]}, "last_logits part of 3"),
         ({"state": [HIDDEN, {**LAST, "offset": 3}]}, "expected a part at offset 2, got last_logits at 3"),
         ({"state": [{**HIDDEN, "u": [0.5]}, LAST]}, "expected 2 weights, got 1"),
+        ({"state": [{**LAST, "offset": 0}, {**HIDDEN, "offset": 3}]}, "expected the hidden parts first"),
         ({"state": [{**HIDDEN, "u": None}, LAST]}, "states its layer, activation and u"),
         ({"state": [{**HIDDEN, "u": [0.5, -1.0]}, LAST]}, r"max \|u\| is 1: limits.max_position is required"),
     ],
@@ -154,7 +158,11 @@ def test_large_u_is_taken_with_a_horizon() -> None:
     [
         ({"labels": None}, "has labels, layout, persons and hz"),
         ({"hz": None}, "has labels, layout, persons and hz"),
-        ({"hz": 0}, "greater than 0"),
+        ({"hz": 0}, "greater than or equal to 1"),
+        ({"hz": 1e-9}, "greater than or equal to 1"),
+        ({"persons": 0}, "greater than or equal to 1"),
+        ({"persons": 2}, "expected a last_frame part of 12"),
+        ({"alphabet": "ab"}, "expected labels or an alphabet, got both"),
         ({"persons": None}, "has labels, layout, persons and hz"),
         ({"layout": "third"}, "own layout 'third' is not in"),
         ({"layouts": {"own": {"joint_names": ["a"], "table": [[1]]}}}, r"table\[0\]: expected indices in 0\.\.0, got \(1,\)"),

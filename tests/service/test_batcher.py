@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from service.batcher import Batcher, BatcherSettings, Created, Job, Loaded
-from service.errors import EngineFailed, Gone, ModelGone, Overloaded, StepGap, Stopping, StoreFailed, UnknownSession
+from service.errors import Cancelled, EngineFailed, Gone, ModelGone, Overloaded, StepGap, Stopping, StoreFailed, UnknownSession
 from service.session import Cancel, Char, Delete, Deleted, Feed, Follow, Generate, Reason, Refused, Result, Sampling, Session
 from service.session_id import new_id
 from service.store import SQLiteStore
@@ -127,13 +127,14 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made.store.close()
 
 
-def held(bench: Bench) -> str:
+def held(bench: Bench, length: int = 1) -> str:
     """Holds the engine in a run, so that what is asked next waits together; the session that it runs."""
     ident = bench.open()
     bench.engine.gate.clear()
-    bench.feed(ident, 1, [0])
+    bench.feed(ident, 1, [0] * length)
+    end = time.monotonic() + 20
     while bench.batcher._inbox or not bench.batcher._lives:
-        pass
+        assert time.monotonic() < end, "the engine thread does not take its jobs"
     return ident
 
 
@@ -262,8 +263,7 @@ def test_a_full_queue_refuses_and_takes_again_when_it_has_emptied(tmp_path: Path
     bench.engine.gate.set()
     assert all(isinstance(a.one(), Result) for a in asked)
     assert bench.feed(idents[3], 1, [1]).one().number == 1
-    while bench.batcher.waiting:
-        pass
+    assert bench.batcher.waiting == 0
     bench.batcher.stop(10)
     bench.store.close()
 
@@ -389,3 +389,69 @@ def test_a_bug_on_the_engine_thread_leaves_nobody_waiting(bench: Bench, monkeypa
     assert isinstance(bench.feed(ident, 1, [1]).one().error, EngineFailed)
     monkeypatch.undo()
     assert bench.feed(ident, 1, [1]).one().number == 1
+
+
+def test_a_cut_generate_again_beside_the_next_step_never_runs_two_things(bench: Bench) -> None:
+    ident = bench.open()
+    asked = bench.generate(ident, 1, 50)
+    asked.wait(lambda r: len(r) > 2)
+    bench.batcher.detach(ident, asked.sink)
+    position = bench.look(ident).position
+    other = bench.open()
+    bench.engine.gate.clear()
+    bench.feed(other, 1, [0])
+    feeding, again = bench.feed(ident, 2, [1]), bench.generate(ident, 1, 50)
+    bench.engine.gate.set()
+    assert feeding.one().position == position + 1
+    assert isinstance(again.last().error, StepGap)
+    session = bench.look(ident)
+    assert session.state[1] == session.position
+
+
+def test_a_generate_that_waits_is_cancelled_before_it_begins(bench: Bench) -> None:
+    ident = held(bench, PIECE * 3)
+    waiting = bench.generate(ident, 2, 50)
+    bench.ask(session_id=ident, event=Cancel(2))
+    bench.engine.gate.set()
+    assert isinstance(waiting.last().error, Cancelled)
+    assert bench.feed(ident, 2, [1]).one().position == PIECE * 3 + 1
+
+
+def test_a_step_that_was_ready_too_long_is_told(tmp_path: Path) -> None:
+    bench = make(tmp_path, step_timeout=0.2, max_batch=1)
+    ident = held(bench)
+    late = [bench.ask(content=Text(np.array([1]))) for _ in range(3)]
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        pass
+    bench.engine.gate.set()
+    assert all(isinstance(a.one().error, Overloaded) for a in late)
+    assert bench.look(ident).step == 1
+    bench.batcher.stop(10)
+    bench.store.close()
+
+
+def test_an_error_in_the_middle_of_a_turn_answers_each_waiter_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    ident = bench.open()
+
+    def explode(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("service.work.Feeding.take", explode)
+    asked = [bench.feed(ident, 1, [1]), bench.ask(content=Text(np.array([1]))), bench.ask(session_id=ident)]
+    assert all(a.one() for a in asked)
+    monkeypatch.undo()
+    assert bench.feed(ident, 1, [2]).one().number == 1
+    assert bench.batcher.waiting == 0
+    assert all(len(a.replies) == 1 for a in asked)
+
+
+def test_more_jobs_than_places_are_refused_together(tmp_path: Path) -> None:
+    bench = make(tmp_path, max_queue=3)
+    asked = [Asked() for _ in range(4)]
+    with pytest.raises(Overloaded):
+        bench.batcher.submit(*(Job(a.sink, content=Text(np.array([1]))) for a in asked))
+    assert bench.batcher.waiting == 0
+    assert not any(a.replies for a in asked)
+    bench.batcher.stop(10)
+    bench.store.close()

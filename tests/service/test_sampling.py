@@ -35,6 +35,11 @@ def test_a_low_temperature_sharpens_and_zero_takes_the_best() -> None:
     assert draw(LOGITS, sampling(temperature=0), 0)[0] == 0
 
 
+@pytest.mark.parametrize("temperature", [1e-308, 1e-30, 1e-3])
+def test_a_tiny_temperature_takes_the_best(temperature: float) -> None:
+    assert draw(np.array([10, 30, -20], np.float32), sampling(temperature=temperature), 0) == (1, 0.0)
+
+
 @pytest.mark.parametrize(("top_p", "kept"), [(0.0, 1), (0.4, 1), (0.6, 2), (0.9, 3), (1.0, 4)])
 def test_the_nucleus_is_the_smallest_that_holds_top_p(top_p: float, kept: int) -> None:
     assert set(np.flatnonzero(frequencies(sampling(top_p=top_p)))) == set(range(kept))

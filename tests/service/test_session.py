@@ -37,7 +37,7 @@ from service.session import (
 TTL = 100.0
 CONTENTS = st.sampled_from(["a", "bb", "ccc"])
 GENERATE = Sampling(3, 1.0, 1.0, 7, ("zz",))
-NO_SCORES = Scores(np.zeros((1, 2), np.float32), np.zeros(0, np.float32))
+NO_SCORES = Scores(np.zeros(2, np.float32), np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
 
 
 def after(log: str) -> np.ndarray:
@@ -61,6 +61,8 @@ class Model:
         if head is not None and number in (head, head + 1):
             same = "follow" if content == "generate" else "wait"
             return "wait" if number == head + 1 else same if content == self.flight else "conflict"
+        if number == self.step and self.open and head is not None:
+            return "wait"  # for the step that is about to seal the cut generate
         if number == self.step and self.last:
             return "conflict" if content != self.last else "follow" if self.open else "replay"
         return "run" if number == self.step + 1 else "gap"
@@ -141,7 +143,7 @@ class Protocol(RuleBasedStateMachine):
         content = self.model.flight
         self.model.log += content
         self.model.step, self.model.last, self.model.open, self.model.flight = self.model.step + 1, content, False, None
-        scores = Scores(np.full((1, 2), len(self.model.log), np.float32), np.zeros(0, np.float32))
+        scores = replace(NO_SCORES, logits=np.full(2, len(self.model.log), np.float32))
         reply, effects = self.offer(Consumed(after(self.model.log), len(content), scores, None, TTL))
         assert isinstance(reply, Result)
         assert effects == (Effect.COMMIT,)
@@ -258,3 +260,16 @@ def test_a_failed_feed_after_a_cut_generate_leaves_the_generate_to_be_continued(
     _, reply, effects = handle(session, Generate(1, b"g", GENERATE), 0.0)
     assert isinstance(reply, Follow)
     assert effects == (Effect.RUN,)
+
+
+def test_a_cut_generate_again_waits_for_the_step_that_is_sealing_it() -> None:
+    session, *_ = handle(fresh(), Generate(1, b"g", GENERATE), 0.0)
+    session, *_ = handle(session, Cut(), 0.0)
+    feeding, *_ = handle(session, Feed(2, b"f", 1), 0.0)
+    after_repeat, reply, effects = handle(feeding, Generate(1, b"g", GENERATE), 0.0)
+    assert isinstance(reply, Wait)
+    assert (after_repeat, effects) == (feeding, ())
+    sealed, *_ = handle(feeding, Consumed(after("a"), 1, NO_SCORES, None, TTL), 0.0)
+    _, late, _ = handle(sealed, Generate(1, b"g", GENERATE), 0.0)
+    assert isinstance(late, Refused)
+    assert isinstance(late.error, StepGap)

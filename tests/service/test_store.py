@@ -12,7 +12,7 @@ from service.session import Carry, Generated, Reason, Sampling, Scores, Session,
 from service.session_id import issued, new_id
 from service.store import Change, SQLiteStore, StoreError
 
-SCORES = Scores(np.array([[1.5, -2.0]], np.float32), np.array([-0.25], np.float32))
+SCORES = Scores(np.array([1.5, -2.0], np.float32), np.ones((3, 2), np.float32), np.array([-0.25], np.float32))
 GENERATED = Generated(Sampling(5, 0.8, 0.9, 2**63 - 1, ("\n\n", "é")), "añ\n", np.array([-1, -2, -3], np.float32), Reason.CANCELLED)
 CARRY = Carry(25.0, np.ones((1, 3, 3), np.float32), 7, 6)
 
@@ -107,6 +107,16 @@ def test_removed_and_expired_sessions_are_gone_and_the_others_stay(path: Path) -
     store.close()
 
 
+def test_expiry_goes_through_the_whole_table_in_slices(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.store.SLICE", 3)
+    store = SQLiteStore(path)
+    made = [session(store, expires_at=float(i % 2)) for i in range(20)]
+    store.commit([Change(None, s) for s in made])
+    assert store.expire(0.5) == 10
+    assert sorted(store.load([s.id for s in made])) == sorted(s.id for s in made[1::2])
+    store.close()
+
+
 def test_a_list_is_the_owners_living_sessions_newest_first(path: Path) -> None:
     store = SQLiteStore(path)
     made = [session(store, created_at=float(i), owner=o) for i, o in enumerate(["a", "b", "a", "a"])]
@@ -129,12 +139,12 @@ def test_an_id_of_another_store_was_never_issued(path: Path, tmp_path: Path) -> 
 
 def test_long_results_are_not_kept_in_memory_but_are_there(path: Path) -> None:
     store = SQLiteStore(path)
-    long = Step(b"\x03" * 16, Scores(np.ones((5000, 27), np.float32), np.zeros(0, np.float32)))
+    long = Step(b"\x03" * 16, Scores(np.ones(27, np.float32), np.ones((5000, 27), np.float32), np.zeros(0, np.float32)))
     written = session(store, last=long)
     store.commit([Change(None, written)])
     assert written.id not in store._cache
     last = store.load([written.id])[written.id].last
     assert last is not None
     assert isinstance(last.result, Scores)
-    assert last.result.logits.shape == (5000, 27)
+    assert last.result.every.shape == (5000, 27)
     store.close()

@@ -19,14 +19,21 @@ def broken(change: Callable[[list[Any]], Any]) -> list[Any]:
     return clip
 
 
+def deep(n: int) -> list[Any]:
+    nested: list[Any] = []
+    for _ in range(n):
+        nested = [nested]
+    return nested
+
+
 CASES: list[tuple[str, dict[str, Any], int, str, str | None, str]] = [
     ("joints", {"sequences": [broken(lambda c: c[3].pop())]}, 422, "invalid_input", "sequences[0][3]", "expected 20 joints, got 19"),
     ("ragged", {"sequences": [broken(lambda c: c[2][4].pop())]}, 422, "invalid_input", "sequences[0][2][4]", "got 2 elements"),
     ("far", {"sequences": [broken(lambda c: c[1][2].__setitem__(0, 1e30))]}, 422, "not_finite", "sequences[0][1][2][0]", "got 1e+30"),
     ("empty clip", {"sequences": [[]]}, 422, "invalid_input", "sequences[0]", "expected a list of frames"),
     ("no clip", {"sequences": []}, 422, "invalid_input", "sequences", "expected a list of clips"),
-    ("nothing", {}, 422, "invalid_input", "sequences", "got nothing"),
-    ("text", {"sequences": ["to be"]}, 422, "invalid_input", "sequences[0]", "got the text 'to be'"),
+    ("nothing", {}, 422, "invalid_input", "sequences", "got null"),
+    ("text", {"sequences": ["to be"]}, 422, "invalid_input", "sequences[0]", "got 'to be'"),
     ("second clip", {"sequences": [[FRAME], [FRAME[:3]]]}, 422, "invalid_input", "sequences[1][0]", "expected 20 joints, got 3"),
     ("long clip", {"sequences": [[FRAME] * 5001]}, 413, "too_large", "sequences[0]", "at most 5000 frames, got 5001"),
     ("many clips", {"sequences": [[FRAME]] * 257}, 413, "too_large", "sequences", "at most 256 sequences, got 257"),
@@ -38,6 +45,9 @@ CASES: list[tuple[str, dict[str, Any], int, str, str | None, str]] = [
     ("misspelt", {"sequences": [[FRAME]], "topk": 2}, 422, "invalid_input", "topk", "unknown field"),
     ("session", {"sequences": [[FRAME]], "session_id": "A" * 28}, 404, "unknown_session", None, "there is no session"),
     ("session type", {"sequences": [[FRAME]], "session_id": 7}, 422, "invalid_input", "session_id", "got 7"),
+    ("slow", {"sequences": [[FRAME] * 200], "hz": 1}, 413, "too_large", "hz", "at most 166 frames at 1 a second, got 200"),
+    ("deep", {"sequences": [[FRAME]], "hz": deep(900)}, 422, "invalid_input", "hz", "got a list of 1"),
+    ("boolean", {"sequences": [broken(lambda c: c[1][2].__setitem__(0, True))]}, 422, "invalid_input", "sequences[0][1][2][0]", "got true"),
     ("step alone", {"sequences": [[FRAME]], "step": 1}, 422, "invalid_input", "step", "expected a session_id"),
 ]
 
@@ -55,7 +65,7 @@ def test_predict_says_what_is_wrong(server: Server, body: dict[str, Any], status
 def test_nan_and_infinity_are_refused_and_not_echoed(server: Server, number: str) -> None:
     raw = json.dumps({"sequences": [[FRAME]]}).replace("0.0", number, 1)
     reply = httpx.post(server.url + "/predict", content=raw)
-    assert (reply.status_code, reply.json()["code"]) == (422, "not_finite")
+    assert (reply.status_code, reply.json()["code"], reply.json()["field"]) == (422, "not_finite", "sequences[0][0][0][0]")
     json.loads(reply.text, parse_constant=lambda name: pytest.fail(f"{name} in the answer"))
 
 
@@ -87,7 +97,8 @@ def test_a_body_that_is_declared_far_too_long_is_answered_without_being_read(ser
 
 def test_routes_and_methods_that_are_not_there(server: Server) -> None:
     assert server.get("/nope").json()["code"] == "not_found"
-    assert (server.get("/predict").status_code, server.get("/predict").json()["code"]) == (405, "method_not_allowed")
+    wrong = server.get("/predict")
+    assert (wrong.status_code, wrong.json()["code"], wrong.headers["allow"]) == (405, "method_not_allowed", "POST")
     assert server.get("/models/nope").json()["code"] == "unknown_model"
     assert server.get("/sessions?limit=x").json()["field"] == "limit"
     assert server.post("/sessions", {}).json()["field"] == "model"
@@ -107,3 +118,16 @@ def test_a_session_stays_where_it_was_after_every_refusal(server: Server, walk: 
     assert server.get(f"/sessions/{ident}").json() == before
     reply = server.post("/predict", {"sequences": [walk], "session_id": ident, "step": 2})
     assert (reply.status_code, reply.json()["session"]["position"]) == (200, 2 * len(walk))
+
+
+def test_a_body_that_stalls_is_told(own_server: Callable[..., Server]) -> None:
+    server = own_server(INDRNN_BODY_TIMEOUT="0.5")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as s:
+        s.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        assert b"408" in s.recv(4096)
+
+
+def test_more_clips_than_the_queue_has_places_are_refused_for_good(own_server: Callable[..., Server]) -> None:
+    server = own_server(INDRNN_MAX_QUEUE="3")
+    assert server.post("/predict", {"sequences": [[FRAME]] * 4}).status_code == 413
+    assert server.post("/predict", {"sequences": [[FRAME]] * 3}).status_code == 200

@@ -1,5 +1,7 @@
 """What the service refuses to start with, in one line, and what it must not need."""
 
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -8,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 from conftest import ROOT, Server
 
@@ -25,12 +28,13 @@ def start(tmp_path: Path, **env: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("env", "said"),
     [
-        ({"INDRNN_BUNDELS": "x"}, "unknown variable INDRNN_BUNDELS: expected one of INDRNN_BUNDLES"),
-        ({"INDRNN_PROVIDER": "gpu"}, "provider: Input should be 'auto', 'cuda' or 'cpu', got 'gpu'"),
-        ({"INDRNN_MAX_BATCH": "0"}, "max_batch: Input should be greater than or equal to 1, got '0'"),
+        ({"INDRNN_BUNDELS": "x"}, "unknown variable INDRNN_BUNDELS: expected one of INDRNN_"),
+        ({"INDRNN_PROVIDER": "gpu"}, "INDRNN_PROVIDER: Input should be 'auto', 'cuda' or 'cpu', got 'gpu'"),
+        ({"INDRNN_MAX_BATCH": "0"}, "INDRNN_MAX_BATCH: Input should be greater than or equal to 1, got '0'"),
         ({"PORT": "x"}, "PORT: Input should be a valid integer"),
         ({"INDRNN_BUNDLES": "/nowhere"}, "/nowhere: no bundle found"),
         ({"INDRNN_STORE": "/proc/s.db"}, "store /proc/s.db:"),
+        ({"INDRNN_STORE": ":memory:"}, "store :memory:: expected a file that can have a write-ahead log"),
         ({"INDRNN_STORE": "redis://localhost"}, "expected the path of a file, got the address redis://localhost"),
     ],
 )
@@ -69,6 +73,19 @@ def test_a_bundle_whose_file_does_not_match_is_refused_by_name(tmp_path: Path) -
     assert "indrnn: bundle chars/1: model.onnx: expected sha256" in done.stderr
 
 
+def test_a_graph_that_is_not_what_its_manifest_says_is_refused_by_name(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "bundles", tmp_path / "bundles")
+    chars, action = (tmp_path / "bundles" / name / "1" for name in ("chars", "action"))
+    manifest = json.loads((action / "manifest.json").read_text())
+    shutil.copy(chars / "model.onnx", action / "model.onnx")
+    manifest["sha256"] = hashlib.sha256((action / "model.onnx").read_bytes()).hexdigest()
+    (action / "manifest.json").write_text(json.dumps(manifest))
+    done = start(tmp_path, INDRNN_BUNDLES=str(tmp_path / "bundles"))
+    assert done.returncode == 1
+    assert "indrnn: action/1: model.onnx does not run as its manifest says" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_second_service_on_the_same_store_is_refused(server: Server, tmp_path: Path) -> None:
     done = start(tmp_path, INDRNN_STORE=str(server.folder / "sessions.db"))
     assert done.returncode == 1
@@ -88,8 +105,11 @@ def test_a_session_of_a_version_that_is_gone_says_so(tmp_path: Path, own_server:
     ident = server.post("/sessions", {"model": "chars"}).json()["session_id"]
     shutil.rmtree(bundles / "chars")
     server.restart(signal.SIGTERM)
-    reply = server.get(f"/sessions/{ident}")
+    assert server.get(f"/sessions/{ident}").json()["model"] == "chars"
+    reply = server.post("/predict", {"sequences": [[[0, 0, 0]]], "session_id": ident})
     assert (reply.status_code, reply.json()["code"]) == (409, "model_gone")
+    assert httpx.delete(f"{server.url}/sessions/{ident}").status_code == 204
+    assert server.get(f"/sessions/{ident}").status_code == 410
 
 
 def test_serving_imports_neither_torch_nor_onnx_nor_the_trainer() -> None:

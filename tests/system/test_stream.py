@@ -1,14 +1,19 @@
 """WS /stream/{model} as a client uses it."""
 
 import base64
+import contextlib
 import json
+import socket
+import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from conftest import Server, scores
-from websockets.sync.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
 
 TEXT = "To be, or not to be, that is the question.\n"
 
@@ -204,10 +209,10 @@ BAD: list[tuple[str, str, str, str | None, str]] = [
     ("{", "chars", "not_json", None, "expected a message of JSON"),
     ("[1]", "chars", "invalid_input", None, "expected a JSON object"),
     ('{"type": "dance"}', "chars", "invalid_input", "type", "expected open, step, generate, cancel or watch, got 'dance'"),
-    ("{}", "chars", "invalid_input", "type", "got None"),
+    ("{}", "chars", "invalid_input", "type", "got null"),
     ('{"type": "step", "text": ""}', "chars", "invalid_input", "text", "at least one character"),
     ('{"type": "step", "text": 3}', "chars", "invalid_input", "text", "got 3"),
-    ('{"type": "step"}', "chars", "invalid_input", "text", "got None"),
+    ('{"type": "step"}', "chars", "invalid_input", "text", "got null"),
     ('{"type": "step", "text": "a€b"}', "chars", "out_of_alphabet", "text", "character '€' (U+20AC) at 1"),
     ('{"type": "step", "frames": [[[0,0,0]]]}', "chars", "invalid_input", "frames", "unknown field"),
     ('{"type": "step", "text": "x", "step": 9}', "chars", "step_gap", "step", "expected step 1"),
@@ -226,7 +231,9 @@ BAD: list[tuple[str, str, str, str | None, str]] = [
     ('{"type": "step", "text": "x"}', "action", "invalid_input", "text", "unknown field"),
     ('{"type": "step", "frames": "x"}', "action", "invalid_input", "frames", "expected a list of frames"),
     ('{"type": "step", "frames": [[[0,0,0]]]}', "action", "invalid_input", "frames[0]", "expected 20 joints, got 1"),
-    ('{"type": "step", "frames": [[[NaN,0,0]]]}', "action", "not_finite", None, "got NaN"),
+    ('{"type": "step", "frames": [[[NaN,0,0]]]}', "action", "not_finite", "frames[0][0][0]", "got NaN"),
+    ('{"type": "NaN", }', "action", "not_json", None, "trailing comma"),
+    ('{"type": ' + "[" * 900 + "]" * 900 + "}", "action", "invalid_input", "type", "got a list of 1"),
 ]
 
 
@@ -281,3 +288,64 @@ def test_a_deleted_session_is_gone(server: Server) -> None:
         assert ask(ws, type="step", text="x")["code"] == "session_expired"
         assert httpx.delete(f"{server.url}/sessions/{ident}").status_code == 410
     assert server.get(f"/sessions/{ident}").json()["code"] == "session_expired"
+
+
+def test_a_cancel_of_the_next_generate_ends_that_one(server: Server) -> None:
+    with server.socket("chars") as ws:
+        ask(ws, type="open")
+        for step in (1, 2):
+            ws.send(json.dumps({"type": "generate", "step": step, "max_chars": 300, "seed": 1}))
+        ws.send(json.dumps({"type": "cancel", "step": 2}))
+        first, second = hear_all(ws), hear_all(ws)
+        assert (first[-1]["step"], first[-1]["reason"]) == (1, "length")
+        assert (second[-1]["step"], second[-1]["reason"]) == (2, "cancelled")
+        assert len(second) < 300
+
+
+def test_a_pending_generate_is_cancelled_from_another_connection(server: Server) -> None:
+    with server.socket("chars") as ws:
+        ident = ask(ws, type="open")["session_id"]
+        ws.send(json.dumps({"type": "generate", "step": 1, "max_chars": 4000, "seed": 1}))
+        hear(ws)
+        ws.close_socket()
+    with server.socket("chars") as ws:
+        while ask(ws, type="open", session_id=ident)["pending"] is None:
+            pass  # never: the session exists and has a generate
+        ws.send(json.dumps({"type": "cancel", "step": 1}))
+        assert hear_all(ws)[-1]["reason"] == "cancelled"
+
+
+def test_a_client_that_does_not_read_loses_its_place_and_nothing_else(own_server: Callable[..., Server]) -> None:
+    server = own_server(INDRNN_SEND_TIMEOUT="0.5", INDRNN_MAX_CONNECTIONS="1")
+    url = f"ws://127.0.0.1:{server.port}/stream/chars"
+    with socket.create_connection(("127.0.0.1", server.port)) as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        with connect(url, sock=raw, compression=None, max_queue=1) as ws:
+            ident = ask(ws, type="open")["session_id"]
+            ask(ws, type="watch", neurons=True)
+            ws.send(json.dumps({"type": "generate", "step": 1, "max_chars": 4000, "seed": 1}))
+            end = time.monotonic() + 20
+            while time.monotonic() < end:
+                with contextlib.suppress(ConnectionClosed), server.socket("chars") as other:
+                    opened = ask(other, type="open", session_id=ident)
+                    if opened["type"] == "opened":
+                        break
+            assert opened["pending"]["step"] == 1
+            assert opened["position"] == len(opened["pending"]["text"]) < 4000
+
+
+def test_a_step_with_every_is_bounded(server: Server) -> None:
+    with server.socket("chars") as ws:
+        ask(ws, type="open", every=True)
+        assert ask(ws, type="step", text="x" * 1025)["code"] == "too_large"
+        assert np.shape(ask(ws, type="step", text="x" * 1024)["scores"])[0] == 1024
+
+
+def test_a_resumed_session_keeps_its_rate(server: Server, walk: list[Any]) -> None:
+    with server.socket("action") as ws:
+        ident = ask(ws, type="open", hz=60)["session_id"]
+        ask(ws, type="step", frames=walk[:7])
+    with server.socket("action") as ws:
+        ask(ws, type="open", session_id=ident, every=True)
+        assert len(ask(ws, type="step", frames=walk[7:9])["scores"]) == 1  # every other frame is one of the model's
+        assert ask(ws, type="step", frames=walk[9:10])["scores"] == []
