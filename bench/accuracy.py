@@ -152,7 +152,7 @@ def endless(port: int, split: str) -> list[dict[str, Any]]:
     return [
         figure("val_bpc_at_the_start_served", first, "bits per character", said, "val"),
         figure(
-            "bits per character after a million characters",
+            "val_bpc_after_a_million_served",
             later,
             "bits per character",
             f"{said}, {ENDLESS} characters later",
