@@ -1,4 +1,5 @@
 # make serve   installs what serving needs and serves bundles/ on http://127.0.0.1:8000 (HOST, PORT)
+# make install installs all of it: training, export, tests, benchmarks
 # make test    installs everything, checks, and runs every test that needs neither GPU nor container engine
 # make check   formatting, lint, types, and who may import whom
 # make bench   the benchmarks, one after another
@@ -11,7 +12,7 @@ BIN := .venv/bin
 # With an NVIDIA GPU the runtime is onnxruntime-gpu with CUDA and cuDNN, otherwise onnxruntime: the two cannot be installed together.
 RUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo serve-gpu || echo serve)
 
-.PHONY: serve test check bench kernel sanitize openapi clean
+.PHONY: install serve test check bench kernel sanitize openapi clean
 
 serve: .venv/installed-serve kernel
 	@exec $(BIN)/python -m service
@@ -48,6 +49,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 .venv/installed-serve: pyproject.toml | $(BIN)/python
+	@echo "installing what serving needs into .venv (about half a minute)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(RUNTIME)]'
 	@touch $@
 

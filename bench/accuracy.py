@@ -1,10 +1,11 @@
-"""What are the served bundles worth, through the service, on data they were not trained on?
+"""What are the served bundles worth, through the service?
 
 INDRNN_DATA=... python bench/accuracy.py [action] [chars] [endless] [--split test|val] [--figures FILE]
 
 action   single clips through POST /predict, whole and cut after 25, 50 and 75 %; and each subject's clips one after another through
          one session without a reset, in an order drawn from a written seed, and in the order of the file
 chars    bits per character of the held-out texts through WS /stream/chars
+         (--split val: the training subjects, all of which the bundle has learned from; a check of the way, not a figure)
 endless  the same text after a million characters of the same session
 Each call on the test split is one test evaluation of what it measures; count it in the card.
 """
@@ -77,6 +78,7 @@ def figure(name: str, value: float, unit: str, protocol: str, split: str) -> dic
 
 def action(port: int, split: str) -> list[dict[str, Any]]:
     clips, labels, subjects = clips_of(split)
+    split = "train" if split == "val" else split  # the served bundle has learned from all of these
     said = f"UTD-MHAD, subjects {', '.join(map(str, sorted(set(subjects.tolist()))))}, through the service"
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
         figures = [
@@ -170,7 +172,7 @@ def main() -> None:
     parser.add_argument("what", nargs="*", help="action, chars, endless; all by default")
     parser.add_argument("--split", choices=["test", "val"], default="val")
     parser.add_argument("--figures", type=Path, help="write the figures here, for python -m export --figures")
-    parser.add_argument("--evaluation", type=int, default=1, help="the how manieth look of these weights at the test split this is")
+    parser.add_argument("--evaluation", type=int, default=1, help="which look of these weights at the test split this is: 1, 2, …")
     args = parser.parse_args()
     figures: list[dict[str, Any]] = []
     wanted = args.what or list(MEASURED)

@@ -13,7 +13,8 @@ _LIMITS = {
         "views and sensors, and measure before relying on it. It is not meant for surveillance, nor for decisions about persons."
     ),
     "chars": (
-        "It imitates the texts it was trained on, their views and their spelling included. What it writes is neither true nor advice; it "
+        "It imitates the texts it was trained on, their views and their spelling included: mostly real words, phrases that hold, sentences "
+        "that do not. What it writes is neither true nor advice; it "
         "knows no words outside its alphabet and no language but that of those texts."
     ),
 }
@@ -34,7 +35,7 @@ def card(manifest: Manifest, export_command: str) -> str:
     if m.labels is not None:
         sections.append("## Classes\n\n" + ", ".join(m.labels))
     if m.alphabet is not None:
-        sections.append("## Alphabet\n\n" + " ".join(f"`U+{ord(c):04X}`" for c in m.alphabet))
+        sections.append("## Alphabet\n\nBlank, newline, and: " + " ".join(f"`{c}`" for c in m.alphabet if not c.isspace()))
     return "\n\n".join(sections) + "\n"
 
 
@@ -55,9 +56,11 @@ def _contract(m: Manifest) -> str:
     if m.kind == "action":
         others = ", ".join(f"`{k}`" for k in sorted(m.layouts) if k != m.layout)
         words.append(
-            f"`x` is raw joint positions in metres, y up, at {m.hz:g} frames a second, in the joint order `{m.layout}`"
+            f"`x` is raw joint positions in metres (x to the right of a person who faces the camera: negative at the left hand; y up; "
+            f"z away from the camera) at {m.hz:g} frames a second, in the joint order `{m.layout}`"
             + (f" ({others} can be mapped to it)" if others else "")
             + f"; persons at once: {m.persons}, an absent one is all zeros. Centring and scaling are part of the graph. "
+            "Turning by some 30° and shifting do no harm; a mirrored or flipped axis or another unit gives wrong answers, often sure ones. "
             f"`logits` are scores of the {m.classes} classes below."
         )
     else:
@@ -73,7 +76,12 @@ def _figures(m: Manifest) -> str:
         return "None measured yet."
     rows = [f"| {f.name} | {f.value:g} {f.unit} | {f.protocol} | {f.test_evaluations} |" for f in m.figures]
     head = ["| | | measured how | test evaluations |", "|---|---|---|---|"]
-    count = "The last column counts how often the test data had been looked at, this time included; 0 means that none of it was used."
+    count = (
+        "The last column: the how many-th look of these weights at the test data gave the figure (0: no test data). Later looks measured "
+        "the same weights again, by another road; nothing was chosen by any of them. `_served` figures went through the running service "
+        "(`python bench/accuracy.py … --figures figures.json`), the others come from `python -m model evaluate --record`; streams of the "
+        "two are drawn in different orders. `val` is validation data, which the recipe was chosen by."
+    )
     return "\n".join([*head, *rows]) + "\n\n" + count
 
 

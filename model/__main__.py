@@ -14,6 +14,7 @@ from model.chars import CharsConfig
 from model.checkpoint import CheckpointError, load_trained
 from model.data import DataMissingError
 from model.learner import Recipe
+from model.skeletons import SUBJECTS
 from model.train_action import ActionRecipe
 from model.train_chars import CharsRecipe
 
@@ -22,6 +23,7 @@ TASKS: dict[str, tuple[Callable[..., Any], type, type[Recipe], int, int]] = {
     "action": (train.action, ActionConfig, ActionRecipe, 800, 400),
     "chars": (train.chars, CharsConfig, CharsRecipe, 12000, 4500),
 }
+HOLDABLE = (0, *SUBJECTS["train"])
 NOT_OPTIONS = {"steps", "decay", "classes", "joints", "persons", "root", "norm"}  # given elsewhere, or by the data
 
 
@@ -29,10 +31,18 @@ def _add_fields(parser: argparse.ArgumentParser, cls: type) -> None:
     for f in dataclasses.fields(cls):
         if f.name in NOT_OPTIONS:
             continue
+        option = "--" + f.name.replace("_", "-")
         if isinstance(f.default, tuple):
-            parser.add_argument(f"--{f.name}", type=float, nargs="*", default=f.default)
+            parser.add_argument(option, dest=f.name, type=float, nargs="*", default=f.default, help=f"see {cls.__name__}")
         else:
-            parser.add_argument(f"--{f.name}", type=type(f.default), default=f.default, help="%(default)s")
+            parser.add_argument(option, dest=f.name, type=type(f.default), default=f.default, help=f"see {cls.__name__}")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,16 +51,16 @@ def _parser() -> argparse.ArgumentParser:
     tasks = commands.add_parser("train", help="train a network").add_subparsers(dest="task", required=True)
     for task, (_, config, recipe, steps, decay) in TASKS.items():
         p = tasks.add_parser(task, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-        p.add_argument("--seed", type=int, default=1)
-        p.add_argument("--steps", type=int, default=steps)
+        p.add_argument("--seed", type=int, default=1, help="of the weights, the batches and the dropout")
+        p.add_argument("--steps", type=_positive, default=steps, help="of the optimiser, in all")
         p.add_argument("--decay", type=int, default=decay, help="last steps, over which the rate falls to 0")
         p.add_argument("--max-time", type=float, help="stop after so many minutes; go on with --resume")
         p.add_argument("--resume", action="store_true", help="go on from OUT/last.ckpt")
-        p.add_argument("--out", type=Path, default=Path("runs") / task)
+        p.add_argument("--out", type=Path, default=Path("runs") / task, help="folder of model.pt, last.ckpt and log.txt")
         p.add_argument("--validate-every", type=int, default=1, help="epochs between looks at validation data")
         p.add_argument("--no-progress", action="store_true")
         if task == "action":
-            p.add_argument("--held", type=int, default=7, help="subject of the training half to select by; 0: train on all")
+            p.add_argument("--held", type=int, default=7, choices=HOLDABLE, help="training subject to select by; 0: train on all")
         _add_fields(p, config)
         _add_fields(p, recipe)
     p = commands.add_parser("evaluate", help="measure a checkpoint")
@@ -73,7 +83,9 @@ def _train(args: argparse.Namespace, command: str) -> None:
         progress=not args.no_progress,
     )
     extra = {"held": args.held} if args.task == "action" else {}
+    train.check_folder(job)
     learner, meta = build(job, picked(config), picked(recipe), **extra)
+    train.check_same(job, learner, meta)
     print(train.run(job, learner, meta))
 
 
@@ -94,7 +106,7 @@ def main(argv: list[str]) -> int:
             _train(args, _command(args, argv))
         else:
             evaluate.run(args.checkpoint, args.split, args.record)
-    except (CheckpointError, DataMissingError, evaluate.NothingHeldError) as error:
+    except (CheckpointError, DataMissingError, evaluate.NothingHeldError, train.RunError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

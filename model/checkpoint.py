@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,11 @@ def load_trained(path: Path) -> tuple[StateNet, Meta]:
         config, network = NETWORKS[meta.kind]
         net: StateNet = network(config(**content["config"]))
         net.load_state_dict(content["weights"])
-    except (OSError, KeyError, TypeError, RuntimeError) as error:
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file") from None
+    except (OSError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+        if path.suffix == ".ckpt":
+            raise CheckpointError(f"{path} is for --resume; the network is in {path.with_name('model.pt')}") from error
         raise CheckpointError(f"{path}: expected a checkpoint written by `python -m model train`: {error}") from error
     net.eval()
     return net, meta

@@ -59,6 +59,32 @@ def action(job: Job, config: dict[str, Any], recipe: dict[str, Any], held: int) 
     return learner, dataclasses.replace(meta, persons=sizes.persons, hz=skeletons.HZ, held=held or None, data=(data.UTD_MHAD,))
 
 
+class RunError(Exception):
+    """A run cannot begin or go on as asked; the message names its folder and what would work."""
+
+
+def check_folder(job: Job) -> None:
+    """Nothing is overwritten, and nothing is gone on from that is not there. Raises RunError."""
+    last = job.out / "last.ckpt"
+    if not job.resume and last.exists():
+        raise RunError(f"{job.out} holds a run already: --resume goes on with it, --out takes another folder")
+    if job.resume and not last.exists():
+        raise RunError(f"{last}: there is no run to go on from")
+
+
+def check_same(job: Job, learner: Learner[Any, Any], meta: checkpoint.Meta) -> None:
+    """A resumed run goes on with the same network, data and seed, further than it has come. Raises RunError."""
+    if not job.resume:
+        return
+    net, before = checkpoint.load_trained(job.out / "model.pt")
+    pairs = {"network": (net.config, learner.averaged.config), "seed": (before.seed, meta.seed), "held": (before.held, meta.held)}
+    for name, (old, new) in pairs.items():
+        if old != new:
+            raise RunError(f"{job.out}: expected to go on with the same {name}, {old}, got {new}")
+    if before.steps > job.steps:
+        raise RunError(f"{job.out}: expected at least the {before.steps} steps that are made, got --steps {job.steps}")
+
+
 class Keeper(Callback):
     """Every so many epochs measures the averaged weights, writes them to out/model.pt and a line to out/log.txt."""
 

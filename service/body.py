@@ -39,12 +39,14 @@ def parse_object(data: bytes | str, what: str) -> dict[str, object]:
     except orjson.JSONDecodeError as error:
         text = data if isinstance(data, str) else data.decode("utf-8", "replace")
         found = _NOT_FINITE.match(text, max(error.pos - 1, 0)) or _NOT_FINITE.match(text, error.pos)
-        if found:
-            detail = f"expected finite numbers, got {found[0]} (write null for a joint not seen)"
-            raise NotFinite(detail, field=json_path(text, found.start()) or None) from None
+        if found or "infinity" in error.msg:
+            came, where = (found[0], found.start()) if found else ("one beyond float64", error.pos)
+            raise NotFinite(
+                f"expected finite numbers, got {came} (write null for a joint not seen)", field=json_path(text, where) or None
+            ) from None
         raise NotJson(f"expected a {what} of JSON: {error.msg} at character {error.pos}") from None
     if not isinstance(value, dict):
-        raise BadInput(f"expected a JSON object, got {type(value).__name__}")
+        raise BadInput(f"expected a JSON object, got {said(value)}")
     return value
 
 

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.bundle import Layout, Manifest
-from service.errors import BadInput, NotFinite, TooLarge, said
+from service.errors import BadInput, OutOfRange, TooLarge, said
 from service.session import Carry, Floats
 
-FARTHEST = 1_000.0  # metres; what lies beyond is no skeleton, and would overflow a float32 state
+FARTHEST = 50.0  # metres from the camera; what lies beyond is centimetres or millimetres, and would be answered wrongly and surely
 HZ_RANGE = (1.0, 1_000.0)
 _NOT_SEEN = [math.nan] * 3
 
@@ -66,7 +66,7 @@ class ClipReader:
     def read(self, clip: object, layout: Layout, field: str) -> Floats:
         """A decoded JSON clip -> [T, P, J, 3] in the model's own layout; a joint not seen is NaN.
 
-        Raises BadInput naming the element (field is where the clip stands, "sequences[0]"), NotFinite, TooLarge.
+        Raises BadInput naming the element (field is where the clip stands, "sequences[0]"), OutOfRange, TooLarge.
         """
         if not isinstance(clip, list) or not clip:
             raise BadInput(f"expected a list of frames, got {said(clip)}", field=field)
@@ -91,7 +91,7 @@ class ClipReader:
         if np.isinf(x).any() or (np.abs(x) > FARTHEST).any():
             t, p, j, d = np.argwhere(np.isinf(x) | (np.abs(x) > FARTHEST))[0]
             person = f"[{p}]" if P > 1 else ""
-            raise NotFinite(f"expected metres within ±{FARTHEST:g}, got {x[t, p, j, d]:g}", field=f"{field}[{t}]{person}[{j}][{d}]")
+            raise OutOfRange(f"expected metres within ±{FARTHEST:g}, got {x[t, p, j, d]:g}", field=f"{field}[{t}]{person}[{j}][{d}]")
         return np.pad(x, [(0, 0), (0, self.persons - P), (0, 0), (0, 0)]) if P < self.persons else x
 
     def _to_own(self, x: NDArray[np.float64], layout: Layout) -> Floats:
@@ -231,7 +231,7 @@ def _joint(joint: object, where: str) -> list[float]:
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise BadInput(f"expected a number, got {said(number)}", field=f"{where}[{k}]")
         if abs(number) > FARTHEST:
-            raise NotFinite(f"expected metres within ±{FARTHEST:g}, got {said(number)}", field=f"{where}[{k}]")
+            raise OutOfRange(f"expected metres within ±{FARTHEST:g}, got {said(number)}", field=f"{where}[{k}]")
     return [float(n) for n in numbers if isinstance(n, int | float)]
 
 

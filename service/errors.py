@@ -3,6 +3,7 @@
 ServiceError
 ├── BadInput           invalid_input       what a field should have been, and what came
 │   ├── NotFinite      not_finite          NaN or infinity
+│   ├── OutOfRange     out_of_range        a coordinate no skeleton in metres has
 │   ├── OutOfAlphabet  out_of_alphabet     a character the model has no symbol for
 │   └── NotJson        not_json            the body or message is no JSON
 ├── BodyTimeout    body_timeout        the body did not come in time
@@ -51,9 +52,15 @@ class BadInput(ServiceError):
 
 
 class NotFinite(BadInput):
-    """A number is NaN, infinite or beyond the range of coordinates."""
+    """A number is NaN or infinite."""
 
     code = "not_finite"
+
+
+class OutOfRange(BadInput):
+    """A coordinate no skeleton in metres has."""
+
+    code = "out_of_range"
 
 
 class OutOfAlphabet(BadInput):

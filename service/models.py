@@ -80,9 +80,9 @@ class ServedModel:
         unknown = np.flatnonzero(points[at] != sent)
         if len(unknown):
             i = int(unknown[0])
-            detail = (
-                f"character {text[i]!r} (U+{ord(text[i]):04X}) at {i} is not in the model's alphabet (see GET /models/{self.manifest.name})"
-            )
+            what = f"character {text[i]!r} (U+{ord(text[i]):04X}) at {i}"
+            hint = f"see GET /models/{self.manifest.name}; quotes and dashes are plain"
+            detail = f"{what} is not in the model's alphabet ({hint})"
             raise OutOfAlphabet(detail, field=field)
         return Text(symbols[at])
 

@@ -54,7 +54,7 @@ _MEANING = {
     409: "step_conflict, step_gap (with expected_step), model_gone, position_limit: the request does not fit where the session stands",
     410: "session_expired: the session has expired or was deleted",
     413: "too_large: the body, a clip or the number of clips is over its limit",
-    422: "invalid_input, not_finite: `field` names what is wrong, `detail` says what was expected and what came",
+    422: "invalid_input, not_finite, out_of_range: `field` names what is wrong, `detail` says what was expected and what came",
     500: "engine_failed, internal: nothing has moved",
     503: "overloaded, stopping, store_failed: nothing has moved; try again after Retry-After seconds",
 }

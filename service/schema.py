@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 SessionId = Annotated[str, Field(description="28 URL-safe characters, not to be guessed", examples=["pI0r3bA3Zz5kB6a1nV8mRyf2oQxU"])]
-Joint = Annotated[list[float], Field(min_length=3, max_length=3, description="x, y, z in metres, y up")]
+_AXES = "x, y, z in metres: x to the right of a person who faces the camera (negative at the left hand), y up, z away from the camera"
+Joint = Annotated[list[float], Field(min_length=3, max_length=3, description=_AXES)]
 Person = list[Joint | None]
 Clip = Annotated[
     list[Person] | list[list[Person]],

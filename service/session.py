@@ -285,7 +285,8 @@ def _admit(session: Session, event: Feed | Generate) -> Answer:
     if number == session.step and session.last is not None:
         return _repeat(session, event, session.last)
     if number != session.step + 1:
-        detail = f"expected step {session.step + 1}, or {session.step} again, got {number}"
+        again = f", or {session.step} again" if session.last else ""
+        detail = f"expected step {session.step + 1}{again}, got {number}"
         return session, Refused(StepGap(detail, field="step", expected_step=session.step + 1)), ()
     return _begin(session, event, number)
 

@@ -243,5 +243,5 @@ def _session(row: tuple[object, ...]) -> Session:
 
 def _explain(error: Exception) -> str:
     if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
-        return "another process holds it"
+        return "another process holds it (stop that one, or give this one a file of its own: INDRNN_STORE)"
     return str(error)

@@ -60,7 +60,7 @@ def test_card_says_what_it_must(run: Any, tmp_path: Path) -> None:
         "2 layers of 4 neurons (relu, tanh), 123 parameters",
         "1.0e-06",
         "below 1: the state stays bounded",
-        "`U+0061`",
+        "`a`",
     ):
         assert words in text
     assert str(tmp_path) not in text

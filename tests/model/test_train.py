@@ -133,7 +133,7 @@ def test_a_resumed_run_ends_with_the_weights_of_the_unbroken_one(kind, request):
 
 
 def test_the_action_task_learns_and_keeps_its_layouts(clips, capsys):
-    path = train(SMALL_ACTION, clips / "run", "--steps", "60", "--decay", "20", "--readout_dropout", "0", "--dropout", "0", "--held", "0")
+    path = train(SMALL_ACTION, clips / "run", "--steps", "60", "--decay", "20", "--readout-dropout", "0", "--dropout", "0", "--held", "0")
     assert losses(clips / "run")[-1] < 0.8 * losses(clips / "run")[0]
     _, meta = checkpoint.load(path)
     assert (meta.labels, meta.layout, meta.persons, meta.hz) == (("left", "right"), "utd20", 1, 30.0)
@@ -202,3 +202,37 @@ def test_the_chars_task_carries_its_state_from_batch_to_batch(texts):
         learner.loss(step)
         torch.testing.assert_close(learner.carried, expected.detach())
     assert learner.carried.abs().sum() > 0
+
+
+def test_a_run_is_neither_overwritten_nor_gone_on_from_as_another(texts, capsys):
+    out = texts / "run"
+    train(SMALL_CHARS, out, "--steps", "10", "--decay", "5")
+    kept = (out / "model.pt").read_bytes()
+    for more, said in (
+        ([], "holds a run already: --resume goes on with it"),
+        (["--resume", "--seed", "2"], "the same seed, 1, got 2"),
+        (["--resume", "--steps", "5"], "at least the 10 steps that are made, got --steps 5"),
+        (["--resume", "--hidden", "8"], "the same network"),
+    ):
+        steps = [] if "--steps" in more else ["--steps", "20"]
+        assert main([*SMALL_CHARS, "--out", str(out), "--decay", "5", *steps, *more]) == 1
+        assert said in capsys.readouterr().err
+    assert main([*SMALL_CHARS, "--out", str(texts / "none"), "--resume"]) == 1
+    assert "there is no run to go on from" in capsys.readouterr().err
+    assert not (texts / "none").exists()
+    assert (out / "model.pt").read_bytes() == kept
+
+
+@pytest.mark.parametrize("arguments", [["--held", "2"], ["--held", "99"], ["--steps", "0"]])
+def test_what_makes_no_sense_is_refused_before_anything_is_read(arguments, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "action", *arguments])
+    assert "invalid" in capsys.readouterr().err
+
+
+def test_what_is_no_checkpoint_is_called_by_its_name(texts):
+    train(SMALL_CHARS, texts / "run", "--steps", "5", "--decay", "2")
+    with pytest.raises(checkpoint.CheckpointError, match=r"last\.ckpt is for --resume; the network is in .*model\.pt"):
+        checkpoint.load(texts / "run" / "last.ckpt")
+    with pytest.raises(checkpoint.CheckpointError, match="there is no such file"):
+        checkpoint.load(texts / "nothing.pt")

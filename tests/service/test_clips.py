@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from export.bundle import Layout
 from service.clips import ClipReader, hold, resample
-from service.errors import BadInput, NotFinite, ServiceError, TooLarge
+from service.errors import BadInput, OutOfRange, ServiceError, TooLarge
 from service.session import Carry
 
 OWN = Layout(joint_names=("a", "b"), table=((0,), (1,)))
@@ -69,10 +69,10 @@ def test_what_does_not_fit_is_named(clip: Any, field: str, said: str) -> None:
     assert said in raised.value.detail
 
 
-@pytest.mark.parametrize("number", [1001.0, -1e30, 10**400, 1e308, float("inf"), 2**63])
+@pytest.mark.parametrize("number", [50.1, -286.0, -1e30, 10**400, 1e308, float("inf"), 2**63])
 def test_numbers_that_are_no_metres_are_refused(number: float) -> None:
     clip = [FRAME, [[0, 0, 0], [0, number, 0]]]
-    with pytest.raises(NotFinite) as raised:
+    with pytest.raises(OutOfRange) as raised:
         READER.read(clip, OWN, "s")
     assert raised.value.field == "s[1][1][1]"
 

@@ -29,7 +29,7 @@ def deep(n: int) -> list[Any]:
 CASES: list[tuple[str, dict[str, Any], int, str, str | None, str]] = [
     ("joints", {"sequences": [broken(lambda c: c[3].pop())]}, 422, "invalid_input", "sequences[0][3]", "expected 20 joints, got 19"),
     ("ragged", {"sequences": [broken(lambda c: c[2][4].pop())]}, 422, "invalid_input", "sequences[0][2][4]", "got 2 elements"),
-    ("far", {"sequences": [broken(lambda c: c[1][2].__setitem__(0, 1e30))]}, 422, "not_finite", "sequences[0][1][2][0]", "got 1e+30"),
+    ("far", {"sequences": [broken(lambda c: c[1][2].__setitem__(0, 1e30))]}, 422, "out_of_range", "sequences[0][1][2][0]", "got 1e+30"),
     ("empty clip", {"sequences": [[]]}, 422, "invalid_input", "sequences[0]", "expected a list of frames"),
     ("no clip", {"sequences": []}, 422, "invalid_input", "sequences", "expected a list of clips"),
     ("nothing", {}, 422, "invalid_input", "sequences", "got null"),
