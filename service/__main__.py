@@ -1,4 +1,4 @@
-"""python -m service: serves the bundles. `python -m service openapi` prints openapi.yaml instead."""
+"""python -m service: serves the bundles. `openapi` prints openapi.yaml instead, `settings` the variables that can be set."""
 
 import argparse
 import gc
@@ -12,17 +12,19 @@ import uvicorn
 from export.bundle import BundleError
 from service.app import Backend, create_app
 from service.engine import EngineError
-from service.settings import Settings, SettingsError, read_settings
+from service.settings import Settings, SettingsError, read_settings, variable
 from service.store import StoreError
 
 
 def main() -> int:
     """The command. Returns 1 when the service cannot start, with one line that says why."""
     parser = argparse.ArgumentParser(prog="python -m service", description=__doc__)
-    parser.add_argument("command", nargs="?", choices=["serve", "openapi"], default="serve")
+    parser.add_argument("command", nargs="?", choices=["serve", "openapi", "settings"], default="serve")
     args = parser.parse_args()
     if args.command == "openapi":
         return _print_openapi()
+    if args.command == "settings":
+        return _print_settings()
     try:
         return _serve(read_settings())
     except (SettingsError, BundleError, EngineError, StoreError) as error:
@@ -69,6 +71,13 @@ def _print_openapi() -> int:
     import yaml
 
     yaml.safe_dump(orjson.loads(orjson.dumps(create_app(Settings()).openapi())), sys.stdout, sort_keys=False, width=120, allow_unicode=True)
+    return 0
+
+
+def _print_settings() -> int:
+    """Each variable, its default, and what it means."""
+    for name, field in Settings.model_fields.items():
+        print(f"{variable(name):24} {field.default!s:18} {field.description or ''}")
     return 0
 
 

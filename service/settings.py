@@ -20,8 +20,8 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", populate_by_name=True)
 
-    host: str = Field("127.0.0.1", validation_alias=AliasChoices("HOST", "INDRNN_HOST"))
-    port: int = Field(8000, ge=0, le=65535, validation_alias=AliasChoices("PORT", "INDRNN_PORT"))
+    host: str = Field("127.0.0.1", description="address to listen on", validation_alias=AliasChoices("HOST", "INDRNN_HOST"))
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on", validation_alias=AliasChoices("PORT", "INDRNN_PORT"))
     bundles: Path = Field(Path("bundles"), description="the model repository")
     store: str = Field("var/sessions.db", description="where sessions live: the path of an SQLite file")
     provider: Literal["auto", "cuda", "cpu"] = Field("auto", description="auto takes the GPU where it is the faster at warm-up")
@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     body_timeout: float = Field(60.0, gt=0, description="seconds for a request's body to come in")
     send_timeout: float = Field(30.0, gt=0, description="seconds a stream's client may leave a message unread before it is dropped")
     session_ttl: float = Field(86_400.0, gt=0, le=316e6, description="seconds a session lives after its last step")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
 
 
 def read_settings() -> Settings:
@@ -52,9 +52,10 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        lines = (f"{_variable(str(e['loc'][0]))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+        lines = (f"{variable(str(e['loc'][0]))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
         raise SettingsError("; ".join(lines)) from error
 
 
-def _variable(field: str) -> str:
-    return field if field.isupper() else PREFIX + field.upper()
+def variable(field: str) -> str:
+    """The variable that sets a field."""
+    return field.upper() if field.lower() in ("host", "port") else PREFIX + field.upper()

@@ -33,8 +33,23 @@ def test_the_curl_example_answers_wave(server: Server) -> None:
     assert json.loads(shown)["predictions"][0].keys() == reply["predictions"][0].keys()
 
 
+def test_the_session_example_applies_each_step_once(server: Server) -> None:
+    (command,) = [b for b in blocks("bash") if b.startswith("id=")]
+    done = subprocess.run(["bash", "-ec", at(server, command)], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    first, again, second = map(json.loads, done.stdout.splitlines())
+    assert first == again
+    assert [r["session"]["position"] for r in (first, second)] == [36, 72]
+    assert second["predictions"][0]["label"] == "wave"
+
+
+def test_the_stock_runtime_example_runs() -> None:
+    (example,) = [b for b in blocks("python") if "onnxruntime" in b]
+    done = subprocess.run([sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("(1, 10, 27)"), done.stderr
+
+
 def test_the_stream_example_reads_resumes_and_writes(server: Server) -> None:
-    (example,) = blocks("python")
+    (example,) = [b for b in blocks("python") if "websockets" in b]
     done = subprocess.run([sys.executable, "-c", at(server, example)], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     first, opened, *written = done.stdout.split("\n", 2)
