@@ -1,9 +1,12 @@
 """The recurrence as one opaque PyTorch operator, `indrnn::recurrence`, with its gradient.
 
 The exporter must see one node: a Python time loop would be unrolled to the length of the export example. Inside, on the CPU, the native
-kernel runs where it has been built (model/fused.py), and the plain loop over time below elsewhere; model/reference.py is what both are
-tested against.
+kernel runs where it has been built (model/fused.py), on NVIDIA GPUs kernels/triton_recurrence.py where Triton is installed, and the plain
+loop over time below elsewhere; model/reference.py is what all are tested against.
 """
+
+import functools
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -12,6 +15,21 @@ from model import fused
 
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid", "identity")
 DIRECTIONS = ("forward", "reverse")
+NARROW = (torch.bfloat16, torch.float16)
+
+
+@functools.cache
+def _triton() -> ModuleType | None:
+    try:
+        from kernels import triton_recurrence
+    except ImportError:  # PyTorch for CUDA brings Triton; others need not have it
+        return None
+    return triton_recurrence
+
+
+def _on_gpu(x: Tensor) -> ModuleType | None:
+    """What runs this tensor's recurrence on its GPU; None elsewhere."""
+    return _triton() if x.is_cuda else None
 
 
 def _activate_(a: Tensor, activation: str, alpha: float) -> Tensor:
@@ -56,10 +74,14 @@ def _flip(x: Tensor, lens: Tensor) -> Tensor:
 def recurrence_op(
     x: Tensor, u: Tensor, sequence_lens: Tensor, initial_h: Tensor, activation: str, alpha: float, direction: str
 ) -> tuple[Tensor, Tensor]:
-    """See `recurrence`; this is the bare operator, all four tensors given."""
+    """See `recurrence`; this is the bare operator, all four tensors given. x may be of a narrower type than the others; y is of x's."""
+    if gpu := _on_gpu(x):
+        y, y_h = gpu.forward(x, u, sequence_lens, initial_h, activation, alpha, direction)
+        return y, y_h
     if native := fused.fitting(x, u, initial_h):
         return fused.forward(native, x, u, sequence_lens, initial_h, activation, alpha, direction)
-    return _loop(x, u, sequence_lens, initial_h, activation, alpha, direction)
+    y, y_h = _loop(x.to(u.dtype), u, sequence_lens, initial_h, activation, alpha, direction)
+    return y.to(x.dtype), y_h
 
 
 @recurrence_op.register_fake
@@ -102,9 +124,14 @@ def recurrence_backward_op(
     direction: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the forward recurrence by x, u and initial_h: an exact linear scan from the last step to the first."""
+    if gpu := _on_gpu(y):
+        dx, du, dh0 = gpu.backward(dy, dy_h, y, u, sequence_lens, initial_h, activation, alpha, direction)
+        return dx, du, dh0
     if native := fused.fitting(y, dy, dy_h, u, initial_h):
         return fused.backward(native, dy, dy_h, y, u, sequence_lens, initial_h, activation, alpha, direction)
-    return _loop_backward(dy, dy_h, y, u, sequence_lens, initial_h, activation, alpha, direction)
+    wide = (dy.to(u.dtype), dy_h, y.to(u.dtype), u)
+    dx, du, dh0 = _loop_backward(*wide, sequence_lens, initial_h, activation, alpha, direction)
+    return dx.to(y.dtype), du, dh0
 
 
 @recurrence_backward_op.register_fake
@@ -170,7 +197,8 @@ def recurrence(
     """h_t = activation(x_t + u * h_{t-1}) over time, differentiable in x, u and initial_h.
 
     x [T, B, H] already projected (W x + b), u [H], sequence_lens [B] int64 (default T), initial_h [B, H] (default 0)
-    -> y [T, B, H], 0 past a row's length, and y_h [B, H], the state after it. The state is float32 or float64 whatever autocast says.
+    -> y [T, B, H], 0 past a row's length, and y_h [B, H], the state after it. The state is float32 or float64 whatever autocast says, and
+    so is y, but on a GPU, where bfloat16 and float16 are half of the bytes to move: there y is of x's type.
     Raises ValueError on an unknown activation or direction. Li et al., CVPR 2018, equation 4.
     """
     if activation not in ACTIVATIONS or direction not in DIRECTIONS:
@@ -181,5 +209,6 @@ def recurrence(
         sequence_lens = torch.full((B,), T, dtype=torch.int64, device=x.device)
     if initial_h is None:
         initial_h = torch.zeros(B, H, dtype=dtype, device=x.device)
-    y, y_h = torch.ops.indrnn.recurrence(x.to(dtype), u.to(dtype), sequence_lens, initial_h.to(dtype), activation, alpha, direction)
+    x = x if x.is_cuda and x.dtype in NARROW else x.to(dtype)
+    y, y_h = torch.ops.indrnn.recurrence(x, u.to(dtype), sequence_lens, initial_h.to(dtype), activation, alpha, direction)
     return y, y_h

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model import recurrence
 from model.reference import ACTIVATIONS, indrnn
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -162,3 +163,20 @@ def test_the_scan_is_for_few_neurons_long_sequences_and_linear_activations(trito
     assert not triton.scans(1, 1, 128, "relu")
     with pytest.raises(ValueError, match="got 'tanh'"):
         triton.forward(*tensors(2, 1, 1, torch.float32), "tanh", 0.0, "forward", True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_operator_trains_on_them(triton: ModuleType, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """model/recurrence.py's operator, its gradient included, against its plain loop in float64."""
+    monkeypatch.setattr(recurrence, "_on_gpu", lambda _: triton)  # in the interpreter the tensors are the CPU's
+    x, u, lens, h0 = tensors(9, 2, 5, dtype)
+    results = []
+    for inputs in ((x, u, h0), (x.double(), u.double(), h0.double())):
+        x, u, h0 = (t.detach().requires_grad_() for t in inputs)
+        y, y_h = recurrence.recurrence_op(x, u, lens, h0, "relu", 0.0, "reverse")
+        grads = torch.autograd.grad(y.double().square().sum() + y_h.double().sum(), (x, u, h0))
+        results.append((y, y_h, *grads))
+        monkeypatch.setattr(recurrence, "_on_gpu", lambda _: None)
+    for got, want in zip(*results, strict=True):
+        close(got.detach(), want.detach().cpu().numpy(), 0.05 if dtype == torch.bfloat16 else 1e-5)
+    assert results[0][0].dtype == results[0][2].dtype == dtype
