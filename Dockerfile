@@ -10,6 +10,13 @@ ARG EXTRA=serve
 RUN mkdir kernels model export service && touch README.md LICENSE \
     && python -m pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check ".[$EXTRA]"
 
+# The native kernel is compiled here, and the compiler stays here.
+FROM python:3.11-slim-bookworm AS kernel
+RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
+WORKDIR /app
+COPY kernels kernels
+RUN python -m kernels
+
 FROM python:3.11-slim-bookworm
 # A new volume at /data takes over this directory's owner.
 RUN groupadd --gid 10001 indrnn \
@@ -19,7 +26,7 @@ COPY --from=packages /opt/venv /opt/venv
 WORKDIR /app
 COPY LICENSE ./
 COPY bundles bundles
-COPY kernels kernels
+COPY --from=kernel /app/kernels kernels
 COPY export export
 COPY service service
 ARG REVISION=unknown

@@ -233,7 +233,7 @@ def project() -> Iterator[Project]:
 @needs_engine
 def test_a_real_clip_is_answered_through_the_published_port(project: Project, clips: list[Any]) -> None:
     ready = project.ready()
-    assert (ready["status"], ready["provider"], ready["revision"]) == ("ready", "cpu", project.revision)
+    assert (ready["status"], ready["provider"], ready["kernel"], ready["revision"]) == ("ready", "cpu", "fused", project.revision)
     scores = _scores(project.predict(clips[0]))
     assert len(scores) == 27
     assert sum(scores.values()) == pytest.approx(1, abs=1e-4)
