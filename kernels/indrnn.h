@@ -9,29 +9,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "activations.h"
 #include "indrnn_call.h"
 
 // No std:: templates here: the linker keeps one copy of an inline function, and it might be one that needs AVX-512.
 namespace INDRNN_ISA {
-
-template <class T>
-struct Word;
-template <>
-struct Word<float> {
-    using type = uint32_t;
-    static constexpr int mantissa = 23, bias = 127, terms = 7;  // terms: of the series of exp; its error is below half an ulp
-    static constexpr float round = 12582912.f;                  // 1.5 * 2^23: adding it rounds to an integer, in the low bits
-    static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;  // the high part has few bits: n * high is exact
-    static constexpr float exp_limit = 87.f, tanh_limit = 20.f;
-};
-template <>
-struct Word<double> {
-    using type = uint64_t;
-    static constexpr int mantissa = 52, bias = 1023, terms = 13;
-    static constexpr double round = 6755399441055744.;
-    static constexpr double ln2_high = 6.93145751953125e-1, ln2_low = 1.42860682030941723212e-6;
-    static constexpr double exp_limit = 708., tanh_limit = 44.;
-};
 
 // LANES neurons at once. In memory they need no more alignment than one.
 template <class T, int LANES>
@@ -46,60 +28,8 @@ struct Lanes {
     }
     static void store(T* p, V v) { __builtin_memcpy(p, &v, sizeof v); }
     static V all(T a) { return V{} + a; }
-
-    // exp(x) - 1 = scale * q + (scale - 1) with scale = 2^n and |x - n ln 2| <= ln 2 / 2. x must be within the limits, or NaN.
-    struct Exp {
-        V q, scale;
-    };
-    static Exp exp(V x) {
-        using C = Word<T>;
-        V z = x * T(1.44269504088896340736) + C::round;
-        V n = z - C::round;
-        V r = x - n * C::ln2_high - n * C::ln2_low;
-        V q = all(T(1));  // r + r^2/2 + r^3/6 + ..., from its last term
-        for (int k = C::terms; k > 1; --k) q = q * r * T(1. / k) + T(1);
-        W bits = ((W)z + typename C::type(C::bias)) << C::mantissa;  // z holds n in its low bits; what is above is shifted out
-        return {q * r, (V)bits};
-    }
-    static V at_most(V x, T limit) { return x > limit ? all(limit) : x; }  // NaN stays NaN, here and below
-    static V at_least(V x, T limit) { return x < limit ? all(limit) : x; }
-};
-
-// Each activation: its value f(a), and its slope times a gradient g, told from its output h (alpha > 0 keeps the sign).
-template <class L, class V, class T>
-struct Relu {
-    static V value(V a, T) { return a < T(0) ? L::all(T(0)) : a; }
-    static V slope(V g, V h, T) { return h <= T(0) ? L::all(T(0)) : g; }
-};
-template <class L, class V, class T>
-struct LeakyRelu {
-    static V value(V a, T alpha) { return a > T(0) ? a : a * alpha; }
-    static V slope(V g, V h, T alpha) { return h > T(0) ? g : g * alpha; }
-};
-template <class L, class V, class T>
-struct Tanh {
-    static V value(V a, T) {  // (e - 1) / (e + 1) with e = exp(2 |a|), without cancellation near 0
-        using W = typename L::W;
-        constexpr auto sign = typename Word<T>::type(1) << (sizeof(T) * 8 - 1);
-        V b = (V)((W)a & ~sign);
-        auto e = L::exp(L::at_most(b + b, Word<T>::tanh_limit));
-        V m = e.q * e.scale + (e.scale - T(1));
-        return (V)((W)(m / (m + T(2))) | ((W)a & sign));
-    }
-    static V slope(V g, V h, T) { return g * (T(1) - h * h); }
-};
-template <class L, class V, class T>
-struct Sigmoid {
-    static V value(V a, T) {
-        auto e = L::exp(L::at_least(L::at_most(-a, Word<T>::exp_limit), -Word<T>::exp_limit));
-        return T(1) / (e.q * e.scale + e.scale + T(1));
-    }
-    static V slope(V g, V h, T) { return g * (T(1) - h) * h; }
-};
-template <class L, class V, class T>
-struct Identity {
-    static V value(V a, T) { return a; }
-    static V slope(V g, V, T) { return g; }
+    static W bits(V v) { return (W)v; }
+    static V of_bits(W w) { return (V)w; }
 };
 
 // `steps` steps of VECS * LANES neurons with the state in registers. Consecutive steps lie `stride` apart (negative in reverse);

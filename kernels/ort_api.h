@@ -1,4 +1,4 @@
-// Just what ort_op.cpp uses of ONNX Runtime's C interface, which is versioned and append-only: a table of functions at fixed places.
+// Just what ort_op.h and its providers use of ONNX Runtime's C interface, which is versioned and append-only: a table of functions at fixed places.
 // ONNX Runtime's wheels hold no headers. tests/kernels/test_ort_header.py compares this with the official one where that is installed.
 #pragma once
 
@@ -53,7 +53,9 @@ struct Api {
     void (*ReleaseStatus)(Status*);
     Unused<5> from_94;
     void (*ReleaseTensorTypeAndShapeInfo)(TensorInfo*);
-    Unused<174> from_100;
+    Unused<93> from_100;
+    Status* (*KernelContext_GetGPUComputeStream)(const KernelContext*, void** stream);
+    Unused<80> from_194;
     Status* (*KernelContext_ParallelFor)(const KernelContext*, void (*)(void*, size_t), size_t total, size_t batches, void*);
 };
 

@@ -23,7 +23,7 @@ def _functions(name: str) -> list[str]:
 
 def test_every_function_used_is_declared() -> None:
     """The pattern that the next test rests on finds them all."""
-    source = (HERE / "ort_op.cpp").read_text()
+    source = "".join((HERE / name).read_text() for name in ("ort_op.h", "ort_op.cpp", "cuda_op.cu"))
     assert set(re.findall(r"api->(\w+)\(", source)) == set(_functions("Api"))
     assert set(re.findall(r"base->(\w+)\(", source)) == set(_functions("ApiBase"))
     assert set(re.findall(r"op\.(\w+) = ", source)) - {"version"} < set(_functions("CustomOp"))
