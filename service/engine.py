@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.bundle import Bundle
+from kernels.cuda import registered_cuda
 from kernels.registered import registered
 from kernels.runtime import ort
 from service.session import Floats
@@ -74,7 +75,7 @@ class Engine:
 
     def _load(self, provider: Provider, max_batch: int) -> Loaded:
         """Loaded and warm, with the native kernel where there is one for the provider and it works."""
-        if provider == "cpu" and (library := registered()):
+        if library := registered() if provider == "cpu" else registered_cuda() if _has_cuda() else None:
             try:
                 session = self._open(provider, library)
                 return Loaded(session, provider, "fused", self._warm_up(session, max_batch))

@@ -12,14 +12,17 @@ from native_calls import Kernel
 from onnx import TensorProto, helper
 
 from export import op
-from export.bundle import OP_DOMAIN, OP_TYPE, OP_VERSION
+from export.bundle import OP_DOMAIN, OP_TYPE, OP_VERSION, read
 from kernels.build import HERE, KernelMissing, compiler
 from kernels.cuda import build_cuda
 from kernels.native import ACTIVATIONS, DIRECTIONS, Call
 from kernels.registered import refusal
 from kernels.runtime import ort
+from service import engine
+from service.engine import Engine
 
 CUDA = "CUDAExecutionProvider"
+BUNDLES = sorted((Path(__file__).parent.parent.parent / "bundles").glob("*/*/model.onnx"))
 ON_CPU = """
 #define INDRNN_ISA gpu
 #include "column.h"
@@ -135,6 +138,24 @@ def test_it_is_for_sessions_on_cuda_only(cuda_library: Path) -> None:
     """With the op registered for another provider the runtime takes neither kernel nor body: the engine has to choose by provider."""
     with pytest.raises(Exception, match="Could not find an implementation for IndRNN"):
         session("relu", "reverse", cuda_library, "CPUExecutionProvider")
+
+
+@pytest.mark.skipif(not BUNDLES, reason="needs a bundle below bundles/")
+def test_the_engine_gives_it_to_sessions_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    real = Engine._open
+
+    def open_on_cpu(self: Engine, provider: str, library: Path | None) -> ort.InferenceSession:
+        asked.append((provider, library))
+        return real(self, "cpu", None)
+
+    monkeypatch.setattr(Engine, "_open", open_on_cpu)
+    monkeypatch.setattr(engine, "registered_cuda", lambda: Path("indrnn_cuda.so"))
+    for there, library in ((True, Path("indrnn_cuda.so")), (False, None)):
+        monkeypatch.setattr(engine, "_has_cuda", lambda there=there: there)
+        assert Engine(read(BUNDLES[0].parent), "cuda", 1, 2).kernel == ("fused" if library else "loop")
+        assert asked.pop() == ("cuda", library)
+        assert not asked
 
 
 def _has_cuda() -> bool:

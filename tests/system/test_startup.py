@@ -14,6 +14,7 @@ import httpx
 import pytest
 from conftest import ROOT, Server
 
+from kernels.cuda import registered_cuda
 from kernels.registered import registered
 
 
@@ -57,7 +58,7 @@ def test_cuda_without_a_gpu_is_an_error_and_not_a_silent_cpu_run(tmp_path: Path)
 
 def test_ready_names_the_provider_and_the_kernel(server: Server) -> None:
     ready = server.get("/health/ready").json()
-    fused = ready["provider"] == "cpu" and registered() is not None
+    fused = (registered() if ready["provider"] == "cpu" else registered_cuda()) is not None
     assert (ready["status"], ready["kernel"]) == ("ready", "fused" if fused else "loop")
     assert ready["provider"] in ("cpu", "cuda")
     assert [m["name"] for m in ready["models"]] == ["action", "chars"]
