@@ -3,7 +3,8 @@
 # make test    installs everything, checks, and runs every test that needs neither GPU nor container engine
 # make check   formatting, lint, types, and who may import whom
 # make bench   the benchmarks, one after another
-# make kernel  compiles the native kernel where a C++ compiler is there; serve, test and bench do so by themselves
+# make kernel  compiles the native kernel where a C++ compiler is there, and the one for CUDA where a GPU and nvcc are; serve, test and bench
+#              do so by themselves
 # make sanitize  the kernel's tests under AddressSanitizer and UBSan
 # make openapi writes openapi.yaml anew
 
@@ -27,11 +28,13 @@ check: .venv/installed-dev
 	$(BIN)/lint-imports
 
 bench: .venv/installed-dev kernel
-	@set -e; for file in bench/[!_]*.py; do if grep -q __main__ $$file; then $(BIN)/python $$file; fi; done
+	@set -e; for file in bench/[!_]*.py; do \
+	if [ $$file = bench/gpu.py ] && ! nvidia-smi -L >/dev/null 2>&1; then continue; fi; if grep -q __main__ $$file; then $(BIN)/python $$file; fi; done
 
 # Some seconds, once for each state of the sources; without a compiler everything works, with the portable loop.
 kernel: | $(BIN)/python
 	@$(BIN)/python -m kernels >/dev/null || echo "the portable loop runs instead" >&2
+	@! nvidia-smi -L >/dev/null 2>&1 || $(BIN)/python -m kernels cuda >/dev/null || echo "on CUDA the portable loop runs" >&2
 
 SANITIZERS = $(foreach name,libasan.so libubsan.so,$(shell $${CXX:-c++} -print-file-name=$(name)))
 sanitize: .venv/installed-dev

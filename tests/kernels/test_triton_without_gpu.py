@@ -47,3 +47,7 @@ for dtype, ones in (("bf16", ""), ("fp32", "TNH"), ("fp64", "")):  # Triton make
 
 def test_they_compile_for_a_gpu_that_is_not_here() -> None:
     _run("-c", COMPILE)
+
+
+def test_the_benchmark_goes_through_its_motions() -> None:
+    _run("bench/gpu.py", "--dry-run")
