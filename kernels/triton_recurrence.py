@@ -312,9 +312,12 @@ def _launch(
         raise ValueError(f"expected an activation of {LINEAR} for the scan, got {activation!r}")
     sizes = (T, B * H, H)
     options = {"ALPHA": alpha, "F": activation, "REVERSE": direction == "reverse"}
-    if scans(*shape, activation) if scan is None else scan:
-        kernel = _forward_scan if which == "forward" else _backward_scan
-        kernel[(B, triton.cdiv(H, SCAN_BLOCK))](*tensors, *sizes, LARGEST_POWER ** (1 / CHUNK), **options, BLOCK=SCAN_BLOCK, CHUNK=CHUNK)
-    else:
-        kernel = _forward_loop if which == "forward" else _backward_loop
-        kernel[(triton.cdiv(B * H, BLOCK),)](*tensors, *sizes, **options, BLOCK=BLOCK, UNROLL=UNROLL, num_warps=max(1, BLOCK // 32))
+    with torch.cuda.device_of(tensors[0]):  # type: ignore[no-untyped-call]  # Triton launches on the current device
+        if scans(*shape, activation) if scan is None else scan:
+            kernel = _forward_scan if which == "forward" else _backward_scan
+            grid = (B, triton.cdiv(H, SCAN_BLOCK))
+            kernel[grid](*tensors, *sizes, LARGEST_POWER ** (1 / CHUNK), **options, BLOCK=SCAN_BLOCK, CHUNK=CHUNK)
+        else:
+            kernel = _forward_loop if which == "forward" else _backward_loop
+            grid = (triton.cdiv(B * H, BLOCK),)
+            kernel[grid](*tensors, *sizes, **options, BLOCK=BLOCK, UNROLL=UNROLL, num_warps=max(1, BLOCK // 32))
