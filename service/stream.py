@@ -200,8 +200,6 @@ class Stream:
         scores = answered.result.result
         assert isinstance(scores, Scores), "a feed's result"
         reply: dict[str, object] = {"predictions": [self._model.prediction(scores.logits, o.top_k, content.length)]}
-        if o.every:
-            reply["scores"] = np.ascontiguousarray(np.exp(log_softmax(scores.every)))
         await self._send_result(answered.result, reply, answered.states)
 
     async def _step_text(self, session_id: str, message: dict[str, object]) -> None:
@@ -215,8 +213,6 @@ class Stream:
         assert isinstance(scores, Scores), "a feed's result"
         chars = [{"char": c, "logprob": p} for c, p in zip(str(message["text"]), scores.logprobs.tolist(), strict=True)]
         reply: dict[str, object] = {"chars": chars, "next": self._model.next_chars(scores.logits, o.top_k)}
-        if o.every:
-            reply["scores"] = np.ascontiguousarray(np.exp(log_softmax(scores.every)))
         await self._send_result(answered.result, reply, answered.states)
 
     def _check_length(self, length: int, field: str) -> None:
@@ -227,6 +223,8 @@ class Stream:
             raise TooLarge(f"expected at most {WATCHED_STEPS} time steps in a message of a watched session, got {length}", field=field)
 
     async def _send_result(self, result: Result, reply: dict[str, object], states: States | None) -> None:
+        if self._options.every and isinstance(result.result, Scores):
+            reply["scores"] = np.ascontiguousarray(np.exp(log_softmax(result.result.every)))
         await self._send({"type": "result", "step": result.number, "position": result.position, **reply, **_states(states)})
 
     # --- generate ---------------------------------------------------------------------------------------------------------------------
