@@ -14,6 +14,7 @@ from service.app import Backend, create_app
 from service.engine import EngineError
 from service.settings import Settings, SettingsError, read_settings, variable
 from service.store import StoreError
+from service.websocket import Wire
 
 
 def main() -> int:
@@ -42,7 +43,7 @@ def _serve(settings: Settings) -> int:
         port=settings.port,
         log_level=settings.log_level,
         access_log=False,
-        ws="websockets-sansio",
+        ws=Wire,
         ws_max_size=settings.max_drain,  # a longer message than max_body is answered, a longer one than this closes the connection
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=10,

@@ -16,6 +16,7 @@ from starlette.routing import WebSocketRoute
 
 from export.bundle import read_all
 from service.errors import BadInput, MethodNotAllowed, NotFound, ServiceError, said
+from service.intake import Intake
 from service.models import Models, ServedModel, serve
 from service.openapi import document
 from service.revision import revision
@@ -104,6 +105,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     backend.loop = asyncio.get_running_loop()
     app.state.models = Models(backend.served)
     app.state.sessions = Sessions(app.state.models, backend.store, settings.session_ttl)
+    app.state.intake = Intake()
     sweeping = asyncio.create_task(_sweep(backend.store))
     try:
         yield

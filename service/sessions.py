@@ -33,10 +33,14 @@ class Answered:
     states: States | None
 
 
-def content_digest(kind: str, data: bytes, options: object) -> bytes:
-    """What two messages share exactly when they ask for the same: their decoded content and options."""
-    head = orjson.dumps([kind, options], option=orjson.OPT_SORT_KEYS)
-    return hashlib.blake2b(data, digest_size=16, key=hashlib.blake2b(head, digest_size=32).digest()).digest()
+def digest_key(kind: str, options: object) -> bytes:
+    """A message's kind and options as a key, [32] bytes, for `content_digest`."""
+    return hashlib.blake2b(orjson.dumps([kind, options], option=orjson.OPT_SORT_KEYS), digest_size=32).digest()
+
+
+def content_digest(key: bytes, data: bytes) -> bytes:
+    """What two messages share exactly when they ask for the same: their decoded content and options (`digest_key`)."""
+    return hashlib.blake2b(data, digest_size=16, key=key).digest()
 
 
 class Sessions:

@@ -61,6 +61,8 @@ class Frames:
     reader: ClipReader
     last_frame: slice
     """where the state holds the last frame the model saw"""
+    whole: bool = False
+    """no joint is missing, as far as anybody has looked already"""
 
     @property
     def length(self) -> int:
@@ -75,6 +77,8 @@ class Frames:
         carry = session.carry if session else None
         running_at = self._rate(session)
         hz = self.hz or running_at or self.reader.hz
+        if self.whole and hz == self.reader.hz and running_at in (None, hz):
+            return Prepared(self.x, None)
         if running_at is not None and running_at != hz:
             raise BadInput(f"expected {running_at:g} frames per second as in the session's earlier steps, got {hz:g}", field="hz")
         if len(self.x) * self.reader.hz > self.reader.max_frames * hz:  # more frames of the model's than it may get at once
