@@ -442,8 +442,7 @@ class Batcher:
             log.exception("a run of %d rows failed", len(rows))
             self._fail(running, EngineFailed(f"the model could not be run: {type(error).__name__}"))
             return
-        finite = np.asarray(np.isfinite(np.stack([state for _, state in answers])).all(axis=1))
-        for item, (logits, state), sound in zip(running, answers, finite, strict=True):
+        for item, (logits, state, sound) in zip(running, answers, strict=True):
             if not sound:
                 self._fail([item], EngineFailed("the state would no longer be finite"))
             else:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,11 @@ from service.errors import BadInput, TooLarge
 from service.sampling import draw, log_softmax
 from service.session import Carry, Floats, Generated, Scores, Session
 
+NOTHING = np.zeros(0, np.float32)
 PIECE = 256  # time steps of one client in one run: a long message delays others by one piece, not by all of it
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """Content as the graph reads it: x [t, ...], t >= 0, and what resampling left over."""
 
     x: NDArray[np.generic]
@@ -144,8 +144,8 @@ class Feeding:
     def result(self) -> Scores:
         """What the step answers."""
         last = self.state[self.last_logits].copy()
-        every = np.concatenate(self.scored) if self.scored else np.zeros((0, len(last)), np.float32)
-        return Scores(last, every, np.concatenate(self.logprobs or [np.zeros(0, np.float32)]))
+        every = np.concatenate(self.scored) if self.scored else NOTHING.reshape(0, len(last))
+        return Scores(last, every, np.concatenate(self.logprobs) if self.logprobs else NOTHING)
 
     def states(self) -> NDArray[np.float16] | None:
         """The watched neurons after each step, [t, n]."""
