@@ -18,11 +18,12 @@ from export.bundle import read_all
 from service.errors import BadInput, MethodNotAllowed, NotFound, ServiceError, said
 from service.models import Models, ServedModel, serve
 from service.openapi import document
+from service.probe import StoreProbe
 from service.revision import revision
 from service.routes import build_router, problem
 from service.sessions import Sessions
 from service.settings import Settings
-from service.store import SQLiteStore, Store
+from service.store import Store, open_store
 from service.stream import Connections
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class Backend:
     def open(cls, settings: Settings) -> "Backend":
         """Blocks while the models warm up. Raises BundleError, StoreError, EngineError."""
         bundles = read_all(settings.bundles)
-        backend = cls(SQLiteStore(settings.store), [])
+        backend = cls(open_store(settings.store, settings.store_durability), [])
         try:
             for bundle in bundles:
                 backend.served.append(serve(bundle, settings, backend.store, backend.post))  # one fails: the others stop
@@ -104,6 +105,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     backend.loop = asyncio.get_running_loop()
     app.state.models = Models(backend.served)
     app.state.sessions = Sessions(app.state.models, backend.store, settings.session_ttl)
+    app.state.probe = StoreProbe(backend.store)
     sweeping = asyncio.create_task(_sweep(backend.store))
     try:
         yield
