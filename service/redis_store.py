@@ -134,7 +134,7 @@ class RedisStore:
 
     def load(self, ids: Sequence[str]) -> dict[str, Session]:
         """See Store."""
-        rows = self._read([("HMGET", _SESSION + i.encode("utf-8", "replace"), "head", "body") for i in ids])
+        rows = self._read([("HMGET", _SESSION + i.encode(), "head", "body") for i in ids])
         return {i: _session(i, row) for i, row in zip(ids, rows, strict=True) if row[0] is not None}
 
     def commit(self, changes: Sequence[Change]) -> frozenset[str]:

@@ -26,7 +26,7 @@ class Settings(BaseSettings):
     store: str = Field("var/sessions.db", description="where sessions live: the path of an SQLite file, or redis://, rediss://, unix://")
     store_durability: Literal["strict", "relaxed"] = Field(
         "strict",
-        description="strict: on the disk before the reply, or no start; relaxed: a power cut may lose steps, and Redis what it is set to lose",
+        description="strict: on the disk before the reply, or no start; relaxed: a power cut, or how Redis is set, may lose steps",
     )
     provider: Literal["auto", "cuda", "cpu"] = Field("auto", description="auto takes the GPU where it is the faster at warm-up")
     threads: int = Field(1, ge=1, le=256, description="threads of one run of a model")
