@@ -19,11 +19,12 @@ from service.errors import BadInput, MethodNotAllowed, NotFound, ServiceError, s
 from service.intake import Intake
 from service.models import Models, ServedModel, serve
 from service.openapi import document
+from service.probe import StoreProbe
 from service.revision import revision
 from service.routes import build_router, problem
 from service.sessions import Sessions
 from service.settings import Settings
-from service.store import SQLiteStore, Store
+from service.store import Store, open_store
 from service.stream import Connections
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class Backend:
     def open(cls, settings: Settings) -> "Backend":
         """Blocks while the models warm up. Raises BundleError, StoreError, EngineError."""
         bundles = read_all(settings.bundles)
-        backend = cls(SQLiteStore(settings.store), [])
+        backend = cls(open_store(settings.store, settings.store_durability), [])
         try:
             for bundle in bundles:
                 backend.served.append(serve(bundle, settings, backend.store, backend.post))  # one fails: the others stop
@@ -106,6 +107,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.models = Models(backend.served)
     app.state.sessions = Sessions(app.state.models, backend.store, settings.session_ttl)
     app.state.intake = Intake()
+    app.state.probe = StoreProbe(backend.store)
     sweeping = asyncio.create_task(_sweep(backend.store))
     try:
         yield

@@ -2,6 +2,10 @@
 
 Everything that changes a session of this model happens on this thread, so the state machine needs no locks. A reply leaves only after
 the commit that holds its state. Whatever fails, every waiter gets an answer and the session stays where the store has it.
+
+Other processes may share the store. A session is read from it when a job comes for it, and kept only while something of it is in flight
+or waits here. Where a commit finds that somebody else has moved the session, nothing of it is answered: the session is read again, and
+the jobs are offered again to where it now stands, at most OFFERS times.
 """
 
 import logging
@@ -15,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.engine import Engine, Row
-from service.errors import Cancelled, EngineFailed, Gone, ModelGone, Overloaded, ServiceError, Stopping, UnknownSession
+from service.errors import Cancelled, EngineFailed, Gone, ModelGone, Overloaded, ServiceError, Stopping, StoreFailed, UnknownSession
 from service.session import (
     Cancel,
     Char,
@@ -28,6 +32,7 @@ from service.session import (
     Floats,
     Follow,
     Generate,
+    Generated,
     Refused,
     Result,
     Session,
@@ -39,6 +44,8 @@ from service.store import Change, Store
 from service.work import PIECE, Content, Feeding, Generating, Sink
 
 log = logging.getLogger(__name__)
+
+OFFERS = 16  # a cancel against another process's generate wins about every second time
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,10 @@ class Job:
     every: bool = False
     watch: slice | None = None
     deadline: float = 0.0
+    offers: int = 0
+    """how often its outcome was lost to somebody else's commit"""
+    heard: int | None = None
+    """characters of its generate that the sink has been told of, once it has been told anything"""
 
     @property
     def is_work(self) -> bool:
@@ -77,7 +88,10 @@ class Job:
 
 @dataclass(slots=True, eq=False)
 class Live:
-    """A session that is being worked on: `base` as the store has it (None: not yet), `session` as it will be after the next commit."""
+    """A session that is being worked on: `base` as the store has it (None: not yet), `session` as it will be after the next commit.
+
+    `pending` are the jobs whose outcome hangs on that commit; a `stale` one has to be read again before anything is offered to it.
+    """
 
     base: Session | None
     session: Session
@@ -86,6 +100,8 @@ class Live:
     sinks: list[Sink] = field(default_factory=list)
     dirty: bool = False
     removed: bool = False
+    pending: list[Job] = field(default_factory=list)
+    stale: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -231,19 +247,33 @@ class Batcher:
         self._forget_idle()
 
     def _take_in(self, jobs: list[Job], now: float) -> None:
+        stale = [live for live in self._freed if live.stale]
         named = {j.session_id for j in jobs if j.session_id is not None and j.session_id not in self._lives}
+        named.update(live.session.id for live in stale)
         try:
-            for session in self._store.load(list(named)).values() if named else ():
-                self._lives[session.id] = Live(session, session)
+            found = self._store.load(list(named)) if named else {}
         except ServiceError as error:
             self._replies += [Reply(j.sink, Refused(error)) for j in jobs if j.session_id in named]
+            self._replies += [Reply(j.sink, Refused(error)) for live in stale for j in live.mailbox]
             jobs = [j for j in jobs if j.session_id not in named]
+            for live in stale:
+                live.mailbox.clear()
+        else:
+            self._know(found, stale)
         for job in jobs:
             try:
                 self._begin(job, now)
             except ServiceError as error:
                 removing = self._lives.get(job.session_id or "")
                 self._replies.append(Reply(job.sink, Refused(error), removing if removing and removing.dirty else None))
+
+    def _know(self, found: dict[str, Session], stale: Iterable[Live]) -> None:
+        """Takes over what the store has of the sessions that were asked for."""
+        for live in stale:
+            session = found.pop(live.session.id, None)
+            live.base, live.session, live.removed, live.stale = session, session or live.session, session is None, False
+        for session in found.values():
+            self._lives[session.id] = Live(session, session)
 
     def _begin(self, job: Job, now: float) -> None:
         if job.create is not None:
@@ -296,6 +326,8 @@ class Batcher:
             gone = live.session.flight is None and now >= live.session.expires_at
             reply_now = Refused(Gone("the session has expired")) if gone else Loaded(live.session)
             self._replies.append(Reply(job.sink, reply_now, live if live.dirty else None))
+            if live.dirty:
+                live.pending.append(job)
             return True
         before = live.session
         was_running = live.work is not None
@@ -306,11 +338,14 @@ class Batcher:
         if Effect.RUN in effects and isinstance(job.event, Feed):
             if self._start_feeding(live, job):
                 live.session = session
+                live.pending.append(job)
             return True
         live.session = session
         live.removed |= Effect.REMOVE in effects
         if Effect.COMMIT in effects or Effect.REMOVE in effects:
             self._soil(live)
+        if live.dirty or effects or isinstance(reply, Follow):
+            live.pending.append(job)
         if Effect.RUN in effects:
             assert live.work is None, "one thing in flight"
             live.work = Generating(session.state, self._last_logits, job.watch)
@@ -320,12 +355,38 @@ class Batcher:
             if live.work is not None and job.watch is not None:
                 live.work.watch = job.watch
             if isinstance(reply, Follow):
-                self._replies.append(Reply(job.sink, reply, live if live.dirty else None, final=False))
+                self._follow(live, job, reply)
             return True
         if was_running and session.flight is None:
             self._end_generate(live, reply)
-        self._replies.append(Reply(job.sink, reply, live if live.dirty else None))
+        told = reply if job.heard is None else self._end_of_generate(live, job, reply)
+        self._replies.append(Reply(job.sink, told, live if live.dirty else None))
         return True
+
+    def _follow(self, live: Live, job: Job, reply: Follow) -> None:
+        """What is stored of a generate, to somebody who has heard none of it, or some, before another process went on with it."""
+        if job.heard is None:
+            self._replies.append(Reply(job.sink, reply, live if live.dirty else None, final=False))
+        else:
+            self._tell_missed(live, job, reply.generated)
+        if not live.dirty:
+            job.heard = len(reply.generated.text)
+
+    def _tell_missed(self, live: Live, job: Job, generated: Generated) -> None:
+        """The characters that another process has emitted since the sink last heard of any."""
+        first = live.session.position - len(generated.text) + 1
+        for n in range(job.heard or 0, len(generated.text)):
+            char = Char(live.session.step, first + n, generated.text[n], float(generated.logprobs[n]), None)
+            self._replies.append(Reply(job.sink, char, live if live.dirty else None, final=False))
+
+    def _end_of_generate(self, live: Live, job: Job, reply: object) -> object:
+        """The last answer to somebody who has heard some of a generate, and lost it to another process."""
+        if isinstance(reply, Result) and isinstance(reply.result, Generated):
+            self._tell_missed(live, job, reply.result)
+        if isinstance(reply, Refused):
+            e = reply.error
+            return Refused(type(e)(f"the session has gone on elsewhere: {e.detail}", field=e.field, **e.extra))
+        return reply
 
     def _end_generate(self, live: Live, reply: object) -> None:
         """A cancel or a delete has ended the generate in flight: its followers are told."""
@@ -377,6 +438,7 @@ class Batcher:
             if live is None:
                 continue
             live.mailbox = deque(job for job in live.mailbox if job.sink is not sink)
+            live.pending = [job for job in live.pending if job.sink is not sink]
             if sink in live.sinks and isinstance(live.work, Generating):
                 live.sinks.remove(sink)
                 if not live.sinks:
@@ -406,7 +468,7 @@ class Batcher:
         """Nothing of this session is in flight any more."""
         live.work = None
         live.sinks = []
-        if live.mailbox:
+        if live.mailbox and live not in self._freed:
             self._freed.append(live)
 
     # --- a batch ----------------------------------------------------------------------------------------------------------------------
@@ -496,18 +558,56 @@ class Batcher:
     # --- commit, reply, forget --------------------------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Commits what has changed, then lets the replies go; when the commit fails, nothing has moved and everybody is told."""
+        """Commits what has changed, then lets the replies go; when the commit fails, everybody is told and nothing here is believed."""
         dirty, self._dirty = self._dirty, []
         if dirty:
             try:
-                self._store.commit([Change(live.base, None if live.removed else live.session) for live in dirty])
+                lost = self._store.commit([Change(live.base, None if live.removed else live.session) for live in dirty])
             except ServiceError as error:
                 log.error("a commit of %d sessions failed: %s", len(dirty), error)
                 self._roll_back(dirty, error)
+            else:
+                if lost:
+                    self._offer_again([live for live in dirty if live.session.id in lost])
             for live in dirty:
                 live.dirty = False
-                live.base = live.session if live.session.flight is None else live.session._replace(flight=None)
+                if not live.stale:
+                    live.base = live.session if live.session.flight is None else live.session._replace(flight=None)
+                    self._drop_answered(live)
         self._send()
+
+    def _drop_answered(self, live: Live) -> None:
+        """Of the jobs whose outcome has been stored, those stay whose work goes on."""
+        live.pending = [job for job in live.pending if job.sink in live.sinks]
+        so_far = live.session.unfinished
+        for job in live.pending:
+            if so_far is not None and isinstance(job.event, Generate):
+                job.heard = len(so_far.text)
+
+    def _offer_again(self, lives: Sequence[Live]) -> None:
+        """Somebody else has moved these sessions: nothing of theirs is answered, and their jobs come before what waits."""
+        self._roll_back([live for live in lives if live.base is None], StoreFailed("the new session's id is taken: try again"))
+        moved = {id(live) for live in lives if live.base is not None}
+        self._replies = [r for r in self._replies if id(r.live) not in moved]
+        answered = {r.sink for r in self._replies if r.final}
+        with self._gate:
+            unanswered = self._open - answered
+        for live in lives:
+            again = [job for job in live.pending if job.sink in unanswered]
+            for job in again:
+                job.offers += 1
+            tired = [job for job in again if job.offers >= OFFERS]
+            late = Overloaded("another process keeps moving the session: try again", retry_after=1)
+            self._replies += [Reply(job.sink, Refused(late)) for job in tired]
+            live.mailbox.extendleft(job for job in reversed(again) if job not in tired)
+            self._evict(live)
+
+    def _evict(self, live: Live) -> None:
+        """Stops what is in flight of the session, and has it read again before anything else is offered to it."""
+        live.pending = []
+        live.stale = True
+        self._withdraw(live)
+        self._land(live)
 
     def _roll_back(self, dirty: Sequence[Live], error: ServiceError) -> None:
         failed = {id(live) for live in dirty}
@@ -518,8 +618,7 @@ class Batcher:
         told = {id(r.sink) for r in self._replies}
         for live in dirty:
             self._replies += [Reply(sink, Refused(error)) for sink in live.sinks if id(sink) not in told]
-            self._withdraw(live)
-            self._land(live)
+            self._evict(live)
             live.removed = live.base is None
             live.session = live.base or live.session
 

@@ -21,7 +21,7 @@ ServiceError
 ├── Unavailable
 │   ├── Overloaded     overloaded          the queue is full, or a deadline passed while waiting
 │   ├── Stopping       stopping            the server is shutting down
-│   └── StoreFailed    store_failed        the state could not be stored: nothing has moved
+│   └── StoreFailed    store_failed        the state could not be stored, as far as is known: repeat the step with its number
 └── EngineFailed       engine_failed       the model could not answer: nothing has moved
 """
 
@@ -168,7 +168,7 @@ class Stopping(Unavailable):
 
 
 class StoreFailed(Unavailable):
-    """The new state could not be stored; nothing has moved."""
+    """The new state could not be stored, or the store broke off before it said so: then only a repeat of the step's number tells."""
 
     code = "store_failed"
 

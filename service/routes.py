@@ -56,7 +56,7 @@ _MEANING = {
     413: "too_large: the body, a clip or the number of clips is over its limit",
     422: "invalid_input, not_finite, out_of_range: `field` names what is wrong, `detail` says what was expected and what came",
     500: "engine_failed, internal: nothing has moved",
-    503: "overloaded, stopping, store_failed: nothing has moved; try again after Retry-After seconds",
+    503: "overloaded, stopping: nothing has moved; store_failed: repeat the step with its number; try again after Retry-After seconds",
 }
 
 
@@ -205,9 +205,10 @@ def build_router(settings: Settings) -> APIRouter:
         """The process is up."""
         return JSONResponse({"status": "live"})
 
-    @router.get("/health/ready", response_model=schema.Ready, tags=["health"])
+    @router.get("/health/ready", response_model=schema.Ready, responses=_problems(503), tags=["health"])
     async def ready(request: Request) -> Response:
-        """Every model is loaded and warm. Names the provider and the implementation of the recurrence in use."""
+        """Every model is warm, and the store takes commits. Names the provider and the implementation of the recurrence in use."""
+        await request.app.state.probe.need_store()
         served = list(request.app.state.models)
         described = [
             {"name": m.manifest.name, "version": m.manifest.version, "provider": m.engine.provider, "kernel": m.engine.kernel}

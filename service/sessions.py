@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from service.batcher import Created, Job, Loaded
+from service.batcher import OFFERS, Created, Job, Loaded
 from service.errors import Gone, ModelGone, Overloaded, ServiceError, UnknownSession
 from service.models import Models, ServedModel
 from service.session import Cancel, Char, Delete, Deleted, Feed, Follow, Generate, Refused, Result, Scores, Session
@@ -131,9 +131,11 @@ class Sessions:
         try:
             model = await self.model_of(session_id)
         except ModelGone:
-            session = await self._stored(session_id, owner)
-            await asyncio.to_thread(self._store.commit, [Change(session, None)])
-            return
+            for _ in range(OFFERS):
+                session = await self._stored(session_id, owner)
+                if not await asyncio.to_thread(self._store.commit, [Change(session, None)]):
+                    return
+            raise Overloaded("another process keeps moving the session: try again") from None
         reply, _ = await _ask(model, Job(_unset, session_id, owner, Delete()))
         assert isinstance(reply, Deleted), "a delete is answered with Deleted"
         self._routes.pop(session_id, None)

@@ -16,7 +16,7 @@ from service.engine import Answer
 from service.errors import Cancelled, EngineFailed, Gone, ModelGone, Overloaded, StepGap, Stopping, StoreFailed, UnknownSession
 from service.session import Cancel, Char, Delete, Deleted, Feed, Follow, Generate, Reason, Refused, Result, Sampling, Session
 from service.session_id import new_id
-from service.store import SQLiteStore
+from service.sqlite_store import SQLiteStore
 from service.work import PIECE, Text
 
 N, K = 6, 3  # three numbers of history, then three logits
