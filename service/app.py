@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import WebSocketRoute
 
 from export.bundle import read_all
+from service.completions import PREFIX, build_completions, openai_problem
 from service.errors import BadInput, MethodNotAllowed, NotFound, ServiceError, said
 from service.intake import Intake
 from service.models import Models, ServedModel, serve
@@ -87,6 +88,7 @@ def create_app(settings: Settings, backend: Backend | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.backend = backend
     app.include_router(build_router(settings))
+    app.include_router(build_completions(settings))
     app.router.routes.append(WebSocketRoute("/stream/{model}", Connections(settings.max_connections).accept))
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -128,25 +130,30 @@ async def _sweep(store: Store) -> None:
             log.info("%d expired sessions removed", removed)
 
 
+def _problem(request: Request, error: ServiceError) -> Response:
+    """An error in the shape of the protocol that was spoken."""
+    return openai_problem(error) if request.url.path.startswith(PREFIX) else problem(error)
+
+
 async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError), "registered for it"
-    return problem(error)
+    return _problem(request, error)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException), "registered for it"
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
-        return problem(MethodNotAllowed(f"expected {allowed} for {request.url.path}, got {request.method}", allow=allowed))
+        return _problem(request, MethodNotAllowed(f"expected {allowed} for {request.url.path}, got {request.method}", allow=allowed))
     if error.status_code == 404:
-        return problem(NotFound(f"there is nothing at {request.url.path[:200]}"))
-    return problem(BadInput(str(error.detail)))
+        return _problem(request, NotFound(f"there is nothing at {request.url.path[:200]}"))
+    return _problem(request, BadInput(str(error.detail)))
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError), "registered for it"
     first = error.errors()[0]
-    return problem(BadInput(f"{first['msg']}, got {said(first.get('input'))}", field=str(first["loc"][-1])))
+    return _problem(request, BadInput(f"{first['msg']}, got {said(first.get('input'))}", field=str(first["loc"][-1])))
 
 
 async def _gone(request: Request, error: Exception) -> Response:
@@ -155,4 +162,4 @@ async def _gone(request: Request, error: Exception) -> Response:
 
 
 async def _bug(request: Request, error: Exception) -> Response:
-    return problem(ServiceError(f"internal error: {type(error).__name__}"))
+    return _problem(request, ServiceError(f"internal error: {type(error).__name__}"))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from service.engine import Engine, Row
 from service.errors import Cancelled, EngineFailed, Gone, ModelGone, Overloaded, ServiceError, Stopping, StoreFailed, UnknownSession
+from service.sampling import Ranking
 from service.session import (
     Cancel,
     Char,
@@ -33,15 +34,18 @@ from service.session import (
     Follow,
     Generate,
     Generated,
+    Reason,
     Refused,
     Result,
+    Sampling,
+    Scores,
     Session,
     Wait,
     handle,
 )
 from service.session_id import issued
 from service.store import Change, Store
-from service.work import PIECE, Content, Feeding, Generating, Sink
+from service.work import PIECE, Content, Drawing, Feeding, Generating, Sink
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +66,32 @@ class Loaded:
     session: Session
 
 
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A text to be drawn after a job's content, without a session; its sink gets Drawn for each character."""
+
+    sampling: Sampling
+    sink: Sink
+
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """The reply to content that texts are drawn after: it has been read. Ranking is [t, k], empty where it was not asked for."""
+
+    scores: Scores
+    ranked: tuple[Ranking, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One drawn character; its ranking [1, k] is of what the model expected before it; and the reason if it was the last."""
+
+    char: str
+    logprob: float
+    ranking: Ranking
+    done: Reason | None
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """One wish of a client. `event` is what the state machine gets; None looks at the session, or answers content without one."""
@@ -79,6 +109,13 @@ class Job:
     """how often its outcome was lost to somebody else's commit"""
     heard: int | None = None
     """characters of its generate that the sink has been told of, once it has been told anything"""
+    draws: tuple[Draw, ...] | None = None
+    top: int = 0
+
+    @property
+    def sinks(self) -> tuple[Sink, ...]:
+        """Everybody who waits for it."""
+        return (self.sink, *(d.sink for d in self.draws or ()))
 
     @property
     def is_work(self) -> bool:
@@ -106,10 +143,16 @@ class Live:
 
 @dataclass(slots=True, eq=False)
 class Stateless:
-    """Content without a session on its way through the model."""
+    """Content without a session on its way through the model, or a text that is being drawn after it."""
 
-    work: Feeding
+    work: Feeding | Drawing
     sink: Sink
+    draws: tuple[Draw, ...] | None = None
+
+    @property
+    def sinks(self) -> tuple[Sink, ...]:
+        """Everybody who waits for it."""
+        return (self.sink, *(d.sink for d in self.draws or ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,16 +219,19 @@ class Batcher:
         with self._gate:
             if self._stopping:
                 raise Stopping("the server is shutting down")
-            if any(j.is_work for j in jobs) and len(self._open) + len(jobs) > self._settings.max_queue:
+            if any(j.is_work for j in jobs) and len(self._open) + sum(len(j.sinks) for j in jobs) > self._settings.max_queue:
                 raise Overloaded(f"{len(self._open)} of {self._settings.max_queue} places are taken", retry_after=1)
             for job in jobs:
                 job.deadline = deadline
-                self._open.add(job.sink)
+                self._open.update(job.sinks)
             self._inbox.extend(jobs)
             self._gate.notify()
 
     def detach(self, session_id: str, sink: Sink) -> None:
-        """Takes back a sink whose connection was lost; a generate that nobody follows any more is cut."""
+        """Takes back a sink whose connection was lost; a generate that nobody follows any more is cut.
+
+        Of content without a session and of what is drawn after it, the id is empty.
+        """
         with self._gate:
             self._detached.append((session_id, sink))
             self._gate.notify()
@@ -265,7 +311,7 @@ class Batcher:
                 self._begin(job, now)
             except ServiceError as error:
                 removing = self._lives.get(job.session_id or "")
-                self._replies.append(Reply(job.sink, Refused(error), removing if removing and removing.dirty else None))
+                self._replies += [Reply(sink, Refused(error), removing if removing and removing.dirty else None) for sink in job.sinks]
 
     def _know(self, found: dict[str, Session], stale: Iterable[Live]) -> None:
         """Takes over what the store has of the sessions that were asked for."""
@@ -317,8 +363,8 @@ class Batcher:
         assert job.content is not None, "a job without a session has content"
         prepared = job.content.prepare(None)
         state = np.zeros(self.engine.manifest.state_size, np.float32)
-        work = Feeding(prepared.x, None, job.content.length, state, self._last_logits, job.every, job.watch, job.deadline)
-        self._ready.append(Stateless(work, job.sink))
+        work = Feeding(prepared.x, None, job.content.length, state, self._last_logits, job.every, job.watch, job.deadline, top=job.top)
+        self._ready.append(Stateless(work, job.sink, job.draws))
 
     def _offer(self, live: Live, job: Job, now: float) -> bool:
         """Gives one job to the state machine; False when it has to wait for what is in flight."""
@@ -480,12 +526,19 @@ class Batcher:
         now = time.monotonic()
         for item in taken:
             work = item.work
+            if isinstance(item, Stateless) and self._left(item):
+                continue
             if isinstance(work, Feeding) and work.at == 0 and work.deadline < now:
                 self._fail([item], Overloaded(f"the step waited longer than {self._settings.step_timeout:g} s", retry_after=1))
                 continue
             steps = 1 if isinstance(work, Generating) else min(len(work.x) - work.at, PIECE) if work and work.watch is None else 1
             groups.setdefault(steps.bit_length(), []).append(item)
         return [groups[k] for k in sorted(groups)]
+
+    def _left(self, item: Stateless) -> bool:
+        """Whether everybody who waited for it is gone."""
+        with self._gate:
+            return self._open.isdisjoint(item.sinks)
 
     def _run(self, group: list[Live | Stateless]) -> None:
         rows: list[Row] = []
@@ -515,12 +568,17 @@ class Batcher:
             unfinished = item.session.unfinished
             assert unfinished is not None, "a generate in flight"
             return item.work.next_row(unfinished)
+        if isinstance(item.work, Drawing):
+            return item.work.draw_row()
         assert isinstance(item.work, Feeding), "what is ready has work"
         return item.work.next_row()
 
     def _advance(self, item: Live | Stateless, logits: Floats, state: Floats) -> None:
         if isinstance(item, Live) and isinstance(item.work, Generating):
             self._emit(item, item.work, state)
+            return
+        if isinstance(item, Stateless) and isinstance(item.work, Drawing):
+            self._draw(item, item.work, state)
             return
         assert isinstance(item.work, Feeding), "what is ready has work"
         item.work.take(logits, state)
@@ -543,9 +601,22 @@ class Batcher:
         else:
             self._land(live)
 
+    def _draw(self, item: Stateless, work: Drawing, state: Floats) -> None:
+        char = (self.engine.manifest.alphabet or "")[work.symbol]
+        work.so_far = work.so_far.grown(char, work.logprob)
+        work.state = state
+        reason = work.so_far.reason
+        self._replies.append(Reply(item.sink, Drawn(char, work.logprob, work.ranking, reason), final=reason is not None))
+        if reason is None:
+            self._ready.append(item)
+
     def _finish(self, item: Live | Stateless) -> None:
         work = item.work
         assert isinstance(work, Feeding), "only content finishes"
+        if isinstance(item, Stateless) and item.draws is not None:
+            self._replies.append(Reply(item.sink, Prompted(work.result(), tuple(work.ranked))))
+            self._ready += [Stateless(Drawing.after(work, d.sampling), d.sink) for d in item.draws]
+            return
         if isinstance(item, Stateless):
             self._replies.append(Reply(item.sink, Result(0, work.length, work.result()), None, work.states()))
             return
@@ -625,7 +696,7 @@ class Batcher:
     def _fail(self, items: Sequence[Live | Stateless], error: ServiceError) -> None:
         for item in items:
             if isinstance(item, Stateless):
-                self._replies.append(Reply(item.sink, Refused(error)))
+                self._replies += [Reply(sink, Refused(error)) for sink in item.sinks]
                 continue
             self._replies += [Reply(sink, Refused(error), item if item.dirty else None) for sink in item.sinks]
             self._cut(item)
@@ -660,7 +731,7 @@ class Batcher:
     def _fail_everything(self, error: ServiceError) -> None:
         """Everybody but those who came in after the failed turn began is told; the sessions are where the store has them."""
         with self._gate:
-            fresh = {job.sink for job in self._inbox}
+            fresh = {sink for job in self._inbox for sink in job.sinks}
             waiting = self._open - fresh
         self._replies = [Reply(sink, Refused(error)) for sink in waiting]
         self._lives.clear()

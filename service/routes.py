@@ -60,7 +60,8 @@ _MEANING = {
 }
 
 
-async def _body(request: Request) -> dict[str, object]:
+async def read_body(request: Request) -> dict[str, object]:
+    """The JSON object that a request brings. Raises BodyTimeout, TooLarge, NotJson and their kin."""
     settings: Settings = request.app.state.settings
     chunks: AsyncIterator[bytes] = request.stream()
     try:
@@ -141,7 +142,7 @@ def build_router(settings: Settings) -> APIRouter:
         Without `session_id` each clip is a sequence of its own. With it, the one clip goes on where the session stands, and the reply is
         sent after the new state is stored; a repeated `step` is answered from the stored result.
         """
-        body = await _body(request)
+        body = await read_body(request)
         only(body, _PREDICT_FIELDS)
         sessions: Sessions = request.app.state.sessions
         if body.get("session_id") is None:
@@ -173,7 +174,7 @@ def build_router(settings: Settings) -> APIRouter:
     )
     async def open_session(request: Request) -> Response:
         """Opens a session at the start of a sequence."""
-        body = await _body(request)
+        body = await read_body(request)
         only(body, ("model",))
         if "model" not in body:
             raise BadInput("expected the name of a model, got nothing", field="model")

@@ -61,6 +61,14 @@ class Generated:
     logprobs: Floats
     reason: Reason | None
 
+    def grown(self, char: str, logprob: float) -> "Generated":
+        """With one more character, and the reason if that is the last."""
+        text = self.text + char
+        reason = Reason.LENGTH if len(text) >= self.sampling.max_chars else None
+        if text.endswith(self.sampling.stop):
+            reason = Reason.STOP
+        return Generated(self.sampling, text, np.append(self.logprobs, np.float32(logprob)), reason)
+
 
 class Step(NamedTuple):
     """The last step: the digest of its decoded content and options, and its result."""
@@ -330,19 +338,15 @@ def _emitted(session: Session, event: Emitted, now: float) -> Answer:
     so_far = session.unfinished
     assert session.last is not None, "Emitted without a step"
     assert so_far is not None, "Emitted without a generate"
-    text = so_far.text + event.char
-    reason = Reason.LENGTH if len(text) >= so_far.sampling.max_chars else None
-    if text.endswith(so_far.sampling.stop):
-        reason = Reason.STOP
-    grown = Generated(so_far.sampling, text, np.append(so_far.logprobs, np.float32(event.logprob)), reason)
+    grown = so_far.grown(event.char, event.logprob)
     advanced = session._replace(
         state=event.state,
         position=session.position + 1,
         expires_at=now + event.ttl,
         last=Step(session.last.digest, grown),
-        flight=None if reason else session.flight,
+        flight=None if grown.reason else session.flight,
     )
-    return advanced, Char(session.step, advanced.position, event.char, event.logprob, reason), (Effect.COMMIT,)
+    return advanced, Char(session.step, advanced.position, event.char, event.logprob, grown.reason), (Effect.COMMIT,)
 
 
 def _cancel(session: Session, event: Cancel) -> Answer:

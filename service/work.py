@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from service.clips import ClipReader, hold, resample
 from service.engine import Row
 from service.errors import BadInput, TooLarge
-from service.sampling import draw, log_softmax
-from service.session import Carry, Floats, Generated, Scores, Session
+from service.sampling import Ranking, draw, log_softmax, rank
+from service.session import Carry, Floats, Generated, Sampling, Scores, Session
 
 NOTHING = np.zeros(0, np.float32)
 PIECE = 256  # time steps of one client in one run: a long message delays others by one piece, not by all of it
@@ -113,6 +113,8 @@ class Feeding:
     scored: list[Floats] = field(default_factory=list)
     logprobs: list[Floats] = field(default_factory=list)
     watched: list[NDArray[np.float16]] = field(default_factory=list)
+    top: int = 0
+    ranked: list[Ranking] = field(default_factory=list)
 
     @property
     def finished(self) -> bool:
@@ -139,7 +141,10 @@ class Feeding:
         """Log-probability of each symbol before the model saw it: its predecessor's logits, the state's for the first."""
         before = np.concatenate([self.state[self.last_logits][None], logits[:-1]])
         symbols = self.x[self.at : self.at + len(logits)]
-        self.logprobs.append(log_softmax(before)[np.arange(len(symbols)), symbols].astype(np.float32))
+        scores = log_softmax(before)
+        self.logprobs.append(scores[np.arange(len(symbols)), symbols].astype(np.float32))
+        if self.top:
+            self.ranked.append(rank(scores, self.top))
 
     def result(self) -> Scores:
         """What the step answers."""
@@ -166,6 +171,28 @@ class Generating:
         """Draws the next character."""
         self.symbol, self.logprob = draw(self.state[self.last_logits], so_far.sampling, len(so_far.text))
         return Row(np.array([self.symbol], np.int64), self.state)
+
+
+@dataclass(slots=True, kw_only=True)
+class Drawing(Generating):
+    """A generate of nobody's session: what it has drawn so far is kept here and nowhere else. `ranking` is [1, top], of the last draw."""
+
+    so_far: Generated
+    top: int
+    ranking: Ranking
+
+    @classmethod
+    def after(cls, prompt: Feeding, sampling: Sampling) -> "Drawing":
+        """A text that begins where the prompt has ended. Several may begin there: none of them writes to the prompt's state."""
+        nothing = Generated(sampling, "", np.zeros(0, np.float32), None)
+        unranked = Ranking(np.zeros((1, 0), np.int64), np.zeros((1, 0), np.float32))
+        return cls(prompt.state, prompt.last_logits, None, so_far=nothing, top=prompt.top, ranking=unranked)
+
+    def draw_row(self) -> Row:
+        """Draws the next character, and ranks it among the likeliest."""
+        if self.top:
+            self.ranking = rank(log_softmax(self.state[self.last_logits])[None], self.top)
+        return self.next_row(self.so_far)
 
 
 Sink = Callable[[object, "NDArray[np.float16] | None"], None]
