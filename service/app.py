@@ -13,13 +13,16 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import WebSocketRoute
+from starlette.types import Receive, Scope, Send
 
 from export.bundle import read_all
 from service.errors import BadInput, MethodNotAllowed, NotFound, ServiceError, said
 from service.models import Models, ServedModel, serve
+from service.oip.http import OpenInference
+from service.oip.inference import Inference
 from service.openapi import document
 from service.revision import revision
-from service.routes import build_router, problem
+from service.routes import ANONYMOUS, build_router, problem
 from service.sessions import Sessions
 from service.settings import Settings
 from service.store import SQLiteStore, Store
@@ -73,9 +76,19 @@ class Backend:
         self.store.close()
 
 
+class _Front(FastAPI):
+    """The Open Inference Protocol's paths go past FastAPI."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (scope["path"].startswith("/v2/") or scope["path"] == "/v2"):
+            await self.state.oip(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 def create_app(settings: Settings, backend: Backend | None = None) -> FastAPI:
     """The service; it closes the backend when it stops. Without one it can describe itself (openapi), and nothing else."""
-    app = FastAPI(
+    app = _Front(
         title="IndRNN",
         version="0.1.0",
         summary="Stateful sequence models: every client's per-neuron state is carried from request to request.",
@@ -84,6 +97,7 @@ def create_app(settings: Settings, backend: Backend | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.backend = backend
+    app.state.oip = OpenInference(settings, lambda headers: ANONYMOUS)
     app.include_router(build_router(settings))
     app.router.routes.append(WebSocketRoute("/stream/{model}", Connections(settings.max_connections).accept))
     app.add_exception_handler(ServiceError, _service_error)
@@ -104,6 +118,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     backend.loop = asyncio.get_running_loop()
     app.state.models = Models(backend.served)
     app.state.sessions = Sessions(app.state.models, backend.store, settings.session_ttl)
+    app.state.oip.inference = Inference(app.state.models, app.state.sessions, settings)
     sweeping = asyncio.create_task(_sweep(backend.store))
     try:
         yield
