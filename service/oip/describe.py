@@ -2,9 +2,11 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+import orjson
+
 from export.bundle import Manifest
 from service.models import Models, ServedModel
-from service.oip.signature import Spec
+from service.oip.signature import Signature, Spec
 from service.settings import Settings
 from service.statistics import Duration, Runs, Statistics
 
@@ -26,19 +28,29 @@ def server() -> Fields:
 
 
 def metadata(model: ServedModel, models: Models) -> Fields:
-    """Model metadata; B and T are -1."""
+    """Model metadata; B and T are -1.
+
+    Inputs and outputs a request can do without have lists of their own: Triton's load tool fills every input that is listed with random
+    numbers, optional or not, and asks for every output.
+    """
     s = model.tensors
     return {
         "name": s.model,
         "versions": [m.manifest.version for m in models.versions(s.model)],
         "platform": PLATFORM,
-        "inputs": [_tensor(t) for t in s.inputs.values()],
-        "outputs": [_tensor(t) for t in s.outputs.values()],
+        "inputs": [_tensor(t) for t in s.inputs.values() if not t.optional],
+        "outputs": [_tensor(t) for t in s.outputs.values() if not t.optional],
+        "optional_inputs": [{**_tensor(t), "optional": True} for t in s.inputs.values() if t.optional],
+        "optional_outputs": [{**_tensor(t), "optional": True} for t in s.outputs.values() if t.optional],
     }
 
 
 def _tensor(spec: Spec) -> Fields:
     return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+
+
+def _configured(spec: Spec) -> Fields:
+    return {"name": spec.name, "data_type": f"TYPE_{spec.datatype}", "dims": list(spec.shape[1:])}
 
 
 def config(model: ServedModel, settings: Settings, rows: int) -> Fields:
@@ -50,28 +62,23 @@ def config(model: ServedModel, settings: Settings, rows: int) -> Fields:
         "backend": "onnxruntime",
         "version_policy": {"all": {}},
         "max_batch_size": rows,
-        "input": [_input(t) for t in s.inputs.values()],
-        "output": [{"name": t.name, "data_type": f"TYPE_{t.datatype}", "dims": list(t.shape[1:])} for t in s.outputs.values()],
+        "input": [_configured(t) for t in s.inputs.values() if not t.optional],
+        "output": [_configured(t) for t in s.outputs.values() if not t.optional],
         "sequence_batching": {
             "max_sequence_idle_microseconds": int(settings.session_ttl * 1e6),
             "oldest": {"max_candidate_sequences": settings.max_queue, "max_queue_delay_microseconds": 0},
+            "state": [{"input_name": "state", "output_name": "state_out", "data_type": "TYPE_FP32", "dims": [s.state_size]}],
         },
         "default_model_filename": "model.onnx",
-        "parameters": _parameters(model.manifest),
+        "parameters": _parameters(model.manifest, s),
     }
 
 
-def _input(spec: Spec) -> Fields:
-    dims = list(spec.shape[1:])
-    described: Fields = {"name": spec.name, "data_type": f"TYPE_{spec.datatype}", "dims": dims or [1], "optional": spec.optional}
-    if not dims:
-        described["reshape"] = {"shape": []}  # one number per row, and a row without axes is not to be had otherwise
-    return described
-
-
-def _parameters(m: Manifest) -> Fields:
+def _parameters(m: Manifest, s: Signature) -> Fields:
     """What a client needs to fill x and to read logits."""
     known = {"digest": m.sha256, "kind": m.kind, "layout": m.layout, "hz": m.hz and f"{m.hz:g}", "alphabet": m.alphabet}
+    optional = [{**_configured(t), "optional": True} for t in (*s.inputs.values(), *s.outputs.values()) if t.optional]
+    known["optional"] = orjson.dumps(optional).decode()
     if m.labels is not None:
         known["labels"] = "\n".join(m.labels)
     return {name: {"string_value": value} for name, value in known.items() if value is not None}

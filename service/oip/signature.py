@@ -34,7 +34,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a model takes and gives: x [B, T, ...], lengths [B], state [B, N] -> logits [B, T, K], state_out [B, N]."""
+    """What a model takes and gives: x [B, T, ...], lengths [B, 1], state [B, N] -> logits [B, T, K], state_out [B, N]."""
 
     model: str
     version: str
@@ -45,15 +45,21 @@ class Signature:
 
     @classmethod
     def of(cls, manifest: Manifest) -> "Signature":
-        """The signature of a bundle. Only x is needed: the rest has a beginning of a sequence, and whole rows, for its default."""
-        inputs = {t.name: Spec(t.name, _OF_DTYPE[t.dtype], _free(t.shape), t.name != "x") for t in manifest.inputs}
-        outputs = {t.name: Spec(t.name, _OF_DTYPE[t.dtype], _free(t.shape)) for t in manifest.outputs}
+        """The signature of a bundle. x is needed and logits are answered; the rest is for clients that hold the state, and for rows of
+        several lengths."""
+        inputs = {t.name: Spec(t.name, _OF_DTYPE[t.dtype], _rows(_free(t.shape)), t.name != "x") for t in manifest.inputs}
+        outputs = {t.name: Spec(t.name, _OF_DTYPE[t.dtype], _free(t.shape), t.name != "logits") for t in manifest.outputs}
         return cls(manifest.name, manifest.version, inputs, outputs, manifest.classes, manifest.state_size)
 
     @cached_property
     def x(self) -> Spec:
         """What is fed."""
         return self.inputs["x"]
+
+
+def _rows(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A row has an axis at least: clients drop the first one, and some (Triton's load tool) take what is left for no shape at all."""
+    return shape if len(shape) > 1 else (*shape, 1)
 
 
 def _free(shape: tuple[int | str, ...]) -> tuple[int, ...]:
