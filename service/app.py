@@ -31,6 +31,7 @@ from service.stream import Connections
 log = logging.getLogger(__name__)
 
 SWEEP = 60.0  # seconds between looks for expired sessions
+GRPC_GRACE = 2.0  # seconds for open gRPC calls when the server stops; their steps are finished or refused by then
 STOP_TIMEOUT = 10.0  # seconds for the steps in flight when the server stops
 
 
@@ -119,10 +120,17 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.models = Models(backend.served)
     app.state.sessions = Sessions(app.state.models, backend.store, settings.session_ttl)
     app.state.oip.inference = Inference(app.state.models, app.state.sessions, settings)
+    grpc = None
+    if settings.grpc_port is not None:
+        from service.oip.grpc import serve_grpc  # some 30 MB that only those need who speak it
+
+        grpc = await serve_grpc(app.state.oip.inference, settings, app.state.oip.owner_of)
     sweeping = asyncio.create_task(_sweep(backend.store))
     try:
         yield
     finally:
+        if grpc is not None:
+            await grpc.stop(GRPC_GRACE)
         sweeping.cancel()
         await asyncio.to_thread(backend.close)
 

@@ -54,7 +54,7 @@ class OpenInference:
     def __init__(self, settings: Settings, owner_of: OwnerOf) -> None:
         self.inference: Inference | None = None
         self._settings = settings
-        self._owner_of = owner_of
+        self.owner_of = owner_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -116,8 +116,7 @@ class OpenInference:
         if target.operation == "config":
             return _json(describe.config(model, self._settings, inference.max_rows))
         if target.operation == "stats":
-            versions = [model] if target.version else inference.models.versions(target.model)
-            return _json({"model_stats": [describe.statistics(m) for m in versions]})
+            return _json({"model_stats": [describe.statistics(m) for m in inference.versions(target.model, target.version)]})
         return _json(describe.metadata(model, inference.models))
 
     async def _of_server(self, method: str, path: str, headers: Headers, receive: Receive) -> Reply:
@@ -164,7 +163,7 @@ class OpenInference:
         return self.inference
 
     def _owner(self, headers: Headers) -> str:
-        return self._owner_of({name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()})
+        return self.owner_of({name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()})
 
     async def _send(self, reply: Reply, asked: Headers, method: str, send: Send) -> None:
         body = reply.body

@@ -72,6 +72,13 @@ class Inference:
             raise UnknownModel(f"Request for unknown model: '{name}' version {version} is not found")
         return model
 
+    def versions(self, name: str, version: str | None) -> list[ServedModel]:
+        """The version asked for, all of a name's for none, all there are for no name. Raises UnknownModel."""
+        if not name:
+            return list(self.models)
+        model = self.model(name, version)
+        return [model] if version else self.models.versions(name)
+
     async def answer(self, ask: Ask, name: str, version: str | None, owner: str) -> Answer:
         """The reply to a request; of a sequence, its state is stored before this returns. Raises ServiceError; then nothing has moved."""
         return await self.begin(ask, await self.route(ask, name, version, owner), owner).answer()

@@ -99,7 +99,7 @@ def read_raw(body: bytes, signature: Signature) -> Ask:
 
 
 def _binary_size(parameters: dict[str, object], name: str) -> int | None:
-    _refuse_what_is_not_offered(parameters)
+    refuse_what_is_not_offered(parameters)
     size = parameters.get("binary_data_size")
     if size is not None and (type(size) is not int or size < 0):
         raise BadInput(f"unable to parse 'binary_data_size' of input '{name[:80]}': expected a whole number, got {said(size)}")
@@ -114,11 +114,12 @@ def _wanted(item: object, binary: bool) -> Wanted:
     if parameters is None:
         return Wanted(name, binary)
     known = _object(parameters, "parameters")
-    _refuse_what_is_not_offered(known)
+    refuse_what_is_not_offered(known)
     return Wanted(name, boolean(known["binary_data"], "binary_data") if "binary_data" in known else binary)
 
 
-def _refuse_what_is_not_offered(parameters: dict[str, object]) -> None:
+def refuse_what_is_not_offered(parameters: dict[str, object]) -> None:
+    """Raises BadInput for an extension that a tensor's parameters ask for and this server does not have."""
     for name in _NOT_OFFERED:
         if parameters.get(name):
             raise BadInput(f"parameter '{name}' is not supported by this server")

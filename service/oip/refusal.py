@@ -16,6 +16,7 @@ from service.errors import (
     TooLarge,
     Unavailable,
     UnknownSession,
+    status,
 )
 
 
@@ -44,13 +45,15 @@ _STATUS: dict[type[ServiceError], tuple[int, str]] = {
     NotSupported: (501, "UNIMPLEMENTED"),
     Conflict: (409, "ABORTED"),
     Unavailable: (503, "UNAVAILABLE"),
-    ServiceError: (500, "INTERNAL"),
 }
+_GRPC = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 429: "RESOURCE_EXHAUSTED"}
+"""of the errors that this protocol says as the native routes do"""
 
 
 def refusal(error: ServiceError, model: str) -> Refusal:
     """How an error is said to a client of this protocol."""
-    http, grpc = next(_STATUS[c] for c in type(error).__mro__ if c in _STATUS)
+    known = next((_STATUS[c] for c in type(error).__mro__ if c in _STATUS), None)
+    http, grpc = known or (status(error), _GRPC.get(status(error), "INTERNAL"))
     return Refusal(http, grpc, _text(error, model))
 
 
