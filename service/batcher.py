@@ -19,7 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.engine import Engine, Row
-from service.errors import Cancelled, EngineFailed, Gone, ModelGone, Overloaded, ServiceError, Stopping, StoreFailed, UnknownSession
+from service.errors import (
+    Cancelled,
+    EngineFailed,
+    Gone,
+    Late,
+    ModelGone,
+    Overloaded,
+    ServiceError,
+    Stopping,
+    StoreFailed,
+    UnknownSession,
+)
 from service.sampling import Ranking
 from service.session import (
     Cancel,
@@ -44,6 +55,7 @@ from service.session import (
     handle,
 )
 from service.session_id import issued
+from service.statistics import Statistics
 from service.store import Change, Store
 from service.work import PIECE, Content, Drawing, Feeding, Generating, Sink
 
@@ -94,7 +106,10 @@ class Drawn:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One wish of a client. `event` is what the state machine gets; None looks at the session, or answers content without one."""
+    """One wish of a client. `event` is what the state machine gets; None looks at the session, or answers content without one.
+
+    state [N]: where content without a session begins, zeros by default; patience: seconds it may wait, if less than the server's.
+    """
 
     sink: Sink
     session_id: str | None = None
@@ -109,6 +124,9 @@ class Job:
     """how often its outcome was lost to somebody else's commit"""
     heard: int | None = None
     """characters of its generate that the sink has been told of, once it has been told anything"""
+    state: Floats | None = None
+    patience: float | None = None
+    since: float = 0.0
     draws: tuple[Draw, ...] | None = None
     top: int = 0
 
@@ -188,6 +206,7 @@ class Batcher:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.engine = engine
+        self.statistics = Statistics()
         self._store = store
         self._settings = settings
         self._post = post
@@ -215,14 +234,16 @@ class Batcher:
 
         Cancels, deletes and looks are taken also where the queue is full: two of them make room.
         """
-        deadline = time.monotonic() + self._settings.step_timeout
+        now = time.monotonic()
+        deadline = now + self._settings.step_timeout
         with self._gate:
             if self._stopping:
                 raise Stopping("the server is shutting down")
             if any(j.is_work for j in jobs) and len(self._open) + sum(len(j.sinks) for j in jobs) > self._settings.max_queue:
                 raise Overloaded(f"{len(self._open)} of {self._settings.max_queue} places are taken", retry_after=1)
             for job in jobs:
-                job.deadline = deadline
+                job.since = now
+                job.deadline = deadline if job.patience is None else min(deadline, now + job.patience)
                 self._open.update(job.sinks)
             self._inbox.extend(jobs)
             self._gate.notify()
@@ -246,6 +267,11 @@ class Batcher:
         """Drains, and waits for the thread's end."""
         self.drain()
         self._thread.join(timeout)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it takes nothing new."""
+        return self._stopping
 
     @property
     def waiting(self) -> int:
@@ -330,7 +356,7 @@ class Batcher:
             assert job.content is not None, "a job without a session has content"
             self._start_stateless(job)
         else:
-            live = self._find(job.session_id, job.owner)
+            live = self._find_or_begin(job.session_id, job)
             if isinstance(job.event, Cancel):
                 self._cancel_waiting(live, job.event)
             if job.event is None or isinstance(job.event, Cancel | Delete) or not live.mailbox:
@@ -349,6 +375,8 @@ class Batcher:
 
     def _find(self, session_id: str, owner: str) -> Live:
         live = self._lives.get(session_id)
+        if live is not None and live.base is None and not live.dirty and live.session.flight is None:
+            live = None  # the step that was to begin it failed
         if live is None or live.removed:
             if live is not None or issued(self._store.key, session_id):
                 raise Gone("the session has expired or was deleted")
@@ -359,11 +387,27 @@ class Batcher:
             raise ModelGone(f"the session's model {live.session.model}/{live.session.version} is not loaded")
         return live
 
+    def _find_or_begin(self, session_id: str, job: Job) -> Live:
+        """The session of a job; a sequence's first step needs none."""
+        fresh = job.event.begin if isinstance(job.event, Feed) else None
+        if fresh is None:
+            return self._find(session_id, job.owner)
+        live = self._lives.get(session_id)
+        if live is not None and live.removed:
+            self._settle()  # its removal, if that is still to be committed, comes first
+        if live is None:
+            live = self._lives[session_id] = Live(None, fresh)
+        elif live.removed:
+            live.base, live.session, live.removed = None, fresh, False
+        return live
+
     def _start_stateless(self, job: Job) -> None:
         assert job.content is not None, "a job without a session has content"
         prepared = job.content.prepare(None)
-        state = np.zeros(self.engine.manifest.state_size, np.float32)
-        work = Feeding(prepared.x, None, job.content.length, state, self._last_logits, job.every, job.watch, job.deadline, top=job.top)
+        state = np.zeros(self.engine.manifest.state_size, np.float32) if job.state is None else job.state
+        work = Feeding(
+            prepared.x, None, job.content.length, state, self._last_logits, job.every, job.watch, job.deadline, job.since, top=job.top
+        )
         self._ready.append(Stateless(work, job.sink, job.draws))
 
     def _offer(self, live: Live, job: Job, now: float) -> bool:
@@ -382,7 +426,7 @@ class Batcher:
             live.mailbox.append(job)
             return False
         if Effect.RUN in effects and isinstance(job.event, Feed):
-            if self._start_feeding(live, job):
+            if self._start_feeding(live, job, (session.flight and session.flight.anew) or before):
                 live.session = session
                 live.pending.append(job)
             return True
@@ -441,15 +485,15 @@ class Batcher:
         self._withdraw(live)
         self._land(live)
 
-    def _start_feeding(self, live: Live, job: Job) -> bool:
+    def _start_feeding(self, live: Live, job: Job, before: Session) -> bool:
         assert job.content is not None, "a feed has content"
         try:
-            prepared = job.content.prepare(live.session)
+            prepared = job.content.prepare(before)
         except ServiceError as error:
             self._replies.append(Reply(job.sink, Refused(error)))
             return False
         live.work = Feeding(
-            prepared.x, prepared.carry, job.content.length, live.session.state, self._last_logits, job.every, job.watch, job.deadline
+            prepared.x, prepared.carry, job.content.length, before.state, self._last_logits, job.every, job.watch, job.deadline, job.since
         )
         live.sinks.append(job.sink)
         self._ready.append(live)
@@ -460,7 +504,7 @@ class Batcher:
         while waiting:
             job = waiting.popleft()
             try:
-                self._find(live.session.id, job.owner)
+                self._find_or_begin(live.session.id, job)
             except ServiceError as error:
                 self._replies.append(Reply(job.sink, Refused(error)))
                 continue
@@ -473,7 +517,7 @@ class Batcher:
         for live in self._lives.values():
             while live.mailbox and live.mailbox[0].deadline < now:
                 job = live.mailbox.popleft()
-                late = Overloaded(f"an earlier step of the session took longer than {self._settings.step_timeout:g} s", retry_after=1)
+                late = Late(f"an earlier step of the session took longer than {self._settings.step_timeout:g} s", retry_after=1)
                 self._replies.append(Reply(job.sink, Refused(late)))
 
     def _detach(self, detached: Iterable[tuple[str, Sink]]) -> None:
@@ -529,7 +573,7 @@ class Batcher:
             if isinstance(item, Stateless) and self._left(item):
                 continue
             if isinstance(work, Feeding) and work.at == 0 and work.deadline < now:
-                self._fail([item], Overloaded(f"the step waited longer than {self._settings.step_timeout:g} s", retry_after=1))
+                self._fail([item], Late(f"the step waited longer than {work.deadline - work.since:g} s", retry_after=1))
                 continue
             steps = 1 if isinstance(work, Generating) else min(len(work.x) - work.at, PIECE) if work and work.watch is None else 1
             groups.setdefault(steps.bit_length(), []).append(item)
@@ -541,6 +585,7 @@ class Batcher:
             return self._open.isdisjoint(item.sinks)
 
     def _run(self, group: list[Live | Stateless]) -> None:
+        begun = time.perf_counter_ns()
         rows: list[Row] = []
         running: list[Live | Stateless] = []
         for item in group:
@@ -551,17 +596,27 @@ class Batcher:
             running.append(item)
         if not rows:
             return
+        self._count_waits(running)
+        prepared = time.perf_counter_ns()
         try:
             answers = self.engine.run(rows)
         except Exception as error:  # the runtime's exceptions have no common base of their own
             log.exception("a run of %d rows failed", len(rows))
             self._fail(running, EngineFailed(f"the model could not be run: {type(error).__name__}"))
             return
+        ran = time.perf_counter_ns()
         for item, (logits, state, sound) in zip(running, answers, strict=True):
             if not sound:
                 self._fail([item], EngineFailed("the state would no longer be finite"))
             else:
                 self._advance(item, logits, state)
+        self.statistics.ran(len(rows), prepared - begun, ran - prepared, time.perf_counter_ns() - ran, self._clock())
+
+    def _count_waits(self, running: Sequence[Live | Stateless]) -> None:
+        now = time.monotonic()
+        for item in running:
+            if isinstance(item.work, Feeding) and item.work.at == 0:
+                self.statistics.queue.add(int((now - item.work.since) * 1e9))
 
     def _row(self, item: Live | Stateless) -> Row:
         if isinstance(item, Live) and isinstance(item.work, Generating):
@@ -613,12 +668,13 @@ class Batcher:
     def _finish(self, item: Live | Stateless) -> None:
         work = item.work
         assert isinstance(work, Feeding), "only content finishes"
+        self.statistics.success.add(int((time.monotonic() - work.since) * 1e9))
         if isinstance(item, Stateless) and item.draws is not None:
             self._replies.append(Reply(item.sink, Prompted(work.result(), tuple(work.ranked))))
             self._ready += [Stateless(Drawing.after(work, d.sampling), d.sink) for d in item.draws]
             return
         if isinstance(item, Stateless):
-            self._replies.append(Reply(item.sink, Result(0, work.length, work.result()), None, work.states()))
+            self._replies.append(Reply(item.sink, Result(0, work.length, work.result(), work.state), None, work.states()))
             return
         event = Consumed(work.state, work.length, work.result(), work.carry, self._settings.session_ttl)
         item.session, reply, _ = handle(item.session, event, self._clock())
@@ -695,6 +751,8 @@ class Batcher:
 
     def _fail(self, items: Sequence[Live | Stateless], error: ServiceError) -> None:
         for item in items:
+            if isinstance(item.work, Feeding):
+                self.statistics.fail.add(int((time.monotonic() - item.work.since) * 1e9))
             if isinstance(item, Stateless):
                 self._replies += [Reply(sink, Refused(error)) for sink in item.sinks]
                 continue

@@ -19,7 +19,8 @@ ServiceError
 │   ├── Cancelled      cancelled           a generate was cancelled before it began
 │   └── PositionLimit  position_limit      the model was not made for a longer session
 ├── Unavailable
-│   ├── Overloaded     overloaded          the queue is full, or a deadline passed while waiting
+│   ├── Overloaded     overloaded          the queue is full
+│   │   └── Late       overloaded          a deadline passed while waiting
 │   ├── Stopping       stopping            the server is shutting down
 │   └── StoreFailed    store_failed        the state could not be stored, as far as is known: repeat the step with its number
 └── EngineFailed       engine_failed       the model could not answer: nothing has moved
@@ -159,6 +160,10 @@ class Overloaded(Unavailable):
     """The queue is full, or a deadline passed while waiting."""
 
     code = "overloaded"
+
+
+class Late(Overloaded):
+    """A deadline passed while the step waited."""
 
 
 class Stopping(Unavailable):

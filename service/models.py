@@ -12,6 +12,7 @@ from service.batcher import Batcher, BatcherSettings
 from service.clips import ClipReader
 from service.engine import Engine
 from service.errors import BadInput, OutOfAlphabet, TooLarge, UnknownModel, said
+from service.oip.signature import Signature
 from service.sampling import log_softmax
 from service.session import Floats
 from service.settings import Settings
@@ -42,6 +43,11 @@ class ServedModel:
         points = np.array([ord(c) for c in self.manifest.alphabet or ""], np.uint32)
         order = np.argsort(points)
         return points[order], order
+
+    @cached_property
+    def tensors(self) -> Signature:
+        """What it takes and gives, as the Open Inference Protocol names it."""
+        return Signature.of(self.manifest)
 
     @cached_property
     def hidden(self) -> slice:

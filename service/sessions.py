@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import orjson
@@ -60,7 +61,7 @@ class Sessions:
         session = Session(new_id(self._store.key), m.name, m.version, m.sha256, owner, state, 0, 0, now, now + self._ttl)
         reply, _ = await _ask(model, Job(_unset, create=session))
         assert isinstance(reply, Created), "a creation is answered with Created"
-        self._remember(session.id, model)
+        self.remember(session.id, model)
         return reply.session
 
     async def look(self, session_id: str, owner: str) -> Session:
@@ -144,6 +145,14 @@ class Sessions:
         """An owner's living sessions, newest first."""
         return await asyncio.to_thread(self._store.list, owner, time.time(), limit)
 
+    def route(self, session_id: str) -> ServedModel | None:
+        """The model that a session was last seen on, if that is still loaded."""
+        model = self._routes.get(session_id)
+        if model is not None and self._models.exactly(model.manifest.name, model.manifest.version) is not model:
+            del self._routes[session_id]
+            return None
+        return model
+
     async def model_of(self, session_id: str) -> ServedModel:
         """The loaded model a session belongs to. Raises UnknownSession, Gone, ModelGone."""
         model = self._routes.get(session_id)
@@ -152,7 +161,7 @@ class Sessions:
             model = self._models.exactly(session.model, session.version)
             if model is None:
                 raise ModelGone(f"the session's model {session.model}/{session.version} is not loaded")
-        self._remember(session_id, model)
+        self.remember(session_id, model)
         return model
 
     async def _stored(self, session_id: str, owner: str | None) -> Session:
@@ -164,7 +173,8 @@ class Sessions:
             raise UnknownSession(f"there is no session {session_id[:64]!r}")
         return session
 
-    def _remember(self, session_id: str, model: ServedModel) -> None:
+    def remember(self, session_id: str, model: ServedModel) -> None:
+        """Where the session's next step will go."""
         self._routes[session_id] = model
         self._routes.move_to_end(session_id)
         if len(self._routes) > ROUTES:
@@ -173,6 +183,31 @@ class Sessions:
 
 def _unset(value: object, states: States | None) -> None:
     raise AssertionError("_ask sets the sink")
+
+
+def ask_all(model: ServedModel, jobs: Sequence[Job]) -> asyncio.Future[list[Result]]:
+    """Queues jobs that are answered with results, all or none; what comes back has all of them, or the first error."""
+    future: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
+    results: list[Result | None] = [None] * len(jobs)
+    left = len(jobs)
+
+    def sink(i: int, value: object, states: States | None) -> None:
+        nonlocal left
+        left -= 1
+        if future.done():
+            return  # another one was refused, or whoever asked is gone
+        if isinstance(value, Refused):
+            future.set_exception(_copy(value.error))
+            return
+        assert isinstance(value, Result), "content is answered with Result"
+        results[i] = value
+        if left == 0:
+            future.set_result([r for r in results if r is not None])
+
+    for i, job in enumerate(jobs):
+        job.sink = partial(sink, i)
+    model.batcher.submit(*jobs)
+    return future
 
 
 async def _ask(model: ServedModel, job: Job) -> tuple[object, States | None]:

@@ -22,6 +22,7 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on", validation_alias=AliasChoices("HOST", "INDRNN_HOST"))
     port: int = Field(8000, ge=0, le=65535, description="port to listen on", validation_alias=AliasChoices("PORT", "INDRNN_PORT"))
+    grpc_port: int | None = Field(None, ge=0, le=65535, description="port of the Open Inference Protocol over gRPC; none by default")
     bundles: Path = Field(Path("bundles"), description="the model repository")
     store: str = Field("var/sessions.db", description="where sessions live: the path of an SQLite file, or redis://, rediss://, unix://")
     store_durability: Literal["strict", "relaxed"] = Field(

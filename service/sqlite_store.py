@@ -29,6 +29,7 @@ APPLICATION_ID = int.from_bytes(b"IndR", "big")  # where SQLite and `file` look 
 _COLUMNS = "id, model, version, digest, owner, step, position, created_at, expires_at, state, last, carry"
 _ROW = f"({','.join('?' * (_COLUMNS.count(',') + 1))})"
 _ON_CONFLICT = """ON CONFLICT (id) DO UPDATE SET
+    version = excluded.version, digest = excluded.digest, created_at = excluded.created_at,
     step = excluded.step, position = excluded.position, expires_at = excluded.expires_at,
     state = excluded.state, last = excluded.last, carry = excluded.carry"""
 

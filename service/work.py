@@ -109,6 +109,7 @@ class Feeding:
     every: bool
     watch: slice | None
     deadline: float
+    since: float = 0.0
     at: int = 0
     scored: list[Floats] = field(default_factory=list)
     logprobs: list[Floats] = field(default_factory=list)
