@@ -45,7 +45,7 @@ from service.work import PIECE, Content, Feeding, Generating, Sink
 
 log = logging.getLogger(__name__)
 
-OFFERS = 16  # a cancel against another process's generate wins about every second time
+OFFERS = 64  # the fifth has always won against another process's generate; that one loses a dozen while the winner's claim holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Job:
     watch: slice | None = None
     deadline: float = 0.0
     offers: int = 0
-    """how often its outcome was lost to somebody else's commit"""
+    """how often its outcome was lost to somebody else's commit since it last got on"""
     heard: int | None = None
     """characters of its generate that the sink has been told of, once it has been told anything"""
 
@@ -102,6 +102,7 @@ class Live:
     removed: bool = False
     pending: list[Job] = field(default_factory=list)
     stale: bool = False
+    lost: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -374,6 +375,8 @@ class Batcher:
 
     def _tell_missed(self, live: Live, job: Job, generated: Generated) -> None:
         """The characters that another process has emitted since the sink last heard of any."""
+        if len(generated.text) > (job.heard or 0):
+            job.offers = 0  # it gets on, whoever wins
         first = live.session.position - len(generated.text) + 1
         for n in range(job.heard or 0, len(generated.text)):
             char = Char(live.session.step, first + n, generated.text[n], float(generated.logprobs[n]), None)
@@ -563,7 +566,7 @@ class Batcher:
         dirty, self._dirty = self._dirty, []
         if dirty:
             try:
-                lost = self._store.commit([Change(live.base, None if live.removed else live.session) for live in dirty])
+                lost = self._store.commit([Change(live.base, None if live.removed else live.session, live.lost) for live in dirty])
             except ServiceError as error:
                 log.error("a commit of %d sessions failed: %s", len(dirty), error)
                 self._roll_back(dirty, error)
@@ -580,10 +583,11 @@ class Batcher:
     def _drop_answered(self, live: Live) -> None:
         """Of the jobs whose outcome has been stored, those stay whose work goes on."""
         live.pending = [job for job in live.pending if job.sink in live.sinks]
+        live.lost = 0
         so_far = live.session.unfinished
         for job in live.pending:
             if so_far is not None and isinstance(job.event, Generate):
-                job.heard = len(so_far.text)
+                job.heard, job.offers = len(so_far.text), 0
 
     def _offer_again(self, lives: Sequence[Live]) -> None:
         """Somebody else has moved these sessions: nothing of theirs is answered, and their jobs come before what waits."""
@@ -594,6 +598,7 @@ class Batcher:
         with self._gate:
             unanswered = self._open - answered
         for live in lives:
+            live.lost += 1
             again = [job for job in live.pending if job.sink in unanswered]
             for job in again:
                 job.offers += 1
