@@ -10,7 +10,7 @@ import pytest
 from redis_process import LossyProxy, RedisProcess, running_redis
 from test_batcher import ALPHABET, Asked, Bench, FakeEngine
 
-from service.batcher import OFFERS, Batcher, BatcherSettings
+from service.batcher import Batcher, BatcherSettings
 from service.errors import Gone, Overloaded, StepConflict, StepGap, StoreFailed
 from service.redis_store import RedisStore
 from service.session import Cancel, Char, Delete, Deleted, Follow, Reason, Result
@@ -29,9 +29,9 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
 def make(process: RedisProcess) -> Iterator[Make]:
     made: list[Bench] = []
 
-    def replica(url: str = process.url) -> Bench:
+    def replica(url: str = process.url, step_timeout: float = 30) -> Bench:
         engine, store = FakeEngine(), RedisStore(url)
-        settings = BatcherSettings(max_batch=8, max_queue=100, step_timeout=30, session_ttl=60)
+        settings = BatcherSettings(max_batch=8, max_queue=100, step_timeout=step_timeout, session_ttl=60)
         made.append(Bench(Batcher(engine, store, settings, lambda deliver: deliver()), engine, store))  # type: ignore[arg-type]
         return made[-1]
 
@@ -103,6 +103,7 @@ def test_steps_without_numbers_are_counted_by_both_and_none_is_lost(pair: tuple[
     ident = pair[0].open()
     asked = [bench.feed(ident, None, [1]) for _ in range(15) for bench in pair]
     answers = [a.one() for a in asked]
+    assert [a for a in answers if not isinstance(a, Result)] == []
     assert sorted(a.number for a in answers) == list(range(1, 31))
     assert pair[0].look(ident).state[1] == 30
 
@@ -170,7 +171,7 @@ def test_a_session_deleted_at_one_replica_is_gone_at_the_other(pair: tuple[Bench
 
 
 def test_a_session_that_never_holds_still_is_overloaded_and_not_waited_for_forever(make: Make) -> None:
-    here = make()
+    here = make(step_timeout=0.5)
     ident, other = here.open(), here.open()
     commit = here.store.commit
 
@@ -182,7 +183,7 @@ def test_a_session_that_never_holds_still_is_overloaded_and_not_waited_for_forev
     asked = [here.feed(ident, 1, [1]), here.feed(other, 1, [1])]
     assert isinstance(asked[0].one().error, Overloaded)
     assert asked[1].one().number == 1
-    assert sum(len(rows) for rows in here.engine.runs) == OFFERS + 1
+    assert sum(len(rows) for rows in here.engine.runs) > 2
     here.store.commit = commit  # type: ignore[method-assign]
     assert here.feed(ident, 1, [1]).one().number == 1
     assert here.batcher.waiting == 0
