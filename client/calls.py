@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from client.answers import Predicted, SessionInfo, predicted, session_info
 from client.commands import Answer, Call, Lost, Plan, Sleep
-from client.errors import TRANSIENT, BadInput, Refused, SessionExpired, Unavailable, refused
+from client.errors import TRANSIENT, BadInput, ConnectionLost, Refused, SessionExpired, Unavailable, refused
 from client.messages import decode, encode
 from client.patience import Patience
 
@@ -102,8 +102,10 @@ def ask(
             tries[0] += 1
         outcome = yield Call(method, path, kind if content else {}, content, patience.left())
         if isinstance(outcome, Lost):
-            if outcome.final or (outcome.sent and not again):
+            if outcome.final:
                 raise outcome.cause
+            if outcome.sent and not again:
+                raise ConnectionLost(f"it is not known whether the step was applied: {outcome.cause}", "lost") from outcome.cause
             cause, pause = outcome.cause, 0.0
         else:
             assert isinstance(outcome, Answer), "a Call is answered with Answer or Lost"

@@ -7,6 +7,7 @@ generate that is repeated, the characters that the user has seen are left out.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from client.answers import Part, Pending, Result, char, result
@@ -77,7 +78,7 @@ class Conversation:
 
     def feed(self, content: dict[str, object], number: int | None, patience: Patience) -> Plan[Result]:
         """One step. Raises Refused, DeadlineExceeded, Unanswered."""
-        yield from self.settle(patience)
+        yield from self._be_ready(patience)
         at = self.step + 1 if number is None else number
         request = encode({"type": "step", "step": at, **content})
         self._claim(request)
@@ -102,7 +103,7 @@ class Conversation:
             again = before.number if number is None else number
             if encode({"type": "generate", "step": again, **wish}) == before.request:
                 return self._start(Emission(again, before.request, patience))
-        yield from self.settle(patience)
+        yield from self._be_ready(patience)
         at = self.step + 1 if number is None else number
         return self._start(Emission(at, encode({"type": "generate", "step": at, **wish}), patience))
 
@@ -201,20 +202,21 @@ class Conversation:
                 emission.reason = CANCEL  # it had not begun: its number is free
                 return
             if body["type"] == "done":
-                self._ended(emission, body, count)
+                _read(partial(self._ended, emission, count), body)
                 return
+            drawn = _read(char, body)
             self.step = emission.number
             count += 1
             if count > len(emission.text):
-                emission.text += body["char"]
-            elif emission.text[count - 1] != body["char"]:
+                emission.text += drawn.char
+            elif emission.text[count - 1] != drawn.char:
                 raise ProtocolError(f"expected character {count} of step {emission.number} again, got another")
             if count > emission.seen:
                 emission.seen = count
-                yield Show(_read(char, body))
+                yield Show(drawn)
                 patience.renew()
 
-    def _ended(self, emission: Emission, body: dict[str, Any], count: int) -> None:
+    def _ended(self, emission: Emission, count: int, body: dict[str, Any]) -> None:
         if body["step"] != emission.number or count != len(emission.text):
             raise ProtocolError(
                 f"expected the end of step {emission.number} after {len(emission.text)} characters, got {body} after {count}"
@@ -244,7 +246,13 @@ class Conversation:
     def _say_watch(self, patience: Patience) -> Plan[None]:
         yield from _say(encode({"type": "watch", "neurons": self._watching}), patience)
         body = yield from _hear("watching", patience)
-        self.parts = [Part(p["layer"], p["size"], p["activation"]) for p in body["parts"]]
+        self.parts = _read(lambda b: [Part(p["layer"], p["size"], p["activation"]) for p in b["parts"]], body)
+
+    def _be_ready(self, patience: Patience) -> Plan[None]:
+        """For the next number: knows where the session stands, and nothing is under way."""
+        if not self._opened:
+            yield from self.open(patience)
+        yield from self.settle(patience)
 
     # --- the connection ---------------------------------------------------------------------------------------------------------------
 
@@ -270,13 +278,14 @@ class Conversation:
         if self._linked:
             return
         _check((yield Connect(self._url, min(patience.left(), CONNECT_WITHIN))))
-        yield from _say(encode({"type": "open", **self._opening, **({"session_id": self.session_id} if self.session_id else {})}), patience)
+        session = {"session_id": self.session_id} if self.session_id else {}
+        yield Send(encode({"type": "open", **self._opening, **session}), patience.left())  # lost: the server has said why before it closed
         try:
             body = yield from _hear("opened", patience)
         except _Busy as busy:
             raise _Broken(busy.cause, busy.pause) from None  # the server closes after it
         self._linked = True
-        self._stand_as(body)
+        _read(self._stand_as, body)
         if self._watching:
             yield from self._say_watch(patience)
 

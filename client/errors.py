@@ -11,6 +11,7 @@ ClientError
 │   │   └── StepGap        another client moved the session (`expected_step`)
 │   └── Unavailable    overloaded, stopping or over a rate: tried again, and so met as the cause of DeadlineExceeded
 ├── DeadlineExceeded   no answer in time. The step may have been applied or not: the same call again repeats its number
+├── ConnectionLost     in the middle of a step without a number (`predict`): it may have been applied or not
 ├── Unanswered         an earlier step has no answer yet, and this is another one
 └── ProtocolError      the server said what this client does not understand, or is no such server
 """
@@ -68,6 +69,10 @@ class Unavailable(Refused):
 
 class DeadlineExceeded(ClientError):
     """No answer in time; `__cause__` is what stood in the way last."""
+
+
+class ConnectionLost(ClientError):
+    """Nobody knows whether the step was applied, and without a number it cannot be repeated."""
 
 
 class Unanswered(ClientError):

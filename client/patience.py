@@ -19,13 +19,15 @@ class Patience:
         self._clock = clock
         self._random = random
         self._tries = 0
+        self._cause: Exception | None = None
         self._deadline = clock() + seconds
 
-    def left(self, cause: Exception | None = None) -> float:
-        """Seconds to the deadline. Raises DeadlineExceeded."""
+    def left(self) -> float:
+        """Seconds to the deadline. Raises DeadlineExceeded from what the last pause was for."""
         left = self._deadline - self._clock()
         if left <= 0:
-            raise DeadlineExceeded(f"no answer within {self._seconds:g} s{f': {cause}' if cause else ''}", "deadline") from cause
+            why = f": {self._cause}" if self._cause else ""
+            raise DeadlineExceeded(f"no answer within {self._seconds:g} s{why}", "deadline") from self._cause
         return left
 
     def pause(self, cause: Exception, at_least: float = 0.0) -> float:
@@ -33,9 +35,10 @@ class Patience:
         longest = min(FIRST_PAUSE * GROWTH ** min(self._tries, 30), LONGEST_PAUSE)
         self._tries += 1
         pause = max(at_least, longest * self._random.uniform(0.5, 1))
-        return min(pause, self.left(cause))
+        self._cause = cause
+        return min(pause, self.left())
 
     def renew(self) -> None:
         """Something has come: the deadline and the pauses begin anew."""
-        self._tries = 0
+        self._tries, self._cause = 0, None
         self._deadline = self._clock() + self._seconds
