@@ -1,9 +1,11 @@
-"""python -m service: serves the bundles. `openapi` prints openapi.yaml instead, `settings` the variables that can be set."""
+"""python -m service: serves the bundles. Instead of that, `openapi` prints openapi.yaml, `settings` the variables that can be set, and
+`backup FILE` copies the SQLite store that INDRNN_STORE names, also while a service is using it."""
 
 import argparse
 import gc
 import logging
 import sys
+from pathlib import Path
 from types import FrameType
 
 import orjson
@@ -13,20 +15,25 @@ from export.bundle import BundleError
 from service.app import Backend, create_app
 from service.engine import EngineError
 from service.settings import Settings, SettingsError, read_settings, variable
+from service.sqlite_store import back_up
 from service.store import StoreError
+from service.websocket import Wire
 
 
 def main() -> int:
     """The command. Returns 1 when the service cannot start, with one line that says why."""
     parser = argparse.ArgumentParser(prog="python -m service", description=__doc__)
-    parser.add_argument("command", nargs="?", choices=["serve", "openapi", "settings"], default="serve")
+    parser.add_argument("command", nargs="?", choices=["serve", "openapi", "settings", "backup"], default="serve")
+    parser.add_argument("file", nargs="?", type=Path, help="where the backup goes; a file of that name is replaced when it is complete")
     args = parser.parse_args()
+    if (args.command == "backup") != (args.file is not None):
+        parser.error("backup takes a file, the other commands none")
     if args.command == "openapi":
         return _print_openapi()
     if args.command == "settings":
         return _print_settings()
     try:
-        return _serve(read_settings())
+        return _back_up(read_settings(), args.file) if args.command == "backup" else _serve(read_settings())
     except (SettingsError, BundleError, EngineError, StoreError) as error:
         print(f"indrnn: {error}", file=sys.stderr)
         return 1
@@ -42,7 +49,7 @@ def _serve(settings: Settings) -> int:
         port=settings.port,
         log_level=settings.log_level,
         access_log=False,
-        ws="websockets-sansio",
+        ws=Wire,
         ws_max_size=settings.max_drain,  # a longer message than max_body is answered, a longer one than this closes the connection
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=10,
@@ -64,6 +71,13 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._backend.drain()
         super().handle_exit(sig, frame)
+
+
+def _back_up(settings: Settings, target: Path) -> int:
+    if "://" in settings.store:
+        raise StoreError("backup: expected a store in an SQLite file; Redis has ways of its own (docs/store.md)")
+    back_up(Path(settings.store), target)
+    return 0
 
 
 def _print_openapi() -> int:

@@ -13,22 +13,28 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import WebSocketRoute
+from starlette.types import Receive, Scope, Send
 
 from export.bundle import read_all
 from service.completions import PREFIX, build_completions, openai_problem
 from service.errors import BadInput, MethodNotAllowed, NotFound, ServiceError, said
+from service.intake import Intake
 from service.models import Models, ServedModel, serve
+from service.oip.http import OpenInference
+from service.oip.inference import Inference
 from service.openapi import document
+from service.probe import StoreProbe
 from service.revision import revision
-from service.routes import build_router, problem
+from service.routes import ANONYMOUS, build_router, problem
 from service.sessions import Sessions
 from service.settings import Settings
-from service.store import SQLiteStore, Store
+from service.store import Store, open_store
 from service.stream import Connections
 
 log = logging.getLogger(__name__)
 
 SWEEP = 60.0  # seconds between looks for expired sessions
+GRPC_GRACE = 2.0  # seconds for open gRPC calls when the server stops; their steps are finished or refused by then
 STOP_TIMEOUT = 10.0  # seconds for the steps in flight when the server stops
 
 
@@ -44,7 +50,7 @@ class Backend:
     def open(cls, settings: Settings) -> "Backend":
         """Blocks while the models warm up. Raises BundleError, StoreError, EngineError."""
         bundles = read_all(settings.bundles)
-        backend = cls(SQLiteStore(settings.store), [])
+        backend = cls(open_store(settings.store, settings.store_durability), [])
         try:
             for bundle in bundles:
                 backend.served.append(serve(bundle, settings, backend.store, backend.post))  # one fails: the others stop
@@ -74,9 +80,19 @@ class Backend:
         self.store.close()
 
 
+class _Front(FastAPI):
+    """The Open Inference Protocol's paths go past FastAPI."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (scope["path"].startswith("/v2/") or scope["path"] == "/v2"):
+            await self.state.oip(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 def create_app(settings: Settings, backend: Backend | None = None) -> FastAPI:
     """The service; it closes the backend when it stops. Without one it can describe itself (openapi), and nothing else."""
-    app = FastAPI(
+    app = _Front(
         title="IndRNN",
         version="0.1.0",
         summary="Stateful sequence models: every client's per-neuron state is carried from request to request.",
@@ -85,6 +101,7 @@ def create_app(settings: Settings, backend: Backend | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.backend = backend
+    app.state.oip = OpenInference(settings, lambda headers: ANONYMOUS)
     app.include_router(build_router(settings))
     app.include_router(build_completions(settings))
     app.router.routes.append(WebSocketRoute("/stream/{model}", Connections(settings.max_connections).accept))
@@ -106,10 +123,20 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     backend.loop = asyncio.get_running_loop()
     app.state.models = Models(backend.served)
     app.state.sessions = Sessions(app.state.models, backend.store, settings.session_ttl)
+    app.state.intake = Intake()
+    app.state.probe = StoreProbe(backend.store)
+    app.state.oip.inference = Inference(app.state.models, app.state.sessions, settings)
+    grpc = None
+    if settings.grpc_port is not None:
+        from service.oip.grpc import serve_grpc  # some 30 MB that only those need who speak it
+
+        grpc = await serve_grpc(app.state.oip.inference, settings, app.state.oip.owner_of)
     sweeping = asyncio.create_task(_sweep(backend.store))
     try:
         yield
     finally:
+        if grpc is not None:
+            await grpc.stop(GRPC_GRACE)
         sweeping.cancel()
         await asyncio.to_thread(backend.close)
 

@@ -2,6 +2,10 @@
 
 Everything that changes a session of this model happens on this thread, so the state machine needs no locks. A reply leaves only after
 the commit that holds its state. Whatever fails, every waiter gets an answer and the session stays where the store has it.
+
+Other processes may share the store. A session is read from it when a job comes for it, and kept only while something of it is in flight
+or waits here. Where a commit finds that somebody else has moved the session, nothing of it is answered: the session is read again, and
+the jobs are offered again to where it now stands, at most OFFERS times.
 """
 
 import logging
@@ -15,7 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.engine import Engine, Row
-from service.errors import Cancelled, EngineFailed, Gone, ModelGone, Overloaded, ServiceError, Stopping, UnknownSession
+from service.errors import (
+    Cancelled,
+    EngineFailed,
+    Gone,
+    Late,
+    ModelGone,
+    Overloaded,
+    ServiceError,
+    Stopping,
+    StoreFailed,
+    UnknownSession,
+)
 from service.sampling import Ranking
 from service.session import (
     Cancel,
@@ -29,6 +44,7 @@ from service.session import (
     Floats,
     Follow,
     Generate,
+    Generated,
     Reason,
     Refused,
     Result,
@@ -39,10 +55,13 @@ from service.session import (
     handle,
 )
 from service.session_id import issued
+from service.statistics import Statistics
 from service.store import Change, Store
 from service.work import PIECE, Content, Drawing, Feeding, Generating, Sink
 
 log = logging.getLogger(__name__)
+
+OFFERS = 16  # a cancel against another process's generate wins about every second time
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +106,10 @@ class Drawn:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One wish of a client. `event` is what the state machine gets; None looks at the session, or answers content without one."""
+    """One wish of a client. `event` is what the state machine gets; None looks at the session, or answers content without one.
+
+    state [N]: where content without a session begins, zeros by default; patience: seconds it may wait, if less than the server's.
+    """
 
     sink: Sink
     session_id: str | None = None
@@ -98,6 +120,13 @@ class Job:
     every: bool = False
     watch: slice | None = None
     deadline: float = 0.0
+    offers: int = 0
+    """how often its outcome was lost to somebody else's commit"""
+    heard: int | None = None
+    """characters of its generate that the sink has been told of, once it has been told anything"""
+    state: Floats | None = None
+    patience: float | None = None
+    since: float = 0.0
     draws: tuple[Draw, ...] | None = None
     top: int = 0
 
@@ -114,7 +143,10 @@ class Job:
 
 @dataclass(slots=True, eq=False)
 class Live:
-    """A session that is being worked on: `base` as the store has it (None: not yet), `session` as it will be after the next commit."""
+    """A session that is being worked on: `base` as the store has it (None: not yet), `session` as it will be after the next commit.
+
+    `pending` are the jobs whose outcome hangs on that commit; a `stale` one has to be read again before anything is offered to it.
+    """
 
     base: Session | None
     session: Session
@@ -123,6 +155,8 @@ class Live:
     sinks: list[Sink] = field(default_factory=list)
     dirty: bool = False
     removed: bool = False
+    pending: list[Job] = field(default_factory=list)
+    stale: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -172,6 +206,7 @@ class Batcher:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.engine = engine
+        self.statistics = Statistics()
         self._store = store
         self._settings = settings
         self._post = post
@@ -199,14 +234,16 @@ class Batcher:
 
         Cancels, deletes and looks are taken also where the queue is full: two of them make room.
         """
-        deadline = time.monotonic() + self._settings.step_timeout
+        now = time.monotonic()
+        deadline = now + self._settings.step_timeout
         with self._gate:
             if self._stopping:
                 raise Stopping("the server is shutting down")
             if any(j.is_work for j in jobs) and len(self._open) + sum(len(j.sinks) for j in jobs) > self._settings.max_queue:
                 raise Overloaded(f"{len(self._open)} of {self._settings.max_queue} places are taken", retry_after=1)
             for job in jobs:
-                job.deadline = deadline
+                job.since = now
+                job.deadline = deadline if job.patience is None else min(deadline, now + job.patience)
                 self._open.update(job.sinks)
             self._inbox.extend(jobs)
             self._gate.notify()
@@ -230,6 +267,11 @@ class Batcher:
         """Drains, and waits for the thread's end."""
         self.drain()
         self._thread.join(timeout)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it takes nothing new."""
+        return self._stopping
 
     @property
     def waiting(self) -> int:
@@ -277,19 +319,33 @@ class Batcher:
         self._forget_idle()
 
     def _take_in(self, jobs: list[Job], now: float) -> None:
+        stale = [live for live in self._freed if live.stale]
         named = {j.session_id for j in jobs if j.session_id is not None and j.session_id not in self._lives}
+        named.update(live.session.id for live in stale)
         try:
-            for session in self._store.load(list(named)).values() if named else ():
-                self._lives[session.id] = Live(session, session)
+            found = self._store.load(list(named)) if named else {}
         except ServiceError as error:
             self._replies += [Reply(j.sink, Refused(error)) for j in jobs if j.session_id in named]
+            self._replies += [Reply(j.sink, Refused(error)) for live in stale for j in live.mailbox]
             jobs = [j for j in jobs if j.session_id not in named]
+            for live in stale:
+                live.mailbox.clear()
+        else:
+            self._know(found, stale)
         for job in jobs:
             try:
                 self._begin(job, now)
             except ServiceError as error:
                 removing = self._lives.get(job.session_id or "")
                 self._replies += [Reply(sink, Refused(error), removing if removing and removing.dirty else None) for sink in job.sinks]
+
+    def _know(self, found: dict[str, Session], stale: Iterable[Live]) -> None:
+        """Takes over what the store has of the sessions that were asked for."""
+        for live in stale:
+            session = found.pop(live.session.id, None)
+            live.base, live.session, live.removed, live.stale = session, session or live.session, session is None, False
+        for session in found.values():
+            self._lives[session.id] = Live(session, session)
 
     def _begin(self, job: Job, now: float) -> None:
         if job.create is not None:
@@ -300,7 +356,7 @@ class Batcher:
             assert job.content is not None, "a job without a session has content"
             self._start_stateless(job)
         else:
-            live = self._find(job.session_id, job.owner)
+            live = self._find_or_begin(job.session_id, job)
             if isinstance(job.event, Cancel):
                 self._cancel_waiting(live, job.event)
             if job.event is None or isinstance(job.event, Cancel | Delete) or not live.mailbox:
@@ -319,6 +375,8 @@ class Batcher:
 
     def _find(self, session_id: str, owner: str) -> Live:
         live = self._lives.get(session_id)
+        if live is not None and live.base is None and not live.dirty and live.session.flight is None:
+            live = None  # the step that was to begin it failed
         if live is None or live.removed:
             if live is not None or issued(self._store.key, session_id):
                 raise Gone("the session has expired or was deleted")
@@ -329,11 +387,27 @@ class Batcher:
             raise ModelGone(f"the session's model {live.session.model}/{live.session.version} is not loaded")
         return live
 
+    def _find_or_begin(self, session_id: str, job: Job) -> Live:
+        """The session of a job; a sequence's first step needs none."""
+        fresh = job.event.begin if isinstance(job.event, Feed) else None
+        if fresh is None:
+            return self._find(session_id, job.owner)
+        live = self._lives.get(session_id)
+        if live is not None and live.removed:
+            self._settle()  # its removal, if that is still to be committed, comes first
+        if live is None:
+            live = self._lives[session_id] = Live(None, fresh)
+        elif live.removed:
+            live.base, live.session, live.removed = None, fresh, False
+        return live
+
     def _start_stateless(self, job: Job) -> None:
         assert job.content is not None, "a job without a session has content"
         prepared = job.content.prepare(None)
-        state = np.zeros(self.engine.manifest.state_size, np.float32)
-        work = Feeding(prepared.x, None, job.content.length, state, self._last_logits, job.every, job.watch, job.deadline, top=job.top)
+        state = np.zeros(self.engine.manifest.state_size, np.float32) if job.state is None else job.state
+        work = Feeding(
+            prepared.x, None, job.content.length, state, self._last_logits, job.every, job.watch, job.deadline, job.since, top=job.top
+        )
         self._ready.append(Stateless(work, job.sink, job.draws))
 
     def _offer(self, live: Live, job: Job, now: float) -> bool:
@@ -342,6 +416,8 @@ class Batcher:
             gone = live.session.flight is None and now >= live.session.expires_at
             reply_now = Refused(Gone("the session has expired")) if gone else Loaded(live.session)
             self._replies.append(Reply(job.sink, reply_now, live if live.dirty else None))
+            if live.dirty:
+                live.pending.append(job)
             return True
         before = live.session
         was_running = live.work is not None
@@ -350,13 +426,16 @@ class Batcher:
             live.mailbox.append(job)
             return False
         if Effect.RUN in effects and isinstance(job.event, Feed):
-            if self._start_feeding(live, job):
+            if self._start_feeding(live, job, (session.flight and session.flight.anew) or before):
                 live.session = session
+                live.pending.append(job)
             return True
         live.session = session
         live.removed |= Effect.REMOVE in effects
         if Effect.COMMIT in effects or Effect.REMOVE in effects:
             self._soil(live)
+        if live.dirty or effects or isinstance(reply, Follow):
+            live.pending.append(job)
         if Effect.RUN in effects:
             assert live.work is None, "one thing in flight"
             live.work = Generating(session.state, self._last_logits, job.watch)
@@ -366,12 +445,38 @@ class Batcher:
             if live.work is not None and job.watch is not None:
                 live.work.watch = job.watch
             if isinstance(reply, Follow):
-                self._replies.append(Reply(job.sink, reply, live if live.dirty else None, final=False))
+                self._follow(live, job, reply)
             return True
         if was_running and session.flight is None:
             self._end_generate(live, reply)
-        self._replies.append(Reply(job.sink, reply, live if live.dirty else None))
+        told = reply if job.heard is None else self._end_of_generate(live, job, reply)
+        self._replies.append(Reply(job.sink, told, live if live.dirty else None))
         return True
+
+    def _follow(self, live: Live, job: Job, reply: Follow) -> None:
+        """What is stored of a generate, to somebody who has heard none of it, or some, before another process went on with it."""
+        if job.heard is None:
+            self._replies.append(Reply(job.sink, reply, live if live.dirty else None, final=False))
+        else:
+            self._tell_missed(live, job, reply.generated)
+        if not live.dirty:
+            job.heard = len(reply.generated.text)
+
+    def _tell_missed(self, live: Live, job: Job, generated: Generated) -> None:
+        """The characters that another process has emitted since the sink last heard of any."""
+        first = live.session.position - len(generated.text) + 1
+        for n in range(job.heard or 0, len(generated.text)):
+            char = Char(live.session.step, first + n, generated.text[n], float(generated.logprobs[n]), None)
+            self._replies.append(Reply(job.sink, char, live if live.dirty else None, final=False))
+
+    def _end_of_generate(self, live: Live, job: Job, reply: object) -> object:
+        """The last answer to somebody who has heard some of a generate, and lost it to another process."""
+        if isinstance(reply, Result) and isinstance(reply.result, Generated):
+            self._tell_missed(live, job, reply.result)
+        if isinstance(reply, Refused):
+            e = reply.error
+            return Refused(type(e)(f"the session has gone on elsewhere: {e.detail}", field=e.field, **e.extra))
+        return reply
 
     def _end_generate(self, live: Live, reply: object) -> None:
         """A cancel or a delete has ended the generate in flight: its followers are told."""
@@ -380,15 +485,15 @@ class Batcher:
         self._withdraw(live)
         self._land(live)
 
-    def _start_feeding(self, live: Live, job: Job) -> bool:
+    def _start_feeding(self, live: Live, job: Job, before: Session) -> bool:
         assert job.content is not None, "a feed has content"
         try:
-            prepared = job.content.prepare(live.session)
+            prepared = job.content.prepare(before)
         except ServiceError as error:
             self._replies.append(Reply(job.sink, Refused(error)))
             return False
         live.work = Feeding(
-            prepared.x, prepared.carry, job.content.length, live.session.state, self._last_logits, job.every, job.watch, job.deadline
+            prepared.x, prepared.carry, job.content.length, before.state, self._last_logits, job.every, job.watch, job.deadline, job.since
         )
         live.sinks.append(job.sink)
         self._ready.append(live)
@@ -399,7 +504,7 @@ class Batcher:
         while waiting:
             job = waiting.popleft()
             try:
-                self._find(live.session.id, job.owner)
+                self._find_or_begin(live.session.id, job)
             except ServiceError as error:
                 self._replies.append(Reply(job.sink, Refused(error)))
                 continue
@@ -412,7 +517,7 @@ class Batcher:
         for live in self._lives.values():
             while live.mailbox and live.mailbox[0].deadline < now:
                 job = live.mailbox.popleft()
-                late = Overloaded(f"an earlier step of the session took longer than {self._settings.step_timeout:g} s", retry_after=1)
+                late = Late(f"an earlier step of the session took longer than {self._settings.step_timeout:g} s", retry_after=1)
                 self._replies.append(Reply(job.sink, Refused(late)))
 
     def _detach(self, detached: Iterable[tuple[str, Sink]]) -> None:
@@ -423,6 +528,7 @@ class Batcher:
             if live is None:
                 continue
             live.mailbox = deque(job for job in live.mailbox if job.sink is not sink)
+            live.pending = [job for job in live.pending if job.sink is not sink]
             if sink in live.sinks and isinstance(live.work, Generating):
                 live.sinks.remove(sink)
                 if not live.sinks:
@@ -452,7 +558,7 @@ class Batcher:
         """Nothing of this session is in flight any more."""
         live.work = None
         live.sinks = []
-        if live.mailbox:
+        if live.mailbox and live not in self._freed:
             self._freed.append(live)
 
     # --- a batch ----------------------------------------------------------------------------------------------------------------------
@@ -467,7 +573,7 @@ class Batcher:
             if isinstance(item, Stateless) and self._left(item):
                 continue
             if isinstance(work, Feeding) and work.at == 0 and work.deadline < now:
-                self._fail([item], Overloaded(f"the step waited longer than {self._settings.step_timeout:g} s", retry_after=1))
+                self._fail([item], Late(f"the step waited longer than {work.deadline - work.since:g} s", retry_after=1))
                 continue
             steps = 1 if isinstance(work, Generating) else min(len(work.x) - work.at, PIECE) if work and work.watch is None else 1
             groups.setdefault(steps.bit_length(), []).append(item)
@@ -479,6 +585,7 @@ class Batcher:
             return self._open.isdisjoint(item.sinks)
 
     def _run(self, group: list[Live | Stateless]) -> None:
+        begun = time.perf_counter_ns()
         rows: list[Row] = []
         running: list[Live | Stateless] = []
         for item in group:
@@ -489,18 +596,27 @@ class Batcher:
             running.append(item)
         if not rows:
             return
+        self._count_waits(running)
+        prepared = time.perf_counter_ns()
         try:
             answers = self.engine.run(rows)
         except Exception as error:  # the runtime's exceptions have no common base of their own
             log.exception("a run of %d rows failed", len(rows))
             self._fail(running, EngineFailed(f"the model could not be run: {type(error).__name__}"))
             return
-        finite = np.asarray(np.isfinite(np.stack([state for _, state in answers])).all(axis=1))
-        for item, (logits, state), sound in zip(running, answers, finite, strict=True):
+        ran = time.perf_counter_ns()
+        for item, (logits, state, sound) in zip(running, answers, strict=True):
             if not sound:
                 self._fail([item], EngineFailed("the state would no longer be finite"))
             else:
                 self._advance(item, logits, state)
+        self.statistics.ran(len(rows), prepared - begun, ran - prepared, time.perf_counter_ns() - ran, self._clock())
+
+    def _count_waits(self, running: Sequence[Live | Stateless]) -> None:
+        now = time.monotonic()
+        for item in running:
+            if isinstance(item.work, Feeding) and item.work.at == 0:
+                self.statistics.queue.add(int((now - item.work.since) * 1e9))
 
     def _row(self, item: Live | Stateless) -> Row:
         if isinstance(item, Live) and isinstance(item.work, Generating):
@@ -552,12 +668,13 @@ class Batcher:
     def _finish(self, item: Live | Stateless) -> None:
         work = item.work
         assert isinstance(work, Feeding), "only content finishes"
+        self.statistics.success.add(int((time.monotonic() - work.since) * 1e9))
         if isinstance(item, Stateless) and item.draws is not None:
             self._replies.append(Reply(item.sink, Prompted(work.result(), tuple(work.ranked))))
             self._ready += [Stateless(Drawing.after(work, d.sampling), d.sink) for d in item.draws]
             return
         if isinstance(item, Stateless):
-            self._replies.append(Reply(item.sink, Result(0, work.length, work.result()), None, work.states()))
+            self._replies.append(Reply(item.sink, Result(0, work.length, work.result(), work.state), None, work.states()))
             return
         event = Consumed(work.state, work.length, work.result(), work.carry, self._settings.session_ttl)
         item.session, reply, _ = handle(item.session, event, self._clock())
@@ -568,18 +685,56 @@ class Batcher:
     # --- commit, reply, forget --------------------------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Commits what has changed, then lets the replies go; when the commit fails, nothing has moved and everybody is told."""
+        """Commits what has changed, then lets the replies go; when the commit fails, everybody is told and nothing here is believed."""
         dirty, self._dirty = self._dirty, []
         if dirty:
             try:
-                self._store.commit([Change(live.base, None if live.removed else live.session) for live in dirty])
+                lost = self._store.commit([Change(live.base, None if live.removed else live.session) for live in dirty])
             except ServiceError as error:
                 log.error("a commit of %d sessions failed: %s", len(dirty), error)
                 self._roll_back(dirty, error)
+            else:
+                if lost:
+                    self._offer_again([live for live in dirty if live.session.id in lost])
             for live in dirty:
                 live.dirty = False
-                live.base = live.session if live.session.flight is None else live.session._replace(flight=None)
+                if not live.stale:
+                    live.base = live.session if live.session.flight is None else live.session._replace(flight=None)
+                    self._drop_answered(live)
         self._send()
+
+    def _drop_answered(self, live: Live) -> None:
+        """Of the jobs whose outcome has been stored, those stay whose work goes on."""
+        live.pending = [job for job in live.pending if job.sink in live.sinks]
+        so_far = live.session.unfinished
+        for job in live.pending:
+            if so_far is not None and isinstance(job.event, Generate):
+                job.heard = len(so_far.text)
+
+    def _offer_again(self, lives: Sequence[Live]) -> None:
+        """Somebody else has moved these sessions: nothing of theirs is answered, and their jobs come before what waits."""
+        self._roll_back([live for live in lives if live.base is None], StoreFailed("the new session's id is taken: try again"))
+        moved = {id(live) for live in lives if live.base is not None}
+        self._replies = [r for r in self._replies if id(r.live) not in moved]
+        answered = {r.sink for r in self._replies if r.final}
+        with self._gate:
+            unanswered = self._open - answered
+        for live in lives:
+            again = [job for job in live.pending if job.sink in unanswered]
+            for job in again:
+                job.offers += 1
+            tired = [job for job in again if job.offers >= OFFERS]
+            late = Overloaded("another process keeps moving the session: try again", retry_after=1)
+            self._replies += [Reply(job.sink, Refused(late)) for job in tired]
+            live.mailbox.extendleft(job for job in reversed(again) if job not in tired)
+            self._evict(live)
+
+    def _evict(self, live: Live) -> None:
+        """Stops what is in flight of the session, and has it read again before anything else is offered to it."""
+        live.pending = []
+        live.stale = True
+        self._withdraw(live)
+        self._land(live)
 
     def _roll_back(self, dirty: Sequence[Live], error: ServiceError) -> None:
         failed = {id(live) for live in dirty}
@@ -590,13 +745,14 @@ class Batcher:
         told = {id(r.sink) for r in self._replies}
         for live in dirty:
             self._replies += [Reply(sink, Refused(error)) for sink in live.sinks if id(sink) not in told]
-            self._withdraw(live)
-            self._land(live)
+            self._evict(live)
             live.removed = live.base is None
             live.session = live.base or live.session
 
     def _fail(self, items: Sequence[Live | Stateless], error: ServiceError) -> None:
         for item in items:
+            if isinstance(item.work, Feeding):
+                self.statistics.fail.add(int((time.monotonic() - item.work.since) * 1e9))
             if isinstance(item, Stateless):
                 self._replies += [Reply(sink, Refused(error)) for sink in item.sinks]
                 continue

@@ -19,9 +19,10 @@ ServiceError
 │   ├── Cancelled      cancelled           a generate was cancelled before it began
 │   └── PositionLimit  position_limit      the model was not made for a longer session
 ├── Unavailable
-│   ├── Overloaded     overloaded          the queue is full, or a deadline passed while waiting
+│   ├── Overloaded     overloaded          the queue is full
+│   │   └── Late       overloaded          a deadline passed while waiting
 │   ├── Stopping       stopping            the server is shutting down
-│   └── StoreFailed    store_failed        the state could not be stored: nothing has moved
+│   └── StoreFailed    store_failed        the state could not be stored, as far as is known: repeat the step with its number
 └── EngineFailed       engine_failed       the model could not answer: nothing has moved
 """
 
@@ -161,6 +162,10 @@ class Overloaded(Unavailable):
     code = "overloaded"
 
 
+class Late(Overloaded):
+    """A deadline passed while the step waited."""
+
+
 class Stopping(Unavailable):
     """The server is shutting down."""
 
@@ -168,7 +173,7 @@ class Stopping(Unavailable):
 
 
 class StoreFailed(Unavailable):
-    """The new state could not be stored; nothing has moved."""
+    """The new state could not be stored, or the store broke off before it said so: then only a repeat of the step's number tells."""
 
     code = "store_failed"
 

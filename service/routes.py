@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TypeVar
 
+import numpy as np
 import orjson
 from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import JSONResponse
@@ -13,12 +14,11 @@ from starlette.responses import JSONResponse
 from service import schema
 from service.body import integer, only, parse_object, read_bounded, step_number
 from service.errors import BadInput, BodyTimeout, MethodNotAllowed, ServiceError, TooLarge, said, status
-from service.models import Models, ServedModel
+from service.models import Models, ServedModel, prediction
 from service.revision import revision
 from service.session import Feed, Scores, Session
-from service.sessions import Sessions, content_digest
+from service.sessions import Sessions, content_digest, digest_key
 from service.settings import Settings
-from service.work import Frames
 
 R = TypeVar("R")
 
@@ -56,7 +56,7 @@ _MEANING = {
     413: "too_large: the body, a clip or the number of clips is over its limit",
     422: "invalid_input, not_finite, out_of_range: `field` names what is wrong, `detail` says what was expected and what came",
     500: "engine_failed, internal: nothing has moved",
-    503: "overloaded, stopping, store_failed: nothing has moved; try again after Retry-After seconds",
+    503: "overloaded, stopping: nothing has moved; store_failed: repeat the step with its number; try again after Retry-After seconds",
 }
 
 
@@ -206,9 +206,10 @@ def build_router(settings: Settings) -> APIRouter:
         """The process is up."""
         return JSONResponse({"status": "live"})
 
-    @router.get("/health/ready", response_model=schema.Ready, tags=["health"])
+    @router.get("/health/ready", response_model=schema.Ready, responses=_problems(503), tags=["health"])
     async def ready(request: Request) -> Response:
-        """Every model is loaded and warm. Names the provider and the implementation of the recurrence in use."""
+        """Every model is warm, and the store takes commits. Names the provider and the implementation of the recurrence in use."""
+        await request.app.state.probe.need_store()
         served = list(request.app.state.models)
         described = [
             {"name": m.manifest.name, "version": m.manifest.version, "provider": m.engine.provider, "kernel": m.engine.kernel}
@@ -238,7 +239,8 @@ async def _predict_once(body: dict[str, object], models: Models, sessions: Sessi
     layout, hz = body.get("layout"), body.get("hz")
     contents = [await _aside(model.frames, _size(clip), clip, layout, hz, f"sequences[{i}]") for i, clip in enumerate(clips)]
     scores = await sessions.predict(model, contents)
-    predictions = [model.prediction(s.logits, top_k, c.length) for s, c in zip(scores, contents, strict=True)]
+    best = model.best(np.stack([s.logits for s in scores]), top_k)
+    predictions = [prediction(b, c.length) for b, c in zip(best, contents, strict=True)]
     return {"model": model.manifest.name, "version": model.manifest.version, "predictions": predictions}
 
 
@@ -252,22 +254,17 @@ async def _predict_in_session(body: dict[str, object], sessions: Sessions) -> di
     top_k = integer(body.get("top_k"), "top_k", 1, 2**31, 5)
     clips = _clips(body, 1)
     content = await _aside(model.frames, _size(clips[0]), clips[0], body.get("layout"), body.get("hz"), "sequences[0]")
-    event = frames_event(content, step_number(body.get("step")), model, top_k, every=False)
+    digest = content_digest(digest_key("frames", [content.hz, top_k, False]), content.x.tobytes())
+    event = Feed(step_number(body.get("step")), digest, content.length, model.manifest.limits.max_position)
     answered = await sessions.feed(model, session_id, ANONYMOUS, event, content)
     result = answered.result.result
     assert isinstance(result, Scores), "a feed's result"
     return {
         "model": model.manifest.name,
         "version": model.manifest.version,
-        "predictions": [model.prediction(result.logits, top_k, content.length)],
+        "predictions": [prediction(model.best(result.logits[None], top_k)[0], content.length)],
         "session": {"session_id": session_id, "step": answered.result.number, "position": answered.result.position},
     }
-
-
-def frames_event(content: Frames, number: int | None, model: ServedModel, top_k: int, every: bool) -> Feed:
-    """A clip as an event of the session's state machine."""
-    digest = content_digest("frames", content.x.tobytes(), [content.hz, top_k, every])
-    return Feed(number, digest, content.length, model.manifest.limits.max_position)
 
 
 def _size(clip: object) -> int:

@@ -6,12 +6,13 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from service.batcher import Created, Job, Loaded
+from service.batcher import OFFERS, Created, Job, Loaded
 from service.errors import Gone, ModelGone, Overloaded, ServiceError, UnknownSession
 from service.models import Models, ServedModel
 from service.session import Cancel, Char, Delete, Deleted, Feed, Follow, Generate, Refused, Result, Scores, Session
@@ -33,10 +34,14 @@ class Answered:
     states: States | None
 
 
-def content_digest(kind: str, data: bytes, options: object) -> bytes:
-    """What two messages share exactly when they ask for the same: their decoded content and options."""
-    head = orjson.dumps([kind, options], option=orjson.OPT_SORT_KEYS)
-    return hashlib.blake2b(data, digest_size=16, key=hashlib.blake2b(head, digest_size=32).digest()).digest()
+def digest_key(kind: str, options: object) -> bytes:
+    """A message's kind and options as a key, [32] bytes, for `content_digest`."""
+    return hashlib.blake2b(orjson.dumps([kind, options], option=orjson.OPT_SORT_KEYS), digest_size=32).digest()
+
+
+def content_digest(key: bytes, data: bytes) -> bytes:
+    """What two messages share exactly when they ask for the same: their decoded content and options (`digest_key`)."""
+    return hashlib.blake2b(data, digest_size=16, key=key).digest()
 
 
 class Sessions:
@@ -56,7 +61,7 @@ class Sessions:
         session = Session(new_id(self._store.key), m.name, m.version, m.sha256, owner, state, 0, 0, now, now + self._ttl)
         reply, _ = await _ask(model, Job(_unset, create=session))
         assert isinstance(reply, Created), "a creation is answered with Created"
-        self._remember(session.id, model)
+        self.remember(session.id, model)
         return reply.session
 
     async def look(self, session_id: str, owner: str) -> Session:
@@ -127,9 +132,11 @@ class Sessions:
         try:
             model = await self.model_of(session_id)
         except ModelGone:
-            session = await self._stored(session_id, owner)
-            await asyncio.to_thread(self._store.commit, [Change(session, None)])
-            return
+            for _ in range(OFFERS):
+                session = await self._stored(session_id, owner)
+                if not await asyncio.to_thread(self._store.commit, [Change(session, None)]):
+                    return
+            raise Overloaded("another process keeps moving the session: try again") from None
         reply, _ = await _ask(model, Job(_unset, session_id, owner, Delete()))
         assert isinstance(reply, Deleted), "a delete is answered with Deleted"
         self._routes.pop(session_id, None)
@@ -137,6 +144,14 @@ class Sessions:
     async def list(self, owner: str, limit: int) -> list[Session]:
         """An owner's living sessions, newest first."""
         return await asyncio.to_thread(self._store.list, owner, time.time(), limit)
+
+    def route(self, session_id: str) -> ServedModel | None:
+        """The model that a session was last seen on, if that is still loaded."""
+        model = self._routes.get(session_id)
+        if model is not None and self._models.exactly(model.manifest.name, model.manifest.version) is not model:
+            del self._routes[session_id]
+            return None
+        return model
 
     async def model_of(self, session_id: str) -> ServedModel:
         """The loaded model a session belongs to. Raises UnknownSession, Gone, ModelGone."""
@@ -146,7 +161,7 @@ class Sessions:
             model = self._models.exactly(session.model, session.version)
             if model is None:
                 raise ModelGone(f"the session's model {session.model}/{session.version} is not loaded")
-        self._remember(session_id, model)
+        self.remember(session_id, model)
         return model
 
     async def _stored(self, session_id: str, owner: str | None) -> Session:
@@ -158,7 +173,8 @@ class Sessions:
             raise UnknownSession(f"there is no session {session_id[:64]!r}")
         return session
 
-    def _remember(self, session_id: str, model: ServedModel) -> None:
+    def remember(self, session_id: str, model: ServedModel) -> None:
+        """Where the session's next step will go."""
         self._routes[session_id] = model
         self._routes.move_to_end(session_id)
         if len(self._routes) > ROUTES:
@@ -167,6 +183,31 @@ class Sessions:
 
 def _unset(value: object, states: States | None) -> None:
     raise AssertionError("_ask sets the sink")
+
+
+def ask_all(model: ServedModel, jobs: Sequence[Job]) -> asyncio.Future[list[Result]]:
+    """Queues jobs that are answered with results, all or none; what comes back has all of them, or the first error."""
+    future: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
+    results: list[Result | None] = [None] * len(jobs)
+    left = len(jobs)
+
+    def sink(i: int, value: object, states: States | None) -> None:
+        nonlocal left
+        left -= 1
+        if future.done():
+            return  # another one was refused, or whoever asked is gone
+        if isinstance(value, Refused):
+            future.set_exception(_copy(value.error))
+            return
+        assert isinstance(value, Result), "content is answered with Result"
+        results[i] = value
+        if left == 0:
+            future.set_result([r for r in results if r is not None])
+
+    for i, job in enumerate(jobs):
+        job.sink = partial(sink, i)
+    model.batcher.submit(*jobs)
+    return future
 
 
 async def _ask(model: ServedModel, job: Job) -> tuple[object, States | None]:

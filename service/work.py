@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,11 @@ from service.errors import BadInput, TooLarge
 from service.sampling import Ranking, draw, log_softmax, rank
 from service.session import Carry, Floats, Generated, Sampling, Scores, Session
 
+NOTHING = np.zeros(0, np.float32)
 PIECE = 256  # time steps of one client in one run: a long message delays others by one piece, not by all of it
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """Content as the graph reads it: x [t, ...], t >= 0, and what resampling left over."""
 
     x: NDArray[np.generic]
@@ -61,6 +61,8 @@ class Frames:
     reader: ClipReader
     last_frame: slice
     """where the state holds the last frame the model saw"""
+    whole: bool = False
+    """no joint is missing, as far as anybody has looked already"""
 
     @property
     def length(self) -> int:
@@ -75,6 +77,8 @@ class Frames:
         carry = session.carry if session else None
         running_at = self._rate(session)
         hz = self.hz or running_at or self.reader.hz
+        if self.whole and hz == self.reader.hz and running_at in (None, hz):
+            return Prepared(self.x, None)
         if running_at is not None and running_at != hz:
             raise BadInput(f"expected {running_at:g} frames per second as in the session's earlier steps, got {hz:g}", field="hz")
         if len(self.x) * self.reader.hz > self.reader.max_frames * hz:  # more frames of the model's than it may get at once
@@ -105,6 +109,7 @@ class Feeding:
     every: bool
     watch: slice | None
     deadline: float
+    since: float = 0.0
     at: int = 0
     scored: list[Floats] = field(default_factory=list)
     logprobs: list[Floats] = field(default_factory=list)
@@ -145,8 +150,8 @@ class Feeding:
     def result(self) -> Scores:
         """What the step answers."""
         last = self.state[self.last_logits].copy()
-        every = np.concatenate(self.scored) if self.scored else np.zeros((0, len(last)), np.float32)
-        return Scores(last, every, np.concatenate(self.logprobs or [np.zeros(0, np.float32)]))
+        every = np.concatenate(self.scored) if self.scored else NOTHING.reshape(0, len(last))
+        return Scores(last, every, np.concatenate(self.logprobs) if self.logprobs else NOTHING)
 
     def states(self) -> NDArray[np.float16] | None:
         """The watched neurons after each step, [t, n]."""
