@@ -41,11 +41,15 @@ class Target(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """A reply before compression; json_length where raw tensors follow the JSON."""
+    """A reply before compression; json_length where raw tensors follow the JSON; inferred: what a model answered.
+
+    Only that is ever compressed: Triton's asyncio client accepts gzip for everything, and unpacks nothing else.
+    """
 
     status: int
     body: bytes
     json_length: int | None = None
+    inferred: bool = False
 
 
 class OpenInference:
@@ -89,7 +93,8 @@ class OpenInference:
         raw = length == 0
         ask = message.read_raw(body, inference.model(target.model, target.version).tensors) if raw else message.read(body, length)
         answer = await inference.answer(ask, target.model, target.version, owner)
-        return Reply(200, *message.write(answer))
+        body, json_length = message.write(answer)
+        return Reply(200, body, json_length, inferred=True)
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         first = await receive()
@@ -170,7 +175,7 @@ class OpenInference:
         headers = [_JSON if reply.json_length is None else _BINARY]
         if reply.json_length is not None:
             headers.append((_LENGTH, b"%d" % reply.json_length))
-        encoding = accepted(asked[b"accept-encoding"].decode("latin-1")) if b"accept-encoding" in asked and reply.status == 200 else None
+        encoding = accepted(_text(asked, b"accept-encoding") or "") if reply.inferred else None
         if encoding is not None:
             body = compress(body, encoding)
             headers.append((b"content-encoding", encoding.encode()))
