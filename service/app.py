@@ -13,13 +13,18 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from export.bundle import read_all
+from service.access import Access, read_keys
+from service.docs import docs
 from service.errors import BadInput, MethodNotAllowed, NotFound, ServiceError, said
 from service.models import Models, ServedModel, serve
 from service.openapi import document
+from service.quota import Quotas
 from service.revision import revision
 from service.routes import build_router, problem
+from service.session_routes import build_session_router
 from service.sessions import Sessions
 from service.settings import Settings
 from service.store import SQLiteStore, Store
@@ -74,25 +79,45 @@ class Backend:
 
 
 def create_app(settings: Settings, backend: Backend | None = None) -> FastAPI:
-    """The service; it closes the backend when it stops. Without one it can describe itself (openapi), and nothing else."""
+    """The service; it closes the backend when it stops. Without one it can describe itself (openapi), and nothing else.
+
+    Raises KeysError when the file of keys cannot be used.
+    """
     app = FastAPI(
         title="IndRNN",
         version="0.1.0",
         summary="Stateful sequence models: every client's per-neuron state is carried from request to request.",
         lifespan=_lifespan,
+        docs_url=None,
         redoc_url=None,
     )
     app.state.settings = settings
     app.state.backend = backend
+    keys = None if settings.keys is None else read_keys(settings.keys)
+    app.state.access = Access(keys, settings.origins.split(","), settings.metrics_open)
     app.include_router(build_router(settings))
+    app.include_router(build_session_router())
+    app.add_route("/docs", docs, include_in_schema=False)
     app.router.routes.append(WebSocketRoute("/stream/{model}", Connections(settings.max_connections).accept))
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _bug)
+    app.add_middleware(_HeadAsGet)
     document(app, settings)
     return app
+
+
+class _HeadAsGet:
+    """Answers HEAD as GET; the server, which knows what was asked, leaves the body out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_head = scope["type"] == "http" and scope["method"] == "HEAD"
+        await self._app({**scope, "method": "GET"} if is_head else scope, receive, send)
 
 
 @contextlib.asynccontextmanager
@@ -103,7 +128,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     revision()  # asks git, once
     backend.loop = asyncio.get_running_loop()
     app.state.models = Models(backend.served)
-    app.state.sessions = Sessions(app.state.models, backend.store, settings.session_ttl)
+    quotas = Quotas(settings.max_sessions, settings.max_steps_per_second, backend.store.count)
+    app.state.sessions = Sessions(app.state.models, backend.store, settings.session_ttl, quotas)
     sweeping = asyncio.create_task(_sweep(backend.store))
     try:
         yield

@@ -27,8 +27,12 @@ from service.session import (
     Feed,
     Floats,
     Follow,
+    Fork,
+    Forked,
     Generate,
+    Import,
     Refused,
+    Reset,
     Result,
     Session,
     Wait,
@@ -62,7 +66,7 @@ class Job:
     sink: Sink
     session_id: str | None = None
     owner: str = ""
-    event: Feed | Generate | Cancel | Delete | None = None
+    event: Feed | Generate | Cancel | Delete | Import | Reset | Fork | None = None
     create: Session | None = None
     content: Content | None = None
     every: bool = False
@@ -71,8 +75,8 @@ class Job:
 
     @property
     def is_work(self) -> bool:
-        """Whether it needs the model or makes a session."""
-        return self.content is not None or self.create is not None or isinstance(self.event, Generate)
+        """Whether it needs the model or makes or moves a session."""
+        return self.content is not None or self.create is not None or isinstance(self.event, Generate | Import | Reset | Fork)
 
 
 @dataclass(slots=True, eq=False)
@@ -143,7 +147,7 @@ class Batcher:
         self._replies: list[Reply] = []
         self._gate = threading.Condition()
         self._inbox: deque[Job] = deque()
-        self._detached: deque[tuple[str, Sink]] = deque()
+        self._detached: deque[tuple[str | None, Sink]] = deque()
         self._open: set[Sink] = set()  # everybody who has not had a last answer
         self._stopping = False
         self._thread = threading.Thread(target=self._main, name=f"engine-{engine.manifest.name}-{engine.manifest.version}", daemon=True)
@@ -168,8 +172,8 @@ class Batcher:
             self._inbox.extend(jobs)
             self._gate.notify()
 
-    def detach(self, session_id: str, sink: Sink) -> None:
-        """Takes back a sink whose connection was lost; a generate that nobody follows any more is cut."""
+    def detach(self, session_id: str | None, sink: Sink) -> None:
+        """Takes back a sink whose connection was lost; a generate that nobody follows is cut, content without a session dropped."""
         with self._gate:
             self._detached.append((session_id, sink))
             self._gate.notify()
@@ -204,7 +208,7 @@ class Batcher:
                 self._fail_everything(Stopping("the server is shutting down"))
                 return
 
-    def _drain(self) -> tuple[list[Job], list[tuple[str, Sink]], bool]:
+    def _drain(self) -> tuple[list[Job], list[tuple[str | None, Sink]], bool]:
         with self._gate:
             while not (self._inbox or self._detached or self._ready or self._freed or self._stopping):
                 self._gate.wait()
@@ -213,7 +217,7 @@ class Batcher:
             self._detached.clear()
             return jobs, detached, self._stopping
 
-    def _turn(self, jobs: list[Job], detached: list[tuple[str, Sink]], stopping: bool) -> None:
+    def _turn(self, jobs: list[Job], detached: list[tuple[str | None, Sink]], stopping: bool) -> None:
         now = self._clock()
         self._take_in(jobs, now)
         freed, self._freed = self._freed, []
@@ -247,9 +251,7 @@ class Batcher:
 
     def _begin(self, job: Job, now: float) -> None:
         if job.create is not None:
-            live = self._lives[job.create.id] = Live(None, job.create)
-            self._soil(live)
-            self._replies.append(Reply(job.sink, Created(job.create), live))
+            self._create(job.create, job.sink, Created(job.create))
         elif job.session_id is None:
             assert job.content is not None, "a job without a session has content"
             self._start_stateless(job)
@@ -261,6 +263,12 @@ class Batcher:
                 self._offer(live, job, now)
             else:
                 live.mailbox.append(job)
+
+    def _create(self, session: Session, sink: Sink, reply: object) -> None:
+        """A session that the next commit will make."""
+        live = self._lives[session.id] = Live(None, session)
+        self._soil(live)
+        self._replies.append(Reply(sink, reply, live))
 
     def _cancel_waiting(self, live: Live, event: Cancel) -> None:
         """A generate of that number that has not begun will not."""
@@ -274,7 +282,8 @@ class Batcher:
     def _find(self, session_id: str, owner: str) -> Live:
         live = self._lives.get(session_id)
         if live is None or live.removed:
-            if live is not None or issued(self._store.key, session_id):
+            removed = live is not None and live.session.owner == owner
+            if removed or issued(self._store.key, session_id, owner):
                 raise Gone("the session has expired or was deleted")
             raise UnknownSession(f"there is no session {session_id[:64]!r}")
         if live.session.owner != owner:
@@ -297,6 +306,10 @@ class Batcher:
             reply_now = Refused(Gone("the session has expired")) if gone else Loaded(live.session)
             self._replies.append(Reply(job.sink, reply_now, live if live.dirty else None))
             return True
+        if isinstance(job.event, Fork) and live.dirty:  # a fork copies what is stored: after this turn's commit
+            live.mailbox.append(job)
+            self._freed.append(live)
+            return False
         before = live.session
         was_running = live.work is not None
         session, reply, effects = handle(before, job.event, now)
@@ -306,6 +319,9 @@ class Batcher:
         if Effect.RUN in effects and isinstance(job.event, Feed):
             if self._start_feeding(live, job):
                 live.session = session
+            return True
+        if isinstance(reply, Forked):
+            self._create(reply.session, job.sink, reply)
             return True
         live.session = session
         live.removed |= Effect.REMOVE in effects
@@ -369,12 +385,13 @@ class Batcher:
                 late = Overloaded(f"an earlier step of the session took longer than {self._settings.step_timeout:g} s", retry_after=1)
                 self._replies.append(Reply(job.sink, Refused(late)))
 
-    def _detach(self, detached: Iterable[tuple[str, Sink]]) -> None:
+    def _detach(self, detached: Iterable[tuple[str | None, Sink]]) -> None:
         for session_id, sink in detached:
-            live = self._lives.get(session_id)
+            live = self._lives.get(session_id) if session_id is not None else None
             with self._gate:
                 self._open.discard(sink)
             if live is None:
+                self._ready = deque(item for item in self._ready if isinstance(item, Live) or item.sink is not sink)
                 continue
             live.mailbox = deque(job for job in live.mailbox if job.sink is not sink)
             if sink in live.sinks and isinstance(live.work, Generating):

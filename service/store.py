@@ -52,6 +52,9 @@ class Store(Protocol):
     def list(self, owner: str, now: float, limit: int) -> list[Session]:
         """An owner's living sessions, newest first; their results are left out. Raises StoreFailed."""
 
+    def count(self, owner: str, now: float) -> int:
+        """How many living sessions an owner has. Raises StoreFailed."""
+
     def expire(self, now: float) -> int:
         """Removes the sessions whose time is over; how many. Raises StoreFailed."""
 
@@ -165,6 +168,15 @@ class SQLiteStore:
         with self._lock:
             try:
                 return [_session(row) for row in self._db.execute(query, (owner, now, limit))]
+            except sqlite3.Error as error:
+                raise StoreFailed(f"the store could not be read: {error}") from error
+
+    def count(self, owner: str, now: float) -> int:
+        """See Store."""
+        query = "SELECT count(*) FROM sessions WHERE owner = ? AND expires_at > ?"
+        with self._lock:
+            try:
+                return int(self._db.execute(query, (owner, now)).fetchone()[0])
             except sqlite3.Error as error:
                 raise StoreFailed(f"the store could not be read: {error}") from error
 

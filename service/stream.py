@@ -14,12 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import orjson
+from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from service.access import Access
 from service.body import boolean, integer, number, only, parse_object, step_number
 from service.errors import BadInput, Overloaded, ServiceError, TooLarge, said
 from service.models import ServedModel
-from service.routes import ANONYMOUS, frames_event
+from service.routes import frames_event, same_version
 from service.sampling import log_softmax
 from service.session import Char, Feed, Follow, Generate, Generated, Reason, Result, Sampling, Scores
 from service.sessions import Sessions, States, content_digest
@@ -53,6 +55,8 @@ class Stream:
 
     def __init__(self, socket: WebSocket, model: ServedModel, sessions: Sessions, settings: Settings) -> None:
         self._socket = socket
+        self._access: Access = socket.app.state.access
+        self._owner = ""  # nobody's until `open`
         self._model = model
         self._sessions = sessions
         self._settings = settings
@@ -89,11 +93,19 @@ class Stream:
         return await (self._next() if reading is None else reading)
 
     async def _next(self) -> str | bytes:
-        message = await self._socket.receive()
+        message = await (self._socket.receive() if self._session_id is not None else self._first())
         if message["type"] == "websocket.disconnect":
             raise _Closed
         text = message.get("text")
         return text if text is not None else message.get("bytes") or b""
+
+    async def _first(self) -> Message:
+        """A message before `open`: who says nothing may not keep the place."""
+        try:
+            async with asyncio.timeout(self._settings.body_timeout):
+                return await self._socket.receive()
+        except TimeoutError:
+            raise _Closed from None
 
     async def _send(self, body: dict[str, object]) -> None:
         if self._socket.application_state is not WebSocketState.CONNECTED:
@@ -136,17 +148,21 @@ class Stream:
         return self._session_id
 
     async def _open(self, message: dict[str, object]) -> None:
-        only(message, ("type", "session_id", "layout", "hz", "top_k", "every", "api_key"))
+        only(message, ("type", "session_id", "layout", "hz", "top_k", "every", "api_key", "version"))
         if self._session_id is not None:
             raise BadInput("expected one open message per connection, got a second", field="type")
+        key = message.get("api_key")
+        self._owner = self._access.owner_of(self._socket.headers) if key is None else self._access.owner_of_key(key)
         wanted = message.get("session_id")
         if wanted is None:
+            self._model = self._socket.app.state.models.choose(self._model.manifest.name, message.get("version"))
             options = self._read_options(message)
-            session = await self._sessions.open(self._model, ANONYMOUS)
+            session = await self._sessions.open(self._model, self._owner)
         elif isinstance(wanted, str):
             self._model = await self._same_model(wanted)
+            same_version(message.get("version"), self._model)
             options = self._read_options(message)
-            session = await self._sessions.look(wanted, ANONYMOUS)
+            session = await self._sessions.look(wanted, self._owner)
         else:
             raise BadInput(f"expected a session's id or null, got {said(wanted)}", field="session_id")
         self._session_id, self._options = session.id, options
@@ -168,7 +184,7 @@ class Stream:
         return _Options(None, None, top_k, every)
 
     async def _same_model(self, session_id: str) -> ServedModel:
-        model = await self._sessions.model_of(session_id)
+        model = await self._sessions.model_of(session_id, self._owner)
         if model.manifest.name != self._model.manifest.name:
             raise BadInput(f"expected a session of {self._model.manifest.name}, got one of {model.manifest.name}", field="session_id")
         return model
@@ -196,7 +212,7 @@ class Stream:
         content = self._model.frames(message.get("frames"), o.layout, o.hz, "frames")
         self._check_length(content.length, "frames")
         event = frames_event(content, step_number(message.get("step")), self._model, o.top_k, o.every)
-        answered = await self._sessions.feed(self._model, session_id, ANONYMOUS, event, content, o.every, self._watch)
+        answered = await self._sessions.feed(self._model, session_id, self._owner, event, content, o.every, self._watch)
         scores = answered.result.result
         assert isinstance(scores, Scores), "a feed's result"
         reply: dict[str, object] = {"predictions": [self._model.prediction(scores.logits, o.top_k, content.length)]}
@@ -208,7 +224,7 @@ class Stream:
         self._check_length(content.length, "text")
         digest = content_digest("text", content.symbols.tobytes(), [o.top_k, o.every])
         event = Feed(step_number(message.get("step")), digest, content.length, self._model.manifest.limits.max_position)
-        answered = await self._sessions.feed(self._model, session_id, ANONYMOUS, event, content, o.every, self._watch)
+        answered = await self._sessions.feed(self._model, session_id, self._owner, event, content, o.every, self._watch)
         scores = answered.result.result
         assert isinstance(scores, Scores), "a feed's result"
         chars = [{"char": c, "logprob": p} for c, p in zip(str(message["text"]), scores.logprobs.tolist(), strict=True)]
@@ -288,12 +304,12 @@ class Stream:
     async def _cancel(self, message: dict[str, object]) -> Result | None:
         """Ends the generate of that number; its `done` goes to whoever follows it. One that has ended already stays as it is: None."""
         only(message, ("type", "step"))
-        return await self._sessions.cancel(self._model, self._need_session(), ANONYMOUS, step_number(message.get("step")))
+        return await self._sessions.cancel(self._model, self._need_session(), self._owner, step_number(message.get("step")))
 
     async def _emit(self, session_id: str, event: Generate) -> None:
         """Characters as they come. A repeat begins with those that are stored; what then comes is new."""
         sent = False
-        async with aclosing(self._sessions.generate(self._model, session_id, ANONYMOUS, event, self._watch)) as emissions:
+        async with aclosing(self._sessions.generate(self._model, session_id, self._owner, event, self._watch)) as emissions:
             async for value, states in emissions:
                 if isinstance(value, Char):
                     await self._send_char(value.number, value.char, value.logprob, states if self._watch else None)
@@ -349,6 +365,10 @@ class Connections:
 
     async def accept(self, socket: WebSocket) -> None:
         """WS /stream/{model}."""
+        access: Access = socket.app.state.access
+        if not access.allows_origin(socket.headers):
+            await socket.close(1008)  # before it was accepted: 403
+            return
         await socket.accept()
         if self.open >= self._most:
             error = Overloaded(f"{self.open} connections are open already", retry_after=1)

@@ -30,6 +30,9 @@ def test_every_route_of_the_app_is_described_with_its_errors(app_document: dict[
         "/models/{name}",
         "/sessions",
         "/sessions/{session_id}",
+        "/sessions/{session_id}/state",
+        "/sessions/{session_id}/fork",
+        "/sessions/{session_id}/reset",
         "/health/live",
         "/health/ready",
     }
