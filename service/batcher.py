@@ -391,7 +391,7 @@ class Batcher:
             with self._gate:
                 self._open.discard(sink)
             if live is None:
-                self._ready = deque(item for item in self._ready if isinstance(item, Live) or item.sink is not sink)
+                self._ready = deque(item for item in self._ready if isinstance(item, Live) or item.sink != sink)
                 continue
             live.mailbox = deque(job for job in live.mailbox if job.sink is not sink)
             if sink in live.sinks and isinstance(live.work, Generating):

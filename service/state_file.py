@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import orjson
 import safetensors
-from safetensors.numpy import save
 
 from export.bundle import Manifest, Part
 from service.clips import FARTHEST, HZ_RANGE, may_be_left_over
@@ -40,7 +39,7 @@ class StateFile:
 
 def encode(session: Session) -> bytes:
     """The session as it stands, without its stored result."""
-    tensors = {"state": np.ascontiguousarray(session.state, np.float32)}
+    tensors = {"state": session.state}
     metadata = {
         "format_version": FORMAT_VERSION,
         "model": session.model,
@@ -50,9 +49,21 @@ def encode(session: Session) -> bytes:
         "position": str(session.position),
     }
     if carry := session.carry:
-        tensors["carry"] = np.ascontiguousarray(carry.frame, np.float32)
+        tensors["carry"] = carry.frame
         metadata |= {"carry_hz": repr(carry.hz), "carry_phase": f"{carry.numerator}/{carry.denominator}"}
-    return save(tensors, metadata)
+    return _write(tensors, metadata)
+
+
+def _write(tensors: dict[str, Floats], metadata: dict[str, str]) -> bytes:
+    """Safetensors in a fixed order, so that one state is always the same bytes; the library's own order of metadata is random."""
+    header: dict[str, object] = {"__metadata__": metadata}
+    end = 0
+    for name, tensor in tensors.items():
+        header[name] = {"dtype": "F32", "shape": tensor.shape, "data_offsets": [end, end + tensor.size * 4]}
+        end += tensor.size * 4
+    head = orjson.dumps(header)
+    head += b" " * (-len(head) % 8)  # the data begins at a multiple of 8 bytes
+    return len(head).to_bytes(8, "little") + head + b"".join(t.astype("<f4").tobytes() for t in tensors.values())
 
 
 def decode(data: bytes) -> StateFile:
