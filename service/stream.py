@@ -105,6 +105,7 @@ class Stream:
             async with asyncio.timeout(self._settings.body_timeout):
                 return await self._socket.receive()
         except TimeoutError:
+            await self._socket.close(1008, "expected an open message")
             raise _Closed from None
 
     async def _send(self, body: dict[str, object]) -> None:
