@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -240,6 +241,15 @@ def test_the_documentation_loads_nothing_from_elsewhere(server: Server) -> None:
     assert "connect-src 'self'" in page.headers["content-security-policy"]
     assert re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?!openapi\.json)[^"'\s>]+""", page.text) == []
     assert "//" not in re.sub(r"^\s*//.*$", "", page.text, flags=re.MULTILINE).replace("<!doctype", "")
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium")
+def test_a_browser_shows_every_route_of_the_documentation(server: Server, tmp_path: Path) -> None:
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--virtual-time-budget=10000"]
+    shown = subprocess.run([*command, "--dump-dom", server.url + "/docs"], capture_output=True, text=True, timeout=120).stdout
+    for path, methods in server.get("/openapi.json").json()["paths"].items():
+        for method in methods:
+            assert f"<b>{method.upper()}</b><code>{path}</code>" in shown
 
 
 @pytest.mark.parametrize("name", ["..", "../../etc/passwd", "action/../../..", "%2e%2e%2f%2e%2e", "action%00", "/etc/passwd", "a" * 5000])
