@@ -70,7 +70,6 @@ class Sessions:
 
     async def open(self, model: ServedModel, owner: str, at: Snapshot | None = None) -> Session:
         """A new session, stored: at the start of a sequence, or where a downloaded one stood. Raises SessionLimit."""
-        await self._quotas.new_session(owner)
         now = time.time()
         m = model.manifest
         start = at or Snapshot(np.zeros(m.state_size, np.float32), 0, 0, None)
@@ -87,7 +86,7 @@ class Sessions:
             now + self._ttl,
             carry=start.carry,
         )
-        reply, _ = await _ask(model, Job(_unset, create=session))
+        reply = await self._make(model, owner, Job(_unset, create=session))
         assert isinstance(reply, Created), "a creation is answered with Created"
         self._remember(session.id, model, owner)
         return reply.session
@@ -95,11 +94,20 @@ class Sessions:
     async def fork(self, session_id: str, owner: str) -> Session:
         """A second session that stands where this one does, stored. Waits for what is in flight. Raises SessionLimit, ModelGone."""
         model = await self.model_of(session_id, owner)
-        await self._quotas.new_session(owner)
-        reply, _ = await _ask(model, Job(_unset, session_id, owner, Fork(new_id(self._store.key, owner), self._ttl)))
+        reply = await self._make(model, owner, Job(_unset, session_id, owner, Fork(new_id(self._store.key, owner), self._ttl)))
         assert isinstance(reply, Forked), "a fork is answered with Forked"
         self._remember(reply.session.id, model, owner)
         return reply.session
+
+    async def _make(self, model: ServedModel, owner: str, job: Job) -> object:
+        """A job that makes a session, where its owner may have one more."""
+        await self._quotas.new_session(owner)
+        try:
+            reply, _ = await _ask(model, job)
+        except BaseException:
+            self._quotas.session_ended(owner)
+            raise
+        return reply
 
     async def reset(self, session_id: str, owner: str) -> Session:
         """The session back at the start of a sequence, stored. Waits for what is in flight. Raises ModelGone."""
@@ -120,7 +128,7 @@ class Sessions:
         try:
             model = await self.model_of(session_id, owner)
         except ModelGone:
-            return await self._stored(session_id, owner)  # it cannot step, but it is still the client's
+            return await self._orphan(session_id, owner)  # it cannot step, but it is still the client's
         reply, _ = await _ask(model, Job(_unset, session_id, owner))
         assert isinstance(reply, Loaded), "a look is answered with Loaded"
         return reply.session
@@ -193,7 +201,7 @@ class Sessions:
         try:
             model = await self.model_of(session_id, owner)
         except ModelGone:
-            session = await self._stored(session_id, owner)
+            session = await self._orphan(session_id, owner)
             await asyncio.to_thread(self._store.commit, [Change(session, None)])
             self._quotas.session_ended(owner)
             return
@@ -226,6 +234,13 @@ class Sessions:
         if session is None and issued(self._store.key, session_id, owner):
             raise Gone("the session has expired or was deleted")
         raise UnknownSession(f"there is no session {session_id[:64]!r}")
+
+    async def _orphan(self, session_id: str, owner: str) -> Session:
+        """A session that no engine owns, as the store has it."""
+        session = await self._stored(session_id, owner)
+        if session.expires_at <= time.time():
+            raise Gone("the session has expired")
+        return session
 
     def _remember(self, session_id: str, model: ServedModel, owner: str) -> None:
         self._routes[session_id] = model, owner

@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,11 @@ def test_a_session_whose_version_is_gone_can_still_be_taken_away(own_server: Sta
     before = step(server, ident, 1, walk[:20]).json()
     assert before["version"] == "2"
     server.stop()
+    server.env["INDRNN_SESSION_TTL"] = "1"
+    server.start()
+    other = opened(server)
+    server.stop()
+    del server.env["INDRNN_SESSION_TTL"]
     shutil.rmtree(newer)
     server.start()
     assert step(server, ident, 2, walk[20:]).json()["code"] == "model_gone"
@@ -180,12 +186,16 @@ def test_a_session_whose_version_is_gone_can_still_be_taken_away(own_server: Sta
         assert server.post(f"/sessions/{ident}/{path}", None).json()["code"] == "model_gone"
     data = download(server, ident)
     assert put(server, ident, data).json()["code"] == "model_gone"
-    assert [s["session_id"] for s in server.get("/sessions").json()["sessions"]] == [ident]
+    assert ident in [s["session_id"] for s in server.get("/sessions").json()["sessions"]]
     moved = upload(server, data).json()  # version 1 has the very same file
     assert (moved["version"], moved["step"]) == ("1", 1)
     assert step(server, moved["session_id"], 2, walk[20:]).status_code == 200
     assert httpx.delete(f"{server.url}/sessions/{ident}").status_code == 204
     assert server.get(f"/sessions/{ident}/state").status_code == 410
+    deadline = time.monotonic() + 60
+    while server.get(f"/sessions/{other}").status_code == 200 and time.monotonic() < deadline:
+        pass  # its time is over long before anybody sweeps
+    assert server.get(f"/sessions/{other}/state").json()["code"] == "session_expired"
 
 
 def together(*works: Callable[[], object]) -> None:
