@@ -1,11 +1,13 @@
-"""python -m service: serves the bundles. `openapi` prints openapi.yaml instead, `settings` the variables that can be set, and
-`key NAME` makes an API key: it prints the secret, once, and adds its hash to the file INDRNN_KEYS."""
+"""python -m service: serves the bundles. Instead of that, `openapi` prints openapi.yaml, `settings` the variables that can be set,
+`backup FILE` copies the SQLite store that INDRNN_STORE names, also while a service is using it, and `key NAME` makes an API key: it prints
+the secret, once, and adds its hash to the file INDRNN_KEYS."""
 
 import argparse
 import gc
 import logging
 import os
 import sys
+from pathlib import Path
 from types import FrameType
 
 import orjson
@@ -16,24 +18,29 @@ from service.access import KeysError, new_key
 from service.app import Backend, create_app
 from service.engine import EngineError
 from service.settings import Settings, SettingsError, read_settings, variable
+from service.sqlite_store import back_up
 from service.store import StoreError
 from service.timed_http import TimedHttp
+from service.websocket import Wire
 
 
 def main() -> int:
     """The command. Returns 1 when the service cannot start, with one line that says why."""
     parser = argparse.ArgumentParser(prog="python -m service", description=__doc__)
-    parser.add_argument("command", nargs="?", choices=["serve", "openapi", "settings", "key"], default="serve")
-    parser.add_argument("name", nargs="?", help="of the key's owner")
+    parser.add_argument("command", nargs="?", choices=["serve", "openapi", "settings", "backup", "key"], default="serve")
+    parser.add_argument("argument", nargs="?", help="backup: the file, replaced when the copy is complete; key: the name of its owner")
     args = parser.parse_args()
-    if (args.command == "key") != (args.name is not None):
-        parser.error("expected a NAME with key, and with nothing else")
+    if (args.command in ("backup", "key")) != (args.argument is not None):
+        parser.error("backup takes a file, key a name, the other commands nothing")
     if args.command == "openapi":
         return _print_openapi()
     if args.command == "settings":
         return _print_settings()
     try:
-        return _add_key(read_settings(), args.name) if args.command == "key" else _serve(read_settings())
+        settings = read_settings()
+        if args.command == "backup":
+            return _back_up(settings, Path(args.argument))
+        return _add_key(settings, args.argument) if args.command == "key" else _serve(settings)
     except (SettingsError, BundleError, EngineError, StoreError, KeysError) as error:
         print(f"indrnn: {error}", file=sys.stderr)
         return 1
@@ -55,7 +62,7 @@ def _serve(settings: Settings) -> int:
         log_level=settings.log_level,
         access_log=False,
         http=TimedHttp.within(settings.header_timeout),
-        ws="websockets-sansio",
+        ws=Wire,
         ws_max_size=settings.max_drain,  # a longer message than max_body is answered, a longer one than this closes the connection
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=10,
@@ -95,6 +102,13 @@ def _add_key(settings: Settings, name: str) -> int:
         f"{name} is in {settings.keys} now; the secret is shown only here. A running service reads the file when it starts.",
         file=sys.stderr,
     )
+    return 0
+
+
+def _back_up(settings: Settings, target: Path) -> int:
+    if "://" in settings.store:
+        raise StoreError("backup: expected a store in an SQLite file; Redis has ways of its own (docs/store.md)")
+    back_up(Path(settings.store), target)
     return 0
 
 

@@ -2,6 +2,10 @@
 
 Everything that changes a session of this model happens on this thread, so the state machine needs no locks. A reply leaves only after
 the commit that holds its state. Whatever fails, every waiter gets an answer and the session stays where the store has it.
+
+Other processes may share the store. A session is read from it when a job comes for it, and kept only while something of it is in flight
+or waits here. Where a commit finds that somebody else has moved the session, nothing of it is answered: the session is read again, and
+the jobs are offered again to where it now stands, at most OFFERS times.
 """
 
 import logging
@@ -15,7 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.engine import Engine, Row
-from service.errors import Cancelled, EngineFailed, Gone, ModelGone, Overloaded, ServiceError, Stopping, UnknownSession
+from service.errors import (
+    Cancelled,
+    EngineFailed,
+    Gone,
+    Late,
+    ModelGone,
+    Overloaded,
+    ServiceError,
+    Stopping,
+    StoreFailed,
+    UnknownSession,
+)
+from service.sampling import Ranking
 from service.session import (
     Cancel,
     Char,
@@ -30,19 +46,26 @@ from service.session import (
     Fork,
     Forked,
     Generate,
+    Generated,
     Import,
+    Reason,
     Refused,
     Reset,
     Result,
+    Sampling,
+    Scores,
     Session,
     Wait,
     handle,
 )
 from service.session_id import issued
+from service.statistics import Statistics
 from service.store import Change, Store
-from service.work import PIECE, Content, Feeding, Generating, Sink
+from service.work import PIECE, Content, Drawing, Feeding, Generating, Sink
 
 log = logging.getLogger(__name__)
+
+OFFERS = 16  # a cancel against another process's generate wins about every second time
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +82,38 @@ class Loaded:
     session: Session
 
 
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A text to be drawn after a job's content, without a session; its sink gets Drawn for each character."""
+
+    sampling: Sampling
+    sink: Sink
+
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """The reply to content that texts are drawn after: it has been read. Ranking is [t, k], empty where it was not asked for."""
+
+    scores: Scores
+    ranked: tuple[Ranking, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One drawn character; its ranking [1, k] is of what the model expected before it; and the reason if it was the last."""
+
+    char: str
+    logprob: float
+    ranking: Ranking
+    done: Reason | None
+
+
 @dataclass(slots=True, eq=False)
 class Job:
-    """One wish of a client. `event` is what the state machine gets; None looks at the session, or answers content without one."""
+    """One wish of a client. `event` is what the state machine gets; None looks at the session, or answers content without one.
+
+    state [N]: where content without a session begins, zeros by default; patience: seconds it may wait, if less than the server's.
+    """
 
     sink: Sink
     session_id: str | None = None
@@ -72,6 +124,20 @@ class Job:
     every: bool = False
     watch: slice | None = None
     deadline: float = 0.0
+    offers: int = 0
+    """how often its outcome was lost to somebody else's commit"""
+    heard: int | None = None
+    """characters of its generate that the sink has been told of, once it has been told anything"""
+    state: Floats | None = None
+    patience: float | None = None
+    since: float = 0.0
+    draws: tuple[Draw, ...] | None = None
+    top: int = 0
+
+    @property
+    def sinks(self) -> tuple[Sink, ...]:
+        """Everybody who waits for it."""
+        return (self.sink, *(d.sink for d in self.draws or ()))
 
     @property
     def is_work(self) -> bool:
@@ -81,7 +147,10 @@ class Job:
 
 @dataclass(slots=True, eq=False)
 class Live:
-    """A session that is being worked on: `base` as the store has it (None: not yet), `session` as it will be after the next commit."""
+    """A session that is being worked on: `base` as the store has it (None: not yet), `session` as it will be after the next commit.
+
+    `pending` are the jobs whose outcome hangs on that commit; a `stale` one has to be read again before anything is offered to it.
+    """
 
     base: Session | None
     session: Session
@@ -90,14 +159,22 @@ class Live:
     sinks: list[Sink] = field(default_factory=list)
     dirty: bool = False
     removed: bool = False
+    pending: list[Job] = field(default_factory=list)
+    stale: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class Stateless:
-    """Content without a session on its way through the model."""
+    """Content without a session on its way through the model, or a text that is being drawn after it."""
 
-    work: Feeding
+    work: Feeding | Drawing
     sink: Sink
+    draws: tuple[Draw, ...] | None = None
+
+    @property
+    def sinks(self) -> tuple[Sink, ...]:
+        """Everybody who waits for it."""
+        return (self.sink, *(d.sink for d in self.draws or ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +210,7 @@ class Batcher:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.engine = engine
+        self.statistics = Statistics()
         self._store = store
         self._settings = settings
         self._post = post
@@ -147,7 +225,7 @@ class Batcher:
         self._replies: list[Reply] = []
         self._gate = threading.Condition()
         self._inbox: deque[Job] = deque()
-        self._detached: deque[tuple[str | None, Sink]] = deque()
+        self._detached: deque[tuple[str, Sink]] = deque()
         self._open: set[Sink] = set()  # everybody who has not had a last answer
         self._stopping = False
         self._thread = threading.Thread(target=self._main, name=f"engine-{engine.manifest.name}-{engine.manifest.version}", daemon=True)
@@ -160,20 +238,25 @@ class Batcher:
 
         Cancels, deletes and looks are taken also where the queue is full: two of them make room.
         """
-        deadline = time.monotonic() + self._settings.step_timeout
+        now = time.monotonic()
+        deadline = now + self._settings.step_timeout
         with self._gate:
             if self._stopping:
                 raise Stopping("the server is shutting down")
-            if any(j.is_work for j in jobs) and len(self._open) + len(jobs) > self._settings.max_queue:
+            if any(j.is_work for j in jobs) and len(self._open) + sum(len(j.sinks) for j in jobs) > self._settings.max_queue:
                 raise Overloaded(f"{len(self._open)} of {self._settings.max_queue} places are taken", retry_after=1)
             for job in jobs:
-                job.deadline = deadline
-                self._open.add(job.sink)
+                job.since = now
+                job.deadline = deadline if job.patience is None else min(deadline, now + job.patience)
+                self._open.update(job.sinks)
             self._inbox.extend(jobs)
             self._gate.notify()
 
-    def detach(self, session_id: str | None, sink: Sink) -> None:
-        """Takes back a sink whose connection was lost; a generate that nobody follows is cut, content without a session dropped."""
+    def detach(self, session_id: str, sink: Sink) -> None:
+        """Takes back a sink whose connection was lost; a generate that nobody follows any more is cut.
+
+        Of content without a session and of what is drawn after it, the id is empty.
+        """
         with self._gate:
             self._detached.append((session_id, sink))
             self._gate.notify()
@@ -188,6 +271,11 @@ class Batcher:
         """Drains, and waits for the thread's end."""
         self.drain()
         self._thread.join(timeout)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it takes nothing new."""
+        return self._stopping
 
     @property
     def waiting(self) -> int:
@@ -208,7 +296,7 @@ class Batcher:
                 self._fail_everything(Stopping("the server is shutting down"))
                 return
 
-    def _drain(self) -> tuple[list[Job], list[tuple[str | None, Sink]], bool]:
+    def _drain(self) -> tuple[list[Job], list[tuple[str, Sink]], bool]:
         with self._gate:
             while not (self._inbox or self._detached or self._ready or self._freed or self._stopping):
                 self._gate.wait()
@@ -217,7 +305,7 @@ class Batcher:
             self._detached.clear()
             return jobs, detached, self._stopping
 
-    def _turn(self, jobs: list[Job], detached: list[tuple[str | None, Sink]], stopping: bool) -> None:
+    def _turn(self, jobs: list[Job], detached: list[tuple[str, Sink]], stopping: bool) -> None:
         now = self._clock()
         self._take_in(jobs, now)
         freed, self._freed = self._freed, []
@@ -235,19 +323,33 @@ class Batcher:
         self._forget_idle()
 
     def _take_in(self, jobs: list[Job], now: float) -> None:
+        stale = [live for live in self._freed if live.stale]
         named = {j.session_id for j in jobs if j.session_id is not None and j.session_id not in self._lives}
+        named.update(live.session.id for live in stale)
         try:
-            for session in self._store.load(list(named)).values() if named else ():
-                self._lives[session.id] = Live(session, session)
+            found = self._store.load(list(named)) if named else {}
         except ServiceError as error:
             self._replies += [Reply(j.sink, Refused(error)) for j in jobs if j.session_id in named]
+            self._replies += [Reply(j.sink, Refused(error)) for live in stale for j in live.mailbox]
             jobs = [j for j in jobs if j.session_id not in named]
+            for live in stale:
+                live.mailbox.clear()
+        else:
+            self._know(found, stale)
         for job in jobs:
             try:
                 self._begin(job, now)
             except ServiceError as error:
                 removing = self._lives.get(job.session_id or "")
-                self._replies.append(Reply(job.sink, Refused(error), removing if removing and removing.dirty else None))
+                self._replies += [Reply(sink, Refused(error), removing if removing and removing.dirty else None) for sink in job.sinks]
+
+    def _know(self, found: dict[str, Session], stale: Iterable[Live]) -> None:
+        """Takes over what the store has of the sessions that were asked for."""
+        for live in stale:
+            session = found.pop(live.session.id, None)
+            live.base, live.session, live.removed, live.stale = session, session or live.session, session is None, False
+        for session in found.values():
+            self._lives[session.id] = Live(session, session)
 
     def _begin(self, job: Job, now: float) -> None:
         if job.create is not None:
@@ -256,7 +358,7 @@ class Batcher:
             assert job.content is not None, "a job without a session has content"
             self._start_stateless(job)
         else:
-            live = self._find(job.session_id, job.owner)
+            live = self._find_or_begin(job.session_id, job)
             if isinstance(job.event, Cancel):
                 self._cancel_waiting(live, job.event)
             if job.event is None or isinstance(job.event, Cancel | Delete) or not live.mailbox:
@@ -281,6 +383,8 @@ class Batcher:
 
     def _find(self, session_id: str, owner: str) -> Live:
         live = self._lives.get(session_id)
+        if live is not None and live.base is None and not live.dirty and live.session.flight is None:
+            live = None  # the step that was to begin it failed
         if live is None or live.removed:
             removed = live is not None and live.session.owner == owner
             if removed or issued(self._store.key, session_id, owner):
@@ -292,12 +396,28 @@ class Batcher:
             raise ModelGone(f"the session's model {live.session.model}/{live.session.version} is not loaded")
         return live
 
+    def _find_or_begin(self, session_id: str, job: Job) -> Live:
+        """The session of a job; a sequence's first step needs none."""
+        fresh = job.event.begin if isinstance(job.event, Feed) else None
+        if fresh is None:
+            return self._find(session_id, job.owner)
+        live = self._lives.get(session_id)
+        if live is not None and live.removed:
+            self._settle()  # its removal, if that is still to be committed, comes first
+        if live is None:
+            live = self._lives[session_id] = Live(None, fresh)
+        elif live.removed:
+            live.base, live.session, live.removed = None, fresh, False
+        return live
+
     def _start_stateless(self, job: Job) -> None:
         assert job.content is not None, "a job without a session has content"
         prepared = job.content.prepare(None)
-        state = np.zeros(self.engine.manifest.state_size, np.float32)
-        work = Feeding(prepared.x, None, job.content.length, state, self._last_logits, job.every, job.watch, job.deadline)
-        self._ready.append(Stateless(work, job.sink))
+        state = np.zeros(self.engine.manifest.state_size, np.float32) if job.state is None else job.state
+        work = Feeding(
+            prepared.x, None, job.content.length, state, self._last_logits, job.every, job.watch, job.deadline, job.since, top=job.top
+        )
+        self._ready.append(Stateless(work, job.sink, job.draws))
 
     def _offer(self, live: Live, job: Job, now: float) -> bool:
         """Gives one job to the state machine; False when it has to wait for what is in flight."""
@@ -305,6 +425,8 @@ class Batcher:
             gone = live.session.flight is None and now >= live.session.expires_at
             reply_now = Refused(Gone("the session has expired")) if gone else Loaded(live.session)
             self._replies.append(Reply(job.sink, reply_now, live if live.dirty else None))
+            if live.dirty:
+                live.pending.append(job)
             return True
         if isinstance(job.event, Fork) and live.dirty:  # a fork copies what is stored: after this turn's commit
             live.mailbox.append(job)
@@ -317,8 +439,9 @@ class Batcher:
             live.mailbox.append(job)
             return False
         if Effect.RUN in effects and isinstance(job.event, Feed):
-            if self._start_feeding(live, job):
+            if self._start_feeding(live, job, (session.flight and session.flight.anew) or before):
                 live.session = session
+                live.pending.append(job)
             return True
         if isinstance(reply, Forked):
             self._create(reply.session, job.sink, reply)
@@ -327,6 +450,8 @@ class Batcher:
         live.removed |= Effect.REMOVE in effects
         if Effect.COMMIT in effects or Effect.REMOVE in effects:
             self._soil(live)
+        if live.dirty or effects or isinstance(reply, Follow):
+            live.pending.append(job)
         if Effect.RUN in effects:
             assert live.work is None, "one thing in flight"
             live.work = Generating(session.state, self._last_logits, job.watch)
@@ -336,12 +461,38 @@ class Batcher:
             if live.work is not None and job.watch is not None:
                 live.work.watch = job.watch
             if isinstance(reply, Follow):
-                self._replies.append(Reply(job.sink, reply, live if live.dirty else None, final=False))
+                self._follow(live, job, reply)
             return True
         if was_running and session.flight is None:
             self._end_generate(live, reply)
-        self._replies.append(Reply(job.sink, reply, live if live.dirty else None))
+        told = reply if job.heard is None else self._end_of_generate(live, job, reply)
+        self._replies.append(Reply(job.sink, told, live if live.dirty else None))
         return True
+
+    def _follow(self, live: Live, job: Job, reply: Follow) -> None:
+        """What is stored of a generate, to somebody who has heard none of it, or some, before another process went on with it."""
+        if job.heard is None:
+            self._replies.append(Reply(job.sink, reply, live if live.dirty else None, final=False))
+        else:
+            self._tell_missed(live, job, reply.generated)
+        if not live.dirty:
+            job.heard = len(reply.generated.text)
+
+    def _tell_missed(self, live: Live, job: Job, generated: Generated) -> None:
+        """The characters that another process has emitted since the sink last heard of any."""
+        first = live.session.position - len(generated.text) + 1
+        for n in range(job.heard or 0, len(generated.text)):
+            char = Char(live.session.step, first + n, generated.text[n], float(generated.logprobs[n]), None)
+            self._replies.append(Reply(job.sink, char, live if live.dirty else None, final=False))
+
+    def _end_of_generate(self, live: Live, job: Job, reply: object) -> object:
+        """The last answer to somebody who has heard some of a generate, and lost it to another process."""
+        if isinstance(reply, Result) and isinstance(reply.result, Generated):
+            self._tell_missed(live, job, reply.result)
+        if isinstance(reply, Refused):
+            e = reply.error
+            return Refused(type(e)(f"the session has gone on elsewhere: {e.detail}", field=e.field, **e.extra))
+        return reply
 
     def _end_generate(self, live: Live, reply: object) -> None:
         """A cancel or a delete has ended the generate in flight: its followers are told."""
@@ -350,15 +501,15 @@ class Batcher:
         self._withdraw(live)
         self._land(live)
 
-    def _start_feeding(self, live: Live, job: Job) -> bool:
+    def _start_feeding(self, live: Live, job: Job, before: Session) -> bool:
         assert job.content is not None, "a feed has content"
         try:
-            prepared = job.content.prepare(live.session)
+            prepared = job.content.prepare(before)
         except ServiceError as error:
             self._replies.append(Reply(job.sink, Refused(error)))
             return False
         live.work = Feeding(
-            prepared.x, prepared.carry, job.content.length, live.session.state, self._last_logits, job.every, job.watch, job.deadline
+            prepared.x, prepared.carry, job.content.length, before.state, self._last_logits, job.every, job.watch, job.deadline, job.since
         )
         live.sinks.append(job.sink)
         self._ready.append(live)
@@ -369,7 +520,7 @@ class Batcher:
         while waiting:
             job = waiting.popleft()
             try:
-                self._find(live.session.id, job.owner)
+                self._find_or_begin(live.session.id, job)
             except ServiceError as error:
                 self._replies.append(Reply(job.sink, Refused(error)))
                 continue
@@ -382,18 +533,18 @@ class Batcher:
         for live in self._lives.values():
             while live.mailbox and live.mailbox[0].deadline < now:
                 job = live.mailbox.popleft()
-                late = Overloaded(f"an earlier step of the session took longer than {self._settings.step_timeout:g} s", retry_after=1)
+                late = Late(f"an earlier step of the session took longer than {self._settings.step_timeout:g} s", retry_after=1)
                 self._replies.append(Reply(job.sink, Refused(late)))
 
-    def _detach(self, detached: Iterable[tuple[str | None, Sink]]) -> None:
+    def _detach(self, detached: Iterable[tuple[str, Sink]]) -> None:
         for session_id, sink in detached:
-            live = self._lives.get(session_id) if session_id is not None else None
+            live = self._lives.get(session_id)
             with self._gate:
                 self._open.discard(sink)
             if live is None:
-                self._ready = deque(item for item in self._ready if isinstance(item, Live) or item.sink != sink)
                 continue
             live.mailbox = deque(job for job in live.mailbox if job.sink is not sink)
+            live.pending = [job for job in live.pending if job.sink is not sink]
             if sink in live.sinks and isinstance(live.work, Generating):
                 live.sinks.remove(sink)
                 if not live.sinks:
@@ -423,7 +574,7 @@ class Batcher:
         """Nothing of this session is in flight any more."""
         live.work = None
         live.sinks = []
-        if live.mailbox:
+        if live.mailbox and live not in self._freed:
             self._freed.append(live)
 
     # --- a batch ----------------------------------------------------------------------------------------------------------------------
@@ -435,14 +586,22 @@ class Batcher:
         now = time.monotonic()
         for item in taken:
             work = item.work
+            if isinstance(item, Stateless) and self._left(item):
+                continue
             if isinstance(work, Feeding) and work.at == 0 and work.deadline < now:
-                self._fail([item], Overloaded(f"the step waited longer than {self._settings.step_timeout:g} s", retry_after=1))
+                self._fail([item], Late(f"the step waited longer than {work.deadline - work.since:g} s", retry_after=1))
                 continue
             steps = 1 if isinstance(work, Generating) else min(len(work.x) - work.at, PIECE) if work and work.watch is None else 1
             groups.setdefault(steps.bit_length(), []).append(item)
         return [groups[k] for k in sorted(groups)]
 
+    def _left(self, item: Stateless) -> bool:
+        """Whether everybody who waited for it is gone."""
+        with self._gate:
+            return self._open.isdisjoint(item.sinks)
+
     def _run(self, group: list[Live | Stateless]) -> None:
+        begun = time.perf_counter_ns()
         rows: list[Row] = []
         running: list[Live | Stateless] = []
         for item in group:
@@ -453,30 +612,44 @@ class Batcher:
             running.append(item)
         if not rows:
             return
+        self._count_waits(running)
+        prepared = time.perf_counter_ns()
         try:
             answers = self.engine.run(rows)
         except Exception as error:  # the runtime's exceptions have no common base of their own
             log.exception("a run of %d rows failed", len(rows))
             self._fail(running, EngineFailed(f"the model could not be run: {type(error).__name__}"))
             return
-        finite = np.asarray(np.isfinite(np.stack([state for _, state in answers])).all(axis=1))
-        for item, (logits, state), sound in zip(running, answers, finite, strict=True):
+        ran = time.perf_counter_ns()
+        for item, (logits, state, sound) in zip(running, answers, strict=True):
             if not sound:
                 self._fail([item], EngineFailed("the state would no longer be finite"))
             else:
                 self._advance(item, logits, state)
+        self.statistics.ran(len(rows), prepared - begun, ran - prepared, time.perf_counter_ns() - ran, self._clock())
+
+    def _count_waits(self, running: Sequence[Live | Stateless]) -> None:
+        now = time.monotonic()
+        for item in running:
+            if isinstance(item.work, Feeding) and item.work.at == 0:
+                self.statistics.queue.add(int((now - item.work.since) * 1e9))
 
     def _row(self, item: Live | Stateless) -> Row:
         if isinstance(item, Live) and isinstance(item.work, Generating):
             unfinished = item.session.unfinished
             assert unfinished is not None, "a generate in flight"
             return item.work.next_row(unfinished)
+        if isinstance(item.work, Drawing):
+            return item.work.draw_row()
         assert isinstance(item.work, Feeding), "what is ready has work"
         return item.work.next_row()
 
     def _advance(self, item: Live | Stateless, logits: Floats, state: Floats) -> None:
         if isinstance(item, Live) and isinstance(item.work, Generating):
             self._emit(item, item.work, state)
+            return
+        if isinstance(item, Stateless) and isinstance(item.work, Drawing):
+            self._draw(item, item.work, state)
             return
         assert isinstance(item.work, Feeding), "what is ready has work"
         item.work.take(logits, state)
@@ -499,11 +672,25 @@ class Batcher:
         else:
             self._land(live)
 
+    def _draw(self, item: Stateless, work: Drawing, state: Floats) -> None:
+        char = (self.engine.manifest.alphabet or "")[work.symbol]
+        work.so_far = work.so_far.grown(char, work.logprob)
+        work.state = state
+        reason = work.so_far.reason
+        self._replies.append(Reply(item.sink, Drawn(char, work.logprob, work.ranking, reason), final=reason is not None))
+        if reason is None:
+            self._ready.append(item)
+
     def _finish(self, item: Live | Stateless) -> None:
         work = item.work
         assert isinstance(work, Feeding), "only content finishes"
+        self.statistics.success.add(int((time.monotonic() - work.since) * 1e9))
+        if isinstance(item, Stateless) and item.draws is not None:
+            self._replies.append(Reply(item.sink, Prompted(work.result(), tuple(work.ranked))))
+            self._ready += [Stateless(Drawing.after(work, d.sampling), d.sink) for d in item.draws]
+            return
         if isinstance(item, Stateless):
-            self._replies.append(Reply(item.sink, Result(0, work.length, work.result()), None, work.states()))
+            self._replies.append(Reply(item.sink, Result(0, work.length, work.result(), work.state), None, work.states()))
             return
         event = Consumed(work.state, work.length, work.result(), work.carry, self._settings.session_ttl)
         item.session, reply, _ = handle(item.session, event, self._clock())
@@ -514,18 +701,56 @@ class Batcher:
     # --- commit, reply, forget --------------------------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Commits what has changed, then lets the replies go; when the commit fails, nothing has moved and everybody is told."""
+        """Commits what has changed, then lets the replies go; when the commit fails, everybody is told and nothing here is believed."""
         dirty, self._dirty = self._dirty, []
         if dirty:
             try:
-                self._store.commit([Change(live.base, None if live.removed else live.session) for live in dirty])
+                lost = self._store.commit([Change(live.base, None if live.removed else live.session) for live in dirty])
             except ServiceError as error:
                 log.error("a commit of %d sessions failed: %s", len(dirty), error)
                 self._roll_back(dirty, error)
+            else:
+                if lost:
+                    self._offer_again([live for live in dirty if live.session.id in lost])
             for live in dirty:
                 live.dirty = False
-                live.base = live.session if live.session.flight is None else live.session._replace(flight=None)
+                if not live.stale:
+                    live.base = live.session if live.session.flight is None else live.session._replace(flight=None)
+                    self._drop_answered(live)
         self._send()
+
+    def _drop_answered(self, live: Live) -> None:
+        """Of the jobs whose outcome has been stored, those stay whose work goes on."""
+        live.pending = [job for job in live.pending if job.sink in live.sinks]
+        so_far = live.session.unfinished
+        for job in live.pending:
+            if so_far is not None and isinstance(job.event, Generate):
+                job.heard = len(so_far.text)
+
+    def _offer_again(self, lives: Sequence[Live]) -> None:
+        """Somebody else has moved these sessions: nothing of theirs is answered, and their jobs come before what waits."""
+        self._roll_back([live for live in lives if live.base is None], StoreFailed("the new session's id is taken: try again"))
+        moved = {id(live) for live in lives if live.base is not None}
+        self._replies = [r for r in self._replies if id(r.live) not in moved]
+        answered = {r.sink for r in self._replies if r.final}
+        with self._gate:
+            unanswered = self._open - answered
+        for live in lives:
+            again = [job for job in live.pending if job.sink in unanswered]
+            for job in again:
+                job.offers += 1
+            tired = [job for job in again if job.offers >= OFFERS]
+            late = Overloaded("another process keeps moving the session: try again", retry_after=1)
+            self._replies += [Reply(job.sink, Refused(late)) for job in tired]
+            live.mailbox.extendleft(job for job in reversed(again) if job not in tired)
+            self._evict(live)
+
+    def _evict(self, live: Live) -> None:
+        """Stops what is in flight of the session, and has it read again before anything else is offered to it."""
+        live.pending = []
+        live.stale = True
+        self._withdraw(live)
+        self._land(live)
 
     def _roll_back(self, dirty: Sequence[Live], error: ServiceError) -> None:
         failed = {id(live) for live in dirty}
@@ -536,15 +761,16 @@ class Batcher:
         told = {id(r.sink) for r in self._replies}
         for live in dirty:
             self._replies += [Reply(sink, Refused(error)) for sink in live.sinks if id(sink) not in told]
-            self._withdraw(live)
-            self._land(live)
+            self._evict(live)
             live.removed = live.base is None
             live.session = live.base or live.session
 
     def _fail(self, items: Sequence[Live | Stateless], error: ServiceError) -> None:
         for item in items:
+            if isinstance(item.work, Feeding):
+                self.statistics.fail.add(int((time.monotonic() - item.work.since) * 1e9))
             if isinstance(item, Stateless):
-                self._replies.append(Reply(item.sink, Refused(error)))
+                self._replies += [Reply(sink, Refused(error)) for sink in item.sinks]
                 continue
             self._replies += [Reply(sink, Refused(error), item if item.dirty else None) for sink in item.sinks]
             self._cut(item)
@@ -579,7 +805,7 @@ class Batcher:
     def _fail_everything(self, error: ServiceError) -> None:
         """Everybody but those who came in after the failed turn began is told; the sessions are where the store has them."""
         with self._gate:
-            fresh = {job.sink for job in self._inbox}
+            fresh = {sink for job in self._inbox for sink in job.sinks}
             waiting = self._open - fresh
         self._replies = [Reply(sink, Refused(error)) for sink in waiting]
         self._lives.clear()

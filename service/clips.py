@@ -75,6 +75,26 @@ class ClipReader:
         sent = self._dense(clip, layout, field)
         return self._to_own(sent, layout)
 
+    def read_alike(self, clips: Sequence[list[object]], layout: Layout) -> list[Floats] | None:
+        """Many decoded clips [T][J][3] at once, each as `read` reads it; None where one of them is not plain, and `read` says what it is.
+
+        The caller has made sure that there is no true or false in them, which NumPy takes for numbers.
+        """
+        lengths = [len(clip) for clip in clips]
+        try:
+            x = np.asarray([frame for clip in clips for frame in clip])
+        except ValueError:
+            return None  # ragged
+        if x.dtype.kind not in "fi" or x.shape[1:] != (layout.joints, 3) or min(lengths) < 1 or max(lengths) > self.max_frames:
+            return None
+        if not (np.abs(x) <= FARTHEST).all():
+            return None
+        sent = x[:, None].astype(np.float64, copy=False)
+        if self.persons > 1:
+            sent = np.pad(sent, [(0, 0), (0, self.persons - 1), (0, 0), (0, 0)])
+        own = self._to_own(sent, layout)
+        return np.split(own, np.cumsum(lengths[:-1])) if len(clips) > 1 else [own]
+
     def _dense(self, clip: list[object], layout: Layout, field: str) -> NDArray[np.float64]:
         """[T, P, J, 3] as sent, missing persons zero."""
         x = _fast(clip)

@@ -26,9 +26,10 @@ ServiceError
 │   ├── RateLimited    rate_limited        more steps a second than a key may take
 │   └── SessionLimit   session_limit       more living sessions than a key may have
 ├── Unavailable
-│   ├── Overloaded     overloaded          the queue is full, or a deadline passed while waiting
+│   ├── Overloaded     overloaded          the queue is full
+│   │   └── Late       overloaded          a deadline passed while waiting
 │   ├── Stopping       stopping            the server is shutting down
-│   └── StoreFailed    store_failed        the state could not be stored: nothing has moved
+│   └── StoreFailed    store_failed        the state could not be stored, as far as is known: repeat the step with its number
 └── EngineFailed       engine_failed       the model could not answer: nothing has moved
 """
 
@@ -208,6 +209,10 @@ class Overloaded(Unavailable):
     code = "overloaded"
 
 
+class Late(Overloaded):
+    """A deadline passed while the step waited."""
+
+
 class Stopping(Unavailable):
     """The server is shutting down."""
 
@@ -215,7 +220,7 @@ class Stopping(Unavailable):
 
 
 class StoreFailed(Unavailable):
-    """The new state could not be stored; nothing has moved."""
+    """The new state could not be stored, or the store broke off before it said so: then only a repeat of the step's number tells."""
 
     code = "store_failed"
 

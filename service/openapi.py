@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from service import schema
+from service import completion_schema, schema
 from service.settings import Settings
 
 _STANDING: list[list[float]] = [
@@ -16,7 +16,13 @@ _STANDING: list[list[float]] = [
     [0.12, -0.86, 2.78],
 ]  # fmt: skip
 
-_BODIES: tuple[type[BaseModel], ...] = (schema.PredictRequest, schema.OpenRequest, schema.Problem)
+_BODIES: tuple[type[BaseModel], ...] = (
+    schema.PredictRequest,
+    schema.OpenRequest,
+    schema.Problem,
+    completion_schema.CompletionRequest,
+    completion_schema.OpenAIError,
+)
 
 
 def document(app: FastAPI, settings: Settings) -> None:
@@ -46,7 +52,7 @@ it alone. `GET` may also be asked as `HEAD`.
 `WS /stream/{{model}}` speaks JSON messages: `open`, `step`, `generate`, `cancel`, `watch` in; `opened`, `result`, `char`, `done`,
 `watching`, `error` out. It is described in docs/stream.md, since OpenAPI knows no WebSockets.
 
-Every error is `application/problem+json` (RFC 9457) with a `code`."""
+Every error is `application/problem+json` (RFC 9457) with a `code`; under `/v1` it has OpenAI's shape."""
 
 
 def _limit(value: float | None) -> str:

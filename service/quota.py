@@ -64,10 +64,15 @@ class Quotas:
         if wait > 0:
             raise RateLimited(f"expected at most {self._rate:g} steps a second", retry_after=math.ceil(wait))
 
-    def owe(self, owner: str) -> None:
-        """After a character that was emitted: paid before the next step."""
+    @property
+    def counts_steps(self) -> bool:
+        """Whether steps have a limit."""
+        return self._rate is not None
+
+    def owe(self, owner: str, count: int = 1) -> None:
+        """After characters that were emitted: paid before the next step."""
         if self._rate is not None:
-            self._bucket(owner).tokens -= 1
+            self._bucket(owner).tokens -= count
 
     def _bucket(self, owner: str) -> Bucket:
         assert self._rate is not None, "there is a limit"

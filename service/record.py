@@ -14,7 +14,11 @@ def encode_step(step: Step) -> bytes:
     result = step.result
     if isinstance(result, Scores):
         head: dict[str, object] = {"digest": step.digest.hex(), "k": len(result.logits), "n": len(result.logprobs)}
-        return _line(head) + b"".join(a.astype("<f4").tobytes() for a in (result.logits, result.logprobs, result.every))
+        if step.end:
+            head["end"] = True
+        return _line(head) + b"".join(
+            a.astype("<f4", copy=False).tobytes() for a in (result.logits, result.logprobs, result.every) if a.size
+        )
     s = result.sampling
     sampling = [s.max_chars, s.temperature, s.top_p, s.seed, s.stop]
     reason = result.reason.value if result.reason else None
@@ -30,7 +34,7 @@ def decode_step(data: bytes) -> Step:
     digest = bytes.fromhex(head["digest"])
     if "sampling" not in head:
         logits, logprobs, every = np.split(floats, [head["k"], head["k"] + head["n"]])
-        return Step(digest, Scores(logits, every.reshape(-1, head["k"]), logprobs))
+        return Step(digest, Scores(logits, every.reshape(-1, head["k"]), logprobs), head.get("end", False))
     max_chars, temperature, top_p, seed, stop = head["sampling"]
     reason = Reason(head["reason"]) if head["reason"] else None
     return Step(digest, Generated(Sampling(max_chars, temperature, top_p, seed, tuple(stop)), head["text"], floats, reason))

@@ -1,25 +1,25 @@
 """The native HTTP routes but those of sessions: they translate to and from sessions.py, and know nothing else."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 from typing import TypeVar
 
+import numpy as np
 import orjson
 from fastapi import APIRouter, Request, Response
-from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from service import schema
 from service.access import Access
 from service.body import integer, only, parse_object, read_bounded, step_number
 from service.errors import BadInput, BodyTimeout, MethodNotAllowed, ServiceError, TooLarge, Unauthorized, said, status
-from service.models import Models, ServedModel
+from service.leaving import while_there
+from service.models import Models, ServedModel, prediction
 from service.revision import revision
 from service.session import Feed, Scores
-from service.sessions import Sessions, content_digest
+from service.sessions import Sessions, content_digest, digest_key
 from service.settings import Settings
-from service.work import Frames
 
 R = TypeVar("R")
 
@@ -59,7 +59,7 @@ _MEANING = {
     429: "rate_limited, session_limit: more than one key may have; try again after Retry-After seconds",
     422: "invalid_input, not_finite, out_of_range, other_model: `field` names what is wrong, `detail` says what was expected and what came",
     500: "engine_failed, internal: nothing has moved",
-    503: "overloaded, stopping, store_failed: nothing has moved; try again after Retry-After seconds",
+    503: "overloaded, stopping: nothing has moved; store_failed: repeat the step with its number; try again after Retry-After seconds",
 }
 
 
@@ -80,24 +80,10 @@ async def raw_body(request: Request) -> bytes:
         raise BodyTimeout(f"expected the whole body within {settings.body_timeout:g} s") from None
 
 
-async def json_body(request: Request) -> dict[str, object]:
+async def read_body(request: Request) -> dict[str, object]:
     """The request's body, a JSON object. Raises NotJson, BadInput, TooLarge, BodyTimeout."""
     data = await raw_body(request)
     return await aside(parse_object, len(data), data, "body")
-
-
-async def unless_gone(request: Request, work: Awaitable[R]) -> R:
-    """The outcome of the work, which is cancelled when the client goes. The body has been read. Raises ClientDisconnect."""
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(request.receive())
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        leaving.cancel()
-        working.cancel()
 
 
 async def aside(read: Callable[..., R], size: int, *args: object) -> R:
@@ -153,11 +139,11 @@ def build_router(settings: Settings) -> APIRouter:
         sent after the new state is stored; a repeated `step` is answered from the stored result.
         """
         owner = owner_of(request)
-        body = await json_body(request)
+        body = await read_body(request)
         only(body, _PREDICT_FIELDS)
         sessions: Sessions = request.app.state.sessions
         if body.get("session_id") is None:
-            reply = await unless_gone(request, _predict_once(body, request.app.state.models, sessions, settings, owner))
+            reply = await while_there(request.receive, _predict_once(body, request.app.state.models, sessions, settings, owner))
         else:
             reply = await _predict_in_session(body, sessions, owner)
         return Response(orjson.dumps(reply), media_type=JSON)
@@ -182,9 +168,10 @@ def build_router(settings: Settings) -> APIRouter:
         """The process is up."""
         return JSONResponse({"status": "live"})
 
-    @router.get("/health/ready", response_model=schema.Ready, tags=["health"])
+    @router.get("/health/ready", response_model=schema.Ready, responses=problems(503), tags=["health"])
     async def ready(request: Request) -> Response:
-        """Every model is loaded and warm. Names the provider and the implementation of the recurrence in use."""
+        """Every model is warm, and the store takes commits. Names the provider and the implementation of the recurrence in use."""
+        await request.app.state.probe.need_store()
         served = list(request.app.state.models)
         described = [
             {"name": m.manifest.name, "version": m.manifest.version, "provider": m.engine.provider, "kernel": m.engine.kernel}
@@ -214,7 +201,8 @@ async def _predict_once(body: dict[str, object], models: Models, sessions: Sessi
     layout, hz = body.get("layout"), body.get("hz")
     contents = [await aside(model.frames, _size(clip), clip, layout, hz, f"sequences[{i}]") for i, clip in enumerate(clips)]
     scores = await sessions.predict(model, contents, owner)
-    predictions = [model.prediction(s.logits, top_k, c.length) for s, c in zip(scores, contents, strict=True)]
+    best = model.best(np.stack([s.logits for s in scores]), top_k)
+    predictions = [prediction(b, c.length) for b, c in zip(best, contents, strict=True)]
     return {"model": model.manifest.name, "version": model.manifest.version, "predictions": predictions}
 
 
@@ -229,14 +217,15 @@ async def _predict_in_session(body: dict[str, object], sessions: Sessions, owner
     top_k = integer(body.get("top_k"), "top_k", 1, 2**31, 5)
     clips = _clips(body, 1)
     content = await aside(model.frames, _size(clips[0]), clips[0], body.get("layout"), body.get("hz"), "sequences[0]")
-    event = frames_event(content, step_number(body.get("step")), model, top_k, every=False)
+    digest = content_digest(digest_key("frames", [content.hz, top_k, False]), content.x.tobytes())
+    event = Feed(step_number(body.get("step")), digest, content.length, model.manifest.limits.max_position)
     answered = await sessions.feed(model, session_id, owner, event, content)
     result = answered.result.result
     assert isinstance(result, Scores), "a feed's result"
     return {
         "model": model.manifest.name,
         "version": model.manifest.version,
-        "predictions": [model.prediction(result.logits, top_k, content.length)],
+        "predictions": [prediction(model.best(result.logits[None], top_k)[0], content.length)],
         "session": {"session_id": session_id, "step": answered.result.number, "position": answered.result.position},
     }
 
@@ -245,12 +234,6 @@ def same_version(wanted: object, model: ServedModel) -> None:
     """Raises BadInput where a client asks for another version than its session's."""
     if wanted not in (None, model.manifest.version):
         raise BadInput(f"expected {model.manifest.version!r}, the session's version, got {said(wanted)}", field="version")
-
-
-def frames_event(content: Frames, number: int | None, model: ServedModel, top_k: int, every: bool) -> Feed:
-    """A clip as an event of the session's state machine."""
-    digest = content_digest("frames", content.x.tobytes(), [content.hz, top_k, every])
-    return Feed(number, digest, content.length, model.manifest.limits.max_position)
 
 
 def _size(clip: object) -> int:

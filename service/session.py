@@ -8,6 +8,9 @@ A `generate` is one step that lasts: it takes its number when it is accepted, th
 that was cut (its connection lost, the server killed) stays unfinished until its number is repeated, which replays the stored
 characters and goes on, or until the next number seals it.
 
+A sequence of the Open Inference Protocol is a session whose id the client chose: its first step begins it, dropping what was there under
+that id (unless it is the stored first step again), and a step may end it. An ended one answers its last number again, and nothing else.
+
     Feed ------ admit --> Run .......... Consumed --> Commit, Advanced
     Generate -- admit --> Commit, Run .. Emitted  --> Commit, Char [, Done]
     Import, Reset ------> Commit, Placed
@@ -27,6 +30,8 @@ from service.errors import Gone, NoStoredReply, PositionLimit, ServiceError, Ste
 
 Floats = NDArray[np.float32]
 
+KEPT = 60.0  # seconds that the result of a step which ended its sequence can be had again
+
 
 class Reason(Enum):
     """Why a generate ended."""
@@ -36,8 +41,7 @@ class Reason(Enum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
+class Scores(NamedTuple):
     """What a fed step answered: logits [K] at its end; where asked for, every [t, K] after each of the model's frames or characters;
     chars: logprobs [n] in nats."""
 
@@ -66,13 +70,21 @@ class Generated:
     logprobs: Floats
     reason: Reason | None
 
+    def grown(self, char: str, logprob: float) -> "Generated":
+        """With one more character, and the reason if that is the last."""
+        text = self.text + char
+        reason = Reason.LENGTH if len(text) >= self.sampling.max_chars else None
+        if text.endswith(self.sampling.stop):
+            reason = Reason.STOP
+        return Generated(self.sampling, text, np.append(self.logprobs, np.float32(logprob)), reason)
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """The last step: the digest of its decoded content and options, and its result."""
+
+class Step(NamedTuple):
+    """The last step: the digest of its decoded content and options, its result, and whether it ended its sequence."""
 
     digest: bytes
     result: Scores | Generated
+    end: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +100,7 @@ class Carry:
     denominator: int
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """What of a session can be taken elsewhere: where it stands, without the stored result."""
 
     state: Floats
@@ -98,18 +109,19 @@ class Snapshot:
     carry: Carry | None
 
 
-@dataclass(frozen=True, slots=True)
-class Flight:
-    """The message being worked on; never stored."""
+class Flight(NamedTuple):
+    """The message being worked on; never stored. `anew`: the fresh session it begins with, in place of the one that is there."""
 
     number: int
     digest: bytes
+    anew: "Session | None" = None
+    end: bool = False
 
 
 class Session(NamedTuple):
     """One client's state. `step` counts messages, `position` frames or characters consumed; times are Unix seconds.
 
-    A named tuple, since a step makes two new ones: 1 µs each, where a frozen data class takes 8.
+    A named tuple, as all that each step makes anew: 1 µs, where a frozen data class of this size takes 8.
     """
 
     id: str
@@ -135,20 +147,29 @@ class Session(NamedTuple):
     @property
     def generating(self) -> bool:
         """Whether what is in flight is the generate that the last step is."""
-        return self.flight is not None and self.flight.number == self.step
+        return self.flight is not None and self.flight.anew is None and self.flight.number == self.step
+
+    @property
+    def ended(self) -> bool:
+        """Whether a step has ended it."""
+        return self.last is not None and self.last.end
 
 
 # --- events ---------------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """Content to consume; `number` None lets the server count."""
+class Feed(NamedTuple):
+    """Content to consume; `number` None lets the server count.
+
+    begin: the fresh session that a sequence's first step begins with; end: the sequence ends after this step.
+    """
 
     number: int | None
     digest: bytes
     length: int
     max_position: int | None = None
+    begin: Session | None = None
+    end: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +182,7 @@ class Generate:
     max_position: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Consumed:
+class Consumed(NamedTuple):
     """The engine has consumed the feed in flight."""
 
     state: Floats
@@ -247,13 +267,13 @@ class Follow:
     generated: Generated
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A finished step, new or replayed."""
+class Result(NamedTuple):
+    """A finished step, new or replayed; state [N] after it, where content was fed."""
 
     number: int
     position: int
     result: Scores | Generated
+    state: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +331,8 @@ def handle(session: Session, event: Event, now: float) -> Answer:
         return _emitted(session, event, now)
     if isinstance(event, Cut):
         return session._replace(flight=None), None, ()
+    if isinstance(event, Feed) and event.begin is not None:
+        return _begin_sequence(session, event, event.begin, now)
     if session.flight is None and now >= session.expires_at:
         return session, Refused(Gone("the session has expired")), (Effect.REMOVE,)
     if isinstance(event, Cancel):
@@ -335,11 +357,24 @@ def _place(session: Session, at: Snapshot, expires_at: float) -> Answer:
     return placed, Placed(placed), (Effect.COMMIT,)
 
 
+def _begin_sequence(session: Session, event: Feed, fresh: Session, now: float) -> Answer:
+    if session.flight is not None:
+        return session, Wait(), ()
+    first, last = event.number == session.step == 1, session.last
+    if first and last is not None and last.digest == event.digest and now < session.expires_at:
+        return session, Result(1, session.position, last.result, session.state), ()
+    if event.number not in (None, 1):
+        return session, Refused(StepGap(f"a sequence begins with step 1, got {event.number}: expected step 1", expected_step=1)), ()
+    return _begin(session, event, 1, fresh)
+
+
 def _admit(session: Session, event: Feed | Generate) -> Answer:
     flight = session.flight
     if event.number is None and flight is not None:
         return session, Wait(), ()
     number = session.step + 1 if event.number is None else event.number
+    if flight is not None and flight.anew is not None and number != flight.number:
+        return session, Wait(), ()  # what it is to follow is not there yet
     if flight is not None and number == flight.number:
         if event.digest != flight.digest:
             return session, Refused(_conflict(number)), ()
@@ -349,6 +384,8 @@ def _admit(session: Session, event: Feed | Generate) -> Answer:
         return session, Wait(), ()  # also a cut generate again, beside the step that is about to seal it
     if number == session.step and session.last is not None:
         return _repeat(session, event, session.last)
+    if session.ended:
+        return session, Refused(Gone("the sequence has ended")), ()
     if number == session.step > 0:
         detail = f"step {number} was answered where the state came from, and its answer did not come along; expected step {number + 1}"
         return session, Refused(NoStoredReply(detail, field="step", expected_step=number + 1)), ()
@@ -359,14 +396,15 @@ def _admit(session: Session, event: Feed | Generate) -> Answer:
     return _begin(session, event, number)
 
 
-def _begin(session: Session, event: Feed | Generate, number: int) -> Answer:
+def _begin(session: Session, event: Feed | Generate, number: int, anew: Session | None = None) -> Answer:
     length = event.length if isinstance(event, Feed) else event.sampling.max_chars
-    if event.max_position is not None and session.position + length > event.max_position:
-        detail = f"expected at most {event.max_position - session.position} more, got {length}: the model was made for {event.max_position}"
+    position = (anew or session).position
+    if event.max_position is not None and position + length > event.max_position:
+        detail = f"expected at most {event.max_position - position} more, got {length}: the model was made for {event.max_position}"
         return session, Refused(PositionLimit(detail)), ()
-    flight = Flight(number, event.digest)
     if isinstance(event, Feed):
-        return session._replace(flight=flight), None, (Effect.RUN,)
+        return session._replace(flight=Flight(number, event.digest, anew, event.end)), None, (Effect.RUN,)
+    flight = Flight(number, event.digest)
     empty = Generated(event.sampling, "", np.zeros(0, np.float32), None)
     accepted = session._replace(step=number, last=Step(event.digest, empty), flight=flight)
     return accepted, None, (Effect.COMMIT, Effect.RUN)
@@ -378,7 +416,7 @@ def _repeat(session: Session, event: Feed | Generate, last: Step) -> Answer:
     if session.unfinished:
         going_on = session._replace(flight=Flight(session.step, last.digest))
         return going_on, Follow(session.step, session.unfinished), (Effect.RUN,)
-    return session, Result(session.step, session.position, last.result), ()
+    return session, Result(session.step, session.position, last.result, session.state), ()
 
 
 def _conflict(number: int) -> StepConflict:
@@ -386,37 +424,35 @@ def _conflict(number: int) -> StepConflict:
 
 
 def _consumed(session: Session, event: Consumed, now: float) -> Answer:
-    assert session.flight is not None, "Consumed without a flight"
-    position = session.position + event.length
-    advanced = session._replace(
+    flight = session.flight
+    assert flight is not None, "Consumed without a flight"
+    before = flight.anew or session
+    position = before.position + event.length
+    advanced = before._replace(
         state=event.state,
-        step=session.flight.number,
+        step=flight.number,
         position=position,
-        expires_at=now + event.ttl,
-        last=Step(session.flight.digest, event.result),
+        expires_at=now + (min(KEPT, event.ttl) if flight.end else event.ttl),
+        last=Step(flight.digest, event.result, flight.end),
         carry=event.carry,
         flight=None,
     )
-    return advanced, Result(advanced.step, position, event.result), (Effect.COMMIT,)
+    return advanced, Result(advanced.step, position, event.result, event.state), (Effect.COMMIT,)
 
 
 def _emitted(session: Session, event: Emitted, now: float) -> Answer:
     so_far = session.unfinished
     assert session.last is not None, "Emitted without a step"
     assert so_far is not None, "Emitted without a generate"
-    text = so_far.text + event.char
-    reason = Reason.LENGTH if len(text) >= so_far.sampling.max_chars else None
-    if text.endswith(so_far.sampling.stop):
-        reason = Reason.STOP
-    grown = Generated(so_far.sampling, text, np.append(so_far.logprobs, np.float32(event.logprob)), reason)
+    grown = so_far.grown(event.char, event.logprob)
     advanced = session._replace(
         state=event.state,
         position=session.position + 1,
         expires_at=now + event.ttl,
         last=Step(session.last.digest, grown),
-        flight=None if reason else session.flight,
+        flight=None if grown.reason else session.flight,
     )
-    return advanced, Char(session.step, advanced.position, event.char, event.logprob, reason), (Effect.COMMIT,)
+    return advanced, Char(session.step, advanced.position, event.char, event.logprob, grown.reason), (Effect.COMMIT,)
 
 
 def _cancel(session: Session, event: Cancel) -> Answer:

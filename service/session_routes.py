@@ -10,7 +10,7 @@ from service import schema, state_file
 from service.body import only
 from service.errors import BadInput
 from service.models import Models
-from service.routes import JSON, aside, json_body, owner_of, problems, raw_body
+from service.routes import JSON, aside, owner_of, problems, raw_body, read_body
 from service.session import Session
 from service.sessions import Sessions
 
@@ -63,7 +63,7 @@ def build_session_router() -> APIRouter:
             file = await _state(request)
             model = served.of_digest(file.digest, file.model, file.version)
             return JSONResponse(session_info(await sessions.open(model, owner, state_file.check(file, model.manifest))), 201)
-        body = await json_body(request)
+        body = await read_body(request)
         only(body, ("model", "version"))
         if "model" not in body:
             raise BadInput("expected the name of a model, got nothing", field="model")

@@ -6,12 +6,13 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from service.batcher import Created, Job, Loaded
+from service.batcher import OFFERS, Created, Job, Loaded
 from service.errors import Gone, ModelGone, Overloaded, ServiceError, UnknownSession
 from service.models import Models, ServedModel
 from service.quota import Quotas
@@ -52,10 +53,14 @@ class Answered:
     states: States | None
 
 
-def content_digest(kind: str, data: bytes, options: object) -> bytes:
-    """What two messages share exactly when they ask for the same: their decoded content and options."""
-    head = orjson.dumps([kind, options], option=orjson.OPT_SORT_KEYS)
-    return hashlib.blake2b(data, digest_size=16, key=hashlib.blake2b(head, digest_size=32).digest()).digest()
+def digest_key(kind: str, options: object) -> bytes:
+    """A message's kind and options as a key, [32] bytes, for `content_digest`."""
+    return hashlib.blake2b(orjson.dumps([kind, options], option=orjson.OPT_SORT_KEYS), digest_size=32).digest()
+
+
+def content_digest(key: bytes, data: bytes) -> bytes:
+    """What two messages share exactly when they ask for the same: their decoded content and options (`digest_key`)."""
+    return hashlib.blake2b(data, digest_size=16, key=key).digest()
 
 
 class Sessions:
@@ -67,6 +72,19 @@ class Sessions:
         self._ttl = ttl
         self._quotas = quotas
         self._routes: OrderedDict[str, tuple[ServedModel, str]] = OrderedDict()
+
+    def charge(self, owner: str, steps: int = 1) -> None:
+        """Before steps that do not go through here. Raises RateLimited."""
+        self._quotas.step(owner, steps)
+
+    def owe(self, owner: str, steps: int) -> None:
+        """After steps that were not known before: paid before the next."""
+        self._quotas.owe(owner, steps)
+
+    @property
+    def charges(self) -> bool:
+        """Whether steps are counted at all."""
+        return self._quotas.counts_steps
 
     async def open(self, model: ServedModel, owner: str, at: Snapshot | None = None) -> Session:
         """A new session, stored: at the start of a sequence, or where a downloaded one stood. Raises SessionLimit."""
@@ -88,7 +106,7 @@ class Sessions:
         )
         reply = await self._make(model, owner, Job(_unset, create=session))
         assert isinstance(reply, Created), "a creation is answered with Created"
-        self._remember(session.id, model, owner)
+        self.remember(session.id, model, owner)
         return reply.session
 
     async def fork(self, session_id: str, owner: str) -> Session:
@@ -96,7 +114,7 @@ class Sessions:
         model = await self.model_of(session_id, owner)
         reply = await self._make(model, owner, Job(_unset, session_id, owner, Fork(new_id(self._store.key, owner), self._ttl)))
         assert isinstance(reply, Forked), "a fork is answered with Forked"
-        self._remember(reply.session.id, model, owner)
+        self.remember(reply.session.id, model, owner)
         return reply.session
 
     async def _make(self, model: ServedModel, owner: str, job: Job) -> object:
@@ -153,7 +171,7 @@ class Sessions:
             replies = await asyncio.gather(*waiting)
         except asyncio.CancelledError:
             for job in jobs:
-                model.batcher.detach(None, job.sink)
+                model.batcher.detach("", job.sink)
             raise
         return [r.result for r, _ in replies if isinstance(r, Result) and isinstance(r.result, Scores)]
 
@@ -201,10 +219,12 @@ class Sessions:
         try:
             model = await self.model_of(session_id, owner)
         except ModelGone:
-            session = await self._orphan(session_id, owner)
-            await asyncio.to_thread(self._store.commit, [Change(session, None)])
-            self._quotas.session_ended(owner)
-            return
+            for _ in range(OFFERS):
+                session = await self._orphan(session_id, owner)
+                if not await asyncio.to_thread(self._store.commit, [Change(session, None)]):
+                    self._quotas.session_ended(owner)
+                    return
+            raise Overloaded("another process keeps moving the session: try again") from None
         reply, _ = await _ask(model, Job(_unset, session_id, owner, Delete()))
         assert isinstance(reply, Deleted), "a delete is answered with Deleted"
         self._routes.pop(session_id, None)
@@ -213,6 +233,17 @@ class Sessions:
     async def list(self, owner: str, limit: int) -> list[Session]:
         """An owner's living sessions, newest first."""
         return await asyncio.to_thread(self._store.list, owner, time.time(), limit)
+
+    def route(self, session_id: str) -> ServedModel | None:
+        """The model that a session was last seen on, if that is still loaded."""
+        known = self._routes.get(session_id)
+        if known is None:
+            return None
+        model = known[0]
+        if self._models.exactly(model.manifest.name, model.manifest.version) is not model:
+            del self._routes[session_id]
+            return None
+        return model
 
     async def model_of(self, session_id: str, owner: str) -> ServedModel:
         """The loaded model an owner's session belongs to. Raises UnknownSession, Gone, ModelGone."""
@@ -223,7 +254,7 @@ class Sessions:
             if model is None:
                 raise ModelGone(f"the session's model {session.model}/{session.version} is not loaded")
             known = model, owner
-        self._remember(session_id, *known)
+        self.remember(session_id, *known)
         return known[0]
 
     async def _stored(self, session_id: str, owner: str) -> Session:
@@ -242,7 +273,8 @@ class Sessions:
             raise Gone("the session has expired")
         return session
 
-    def _remember(self, session_id: str, model: ServedModel, owner: str) -> None:
+    def remember(self, session_id: str, model: ServedModel, owner: str) -> None:
+        """Where the session's next step will go."""
         self._routes[session_id] = model, owner
         self._routes.move_to_end(session_id)
         if len(self._routes) > ROUTES:
@@ -251,6 +283,31 @@ class Sessions:
 
 def _unset(value: object, states: States | None) -> None:
     raise AssertionError("_ask sets the sink")
+
+
+def ask_all(model: ServedModel, jobs: Sequence[Job]) -> asyncio.Future[list[Result]]:
+    """Queues jobs that are answered with results, all or none; what comes back has all of them, or the first error."""
+    future: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
+    results: list[Result | None] = [None] * len(jobs)
+    left = len(jobs)
+
+    def sink(i: int, value: object, states: States | None) -> None:
+        nonlocal left
+        left -= 1
+        if future.done():
+            return  # another one was refused, or whoever asked is gone
+        if isinstance(value, Refused):
+            future.set_exception(_copy(value.error))
+            return
+        assert isinstance(value, Result), "content is answered with Result"
+        results[i] = value
+        if left == 0:
+            future.set_result([r for r in results if r is not None])
+
+    for i, job in enumerate(jobs):
+        job.sink = partial(sink, i)
+    model.batcher.submit(*jobs)
+    return future
 
 
 async def _ask(model: ServedModel, job: Job) -> tuple[object, States | None]:

@@ -22,8 +22,13 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on", validation_alias=AliasChoices("HOST", "INDRNN_HOST"))
     port: int = Field(8000, ge=0, le=65535, description="port to listen on", validation_alias=AliasChoices("PORT", "INDRNN_PORT"))
+    grpc_port: int | None = Field(None, ge=0, le=65535, description="port of the Open Inference Protocol over gRPC; none by default")
     bundles: Path = Field(Path("bundles"), description="the model repository")
-    store: str = Field("var/sessions.db", description="where sessions live: the path of an SQLite file")
+    store: str = Field("var/sessions.db", description="where sessions live: the path of an SQLite file, or redis://, rediss://, unix://")
+    store_durability: Literal["strict", "relaxed"] = Field(
+        "strict",
+        description="strict: on the disk before the reply, or no start; relaxed: a power cut, or how Redis is set, may lose steps",
+    )
     provider: Literal["auto", "cuda", "cpu"] = Field("auto", description="auto takes the GPU where it is the faster at warm-up")
     threads: int = Field(1, ge=1, le=256, description="threads of one run of a model")
     max_body: int = Field(16 * 2**20, ge=1024, description="bytes of a request body or stream message")

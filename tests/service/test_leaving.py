@@ -12,10 +12,10 @@ from test_batcher import FakeEngine
 
 from service.batcher import Batcher, BatcherSettings
 from service.errors import BadInput
+from service.leaving import while_there
 from service.quota import Quotas
-from service.routes import unless_gone
 from service.sessions import Sessions
-from service.store import SQLiteStore
+from service.sqlite_store import SQLiteStore
 from service.work import PIECE, Text
 
 
@@ -39,7 +39,7 @@ async def test_work_is_cancelled_when_its_client_leaves() -> None:
             raise
 
     with pytest.raises(ClientDisconnect):
-        await unless_gone(request(leaves), work())
+        await while_there(request(leaves).receive, work())
     await asyncio.wait_for(cancelled.wait(), 20)
 
 
@@ -50,9 +50,9 @@ async def test_work_of_a_client_that_stays_is_answered_and_its_errors_told() -> 
             raise error
         return 7
 
-    assert await unless_gone(request(asyncio.Event()), work(None)) == 7
+    assert await while_there(request(asyncio.Event()).receive, work(None)) == 7
     with pytest.raises(BadInput):
-        await unless_gone(request(asyncio.Event()), work(BadInput("x")))
+        await while_there(request(asyncio.Event()).receive, work(BadInput("x")))
 
 
 async def test_clips_of_a_cancelled_request_are_not_run_to_their_end(tmp_path: Path) -> None:

@@ -170,6 +170,16 @@ def test_a_stranger_cannot_tell_a_deleted_session_from_one_that_never_was(bench:
     assert isinstance(bench.ask(session_id=ident, owner="you").one().error, UnknownSession)
 
 
+def test_a_stranger_cannot_tell_in_the_very_turn_of_the_delete(bench: Bench) -> None:
+    ident = new_id(bench.store.key, "me")
+    bench.open(id=ident, owner="me")
+    held(bench)
+    asked = [bench.ask(session_id=ident, owner="me", event=Delete()), *(bench.ask(session_id=ident, owner=o) for o in ("me", "you"))]
+    bench.engine.gate.set()
+    assert isinstance(asked[0].one(), Deleted)
+    assert [type(a.one().error) for a in asked[1:]] == [Gone, UnknownSession]
+
+
 def test_moves_that_wait_when_the_server_stops_are_told(tmp_path: Path) -> None:
     bench = make(tmp_path)
     ident = bench.open()

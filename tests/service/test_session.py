@@ -154,7 +154,7 @@ class Protocol(RuleBasedStateMachine):
         content = self.model.flight
         self.model.log += content
         self.model.step, self.model.last, self.model.open, self.model.flight = self.model.step + 1, content, False, None
-        scores = replace(NO_SCORES, logits=np.full(2, len(self.model.log), np.float32))
+        scores = NO_SCORES._replace(logits=np.full(2, len(self.model.log), np.float32))
         reply, effects = self.offer(Consumed(after(self.model.log), len(content), scores, None, TTL))
         assert isinstance(reply, Result)
         assert effects == (Effect.COMMIT,)

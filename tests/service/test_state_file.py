@@ -88,11 +88,17 @@ def at(index: int, value: float) -> bytes:
     return with_tensors(lambda t: t["state"].__setitem__(index, value))
 
 
+def padded(data: bytes, more: int) -> bytes:
+    size = int.from_bytes(data[:8], "little")
+    return (size + more).to_bytes(8, "little") + data[8 : 8 + size] + b" " * more + data[8 + size :]
+
+
 N = 1882
 CASES: list[tuple[str, Callable[[], bytes], type[ServiceError], str | None]] = [
     ("nothing", lambda: b"", NotState, None),
     ("text", lambda: b"to be or not to be", NotState, None),
     ("a header that is too long", lambda: (MAX_HEADER + 1).to_bytes(8, "little") + b" " * 2 * MAX_HEADER, NotState, None),
+    ("a good header with more blanks than needed", lambda: padded(encode(session()), MAX_HEADER), NotState, None),
     ("a header longer than the file", lambda: (2**63).to_bytes(8, "little") + b"{}", NotState, None),
     ("a header that is a list", lambda: (2).to_bytes(8, "little") + b"[]", NotState, "__metadata__"),
     ("no metadata", lambda: save({"state": np.zeros(N, np.float32)}), NotState, "__metadata__"),

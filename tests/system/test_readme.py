@@ -25,7 +25,7 @@ def at(server: Server, text: str) -> str:
 
 
 def test_the_curl_example_answers_wave(server: Server) -> None:
-    (command,) = [b for b in blocks("bash") if b.startswith("curl")]
+    (command,) = [b for b in blocks("bash") if b.startswith("curl") and "/predict" in b]
     done = subprocess.run(["bash", "-ec", at(server, command)], cwd=ROOT, capture_output=True, text=True, timeout=60)
     reply = json.loads(done.stdout)
     assert reply["predictions"][0]["label"] == "wave"

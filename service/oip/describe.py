@@ -1,0 +1,132 @@
+"""What the protocol tells of server and models: metadata, configuration, statistics, index. Plain dictionaries, as JSON has them."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+import orjson
+
+from export.bundle import Manifest
+from service.models import Models, ServedModel
+from service.oip.signature import Signature, Spec
+from service.settings import Settings
+from service.statistics import Duration, Runs, Statistics
+
+EXTENSIONS = [
+    "sequence", "sequence(string_id)", "model_repository", "model_configuration", "binary_tensor_data", "parameters", "statistics",
+]  # fmt: skip
+PLATFORM = "onnxruntime_onnx"
+
+Fields = dict[str, object]
+
+
+def server() -> Fields:
+    """Server metadata."""
+    try:
+        ours = version("indrnn")
+    except PackageNotFoundError:  # run from a folder that was never installed
+        ours = "0"
+    return {"name": "indrnn", "version": ours, "extensions": EXTENSIONS}
+
+
+def metadata(model: ServedModel, models: Models) -> Fields:
+    """Model metadata; B and T are -1.
+
+    Inputs and outputs a request can do without have lists of their own: Triton's load tool fills every input that is listed with random
+    numbers, optional or not, and asks for every output.
+    """
+    s = model.tensors
+    return {
+        "name": s.model,
+        "versions": [m.manifest.version for m in models.versions(s.model)],
+        "platform": PLATFORM,
+        "inputs": [_tensor(t) for t in s.inputs.values() if not t.optional],
+        "outputs": [_tensor(t) for t in s.outputs.values() if not t.optional],
+        "optional_inputs": [{**_tensor(t), "optional": True} for t in s.inputs.values() if t.optional],
+        "optional_outputs": [{**_tensor(t), "optional": True} for t in s.outputs.values() if t.optional],
+    }
+
+
+def _tensor(spec: Spec) -> Fields:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+
+
+def _configured(spec: Spec) -> Fields:
+    return {"name": spec.name, "data_type": f"TYPE_{spec.datatype}", "dims": list(spec.shape[1:])}
+
+
+def config(model: ServedModel, settings: Settings, rows: int) -> Fields:
+    """Model configuration: sequences with state kept here, or up to `rows` rows without."""
+    s = model.tensors
+    return {
+        "name": s.model,
+        "platform": PLATFORM,
+        "backend": "onnxruntime",
+        "version_policy": {"all": {}},
+        "max_batch_size": rows,
+        "input": [_configured(t) for t in s.inputs.values() if not t.optional],
+        "output": [_configured(t) for t in s.outputs.values() if not t.optional],
+        "sequence_batching": {
+            "max_sequence_idle_microseconds": int(settings.session_ttl * 1e6),
+            "oldest": {"max_candidate_sequences": settings.max_queue, "max_queue_delay_microseconds": 0},
+            "state": [{"input_name": "state", "output_name": "state_out", "data_type": "TYPE_FP32", "dims": [s.state_size]}],
+        },
+        "default_model_filename": "model.onnx",
+        "parameters": _parameters(model.manifest, s),
+    }
+
+
+def _parameters(m: Manifest, s: Signature) -> Fields:
+    """What a client needs to fill x and to read logits."""
+    known = {"digest": m.sha256, "kind": m.kind, "layout": m.layout, "hz": m.hz and f"{m.hz:g}", "alphabet": m.alphabet}
+    optional = [{**_configured(t), "optional": True} for t in (*s.inputs.values(), *s.outputs.values()) if t.optional]
+    known["optional"] = orjson.dumps(optional).decode()
+    if m.labels is not None:
+        known["labels"] = "\n".join(m.labels)
+    return {name: {"string_value": value} for name, value in known.items() if value is not None}
+
+
+def index(models: Models, ready_only: bool) -> list[Fields]:
+    """The repository's models; those that are served are ready."""
+    return [{"name": m.manifest.name, "version": m.manifest.version, "state": "READY", "reason": ""} for m in models]
+
+
+def statistics(model: ServedModel) -> Fields:
+    """Model statistics. As in Triton, each request of a run counts the run's whole time."""
+    s: Statistics = model.batcher.statistics
+    runs = sorted(s.runs.items())
+    return {
+        "name": model.manifest.name,
+        "version": model.manifest.version,
+        "last_inference": int(s.last_inference * 1e3),
+        "inference_count": s.rows,
+        "execution_count": s.executions,
+        "inference_stats": {
+            "success": _duration(s.success),
+            "fail": _duration(s.fail),
+            "queue": _duration(s.queue),
+            "compute_input": _times(s.rows, sum(size * r.input_ns for size, r in runs)),
+            "compute_infer": _times(s.rows, sum(size * r.infer_ns for size, r in runs)),
+            "compute_output": _times(s.rows, sum(size * r.output_ns for size, r in runs)),
+            "cache_hit": _times(0, 0),
+            "cache_miss": _times(0, 0),
+        },
+        "response_stats": {},
+        "batch_stats": [_batch(size, r) for size, r in runs],
+        "memory_usage": [],
+    }
+
+
+def _batch(size: int, r: Runs) -> Fields:
+    return {
+        "batch_size": size,
+        "compute_input": _times(r.count, r.input_ns),
+        "compute_infer": _times(r.count, r.infer_ns),
+        "compute_output": _times(r.count, r.output_ns),
+    }
+
+
+def _duration(d: Duration) -> Fields:
+    return _times(d.count, d.ns)
+
+
+def _times(count: int, ns: int) -> Fields:
+    return {"count": count, "ns": ns}

@@ -1,0 +1,220 @@
+"""The Open Inference Protocol over gRPC, on its own port, in the event loop of the rest."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.json_format import ParseDict
+
+from service.errors import BadInput, ServiceError, UnknownModel
+from service.oip import describe
+from service.oip.ask import Ask, Wanted
+from service.oip.http import NO_LOADING, OwnerOf
+from service.oip.inference import Inference, Pending
+from service.oip.message import Answer, refuse_what_is_not_offered
+from service.oip.protocol import METHODS, SERVICE, message_classes
+from service.oip.refusal import NotSupported, refusal
+from service.oip.tensors import MAX_AXES, Tensor
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+AHEAD = 64  # requests of one stream that may be under way; a client that sends more waits
+_CONTENTS = {"FP32": "fp32_contents", "INT64": "int64_contents"}
+
+Context = Any  # grpc.aio.ServicerContext[Any, Any]
+Message = Any
+
+
+class InferenceService:
+    """The protocol's service: each method is the RPC of that name, reading its request into what HTTP's JSON would have said."""
+
+    def __init__(self, inference: Inference, settings: Settings, owner_of: OwnerOf) -> None:
+        self._inference = inference
+        self._settings = settings
+        self._owner_of = owner_of
+        self._classes = message_classes()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Every method with its messages."""
+        handlers = {name: self._unary(name) for name in METHODS}
+        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
+            self._stream, self._classes["ModelInferRequest"].FromString, self._classes["ModelStreamInferResponse"].SerializeToString
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, handlers)
+
+    def _unary(self, name: str) -> grpc.RpcMethodHandler:
+        answer: Callable[[Message, str], Awaitable[Message]] = getattr(self, f"_{name}")
+        open_to_all = name in ("ServerLive", "ServerReady")
+
+        async def call(request: Message, context: Context) -> Message:
+            model = getattr(request, "model_name", getattr(request, "name", ""))
+            try:
+                return await answer(request, "" if open_to_all else self._owner(context))
+            except ServiceError as error:
+                said = refusal(error, model)
+            except Exception as error:
+                log.exception("%s failed", name)
+                said = refusal(ServiceError(f"internal error: {type(error).__name__}"), model)
+            await context.abort(grpc.StatusCode[said.grpc], said.text)
+
+        request, response = self._classes[f"{name}Request"], self._classes[f"{name}Response"]
+        return grpc.unary_unary_rpc_method_handler(call, request.FromString, response.SerializeToString)
+
+    def _owner(self, context: Context) -> str:
+        return self._owner_of({key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)})
+
+    # --- health, descriptions, repository ---------------------------------------------------------------------------------------------
+
+    async def _ServerLive(self, request: Message, owner: str) -> Message:  # noqa: N802  # named as the protocol does
+        return self._classes["ServerLiveResponse"](live=True)
+
+    async def _ServerReady(self, request: Message, owner: str) -> Message:  # noqa: N802
+        return self._classes["ServerReadyResponse"](ready=not any(m.batcher.stopping for m in self._inference.models))
+
+    async def _ServerMetadata(self, request: Message, owner: str) -> Message:  # noqa: N802
+        return self._filled("ServerMetadataResponse", describe.server())
+
+    async def _ModelReady(self, request: Message, owner: str) -> Message:  # noqa: N802
+        try:
+            ready = not self._inference.model(request.name, request.version or None).batcher.stopping
+        except UnknownModel:
+            ready = False
+        return self._classes["ModelReadyResponse"](ready=ready)
+
+    async def _ModelMetadata(self, request: Message, owner: str) -> Message:  # noqa: N802
+        model = self._inference.model(request.name, request.version or None)
+        return self._filled("ModelMetadataResponse", describe.metadata(model, self._inference.models))
+
+    async def _ModelConfig(self, request: Message, owner: str) -> Message:  # noqa: N802
+        model = self._inference.model(request.name, request.version or None)
+        return self._filled("ModelConfigResponse", {"config": describe.config(model, self._settings, self._inference.max_rows)})
+
+    async def _ModelStatistics(self, request: Message, owner: str) -> Message:  # noqa: N802
+        models = self._inference.versions(request.name, request.version or None)
+        return self._filled("ModelStatisticsResponse", {"model_stats": [describe.statistics(m) for m in models]})
+
+    async def _RepositoryIndex(self, request: Message, owner: str) -> Message:  # noqa: N802
+        if request.repository_name:
+            raise BadInput("'repository_name' specification is not supported")
+        return self._filled("RepositoryIndexResponse", {"models": describe.index(self._inference.models, request.ready)})
+
+    async def _RepositoryModelLoad(self, request: Message, owner: str) -> Message:  # noqa: N802
+        raise NotSupported(NO_LOADING)
+
+    async def _RepositoryModelUnload(self, request: Message, owner: str) -> Message:  # noqa: N802
+        raise NotSupported(NO_LOADING)
+
+    def _filled(self, name: str, fields: Mapping[str, object]) -> Message:
+        return ParseDict(fields, self._classes[name](), ignore_unknown_fields=True)
+
+    # --- inference --------------------------------------------------------------------------------------------------------------------
+
+    async def _ModelInfer(self, request: Message, owner: str) -> Message:  # noqa: N802
+        return self._reply(await (await self._begin(request, owner)).answer())
+
+    async def _begin(self, request: Message, owner: str) -> Pending:
+        ask = read(request)
+        model = await self._inference.route(ask, request.model_name, request.model_version or None, owner)
+        return self._inference.begin(ask, model, owner)
+
+    async def _stream(self, requests: AsyncIterator[Message], context: Context) -> AsyncIterator[Message]:
+        """Replies in the order of the requests, of which several are under way. An error is a reply too, and the stream stays open."""
+        try:
+            owner = self._owner(context)
+        except ServiceError as error:
+            said = refusal(error, "")
+            await context.abort(grpc.StatusCode[said.grpc], said.text)
+        strict = ("triton_grpc_error", "true") in [(key, value) for key, value in context.invocation_metadata() or ()]
+        waiting: asyncio.Queue[tuple[Message, Pending | ServiceError] | None] = asyncio.Queue(AHEAD)
+        reading = asyncio.create_task(self._read_stream(requests, owner, waiting))
+        try:
+            while (item := await waiting.get()) is not None:
+                request, pending = item
+                try:
+                    if isinstance(pending, ServiceError):
+                        raise pending
+                    yield self._classes["ModelStreamInferResponse"](infer_response=self._reply(await pending.answer()))
+                except ServiceError as error:
+                    said = refusal(error, request.model_name)
+                    if strict:
+                        await context.abort(grpc.StatusCode[said.grpc], said.text)
+                    failed = self._classes["ModelInferResponse"](id=request.id, model_name=request.model_name)
+                    yield self._classes["ModelStreamInferResponse"](error_message=said.text, infer_response=failed)
+        finally:
+            reading.cancel()
+
+    async def _read_stream(
+        self, requests: AsyncIterator[Message], owner: str, waiting: "asyncio.Queue[tuple[Message, Pending | ServiceError] | None]"
+    ) -> None:
+        try:
+            async for request in requests:
+                try:
+                    pending: Pending | ServiceError = await self._begin(request, owner)
+                except ServiceError as error:
+                    pending = error
+                except Exception as error:
+                    log.exception("a request of a stream failed")
+                    pending = ServiceError(f"internal error: {type(error).__name__}")
+                await waiting.put((request, pending))
+        finally:
+            with contextlib.suppress(asyncio.QueueFull):
+                waiting.put_nowait(None)
+
+    def _reply(self, answer: Answer) -> Message:
+        reply = self._classes["ModelInferResponse"](model_name=answer.model, model_version=answer.version, id=answer.id)
+        if answer.step is not None:
+            reply.parameters["indrnn_step"].int64_param = answer.step
+            reply.parameters["indrnn_position"].int64_param = answer.position
+        for output in answer.outputs:
+            reply.outputs.add(name=output.name, datatype=output.datatype, shape=output.array.shape)
+            reply.raw_output_contents.append(output.array.tobytes())
+        return reply
+
+
+def read(request: Message) -> Ask:
+    """A ModelInferRequest as an inference request. Raises BadInput."""
+    ask = Ask(request.id, [], None)
+    if request.parameters:
+        ask.take_parameters(_parameters(request.parameters))
+    raw = list(request.raw_input_contents)
+    if raw and len(raw) != len(request.inputs):
+        detail = f"expected {len(request.inputs)} raw_input_contents as there are inputs, got {len(raw)}"
+        raise BadInput(f"{detail} for model '{request.model_name[:80]}'")
+    for i, tensor in enumerate(request.inputs):
+        refuse_what_is_not_offered(_parameters(tensor.parameters))
+        shape = tuple(tensor.shape)
+        if len(shape) > MAX_AXES or any(n < 0 for n in shape):
+            raise BadInput(
+                f"input '{tensor.name[:80]}': expected a shape of at most {MAX_AXES} whole numbers from 0, got {list(shape)[:8]}"
+            )
+        if raw and tensor.HasField("contents"):
+            expected = f"contents field must not be specified when using raw_input_contents for '{tensor.name[:80]}'"
+            raise BadInput(f"{expected} for model '{request.model_name[:80]}'")
+        values = None if raw else list(getattr(tensor.contents, _CONTENTS.get(tensor.datatype, "fp32_contents")))
+        ask.inputs.append(Tensor(tensor.name, tensor.datatype, shape, raw[i] if raw else None, values))
+    if request.outputs:
+        for output in request.outputs:
+            refuse_what_is_not_offered(_parameters(output.parameters))
+        ask.outputs = [Wanted(output.name, True) for output in request.outputs]
+    return ask
+
+
+def _parameters(fields: Mapping[str, Message]) -> dict[str, object]:
+    return {name: getattr(value, value.WhichOneof("parameter_choice") or "string_param") for name, value in fields.items()}
+
+
+async def serve_grpc(inference: Inference, settings: Settings, owner_of: OwnerOf) -> grpc.aio.Server:
+    """Listens on the setting's port, 0 for one the system chooses. Raises RuntimeError where that cannot be had."""
+    options = [("grpc.max_receive_message_length", settings.max_body), ("grpc.max_send_message_length", -1), ("grpc.so_reuseport", 0)]
+    server = grpc.aio.server(options=options)
+    server.add_generic_rpc_handlers((InferenceService(inference, settings, owner_of).handler(),))
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
+    await server.start()
+    log.info("gRPC on %s:%d", host, port)
+    return server

@@ -1,0 +1,149 @@
+"""An inference request on its way through the service, whatever carried it: which model, which jobs, and what its results answer."""
+
+import asyncio
+import hashlib
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+
+from service.batcher import Job
+from service.errors import BadInput, ServiceError, UnknownModel
+from service.models import Models, ServedModel
+from service.oip import rows
+from service.oip.ask import Ask
+from service.oip.message import Answer
+from service.oip.rows import Bounds, Rows
+from service.session import Feed, Result, Session
+from service.sessions import Sessions, ask_all
+from service.settings import Settings
+
+
+def sequence_owner(owner: str) -> str:
+    """Whose a key's sequences are: not the key's own sessions, so that no native route lists, looks at or steps them."""
+    return f"oip:{owner}"
+
+
+def session_id(owner: str, model: str, sequence: int | str) -> str:
+    """The session behind a correlation id: one per owner, model and id, of which 7 and "7" are two. No signed id has a colon."""
+    return "seq:" + hashlib.blake2b(orjson.dumps([owner, model, sequence]), digest_size=20).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A queued request."""
+
+    ask: Ask
+    rows: Rows
+    model: ServedModel
+    results: asyncio.Future[list[Result]]
+
+    async def answer(self) -> Answer:
+        """The reply, when all of it is there. Raises ServiceError."""
+        results = await self.results
+        m = self.model.manifest
+        outputs = rows.outputs(self.ask, self.model.tensors, self.rows, results)
+        if self.ask.sequence is None:
+            return Answer(m.name, m.version, self.ask.id, outputs)
+        return Answer(m.name, m.version, self.ask.id, outputs, results[0].number, results[0].position)
+
+
+class Inference:
+    """Answers inference requests. Everything a protocol needs besides reading and writing its own messages."""
+
+    def __init__(self, models: Models, sessions: Sessions, settings: Settings) -> None:
+        self.models = models
+        self._sessions = sessions
+        self._ttl = settings.session_ttl
+        self._max_every = settings.max_every
+        self._max_reply = settings.max_body
+        self.max_rows = min(settings.max_sequences, settings.max_queue)
+        """rows of a request without a sequence: they are queued all or none"""
+
+    def model(self, name: str, version: str | None) -> ServedModel:
+        """The version asked for, the highest for none. Raises UnknownModel."""
+        try:
+            model = self.models.exactly(name, version) if version else self.models.latest(name)
+        except UnknownModel:
+            raise UnknownModel(f"Request for unknown model: '{name[:80]}' is not found") from None
+        if model is None:
+            self.model(name, None)
+            raise UnknownModel(f"Request for unknown model: '{name}' version {version} is not found")
+        return model
+
+    def versions(self, name: str, version: str | None) -> list[ServedModel]:
+        """The version asked for, all of a name's for none, all there are for no name. Raises UnknownModel."""
+        if not name:
+            return list(self.models)
+        model = self.model(name, version)
+        return [model] if version else self.models.versions(name)
+
+    async def answer(self, ask: Ask, name: str, version: str | None, owner: str) -> Answer:
+        """The reply to a request; of a sequence, its state is stored before this returns. Raises ServiceError; then nothing has moved."""
+        return await self.begin(ask, await self.route(ask, name, version, owner), owner).answer()
+
+    async def route(self, ask: Ask, name: str, version: str | None, owner: str) -> ServedModel:
+        """The model that is to answer: of a sequence that goes on, the one it began with. Raises ServiceError."""
+        model = self.model(name, version)
+        ask.check_sequence(name)
+        if ask.sequence is None:
+            return model
+        ident = session_id(owner, name, ask.sequence)
+        known = self._sessions.route(ident)
+        if known is model or (known is None and len(self.models.versions(name)) == 1):
+            return model
+        if ask.start:
+            return await self._leave(ident, known, model, ask, owner)
+        found = await self._sessions.model_of(ident, sequence_owner(owner))
+        if version and found.manifest.version != version:
+            raise BadInput(f"the sequence runs on version {found.manifest.version} of model '{name}', got a request for version {version}")
+        return found
+
+    async def _leave(self, ident: str, known: ServedModel | None, model: ServedModel, ask: Ask, owner: str) -> ServedModel:
+        """Where a sequence begins whose id may be live on another version: there if it is the stored first step again, else anew."""
+        try:
+            known = known or await self._sessions.model_of(ident, sequence_owner(owner))
+            if known is model:
+                return model
+            session = await self._sessions.look(ident, sequence_owner(owner))
+            digest = rows.read(ask, known.tensors, self._bounds(known)).digest(ask.end)
+            if ask.step == session.step == 1 and session.last is not None and session.last.digest == digest:
+                return known
+            await self._sessions.delete(ident, sequence_owner(owner))
+        except ServiceError:
+            pass  # it is not there any more, or cannot be had: the beginning says what is wrong
+        return model
+
+    def begin(self, ask: Ask, model: ServedModel, owner: str) -> Pending:
+        """Queues a request, in the order of the calls. Raises ServiceError; then nothing is queued."""
+        read = rows.read(ask, model.tensors, self._bounds(model))
+        self._sessions.charge(owner, len(read.x))
+        return Pending(ask, read, model, ask_all(model, self._jobs(ask, read, model, owner)))
+
+    def _jobs(self, ask: Ask, read: Rows, model: ServedModel, owner: str) -> list[Job]:
+        every = read.x.shape[1] > 1
+        if ask.sequence is None:
+            B = len(read.x)
+            states = [None] * B if read.state is None else read.state
+            return [Job(_unset, content=read.content(b), every=every, state=states[b], patience=ask.timeout) for b in range(B)]
+        content = read.content(0)
+        ident = session_id(owner, model.manifest.name, ask.sequence)
+        holder = sequence_owner(owner)
+        fresh = self._fresh(ident, model, holder) if ask.start else None
+        event = Feed(ask.step, read.digest(ask.end), content.length, model.manifest.limits.max_position, fresh, ask.end)
+        if ask.start:
+            self._sessions.remember(ident, model, holder)
+        return [Job(_unset, ident, holder, event, content=content, every=every, patience=ask.timeout)]
+
+    def _fresh(self, ident: str, model: ServedModel, holder: str) -> Session:
+        now, m = time.time(), model.manifest
+        return Session(ident, m.name, m.version, m.sha256, holder, np.zeros(m.state_size, np.float32), 0, 0, now, now + self._ttl)
+
+    def _bounds(self, model: ServedModel) -> Bounds:
+        steps = model.max_frames if model.manifest.kind == "action" else model.max_text
+        return Bounds(self.max_rows, steps, min(steps, self._max_every), self._max_reply)
+
+
+def _unset(value: object, states: object) -> None:
+    raise AssertionError("ask_all sets the sink")

@@ -1,0 +1,160 @@
+"""Inference requests and replies over HTTP: JSON, or JSON with raw tensors behind it. Pure: bytes in, bytes out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+
+from service.errors import BadInput, said
+from service.oip.ask import Ask, Wanted, boolean
+from service.oip.signature import Array, Signature
+from service.oip.tensors import Tensor, shape_of
+
+_NOT_OFFERED = ("classification", "shared_memory_region")
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """An output as it is to be written."""
+
+    name: str
+    datatype: str
+    array: Array
+    binary: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request is answered with. step and position: where the sequence stands, if it is one."""
+
+    model: str
+    version: str
+    id: str
+    outputs: Sequence[Output]
+    step: int | None = None
+    position: int | None = None
+
+
+def header_length(value: str | None, size: int) -> int | None:
+    """Inference-Header-Content-Length of a body of `size` bytes; None: all of it is JSON. Raises BadInput."""
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdigit() and len(value) < 20 and int(value) <= size):
+        raise BadInput(f"Unable to parse Inference-Header-Content-Length: expected a whole number up to {size}, got {said(value)}")
+    return int(value)
+
+
+def read(body: bytes, length: int | None) -> Ask:
+    """A request whose first `length` bytes are JSON. Raises BadInput."""
+    try:
+        head = orjson.loads(body if length is None else memoryview(body)[:length])
+    except orjson.JSONDecodeError as error:
+        raise BadInput(f"failed to parse the request JSON buffer: {error.msg} at {error.pos}") from None
+    if not isinstance(head, dict):
+        raise BadInput(f"failed to parse the request JSON buffer: expected an object, got {said(head)}")
+    ident = head.get("id", "")
+    if not isinstance(ident, str):
+        raise BadInput(f"unable to parse 'id': expected a text, got {said(ident)}")
+    ask = Ask(ident, [], None)
+    if "parameters" in head:
+        ask.take_parameters(_object(head["parameters"], "parameters"))
+    _read_inputs(ask, head.get("inputs"), memoryview(body), len(body) if length is None else length)
+    if head.get("outputs") is not None:
+        ask.outputs = [_wanted(output, ask.binary) for output in _list(head["outputs"], "outputs")]
+    return ask
+
+
+def _read_inputs(ask: Ask, inputs: object, body: memoryview, at: int) -> None:
+    for item in _list(inputs, "inputs"):
+        described = _object(item, "inputs")
+        name, datatype = described.get("name"), described.get("datatype")
+        if not isinstance(name, str) or not isinstance(datatype, str):
+            raise BadInput("unable to parse 'inputs': expected name and datatype of each as texts")
+        parameters = described.get("parameters")
+        size = None if parameters is None else _binary_size(_object(parameters, "parameters"), name)
+        shape = shape_of(described.get("shape"), name)
+        if size is None:
+            if "data" not in described:
+                raise BadInput(f"must specify 'binary_data_size' or 'data' for input '{name[:80]}'")
+            ask.inputs.append(Tensor(name, datatype, shape, None, described["data"]))
+            continue
+        if at + size > len(body):
+            raise BadInput(f"unexpected end of the body: input '{name[:80]}' expects {size} bytes, {len(body) - at} are left")
+        ask.inputs.append(Tensor(name, datatype, shape, body[at : at + size]))
+        at += size
+    if at != len(body):
+        raise BadInput(f"unexpected additional input data: {len(body) - at} bytes behind the last input")
+
+
+def read_raw(body: bytes, signature: Signature) -> Ask:
+    """A request that is nothing but the bytes of x, one row of it, as Inference-Header-Content-Length 0 says. Raises BadInput."""
+    rest = signature.x.shape[2:]
+    step = int(np.prod(rest, dtype=np.int64)) * signature.x.dtype.itemsize
+    if not body or len(body) % step:
+        raise BadInput(
+            f"input byte size mismatch for input 'x' for model '{signature.model}'. Expected a multiple of {step}, got {len(body)}"
+        )
+    return Ask("", [Tensor("x", signature.x.datatype, (1, len(body) // step, *rest), body)], None, binary=True)
+
+
+def _binary_size(parameters: dict[str, object], name: str) -> int | None:
+    refuse_what_is_not_offered(parameters)
+    size = parameters.get("binary_data_size")
+    if size is not None and (type(size) is not int or size < 0):
+        raise BadInput(f"unable to parse 'binary_data_size' of input '{name[:80]}': expected a whole number, got {said(size)}")
+    return size
+
+
+def _wanted(item: object, binary: bool) -> Wanted:
+    described = _object(item, "outputs")
+    name, parameters = described.get("name"), described.get("parameters")
+    if not isinstance(name, str):
+        raise BadInput(f"unable to parse 'outputs': expected the name of each as a text, got {said(name)}")
+    if parameters is None:
+        return Wanted(name, binary)
+    known = _object(parameters, "parameters")
+    refuse_what_is_not_offered(known)
+    return Wanted(name, boolean(known["binary_data"], "binary_data") if "binary_data" in known else binary)
+
+
+def refuse_what_is_not_offered(parameters: dict[str, object]) -> None:
+    """Raises BadInput for an extension that a tensor's parameters ask for and this server does not have."""
+    for name in _NOT_OFFERED:
+        if parameters.get(name):
+            raise BadInput(f"parameter '{name}' is not supported by this server")
+
+
+def _object(value: object, what: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise BadInput(f"unable to parse '{what}': expected an object, got {said(value)}")
+    return value
+
+
+def _list(value: object, what: str) -> list[object]:
+    if not isinstance(value, list):
+        raise BadInput(f"unable to parse '{what}': expected a list, got {said(value)}")
+    return value
+
+
+def write(answer: Answer) -> tuple[bytes, int | None]:
+    """The body of a reply, and how much of it is JSON where raw tensors follow."""
+    outputs: list[dict[str, object]] = []
+    raw: list[bytes] = []
+    for o in answer.outputs:
+        described: dict[str, object] = {"name": o.name, "datatype": o.datatype, "shape": o.array.shape}
+        if o.binary:
+            data = o.array.tobytes()
+            raw.append(data)
+            described["parameters"] = {"binary_data_size": len(data)}
+        else:
+            described["data"] = np.ascontiguousarray(o.array).reshape(-1)
+        outputs.append(described)
+    head: dict[str, object] = {"model_name": answer.model, "model_version": answer.version}
+    if answer.id:
+        head["id"] = answer.id
+    if answer.step is not None:
+        head["parameters"] = {"indrnn_step": answer.step, "indrnn_position": answer.position}
+    head["outputs"] = outputs
+    json = orjson.dumps(head, option=orjson.OPT_SERIALIZE_NUMPY)
+    return (b"".join([json, *raw]), len(json)) if raw else (json, None)

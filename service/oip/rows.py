@@ -1,0 +1,168 @@
+"""The tensors of a request as rows to feed, checked against the model. Pure."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import BadInput, OutOfAlphabet, TooLarge
+from service.oip.ask import Ask
+from service.oip.message import Output
+from service.oip.signature import Array, Signature
+from service.oip.tensors import Tensor, decode, finite
+from service.session import Floats, Result, Scores, Session
+from service.work import Prepared
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Rows of a request without a sequence, time steps of a row, time steps of a sequence's request, bytes of a reply's tensors."""
+
+    rows: int
+    steps: int
+    sequence_steps: int
+    reply: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """Content [t, ...] as the graph reads it: nothing missing, at the model's rate."""
+
+    x: Array
+
+    @property
+    def length(self) -> int:
+        """Frames or characters."""
+        return len(self.x)
+
+    def prepare(self, session: Session | None) -> Prepared:
+        """It is prepared."""
+        return Prepared(self.x, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """x [B, T, ...] as sent, the steps that count of each row, and the state [B, N] before them where the client holds it."""
+
+    x: Array
+    lengths: Sequence[int] | None
+    state: Floats | None
+
+    def content(self, row: int) -> Exact:
+        """One row."""
+        x = self.x[row]
+        return Exact(x if self.lengths is None else x[: self.lengths[row]])
+
+    def digest(self, end: bool) -> bytes:
+        """What two requests of a sequence share exactly when they are the same step: the steps that count, and whether it ends there."""
+        x = self.content(0).x
+        head = b"oip %d %d %d" % (self.x.shape[1], len(x), end)
+        return hashlib.blake2b(np.ascontiguousarray(x).data, digest_size=16, key=head).digest()
+
+
+def read(ask: Ask, signature: Signature, bounds: Bounds) -> Rows:
+    """The rows of a request. Raises BadInput and its kin, in Triton's words where it has some."""
+    model = signature.model
+    sent = _by_name(ask.inputs, signature)
+    x = decode(sent["x"], signature.x, model)
+    B, T = x.shape[:2]
+    _check_bounds(ask, B, T, signature, bounds)
+    lengths = None if "lengths" not in sent else _lengths(sent["lengths"], signature, B, T)
+    state = None
+    if "state" in sent:
+        if ask.sequence is not None:
+            raise BadInput(
+                f"inference request to model '{model}' must not have both a correlation ID and input 'state': one of them holds the state"
+            )
+        state = _state(decode(sent["state"], signature.inputs["state"], model), B, model)
+    _check_values(x, signature)
+    for wanted in ask.outputs or ():
+        if wanted.name not in signature.outputs:
+            raise BadInput(f"unexpected inference output '{wanted.name[:80]}' for model '{model}'")
+    return Rows(x, lengths, state)
+
+
+def _by_name(tensors: Sequence[Tensor], signature: Signature) -> dict[str, Tensor]:
+    sent: dict[str, Tensor] = {}
+    for tensor in tensors:
+        if tensor.name not in signature.inputs:
+            raise BadInput(f"unexpected inference input '{tensor.name[:80]}' for model '{signature.model}'")
+        if tensor.name in sent:
+            raise BadInput(f"input '{tensor.name}' already exists in request")
+        sent[tensor.name] = tensor
+    if "x" not in sent:
+        count = f"expected number of inputs between 1 and {len(signature.inputs)} but got {len(sent)} inputs for model '{signature.model}'"
+        raise BadInput(f"{count}. Got input(s) {sorted(sent)}, but missing required input(s) ['x']")
+    return sent
+
+
+def _check_bounds(ask: Ask, B: int, T: int, signature: Signature, bounds: Bounds) -> None:
+    model = signature.model
+    if ask.sequence is not None and B != 1:
+        raise BadInput(f"inference request to model '{model}' must specify batch-size 1 due to requirements of sequence batcher")
+    if not 1 <= B <= bounds.rows:
+        raise BadInput(f"inference request batch-size must be from 1 to {bounds.rows} for '{model}', got {B}")
+    steps = bounds.steps if ask.sequence is None else bounds.sequence_steps
+    if not 1 <= T <= steps:
+        of = "" if ask.sequence is None else " of a sequence"
+        raise TooLarge(f"inference request to model '{model}'{of} must have from 1 to {steps} time steps, got {T}")
+    reply = 4 * B * (T * signature.classes + signature.state_size)
+    if reply > bounds.reply:
+        raise TooLarge(f"the outputs of this inference request to model '{model}' would have {reply} bytes, of at most {bounds.reply}")
+
+
+def _lengths(tensor: Tensor, signature: Signature, B: int, T: int) -> list[int]:
+    if len(tensor.shape) == 1:
+        tensor = replace(tensor, shape=(*tensor.shape, 1))  # as the graph has it
+    found: list[int] = decode(tensor, signature.inputs["lengths"], signature.model).reshape(-1).tolist()
+    if len(found) != B or not all(1 <= t <= T for t in found):
+        detail = f"expected {B} numbers from 1 to {T}, got {str(found)[:80]}"
+        raise BadInput(f"inference input 'lengths' for model '{signature.model}': {detail}")
+    return found
+
+
+def _state(state: Array, B: int, model: str) -> Floats:
+    if len(state) != B:
+        raise BadInput(f"inference input 'state' for model '{model}': expected {B} rows as of 'x', got {len(state)}")
+    finite(state, "state", model)
+    floats: Floats = state.astype(np.float32, copy=False)
+    return floats
+
+
+def _check_values(x: Array, signature: Signature) -> None:
+    if signature.x.dtype.kind == "i":
+        if x.min() < 0 or x.max() >= signature.classes:
+            odd = next(n for n in x.reshape(-1).tolist() if not 0 <= n < signature.classes)
+            expected = f"expected symbols from 0 to {signature.classes - 1}, got {odd}"
+            raise OutOfAlphabet(f"inference input 'x' for model '{signature.model}': {expected}")
+    else:
+        finite(x, "x", signature.model)  # in any unit: Triton's load tool sends random bits for numbers
+
+
+def outputs(ask: Ask, signature: Signature, rows: Rows, results: Sequence[Result]) -> list[Output]:
+    """What was asked for of logits [B, T, K] and state_out [B, N]; past a row's length the logits are zero.
+
+    Where nothing was named it is the logits, and for a client that sent a state the state after it.
+    """
+    if ask.outputs:
+        wanted = [(w.name, w.binary) for w in ask.outputs]
+    else:
+        wanted = [(t.name, ask.binary) for t in signature.outputs.values() if not t.optional or rows.state is not None]
+    return [Output(name, "FP32", _logits(rows, results) if name == "logits" else _states(results), binary) for name, binary in wanted]
+
+
+def _logits(rows: Rows, results: Sequence[Result]) -> NDArray[np.float32]:
+    B, T = rows.x.shape[:2]
+    scores = [r.result for r in results if isinstance(r.result, Scores)]
+    if T == 1:
+        return scores[0].logits[None, None] if B == 1 else np.stack([s.logits for s in scores])[:, None]
+    logits = np.zeros((B, T, scores[0].every.shape[1]), np.float32)
+    for row, s in zip(logits, scores, strict=True):
+        row[: len(s.every)] = s.every
+    return logits
+
+
+def _states(results: Sequence[Result]) -> NDArray[np.float32]:
+    return np.stack([r.state for r in results if r.state is not None])
