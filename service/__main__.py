@@ -12,6 +12,7 @@ import uvicorn
 from export.bundle import BundleError
 from service.app import Backend, create_app
 from service.engine import EngineError
+from service.oip.infer_http import InferHttp
 from service.settings import Settings, SettingsError, read_settings, variable
 from service.store import StoreError
 
@@ -36,12 +37,14 @@ def _serve(settings: Settings) -> int:
     sys.setswitchinterval(5e-4)  # seconds the engine thread waits for the interpreter at most; Python's 5 ms would be a batch
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     backend = Backend.open(settings)
+    app = create_app(settings, backend)
     config = uvicorn.Config(
-        create_app(settings, backend),
+        app,
         host=settings.host,
         port=settings.port,
         log_level=settings.log_level,
         access_log=False,
+        http=InferHttp.of(app.state.oip),
         ws="websockets-sansio",
         ws_max_size=settings.max_drain,  # a longer message than max_body is answered, a longer one than this closes the connection
         ws_per_message_deflate=False,

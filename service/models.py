@@ -131,6 +131,10 @@ class Models:
         """The version that new sessions take. Raises UnknownModel."""
         return self.versions(name)[-1]
 
+    def only(self, name: str) -> bool:
+        """Whether a name has just one version."""
+        return len(self._versions.get(name, ())) == 1
+
     def exactly(self, name: str, version: str) -> ServedModel | None:
         """That very version, if it is loaded."""
         return self._versions.get(name, {}).get(version)
