@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from service import schema
+from service.oip import documented
 from service.settings import Settings
 
 _STANDING: list[list[float]] = [
@@ -26,6 +27,8 @@ def document(app: FastAPI, settings: Settings) -> None:
         if app.openapi_schema is None:
             spec = get_openapi(title=app.title, version=app.version, summary=app.summary, description=_text(settings), routes=app.routes)
             _add_schemas(spec)
+            spec["paths"].update(documented.paths())
+            spec["components"]["schemas"].update(documented.SCHEMAS)
             _add_examples(spec)
             app.openapi_schema = spec
         return app.openapi_schema
@@ -41,7 +44,9 @@ def _text(s: Settings) -> str:
 `WS /stream/{{model}}` speaks JSON messages: `open`, `step`, `generate`, `cancel`, `watch` in; `opened`, `result`, `char`, `done`,
 `watching`, `error` out. It is described in docs/stream.md, since OpenAPI knows no WebSockets.
 
-Every error is `application/problem+json` (RFC 9457) with a `code`."""
+`/v2` is the Open Inference Protocol, also over gRPC on a port of its own; docs/inference-protocol.md.
+
+Every error is `application/problem+json` (RFC 9457) with a `code`; under `/v2` it is `{{"error": …}}`, as that protocol has it."""
 
 
 def _add_schemas(spec: dict[str, Any]) -> None:

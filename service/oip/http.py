@@ -28,7 +28,7 @@ OwnerOf = Callable[[Mapping[str, str]], str]
 _LENGTH = b"inference-header-content-length"
 _JSON = (b"content-type", b"application/json")
 _BINARY = (b"content-type", b"application/octet-stream")
-_OPERATIONS = {"": "GET", "infer": "POST", "config": "GET", "ready": "GET", "stats": "GET"}
+OPERATIONS = {"": "GET", "infer": "POST", "config": "GET", "ready": "GET", "stats": "GET"}
 NO_LOADING = "explicit model load / unload is not allowed if polling is enabled"
 
 
@@ -78,7 +78,7 @@ class OpenInference:
 
     async def _answer(self, method: str, path: str, target: Target | None, headers: Headers, receive: Receive) -> Reply:
         if target is not None:
-            _only(method, _OPERATIONS[target.operation], path)
+            _only(method, OPERATIONS[target.operation], path)
             if target.operation == "infer":
                 return await self._infer(target, headers, receive)
             self._owner(headers)
@@ -191,7 +191,7 @@ def target_of(path: str) -> Target | None:
     if rest[:1] == ["versions"] and len(rest) >= 2 and rest[1].isascii() and rest[1].isdigit():
         version, rest = rest[1], rest[2:]
     operation = "/".join(rest)
-    return Target(name, version, operation) if operation in _OPERATIONS else None
+    return Target(name, version, operation) if operation in OPERATIONS else None
 
 
 def inferred(answer: message.Answer) -> Reply:
