@@ -1,7 +1,10 @@
 """The Open Inference Protocol's HTTP, byte by byte: what no client of Triton's would send, and what must come back all the same."""
 
 import gzip
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -12,7 +15,7 @@ import httpx
 import numpy as np
 import orjson
 import pytest
-from conftest import Server
+from conftest import ROOT, Server
 
 Start = Callable[..., Server]
 INFER = "/v2/models/action/infer"
@@ -318,3 +321,11 @@ def test_more_than_the_queue_holds_is_refused_in_tritons_words_and_at_once(own_s
     says(refused[0], 503, "Exceeds maximum queue size")
     assert refused[0].headers["retry-after"] == "1"
     assert logits(post(server, body(x))).shape == (1, 2, 27)
+
+
+def test_the_example_in_the_documentation_runs(server: Server) -> None:
+    text = (ROOT / "docs" / "inference-protocol.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    code = code.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}").replace("camera 3", "the documentation's camera")
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ran.stdout.splitlines()[1:] == ["(1, 10, 27) {'indrnn_step': 2, 'indrnn_position': 20}"] * 2, ran.stderr
