@@ -1,7 +1,6 @@
 """The tensors of a request as rows to feed, checked against the model. Pure."""
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -138,7 +137,7 @@ def check_values(x: Array, signature: Signature) -> None:
             odd = next(n for n in x.reshape(-1).tolist() if not 0 <= n < signature.classes)
             expected = f"expected symbols from 0 to {signature.classes - 1}, got {odd}"
             raise OutOfAlphabet(f"inference input 'x' for model '{signature.model}': {expected}")
-    elif not math.isfinite(np.dot(x.reshape(-1), x.reshape(-1))):  # a sixth of the time of asking each number; large ones overflow
+    else:
         finite(x, "x", signature.model)  # in any unit: Triton's load tool sends random bits for numbers
 
 
