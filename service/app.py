@@ -13,19 +13,26 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import WebSocketRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from export.bundle import read_all
+from service.access import Access, read_keys
+from service.completions import PREFIX, build_completions, openai_problem
+from service.docs import docs
 from service.errors import BadInput, MethodNotAllowed, NotFound, ServiceError, said
+from service.intake import Intake
 from service.models import Models, ServedModel, serve
 from service.oip.http import OpenInference
 from service.oip.inference import Inference
 from service.openapi import document
+from service.probe import StoreProbe
+from service.quota import Quotas
 from service.revision import revision
-from service.routes import ANONYMOUS, build_router, problem
+from service.routes import build_router, problem
+from service.session_routes import build_session_router
 from service.sessions import Sessions
 from service.settings import Settings
-from service.store import SQLiteStore, Store
+from service.store import Store, open_store
 from service.stream import Connections
 
 log = logging.getLogger(__name__)
@@ -47,7 +54,7 @@ class Backend:
     def open(cls, settings: Settings) -> "Backend":
         """Blocks while the models warm up. Raises BundleError, StoreError, EngineError."""
         bundles = read_all(settings.bundles)
-        backend = cls(SQLiteStore(settings.store), [])
+        backend = cls(open_store(settings.store, settings.store_durability), [])
         try:
             for bundle in bundles:
                 backend.served.append(serve(bundle, settings, backend.store, backend.post))  # one fails: the others stop
@@ -88,26 +95,47 @@ class _Front(FastAPI):
 
 
 def create_app(settings: Settings, backend: Backend | None = None) -> FastAPI:
-    """The service; it closes the backend when it stops. Without one it can describe itself (openapi), and nothing else."""
+    """The service; it closes the backend when it stops. Without one it can describe itself (openapi), and nothing else.
+
+    Raises KeysError when the file of keys cannot be used.
+    """
     app = _Front(
         title="IndRNN",
         version="0.1.0",
         summary="Stateful sequence models: every client's per-neuron state is carried from request to request.",
         lifespan=_lifespan,
+        docs_url=None,
         redoc_url=None,
     )
     app.state.settings = settings
     app.state.backend = backend
-    app.state.oip = OpenInference(settings, lambda headers: ANONYMOUS)
+    keys = None if settings.keys is None else read_keys(settings.keys)
+    app.state.access = Access(keys, settings.origins.split(","), settings.metrics_open)
+    app.state.oip = OpenInference(settings, app.state.access.owner_of)
     app.include_router(build_router(settings))
+    app.include_router(build_session_router())
+    app.include_router(build_completions(settings))
+    app.add_route("/docs", docs, include_in_schema=False)
     app.router.routes.append(WebSocketRoute("/stream/{model}", Connections(settings.max_connections).accept))
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _bug)
+    app.add_middleware(_HeadAsGet)
     document(app, settings)
     return app
+
+
+class _HeadAsGet:
+    """Answers HEAD as GET; the server, which knows what was asked, leaves the body out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_head = scope["type"] == "http" and scope["method"] == "HEAD"
+        await self._app({**scope, "method": "GET"} if is_head else scope, receive, send)
 
 
 @contextlib.asynccontextmanager
@@ -118,7 +146,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     revision()  # asks git, once
     backend.loop = asyncio.get_running_loop()
     app.state.models = Models(backend.served)
-    app.state.sessions = Sessions(app.state.models, backend.store, settings.session_ttl)
+    quotas = Quotas(settings.max_sessions, settings.max_steps_per_second, backend.store.count)
+    app.state.sessions = Sessions(app.state.models, backend.store, settings.session_ttl, quotas)
+    app.state.intake = Intake()
+    app.state.probe = StoreProbe(backend.store)
     app.state.oip.inference = Inference(app.state.models, app.state.sessions, settings)
     grpc = None
     if settings.grpc_port is not None:
@@ -147,25 +178,30 @@ async def _sweep(store: Store) -> None:
             log.info("%d expired sessions removed", removed)
 
 
+def _problem(request: Request, error: ServiceError) -> Response:
+    """An error in the shape of the protocol that was spoken."""
+    return openai_problem(error) if request.url.path.startswith(PREFIX) else problem(error)
+
+
 async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError), "registered for it"
-    return problem(error)
+    return _problem(request, error)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException), "registered for it"
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
-        return problem(MethodNotAllowed(f"expected {allowed} for {request.url.path}, got {request.method}", allow=allowed))
+        return _problem(request, MethodNotAllowed(f"expected {allowed} for {request.url.path}, got {request.method}", allow=allowed))
     if error.status_code == 404:
-        return problem(NotFound(f"there is nothing at {request.url.path[:200]}"))
-    return problem(BadInput(str(error.detail)))
+        return _problem(request, NotFound(f"there is nothing at {request.url.path[:200]}"))
+    return _problem(request, BadInput(str(error.detail)))
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError), "registered for it"
     first = error.errors()[0]
-    return problem(BadInput(f"{first['msg']}, got {said(first.get('input'))}", field=str(first["loc"][-1])))
+    return _problem(request, BadInput(f"{first['msg']}, got {said(first.get('input'))}", field=str(first["loc"][-1])))
 
 
 async def _gone(request: Request, error: Exception) -> Response:
@@ -174,4 +210,4 @@ async def _gone(request: Request, error: Exception) -> Response:
 
 
 async def _bug(request: Request, error: Exception) -> Response:
-    return problem(ServiceError(f"internal error: {type(error).__name__}"))
+    return _problem(request, ServiceError(f"internal error: {type(error).__name__}"))

@@ -2,6 +2,10 @@
 
 Everything that changes a session of this model happens on this thread, so the state machine needs no locks. A reply leaves only after
 the commit that holds its state. Whatever fails, every waiter gets an answer and the session stays where the store has it.
+
+Other processes may share the store. A session is read from it when a job comes for it, and kept only while something of it is in flight
+or waits here. Where a commit finds that somebody else has moved the session, nothing of it is answered: the session is read again, and
+the jobs are offered again to where it now stands, until their deadline.
 """
 
 import logging
@@ -15,7 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.engine import Engine, Row
-from service.errors import Cancelled, EngineFailed, Gone, Late, ModelGone, Overloaded, ServiceError, Stopping, UnknownSession
+from service.errors import (
+    Cancelled,
+    EngineFailed,
+    Gone,
+    Late,
+    ModelGone,
+    Overloaded,
+    ServiceError,
+    Stopping,
+    StoreFailed,
+    UnknownSession,
+)
+from service.sampling import Ranking
 from service.session import (
     Cancel,
     Char,
@@ -27,9 +43,17 @@ from service.session import (
     Feed,
     Floats,
     Follow,
+    Fork,
+    Forked,
     Generate,
+    Generated,
+    Import,
+    Reason,
     Refused,
+    Reset,
     Result,
+    Sampling,
+    Scores,
     Session,
     Wait,
     handle,
@@ -37,7 +61,7 @@ from service.session import (
 from service.session_id import issued
 from service.statistics import Statistics
 from service.store import Change, Store
-from service.work import PIECE, Content, Feeding, Generating, Sink
+from service.work import PIECE, Content, Drawing, Feeding, Generating, Sink
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +80,32 @@ class Loaded:
     session: Session
 
 
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A text to be drawn after a job's content, without a session; its sink gets Drawn for each character."""
+
+    sampling: Sampling
+    sink: Sink
+
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """The reply to content that texts are drawn after: it has been read. Ranking is [t, k], empty where it was not asked for."""
+
+    scores: Scores
+    ranked: tuple[Ranking, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One drawn character; its ranking [1, k] is of what the model expected before it; and the reason if it was the last."""
+
+    char: str
+    logprob: float
+    ranking: Ranking
+    done: Reason | None
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """One wish of a client. `event` is what the state machine gets; None looks at the session, or answers content without one.
@@ -66,25 +116,37 @@ class Job:
     sink: Sink
     session_id: str | None = None
     owner: str = ""
-    event: Feed | Generate | Cancel | Delete | None = None
+    event: Feed | Generate | Cancel | Delete | Import | Reset | Fork | None = None
     create: Session | None = None
     content: Content | None = None
     every: bool = False
     watch: slice | None = None
     deadline: float = 0.0
+    heard: int | None = None
+    """characters of its generate that the sink has been told of, once it has been told anything"""
     state: Floats | None = None
     patience: float | None = None
     since: float = 0.0
+    draws: tuple[Draw, ...] | None = None
+    top: int = 0
+
+    @property
+    def sinks(self) -> tuple[Sink, ...]:
+        """Everybody who waits for it."""
+        return (self.sink, *(d.sink for d in self.draws or ()))
 
     @property
     def is_work(self) -> bool:
-        """Whether it needs the model or makes a session."""
-        return self.content is not None or self.create is not None or isinstance(self.event, Generate)
+        """Whether it needs the model or makes or moves a session."""
+        return self.content is not None or self.create is not None or isinstance(self.event, Generate | Import | Reset | Fork)
 
 
 @dataclass(slots=True, eq=False)
 class Live:
-    """A session that is being worked on: `base` as the store has it (None: not yet), `session` as it will be after the next commit."""
+    """A session that is being worked on: `base` as the store has it (None: not yet), `session` as it will be after the next commit.
+
+    `pending` are the jobs whose outcome hangs on that commit; a `stale` one has to be read again before anything is offered to it.
+    """
 
     base: Session | None
     session: Session
@@ -93,14 +155,23 @@ class Live:
     sinks: list[Sink] = field(default_factory=list)
     dirty: bool = False
     removed: bool = False
+    pending: list[Job] = field(default_factory=list)
+    stale: bool = False
+    lost: int = 0
 
 
 @dataclass(slots=True, eq=False)
 class Stateless:
-    """Content without a session on its way through the model."""
+    """Content without a session on its way through the model, or a text that is being drawn after it."""
 
-    work: Feeding
+    work: Feeding | Drawing
     sink: Sink
+    draws: tuple[Draw, ...] | None = None
+
+    @property
+    def sinks(self) -> tuple[Sink, ...]:
+        """Everybody who waits for it."""
+        return (self.sink, *(d.sink for d in self.draws or ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,17 +240,20 @@ class Batcher:
         with self._gate:
             if self._stopping:
                 raise Stopping("the server is shutting down")
-            if any(j.is_work for j in jobs) and len(self._open) + len(jobs) > self._settings.max_queue:
+            if any(j.is_work for j in jobs) and len(self._open) + sum(len(j.sinks) for j in jobs) > self._settings.max_queue:
                 raise Overloaded(f"{len(self._open)} of {self._settings.max_queue} places are taken", retry_after=1)
             for job in jobs:
                 job.since = now
                 job.deadline = deadline if job.patience is None else min(deadline, now + job.patience)
-                self._open.add(job.sink)
+                self._open.update(job.sinks)
             self._inbox.extend(jobs)
             self._gate.notify()
 
     def detach(self, session_id: str, sink: Sink) -> None:
-        """Takes back a sink whose connection was lost; a generate that nobody follows any more is cut."""
+        """Takes back a sink whose connection was lost; a generate that nobody follows any more is cut.
+
+        Of content without a session and of what is drawn after it, the id is empty.
+        """
         with self._gate:
             self._detached.append((session_id, sink))
             self._gate.notify()
@@ -246,25 +320,37 @@ class Batcher:
         self._forget_idle()
 
     def _take_in(self, jobs: list[Job], now: float) -> None:
+        stale = [live for live in self._freed if live.stale]
         named = {j.session_id for j in jobs if j.session_id is not None and j.session_id not in self._lives}
+        named.update(live.session.id for live in stale)
         try:
-            for session in self._store.load(list(named)).values() if named else ():
-                self._lives[session.id] = Live(session, session)
+            found = self._store.load(list(named)) if named else {}
         except ServiceError as error:
             self._replies += [Reply(j.sink, Refused(error)) for j in jobs if j.session_id in named]
+            self._replies += [Reply(j.sink, Refused(error)) for live in stale for j in live.mailbox]
             jobs = [j for j in jobs if j.session_id not in named]
+            for live in stale:
+                live.mailbox.clear()
+        else:
+            self._know(found, stale)
         for job in jobs:
             try:
                 self._begin(job, now)
             except ServiceError as error:
                 removing = self._lives.get(job.session_id or "")
-                self._replies.append(Reply(job.sink, Refused(error), removing if removing and removing.dirty else None))
+                self._replies += [Reply(sink, Refused(error), removing if removing and removing.dirty else None) for sink in job.sinks]
+
+    def _know(self, found: dict[str, Session], stale: Iterable[Live]) -> None:
+        """Takes over what the store has of the sessions that were asked for."""
+        for live in stale:
+            session = found.pop(live.session.id, None)
+            live.base, live.session, live.removed, live.stale = session, session or live.session, session is None, False
+        for session in found.values():
+            self._lives[session.id] = Live(session, session)
 
     def _begin(self, job: Job, now: float) -> None:
         if job.create is not None:
-            live = self._lives[job.create.id] = Live(None, job.create)
-            self._soil(live)
-            self._replies.append(Reply(job.sink, Created(job.create), live))
+            self._create(job.create, job.sink, Created(job.create))
         elif job.session_id is None:
             assert job.content is not None, "a job without a session has content"
             self._start_stateless(job)
@@ -276,6 +362,12 @@ class Batcher:
                 self._offer(live, job, now)
             else:
                 live.mailbox.append(job)
+
+    def _create(self, session: Session, sink: Sink, reply: object) -> None:
+        """A session that the next commit will make."""
+        live = self._lives[session.id] = Live(None, session)
+        self._soil(live)
+        self._replies.append(Reply(sink, reply, live))
 
     def _cancel_waiting(self, live: Live, event: Cancel) -> None:
         """A generate of that number that has not begun will not."""
@@ -291,7 +383,8 @@ class Batcher:
         if live is not None and live.base is None and not live.dirty and live.session.flight is None:
             live = None  # the step that was to begin it failed
         if live is None or live.removed:
-            if live is not None or issued(self._store.key, session_id):
+            removed = live is not None and live.session.owner == owner
+            if removed or issued(self._store.key, session_id, owner):
                 raise Gone("the session has expired or was deleted")
             raise UnknownSession(f"there is no session {session_id[:64]!r}")
         if live.session.owner != owner:
@@ -318,8 +411,10 @@ class Batcher:
         assert job.content is not None, "a job without a session has content"
         prepared = job.content.prepare(None)
         state = np.zeros(self.engine.manifest.state_size, np.float32) if job.state is None else job.state
-        work = Feeding(prepared.x, None, job.content.length, state, self._last_logits, job.every, job.watch, job.deadline, job.since)
-        self._ready.append(Stateless(work, job.sink))
+        work = Feeding(
+            prepared.x, None, job.content.length, state, self._last_logits, job.every, job.watch, job.deadline, job.since, top=job.top
+        )
+        self._ready.append(Stateless(work, job.sink, job.draws))
 
     def _offer(self, live: Live, job: Job, now: float) -> bool:
         """Gives one job to the state machine; False when it has to wait for what is in flight."""
@@ -327,7 +422,13 @@ class Batcher:
             gone = live.session.flight is None and now >= live.session.expires_at
             reply_now = Refused(Gone("the session has expired")) if gone else Loaded(live.session)
             self._replies.append(Reply(job.sink, reply_now, live if live.dirty else None))
+            if live.dirty:
+                live.pending.append(job)
             return True
+        if isinstance(job.event, Fork) and live.dirty:  # a fork copies what is stored: after this turn's commit
+            live.mailbox.append(job)
+            self._freed.append(live)
+            return False
         before = live.session
         was_running = live.work is not None
         session, reply, effects = handle(before, job.event, now)
@@ -337,11 +438,17 @@ class Batcher:
         if Effect.RUN in effects and isinstance(job.event, Feed):
             if self._start_feeding(live, job, (session.flight and session.flight.anew) or before):
                 live.session = session
+                live.pending.append(job)
+            return True
+        if isinstance(reply, Forked):
+            self._create(reply.session, job.sink, reply)
             return True
         live.session = session
         live.removed |= Effect.REMOVE in effects
         if Effect.COMMIT in effects or Effect.REMOVE in effects:
             self._soil(live)
+        if live.dirty or effects or isinstance(reply, Follow):
+            live.pending.append(job)
         if Effect.RUN in effects:
             assert live.work is None, "one thing in flight"
             live.work = Generating(session.state, self._last_logits, job.watch)
@@ -351,12 +458,40 @@ class Batcher:
             if live.work is not None and job.watch is not None:
                 live.work.watch = job.watch
             if isinstance(reply, Follow):
-                self._replies.append(Reply(job.sink, reply, live if live.dirty else None, final=False))
+                self._follow(live, job, reply)
             return True
         if was_running and session.flight is None:
             self._end_generate(live, reply)
-        self._replies.append(Reply(job.sink, reply, live if live.dirty else None))
+        told = reply if job.heard is None else self._end_of_generate(live, job, reply)
+        self._replies.append(Reply(job.sink, told, live if live.dirty else None))
         return True
+
+    def _follow(self, live: Live, job: Job, reply: Follow) -> None:
+        """What is stored of a generate, to somebody who has heard none of it, or some, before another process went on with it."""
+        if job.heard is None:
+            self._replies.append(Reply(job.sink, reply, live if live.dirty else None, final=False))
+        else:
+            self._tell_missed(live, job, reply.generated)
+        if not live.dirty:
+            job.heard = len(reply.generated.text)
+
+    def _tell_missed(self, live: Live, job: Job, generated: Generated) -> None:
+        """The characters that another process has emitted since the sink last heard of any."""
+        if len(generated.text) > (job.heard or 0):
+            self._got_on(job, job.heard)  # whoever wins
+        first = live.session.position - len(generated.text) + 1
+        for n in range(job.heard or 0, len(generated.text)):
+            char = Char(live.session.step, first + n, generated.text[n], float(generated.logprobs[n]), None)
+            self._replies.append(Reply(job.sink, char, live if live.dirty else None, final=False))
+
+    def _end_of_generate(self, live: Live, job: Job, reply: object) -> object:
+        """The last answer to somebody who has heard some of a generate, and lost it to another process."""
+        if isinstance(reply, Result) and isinstance(reply.result, Generated):
+            self._tell_missed(live, job, reply.result)
+        if isinstance(reply, Refused):
+            e = reply.error
+            return Refused(type(e)(f"the session has gone on elsewhere: {e.detail}", field=e.field, **e.extra))
+        return reply
 
     def _end_generate(self, live: Live, reply: object) -> None:
         """A cancel or a delete has ended the generate in flight: its followers are told."""
@@ -408,6 +543,7 @@ class Batcher:
             if live is None:
                 continue
             live.mailbox = deque(job for job in live.mailbox if job.sink is not sink)
+            live.pending = [job for job in live.pending if job.sink is not sink]
             if sink in live.sinks and isinstance(live.work, Generating):
                 live.sinks.remove(sink)
                 if not live.sinks:
@@ -437,7 +573,7 @@ class Batcher:
         """Nothing of this session is in flight any more."""
         live.work = None
         live.sinks = []
-        if live.mailbox:
+        if live.mailbox and live not in self._freed:
             self._freed.append(live)
 
     # --- a batch ----------------------------------------------------------------------------------------------------------------------
@@ -449,12 +585,19 @@ class Batcher:
         now = time.monotonic()
         for item in taken:
             work = item.work
+            if isinstance(item, Stateless) and self._left(item):
+                continue
             if isinstance(work, Feeding) and work.at == 0 and work.deadline < now:
                 self._fail([item], Late(f"the step waited longer than {work.deadline - work.since:g} s", retry_after=1))
                 continue
             steps = 1 if isinstance(work, Generating) else min(len(work.x) - work.at, PIECE) if work and work.watch is None else 1
             groups.setdefault(steps.bit_length(), []).append(item)
         return [groups[k] for k in sorted(groups)]
+
+    def _left(self, item: Stateless) -> bool:
+        """Whether everybody who waited for it is gone."""
+        with self._gate:
+            return self._open.isdisjoint(item.sinks)
 
     def _run(self, group: list[Live | Stateless]) -> None:
         begun = time.perf_counter_ns()
@@ -477,8 +620,7 @@ class Batcher:
             self._fail(running, EngineFailed(f"the model could not be run: {type(error).__name__}"))
             return
         ran = time.perf_counter_ns()
-        finite = np.asarray(np.isfinite(np.stack([state for _, state in answers])).all(axis=1))
-        for item, (logits, state), sound in zip(running, answers, finite, strict=True):
+        for item, (logits, state, sound) in zip(running, answers, strict=True):
             if not sound:
                 self._fail([item], EngineFailed("the state would no longer be finite"))
             else:
@@ -496,12 +638,17 @@ class Batcher:
             unfinished = item.session.unfinished
             assert unfinished is not None, "a generate in flight"
             return item.work.next_row(unfinished)
+        if isinstance(item.work, Drawing):
+            return item.work.draw_row()
         assert isinstance(item.work, Feeding), "what is ready has work"
         return item.work.next_row()
 
     def _advance(self, item: Live | Stateless, logits: Floats, state: Floats) -> None:
         if isinstance(item, Live) and isinstance(item.work, Generating):
             self._emit(item, item.work, state)
+            return
+        if isinstance(item, Stateless) and isinstance(item.work, Drawing):
+            self._draw(item, item.work, state)
             return
         assert isinstance(item.work, Feeding), "what is ready has work"
         item.work.take(logits, state)
@@ -524,10 +671,23 @@ class Batcher:
         else:
             self._land(live)
 
+    def _draw(self, item: Stateless, work: Drawing, state: Floats) -> None:
+        char = (self.engine.manifest.alphabet or "")[work.symbol]
+        work.so_far = work.so_far.grown(char, work.logprob)
+        work.state = state
+        reason = work.so_far.reason
+        self._replies.append(Reply(item.sink, Drawn(char, work.logprob, work.ranking, reason), final=reason is not None))
+        if reason is None:
+            self._ready.append(item)
+
     def _finish(self, item: Live | Stateless) -> None:
         work = item.work
         assert isinstance(work, Feeding), "only content finishes"
         self.statistics.success.add(int((time.monotonic() - work.since) * 1e9))
+        if isinstance(item, Stateless) and item.draws is not None:
+            self._replies.append(Reply(item.sink, Prompted(work.result(), tuple(work.ranked))))
+            self._ready += [Stateless(Drawing.after(work, d.sampling), d.sink) for d in item.draws]
+            return
         if isinstance(item, Stateless):
             self._replies.append(Reply(item.sink, Result(0, work.length, work.result(), work.state), None, work.states()))
             return
@@ -540,18 +700,62 @@ class Batcher:
     # --- commit, reply, forget --------------------------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Commits what has changed, then lets the replies go; when the commit fails, nothing has moved and everybody is told."""
+        """Commits what has changed, then lets the replies go; when the commit fails, everybody is told and nothing here is believed."""
         dirty, self._dirty = self._dirty, []
         if dirty:
             try:
-                self._store.commit([Change(live.base, None if live.removed else live.session) for live in dirty])
+                lost = self._store.commit([Change(live.base, None if live.removed else live.session, live.lost) for live in dirty])
             except ServiceError as error:
                 log.error("a commit of %d sessions failed: %s", len(dirty), error)
                 self._roll_back(dirty, error)
+            else:
+                if lost:
+                    self._offer_again([live for live in dirty if live.session.id in lost])
             for live in dirty:
                 live.dirty = False
-                live.base = live.session if live.session.flight is None else live.session._replace(flight=None)
+                if not live.stale:
+                    live.base = live.session if live.session.flight is None else live.session._replace(flight=None)
+                    self._drop_answered(live)
         self._send()
+
+    def _drop_answered(self, live: Live) -> None:
+        """Of the jobs whose outcome has been stored, those stay whose work goes on."""
+        live.pending = [job for job in live.pending if job.sink in live.sinks]
+        live.lost = 0
+        so_far = live.session.unfinished
+        for job in live.pending:
+            if so_far is not None and isinstance(job.event, Generate):
+                self._got_on(job, len(so_far.text))
+
+    def _got_on(self, job: Job, heard: int | None) -> None:
+        """A generate lasts longer than a step may wait: what it must not do is stand still that long."""
+        job.heard = heard
+        job.deadline = time.monotonic() + self._settings.step_timeout
+
+    def _offer_again(self, lives: Sequence[Live]) -> None:
+        """Somebody else has moved these sessions: nothing of theirs is answered, and their jobs come before what waits."""
+        self._roll_back([live for live in lives if live.base is None], StoreFailed("the new session's id is taken: try again"))
+        moved = {id(live) for live in lives if live.base is not None}
+        self._replies = [r for r in self._replies if id(r.live) not in moved]
+        answered = {r.sink for r in self._replies if r.final}
+        with self._gate:
+            unanswered = self._open - answered
+        now = time.monotonic()
+        for live in lives:
+            live.lost += 1
+            again = [job for job in live.pending if job.sink in unanswered]
+            tired = [job for job in again if job.deadline < now]
+            late = Overloaded("another process keeps moving the session: try again", retry_after=1)
+            self._replies += [Reply(job.sink, Refused(late)) for job in tired]
+            live.mailbox.extendleft(job for job in reversed(again) if job not in tired)
+            self._evict(live)
+
+    def _evict(self, live: Live) -> None:
+        """Stops what is in flight of the session, and has it read again before anything else is offered to it."""
+        live.pending = []
+        live.stale = True
+        self._withdraw(live)
+        self._land(live)
 
     def _roll_back(self, dirty: Sequence[Live], error: ServiceError) -> None:
         failed = {id(live) for live in dirty}
@@ -562,8 +766,7 @@ class Batcher:
         told = {id(r.sink) for r in self._replies}
         for live in dirty:
             self._replies += [Reply(sink, Refused(error)) for sink in live.sinks if id(sink) not in told]
-            self._withdraw(live)
-            self._land(live)
+            self._evict(live)
             live.removed = live.base is None
             live.session = live.base or live.session
 
@@ -572,7 +775,7 @@ class Batcher:
             if isinstance(item.work, Feeding):
                 self.statistics.fail.add(int((time.monotonic() - item.work.since) * 1e9))
             if isinstance(item, Stateless):
-                self._replies.append(Reply(item.sink, Refused(error)))
+                self._replies += [Reply(sink, Refused(error)) for sink in item.sinks]
                 continue
             self._replies += [Reply(sink, Refused(error), item if item.dirty else None) for sink in item.sinks]
             self._cut(item)
@@ -607,7 +810,7 @@ class Batcher:
     def _fail_everything(self, error: ServiceError) -> None:
         """Everybody but those who came in after the failed turn began is told; the sessions are where the store has them."""
         with self._gate:
-            fresh = {job.sink for job in self._inbox}
+            fresh = {sink for job in self._inbox for sink in job.sinks}
             waiting = self._open - fresh
         self._replies = [Reply(sink, Refused(error)) for sink in waiting]
         self._lives.clear()

@@ -4,7 +4,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,12 +36,20 @@ class Loaded:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One client's part of a batch: x [t, ...] (t >= 1) and the state [N] before it."""
 
     x: NDArray[np.generic]
     state: Floats
+
+
+class Answer(NamedTuple):
+    """A row's logits [t, K], and the state [N] after it, a copy of its own: one idle session must not keep a whole batch in memory.
+    sound: every number of the state is finite."""
+
+    logits: Floats
+    state: Floats
+    sound: bool
 
 
 class Engine:
@@ -129,19 +137,19 @@ class Engine:
             seconds += time.perf_counter() - start
         return seconds
 
-    def run(self, rows: list[Row]) -> list[tuple[Floats, Floats]]:
-        """One run over rows of any lengths -> for each its logits [t, K] and the state [N] after it."""
-        lengths = np.array([len(r.x) for r in rows], np.int64)
-        T = int(lengths.max())
-        state = np.stack([r.state for r in rows])
-        if (lengths == T).all():
-            x = np.stack([r.x for r in rows])
-        else:
-            x = np.zeros((len(rows), T, *self._sample.shape), self._sample.dtype)
-            for b, r in enumerate(rows):
-                x[b, : lengths[b]] = r.x
-        logits, after = self._session.run(["logits", "state_out"], {"x": x, "lengths": lengths, "state": state})
-        return [(logits[b, : lengths[b]], after[b].copy()) for b in range(len(rows))]
+    def run(self, rows: list[Row]) -> list[Answer]:
+        """One run over rows of any lengths."""
+        lengths = [len(r.x) for r in rows]
+        T = max(lengths)
+        x = np.zeros((len(rows), T, *self._sample.shape), self._sample.dtype)
+        state = np.empty((len(rows), self.manifest.state_size), np.float32)
+        for b, r in enumerate(rows):
+            x[b, : lengths[b]] = r.x
+            state[b] = r.state
+        feeds = {"x": x, "lengths": np.array(lengths, np.int64), "state": state}
+        logits, after = self._session.run(["logits", "state_out"], feeds)
+        sound = np.isfinite(after).all(axis=1).tolist()
+        return [Answer(logits[b, :n], after[b].copy(), sound[b]) for b, n in enumerate(lengths)]
 
 
 def _sample_input(bundle: Bundle) -> NDArray[np.generic]:

@@ -1,6 +1,6 @@
 """The served models: what a bundle needs around its engine to read requests and word answers."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +11,7 @@ from export.bundle import Bundle, Manifest, Part
 from service.batcher import Batcher, BatcherSettings
 from service.clips import ClipReader
 from service.engine import Engine
-from service.errors import BadInput, OutOfAlphabet, TooLarge, UnknownModel, said
+from service.errors import BadInput, OtherModel, OutOfAlphabet, TooLarge, UnknownModel, said
 from service.oip.signature import Signature
 from service.sampling import log_softmax
 from service.session import Floats
@@ -92,20 +92,47 @@ class ServedModel:
             raise OutOfAlphabet(detail, field=field)
         return Text(symbols[at])
 
-    def prediction(self, logits: Floats, top_k: int, frames: int) -> dict[str, object]:
-        """The answer for logits [K]: the best label, its softmax score, and the top_k."""
-        labels = self.manifest.labels or ()
-        scores = np.exp(log_softmax(logits))
-        order = np.argsort(-scores, kind="stable")[:top_k].tolist()
-        top = [{"label": labels[k], "score": float(scores[k])} for k in order]
-        return {"label": top[0]["label"], "score": top[0]["score"], "top": top, "frames": frames}
+    def plain_frames(self, clips: Sequence[object], layout: str | None, rates: Sequence[float | None]) -> list[Frames] | None:
+        """Clips of plain numbers [T][J][3] as contents, all at once; None where one of them takes a closer look (`frames`).
 
-    def next_chars(self, logits: Floats, top_k: int) -> list[dict[str, object]]:
-        """The likeliest next characters after logits [K]."""
-        alphabet = self.manifest.alphabet or ""
+        There must be no true or false in them. layout and rates are checked already.
+        """
+        known = self.reader.check_layout(layout)
+        lists = [clip for clip in clips if isinstance(clip, list)]
+        found = self.reader.read_alike(lists, known) if len(lists) == len(clips) else None
+        if found is None:
+            return None
+        return [Frames(x, hz, self.reader, self._last_frame, whole=True) for x, hz in zip(found, rates, strict=True)]
+
+    def best(self, logits: Floats, top_k: int) -> "list[Best]":
+        """For each row of logits [n, K] its top_k names, the best first: labels with their softmax, characters with its log in nats."""
         scores = log_softmax(logits)
-        order = np.argsort(-scores, kind="stable")[:top_k].tolist()
-        return [{"char": alphabet[k], "logprob": float(scores[k])} for k in order]
+        if self.manifest.kind == "action":
+            scores = np.exp(scores)
+        order = np.argsort(-scores, axis=-1, kind="stable")[:, :top_k]
+        names = self.manifest.labels or self.manifest.alphabet or ""
+        values = np.take_along_axis(scores, order, -1).tolist()
+        return [[(names[k], v) for k, v in zip(ks, vs, strict=True)] for ks, vs in zip(order.tolist(), values, strict=True)]
+
+    def scored_chars(self, symbols: NDArray[np.int64], logprobs: Floats) -> list[dict[str, object]]:
+        """Each character with its log-probability [n], in nats, before the model saw it."""
+        alphabet = self.manifest.alphabet or ""
+        return [{"char": alphabet[k], "logprob": p} for k, p in zip(symbols.tolist(), logprobs.tolist(), strict=True)]
+
+
+Best = list[tuple[str, float]]
+"""Names with their scores, the best first."""
+
+
+def prediction(best: Best, frames: int) -> dict[str, object]:
+    """A clip's answer: the best label, its score, and the others."""
+    label, score = best[0]
+    return {"label": label, "score": score, "top": [{"label": name, "score": value} for name, value in best], "frames": frames}
+
+
+def next_chars(best: Best) -> list[dict[str, object]]:
+    """The likeliest next characters."""
+    return [{"char": char, "logprob": logprob} for char, logprob in best]
 
 
 class Models:
@@ -134,6 +161,23 @@ class Models:
     def only(self, name: str) -> bool:
         """Whether a name has just one version."""
         return len(self._versions.get(name, ())) == 1
+
+    def choose(self, name: object, version: object = None) -> ServedModel:
+        """The version a client asks for, the highest for None. Raises UnknownModel."""
+        if version is None:
+            return self.latest(name)
+        loaded = {m.manifest.version: m for m in self.versions(name)}
+        if not isinstance(version, str) or version not in loaded:
+            raise UnknownModel(f"expected one of {', '.join(loaded)}, got {said(version)}", field="version")
+        return loaded[version]
+
+    def of_digest(self, digest: str, name: str, version: str) -> ServedModel:
+        """The model of that file; where two share it, the one that is called so. Raises UnknownModel, OtherModel."""
+        same = [m for m in self if m.manifest.sha256 == digest]
+        if not same:
+            self.versions(name)
+            raise OtherModel(f"no loaded version of {name} has the file that the state belongs to ({digest[:12]!r}…)", field="digest")
+        return max(same, key=lambda m: (m.manifest.name == name, m.manifest.version == version))
 
     def exactly(self, name: str, version: str) -> ServedModel | None:
         """That very version, if it is loaded."""

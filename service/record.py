@@ -16,7 +16,9 @@ def encode_step(step: Step) -> bytes:
         head: dict[str, object] = {"digest": step.digest.hex(), "k": len(result.logits), "n": len(result.logprobs)}
         if step.end:
             head["end"] = True
-        return _line(head) + b"".join(a.astype("<f4").tobytes() for a in (result.logits, result.logprobs, result.every))
+        return _line(head) + b"".join(
+            a.astype("<f4", copy=False).tobytes() for a in (result.logits, result.logprobs, result.every) if a.size
+        )
     s = result.sampling
     sampling = [s.max_chars, s.temperature, s.top_p, s.seed, s.stop]
     reason = result.reason.value if result.reason else None

@@ -1,7 +1,7 @@
 """Drawing a character from logits, reproducibly: the seed and the character's index decide, and nothing else."""
 
 import hashlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,19 @@ def log_softmax(logits: NDArray[Any]) -> NDArray[Any]:
     shifted = logits - logits.max(-1, keepdims=True)
     scores: NDArray[Any] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     return scores
+
+
+class Ranking(NamedTuple):
+    """The likeliest symbols before each of t characters, the best first: symbols [t, k] int64, logprobs [t, k] float32 in nats."""
+
+    symbols: NDArray[np.int64]
+    logprobs: Floats
+
+
+def rank(scores: Floats, k: int) -> Ranking:
+    """The k likeliest of log-probabilities [t, K]."""
+    symbols = np.argsort(-scores, axis=-1, kind="stable")[:, :k]
+    return Ranking(symbols, np.take_along_axis(scores, symbols, -1).astype(np.float32))
 
 
 def uniform(seed: int, index: int) -> float:

@@ -13,6 +13,10 @@ that id (unless it is the stored first step again), and a step may end it. An en
 
     Feed ------ admit --> Run .......... Consumed --> Commit, Advanced
     Generate -- admit --> Commit, Run .. Emitted  --> Commit, Char [, Done]
+    Import, Reset ------> Commit, Placed
+    Fork ---------------> Create, Forked
+
+Import, Reset and Fork take their turn like a step: while something is in flight they wait.
 """
 
 from dataclasses import dataclass, replace
@@ -22,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import Gone, PositionLimit, ServiceError, StepConflict, StepGap
+from service.errors import Gone, NoStoredReply, PositionLimit, ServiceError, StepConflict, StepGap
 
 Floats = NDArray[np.float32]
 
@@ -37,8 +41,7 @@ class Reason(Enum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
+class Scores(NamedTuple):
     """What a fed step answered: logits [K] at its end; where asked for, every [t, K] after each of the model's frames or characters;
     chars: logprobs [n] in nats."""
 
@@ -67,9 +70,16 @@ class Generated:
     logprobs: Floats
     reason: Reason | None
 
+    def grown(self, char: str, logprob: float) -> "Generated":
+        """With one more character, and the reason if that is the last."""
+        text = self.text + char
+        reason = Reason.LENGTH if len(text) >= self.sampling.max_chars else None
+        if text.endswith(self.sampling.stop):
+            reason = Reason.STOP
+        return Generated(self.sampling, text, np.append(self.logprobs, np.float32(logprob)), reason)
 
-@dataclass(frozen=True, slots=True)
-class Step:
+
+class Step(NamedTuple):
     """The last step: the digest of its decoded content and options, its result, and whether it ended its sequence."""
 
     digest: bytes
@@ -90,8 +100,16 @@ class Carry:
     denominator: int
 
 
-@dataclass(frozen=True, slots=True)
-class Flight:
+class Snapshot(NamedTuple):
+    """What of a session can be taken elsewhere: where it stands, without the stored result."""
+
+    state: Floats
+    step: int
+    position: int
+    carry: Carry | None
+
+
+class Flight(NamedTuple):
     """The message being worked on; never stored. `anew`: the fresh session it begins with, in place of the one that is there."""
 
     number: int
@@ -103,7 +121,7 @@ class Flight:
 class Session(NamedTuple):
     """One client's state. `step` counts messages, `position` frames or characters consumed; times are Unix seconds.
 
-    A named tuple, since a step makes two new ones: 1 µs each, where a frozen data class takes 8.
+    A named tuple, as all that each step makes anew: 1 µs, where a frozen data class of this size takes 8.
     """
 
     id: str
@@ -140,8 +158,7 @@ class Session(NamedTuple):
 # --- events ---------------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Feed:
+class Feed(NamedTuple):
     """Content to consume; `number` None lets the server count.
 
     begin: the fresh session that a sequence's first step begins with; end: the sequence ends after this step.
@@ -165,8 +182,7 @@ class Generate:
     max_position: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Consumed:
+class Consumed(NamedTuple):
     """The engine has consumed the feed in flight."""
 
     state: Floats
@@ -203,7 +219,30 @@ class Delete:
     """The client ends the session."""
 
 
-Event = Feed | Generate | Consumed | Emitted | Cancel | Cut | Delete
+@dataclass(frozen=True, slots=True)
+class Import:
+    """The client puts a state in place of the session's; the stored result goes with the old one."""
+
+    snapshot: Snapshot
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """The client goes back to the start of a sequence: step 0, position 0, a zero row."""
+
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """The client wants a second session that stands where this one does, last result included; `id` will be its id."""
+
+    id: str
+    ttl: float
+
+
+Event = Feed | Generate | Consumed | Emitted | Cancel | Cut | Delete | Import | Reset | Fork
 
 # --- replies --------------------------------------------------------------------------------------------------------------------------
 
@@ -228,8 +267,7 @@ class Follow:
     generated: Generated
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """A finished step, new or replayed; state [N] after it, where content was fed."""
 
     number: int
@@ -254,15 +292,30 @@ class Deleted:
     """The session is no more."""
 
 
-Reply = Refused | Wait | Follow | Result | Char | Deleted
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The session stands where the client put it."""
+
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """The second session."""
+
+    session: Session
+
+
+Reply = Refused | Wait | Follow | Result | Char | Deleted | Placed | Forked
 
 
 class Effect(Enum):
-    """What the shell has to do; COMMIT and REMOVE must have happened before the reply is sent."""
+    """What the shell has to do; all but RUN must have happened before the reply is sent. CREATE is of the session in Forked."""
 
     RUN = "run"
     COMMIT = "commit"
     REMOVE = "remove"
+    CREATE = "create"
 
 
 Answer = tuple[Session, Reply | None, tuple[Effect, ...]]
@@ -288,7 +341,20 @@ def handle(session: Session, event: Event, now: float) -> Answer:
         if session.flight is not None and not session.generating:
             return session, Wait(), ()
         return session._replace(flight=None), Deleted(), (Effect.REMOVE,)
-    return _admit(session, event)
+    if isinstance(event, Feed | Generate):
+        return _admit(session, event)
+    if session.flight is not None:
+        return session, Wait(), ()
+    if isinstance(event, Fork):
+        twin = session._replace(id=event.id, created_at=now, expires_at=now + event.ttl)
+        return session, Forked(twin), (Effect.CREATE,)
+    start = Snapshot(np.zeros_like(session.state), 0, 0, None)
+    return _place(session, start if isinstance(event, Reset) else event.snapshot, now + event.ttl)
+
+
+def _place(session: Session, at: Snapshot, expires_at: float) -> Answer:
+    placed = session._replace(state=at.state, step=at.step, position=at.position, carry=at.carry, last=None, expires_at=expires_at)
+    return placed, Placed(placed), (Effect.COMMIT,)
 
 
 def _begin_sequence(session: Session, event: Feed, fresh: Session, now: float) -> Answer:
@@ -320,6 +386,9 @@ def _admit(session: Session, event: Feed | Generate) -> Answer:
         return _repeat(session, event, session.last)
     if session.ended:
         return session, Refused(Gone("the sequence has ended")), ()
+    if number == session.step > 0:
+        detail = f"step {number} was answered where the state came from, and its answer did not come along; expected step {number + 1}"
+        return session, Refused(NoStoredReply(detail, field="step", expected_step=number + 1)), ()
     if number != session.step + 1:
         again = f", or {session.step} again" if session.last else ""
         detail = f"expected step {session.step + 1}{again}, got {number}"
@@ -375,19 +444,15 @@ def _emitted(session: Session, event: Emitted, now: float) -> Answer:
     so_far = session.unfinished
     assert session.last is not None, "Emitted without a step"
     assert so_far is not None, "Emitted without a generate"
-    text = so_far.text + event.char
-    reason = Reason.LENGTH if len(text) >= so_far.sampling.max_chars else None
-    if text.endswith(so_far.sampling.stop):
-        reason = Reason.STOP
-    grown = Generated(so_far.sampling, text, np.append(so_far.logprobs, np.float32(event.logprob)), reason)
+    grown = so_far.grown(event.char, event.logprob)
     advanced = session._replace(
         state=event.state,
         position=session.position + 1,
         expires_at=now + event.ttl,
         last=Step(session.last.digest, grown),
-        flight=None if reason else session.flight,
+        flight=None if grown.reason else session.flight,
     )
-    return advanced, Char(session.step, advanced.position, event.char, event.logprob, reason), (Effect.COMMIT,)
+    return advanced, Char(session.step, advanced.position, event.char, event.logprob, grown.reason), (Effect.COMMIT,)
 
 
 def _cancel(session: Session, event: Cancel) -> Answer:

@@ -24,7 +24,11 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="port to listen on", validation_alias=AliasChoices("PORT", "INDRNN_PORT"))
     grpc_port: int | None = Field(None, ge=0, le=65535, description="port of the Open Inference Protocol over gRPC; none by default")
     bundles: Path = Field(Path("bundles"), description="the model repository")
-    store: str = Field("var/sessions.db", description="where sessions live: the path of an SQLite file")
+    store: str = Field("var/sessions.db", description="where sessions live: the path of an SQLite file, or redis://, rediss://, unix://")
+    store_durability: Literal["strict", "relaxed"] = Field(
+        "strict",
+        description="strict: on the disk before the reply, or no start; relaxed: a power cut, or how Redis is set, may lose steps",
+    )
     provider: Literal["auto", "cuda", "cpu"] = Field("auto", description="auto takes the GPU where it is the faster at warm-up")
     threads: int = Field(1, ge=1, le=256, description="threads of one run of a model")
     max_body: int = Field(16 * 2**20, ge=1024, description="bytes of a request body or stream message")
@@ -41,6 +45,12 @@ class Settings(BaseSettings):
     body_timeout: float = Field(60.0, gt=0, description="seconds for a request's body to come in")
     send_timeout: float = Field(30.0, gt=0, description="seconds a stream's client may leave a message unread before it is dropped")
     session_ttl: float = Field(86_400.0, gt=0, le=316e6, description="seconds a session lives after its last step")
+    keys: Path | None = Field(None, description="file of API keys, a line name:sha256 each (python -m service key NAME); none lets all in")
+    metrics_open: bool = Field(True, description="whether /metrics is answered without a key")
+    origins: str = Field("", description="pages that may open streams beside this host's own, by commas, as https://example.org; * is all")
+    max_sessions: int | None = Field(None, ge=1, description="living sessions of one key; more are refused with 429")
+    max_steps_per_second: float | None = Field(None, gt=0, description="steps, clips and generated characters a second of one key; 429")
+    header_timeout: float = Field(10.0, gt=0, description="seconds for a request's headers, or a stream's handshake, to come in")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
 
 

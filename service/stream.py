@@ -14,16 +14,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import orjson
+from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from service.access import Access
 from service.body import boolean, integer, number, only, parse_object, step_number
 from service.errors import BadInput, Overloaded, ServiceError, TooLarge, said
+from service.intake import Intake, worded
+from service.lane import Lane
 from service.models import ServedModel
-from service.routes import ANONYMOUS, frames_event
+from service.routes import same_version
 from service.sampling import log_softmax
 from service.session import Char, Feed, Follow, Generate, Generated, Reason, Result, Sampling, Scores
-from service.sessions import Sessions, States, content_digest
+from service.sessions import Sessions, States, content_digest, digest_key
 from service.settings import Settings
+from service.websocket import EXTENSION, Wire
+from service.work import Frames, Text
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +52,19 @@ class _Options:
     hz: float | None
     top_k: int
     every: bool
+    digest_key: bytes = b""
 
 
 class Stream:
     """One connection."""
 
-    def __init__(self, socket: WebSocket, model: ServedModel, sessions: Sessions, settings: Settings) -> None:
+    def __init__(self, socket: WebSocket, model: ServedModel, sessions: Sessions, settings: Settings, intake: Intake) -> None:
         self._socket = socket
+        self._access: Access = socket.app.state.access
+        self._owner = ""  # nobody's until `open`
+        self._wire: Wire | None = socket.scope["extensions"].get(EXTENSION, {}).get("wire")
+        self._intake = intake
+        self._lane: Lane | None = None
         self._model = model
         self._sessions = sessions
         self._settings = settings
@@ -84,16 +96,33 @@ class Stream:
     # --- messages ---------------------------------------------------------------------------------------------------------------------
 
     async def _receive(self) -> str | bytes:
-        """The next message, also one that was being waited for while a generate was in flight."""
+        """The next message, also one that was being waited for while a generate was in flight. Meanwhile the lane may be used."""
         reading, self._reading = self._reading, None
-        return await (self._next() if reading is None else reading)
+        if self._lane is None or reading is not None:
+            return await (self._next() if reading is None else reading)
+        self._lane.open = not self._watch
+        try:
+            raw = await self._next()
+        finally:
+            self._lane.open = False
+        await self._lane.clear()
+        return raw
 
     async def _next(self) -> str | bytes:
-        message = await self._socket.receive()
+        message = await (self._socket.receive() if self._session_id is not None else self._first())
         if message["type"] == "websocket.disconnect":
             raise _Closed
         text = message.get("text")
         return text if text is not None else message.get("bytes") or b""
+
+    async def _first(self) -> Message:
+        """A message before `open`: who says nothing may not keep the place."""
+        try:
+            async with asyncio.timeout(self._settings.body_timeout):
+                return await self._socket.receive()
+        except TimeoutError:
+            await self._socket.close(1008, "expected an open message")
+            raise _Closed from None
 
     async def _send(self, body: dict[str, object]) -> None:
         if self._socket.application_state is not WebSocketState.CONNECTED:
@@ -136,24 +165,36 @@ class Stream:
         return self._session_id
 
     async def _open(self, message: dict[str, object]) -> None:
-        only(message, ("type", "session_id", "layout", "hz", "top_k", "every", "api_key"))
+        only(message, ("type", "session_id", "layout", "hz", "top_k", "every", "api_key", "version"))
         if self._session_id is not None:
             raise BadInput("expected one open message per connection, got a second", field="type")
+        key = message.get("api_key")
+        self._owner = self._access.owner_of(self._socket.headers) if key is None else self._access.owner_of_key(key)
         wanted = message.get("session_id")
         if wanted is None:
+            self._model = self._socket.app.state.models.choose(self._model.manifest.name, message.get("version"))
             options = self._read_options(message)
-            session = await self._sessions.open(self._model, ANONYMOUS)
+            session = await self._sessions.open(self._model, self._owner)
         elif isinstance(wanted, str):
             self._model = await self._same_model(wanted)
+            same_version(message.get("version"), self._model)
             options = self._read_options(message)
-            session = await self._sessions.look(wanted, ANONYMOUS)
+            session = await self._sessions.look(wanted, self._owner)
         else:
             raise BadInput(f"expected a session's id or null, got {said(wanted)}", field="session_id")
         self._session_id, self._options = session.id, options
+        self._open_lane(session.id, options)
         cut = session.unfinished
         pending = None if cut is None else {"step": session.step, "text": cut.text}
         standing = {"session_id": session.id, "step": session.step, "position": session.position}
         await self._send({"type": "opened", **standing, "model": session.model, "version": session.version, "pending": pending})
+
+    def _open_lane(self, session_id: str, o: _Options) -> None:
+        if self._wire is None or o.every or self._sessions.charges:
+            return
+        key, timeout = o.digest_key, self._settings.send_timeout
+        self._lane = Lane(self._wire, self._intake, self._model, session_id, self._owner, o.layout, o.hz, o.top_k, key, timeout)
+        self._wire.taker = self._lane.offer
 
     def _read_options(self, message: dict[str, object]) -> _Options:
         every = boolean(message.get("every"), "every")
@@ -161,14 +202,16 @@ class Stream:
         layout, hz = message.get("layout"), message.get("hz")
         if self._model.manifest.kind == "action":
             self._model.reader.check_layout(layout)
-            return _Options(layout if isinstance(layout, str) else None, self._model.reader.check_hz(hz), top_k, every)
+            rate = self._model.reader.check_hz(hz)
+            key = digest_key("frames", [rate, top_k, every])
+            return _Options(layout if isinstance(layout, str) else None, rate, top_k, every, key)
         for field, value in (("layout", layout), ("hz", hz)):
             if value is not None:
                 raise BadInput(f"model {self._model.manifest.name} reads text: expected null, got {said(value)}", field=field)
-        return _Options(None, None, top_k, every)
+        return _Options(None, None, top_k, every, digest_key("text", [top_k, every]))
 
     async def _same_model(self, session_id: str) -> ServedModel:
-        model = await self._sessions.model_of(session_id)
+        model = await self._sessions.model_of(session_id, self._owner)
         if model.manifest.name != self._model.manifest.name:
             raise BadInput(f"expected a session of {self._model.manifest.name}, got one of {model.manifest.name}", field="session_id")
         return model
@@ -195,25 +238,24 @@ class Stream:
         o = self._options
         content = self._model.frames(message.get("frames"), o.layout, o.hz, "frames")
         self._check_length(content.length, "frames")
-        event = frames_event(content, step_number(message.get("step")), self._model, o.top_k, o.every)
-        answered = await self._sessions.feed(self._model, session_id, ANONYMOUS, event, content, o.every, self._watch)
-        scores = answered.result.result
-        assert isinstance(scores, Scores), "a feed's result"
-        reply: dict[str, object] = {"predictions": [self._model.prediction(scores.logits, o.top_k, content.length)]}
-        await self._send_result(answered.result, reply, answered.states)
+        await self._feed(session_id, message, content, content.x.tobytes())
 
     async def _step_text(self, session_id: str, message: dict[str, object]) -> None:
-        o = self._options
         content = self._model.text(message.get("text"), "text")
         self._check_length(content.length, "text")
-        digest = content_digest("text", content.symbols.tobytes(), [o.top_k, o.every])
+        await self._feed(session_id, message, content, content.symbols.tobytes())
+
+    async def _feed(self, session_id: str, message: dict[str, object], content: Frames | Text, data: bytes) -> None:
+        o = self._options
+        digest = content_digest(o.digest_key, data)
         event = Feed(step_number(message.get("step")), digest, content.length, self._model.manifest.limits.max_position)
-        answered = await self._sessions.feed(self._model, session_id, ANONYMOUS, event, content, o.every, self._watch)
+        answered = await self._sessions.feed(self._model, session_id, self._owner, event, content, o.every, self._watch)
         scores = answered.result.result
         assert isinstance(scores, Scores), "a feed's result"
-        chars = [{"char": c, "logprob": p} for c, p in zip(str(message["text"]), scores.logprobs.tolist(), strict=True)]
-        reply: dict[str, object] = {"chars": chars, "next": self._model.next_chars(scores.logits, o.top_k)}
-        await self._send_result(answered.result, reply, answered.states)
+        reply = worded(answered.result, scores, content, self._model, self._model.best(scores.logits[None], o.top_k)[0])
+        if o.every:
+            reply["scores"] = np.ascontiguousarray(np.exp(log_softmax(scores.every)))
+        await self._send({**reply, **_states(answered.states)})
 
     def _check_length(self, length: int, field: str) -> None:
         most = self._settings.max_every
@@ -221,11 +263,6 @@ class Stream:
             raise TooLarge(f"expected at most {most} time steps in a message where every one is scored, got {length}", field=field)
         if self._watch and length > WATCHED_STEPS:
             raise TooLarge(f"expected at most {WATCHED_STEPS} time steps in a message of a watched session, got {length}", field=field)
-
-    async def _send_result(self, result: Result, reply: dict[str, object], states: States | None) -> None:
-        if self._options.every and isinstance(result.result, Scores):
-            reply["scores"] = np.ascontiguousarray(np.exp(log_softmax(result.result.every)))
-        await self._send({"type": "result", "step": result.number, "position": result.position, **reply, **_states(states)})
 
     # --- generate ---------------------------------------------------------------------------------------------------------------------
 
@@ -259,7 +296,8 @@ class Stream:
         stop = _stops(message.get("stop"))
         seed = message.get("seed")
         chosen = integer(seed, "seed", 0, MAX_SEED) if seed is not None else secrets.randbelow(MAX_SEED)
-        digest = content_digest("generate", b"", [max_chars, temperature, top_p, seed, stop])  # the seed as sent: a repeat may have none
+        asked = [max_chars, temperature, top_p, seed, stop]  # the seed as sent: a repeat may have none
+        digest = content_digest(digest_key("generate", asked), b"")
         sampling = Sampling(max_chars, temperature, top_p, chosen, stop)
         return Generate(number_sent, digest, sampling, self._model.manifest.limits.max_position)
 
@@ -288,12 +326,12 @@ class Stream:
     async def _cancel(self, message: dict[str, object]) -> Result | None:
         """Ends the generate of that number; its `done` goes to whoever follows it. One that has ended already stays as it is: None."""
         only(message, ("type", "step"))
-        return await self._sessions.cancel(self._model, self._need_session(), ANONYMOUS, step_number(message.get("step")))
+        return await self._sessions.cancel(self._model, self._need_session(), self._owner, step_number(message.get("step")))
 
     async def _emit(self, session_id: str, event: Generate) -> None:
         """Characters as they come. A repeat begins with those that are stored; what then comes is new."""
         sent = False
-        async with aclosing(self._sessions.generate(self._model, session_id, ANONYMOUS, event, self._watch)) as emissions:
+        async with aclosing(self._sessions.generate(self._model, session_id, self._owner, event, self._watch)) as emissions:
             async for value, states in emissions:
                 if isinstance(value, Char):
                     await self._send_char(value.number, value.char, value.logprob, states if self._watch else None)
@@ -349,6 +387,10 @@ class Connections:
 
     async def accept(self, socket: WebSocket) -> None:
         """WS /stream/{model}."""
+        access: Access = socket.app.state.access
+        if not access.allows_origin(socket.headers):
+            await socket.close(1008)  # before it was accepted: 403
+            return
         await socket.accept()
         if self.open >= self._most:
             error = Overloaded(f"{self.open} connections are open already", retry_after=1)
@@ -370,4 +412,4 @@ async def _serve(socket: WebSocket) -> None:
         await socket.send_text(orjson.dumps({"type": "error", **error.body()}).decode())
         await socket.close(1008)
         return
-    await Stream(socket, model, state.sessions, state.settings).run()
+    await Stream(socket, model, state.sessions, state.settings, state.intake).run()

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from service.clips import ClipReader, hold, resample
 from service.engine import Row
 from service.errors import BadInput, TooLarge
-from service.sampling import draw, log_softmax
-from service.session import Carry, Floats, Generated, Scores, Session
+from service.sampling import Ranking, draw, log_softmax, rank
+from service.session import Carry, Floats, Generated, Sampling, Scores, Session
 
+NOTHING = np.zeros(0, np.float32)
 PIECE = 256  # time steps of one client in one run: a long message delays others by one piece, not by all of it
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """Content as the graph reads it: x [t, ...], t >= 0, and what resampling left over."""
 
     x: NDArray[np.generic]
@@ -61,6 +61,8 @@ class Frames:
     reader: ClipReader
     last_frame: slice
     """where the state holds the last frame the model saw"""
+    whole: bool = False
+    """no joint is missing, as far as anybody has looked already"""
 
     @property
     def length(self) -> int:
@@ -75,6 +77,8 @@ class Frames:
         carry = session.carry if session else None
         running_at = self._rate(session)
         hz = self.hz or running_at or self.reader.hz
+        if self.whole and hz == self.reader.hz and running_at in (None, hz):
+            return Prepared(self.x, None)
         if running_at is not None and running_at != hz:
             raise BadInput(f"expected {running_at:g} frames per second as in the session's earlier steps, got {hz:g}", field="hz")
         if len(self.x) * self.reader.hz > self.reader.max_frames * hz:  # more frames of the model's than it may get at once
@@ -110,6 +114,8 @@ class Feeding:
     scored: list[Floats] = field(default_factory=list)
     logprobs: list[Floats] = field(default_factory=list)
     watched: list[NDArray[np.float16]] = field(default_factory=list)
+    top: int = 0
+    ranked: list[Ranking] = field(default_factory=list)
 
     @property
     def finished(self) -> bool:
@@ -136,13 +142,16 @@ class Feeding:
         """Log-probability of each symbol before the model saw it: its predecessor's logits, the state's for the first."""
         before = np.concatenate([self.state[self.last_logits][None], logits[:-1]])
         symbols = self.x[self.at : self.at + len(logits)]
-        self.logprobs.append(log_softmax(before)[np.arange(len(symbols)), symbols].astype(np.float32))
+        scores = log_softmax(before)
+        self.logprobs.append(scores[np.arange(len(symbols)), symbols].astype(np.float32))
+        if self.top:
+            self.ranked.append(rank(scores, self.top))
 
     def result(self) -> Scores:
         """What the step answers."""
         last = self.state[self.last_logits].copy()
-        every = np.concatenate(self.scored) if self.scored else np.zeros((0, len(last)), np.float32)
-        return Scores(last, every, np.concatenate(self.logprobs or [np.zeros(0, np.float32)]))
+        every = np.concatenate(self.scored) if self.scored else NOTHING.reshape(0, len(last))
+        return Scores(last, every, np.concatenate(self.logprobs) if self.logprobs else NOTHING)
 
     def states(self) -> NDArray[np.float16] | None:
         """The watched neurons after each step, [t, n]."""
@@ -163,6 +172,28 @@ class Generating:
         """Draws the next character."""
         self.symbol, self.logprob = draw(self.state[self.last_logits], so_far.sampling, len(so_far.text))
         return Row(np.array([self.symbol], np.int64), self.state)
+
+
+@dataclass(slots=True, kw_only=True)
+class Drawing(Generating):
+    """A generate of nobody's session: what it has drawn so far is kept here and nowhere else. `ranking` is [1, top], of the last draw."""
+
+    so_far: Generated
+    top: int
+    ranking: Ranking
+
+    @classmethod
+    def after(cls, prompt: Feeding, sampling: Sampling) -> "Drawing":
+        """A text that begins where the prompt has ended. Several may begin there: none of them writes to the prompt's state."""
+        nothing = Generated(sampling, "", np.zeros(0, np.float32), None)
+        unranked = Ranking(np.zeros((1, 0), np.int64), np.zeros((1, 0), np.float32))
+        return cls(prompt.state, prompt.last_logits, None, so_far=nothing, top=prompt.top, ranking=unranked)
+
+    def draw_row(self) -> Row:
+        """Draws the next character, and ranks it among the likeliest."""
+        if self.top:
+            self.ranking = rank(log_softmax(self.state[self.last_logits])[None], self.top)
+        return self.next_row(self.so_far)
 
 
 Sink = Callable[[object, "NDArray[np.float16] | None"], None]

@@ -6,10 +6,12 @@ _TAG = "open inference protocol"
 _ERROR = {"$ref": "#/components/schemas/InferenceError"}
 _MEANING = {
     400: "the request is not what the model or the protocol expects; a sequence that is not there has to begin with START",
+    401: "no API key came, or one that is not known; only where the service has keys",
     404: "no such model or version",
     405: "the route is for another method",
     408: "the body did not come in time",
     409: "indrnn_step is neither the last number with the same content nor the next; the text ends with `expected step N` for a gap",
+    429: "the key's steps per second are used up; Retry-After says for how long",
     500: "the model could not answer: nothing has moved",
     501: "not supported here",
     503: "the queue is full, a deadline passed, the store failed or the server stops: nothing has moved; try again",
@@ -69,12 +71,12 @@ def paths() -> dict[str, Any]:
         "/ready": ("get", "Whether a model answers.", {}, (404, 503)),
         "/config": ("get", "A model's configuration, as Triton words it.", {}, (404,)),
         "/stats": ("get", "Counts and nanoseconds; inference_count over execution_count is how well sequences share runs.", {}, (404,)),
-        "/infer": ("post", _INFER, _INFER_BODY, (400, 404, 408, 409, 500, 501, 503)),
+        "/infer": ("post", _INFER, _INFER_BODY, (400, 404, 408, 409, 429, 500, 501, 503)),
     }
     found: dict[str, Any] = {
         "/v2": _path("get", "The server's name, version and extensions.", {}, ()),
-        "/v2/health/live": _path("get", "The process is up.", {}, ()),
-        "/v2/health/ready": _path("get", "Every model answers; 400 where the server stops.", {}, (400,)),
+        "/v2/health/live": _path("get", _FOR_ALL[0], {}, ()),
+        "/v2/health/ready": _path("get", _FOR_ALL[1], {}, (400,)),
         "/v2/models/stats": _path("get", "The statistics of every model.", {}, ()),
         "/v2/repository/index": _path("post", "Every served model and version.", _JSON_BODY, (400, 408)),
     }
@@ -98,12 +100,15 @@ _INFER_BODY = {
 _JSON_BODY = {"content": {"application/json": {"schema": {"type": "object", "properties": {"ready": {"type": "boolean"}}}}}}
 
 
+_FOR_ALL = ("The process is up.", "Every model answers; 400 where the server stops.")  # probes have no keys
+
+
 def _path(method: str, text: str, body: dict[str, Any], errors: tuple[int, ...], ok: bool = True) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": {}}}
     if body is _INFER_BODY:
         content |= _BINARY
     responses: dict[str, Any] = {"200": {"description": "done", "content": content}} if ok else {}
-    for code in errors:
+    for code in errors if text in _FOR_ALL else sorted({401, *errors}):
         responses[str(code)] = {"description": _MEANING[code], "content": {"application/json": {"schema": _ERROR}}}
     described: dict[str, Any] = {"tags": [_TAG], "summary": text.split(";")[0].split(". ")[0], "description": text, "responses": responses}
     if body:

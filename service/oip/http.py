@@ -205,6 +205,7 @@ def failure(error: ServiceError, model: str) -> Reply:
     said_so = refusal(error, model)
     hints: dict[int, tuple[bytes, bytes]] = {
         405: (b"allow", str(error.extra.get("allow", "")).encode()),
+        429: (b"retry-after", str(error.extra.get("retry_after", 1)).encode()),
         501: (b"accept-encoding", b"gzip, deflate"),
         503: (b"retry-after", str(error.extra.get("retry_after", 1)).encode()),
     }

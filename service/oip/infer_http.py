@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import orjson
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from service.errors import ServiceError
 from service.models import ServedModel
@@ -22,6 +22,7 @@ from service.oip.http import OpenInference, Reply, Target, failure, inferred, ta
 from service.oip.inference import answer
 from service.oip.rows import Rows
 from service.session import Refused, Result
+from service.timed_http import TimedHttp
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class _Nobody:
 _NOBODY = _Nobody()
 
 
-class InferHttp(HttpToolsProtocol):
+class InferHttp(TimedHttp):
     """One connection."""
 
     oip: OpenInference
@@ -77,9 +78,9 @@ class InferHttp(HttpToolsProtocol):
     _owner: tuple[tuple[tuple[bytes, bytes], ...], str] | None = None
 
     @classmethod
-    def of(cls, oip: OpenInference) -> type["InferHttp"]:
-        """The class for that application."""
-        return type("InferHttp", (cls,), {"oip": oip})
+    def of(cls, oip: OpenInference, seconds: float) -> type["InferHttp"]:
+        """The class for that application, and with that limit on headers."""
+        return type("InferHttp", (cls,), {"oip": oip, "seconds": seconds})
 
     def data_received(self, data: bytes) -> None:
         """A piece of the connection's bytes; a request that is not whole at its end goes the long way."""
@@ -94,6 +95,7 @@ class InferHttp(HttpToolsProtocol):
         if target is None or busy or self.parser.get_method() != b"POST" or not _LONG_WAY.isdisjoint(dict(self.headers)):
             super().on_headers_complete()
         else:
+            self._disarm()
             self._target, self._parts = target, []
 
     def on_body(self, body: bytes) -> None:

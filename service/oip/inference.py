@@ -99,7 +99,7 @@ class Inference:
         model, ident = self.model(name, version), session_id(owner, name, ask.sequence)
         if ask.start:
             return await self._leave(ident, self._sessions.route(ident), model, ask, owner)
-        found = await self._sessions.model_of(ident)
+        found = await self._sessions.model_of(ident, sequence_owner(owner))
         if version and found.manifest.version != version:
             raise BadInput(f"the sequence runs on version {found.manifest.version} of model '{name}', got a request for version {version}")
         return found
@@ -116,7 +116,7 @@ class Inference:
     async def _leave(self, ident: str, known: ServedModel | None, model: ServedModel, ask: Ask, owner: str) -> ServedModel:
         """Where a sequence begins whose id may be live on another version: there if it is the stored first step again, else anew."""
         try:
-            known = known or await self._sessions.model_of(ident)
+            known = known or await self._sessions.model_of(ident, sequence_owner(owner))
             if known is model:
                 return model
             session = await self._sessions.look(ident, sequence_owner(owner))
@@ -134,7 +134,8 @@ class Inference:
         return Pending(ask, read, model, ask_all(model, self.jobs(ask, read, model, owner)))
 
     def jobs(self, ask: Ask, read: Rows, model: ServedModel, owner: str) -> list[Job]:
-        """What the engine is to do; their sinks are still to be set."""
+        """What the engine is to do, charged to the owner; their sinks are still to be set. Raises RateLimited."""
+        self._sessions.charge(owner, len(read.x))
         every = read.x.shape[1] > 1
         if ask.sequence is None:
             B = len(read.x)
@@ -146,7 +147,7 @@ class Inference:
         fresh = self._fresh(ident, model, holder) if ask.start else None
         event = Feed(ask.step, read.digest(ask.end), content.length, model.manifest.limits.max_position, fresh, ask.end)
         if ask.start:
-            self._sessions.remember(ident, model)
+            self._sessions.remember(ident, model, holder)
         return [Job(_unset, ident, holder, event, content=content, every=every, patience=ask.timeout)]
 
     def _fresh(self, ident: str, model: ServedModel, holder: str) -> Session:

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from service.batcher import Batcher, BatcherSettings, Created, Job, Loaded
+from service.engine import Answer
 from service.errors import Cancelled, EngineFailed, Gone, ModelGone, Overloaded, StepGap, Stopping, StoreFailed, UnknownSession
 from service.session import Cancel, Char, Delete, Deleted, Feed, Follow, Generate, Reason, Refused, Result, Sampling, Session
 from service.session_id import new_id
-from service.store import SQLiteStore
+from service.sqlite_store import SQLiteStore
 from service.work import PIECE, Text
 
 N, K = 6, 3  # three numbers of history, then three logits
@@ -34,14 +35,14 @@ class FakeEngine:
         self.fail = False
         self.poison = False
 
-    def run(self, rows: list[Any]) -> list[tuple[np.ndarray, np.ndarray]]:
+    def run(self, rows: list[Any]) -> list[Answer]:
         assert self.gate.wait(20), "a test forgot to open the gate"
         self.runs.append(rows)
         if self.fail:
             raise RuntimeError("broken on purpose")
         return [self._one(r.x, r.state) for r in rows]
 
-    def _one(self, x: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _one(self, x: np.ndarray, state: np.ndarray) -> Answer:
         out, s = [], state.copy()
         for value in x:
             s[0] += value + 1
@@ -50,7 +51,7 @@ class FakeEngine:
             out.append(s[3:].copy())
         if self.poison:
             s[2] = np.inf
-        return np.array(out, np.float32), s
+        return Answer(np.array(out, np.float32), s, bool(np.isfinite(s).all()))
 
 
 @dataclass

@@ -203,3 +203,21 @@ def test_a_person_who_comes_is_not_drawn_in_from_the_origin() -> None:
     x[1:] = 5
     out, _ = resample(x, 15.0, 30.0, None)
     assert out[:, 0, 0, 0].tolist() == [0, 5, 5, 5, 5]
+
+
+@given(st.lists(st.integers(1, 10), min_size=1, max_size=5), st.sampled_from([OWN, WIDE]), st.sampled_from([READER, PAIR]))
+def test_clips_read_together_are_as_each_alone(lengths: list[int], layout: Layout, reader: ClipReader) -> None:
+    rng = np.random.default_rng(sum(lengths))
+    clips = [rng.normal(size=(n, layout.joints, 3)).round(3).tolist() for n in lengths]
+    together = reader.read_alike(clips, layout)
+    assert together is not None
+    for clip, x in zip(clips, together, strict=True):
+        alone = reader.read(clip, layout, "s")
+        assert (x.dtype, x.shape, x.tobytes()) == (alone.dtype, alone.shape, alone.tobytes())
+
+
+@pytest.mark.parametrize(
+    "odd", [[], [FRAME] * 11, [FRAME[:1]], [[[1, 2, None], [4, 5, 6]]], [[None, [4, 5, 6]]], [[FRAME]], [[[1, 2, 51], [4, 5, 6]]]]
+)
+def test_a_clip_that_takes_a_closer_look_is_not_read_together_with_others(odd: Any) -> None:
+    assert READER.read_alike([[FRAME], odd], OWN) is None

@@ -31,18 +31,23 @@ def test_every_route_of_the_app_is_described_with_its_errors(app_document: dict[
         "/models/{name}",
         "/sessions",
         "/sessions/{session_id}",
+        "/sessions/{session_id}/state",
+        "/sessions/{session_id}/fork",
+        "/sessions/{session_id}/reset",
         "/health/live",
         "/health/ready",
+        "/v1/completions",
+        "/v1/models",
+        "/v1/models/{model}",
     }
     for path, methods in app_document["paths"].items():
-        native = not path.startswith("/v2")
         for method, operation in ((m, o) for m, o in methods.items() if m != "parameters"):
             assert operation["description"], (path, method)
             errors = {code for code in operation["responses"] if int(code) >= 400}
-            assert errors or path.startswith(("/health", "/models", "/v2")), (path, method)
+            assert errors or path.startswith(("/health", "/models", "/v1/models", "/v2")), (path, method)
+            shape = "application/json" if path.startswith(("/v1/", "/v2")) else "application/problem+json"
             for code in errors:
-                kind = "application/problem+json" if native else "application/json"
-                assert operation["responses"][code]["content"].keys() == {kind}, (path, method, code)
+                assert operation["responses"][code]["content"].keys() == {shape}, (path, method, code)
 
 
 def test_every_path_of_the_inference_protocol_is_described(app_document: dict[str, Any]) -> None:

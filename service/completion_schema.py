@@ -1,0 +1,105 @@
+"""The shapes of OpenAI's completions as served here, for the documentation; requests are read without them (completion_request.py)."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class StreamOptions(BaseModel):
+    """With `stream` only."""
+
+    include_usage: bool = Field(False, description="one more chunk before the end, without choices, with the usage")
+
+
+class CompletionRequest(BaseModel):
+    """A token is a character of the model's alphabet."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(examples=["chars"])
+    prompt: str | list[str] | list[int] | list[list[int]] = Field(description="texts, or characters as places in the model's alphabet")
+    max_tokens: int = Field(16, ge=0, description="characters of a text")
+    temperature: float = Field(1, ge=0, le=2, description="0 takes the likeliest")
+    top_p: float = Field(1, ge=0, le=1)
+    n: int = Field(1, ge=1, description="texts for each prompt, which is read once")
+    best_of: int | None = Field(None, description="n or nothing")
+    logprobs: int | None = Field(None, ge=0, le=5, description="log-probabilities, and this many of the likeliest characters")
+    echo: bool = Field(False, description="the prompt in front of the text")
+    stop: str | list[str] | None = Field(None, description="up to 4 texts of up to 64 characters; none of them is part of the answer")
+    seed: int | None = Field(None, description="the same seed draws the same text; the k-th text of a prompt draws with seed + k")
+    stream: bool = Field(False, description="server-sent events, `data: [DONE]` at the end")
+    stream_options: StreamOptions | None = None
+    suffix: Literal[""] | None = Field(None, description="not supported")
+    presence_penalty: Literal[0] | None = Field(None, description="not supported")
+    frequency_penalty: Literal[0] | None = Field(None, description="not supported")
+    logit_bias: dict[str, float] | None = Field(None, description="not supported", max_length=0)
+    user: str | None = Field(None, description="ignored")
+
+
+class CompletionLogprobs(BaseModel):
+    """Of each character told; nats. A prompt's first character has none, since nothing precedes it."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int] = Field(description="characters from the prompt's begin, echoed or not")
+
+
+class CompletionChoice(BaseModel):
+    """One text; those of a prompt stand together, in the prompts' order."""
+
+    text: str
+    index: int
+    logprobs: CompletionLogprobs | None
+    finish_reason: Literal["stop", "length"] | None
+
+
+class Usage(BaseModel):
+    """Characters: of the prompts, each once, and drawn, stop strings included."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Completion(BaseModel):
+    """The answer; a chunk of a stream looks the same."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    system_fingerprint: str = Field(description="name, version and digest of the model: the same seed draws the same while it is the same")
+    choices: list[CompletionChoice]
+    usage: Usage | None = None
+
+
+class OpenAIModel(BaseModel):
+    """A served model that completes text."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class OpenAIModelList(BaseModel):
+    """Every served model that completes text."""
+
+    object: Literal["list"]
+    data: list[OpenAIModel]
+
+
+class OpenAIErrorDetail(BaseModel):
+    """`message` is for people, `code` for programs."""
+
+    message: str
+    type: Literal["invalid_request_error", "rate_limit_error", "server_error"]
+    param: str | None
+    code: str
+
+
+class OpenAIError(BaseModel):
+    """Every error under /v1."""
+
+    error: OpenAIErrorDetail

@@ -1,0 +1,107 @@
+"""uvicorn's WebSocket protocol with a short way for the common message: one whole text frame, read without a task or a queue in between.
+
+websockets' parser and uvicorn's queue, task and ASGI messages cost some 40 µs a message, more than all else that a step needs. Here a
+whole, unfragmented text frame is offered to the stream first (`taker`); whatever it does not take, and every other frame (ping, close,
+fragments, handshake), goes the way uvicorn has for it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import apply_mask  # type: ignore[attr-defined]  # in C where there is one, else in Python
+
+EXTENSION = "indrnn.wire"  # the scope's extension that names this protocol's instance
+TEXT = 0x81  # FIN and the opcode of text
+CONTROL = 0x08  # opcodes from here on are no part of a message
+SHORT = 2**16  # bytes: longer messages are read where they do not hold up others
+
+
+class Wire(WebSocketsSansIOProtocol):
+    """One connection. `taker(frame, payload)` is offered whole text messages; one that it takes it must decide on (`decided`)."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.taker: Callable[[bytes, bytes], bool] | None = None
+        self._rest = bytearray()  # the begin of a frame whose end has not come
+        self._fragments = False  # inside a message of several frames
+        self._too_long = False
+        self._held: list[bytes] | None = None  # frames that wait for the decision on the one that was taken
+
+    def handle_connect(self, event: Any) -> None:
+        """uvicorn's; the scope, made in there, is handed to a task that has not begun, so it can still be added to."""
+        super().handle_connect(event)
+        if hasattr(self, "scope"):
+            self.scope["extensions"][EXTENSION] = {"wire": self}  # ASGI lets servers name their own
+
+    def data_received(self, data: bytes) -> None:
+        """Cuts what came into frames; the parser gets them whole, so that it is always between two frames here."""
+        if not self.handshake_initiated or self._too_long:
+            super().data_received(data)
+            return
+        if self._rest:
+            self._rest += data
+            data = bytes(self._rest)
+            self._rest.clear()
+        at, end = 0, len(data)
+        while at < end:
+            size = frame_size(data, at)
+            if size is None or (at + size > end and size <= self.config.ws_max_size):
+                self._rest += data[at:]
+                return
+            if at + size > end:  # longer than is allowed: the parser says so, and closes
+                self._too_long = True
+                super().data_received(data[at:])
+                return
+            self._frame(data if size == end else data[at : at + size])
+            at += size
+
+    def _frame(self, frame: bytes) -> None:
+        if self._held is not None:
+            self._held.append(frame)
+            return
+        opcode = frame[0] & 0x0F
+        whole = frame[0] == TEXT and frame[1] & 0x80 and not self._fragments
+        if opcode < CONTROL:
+            self._fragments = not frame[0] & 0x80
+        if whole and len(frame) <= SHORT and self.taker is not None and self.queue.empty():
+            head = 6 if frame[1] & 0x7F < 126 else 8
+            if self.taker(frame, apply_mask(frame[head:], frame[head - 4 : head])):
+                self._held = []
+                return
+        super().data_received(frame)
+
+    def decided(self, back: bytes | None) -> None:
+        """The taken message is on its way, or comes back as the frame it was; then those go on that came after it."""
+        held, self._held = self._held or [], None
+        if back is not None:
+            super().data_received(back)
+        for frame in held:
+            self._frame(frame)
+
+    def write_text(self, payload: bytes) -> None:
+        """Sends one text message; what the client's side cannot take waits in the transport (`writable` is cleared)."""
+        n = len(payload)
+        if self.disconnected or self.close_sent or self.transport.is_closing():
+            return
+        if n < 126:
+            head = bytes((TEXT, n))
+        elif n < 2**16:
+            head = b"\x81\x7e" + n.to_bytes(2, "big")
+        else:
+            head = b"\x81\x7f" + n.to_bytes(8, "big")
+        self.transport.write(head + payload)
+
+
+def frame_size(data: bytes, at: int) -> int | None:
+    """Bytes of the frame that begins at `at` (RFC 6455, section 5.2); None while its header is not all there."""
+    if len(data) - at < 2:
+        return None
+    second = data[at + 1]
+    mask, size = 4 if second & 0x80 else 0, second & 0x7F
+    if size < 126:
+        return 2 + mask + size
+    wide = 2 if size == 126 else 8
+    if len(data) - at < 2 + wide:
+        return None
+    return 2 + wide + mask + int.from_bytes(data[at + 2 : at + 2 + wide], "big")
