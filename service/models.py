@@ -158,6 +158,10 @@ class Models:
         """The version that new sessions take. Raises UnknownModel."""
         return self.versions(name)[-1]
 
+    def only(self, name: str) -> bool:
+        """Whether a name has just one version."""
+        return len(self._versions.get(name, ())) == 1
+
     def choose(self, name: object, version: object = None) -> ServedModel:
         """The version a client asks for, the highest for None. Raises UnknownModel."""
         if version is None:
