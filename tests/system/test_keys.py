@@ -14,8 +14,10 @@ from typing import Any
 
 import httpx
 import pytest
+import tritonclient.grpc as triton
 from conftest import ROOT, Server
 from test_stream import ask, hear_all
+from tritonclient.utils import InferenceServerException
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
@@ -38,6 +40,12 @@ def add_key(file: Path, name: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def free_port() -> str:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
+
+
 @dataclass
 class Guarded:
     """A service with two keys."""
@@ -52,7 +60,7 @@ class Guarded:
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("guarded")
     secrets = {name: add_key(folder / "keys", name).stdout.strip() for name in ("ann", "bob")}
-    server = Server(folder, {"INDRNN_KEYS": str(folder / "keys")}).start()
+    server = Server(folder, {"INDRNN_KEYS": str(folder / "keys"), "INDRNN_GRPC_PORT": free_port()}).start()
     with (
         httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {secrets['ann']}"}, timeout=60) as ann,
         httpx.Client(base_url=server.url, headers={"X-API-Key": secrets["bob"]}, timeout=60) as bob,
@@ -179,6 +187,17 @@ def test_the_other_protocols_know_the_keys_too(guarded: Guarded) -> None:
     assert (strange.status_code, "START" in strange.json()["error"]) == (400, True)
     assert httpx.get(url + "/v1/models").json()["error"]["code"] == "unauthorized"
     assert guarded.bob.get("/v1/models").json()["data"][0]["id"] == "chars"
+
+
+def test_grpc_knows_the_keys_in_its_metadata(guarded: Guarded) -> None:
+    client = triton.InferenceServerClient(f"127.0.0.1:{guarded.server.env['INDRNN_GRPC_PORT']}")
+    assert client.is_server_live()
+    for headers in (None, {"x-api-key": "wrong"}):
+        with pytest.raises(InferenceServerException) as caught:
+            client.get_model_metadata("chars", headers=headers)
+        assert "UNAUTHENTICATED" in str(caught.value.status())
+    assert client.get_model_metadata("chars", headers={"authorization": f"Bearer {guarded.secrets['ann']}"}).name == "chars"
+    client.close()
 
 
 def test_a_rate_is_one_for_all_protocols(own_server: Start) -> None:
