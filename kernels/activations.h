@@ -62,7 +62,7 @@ struct Exp {
     }
 };
 
-// Each activation: its value f(a), and its slope times a gradient g, told from its output h (alpha > 0 keeps the sign).
+// Each activation: its value f(a), and its slope times a gradient g, told from its output h (alpha >= 0 keeps the sign).
 template <class L, class V, class T>
 struct Relu {
     INDRNN_STEP static V value(V a, T) { return a < T(0) ? L::all(T(0)) : a; }

@@ -1,9 +1,11 @@
 """The native library: which file it is, and how it is compiled. Needs a C++17 compiler (GCC or Clang) and nothing else.
 
-A library is named by its sources and its compiler, so a changed source is never run with a library of the old one.
+A library is named by its sources, its compiler and its contents: a changed source is never run with a library of the old one, and a
+file that was cut short or changed is not loaded.
 """
 
 import hashlib
+import logging
 import os
 import platform
 import shlex
@@ -11,6 +13,8 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
 FOLDER = HERE / ".build"
@@ -32,10 +36,32 @@ class KernelMissing(Exception):
 
 def find() -> Path:
     """The library of these sources, whichever compiler made it. Raises KernelMissing with the reason."""
-    built = sorted(FOLDER.glob(f"indrnn-{_sources_digest()}-*.so"), key=lambda p: (p.stat().st_mtime, p.name))
+    built = intact(f"indrnn-{_sources_digest()}")
     if not built:
         raise KernelMissing(f"no library of these sources in {FOLDER} (python -m kernels builds it)")
-    return built[-1]
+    return built
+
+
+def intact(name: str) -> Path | None:
+    """The newest library whose name begins so and ends with the digest of what is in it; None when there is none.
+
+    The system maps a library into memory, and a process that meets the missing end of one that was cut short is killed (SIGBUS).
+    """
+    found = []
+    for path in FOLDER.glob(f"{name}-*.so"):
+        try:
+            if path.stem.endswith(f"-{_contents_digest(path)}"):
+                found.append((path.stat().st_mtime, path))
+        except OSError as error:  # gone meanwhile, or not to be read
+            log.warning("%s: %s", path, error)
+    return max(found)[1] if found else None
+
+
+def seal(made: Path, name: str) -> Path:
+    """Moves a finished library to its place; the name ends with the digest of what is in it."""
+    path = FOLDER / f"{name}-{_contents_digest(made)}.so"
+    os.replace(made, path)
+    return path
 
 
 def compiler() -> list[str]:
@@ -57,17 +83,16 @@ def build(sanitize: bool = False) -> Path:
     flags = FLAGS + (SANITIZE if sanitize else ())
     said = _run([*command, "--version"]) + shlex.join([*command, *flags])
     kind = "sanitize" if sanitize else "indrnn"
-    path = FOLDER / f"{kind}-{_sources_digest()}-{hashlib.sha256(said.encode()).hexdigest()[:12]}.so"
-    if path.exists():
-        return path
+    name = f"{kind}-{_sources_digest()}-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
+    if there := intact(name):
+        return there
     try:
         FOLDER.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
             _compile(command, flags, Path(folder))
-            os.replace(Path(folder) / "indrnn.so", path)
+            return seal(Path(folder) / "indrnn.so", name)
     except OSError as error:
         raise KernelMissing(f"cannot write {FOLDER}: {error}") from error
-    return path
 
 
 def _compile(command: list[str], flags: tuple[str, ...], folder: Path) -> None:
@@ -92,10 +117,17 @@ def _compile(command: list[str], flags: tuple[str, ...], folder: Path) -> None:
 
 
 def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise KernelMissing(f"cannot run {command[0]}: {error}") from error
     if done.returncode:
         raise KernelMissing(f"{shlex.join(command[:1])} failed:\n{done.stdout}{done.stderr}")
     return done.stdout
+
+
+def _contents_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _sources_digest() -> str:

@@ -28,7 +28,8 @@ static bool makes_sense(const Call& c) {
     const bool full = c.T && c.B && c.H, rows = c.B && c.H;
     const bool both = (c.u && c.y) || !full;
     const bool forward = (c.x || !full) && (c.y_h || !rows);
-    const bool backward = ((c.dy && c.dx) || !full) && ((c.dh0 && c.du_rows) || !rows) && (c.du || !c.H);
+    const bool slope = c.activation != 1 || c.alpha >= 0;  // leaky_relu's output tells its slope only where it keeps the sign
+    const bool backward = ((c.dy && c.dx) || !full) && ((c.dh0 && c.du_rows) || !rows) && (c.du || !c.H) && slope;
     return shape && options && both && (c.gradient ? backward : forward);
 }
 

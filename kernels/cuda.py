@@ -29,10 +29,10 @@ FLAGS = (
 
 def find_cuda() -> Path:
     """The library of these sources, whichever compiler made it. Raises KernelMissing with the reason."""
-    built = sorted(cpu.FOLDER.glob(f"indrnn_cuda-{_digest()}-*.so"), key=lambda p: (p.stat().st_mtime, p.name))
+    built = cpu.intact(f"indrnn_cuda-{_digest()}")
     if not built:
         raise KernelMissing(f"no CUDA library of these sources in {cpu.FOLDER} (python -m kernels cuda builds it)")
-    return built[-1]
+    return built
 
 
 def nvcc() -> str:
@@ -48,18 +48,17 @@ def build_cuda() -> Path:
     """Compiles the library unless it is there already; the path appears only when it is complete. Raises KernelMissing with the reason."""
     command = nvcc()
     said = cpu._run([command, "--version"])
-    path = cpu.FOLDER / f"indrnn_cuda-{_digest()}-{hashlib.sha256(said.encode()).hexdigest()[:12]}.so"
-    if path.exists():
-        return path
+    name = f"indrnn_cuda-{_digest()}-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
+    if there := cpu.intact(name):
+        return there
     try:
         cpu.FOLDER.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cpu.FOLDER) as folder:
             made = Path(folder) / "indrnn_cuda.so"
             cpu._run([command, *FLAGS, str(SOURCE), "-o", str(made)])
-            os.replace(made, path)
+            return cpu.seal(made, name)
     except OSError as error:
         raise KernelMissing(f"cannot write {cpu.FOLDER}: {error}") from error
-    return path
 
 
 @functools.cache

@@ -12,7 +12,7 @@ struct Call {
     int32_t reverse;     // 1: from each row's last step to its first
     int32_t isa;         // 0 the best of this machine, 1 plain, 2 AVX2, 3 AVX-512
     int32_t gradient;    // 1: the gradient, from y and the arrays at the end; empty arrays may be null, so dx cannot tell
-    double alpha;        // slope of leaky_relu below 0
+    double alpha;        // slope of leaky_relu below 0; the gradient asks for 0 or more
     const void *x, *u, *h0;  // [T, B, H], [H], [B, H] or null for zeros
     const int64_t* lens;     // [B] or null for T; below 0 counts as 0, above T as T
     void *y, *y_h;           // [T, B, H], [B, H]; y is read by the gradient
@@ -30,8 +30,9 @@ constexpr int64_t LINE = 64;  // bytes; pieces of work begin at multiples of it,
 // Steps of one visit to a row's columns. Where a piece has few columns, many steps lie close together; where it has many, few steps at a
 // time walk X and Y in long runs of memory, and more than one saves reading the state back. Measured at (784, 32, 128), float32, AVX-512,
 // one thread, in times of memcpy: 1 step 1.02, 4 steps 1.01, 64 steps 1.05, all 1.68.
+// static: of a copy shared by all files the linker might keep one that needs AVX-512.
 // Tried and left out: stores past the cache (784, 32, 128: 1.14; slower still where Y fits into a cache) and prefetching by hand (1.00).
-inline int64_t tile_of(int64_t columns, size_t size) {
+static inline int64_t tile_of(int64_t columns, size_t size) {
     const int64_t steps = 65536 / (columns * int64_t(size) + 1);
     return steps < 4 ? 4 : steps;
 }

@@ -43,7 +43,7 @@ struct Api {
     Status* (*GetTensorTypeAndShape)(const Value*, TensorInfo**);
     Unused<19> from_66;
     Status* (*KernelInfoGetAttribute_float)(const KernelInfo*, const char* name, float*);
-    Unused<1> from_86;
+    Status* (*KernelInfoGetAttribute_int64)(const KernelInfo*, const char* name, int64_t*);
     Status* (*KernelInfoGetAttribute_string)(const KernelInfo*, const char* name, char*, size_t* size);
     Status* (*KernelContext_GetInputCount)(const KernelContext*, size_t*);
     Unused<1> from_89;

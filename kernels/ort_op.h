@@ -31,10 +31,27 @@ struct Kernel {
         throw Failure{api->CreateStatus(ort::INVALID_ARGUMENT, ("ai.indrnn::IndRNN: " + message).c_str())};
     }
 
+    // Whether that went well; a status that says otherwise is put aside.
+    bool went_well(ort::Status* status) const {
+        if (status) api->ReleaseStatus(status);
+        return !status;
+    }
+
+    // An attribute that has another type is not an absent one: its default would be an answer that nobody asked for.
+    void refuse_other_type(const ort::KernelInfo* info, const char* name, const char* type) const {
+        float number;
+        int64_t integer;
+        size_t size = 0;
+        if (went_well(api->KernelInfoGetAttribute_float(info, name, &number)) ||
+            went_well(api->KernelInfoGetAttribute_int64(info, name, &integer)) ||
+            went_well(api->KernelInfoGetAttribute_string(info, name, nullptr, &size)))
+            refuse(std::string(name) + ": expected a " + type);
+    }
+
     std::string text(const ort::KernelInfo* info, const char* name, const char* otherwise) const {
         size_t size = 0;
-        if (ort::Status* absent = api->KernelInfoGetAttribute_string(info, name, nullptr, &size)) {
-            api->ReleaseStatus(absent);
+        if (!went_well(api->KernelInfoGetAttribute_string(info, name, nullptr, &size))) {
+            refuse_other_type(info, name, "string");
             return otherwise;
         }
         std::string value(size, '\0');
@@ -49,8 +66,8 @@ struct Kernel {
         if (activation == 5) refuse("expected activation relu, leaky_relu, tanh, sigmoid or identity, got " + f);
         if (direction != "forward" && direction != "reverse") refuse("expected direction forward or reverse, got " + direction);
         reverse = direction == "reverse";
-        if (ort::Status* absent = api->KernelInfoGetAttribute_float(info, "alpha", &alpha)) {
-            api->ReleaseStatus(absent);
+        if (!went_well(api->KernelInfoGetAttribute_float(info, "alpha", &alpha))) {
+            refuse_other_type(info, "alpha", "float");
             alpha = 0.01f;
         }
     }
@@ -115,6 +132,8 @@ ort::Status* guarded(const ort::Api* api, Act act) {
         return failure.status;
     } catch (const std::bad_alloc&) {
         return api->CreateStatus(ort::FAIL, "ai.indrnn::IndRNN: out of memory");
+    } catch (...) {  // past this point there is C
+        return api->CreateStatus(ort::FAIL, "ai.indrnn::IndRNN: an error without a name");
     }
 }
 

@@ -1,5 +1,6 @@
 // Threads for callers that have none of their own to lend. They are started when first needed, and wait between calls.
 #include <atomic>
+#include <cfenv>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
@@ -17,6 +18,9 @@ struct Job {
     void* argument;
     size_t count;
     std::atomic<size_t> next{0};
+    std::fenv_t modes{};  // the caller's: a thread that flushes denormals to zero, or rounds otherwise, would give other bits than the rest
+
+    Job(Task task, void* argument, size_t count) : task(task), argument(argument), count(count) { std::fegetenv(&modes); }
 
     void work() {
         for (size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) task(argument, i);
@@ -55,6 +59,7 @@ class Pool {
             ++active_;
             Job& job = *job_;
             hold.unlock();
+            std::fesetenv(&job.modes);
             job.work();
             hold.lock();
             if (--active_ == 0) done_.notify_one();
@@ -84,7 +89,7 @@ Pool& pool() {
 // A ParallelFor; context is the number of threads, the caller's included.
 extern "C" __attribute__((visibility("default"))) void indrnn_pool(void* context, size_t count, Task task, void* argument) {
     const size_t threads = reinterpret_cast<uintptr_t>(context);
-    Job job{task, argument, count};
+    Job job(task, argument, count);
     if (threads < 2 || count < 2) return job.work();
     pool().run(job, (threads < count ? threads : count) - 1);
 }

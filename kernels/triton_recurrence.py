@@ -55,7 +55,7 @@ def _value(a, ALPHA: tl.constexpr, F: tl.constexpr):
 
 @triton.jit
 def _times_slope(g, h, ALPHA: tl.constexpr, F: tl.constexpr):
-    """g times f's derivative, told from its output h (alpha > 0 keeps the sign)."""
+    """g times f's derivative, told from its output h (alpha >= 0 keeps the sign)."""
     if F == "relu":
         return tl.where(h <= 0, 0.0, g).to(g.dtype)
     elif F == "leaky_relu":
@@ -86,7 +86,7 @@ def _forward_loop(
     mine = n < N
     h = tl.load(h0 + n, mine, other=0)
     w = tl.load(u + n % H, mine, other=0)
-    length = tl.minimum(tl.load(lens + n // H, mine, other=0), T).to(tl.int32)
+    length = tl.maximum(tl.minimum(tl.load(lens + n // H, mine, other=0), T), 0).to(tl.int32)
     zero = tl.zeros_like(length)
     for first in range(0, T, UNROLL):
         ahead = ()
@@ -112,7 +112,7 @@ def _backward_loop(
     g = tl.load(dy_h + n, mine, other=0)
     start = tl.load(h0 + n, mine, other=0)
     w = tl.load(u + n % H, mine, other=0)
-    length = tl.minimum(tl.load(lens + n // H, mine, other=0), T).to(tl.int32)
+    length = tl.maximum(tl.minimum(tl.load(lens + n // H, mine, other=0), T), 0).to(tl.int32)
     du = tl.zeros_like(g)
     h = tl.load(y + _time(tl.zeros_like(length) + T - 1, length, REVERSE) * N + n, mine & (length == T) & (length > 0), other=0).to(g.dtype)
     zero = tl.zeros_like(length)

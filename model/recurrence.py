@@ -43,7 +43,7 @@ def _activate_(a: Tensor, activation: str, alpha: float) -> Tensor:
 
 
 def _times_slope(g: Tensor, h: Tensor, activation: str, alpha: float, out: Tensor) -> None:
-    """out = the gradient g times the activation's derivative, told from its output h (alpha > 0 keeps the sign)."""
+    """out = the gradient g times the activation's derivative, told from its output h (alpha >= 0 keeps the sign)."""
     if activation == "relu":
         torch.ops.aten.threshold_backward.grad_input(g, h, 0, grad_input=out)
     elif activation == "leaky_relu":
@@ -54,6 +54,36 @@ def _times_slope(g: Tensor, h: Tensor, activation: str, alpha: float, out: Tenso
         torch.ops.aten.sigmoid_backward.grad_input(g, h, grad_input=out)
     else:
         out.copy_(g)
+
+
+def _check_options(activation: str, direction: str) -> None:
+    if activation not in ACTIVATIONS or direction not in DIRECTIONS:
+        raise ValueError(f"expected one of {ACTIVATIONS} and {DIRECTIONS}, got {activation!r} and {direction!r}")
+
+
+def _check(x: Tensor, u: Tensor, sequence_lens: Tensor, initial_h: Tensor, activation: str, direction: str) -> None:
+    """Raises ValueError unless the inputs fit each other: a kernel goes by x's shape alone, and would read past the end of the others."""
+    _check_options(activation, direction)
+    if x.dim() != 3:
+        raise ValueError(f"x: expected [T, B, H], got {list(x.shape)}")
+    _, B, H = x.shape
+    for name, tensor, shape in (("u", u, (H,)), ("sequence_lens", sequence_lens, (B,)), ("initial_h", initial_h, (B, H))):
+        if tensor.shape != shape:
+            raise ValueError(f"{name}: expected {list(shape)}, got {list(tensor.shape)}")
+    if sequence_lens.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"sequence_lens: expected int64, got {sequence_lens.dtype}")
+    _check_device(x, u, sequence_lens, initial_h)
+
+
+def _check_device(*tensors: Tensor) -> None:
+    if len({tensor.device for tensor in tensors}) > 1:
+        raise ValueError(f"expected tensors of one device, got them on {', '.join(str(tensor.device) for tensor in tensors)}")
+
+
+def _check_slope(activation: str, alpha: float) -> None:
+    """Raises ValueError where the gradient cannot be told from the output, which has one sign for both halves of such a leaky_relu."""
+    if activation == "leaky_relu" and not alpha >= 0:
+        raise ValueError(f"alpha: the gradient of leaky_relu expects 0 or more, got {alpha}")
 
 
 def _valid(x: Tensor, lens: Tensor) -> tuple[Tensor, int]:
@@ -75,17 +105,19 @@ def recurrence_op(
     x: Tensor, u: Tensor, sequence_lens: Tensor, initial_h: Tensor, activation: str, alpha: float, direction: str
 ) -> tuple[Tensor, Tensor]:
     """See `recurrence`; this is the bare operator, all four tensors given. x may be of a narrower type than the others; y is of x's."""
+    _check(x, u, sequence_lens, initial_h, activation, direction)
     if gpu := _on_gpu(x):
         y, y_h = gpu.forward(x, u, sequence_lens, initial_h, activation, alpha, direction)
         return y, y_h
     if native := fused.fitting(x, u, initial_h):
         return fused.forward(native, x, u, sequence_lens, initial_h, activation, alpha, direction)
-    y, y_h = _loop(x.to(u.dtype), u, sequence_lens, initial_h, activation, alpha, direction)
+    y, y_h = _loop(x.to(u.dtype), u, sequence_lens.clamp(0, x.shape[0]), initial_h, activation, alpha, direction)
     return y.to(x.dtype), y_h
 
 
 @recurrence_op.register_fake
 def _(x, u, sequence_lens, initial_h, activation, alpha, direction):  # type: ignore[no-untyped-def]  # torch calls it
+    _check_device(x, u, sequence_lens, initial_h)  # with one on "meta" among them this function is the operator
     contiguous = torch.contiguous_format
     return torch.empty_like(x, memory_format=contiguous), torch.empty_like(initial_h, memory_format=contiguous)
 
@@ -124,18 +156,24 @@ def recurrence_backward_op(
     direction: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the forward recurrence by x, u and initial_h: an exact linear scan from the last step to the first."""
+    _check(y, u, sequence_lens, initial_h, activation, direction)
+    _check_slope(activation, alpha)
+    _check_device(dy, dy_h, y)
+    if dy.shape != y.shape or dy_h.shape != initial_h.shape:
+        raise ValueError(f"expected dy {list(y.shape)} and dy_h {list(initial_h.shape)}, got {list(dy.shape)} and {list(dy_h.shape)}")
     if gpu := _on_gpu(y):
         dx, du, dh0 = gpu.backward(dy, dy_h, y, u, sequence_lens, initial_h, activation, alpha, direction)
         return dx, du, dh0
     if native := fused.fitting(y, dy, dy_h, u, initial_h):
         return fused.backward(native, dy, dy_h, y, u, sequence_lens, initial_h, activation, alpha, direction)
     wide = (dy.to(u.dtype), dy_h, y.to(u.dtype), u)
-    dx, du, dh0 = _loop_backward(*wide, sequence_lens, initial_h, activation, alpha, direction)
+    dx, du, dh0 = _loop_backward(*wide, sequence_lens.clamp(0, y.shape[0]), initial_h, activation, alpha, direction)
     return dx.to(y.dtype), du, dh0
 
 
 @recurrence_backward_op.register_fake
 def _(dy, dy_h, y, u, sequence_lens, initial_h, activation, alpha, direction):  # type: ignore[no-untyped-def]  # torch calls it
+    _check_device(y, u, sequence_lens, initial_h, dy, dy_h)
     contiguous = torch.contiguous_format
     return tuple(torch.empty_like(t, memory_format=contiguous) for t in (y, u, initial_h))
 
@@ -173,6 +211,8 @@ def _loop_backward(
 
 def _setup(ctx, inputs, output):  # type: ignore[no-untyped-def]  # torch calls it
     _, u, lens, h0, *ctx.options = inputs
+    activation, alpha, _ = ctx.options
+    _check_slope(activation, alpha)  # here too, so that it is said before the forward pass and not after it
     ctx.save_for_backward(output[0], u, lens, h0)
 
 
@@ -196,13 +236,14 @@ def recurrence(
 ) -> tuple[Tensor, Tensor]:
     """h_t = activation(x_t + u * h_{t-1}) over time, differentiable in x, u and initial_h.
 
-    x [T, B, H] already projected (W x + b), u [H], sequence_lens [B] int64 (default T), initial_h [B, H] (default 0)
+    x [T, B, H] already projected (W x + b), u [H], sequence_lens [B] int64 (default T; below 0 counts as 0, above T as T), initial_h [B, H]
+    (default 0)
     -> y [T, B, H], 0 past a row's length, and y_h [B, H], the state after it. The state is float32 or float64 whatever autocast says, and
     so is y, but on a GPU, where bfloat16 and float16 are half of the bytes to move: there y is of x's type.
-    Raises ValueError on an unknown activation or direction. Li et al., CVPR 2018, equation 4.
+    Raises ValueError on an unknown activation or direction, on tensors that do not fit each other, and on a gradient of leaky_relu with
+    alpha < 0. Li et al., CVPR 2018, equation 4.
     """
-    if activation not in ACTIVATIONS or direction not in DIRECTIONS:
-        raise ValueError(f"expected one of {ACTIVATIONS} and {DIRECTIONS}, got {activation!r} and {direction!r}")
+    _check_options(activation, direction)  # while a graph is traced, too, where the operator itself is not run
     T, B, H = x.shape
     dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
     if sequence_lens is None:

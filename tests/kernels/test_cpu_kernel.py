@@ -223,7 +223,7 @@ def test_the_gradient_of_nothing_is_zero_and_what_was_given(each_isa: Kernel, sh
 
 def test_lengths_outside_the_sequence_are_clipped(kernel: Kernel) -> None:
     c = case(6, 2, 20)
-    got = kernel.forward(c.x, c.u, np.array([-3, 99]), c.h0)
+    got = kernel.forward(c.x, c.u, np.array([-(2**63), 2**63 - 1]), c.h0)
     want = kernel.forward(c.x, c.u, np.array([0, 6]), c.h0)
     assert np.array_equal(got[0], want[0])
     assert np.array_equal(got[1], want[1])
@@ -241,3 +241,11 @@ def test_a_call_without_its_arrays_is_refused(library: Library) -> None:
     for wrong in (Call(T=1, B=1, H=1), Call(T=-1, B=1, H=1), Call(T=0, B=0, H=0, activation=5), Call(T=0, B=0, H=0, dtype=2)):
         with pytest.raises(ValueError, match="missing or wrong"):
             library.run(wrong, 1)
+
+
+def test_the_gradient_of_a_leaky_relu_that_turns_the_sign_is_refused(kernel: Kernel) -> None:
+    c = case(3, 2, 5)
+    k = kernel.having(activation="leaky_relu", alpha=-0.5)
+    y, _ = k.forward(*c.inputs)
+    with pytest.raises(ValueError, match="missing or wrong"):
+        k.backward(c.x, c.h0, y, c.u, c.lens, c.h0)

@@ -147,6 +147,15 @@ def test_an_unknown_option_is_refused_when_the_session_is_made(library: Library,
         session(bare_node(["X", "U"], **attribute), library)
 
 
+@pytest.mark.parametrize(
+    ("attribute", "kind"),
+    [({"activation": 3}, "string"), ({"direction": 1.0}, "string"), ({"alpha": 1}, "float"), ({"alpha": "1"}, "float")],
+)
+def test_an_option_of_another_type_is_not_taken_for_an_absent_one(library: Library, attribute: dict[str, object], kind: str) -> None:
+    with pytest.raises(Exception, match=f"IndRNN: {next(iter(attribute))}: expected a {kind}"):
+        session(bare_node(["X", "U"], **attribute), library)
+
+
 def test_a_runtime_that_is_too_old_is_refused_in_words(library: Library) -> None:
     """A runtime that knows only versions below the library's own, made up of the two functions that a refusal needs."""
     said: list[bytes] = []

@@ -49,12 +49,38 @@ def test_without_a_library_the_log_says_how_to_get_one(
 def test_a_library_that_is_refused_is_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / f"indrnn-{build._sources_digest()}-0.so").write_bytes(b"no library")
+    (tmp_path / "made").write_bytes(b"no library")
     monkeypatch.setattr(build, "FOLDER", tmp_path)
+    build.seal(tmp_path / "made", f"indrnn-{build._sources_digest()}-0")
     assert registered() is None
     assert registered() is None
     (line,) = caplog.messages
     assert "the portable loop runs" in line
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.9])
+def test_a_library_that_was_cut_short_is_not_loaded_and_is_built_anew(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    """Loaded, it would kill the process: the end of the file is mapped, and is not there."""
+    whole = library.path.read_bytes()
+    monkeypatch.setattr(build, "FOLDER", tmp_path)
+    monkeypatch.setattr(build, "_compile", lambda command, flags, folder: (folder / "indrnn.so").write_bytes(whole))
+    path = build.build()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(build.KernelMissing, match="no library of these sources"):
+        build.find()
+    assert registered() is None
+    assert build.build() == path
+    assert build.find().read_bytes() == whole
+
+
+def test_a_compiler_that_cannot_be_run_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "c++").write_text("no program")
+    (tmp_path / "c++").chmod(0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "c++"))
+    with pytest.raises(build.KernelMissing, match="cannot run"):
+        build.build()
 
 
 def test_a_library_of_other_sources_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,3 +140,100 @@ def test_exported_it_is_one_node_and_runs_at_other_lengths() -> None:
     assert [t for t in targets if "indrnn" in t] == ["indrnn.recurrence.default"]
     other = tensors(11, 3, 5, torch.float32)
     torch.testing.assert_close(program.module()(*other), recurrence(*other))
+
+
+@pytest.mark.usefixtures("_either")
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"x": torch.ones(3, 4)}, r"x: expected \[T, B, H\], got \[3, 4\]"),
+        ({"u": torch.ones(1)}, r"u: expected \[4\], got \[1\]"),
+        ({"u": torch.ones(4, device="meta")}, "expected tensors of one device, got them on cpu, meta, cpu, cpu"),
+        ({"sequence_lens": torch.tensor([3])}, r"sequence_lens: expected \[2\], got \[1\]"),
+        ({"sequence_lens": torch.tensor([1.5, 2.5])}, "sequence_lens: expected int64, got torch.float32"),
+        ({"initial_h": torch.ones(4)}, r"initial_h: expected \[2, 4\], got \[4\]"),
+        ({"activation": "gelu"}, "got 'gelu'"),
+        ({"direction": "sideways"}, "got .* 'sideways'"),
+    ],
+    ids=lambda change: "-".join(change) if isinstance(change, dict) else "",
+)
+def test_inputs_that_do_not_fit_each_other_are_refused_before_memory_is_read(change: dict[str, Tensor], said: str) -> None:
+    lens = torch.tensor([3, 3])
+    given = {"x": torch.ones(3, 2, 4), "u": torch.ones(4), "sequence_lens": lens, "initial_h": torch.ones(2, 4)}
+    options = {"activation": "relu", "alpha": 0.0, "direction": "forward"}
+    with pytest.raises(ValueError, match=said):
+        forward_op(**given | options | change)
+    if "x" not in change:
+        given["y"] = given.pop("x")
+        with pytest.raises(ValueError, match=said):
+            backward_op(dy=given["y"], dy_h=torch.ones(2, 4), **given | options | change)
+
+
+@pytest.mark.usefixtures("_either")
+@pytest.mark.parametrize("wrong", [{"dy": torch.ones(1, 2, 4)}, {"dy_h": torch.ones(4)}], ids=["dy", "dy_h"])
+def test_gradients_of_another_shape_are_refused(wrong: dict[str, Tensor]) -> None:
+    given = {"dy": torch.ones(3, 2, 4), "dy_h": torch.ones(2, 4)} | wrong
+    with pytest.raises(ValueError, match=r"expected dy \[3, 2, 4\] and dy_h \[2, 4\], got"):
+        backward_op(**given, y=torch.ones(3, 2, 4), u=torch.ones(4), sequence_lens=torch.tensor([3, 3]), initial_h=torch.ones(2, 4),
+                    activation="relu", alpha=0.0, direction="forward")  # fmt: skip
+
+
+@pytest.mark.usefixtures("_either")
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_lengths_outside_the_sequence_are_clipped(direction: str) -> None:
+    x, u, _, h0 = tensors(6, 4, 5, torch.float32)
+    results = []
+    for lens in ([-3, 99, 6, 2], [0, 6, 6, 2]):
+        args = (u, torch.tensor(lens), h0, "tanh", 0.0, direction)
+        y, y_h = forward_op(x, *args)
+        results.append((y, y_h, *backward_op(x, h0, y, *args)))
+    for got, want in zip(*results, strict=True):
+        assert torch.equal(got, want)
+
+
+@pytest.mark.usefixtures("_either")
+@pytest.mark.parametrize("alpha", [-0.5, float("nan")])
+def test_a_slope_that_the_output_does_not_tell_is_refused_when_a_gradient_is_wanted(alpha: float) -> None:
+    """Such a leaky_relu folds both halves onto one sign; without a gradient it is as good as any."""
+    x, u, lens, h0 = tensors(5, 3, 4, torch.float64)
+    y, _ = recurrence(x, u, lens, h0, "leaky_relu", alpha)
+    assert y.shape == x.shape
+    with pytest.raises(ValueError, match=r"alpha: the gradient of leaky_relu expects 0 or more"):
+        recurrence(x, u.requires_grad_(), lens, h0, "leaky_relu", alpha)
+    with pytest.raises(ValueError, match=r"alpha: the gradient of leaky_relu expects 0 or more"):
+        backward_op(x, h0, y, u.detach(), lens, h0, "leaky_relu", alpha, "forward")
+
+
+def test_a_leaky_relu_of_slope_zero_has_its_gradient() -> None:
+    x, u, lens, h0 = tensors(5, 3, 4, torch.float64)
+    assert torch.autograd.gradcheck(lambda x: recurrence(x, u, lens, h0, "leaky_relu", 0.0), [x.requires_grad_()])
+
+
+@pytest.mark.usefixtures("_threads")
+def test_the_callers_mode_for_denormals_holds_on_every_thread() -> None:
+    """The kernel's threads are started with one mode and lent to a caller that has the other."""
+    x, u = torch.full((50, 64, 512), 1e-39), torch.full((512,), 0.5)
+    torch.set_num_threads(3)
+    kept, _ = recurrence(x, u)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this machine keeps denormals")
+    try:
+        flushed = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            flushed.append(recurrence(x, u)[0].view(torch.int32))
+    finally:
+        torch.set_flush_denormal(False)
+    assert (kept.view(torch.int32) != 0).all()
+    assert all((y == 0).all() for y in flushed)
+
+
+@pytest.mark.usefixtures("_either")
+def test_a_gradient_may_be_taken_twice_but_has_no_gradient_of_its_own() -> None:
+    x, u, lens, h0 = tensors(5, 3, 4, torch.float64)
+    u.requires_grad_()
+    y, _ = recurrence(x, u, lens, h0, "tanh")
+    first, second = (torch.autograd.grad(y.sum(), u, create_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
+    with pytest.raises(RuntimeError, match="no autograd formula"):
+        torch.autograd.grad(first.sum(), u)
