@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from model import evaluate, train
+from model import evaluate, published, train
 from model.action import ActionConfig
 from model.chars import CharsConfig
 from model.checkpoint import CheckpointError, load_trained
@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("checkpoint", type=Path)
     p.add_argument("--split", choices=("val", "test"), default="val")
     p.add_argument("--record", action="store_true", help="write the figures into the checkpoint")
+    published.add_arguments(commands.add_parser("import", help="read a checkpoint of the papers' authors' code"))
     return parser
 
 
@@ -104,9 +105,11 @@ def main(argv: list[str]) -> int:
     try:
         if args.command == "train":
             _train(args, _command(args, argv))
+        elif args.command == "import":
+            published.run(args, "python -m model " + shlex.join(argv))
         else:
             evaluate.run(args.checkpoint, args.split, args.record)
-    except (CheckpointError, DataMissingError, evaluate.NothingHeldError, train.RunError) as error:
+    except (CheckpointError, DataMissingError, evaluate.NothingHeldError, published.PublishedError, train.RunError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
