@@ -34,6 +34,8 @@ def _add_fields(parser: argparse.ArgumentParser, cls: type) -> None:
         option = "--" + f.name.replace("_", "-")
         if isinstance(f.default, tuple):
             parser.add_argument(option, dest=f.name, type=float, nargs="*", default=f.default, help=f"see {cls.__name__}")
+        elif isinstance(f.default, bool):
+            parser.add_argument(option, dest=f.name, action=argparse.BooleanOptionalAction, default=f.default, help=f"see {cls.__name__}")
         else:
             parser.add_argument(option, dest=f.name, type=type(f.default), default=f.default, help=f"see {cls.__name__}")
 
