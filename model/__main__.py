@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from model import evaluate, train
+from model import evaluate, published, train
 from model.action import ActionConfig
 from model.chars import CharsConfig
 from model.checkpoint import CheckpointError, load_trained
@@ -34,6 +34,8 @@ def _add_fields(parser: argparse.ArgumentParser, cls: type) -> None:
         option = "--" + f.name.replace("_", "-")
         if isinstance(f.default, tuple):
             parser.add_argument(option, dest=f.name, type=float, nargs="*", default=f.default, help=f"see {cls.__name__}")
+        elif isinstance(f.default, bool):
+            parser.add_argument(option, dest=f.name, action=argparse.BooleanOptionalAction, default=f.default, help=f"see {cls.__name__}")
         else:
             parser.add_argument(option, dest=f.name, type=type(f.default), default=f.default, help=f"see {cls.__name__}")
 
@@ -67,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("checkpoint", type=Path)
     p.add_argument("--split", choices=("val", "test"), default="val")
     p.add_argument("--record", action="store_true", help="write the figures into the checkpoint")
+    published.add_arguments(commands.add_parser("import", help="read a checkpoint of the papers' authors' code"))
     return parser
 
 
@@ -104,9 +107,11 @@ def main(argv: list[str]) -> int:
     try:
         if args.command == "train":
             _train(args, _command(args, argv))
+        elif args.command == "import":
+            published.run(args, "python -m model " + shlex.join(argv))
         else:
             evaluate.run(args.checkpoint, args.split, args.record)
-    except (CheckpointError, DataMissingError, evaluate.NothingHeldError, train.RunError) as error:
+    except (CheckpointError, DataMissingError, evaluate.NothingHeldError, published.PublishedError, train.RunError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from model.network import StateNet, clamp_recurrent_
+from model.network import StateNet
+from model.recurrent_weight import clamp_recurrent_, parameter_groups
+from model.stacks import Stack
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Recipe:
 
     The rate rises over `warmup` steps, stays, and falls linearly to 0 over the last `decay` steps: until the fall begins a run does not
     depend on its length. average: horizon in steps of the exponential mean of the weights, the weights that are kept.
+    checkpoint_activations: memory grows as the square root of a batch's length, for more arithmetic (model/chunked.py).
     """
 
     steps: int
@@ -32,6 +35,7 @@ class Recipe:
     average: int = 100
     clip: float = 1.0
     epoch: int = 100
+    checkpoint_activations: bool = False
 
     def factor(self, step: int) -> float:
         """The rate at a step as a part of `rate`."""
@@ -51,6 +55,9 @@ class Learner(lightning.LightningModule, Generic[Net, AnyRecipe]):
     def __init__(self, net: Net, recipe: AnyRecipe, seed: int) -> None:
         super().__init__()
         self.net, self.recipe, self.seed = net, recipe, seed
+        for stack in net.modules():
+            if isinstance(stack, Stack):
+                stack.checkpoint_activations = recipe.checkpoint_activations
         self.averaged = copy.deepcopy(net).requires_grad_(False).eval()
 
     def loss(self, step: int) -> Tensor:
@@ -78,11 +85,8 @@ class Learner(lightning.LightningModule, Generic[Net, AnyRecipe]):
         return loss
 
     def configure_optimizers(self) -> AdamW:
-        """AdamW; no weight decay on U, norms, biases and embeddings (Li et al., 2019, section 5.1, decays weights only)."""
-        weights = [m.weight for m in self.net.modules() if isinstance(m, nn.Linear)]
-        decayed = {id(p) for p in weights}
-        rest = [p for p in self.net.parameters() if id(p) not in decayed]
-        groups = [{"params": weights, "weight_decay": self.recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        """AdamW; only weights decay."""
+        groups = parameter_groups(self.net, self.recipe.weight_decay)
         return AdamW(groups, lr=self.recipe.rate, betas=(0.9, 0.99))
 
     def on_train_batch_end(self, *_: Any) -> None:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from model import checkpoint
+from model import checkpoint, chunked
 from model.__main__ import main
+from model.layer import Layer
 from model.learner import Recipe
-from model.network import IndRNN
 from model.train import Job, chars
 
 # Lightning's own use of torch; nothing of ours to mend.
@@ -115,6 +115,15 @@ def test_training_lowers_the_loss_and_the_checkpoint_says_how_it_was_made(texts)
     assert [d["terms"] for d in meta.data] == ["public domain"] * 2
 
 
+def test_checkpointed_activations_change_the_memory_and_not_the_loss(texts, monkeypatch):
+    in_pieces, run = [], chunked.run
+    monkeypatch.setattr(chunked, "run", lambda *args, **options: in_pieces.append(name) or run(*args, **options))
+    for name, more in (("whole", []), ("pieces", ["--checkpoint-activations"])):
+        train(SMALL_CHARS, texts / name, "--steps", "15", "--decay", "5", *more)
+    assert in_pieces == ["pieces"] * 15
+    assert losses(texts / "pieces") == pytest.approx(losses(texts / "whole"), rel=0.02)
+
+
 @pytest.mark.parametrize("kind", ["chars", "action"])
 def test_a_resumed_run_ends_with_the_weights_of_the_unbroken_one(kind, request):
     folder = request.getfixturevalue("texts" if kind == "chars" else "clips")
@@ -182,7 +191,7 @@ def test_the_rate_does_not_depend_on_the_length_of_the_run_until_it_falls():
 
 
 def test_recurrent_weights_start_within_the_bound_the_last_layer_nearer_to_it(chars_net):
-    layers = [m for m in chars_net.modules() if isinstance(m, IndRNN)]
+    layers = [m for m in chars_net.modules() if isinstance(m, Layer)]
     assert all(0 <= u <= 0.99 for layer in layers for u in layer.u.tolist())
     assert min(layers[-1].u.tolist()) >= 0.495
 
