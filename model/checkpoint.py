@@ -29,7 +29,8 @@ class Meta:
 
     parts: dicts with role, layer, size, activation, u in the order of the state. layouts: name -> (joint names, table), as in
     model/layouts.py. data: dicts with name, terms, citation. figures: dicts with name, value, unit, protocol, test_evaluations.
-    held: the training subject kept for validation (action), None when there is none.
+    held: the training subject kept for validation (action), None when there is none. task: its name in model/tasks.py, if it is not
+    the kind. work: minutes of one core that training took.
     """
 
     kind: str
@@ -47,6 +48,11 @@ class Meta:
     held: int | None = None
     data: tuple[dict[str, str], ...] = ()
     figures: tuple[dict[str, Any], ...] = ()
+    task: str = ""
+    work: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "task", self.task or self.kind)
 
 
 def save(path: Path, net: StateNet, meta: Meta) -> None:
