@@ -14,9 +14,14 @@ import torch
 from model.action import ActionConfig, ActionNet
 from model.chars import CharsConfig, CharsNet
 from model.network import StateNet
+from model.pixels import PixelsConfig, PixelsNet
 
 FORMAT = 1
-NETWORKS: dict[str, tuple[Any, Any]] = {"action": (ActionConfig, ActionNet), "chars": (CharsConfig, CharsNet)}
+NETWORKS: dict[str, tuple[Any, Any]] = {
+    "action": (ActionConfig, ActionNet),
+    "chars": (CharsConfig, CharsNet),
+    "pixels": (PixelsConfig, PixelsNet),
+}
 
 
 class CheckpointError(Exception):

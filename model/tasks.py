@@ -1,6 +1,13 @@
 """The table of tasks: the one line that each needs beside its own file."""
 
-from model import train_action, train_chars, train_ptb_char
+from model import train_action, train_chars, train_mnist, train_ptb_char
 from model.task import Task
 
-TASKS: dict[str, Task] = {task.name: task for task in (train_action.TASK, train_chars.TASK, train_ptb_char.TASK)}
+_ALL = (
+    train_action.TASK,
+    train_chars.TASK,
+    train_mnist.MNIST,
+    train_mnist.PMNIST,
+    train_ptb_char.TASK,
+)
+TASKS: dict[str, Task] = {task.name: task for task in _ALL}
