@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.network import Stack, StateNet, centre_, last_valid
+from model.network import StateNet, centre_, last_valid
 from model.recurrence import recurrence
+from model.stacks import skip_chain
 
 # Features reach the first layer at about unit size; a scale without a shift keeps an absent person (zeros) at no contribution.
 # Measured on the training subjects: joints relative to the hip have a deviation of 0.3 m, velocities of 0.019 m a frame.
@@ -54,7 +55,7 @@ class ActionNet(StateNet):
         super().__init__()
         c = self.config = config
         frame = c.persons * c.joints * 3
-        self.stack = Stack(nn.Linear(2 * frame, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm)
+        self.stack = skip_chain(nn.Linear(2 * frame, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm)
         self.gate = nn.Linear(c.hidden, len(c.pools))
         self.drop = nn.Dropout(c.readout_dropout)
         self.readout = nn.Linear(c.hidden * (1 + len(c.pools)), c.classes)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from model.network import StateNet, clamp_recurrent_
+from model.network import StateNet
+from model.recurrent_weight import clamp_recurrent_, parameter_groups
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,8 @@ class Learner(lightning.LightningModule, Generic[Net, AnyRecipe]):
         return loss
 
     def configure_optimizers(self) -> AdamW:
-        """AdamW; no weight decay on U, norms, biases and embeddings (Li et al., 2019, section 5.1, decays weights only)."""
-        weights = [m.weight for m in self.net.modules() if isinstance(m, nn.Linear)]
-        decayed = {id(p) for p in weights}
-        rest = [p for p in self.net.parameters() if id(p) not in decayed]
-        groups = [{"params": weights, "weight_decay": self.recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        """AdamW; only weights decay."""
+        groups = parameter_groups(self.net, self.recipe.weight_decay)
         return AdamW(groups, lr=self.recipe.rate, betas=(0.9, 0.99))
 
     def on_train_batch_end(self, *_: Any) -> None:

@@ -3,24 +3,32 @@
 Pixel -> stack of IndRNN layers -> classes. Li et al., 2019, section 5.2.2: 6 layers of 128 neurons for images of 784 steps.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from model.network import Stack, StateNet, centre_, last_valid
+from model.network import StateNet, centre_, last_valid
+from model.norm import BatchNorm
+from model.recurrent_weight import bound
+from model.stacks import KINDS, Chain, Stack, StackConfig, build_stack, skip_chain
 
 
 @dataclass(frozen=True)
 class PixelsConfig:
-    """Sizes of the network. steps T: the length it is made for; |u| <= gain^(1/T), so that a gradient grows no more than gain-fold."""
+    """Sizes of the network. steps T: the length it is made for; |u| <= gamma^(1/T), so that a gradient grows no more than gamma-fold.
+
+    kind: `skip`, norm before the recurrence and each layer added to its input, or one of the papers' (model/stacks.py), norm after it;
+    hidden: of `dense`, the growth.
+    """
 
     classes: int = 10
+    kind: str = field(default="skip", metadata={"choices": ("skip", *KINDS)})
     hidden: int = 128
-    layers: int = 6
+    layers: int = 4
     steps: int = 784
-    gain: float = 2.0
+    gamma: float = 2.0
     dropout: float = 0.0
     norm: bool = True
 
@@ -34,24 +42,11 @@ class PixelsNet(StateNet):
     def __init__(self, config: PixelsConfig) -> None:
         super().__init__()
         c = self.config = config
-        bound = c.gain ** (1 / c.steps)
-        self.stack = Stack(nn.Linear(1, c.hidden), c.hidden, c.layers, bound, c.dropout, c.norm)
-        self._remember(1 / bound, bound)
-        self.readout = nn.Linear(c.hidden, c.classes)
+        self.stack = _skipping(c) if c.kind == "skip" else _published(c)
+        self.readout = nn.Linear(self.stack.out_features, c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores
         nn.init.zeros_(self.readout.bias)
-        self.sizes = [c.layers * c.hidden, c.classes]
-
-    @torch.no_grad()
-    def _remember(self, low: float, high: float) -> None:
-        """Starts the last layer at u in [low, high], near 1: the answer at the end rests on all steps (Li et al., 2019, section 5.1).
-
-        A sum over T steps of white noise of unit variance has variance T: the norm before it starts so as to make that 1.
-        """
-        last = self.stack.indrnns()[-1]
-        last.u.uniform_(low, high)
-        if last.norm is not None:
-            last.norm.weight.fill_(self.config.steps**-0.5)
+        self.sizes = [self.stack.state_size, c.classes]
 
     def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
@@ -62,11 +57,9 @@ class PixelsNet(StateNet):
 
     def answer(self, x: Tensor) -> Tensor:
         """x [B, T], whole sequences -> logits [B, K] after the last number, the only ones that are asked for here."""
-        B, T = x.shape
-        hidden = x.new_zeros(B, self.sizes[0])
-        y, _ = self.stack(x.t()[:, :, None], torch.full((B,), T, device=x.device), hidden)
-        logits: Tensor = self.readout(y[-1])
-        return logits.float()
+        y, _ = self.stack(x.t()[:, :, None])
+        logits: Tensor = self.readout(y[-1]).float()
+        return logits
 
     def parts(self) -> tuple[dict[str, Any], ...]:
         """The state's parts in order, as the manifest lists them."""
@@ -76,3 +69,26 @@ class PixelsNet(StateNet):
         """Moves batch norm into the linear maps; centres the logits."""
         self.stack.fold_()
         centre_(self.readout)
+
+
+@torch.no_grad()
+def _skipping(c: PixelsConfig) -> Chain:
+    """The last layer's u start near 1, because the answer at the end rests on all steps (Li et al., 2019, section 5.1).
+
+    A sum over T steps of white noise of unit variance has variance T: the norm before the last layer starts so as to make that 1.
+    """
+    high = bound(c.gamma, c.steps)
+    stack = skip_chain(nn.Linear(1, c.hidden), c.hidden, c.layers, high, c.dropout, c.norm)
+    last = stack.indrnns()[-1]
+    last.u.uniform_(1 / high, high)
+    if isinstance(last.norm, BatchNorm):
+        last.norm.weight.fill_(c.steps**-0.5)
+    return stack
+
+
+def _published(c: PixelsConfig) -> Stack:
+    norm = "after" if c.norm else "none"
+    epsilon = 1 / c.gamma  # the authors' code: the last layer starts in [gamma^(-1/T), gamma^(1/T)]
+    return build_stack(
+        StackConfig(c.kind, c.layers, c.hidden, c.hidden, norm=norm, T=c.steps, gamma=c.gamma, epsilon=epsilon, dropout=c.dropout), 1
+    )

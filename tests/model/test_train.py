@@ -9,8 +9,8 @@ import torch
 
 from model import checkpoint
 from model.__main__ import main
+from model.layer import Layer
 from model.learner import Recipe
-from model.network import IndRNN
 from model.task import Job
 from model.train_chars import CharsRecipe, begin
 
@@ -183,7 +183,7 @@ def test_the_rate_does_not_depend_on_the_length_of_the_run_until_it_falls():
 
 
 def test_recurrent_weights_start_within_the_bound_the_last_layer_nearer_to_it(chars_net):
-    layers = [m for m in chars_net.modules() if isinstance(m, IndRNN)]
+    layers = [m for m in chars_net.modules() if isinstance(m, Layer)]
     assert all(0 <= u <= 0.99 for layer in layers for u in layer.u.tolist())
     assert min(layers[-1].u.tolist()) >= 0.495
 
