@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from model.action import ActionConfig, ActionNet
+from model.adding import AddingConfig, AddingNet
 from model.chars import CharsConfig, CharsNet
 from model.network import StateNet
 from model.pixels import PixelsConfig, PixelsNet
@@ -19,6 +20,7 @@ from model.pixels import PixelsConfig, PixelsNet
 FORMAT = 1
 NETWORKS: dict[str, tuple[Any, Any]] = {
     "action": (ActionConfig, ActionNet),
+    "adding": (AddingConfig, AddingNet),
     "chars": (CharsConfig, CharsNet),
     "pixels": (PixelsConfig, PixelsNet),
 }

@@ -1,10 +1,11 @@
 """The table of tasks: the one line that each needs beside its own file."""
 
-from model import train_action, train_chars, train_mnist, train_ptb_char
+from model import train_action, train_adding, train_chars, train_mnist, train_ptb_char
 from model.task import Task
 
 _ALL = (
     train_action.TASK,
+    train_adding.TASK,
     train_chars.TASK,
     train_mnist.MNIST,
     train_mnist.PMNIST,
