@@ -16,6 +16,7 @@ from model.adding import AddingConfig, AddingNet
 from model.chars import CharsConfig, CharsNet
 from model.network import StateNet
 from model.pixels import PixelsConfig, PixelsNet
+from model.words import WordsConfig, WordsNet
 
 FORMAT = 1
 NETWORKS: dict[str, tuple[Any, Any]] = {
@@ -23,6 +24,7 @@ NETWORKS: dict[str, tuple[Any, Any]] = {
     "adding": (AddingConfig, AddingNet),
     "chars": (CharsConfig, CharsNet),
     "pixels": (PixelsConfig, PixelsNet),
+    "words": (WordsConfig, WordsNet),
 }
 
 

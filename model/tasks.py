@@ -1,6 +1,6 @@
 """The table of tasks: the one line that each needs beside its own file."""
 
-from model import train_action, train_adding, train_chars, train_mnist, train_ptb_char
+from model import train_action, train_adding, train_chars, train_mnist, train_ptb_char, train_ptb_word
 from model.task import Task
 
 _ALL = (
@@ -10,5 +10,6 @@ _ALL = (
     train_mnist.MNIST,
     train_mnist.PMNIST,
     train_ptb_char.TASK,
+    train_ptb_word.TASK,
 )
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}

@@ -65,9 +65,7 @@ def figures(net: StateNet, meta: Meta, split: str) -> Figures:
     """Mean squared error; the answer 1 has 0.167."""
     assert isinstance(net, AddingNet)
     c = net.config
-    protocol = (
-        f"{marks.MEASURED:,} sequences of {c.length} steps from seed {marks.SEEDS[split]}, {c.cell}, answer after the last step"
-    )
+    protocol = f"{marks.MEASURED:,} sequences of {c.length} steps from seed {marks.SEEDS[split]}, {c.cell}, answer after the last step"
     return (figure(f"{split}_mse", squared_error(net, split), "", protocol),)
 
 
