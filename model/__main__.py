@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from model import evaluate, published, reproduce, train
+from model import curves, evaluate, published, reproduce, train
 from model.checkpoint import CheckpointError, load_trained
 from model.data import DataMissingError
 from model.task import Job, NothingHeldError, Task
@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("task", choices=list(TASKS))
     p.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder of the runs; what is there already is gone on with")
     p.add_argument("--no-progress", action="store_true")
+    curves.add_arguments(commands.add_parser("plot", help="draw the curves of runs"))
     published.add_arguments(commands.add_parser("import", help="read a checkpoint of the papers' authors' code"))
     return parser
 
@@ -113,11 +114,13 @@ def main(argv: list[str]) -> int:
             print(run_training(args, argv))
         elif args.command == "evaluate":
             evaluate.run(args.checkpoint, args.split, args.record)
+        elif args.command == "plot":
+            print(curves.plot(args))
         elif args.command == "import":
             published.run(args, "python -m model " + shlex.join(argv))
         else:
             _reproduce(args)
-    except (CheckpointError, DataMissingError, NothingHeldError, published.PublishedError, train.RunError) as error:
+    except (CheckpointError, DataMissingError, NothingHeldError, curves.CurveError, published.PublishedError, train.RunError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
