@@ -12,16 +12,22 @@ from typing import Any
 import torch
 
 from model.action import ActionConfig, ActionNet
+from model.adding import AddingConfig, AddingNet
 from model.chars import CharsConfig, CharsNet
 from model.network import StateNet
+from model.pixels import PixelsConfig, PixelsNet
 from model.sequence import SequenceConfig, SequenceNet
+from model.words import WordsConfig, WordsNet
 
 FORMAT = 1
 # By the kind of what it is made for, unless the file names another: a SequenceNet may read skeletons too.
 NETWORKS: dict[str, tuple[Any, Any]] = {
     "action": (ActionConfig, ActionNet),
+    "adding": (AddingConfig, AddingNet),
     "chars": (CharsConfig, CharsNet),
+    "pixels": (PixelsConfig, PixelsNet),
     "sequence": (SequenceConfig, SequenceNet),
+    "words": (WordsConfig, WordsNet),
 }
 
 
@@ -35,7 +41,8 @@ class Meta:
 
     parts: dicts with role, layer, size, activation, u in the order of the state. layouts: name -> (joint names, table), as in
     model/layouts.py. data: dicts with name, terms, citation. figures: dicts with name, value, unit, protocol, test_evaluations.
-    held: the training subject kept for validation (action), None when there is none.
+    held: the training subject kept for validation (action), None when there is none. task: its name in model/tasks.py, if it is not
+    the kind. work: minutes of one core that training took.
     """
 
     kind: str
@@ -53,6 +60,11 @@ class Meta:
     held: int | None = None
     data: tuple[dict[str, str], ...] = ()
     figures: tuple[dict[str, Any], ...] = ()
+    task: str = ""
+    work: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "task", self.task or self.kind)
 
 
 def save(path: Path, net: StateNet, meta: Meta) -> None:

@@ -5,7 +5,7 @@ One batch per step, made from the step's number and the seed alone, so that a re
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import lightning
@@ -23,7 +23,8 @@ class Recipe:
     """Steps of training and how each is made.
 
     The rate rises over `warmup` steps, stays, and falls linearly to 0 over the last `decay` steps: until the fall begins a run does not
-    depend on its length. average: horizon in steps of the exponential mean of the weights, the weights that are kept.
+    depend on its length. average: horizon in steps of the exponential mean of the weights, the weights that are kept. precision: of the
+    matrix products, as Lightning names it; the recurrence is float32 on a CPU whatever it says.
     checkpoint_activations: memory grows as the square root of a batch's length, for more arithmetic (model/chunked.py).
     """
 
@@ -36,6 +37,7 @@ class Recipe:
     clip: float = 1.0
     epoch: int = 100
     checkpoint_activations: bool = False
+    precision: str = field(default="bf16-mixed", metadata={"choices": ("bf16-mixed", "32-true")})
 
     def factor(self, step: int) -> float:
         """The rate at a step as a part of `rate`."""
@@ -63,6 +65,9 @@ class Learner(lightning.LightningModule, Generic[Net, AnyRecipe]):
     def loss(self, step: int) -> Tensor:
         """The loss of step number `step`, a scalar."""
         raise NotImplementedError
+
+    def settle(self) -> None:
+        """What the averaged weights need before they are measured and kept; nothing, unless a subclass says otherwise."""
 
     def validate(self) -> dict[str, float]:
         """Figures of the averaged weights on validation data."""

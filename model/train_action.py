@@ -1,7 +1,10 @@
 """Teaching the action network: clips of one person joined into short streams, an answer asked for throughout the later part of each."""
 
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
 
+import lightning
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  # its usual name
@@ -9,16 +12,26 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model import data, skeletons
 from model.action import ActionConfig, ActionNet
 from model.augment import joined
+from model.checkpoint import Meta
+from model.layouts import LAYOUTS
 from model.learner import Learner, Recipe
 from model.measure import clip_accuracy, padded, stream_accuracy
+from model.network import StateNet
 from model.skeletons import Clip
+from model.task import Figures, Job, NothingHeldError, Task, figure
+
+HOLDABLE = (0, *skeletons.SUBJECTS["train"])
 
 
 @dataclass(frozen=True)
 class ActionRecipe(Recipe):
-    """rows B of a batch, each of 1 to `clips` joined clips; smoothing of the labels; asked: part of a clip after which answers count."""
+    """rows B of a batch, each of 1 to `clips` joined clips; smoothing of the labels; asked: part of a clip after which answers count.
+
+    held: the training subject that is kept to select by; with 0 all are trained on: a recipe's last run.
+    """
 
     average: int = 100
     epoch: int = 100
@@ -26,6 +39,7 @@ class ActionRecipe(Recipe):
     clips: int = 3
     smoothing: float = 0.1
     asked: float = 0.3
+    held: int = field(default=7, metadata={"choices": HOLDABLE, "help": "training subject to select by; 0: train on all"})
 
 
 class ActionLearner(Learner[ActionNet, ActionRecipe]):
@@ -69,3 +83,48 @@ class ActionLearner(Learner[ActionNet, ActionRecipe]):
         portions = {f"val_{round(100 * p)}": a for p, a in clip_accuracy(folded, self.validation).items()}
         streams = [stream_accuracy(folded, self.validation, seed) for seed in range(3)]
         return portions | {"val_stream": float(np.mean(streams))}
+
+
+def begin(job: Job, config: dict[str, Any], recipe: ActionRecipe) -> tuple[ActionLearner, Meta]:
+    """Reads the clips; trains on the training subjects but the held one."""
+    clips, labels = skeletons.read()
+    lightning.seed_everything(job.seed, verbose=False)
+    sizes = ActionConfig(classes=len(labels), **config)
+    train = skeletons.of_subjects(clips, set(skeletons.SUBJECTS["train"]) - {recipe.held})
+    validation = skeletons.of_subjects(clips, set(skeletons.SUBJECTS["train"]) & {recipe.held})
+    learner = ActionLearner(sizes, recipe, train, validation, job.seed)
+    meta = Meta("action", job.command, job.seed, job.steps, labels=labels, layout="utd20", layouts=LAYOUTS)
+    return learner, dataclasses.replace(meta, persons=sizes.persons, hz=skeletons.HZ, held=recipe.held or None, data=(data.UTD_MHAD,))
+
+
+def figures(net: StateNet, meta: Meta, split: str) -> Figures:
+    """Accuracy on single clips after parts of them, and at the end of each clip in streams without a reset.
+
+    Raises NothingHeldError for `val` when the network learned from every training subject.
+    """
+    held = () if meta.held is None else (meta.held,)
+    subjects = skeletons.SUBJECTS["test"] if split == "test" else held
+    if not subjects:
+        raise NothingHeldError("expected a held-out subject to validate on, but this network learned from all (--held 0)")
+    clips = skeletons.of_subjects(skeletons.read()[0], subjects)
+    who = "subjects " + ", ".join(map(str, subjects))
+    single = [
+        figure(f"{split}_accuracy_{round(100 * p)}", 100 * a, "%", f"{who}; single clips from a zero state, after {round(100 * p)} %")
+        for p, a in clip_accuracy(net, clips).items()
+    ]
+    protocol = f"{who}; each subject's clips one after another in an order drawn from seed 0, no reset, answer at each clip's last frame"
+    return (*single, figure(f"{split}_accuracy_stream", 100 * stream_accuracy(net, clips), "%", protocol))
+
+
+TASK = Task(
+    "action",
+    ActionConfig,
+    ActionRecipe,
+    begin,
+    figures,
+    headline="test_accuracy_100",
+    steps=800,
+    decay=400,
+    published=(("--held", "0", "--seed", "1"), ("--held", "0", "--seed", "2"), ("--held", "0", "--seed", "3")),
+    given=frozenset({"classes", "joints", "persons", "root"}),
+)

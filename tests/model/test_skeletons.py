@@ -6,7 +6,8 @@ import pytest
 from model import skeletons
 from model.augment import joined, resize, rotation, symmetric_bones, warp
 from model.layouts import KINECT20, LAYOUTS, NTU25, UTD20, UTD20_PARENTS, UTD20_ROOT
-from model.train import Job, action
+from model.task import Job
+from model.train_action import ActionRecipe, begin
 
 FILE = "skeleton/utd_mhad.npz"
 
@@ -27,7 +28,7 @@ def test_the_test_subjects_are_in_no_training_and_a_held_subject_is_not_trained_
     needs(FILE)
     job = Job(seed=1, out=Path(), command="", steps=1, decay=1)
     for held, trained in ((7, [1, 3, 5]), (1, [3, 5, 7]), (0, [1, 3, 5, 7])):
-        learner, _ = action(job, {"hidden": 8}, {}, held)
+        learner, _ = begin(job, {"hidden": 8}, ActionRecipe(steps=1, decay=1, held=held))
         assert list(learner.by_subject) == trained
         assert {c.subject for c in learner.validation} == {held} - {0}
 

@@ -11,7 +11,9 @@ from model import checkpoint, chunked
 from model.__main__ import main
 from model.layer import Layer
 from model.learner import Recipe
-from model.train import Job, chars
+from model.stream_learner import StreamRecipe
+from model.task import Job
+from model.train_chars import begin
 
 # Lightning's own use of torch; nothing of ours to mend.
 pytestmark = [
@@ -204,7 +206,7 @@ def test_every_step_ends_with_the_recurrent_weights_within_their_bound(texts):
 
 def test_the_chars_task_carries_its_state_from_batch_to_batch(texts):
     job = Job(seed=1, out=texts, command="", steps=10, decay=1)
-    learner, _ = chars(job, {"hidden": 16, "layers": 2}, {"rows": 4, "length": 16, "reset": 0.0})
+    learner, _ = begin(job, {"hidden": 16, "layers": 2}, StreamRecipe(steps=10, decay=1, rows=4, length=16, reset=0.0))
     for step in (0, 1):
         x, _ = learner.streams.batch(step)
         expected = learner.net(x, torch.full((4,), 16), learner.carried)[1]

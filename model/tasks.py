@@ -1,0 +1,15 @@
+"""The table of tasks: the one line that each needs beside its own file."""
+
+from model import train_action, train_adding, train_chars, train_mnist, train_ptb_char, train_ptb_word
+from model.task import Task
+
+_ALL = (
+    train_action.TASK,
+    train_adding.TASK,
+    train_chars.TASK,
+    train_mnist.MNIST,
+    train_mnist.PMNIST,
+    train_ptb_char.TASK,
+    train_ptb_word.TASK,
+)
+TASKS: dict[str, Task] = {task.name: task for task in _ALL}
