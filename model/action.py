@@ -1,6 +1,7 @@
 """The action network: raw skeleton frames in, class scores after every frame out, all state in one vector.
 
-Frames -> joints relative to the hip centre, and velocities (model/features.py) -> stack of IndRNN layers -> [last output, leaky means of it] -> classes.
+Frames -> joints relative to the hip centre, and velocities (model/features.py) -> stack of IndRNN layers -> [last output, leaky means
+of it] -> classes.
 Nothing looks ahead and everything forgets, so that a stream may go on for ever.
 """
 
@@ -109,8 +110,8 @@ class ActionNet(StateNet):
         seen = places(frames, c.root)
         if c.across:
             turn = facing(seen[0], self.across)
-            own = tuple(turned(v, turn) for v in seen)
-            seen = own if c.own else seen + own
+            own = (turned(seen[0], turn), turned(seen[1], turn))
+            return torch.cat([v.flatten(2) for v in (own if c.own else (*seen, *own))], 2)
         return torch.cat([v.flatten(2) for v in seen], 2)
 
     def _pool(self, y: Tensor, lengths: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:

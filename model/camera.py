@@ -17,7 +17,7 @@ def hold(x: Frames, last: Frames) -> Frames:
     A joint of a present person that was never seen stands where the mean of the person's first seen joints was; a person none of whose
     joints is seen, or all at the origin, is absent: all zeros, and starts anew when coming back.
     """
-    missing = np.isnan(x).any(-1)
+    missing: NDArray[np.bool_] = np.logical_or.reduce(np.isnan(x), axis=-1)
     if not missing.any():
         return x
     x = np.where(missing[..., None], np.float32(0), x)

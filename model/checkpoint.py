@@ -29,7 +29,8 @@ class Meta:
 
     parts: dicts with role, layer, size, activation, u in the order of the state. layouts: name -> (joint names, table), as in
     model/layouts.py. data: dicts with name, terms, citation. figures: dicts with name, value, unit, protocol, test_evaluations.
-    held: the training subject kept for validation (action), None when there is none.
+    held: what of the training clips is kept for validation (action), None when nothing is. task: its name in model/tasks.py, if it is not
+    the kind. work: minutes of one core that training took. clips: the file of clips and its split, as model/train_skeleton.py's Source.
     """
 
     kind: str
@@ -44,9 +45,15 @@ class Meta:
     layouts: dict[str, tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]] = field(default_factory=dict)
     persons: int | None = None
     hz: float | None = None
-    held: int | None = None
+    held: int | str | None = None
     data: tuple[dict[str, str], ...] = ()
     figures: tuple[dict[str, Any], ...] = ()
+    task: str = ""
+    work: float = 0.0
+    clips: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "task", self.task or self.kind)
 
 
 def save(path: Path, net: StateNet, meta: Meta) -> None:

@@ -6,6 +6,7 @@ x[off[i]:off[i + 1]]) and `y` (its class), and as far as it has them `classes`, 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def _frames(arrays: dict[str, Any], title: str) -> tuple[NDArray[Any], list[slic
         raise ClipFileError(f"{title}: off: expected to rise from 0 to the {len(x)} frames of x, at least one a clip, got {off}")
     if np.isinf(x).any():
         raise ClipFileError(f"{title}: x: expected finite numbers, or NaN for a joint not seen, got infinity")
-    return x, [slice(int(a), int(b)) for a, b in zip(off[:-1], off[1:], strict=True)]
+    return x, [slice(int(a), int(b)) for a, b in pairwise(off)]
 
 
 def _whole(arrays: dict[str, Any], name: str, size: int, title: str) -> NDArray[np.int64]:

@@ -1,88 +1,48 @@
-"""Teaching the action network: clips of one person joined into short streams, an answer asked for throughout the later part of each."""
+"""The action task: UTD-MHAD by its published protocol, training subjects 1, 3, 5, 7, test subjects 2, 4, 6, 8 (Chen et al., 2015)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
-import torch
-import torch.nn.functional as F  # noqa: N812  # its usual name
-from numpy.random import Generator
-from numpy.typing import NDArray
-from torch import Tensor
+from model import data
+from model.action import ActionConfig
+from model.checkpoint import Meta
+from model.clip_learner import ClipLearner, ClipRecipe
+from model.network import StateNet
+from model.skeletons import SUBJECTS
+from model.task import Figures, Job, Task
+from model.train_skeleton import GIVEN, Source, learn, measure
 
-from model.action import ActionConfig, ActionNet
-from model.augment import Augment, joined
-from model.bodies import Body
-from model.learner import Learner, Recipe
-from model.measure import clip_accuracy, padded, stream_accuracy
-from model.skeletons import Clip, ClipSet
+HOLDABLE = (0, *SUBJECTS["train"])
+TEST = "subject=" + ",".join(map(str, SUBJECTS["test"]))
 
 
 @dataclass(frozen=True)
-class ActionRecipe(Augment, Recipe):
-    """rows B of a batch, each of 1 to `clips` joined clips; smoothing of the labels; asked: part of a clip after which answers count; alike:
-    batches drawn at once to sort their clips by length."""
+class ActionRecipe(ClipRecipe):
+    """held: the training subject that is kept to select by; with 0 all are trained on: a recipe's last run."""
 
-    average: int = 100
-    epoch: int = 100
-    rows: int = 32
-    clips: int = 3
-    smoothing: float = 0.1
-    asked: float = 0.3
-    alike: int = 1
+    held: int = field(default=7, metadata={"choices": HOLDABLE, "help": "training subject to select by; 0: train on all"})
 
 
-class ActionLearner(Learner[ActionNet, ActionRecipe]):
-    """Classification of every late frame of augmented, joined clips."""
+def begin(job: Job, config: dict[str, Any], recipe: ActionRecipe) -> tuple[ClipLearner, Meta]:
+    """Reads the clips; trains on the training subjects but the held one."""
+    source = Source("skeleton/utd_mhad.npz", TEST, f"subject={recipe.held}" if recipe.held else "none", "utd20")
+    return learn(job, config, recipe, source, (data.UTD_MHAD,))
 
-    def __init__(
-        self, config: ActionConfig, recipe: ActionRecipe, body: Body, data: ClipSet, train: list[Clip], validation: list[Clip], seed: int
-    ) -> None:
-        super().__init__(ActionNet(config), recipe, seed)
-        self.body, self.hz, self.flat, self.validation = body, data.hz, data.flat, validation
-        groups: dict[tuple[int, int | None], list[Clip]] = {}  # what may follow each other in a stream: one person before one camera
-        for c in train:
-            groups.setdefault((c.subject, c.view), []).append(c)
-        self.groups = list(groups.values())
-        self.odds = np.array([len(g) for g in self.groups]) / len(train)
 
-    def loss(self, step: int) -> Tensor:
-        """Mean over the asked frames of the cross-entropy in nats, the later in its clip the heavier."""
-        rng = np.random.default_rng([self.seed, step])
-        count = int(rng.integers(1, self.recipe.clips + 1))  # one number for all rows: less padding
-        rows = [self._row(clips, rng) for clips in self._chosen(count, rng)]
-        x, lengths = padded([frames for frames, _, _ in rows])
-        T = x.shape[1]
-        label = torch.stack([F.pad(torch.from_numpy(y), (0, T - len(y))) for _, y, _ in rows])
-        weight = torch.stack([F.pad(torch.from_numpy(w), (0, T - len(w))) for _, _, w in rows])
-        logits, _ = self.net(x, lengths, self.net.start(len(x)))
-        losses = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none", label_smoothing=self.recipe.smoothing)
-        return (losses * weight.flatten()).sum() / weight.sum()
+def figures(net: StateNet, meta: Meta, split: str) -> Figures:
+    """Accuracy on single clips after parts of them, and at the end of each clip in streams without a reset."""
+    return measure(net, meta, split)
 
-    def _chosen(self, count: int, rng: Generator) -> list[list[Clip]]:
-        """The clips of each row: `alike` batches are drawn, sorted by length, and one of them taken, so that little is padded."""
-        draws = []
-        for _ in range(self.recipe.rows * self.recipe.alike):
-            own = self.groups[int(rng.choice(len(self.groups), p=self.odds))]
-            draws.append([own[i] for i in rng.integers(len(own), size=count)])
-        draws.sort(key=lambda clips: sum(len(c.x) for c in clips))
-        block = int(rng.integers(self.recipe.alike)) * self.recipe.rows
-        return draws[block : block + self.recipe.rows]
 
-    def _row(self, clips: list[Clip], rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
-        """One stream of joined clips: frames [T, P, J, 3], label [T], weight [T], which is 0 up to `asked` and 1 a clip in sum."""
-        pieces = joined([c.x for c in clips], self.body, self.recipe, self.hz, rng, self.flat)
-        weights = []
-        for x in pieces:
-            w = np.clip(np.arange(1, len(x) + 1, dtype=np.float32) / len(x) - self.recipe.asked, 0, None)
-            weights.append(w / w.sum())
-        label = np.repeat([c.label for c in clips], [len(x) for x in pieces])
-        return np.concatenate(pieces), label, np.concatenate(weights)
-
-    def validate(self) -> dict[str, float]:
-        """Accuracy of the averaged weights on the validation subject, on clips and on its stream; none when it is trained on."""
-        if not self.validation:
-            return {}
-        folded = self.averaged.fold()
-        portions = {f"val_{round(100 * p)}": a for p, a in clip_accuracy(folded, self.validation).items()}
-        streams = [stream_accuracy(folded, self.validation, seed) for seed in range(3)]
-        return portions | {"val_stream": float(np.mean(streams))}
+TASK = Task(
+    "action",
+    ActionConfig,
+    ActionRecipe,
+    begin,
+    figures,
+    headline="test_accuracy_100",
+    steps=800,
+    decay=400,
+    published=(("--held", "0", "--seed", "1"), ("--held", "0", "--seed", "2"), ("--held", "0", "--seed", "3")),
+    given=GIVEN,
+)

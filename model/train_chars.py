@@ -1,16 +1,23 @@
 """Teaching the chars network: endless streams of text, the state carried from batch to batch and never looked back upon further."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import lightning
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor
 
-from model import text
+from model import data, text
 from model.chars import CharsConfig, CharsNet
+from model.checkpoint import Meta
 from model.learner import Learner, Recipe
 from model.measure import bits_per_char
+from model.network import StateNet
+from model.task import Figures, Job, Task, figure
+
+MILLION = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -53,3 +60,27 @@ class CharsLearner(Learner[CharsNet, CharsRecipe]):
         """Bits per character of each text's validation part."""
         folded = self.averaged.fold()
         return {f"val_bpc_{name}": bits_per_char(folded, symbols, rows=16) for name, symbols in self.validation.items()}
+
+
+def begin(job: Job, config: dict[str, Any], recipe: CharsRecipe) -> tuple[CharsLearner, Meta]:
+    """Reads both texts; the alphabet is that of their training parts."""
+    parts = {name: text.read(name) for name in text.TEXTS}
+    alphabet = text.alphabet_of([p["train"] for p in parts.values()])
+    lightning.seed_everything(job.seed, verbose=False)
+    learner = CharsLearner(CharsConfig(classes=len(alphabet), **config), recipe, alphabet, parts, job.seed)
+    sources = (data.SHAKESPEARE, data.WAR_AND_PEACE)
+    return learner, Meta("chars", job.command, job.seed, job.steps, alphabet=alphabet, data=sources)
+
+
+def figures(net: StateNet, meta: Meta, split: str) -> Figures:
+    """Bits per character of each text's part; of the novel's also by a state that has read a million characters before."""
+    protocol = f"{split} part of the text, one pass, running statistics, from a zero state, every character scored before it is read"
+    texts = {name: {part: text.encode(s, meta.alphabet or "") for part, s in text.read(name).items()} for name in text.TEXTS}
+    measured = [(name, bits_per_char(net, parts[split]), protocol) for name, parts in texts.items()]
+    novel = texts["war_and_peace"]
+    late = bits_per_char(net, novel[split], before=novel["train"][:MILLION])
+    measured.append(("war_and_peace_late", late, f"{protocol}, after a million characters of the training part"))
+    return tuple(figure(f"{split}_bpc_{name}", bits, "bits per character", how) for name, bits, how in measured)
+
+
+TASK = Task("chars", CharsConfig, CharsRecipe, begin, figures, "test_bpc_war_and_peace", steps=12000, decay=4500)

@@ -11,7 +11,8 @@ from model import checkpoint
 from model.__main__ import main
 from model.learner import Recipe
 from model.network import IndRNN
-from model.train import Job, chars
+from model.task import Job
+from model.train_chars import CharsRecipe, begin
 
 # Lightning's own use of torch; nothing of ours to mend.
 pytestmark = [
@@ -195,7 +196,7 @@ def test_every_step_ends_with_the_recurrent_weights_within_their_bound(texts):
 
 def test_the_chars_task_carries_its_state_from_batch_to_batch(texts):
     job = Job(seed=1, out=texts, command="", steps=10, decay=1)
-    learner, _ = chars(job, {"hidden": 16, "layers": 2}, {"rows": 4, "length": 16, "reset": 0.0})
+    learner, _ = begin(job, {"hidden": 16, "layers": 2}, CharsRecipe(steps=10, decay=1, rows=4, length=16, reset=0.0))
     for step in (0, 1):
         x, _ = learner.streams.batch(step)
         expected = learner.net(x, torch.full((4,), 16), learner.carried)[1]

@@ -1,0 +1,6 @@
+"""The table of tasks: the one line that each needs beside its own file."""
+
+from model import train_action, train_chars, train_ptb_char
+from model.task import Task
+
+TASKS: dict[str, Task] = {task.name: task for task in (train_action.TASK, train_chars.TASK, train_ptb_char.TASK)}
