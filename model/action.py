@@ -30,7 +30,8 @@ class ActionConfig:
 
     position_scale, velocity_scale: what the features are multiplied by. across: pairs (left, right) of joints that say where a body faces;
     with them the network sees places and velocities also in the body's own directions, without them (an empty tuple) in the camera's only.
-    own: with `across`, only in the body's own directions.
+    own: with `across`, only in the body's own directions. together: places of all persons relative to the first one's root, not each
+    to its own, so that it shows how they stand to each other.
     """
 
     joints: int = 20
@@ -48,6 +49,7 @@ class ActionConfig:
     velocity_scale: float = VELOCITY_SCALE
     across: tuple[tuple[int, int], ...] = ()
     own: bool = False
+    together: bool = False
 
     @property
     def features(self) -> int:
@@ -107,7 +109,7 @@ class ActionNet(StateNet):
         """x [B, T, P, J, 3], last_frame [B, PJ3] -> what the network sees, [B, T, features]."""
         c = self.config
         frames = torch.cat([last_frame.view(-1, 1, c.persons, c.joints, 3), x], 1)  # [B, T + 1, P, J, 3]
-        seen = places(frames, c.root)
+        seen = places(frames, c.root, c.together)
         if c.across:
             turn = facing(seen[0], self.across)
             own = (turned(seen[0], turn), turned(seen[1], turn))

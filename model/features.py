@@ -7,15 +7,20 @@ import torch
 from torch import Tensor
 
 
-def places(frames: Tensor, root: int) -> tuple[Tensor, Tensor]:
+def places(frames: Tensor, root: int, together: bool = False) -> tuple[Tensor, Tensor]:
     """frames [B, T + 1, P, J, 3], the first of them the last of the piece before -> places from the root and steps, both [B, T, P, J, 3].
 
-    A person absent in a frame has neither; one absent in the frame before has no velocity: so begins a sequence.
+    together: from the root of the first person who is there, not from each one's own. A person absent in a frame has neither place nor
+    step; one absent in the frame before has no step: so begins a sequence.
     """
     x = frames[:, 1:]
     seen = (frames.abs().amax((3, 4)) > 0)[..., None, None]  # [B, T + 1, P, 1, 1]
     zero = torch.zeros((), dtype=x.dtype, device=x.device)
-    position = torch.where(seen[:, 1:], x - x[:, :, :, root : root + 1], zero)
+    centre = x[:, :, :, root : root + 1]  # [B, T, P, 1, 3]
+    if together:
+        first = seen[:, 1:].to(x.dtype).cumsum(2) == 1  # from the first person there to before the second
+        centre = torch.where(first & seen[:, 1:], centre, zero).sum(2, keepdim=True)
+    position = torch.where(seen[:, 1:], x - centre, zero)
     velocity = torch.where(seen[:, 1:] & seen[:, :-1], x - frames[:, :-1], zero)
     return position, velocity
 

@@ -4,13 +4,15 @@ flag          those the file marks with `test`
 subject=2,4   those of some subjects; view=3 those seen from some places
 fold=1/5      the first of five parts: of the subjects, where there are at least five, of each class's clips in turn where there are not
 none          no clips
+cross-subject, cross-view, cross-setup   those that NTU RGB+D's protocols test on, by the clips' names
 """
 
 import re
 
+from model import ntu
 from model.skeletons import Clip
 
-_WORDS = "flag, subject=1,2, view=3, fold=1/5 or none"
+_WORDS = "flag, subject=1,2, view=3, fold=1/5, cross-subject, cross-view, cross-setup or none"
 
 
 class SplitError(Exception):
@@ -32,6 +34,8 @@ def _chosen(clips: list[Clip], what: str) -> list[bool]:
         if any(c.test is None for c in clips):
             raise SplitError("flag: expected a file with an array `test`")
         return [bool(c.test) for c in clips]
+    if what in ("cross-subject", "cross-view", "cross-setup"):
+        return _by_name(clips, what)
     if found := re.fullmatch(r"(subject|view)=(-?\d+(?:,-?\d+)*)", what):
         wanted = set(map(int, found[2].split(",")))
         there = {getattr(c, found[1]) for c in clips}
@@ -41,6 +45,14 @@ def _chosen(clips: list[Clip], what: str) -> list[bool]:
     if (found := re.fullmatch(r"fold=(\d+)/(\d+)", what)) and 1 <= int(found[1]) <= int(found[2]) >= 2:
         return _fold(clips, int(found[1]) - 1, int(found[2]))
     raise SplitError(f"expected {_WORDS}, got {what!r}")
+
+
+def _by_name(clips: list[Clip], what: str) -> list[bool]:
+    try:
+        names = [ntu.Name.of(c.name) for c in clips]
+    except ntu.NtuError as error:
+        raise SplitError(f"{what}: {error}") from error
+    return [bool(getattr(n, f"{what.replace('-', '_')}_test")) for n in names]
 
 
 def _fold(clips: list[Clip], i: int, k: int) -> list[bool]:

@@ -80,15 +80,22 @@ def begin(job: Job, config: dict[str, Any], recipe: SkeletonRecipe) -> tuple[Cli
 
 
 def learn(
-    job: Job, config: dict[str, Any], recipe: ClipRecipe, source: Source, terms: tuple[dict[str, str], ...], facing: bool = False
+    job: Job,
+    config: dict[str, Any],
+    recipe: ClipRecipe,
+    source: Source,
+    terms: tuple[dict[str, str], ...],
+    facing: bool = False,
+    learner_class: type[ClipLearner] = ClipLearner,
+    config_class: type[ActionConfig] = ActionConfig,
 ) -> tuple[ClipLearner, Meta]:
-    """The learner of a source's training clips, and all that its checkpoint will say."""
+    """The learner of a source's training clips, and all that its checkpoint will say. Raises as Source.read and Source.split do."""
     found = source.read()
     train, held, _ = source.split(found.clips)
     frames = np.concatenate([c.x.reshape(-1, *c.x.shape[2:]) for c in train])
     body = bodies.of(found.joint_names, frames[frames.any((1, 2))])
     lightning.seed_everything(job.seed, verbose=False)
-    sizes = ActionConfig(
+    sizes = config_class(
         joints=found.joints,
         persons=found.persons,
         root=body.root,
@@ -98,7 +105,7 @@ def learn(
         across=body.across if facing and not found.flat else (),
         **config,
     )
-    learner = ClipLearner(sizes, recipe, body, found, train, held, job.seed)
+    learner = learner_class(sizes, recipe, body, found, train, held, job.seed)
     names = found.joint_names or tuple(f"joint {j}" for j in range(found.joints))
     name = source.layout or "own"
     meta = Meta("action", job.command, job.seed, job.steps, labels=found.classes, layout=name, data=terms, hz=found.hz)
