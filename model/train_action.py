@@ -18,15 +18,29 @@ TEST = "subject=" + ",".join(map(str, SUBJECTS["test"]))
 
 @dataclass(frozen=True)
 class ActionRecipe(ClipRecipe):
-    """held: the training subject that is kept to select by; with 0 all are trained on: a recipe's last run."""
+    """held: the training subject that is kept to select by; with 0 all are trained on: a recipe's last run.
+
+    Half of the streams lose joints and half come from a camera of another rate, as clients' do. left_out: classes that nothing is learned
+    of, for asking how often their motions are called `other`.
+    """
 
     held: int = field(default=7, metadata={"choices": HOLDABLE, "help": "training subject to select by; 0: train on all"})
+    lossy: float = 0.5
+    other_rate: float = 0.5
+    facing: bool = False
+    left_out: tuple[int, ...] = ()
 
 
 def begin(job: Job, config: dict[str, Any], recipe: ActionRecipe) -> tuple[ClipLearner, Meta]:
     """Reads the clips; trains on the training subjects but the held one."""
-    source = Source("skeleton/utd_mhad.npz", TEST, f"subject={recipe.held}" if recipe.held else "none", "utd20")
-    return learn(job, config, recipe, source, (data.UTD_MHAD,))
+    source = Source(
+        "skeleton/utd_mhad.npz",
+        TEST,
+        f"subject={recipe.held}" if recipe.held else "none",
+        "utd20",
+        left_out=tuple(map(int, recipe.left_out)),
+    )
+    return learn(job, config, recipe, source, (data.UTD_MHAD,), recipe.facing)
 
 
 def figures(net: StateNet, meta: Meta, split: str) -> Figures:

@@ -26,16 +26,30 @@ GIVEN = frozenset({"classes", "joints", "persons", "root", "position_scale", "ve
 
 @dataclass(frozen=True)
 class Source:
-    """Where clips are and how they are split. layout: a name in model/layouts.py, "" for the file's own joint names."""
+    """Where clips are and how they are split. layout: a name in model/layouts.py, "" for the file's own joint names.
+
+    left_out: indices of classes that neither training nor the usual measures know; the others keep their order.
+    """
 
     file: str
     test: str
     held: str
     layout: str = ""
     unit: float = 0.0
+    left_out: tuple[int, ...] = ()
 
     def read(self) -> ClipSet:
-        """The file's clips: a path as it is, and what is no file is looked for under INDRNN_DATA."""
+        """The file's clips of the known classes: a path as it is, and what is no file is looked for under INDRNN_DATA."""
+        found = self._all()
+        known = [k for k in range(len(found.classes)) if k not in self.left_out]
+        clips = [dataclasses.replace(c, label=known.index(c.label)) for c in found.clips if c.label in known]
+        return dataclasses.replace(found, clips=clips, classes=tuple(found.classes[k] for k in known))
+
+    def unknown(self) -> list[Clip]:
+        """The clips of the classes left out."""
+        return [c for c in self._all().clips if c.label in self.left_out]
+
+    def _all(self) -> ClipSet:
         found = skeletons.read(Path(self.file) if Path(self.file).is_file() else self.file, self.unit or None)
         if not self.layout:
             return found
