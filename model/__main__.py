@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from model import evaluate, reproduce, train
+from model import calibrate, evaluate, inspect_bundle, reproduce, train
 from model.checkpoint import CheckpointError, load_trained
 from model.data import DataMissingError
 from model.skeletons import ClipFileError
@@ -15,6 +15,7 @@ from model.splits import SplitError
 from model.task import Job, NothingHeldError, Task
 from model.tasks import TASKS
 
+REFUSALS = (CheckpointError, ClipFileError, DataMissingError, NothingHeldError, SplitError, inspect_bundle.ManifestError, train.RunError)
 NOT_OPTIONS = {"steps", "decay", "norm"}  # the first two are given to every task alike; a network without norm is what `fold` returns
 
 
@@ -61,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("checkpoint", type=Path)
     p.add_argument("--split", choices=("val", "test"), default="val")
     p.add_argument("--record", action="store_true", help="write the figures into the checkpoint")
+    p = commands.add_parser("calibrate", help="make an action network's scores true, and say below which one the answer is `other`")
+    p.add_argument("checkpoint", type=Path)
+    p.add_argument("--by", type=Path, nargs="*", default=[], help="networks of the same recipe with held-out clips; default: itself")
+    p = commands.add_parser("inspect", help="what a bundle's neurons remember: numbers and pictures")
+    p.add_argument("bundle", type=Path, help="bundles/<name>/<version>")
+    p.add_argument("--out", type=Path, help="folder of the pictures; default: none are made")
     p = commands.add_parser(
         "reproduce", help="train with the published settings, measure on test data once, print the row of docs/results.md"
     )
@@ -114,9 +121,13 @@ def main(argv: list[str]) -> int:
             print(run_training(args, argv))
         elif args.command == "evaluate":
             evaluate.run(args.checkpoint, args.split, args.record)
+        elif args.command == "calibrate":
+            calibrate.run(args.checkpoint, args.by)
+        elif args.command == "inspect":
+            inspect_bundle.run(args.bundle, args.out)
         else:
             _reproduce(args)
-    except (CheckpointError, ClipFileError, DataMissingError, NothingHeldError, SplitError, train.RunError) as error:
+    except REFUSALS as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -31,6 +31,7 @@ class Meta:
     model/layouts.py. data: dicts with name, terms, citation. figures: dicts with name, value, unit, protocol, test_evaluations.
     held: what of the training clips is kept for validation (action), None when nothing is. task: its name in model/tasks.py, if it is not
     the kind. work: minutes of one core that training took. clips: the file of clips and its split, as model/train_skeleton.py's Source.
+    temperature: what the logits were divided by; other_below: the score below which the answer is `other` (model/calibrate.py).
     """
 
     kind: str
@@ -51,6 +52,8 @@ class Meta:
     task: str = ""
     work: float = 0.0
     clips: dict[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
+    other_below: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", self.task or self.kind)

@@ -31,7 +31,8 @@ def segments(x: Frames, T: int, rng: Generator) -> Frames:
         size = n // T
         begins = size * np.arange(T)
         sizes = np.append(np.full(T - 1, size), n - size * (T - 1))
-        return x[begins + rng.integers(sizes)]
+        picked: Frames = x[begins + rng.integers(sizes)]
+        return picked
     if n >= T:
         begin = int(rng.integers(n - T + 1))
         return x[begin : begin + T]

@@ -5,11 +5,13 @@ from typing import Any
 
 from model import data
 from model.action import ActionConfig
+from model.calibrate import openness
 from model.checkpoint import Meta
 from model.clip_learner import ClipLearner, ClipRecipe
 from model.network import StateNet
-from model.skeletons import SUBJECTS
-from model.task import Figures, Job, Task
+from model.robust import curves
+from model.skeletons import HZ, SUBJECTS
+from model.task import Figures, Job, Task, figure
 from model.train_skeleton import GIVEN, Source, learn, measure
 
 HOLDABLE = (0, *SUBJECTS["train"])
@@ -44,8 +46,20 @@ def begin(job: Job, config: dict[str, Any], recipe: ActionRecipe) -> tuple[ClipL
 
 
 def figures(net: StateNet, meta: Meta, split: str) -> Figures:
-    """Accuracy on single clips after parts of them, and at the end of each clip in streams without a reset."""
-    return measure(net, meta, split)
+    """Accuracy on single clips and in streams, with joints lost and at other rates; where classes were left out, what is called `other`."""
+    source = Source.told(meta)
+    clips, which = source.of(split)
+    found = (*measure(net, meta, split), *curves(net, clips, HZ, split, which))
+    if not source.left_out or meta.other_below is None:
+        return found
+    subjects = {c.subject for c in clips}
+    lost, called = openness(net, clips, [c for c in source.unknown() if c.subject in subjects], meta.other_below)
+    how = f"{which}; score below {meta.other_below:g} at a clip's end"
+    return (
+        *found,
+        figure(f"{split}_known_called_other", 100 * lost, "%", f"{how}; clips of the {len(meta.labels or ())} classes learned"),
+        figure(f"{split}_unknown_called_other", 100 * called, "%", f"{how}; clips of the {len(source.left_out)} classes left out"),
+    )
 
 
 TASK = Task(

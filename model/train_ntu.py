@@ -19,7 +19,7 @@ from model.checkpoint import Meta
 from model.clip_learner import ClipLearner
 from model.measure import padded
 from model.network import StateNet
-from model.task import Figures, Job, NothingHeldError, Task, figure
+from model.task import Figures, Job, Task, figure
 from model.train_skeleton import GIVEN, SkeletonRecipe, Source, learn
 
 FRAMES = 20
@@ -79,11 +79,7 @@ def begin(job: Job, config: dict[str, Any], recipe: NtuRecipe) -> tuple[ClipLear
 
 def figures(net: StateNet, meta: Meta, split: str) -> Figures:
     """Accuracy by one sampling of 20 frames, the figure of a served model, and by the mean of 20, the papers' figure."""
-    source = Source(**meta.clips)
-    _, held, test = source.split(source.read().clips)
-    clips, which = (test, source.test) if split == "test" else (held, source.held)
-    if not clips:
-        raise NothingHeldError(f"expected clips held out to measure {split} on, but this network was given none ({which})")
+    clips, which = Source.told(meta).of(split)
     how = f"{which}; 20 of a clip's frames, one answer at the last, running statistics; mean of samplings: "
     return tuple(figure(f"{split}_accuracy_{n}", 100 * sampling.accuracy(net, clips, FRAMES, n), "%", how + str(n)) for n in (1, SAMPLINGS))
 

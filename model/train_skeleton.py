@@ -38,6 +38,13 @@ class Source:
     unit: float = 0.0
     left_out: tuple[int, ...] = ()
 
+    @classmethod
+    def told(cls, meta: Meta) -> "Source":
+        """What a checkpoint was made from. Raises NothingHeldError for one of before this was kept."""
+        if not meta.clips:
+            raise NothingHeldError("expected a network that says which clips it was made from, this one does not: train it again")
+        return cls(**meta.clips)
+
     def read(self) -> ClipSet:
         """The file's clips of the known classes: a path as it is, and what is no file is looked for under INDRNN_DATA."""
         found = self._all()
@@ -59,6 +66,14 @@ class Source:
         if len(names) != found.joints:
             raise SplitError(f"layout: {self.layout} has {len(names)} joints, {self.file} has {found.joints}")
         return dataclasses.replace(found, joint_names=names)
+
+    def of(self, split: str) -> tuple[list[Clip], str]:
+        """The clips to measure on, `val` or `test`, and how they were picked. Raises NothingHeldError where there are none."""
+        _, held, test = self.split(self.read().clips)
+        clips, which = (test, self.test) if split == "test" else (held, self.held)
+        if not clips:
+            raise NothingHeldError(f"expected clips held out to measure {split} on, but this network was given none ({which})")
+        return clips, which
 
     def split(self, clips: list[Clip]) -> tuple[list[Clip], list[Clip], list[Clip]]:
         """Training, held and test clips."""
@@ -135,11 +150,7 @@ def measure(net: StateNet, meta: Meta, split: str) -> Figures:
 
     Raises NothingHeldError for a split without clips, as `val` of a network that learned from all training clips.
     """
-    source = Source(**meta.clips)
-    _, held, test = source.split(source.read().clips)
-    clips, which = (test, source.test) if split == "test" else (held, source.held)
-    if not clips:
-        raise NothingHeldError(f"expected clips held out to measure {split} on, but this network was given none ({which})")
+    clips, which = Source.told(meta).of(split)
     single = [
         figure(f"{split}_accuracy_{round(100 * p)}", 100 * a, "%", f"{which}; single clips from a zero state, after {round(100 * p)} %")
         for p, a in clip_accuracy(net, clips).items()

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from export.bundle import Bundle, Manifest, Part
+from export.bundle import OTHER, Bundle, Manifest, Part
 from service.batcher import Batcher, BatcherSettings
 from service.clips import ClipReader
 from service.engine import Engine
@@ -87,12 +87,15 @@ class ServedModel:
         return Text(symbols[at])
 
     def prediction(self, logits: Floats, top_k: int, frames: int) -> dict[str, object]:
-        """The answer for logits [K]: the best label, its softmax score, and the top_k."""
+        """The answer for logits [K]: the best label, its softmax score, and the top_k; `other` where the bundle says that scores so low
+        mean none of its classes."""
         labels = self.manifest.labels or ()
         scores = np.exp(log_softmax(logits))
         order = np.argsort(-scores, kind="stable")[:top_k].tolist()
         top = [{"label": labels[k], "score": float(scores[k])} for k in order]
-        return {"label": top[0]["label"], "score": top[0]["score"], "top": top, "frames": frames}
+        below = self.manifest.other_below
+        label = OTHER if below is not None and scores[order[0]] < below else top[0]["label"]
+        return {"label": label, "score": top[0]["score"], "top": top, "frames": frames}
 
     def next_chars(self, logits: Floats, top_k: int) -> list[dict[str, object]]:
         """The likeliest next characters after logits [K]."""

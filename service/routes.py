@@ -109,6 +109,7 @@ def _model_info(versions: list[ServedModel], settings: Settings, full: bool) -> 
                 "layouts": {name: {"joints": x.joints, "joint_names": x.joint_names} for name, x in m.layouts.items()},
                 "persons": m.persons,
                 "hz": m.hz,
+                "other_below": m.other_below,
                 "limits": {
                     "max_frames": settings.max_frames,
                     "max_text": settings.max_text,
