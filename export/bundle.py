@@ -16,7 +16,7 @@ OP_VERSION = 1
 OTHER = "other"  # the label of what looks like none of the classes
 PARITY_BOUND = 1e-4  # largest |ONNX Runtime - PyTorch| in a logit that a bundle may carry
 
-Role = Literal["hidden", "last_frame", "origin", "pool", "started", "last_logits"]
+Role = Literal["hidden", "window", "position", "last_frame", "origin", "pool", "started", "last_logits"]
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid", "identity"]
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from model import calibrate, evaluate, inspect_bundle, reproduce, train
+from model import calibrate, evaluate, inspect_bundle, published, reproduce, train
 from model.checkpoint import CheckpointError, load_trained
 from model.data import DataMissingError
 from model.skeletons import ClipFileError
@@ -15,7 +15,16 @@ from model.splits import SplitError
 from model.task import Job, NothingHeldError, Task
 from model.tasks import TASKS
 
-REFUSALS = (CheckpointError, ClipFileError, DataMissingError, NothingHeldError, SplitError, inspect_bundle.ManifestError, train.RunError)
+REFUSALS = (
+    CheckpointError,
+    ClipFileError,
+    DataMissingError,
+    NothingHeldError,
+    SplitError,
+    inspect_bundle.ManifestError,
+    published.PublishedError,
+    train.RunError,
+)
 NOT_OPTIONS = {"steps", "decay", "norm"}  # the first two are given to every task alike; a network without norm is what `fold` returns
 
 
@@ -74,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("task", choices=list(TASKS))
     p.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder of the runs; what is there already is gone on with")
     p.add_argument("--no-progress", action="store_true")
+    published.add_arguments(commands.add_parser("import", help="read a checkpoint of the papers' authors' code"))
     return parser
 
 
@@ -121,6 +131,8 @@ def main(argv: list[str]) -> int:
             print(run_training(args, argv))
         elif args.command == "evaluate":
             evaluate.run(args.checkpoint, args.split, args.record)
+        elif args.command == "import":
+            published.run(args, "python -m model " + shlex.join(argv))
         elif args.command == "calibrate":
             calibrate.run(args.checkpoint, args.by)
         elif args.command == "inspect":

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from model.features import facing, places, turned
-from model.network import Stack, StateNet, centre_, last_valid
+from model.network import StateNet, centre_, last_valid
 from model.recurrence import recurrence
+from model.stacks import skip_chain
 
 # Features reach the first layer at about unit size; a scale without a shift keeps an absent person (zeros) at no contribution.
 # Measured on the training subjects: joints relative to the hip have a deviation of 0.3 m, velocities of 0.019 m a frame.
@@ -73,7 +74,7 @@ class ActionNet(StateNet):
         super().__init__()
         c = self.config = config
         frame = c.persons * c.joints * 3
-        self.stack = Stack(nn.Linear(c.features, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm)
+        self.stack = skip_chain(nn.Linear(c.features, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm)
         self.gate = nn.Linear(c.hidden, len(c.pools))
         self.readout = nn.Linear(c.hidden * (1 + len(c.pools)), c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores

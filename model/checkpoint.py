@@ -12,11 +12,23 @@ from typing import Any
 import torch
 
 from model.action import ActionConfig, ActionNet
+from model.adding import AddingConfig, AddingNet
 from model.chars import CharsConfig, CharsNet
 from model.network import StateNet
+from model.pixels import PixelsConfig, PixelsNet
+from model.sequence import SequenceConfig, SequenceNet
+from model.words import WordsConfig, WordsNet
 
 FORMAT = 1
-NETWORKS: dict[str, tuple[Any, Any]] = {"action": (ActionConfig, ActionNet), "chars": (CharsConfig, CharsNet)}
+# By the kind of what it is made for, unless the file names another: a SequenceNet may read skeletons too.
+NETWORKS: dict[str, tuple[Any, Any]] = {
+    "action": (ActionConfig, ActionNet),
+    "adding": (AddingConfig, AddingNet),
+    "chars": (CharsConfig, CharsNet),
+    "pixels": (PixelsConfig, PixelsNet),
+    "sequence": (SequenceConfig, SequenceNet),
+    "words": (WordsConfig, WordsNet),
+}
 
 
 class CheckpointError(Exception):
@@ -61,7 +73,9 @@ class Meta:
 
 def save(path: Path, net: StateNet, meta: Meta) -> None:
     """Writes the trained, unfolded network; the file appears whole or not at all."""
+    name = next(name for name, (_, network) in NETWORKS.items() if isinstance(net, network))
     content = {"format": FORMAT, "config": dataclasses.asdict(net.config), "weights": net.state_dict(), "meta": dataclasses.asdict(meta)}
+    content |= {} if name == meta.kind else {"network": name}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     torch.save(content, partial)
@@ -75,7 +89,7 @@ def load_trained(path: Path) -> tuple[StateNet, Meta]:
         if content["format"] != FORMAT:
             raise CheckpointError(f"{path}: expected format {FORMAT}, got {content['format']!r}")
         meta = Meta(**content["meta"])
-        config, network = NETWORKS[meta.kind]
+        config, network = NETWORKS[content.get("network", meta.kind)]
         net: StateNet = network(config(**content["config"]))
         net.load_state_dict(content["weights"])
     except FileNotFoundError:

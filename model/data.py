@@ -43,7 +43,8 @@ PTB = {
 MNIST = {
     "name": "MNIST",
     "terms": "CC BY-SA 3.0",
-    "citation": "Y. LeCun, L. Bottou, Y. Bengio, P. Haffner: Gradient-Based Learning Applied to Document Recognition. Proc. IEEE 86(11), 1998.",
+    "citation": "Y. LeCun, L. Bottou, Y. Bengio, P. Haffner: Gradient-Based Learning Applied to Document Recognition. Proc. IEEE 86(11), "
+    "1998.",
 }
 NW_UCLA = {
     "name": "Northwestern-UCLA Multiview Action 3D",

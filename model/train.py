@@ -105,7 +105,7 @@ def run(job: Job, learner: Learner[Any, Any], meta: checkpoint.Meta) -> Path:
     bar = [TQDMProgressBar(refresh_rate=20)] if job.progress else []
     trainer = lightning.Trainer(
         accelerator="cpu",
-        precision="bf16-mixed",
+        precision=learner.recipe.precision,
         max_steps=job.steps,
         gradient_clip_val=learner.recipe.clip,
         callbacks=[*stop, Keeper(job, meta, work), keeping, *bar],  # in this order: what stops says so before the others keep

@@ -10,8 +10,9 @@ from model.chars import CharsConfig
 from model.checkpoint import Meta
 from model.measure import bits_per_char
 from model.network import StateNet
+from model.stream_learner import StreamRecipe
 from model.task import Figures, Job, Task, figure
-from model.train_chars import CharsLearner, CharsRecipe
+from model.train_chars import CharsLearner
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class PtbCharConfig(CharsConfig):
 
 
 @dataclass(frozen=True)
-class PtbCharRecipe(CharsRecipe):
-    """See CharsRecipe."""
+class PtbCharRecipe(StreamRecipe):
+    """See StreamRecipe."""
 
     rows: int = 32
     length: int = 128

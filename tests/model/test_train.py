@@ -9,10 +9,11 @@ import torch
 
 from model import checkpoint
 from model.__main__ import main
+from model.layer import Layer
 from model.learner import Recipe
-from model.network import IndRNN
+from model.stream_learner import StreamRecipe
 from model.task import Job
-from model.train_chars import CharsRecipe, begin
+from model.train_chars import begin
 
 # Lightning's own use of torch; nothing of ours to mend.
 pytestmark = [
@@ -183,7 +184,7 @@ def test_the_rate_does_not_depend_on_the_length_of_the_run_until_it_falls():
 
 
 def test_recurrent_weights_start_within_the_bound_the_last_layer_nearer_to_it(chars_net):
-    layers = [m for m in chars_net.modules() if isinstance(m, IndRNN)]
+    layers = [m for m in chars_net.modules() if isinstance(m, Layer)]
     assert all(0 <= u <= 0.99 for layer in layers for u in layer.u.tolist())
     assert min(layers[-1].u.tolist()) >= 0.495
 
@@ -196,7 +197,7 @@ def test_every_step_ends_with_the_recurrent_weights_within_their_bound(texts):
 
 def test_the_chars_task_carries_its_state_from_batch_to_batch(texts):
     job = Job(seed=1, out=texts, command="", steps=10, decay=1)
-    learner, _ = begin(job, {"hidden": 16, "layers": 2}, CharsRecipe(steps=10, decay=1, rows=4, length=16, reset=0.0))
+    learner, _ = begin(job, {"hidden": 16, "layers": 2}, StreamRecipe(steps=10, decay=1, rows=4, length=16, reset=0.0))
     for step in (0, 1):
         x, _ = learner.streams.batch(step)
         expected = learner.net(x, torch.full((4,), 16), learner.carried)[1]

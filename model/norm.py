@@ -1,0 +1,80 @@
+"""Batch norm of sequences: over batch and time together, or with statistics of their own for each step since a sequence's start.
+
+Sequence-wise norm is what Li et al. (2019, section 4) train classifiers with, frame-wise norm their language models.
+"""
+
+import torch
+import torch.nn.functional as F  # noqa: N812  # its usual name
+from torch import Tensor, nn
+
+
+class BatchNorm(nn.Module):
+    """Batch norm of x [T, B, H] over the valid steps of all rows; running statistics (float32) when not training."""
+
+    def __init__(self, size: int, momentum: float = 0.05, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.bias = nn.Parameter(torch.zeros(size))
+        self.mean: Tensor
+        self.var: Tensor
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("var", torch.ones(size))
+        self.momentum, self.eps = momentum, eps
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """x [T, B, H], valid: indices of the steps that count in [T * B] (None: all) -> [T, B, H], in training 0 at the others."""
+        if not self.training or valid is None:
+            return self._norm(x.flatten(0, 1)).view_as(x)
+        flat = x.flatten(0, 1)
+        rows = self._norm(flat.index_select(0, valid))
+        return torch.zeros_like(flat).index_copy(0, valid, rows).view_as(x)
+
+    def _norm(self, rows: Tensor) -> Tensor:
+        return F.batch_norm(rows, self.mean, self.var, self.weight, self.bias, self.training, self.momentum, self.eps)
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift [H] that evaluation applies: BN(a) = scale * a + shift."""
+        scale = self.weight * torch.rsqrt(self.var + self.eps)
+        return scale, self.bias - self.mean * scale
+
+
+class StepBatchNorm(nn.Module):
+    """Batch norm of x [T, B, H] with mean and variance of their own for each position of a sequence, and one scale and shift [H].
+
+    Positions from `positions` - 1 on share the last statistics (Li et al., 2019, section 5.2.3, normalise their language models so).
+    A position that fewer than two rows of a batch have reached is normalised with its running statistics, and leaves them alone.
+    """
+
+    def __init__(self, size: int, positions: int, momentum: float = 0.05, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.bias = nn.Parameter(torch.zeros(size))
+        self.mean: Tensor
+        self.var: Tensor
+        self.register_buffer("mean", torch.zeros(positions, size))
+        self.register_buffer("var", torch.ones(positions, size))
+        self.momentum, self.eps, self.positions = momentum, eps, positions
+
+    def forward(self, x: Tensor, valid: Tensor | None, position: Tensor) -> Tensor:
+        """x [T, B, H], valid: indices in [T * B] of the steps that count (None: all), position [B] of the first step -> [T, B, H]."""
+        at = position.to(torch.int64) + torch.arange(x.shape[0], device=x.device)[:, None]  # [T, B]
+        at = at.clamp_max(self.positions - 1)
+        mean, var = self._moments(x, at, valid) if self.training else (self.mean, self.var)
+        scale = self.weight * torch.rsqrt(var + self.eps)  # [P, H]
+        return x * F.embedding(at, scale) + F.embedding(at, self.bias - mean * scale)
+
+    def _moments(self, x: Tensor, at: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mean and variance [P, H] of this batch where two rows or more are at a position, else running; moves the running ones."""
+        flat, index = x.flatten(0, 1).to(self.weight.dtype), at.flatten()
+        if valid is not None:
+            flat, index = flat.index_select(0, valid), index.index_select(0, valid)
+        zeros = torch.zeros_like(self.mean)
+        count = torch.bincount(index, minlength=self.positions)[:, None].to(flat.dtype)  # [P, 1]
+        known = count > 1
+        mean = zeros.index_add(0, index, flat) / count.clamp_min(1)
+        var = zeros.index_add(0, index, (flat - F.embedding(index, mean)).square()) / count.clamp_min(1)
+        with torch.no_grad():
+            weight = self.momentum * known
+            self.mean.lerp_(mean, weight.expand_as(mean))
+            self.var.lerp_(var * count / (count - 1).clamp_min(1), weight.expand_as(var))
+        return torch.where(known, mean, self.mean), torch.where(known, var, self.var)
