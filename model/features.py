@@ -32,8 +32,8 @@ def facing(position: Tensor, across: Tensor) -> Tensor:
     has no turn: (0, 0), and with it no features of its own.
     """
     line = (position[..., 0::2] * across[:, None]).sum(3, keepdim=True)  # [B, T, P, 1, 2], x and z
-    length = (line.square().sum(-1, keepdim=True) + 1e-8).sqrt()
-    return line / length
+    # No "+ 1e-8": the exporter takes so small a sum for none and leaves it out, and an absent person becomes 0 / 0.
+    return line / line.square().sum(-1, keepdim=True).clamp_min(1e-8).sqrt()
 
 
 def turned(v: Tensor, turn: Tensor) -> Tensor:
