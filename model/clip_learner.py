@@ -22,7 +22,8 @@ class ClipRecipe(Augment, Recipe):
     """How the action network learns from clips, beside how these are changed (Augment).
 
     rows B of a batch, each of 1 to `clips` joined clips; smoothing of the labels; asked: part of a clip after which answers count; alike:
-    batches drawn at once and sorted by length, so that a batch holds little padding.
+    batches drawn at once and sorted by length, so that a batch holds little padding; balanced: every class as often as any
+    other, however many clips it has.
     """
 
     average: int = 100
@@ -32,6 +33,7 @@ class ClipRecipe(Augment, Recipe):
     smoothing: float = 0.1
     asked: float = 0.3
     alike: int = 1
+    balanced: bool = False
 
 
 class ClipLearner(Learner[ActionNet, ClipRecipe]):
@@ -46,7 +48,10 @@ class ClipLearner(Learner[ActionNet, ClipRecipe]):
         for c in train:
             groups.setdefault((c.subject, c.view), []).append(c)
         self.groups = list(groups.values())
-        self.odds = np.array([len(g) for g in self.groups]) / len(train)
+        count = np.bincount([c.label for c in train], minlength=config.classes)
+        chances = [np.array([1 / count[c.label] if recipe.balanced else 1.0 for c in g]) for g in self.groups]
+        self.odds = np.array([c.sum() for c in chances]) / sum(c.sum() for c in chances)  # of a group
+        self.chances = [c / c.sum() for c in chances]  # of each clip of a group
 
     def loss(self, step: int) -> Tensor:
         """Mean over the asked frames of the cross-entropy in nats, the later in its clip the heavier."""
@@ -65,8 +70,8 @@ class ClipLearner(Learner[ActionNet, ClipRecipe]):
         """The clips of each row: `alike` batches are drawn, sorted by length, and one of them taken, so that little is padded."""
         draws = []
         for _ in range(self.recipe.rows * self.recipe.alike):
-            own = self.groups[int(rng.choice(len(self.groups), p=self.odds))]
-            draws.append([own[i] for i in rng.integers(len(own), size=count)])
+            g = int(rng.choice(len(self.groups), p=self.odds))
+            draws.append([self.groups[g][i] for i in rng.choice(len(self.groups[g]), size=count, p=self.chances[g])])
         draws.sort(key=lambda clips: sum(len(c.x) for c in clips))
         block = int(rng.integers(self.recipe.alike)) * self.recipe.rows
         return draws[block : block + self.recipe.rows]

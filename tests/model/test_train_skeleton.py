@@ -10,7 +10,9 @@ import torch
 from model import checkpoint, sampling
 from model.__main__ import main
 from model.action import ActionConfig, ActionNet
-from model.skeletons import Clip
+from model.bodies import tree
+from model.clip_learner import ClipLearner, ClipRecipe
+from model.skeletons import Clip, ClipSet
 
 SMALL = ["--hidden", "16", "--layers", "2", "--rows", "8", "--rate", "0.01", "--dropout", "0", "--readout-dropout", "0", "--no-progress"]
 
@@ -141,3 +143,16 @@ def test_scores_are_the_mean_over_samplings():
     got = sampling.mean_scores(net, [Clip(x, 0, 1, "")], 20, 400)
     assert got.shape == (1, 3)
     torch.testing.assert_close(got, torch.full((1, 3), 98.0), atol=0.3, rtol=0)  # the last of 20 segments of 5: frames 96 to 100
+
+
+@pytest.mark.parametrize(("balanced", "share"), [(True, 0.5), (False, 0.1)])
+def test_balanced_every_class_is_learned_from_alike(balanced, share):
+    x = np.random.default_rng(0).normal(scale=0.4, size=(9, 1, 4, 3)).astype(np.float32)
+    train = [Clip(x, int(i < 4), i % 3, "") for i in range(40)]
+    data = ClipSet(train, ("many", "few"), None, 30.0, 1.0, False)
+    recipe = ClipRecipe(steps=1, decay=1, rows=50, alike=20, balanced=balanced)
+    config = ActionConfig(joints=4, root=0, classes=2, hidden=4, layers=1)
+    learner = ClipLearner(config, recipe, tree(x[:, 0]), data, train, [], 1)
+    rng = np.random.default_rng(1)
+    drawn = [clips[0].label for _ in range(20) for clips in learner._chosen(1, rng)]
+    assert np.mean(drawn) == pytest.approx(share, abs=0.05)
