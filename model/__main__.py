@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from model import calibrate, evaluate, inspect_bundle, published, reproduce, train
+from model import calibrate, evaluate, inspect_adding, inspect_bundle, published, reproduce, train
 from model.checkpoint import CheckpointError, load_trained
 from model.data import DataMissingError
 from model.skeletons import ClipFileError
@@ -74,8 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     p = commands.add_parser("calibrate", help="make an action network's scores true, and say below which one the answer is `other`")
     p.add_argument("checkpoint", type=Path)
     p.add_argument("--by", type=Path, nargs="*", default=[], help="networks of the same recipe with held-out clips; default: itself")
-    p = commands.add_parser("inspect", help="what a bundle's neurons remember: numbers and pictures")
-    p.add_argument("bundle", type=Path, help="bundles/<name>/<version>")
+    p = commands.add_parser("inspect", help="what neurons remember or do: numbers and pictures")
+    p.add_argument("bundle", type=Path, help="bundles/<name>/<version>, or a checkpoint of the task adding")
     p.add_argument("--out", type=Path, help="folder of the pictures; default: none are made")
     p = commands.add_parser(
         "reproduce", help="train with the published settings, measure on test data once, print the row of docs/results.md"
@@ -136,7 +136,7 @@ def main(argv: list[str]) -> int:
         elif args.command == "calibrate":
             calibrate.run(args.checkpoint, args.by)
         elif args.command == "inspect":
-            inspect_bundle.run(args.bundle, args.out)
+            (inspect_adding if args.bundle.is_file() else inspect_bundle).run(args.bundle, args.out)
         else:
             _reproduce(args)
     except REFUSALS as error:
