@@ -7,12 +7,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from model import curves, evaluate, published, reproduce, train
+from model import calibrate, curves, evaluate, inspect_adding, inspect_bundle, published, reproduce, train
 from model.checkpoint import CheckpointError, load_trained
 from model.data import DataMissingError
+from model.skeletons import ClipFileError
+from model.splits import SplitError
 from model.task import Job, NothingHeldError, Task
 from model.tasks import TASKS
 
+REFUSALS = (
+    CheckpointError,
+    ClipFileError,
+    DataMissingError,
+    NothingHeldError,
+    SplitError,
+    curves.CurveError,
+    inspect_bundle.ManifestError,
+    published.PublishedError,
+    train.RunError,
+)
 NOT_OPTIONS = {"steps", "decay", "norm"}  # the first two are given to every task alike; a network without norm is what `fold` returns
 
 
@@ -59,6 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("checkpoint", type=Path)
     p.add_argument("--split", choices=("val", "test"), default="val")
     p.add_argument("--record", action="store_true", help="write the figures into the checkpoint")
+    p = commands.add_parser("calibrate", help="make an action network's scores true, and say below which one the answer is `other`")
+    p.add_argument("checkpoint", type=Path)
+    p.add_argument("--by", type=Path, nargs="*", default=[], help="networks of the same recipe with held-out clips; default: itself")
+    p = commands.add_parser("inspect", help="what neurons remember or do: numbers and pictures")
+    p.add_argument("bundle", type=Path, help="bundles/<name>/<version>, or a checkpoint of the task adding")
+    p.add_argument("--out", type=Path, help="folder of the pictures; default: none are made")
     p = commands.add_parser(
         "reproduce", help="train with the published settings, measure on test data once, print the row of docs/results.md"
     )
@@ -118,9 +137,13 @@ def main(argv: list[str]) -> int:
             print(curves.plot(args))
         elif args.command == "import":
             published.run(args, "python -m model " + shlex.join(argv))
+        elif args.command == "calibrate":
+            calibrate.run(args.checkpoint, args.by)
+        elif args.command == "inspect":
+            (inspect_adding if args.bundle.is_file() else inspect_bundle).run(args.bundle, args.out)
         else:
             _reproduce(args)
-    except (CheckpointError, DataMissingError, NothingHeldError, curves.CurveError, published.PublishedError, train.RunError) as error:
+    except REFUSALS as error:
         print(error, file=sys.stderr)
         return 1
     return 0

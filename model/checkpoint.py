@@ -41,8 +41,9 @@ class Meta:
 
     parts: dicts with role, layer, size, activation, u in the order of the state. layouts: name -> (joint names, table), as in
     model/layouts.py. data: dicts with name, terms, citation. figures: dicts with name, value, unit, protocol, test_evaluations.
-    held: the training subject kept for validation (action), None when there is none. task: its name in model/tasks.py, if it is not
-    the kind. work: minutes of one core that training took.
+    held: what of the training clips is kept for validation (action), None when nothing is. task: its name in model/tasks.py, if it is not
+    the kind. work: minutes of one core that training took. clips: the file of clips and its split, as model/train_skeleton.py's Source.
+    temperature: what the logits were divided by; other_below: the score below which the answer is `other` (model/calibrate.py).
     """
 
     kind: str
@@ -57,11 +58,14 @@ class Meta:
     layouts: dict[str, tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]] = field(default_factory=dict)
     persons: int | None = None
     hz: float | None = None
-    held: int | None = None
+    held: int | str | None = None
     data: tuple[dict[str, str], ...] = ()
     figures: tuple[dict[str, Any], ...] = ()
     task: str = ""
     work: float = 0.0
+    clips: dict[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
+    other_below: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", self.task or self.kind)

@@ -46,3 +46,14 @@ MNIST = {
     "citation": "Y. LeCun, L. Bottou, Y. Bengio, P. Haffner: Gradient-Based Learning Applied to Document Recognition. Proc. IEEE 86(11), "
     "1998.",
 }
+NW_UCLA = {
+    "name": "Northwestern-UCLA Multiview Action 3D",
+    "terms": "no licence stated: weights only, cite",
+    "citation": "J. Wang, X. Nie, Y. Xia, Y. Wu, S.-C. Zhu: Cross-view Action Modeling, Learning and Recognition. CVPR 2014.",
+}
+HDM05 = {
+    "name": "HDM05, 11 classes",
+    "terms": "CC BY-SA 3.0",
+    "citation": "M. Müller, T. Röder, M. Clausen, B. Eberhardt, B. Krüger, A. Weber: Documentation Mocap Database HDM05. "
+    "Universität Bonn, CG-2007-2.",
+}
