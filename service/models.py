@@ -115,7 +115,7 @@ class ServedModel:
         return [[(names[k], v) for k, v in zip(ks, vs, strict=True)] for ks, vs in zip(order.tolist(), values, strict=True)]
 
     def prediction(self, best: "Best", frames: int) -> dict[str, object]:
-        """A clip's answer: the best label, its score, and the others; `other` where the bundle says that scores so low mean none of them."""
+        """A clip's answer: the best label, its score, and the others; `other` where the bundle says that so low a score means none."""
         label, score = best[0]
         below = self.manifest.other_below
         answer = OTHER if below is not None and score < below else label
