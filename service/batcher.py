@@ -13,7 +13,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,10 +44,14 @@ from service.session import (
     Feed,
     Floats,
     Follow,
+    Fork,
+    Forked,
     Generate,
     Generated,
+    Import,
     Reason,
     Refused,
+    Reset,
     Result,
     Sampling,
     Scores,
@@ -112,7 +117,7 @@ class Job:
     sink: Sink
     session_id: str | None = None
     owner: str = ""
-    event: Feed | Generate | Cancel | Delete | None = None
+    event: Feed | Generate | Cancel | Delete | Import | Reset | Fork | None = None
     create: Session | None = None
     content: Content | None = None
     every: bool = False
@@ -133,8 +138,8 @@ class Job:
 
     @property
     def is_work(self) -> bool:
-        """Whether it needs the model or makes a session."""
-        return self.content is not None or self.create is not None or isinstance(self.event, Generate)
+        """Whether it needs the model or makes or moves a session."""
+        return self.content is not None or self.create is not None or isinstance(self.event, Generate | Import | Reset | Fork)
 
 
 @dataclass(slots=True, eq=False)
@@ -170,8 +175,7 @@ class Stateless:
         return (self.sink, *(d.sink for d in self.draws or ()))
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What a sink will be told once the commit of `live` (if any) has succeeded; `final` frees its place in the queue."""
 
     sink: Sink
@@ -346,9 +350,7 @@ class Batcher:
 
     def _begin(self, job: Job, now: float) -> None:
         if job.create is not None:
-            live = self._lives[job.create.id] = Live(None, job.create)
-            self._soil(live)
-            self._replies.append(Reply(job.sink, Created(job.create), live))
+            self._create(job.create, job.sink, Created(job.create))
         elif job.session_id is None:
             assert job.content is not None, "a job without a session has content"
             self._start_stateless(job)
@@ -360,6 +362,12 @@ class Batcher:
                 self._offer(live, job, now)
             else:
                 live.mailbox.append(job)
+
+    def _create(self, session: Session, sink: Sink, reply: object) -> None:
+        """A session that the next commit will make."""
+        live = self._lives[session.id] = Live(None, session)
+        self._soil(live)
+        self._replies.append(Reply(sink, reply, live))
 
     def _cancel_waiting(self, live: Live, event: Cancel) -> None:
         """A generate of that number that has not begun will not."""
@@ -375,7 +383,8 @@ class Batcher:
         if live is not None and live.base is None and not live.dirty and live.session.flight is None:
             live = None  # the step that was to begin it failed
         if live is None or live.removed:
-            if live is not None or issued(self._store.key, session_id):
+            removed = live is not None and live.session.owner == owner
+            if removed or issued(self._store.key, session_id, owner):
                 raise Gone("the session has expired or was deleted")
             raise UnknownSession(f"there is no session {session_id[:64]!r}")
         if live.session.owner != owner:
@@ -416,6 +425,10 @@ class Batcher:
             if live.dirty:
                 live.pending.append(job)
             return True
+        if isinstance(job.event, Fork) and live.dirty:  # a fork copies what is stored: after this turn's commit
+            live.mailbox.append(job)
+            self._freed.append(live)
+            return False
         before = live.session
         was_running = live.work is not None
         session, reply, effects = handle(before, job.event, now)
@@ -426,6 +439,9 @@ class Batcher:
             if self._start_feeding(live, job, (session.flight and session.flight.anew) or before):
                 live.session = session
                 live.pending.append(job)
+            return True
+        if isinstance(reply, Forked):
+            self._create(reply.session, job.sink, reply)
             return True
         live.session = session
         live.removed |= Effect.REMOVE in effects
@@ -744,7 +760,7 @@ class Batcher:
     def _roll_back(self, dirty: Sequence[Live], error: ServiceError) -> None:
         failed = {id(live) for live in dirty}
         self._replies = [
-            replace(r, value=Refused(error), states=None, final=True) if r.live is not None and id(r.live) in failed else r
+            r._replace(value=Refused(error), states=None, final=True) if r.live is not None and id(r.live) in failed else r
             for r in self._replies
         ]
         told = {id(r.sink) for r in self._replies}

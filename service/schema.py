@@ -24,6 +24,7 @@ class PredictRequest(_Shape):
 
     sequences: list[Clip] = Field(min_length=1)
     model: str = Field("action", description="an action model")
+    version: str | None = Field(None, description="one of its loaded versions, the highest by default; of a session its own")
     layout: str | None = Field(None, description="the joint order of the clips; the model's own by default", examples=["kinect20"])
     hz: float | None = Field(
         None, ge=1, le=1000, description="the clips' frames per second, the model's rate by default; resampled causally"
@@ -43,7 +44,7 @@ class Score(_Shape):
 class Prediction(_Shape):
     """The answer at the end of a clip."""
 
-    label: str
+    label: str = Field(description="the likeliest class, or `other` where its score is below the model's `other_below`")
     score: float = Field(ge=0, le=1)
     top: list[Score]
     frames: int = Field(description="frames of the clip, as the client counts them")
@@ -70,6 +71,7 @@ class OpenRequest(_Shape):
     """Which model the session is for."""
 
     model: str = Field(examples=["action"])
+    version: str | None = Field(None, description="one of its loaded versions, the highest by default")
 
 
 class SessionInfo(_Shape):
@@ -130,6 +132,7 @@ class VersionInfo(_Shape):
     layouts: dict[str, LayoutInfo]
     persons: int | None = None
     hz: float | None = None
+    other_below: float | None = Field(None, description="the score below which the label is `other`")
     limits: VersionLimits
     state_size: int
     state: list[PartInfo]
@@ -183,5 +186,7 @@ class Problem(BaseModel):
     code: str
     detail: str
     field: str | None = Field(None, description="the JSON path of the field", examples=["sequences[0][3]"])
-    expected_step: int | None = Field(None, description="with code step_gap")
-    retry_after: int | None = Field(None, description="seconds, with code overloaded; also the Retry-After header")
+    expected_step: int | None = Field(None, description="with codes step_gap and no_stored_reply")
+    retry_after: int | None = Field(
+        None, description="seconds, with codes overloaded, rate_limited and session_limit; also the Retry-After header"
+    )

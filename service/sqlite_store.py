@@ -17,7 +17,7 @@ import numpy as np
 
 from service.errors import StoreFailed
 from service.record import decode_carry, decode_step, encode_carry, encode_step
-from service.session import Session
+from service.session import Scores, Session
 from service.session_id import new_key
 from service.store import Change, Durability, StoreError
 
@@ -166,6 +166,15 @@ class SQLiteStore:
             except sqlite3.Error as error:
                 raise StoreFailed(f"the store could not be read: {error}") from error
 
+    def count(self, owner: str, now: float) -> int:
+        """See Store."""
+        query = "SELECT count(*) FROM sessions WHERE owner = ? AND expires_at > ?"
+        with self._lock:
+            try:
+                return int(self._db.execute(query, (owner, now)).fetchone()[0])
+            except sqlite3.Error as error:
+                raise StoreFailed(f"the store could not be read: {error}") from error
+
     def expire(self, now: float) -> int:
         """See Store. Goes through the table in slices, and commits of steps come in between."""
         removed, first = 0, 0
@@ -272,13 +281,15 @@ def _hold(path: Path) -> int:
 
 def _result_size(session: Session) -> int:
     result = session.last.result if session.last else None
-    return sum(getattr(result, name).nbytes for name in ("logits", "every", "logprobs") if hasattr(result, name))
+    if isinstance(result, Scores):
+        return result.logits.nbytes + result.every.nbytes + result.logprobs.nbytes
+    return 0 if result is None else result.logprobs.nbytes
 
 
 def _row(s: Session) -> tuple[object, ...]:
     last = encode_step(s.last) if s.last else None
     carry = encode_carry(s.carry) if s.carry else None
-    state = s.state.astype("<f4", copy=False).tobytes()
+    state = s.state.astype("<f4", copy=False)  # its memory, as it is
     return s.id, s.model, s.version, s.digest, s.owner, s.step, s.position, s.created_at, s.expires_at, state, last, carry
 
 

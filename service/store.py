@@ -6,8 +6,7 @@ answered and not applied.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from service.session import Session
 
@@ -18,8 +17,7 @@ class StoreError(Exception):
     """The store cannot be opened; the message names it and says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One session before and after; `before` None creates it, `after` None removes it.
 
     `lost` is how often in a row it was refused because somebody else had moved the session: a store may then let it go first.
@@ -54,6 +52,9 @@ class Store(Protocol):
 
     def list(self, owner: str, now: float, limit: int) -> list[Session]:
         """An owner's living sessions, newest first; their states and results are left out. Raises StoreFailed."""
+
+    def count(self, owner: str, now: float) -> int:
+        """How many living sessions an owner has; expired ones may be counted for a while. Raises StoreFailed."""
 
     def expire(self, now: float) -> int:
         """Removes the sessions whose time is over; how many. Raises StoreFailed."""
