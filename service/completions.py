@@ -89,8 +89,7 @@ def build_completions(settings: Settings) -> APIRouter:
             await while_there(request.receive, run.take())  # what is refused now still has a status of its own
             if wish.stream:
                 return EventStream(run, head, settings.send_timeout)
-            while run.open:
-                await while_there(request.receive, run.take())
+            await while_there(request.receive, run.finish())
         except BaseException:
             run.leave()
             raise
@@ -185,7 +184,9 @@ class EventStream(Response):
         try:
             while True:
                 for choice in grown:
-                    if (piece := choice.piece()) is not None:
+                    long = run.wish.echo and not choice.began  # a prompt of many characters: the event loop has others to serve
+                    piece = await asyncio.to_thread(choice.piece) if long else choice.piece()
+                    if piece is not None:
                         yield orjson.dumps({**self._head.body([piece]), **extra})
                 if not run.open:
                     break

@@ -190,6 +190,29 @@ def test_a_server_that_says_nothing_does_not_hold_a_caller() -> None:
         assert time.monotonic() - began < 20
 
 
+def test_a_server_that_no_longer_reads_does_not_hold_a_caller(server: Server) -> None:
+    with cutting(server.port) as cutter, sync.Client(cutter.url, timeout=1) as client, client.session("chars") as session:
+        cutter.gentle = cutter.frozen = True
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            session.step("x" * 30_000_000)  # more than sockets hold
+        with pytest.raises(DeadlineExceeded):
+            client.predict(["x" * 30_000_000])
+        assert time.monotonic() - began < 20
+
+
+async def test_a_server_that_no_longer_reads_does_not_hold_a_task(server: Server) -> None:
+    with cutting(server.port) as cutter:
+        async with aio.Client(cutter.url, timeout=1) as client, client.session("chars") as session:
+            cutter.gentle = cutter.frozen = True
+            began = time.monotonic()
+            with pytest.raises(DeadlineExceeded):
+                await session.step("x" * 30_000_000)
+            with pytest.raises(DeadlineExceeded):
+                await client.predict(["x" * 30_000_000])
+            assert time.monotonic() - began < 20
+
+
 async def test_a_cancelled_task_leaves_a_step_that_the_same_call_finishes(own_server: Start) -> None:
     server = own_server()
     with cutting(server.port) as cutter:
