@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from kernels.native import library
 from model.recurrent_weight import clamp_after_steps, parameter_groups
 from model.sequence import SequenceConfig, SequenceNet
-from model.train import keep_memory
+from model.train import keep_memory, return_memory
 
 T, B, H, LAYERS, CLASSES = 784, 32, 128, 6, 10
 BAR = 1.5  # times the linear layers and batch norms alone
@@ -111,7 +111,8 @@ def timed(seconds: float) -> dict[str, float]:
 
 
 def taken(steps: int, checkpointed: bool) -> float:
-    """MiB that a step adds to this process."""
+    """MiB that a step adds to this process; what is freed goes back, or the allocator's holes would be measured."""
+    return_memory()
     warm = indrnn(8)
     training(warm, torch.randn(B, 8, 1), torch.randint(CLASSES, (B,)))()
     net = indrnn(steps)

@@ -59,6 +59,15 @@ def test_dropout_keeps_its_one_mask_over_all_pieces_and_draws_another_next_time(
     assert not torch.equal(*masks)
 
 
+def test_the_backward_pass_drops_what_the_forward_pass_dropped():
+    stack = build_stack(StackConfig(layers=1, hidden=50, norm="none", dropout=0.5, nonlinearity="sigmoid"), 3).train()
+    stack.checkpoint_activations = True
+    y, _ = stack(torch.ones(20, 1, 3))
+    torch.rand(7)  # whatever is drawn in between
+    y.sum().backward()
+    assert torch.equal(stack.indrnns()[0].project.bias.grad == 0, y[0, 0] == 0)
+
+
 def test_evaluation_is_left_alone():
     stack = build_stack(StackConfig(**SMALL), 5).eval()
     x = torch.randn(9, 2, 5)
