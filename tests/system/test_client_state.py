@@ -16,12 +16,6 @@ TEXT = "To be, or not to be, that is the question:\n"
 Start = Callable[..., Server]
 
 
-@pytest.fixture(autouse=True)
-def routes(server: Server) -> None:
-    if "/sessions/{session_id}/state" not in server.get("/openapi.json").json()["paths"]:
-        pytest.skip("needs the routes of states")
-
-
 @pytest.fixture
 def client(server: Server) -> Iterator[sync.Client]:
     with sync.Client(server.url) as made:
