@@ -9,6 +9,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,6 +17,8 @@ import numpy as np
 import orjson
 import pytest
 from conftest import ROOT, Server
+
+from service.access import new_key
 
 Start = Callable[..., Server]
 INFER = "/v2/models/action/infer"
@@ -298,6 +301,21 @@ def test_a_client_that_leaves_before_its_reply_harms_nobody(server: Server, wire
         one.socket.sendall(wire(body(np.repeat(x, 50, 1))))
         one.socket.close()
     assert wires().ask(wire(body(x)))[0] == 200
+
+
+def test_on_both_ways_a_key_opens_its_own_sequences_and_no_others(own_server: Start, tmp_path: Path, x: np.ndarray) -> None:
+    keys = [new_key(name) for name in ("ann", "bob")]
+    (tmp_path / "keys").write_text("\n".join(line for _, line in keys))
+    server = own_server(INDRNN_KEYS=str(tmp_path / "keys"))
+    ann, bob, nobody = (f"Authorization: Bearer {secret}" for secret in (keys[0][0], keys[1][0], "guessed"))
+    for way in ([], [LONG]):
+        one = Wire(server)  # one connection, and whoever it speaks for changes from request to request
+        begin = wire(body(x, parameters={"sequence_id": 1, "sequence_start": True}), *way, ann)
+        go_on = body(x, parameters={"sequence_id": 1})
+        assert one.ask(begin)[0] == 200
+        assert [one.ask(wire(go_on, *way, key))[0] for key in (ann, bob, nobody, ann, "X-None: x")] == [200, 400, 401, 200, 401]
+        one.file.close()
+        one.socket.close()
 
 
 def test_more_than_the_queue_holds_is_refused_in_tritons_words_and_at_once(own_server: Start, x: np.ndarray) -> None:
