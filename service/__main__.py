@@ -1,9 +1,11 @@
-"""python -m service: serves the bundles. Instead of that, `openapi` prints openapi.yaml, `settings` the variables that can be set, and
-`backup FILE` copies the SQLite store that INDRNN_STORE names, also while a service is using it."""
+"""python -m service: serves the bundles. Instead of that, `openapi` prints openapi.yaml, `settings` the variables that can be set,
+`backup FILE` copies the SQLite store that INDRNN_STORE names, also while a service is using it, and `key NAME` makes an API key: it prints
+the secret, once, and adds its hash to the file INDRNN_KEYS."""
 
 import argparse
 import gc
 import logging
+import os
 import sys
 from pathlib import Path
 from types import FrameType
@@ -12,29 +14,34 @@ import orjson
 import uvicorn
 
 from export.bundle import BundleError
+from service.access import KeysError, new_key
 from service.app import Backend, create_app
 from service.engine import EngineError
 from service.settings import Settings, SettingsError, read_settings, variable
 from service.sqlite_store import back_up
 from service.store import StoreError
+from service.timed_http import TimedHttp
 from service.websocket import Wire
 
 
 def main() -> int:
     """The command. Returns 1 when the service cannot start, with one line that says why."""
     parser = argparse.ArgumentParser(prog="python -m service", description=__doc__)
-    parser.add_argument("command", nargs="?", choices=["serve", "openapi", "settings", "backup"], default="serve")
-    parser.add_argument("file", nargs="?", type=Path, help="where the backup goes; a file of that name is replaced when it is complete")
+    parser.add_argument("command", nargs="?", choices=["serve", "openapi", "settings", "backup", "key"], default="serve")
+    parser.add_argument("argument", nargs="?", help="backup: the file, replaced when the copy is complete; key: the name of its owner")
     args = parser.parse_args()
-    if (args.command == "backup") != (args.file is not None):
-        parser.error("backup takes a file, the other commands none")
+    if (args.command in ("backup", "key")) != (args.argument is not None):
+        parser.error("backup takes a file, key a name, the other commands nothing")
     if args.command == "openapi":
         return _print_openapi()
     if args.command == "settings":
         return _print_settings()
     try:
-        return _back_up(read_settings(), args.file) if args.command == "backup" else _serve(read_settings())
-    except (SettingsError, BundleError, EngineError, StoreError) as error:
+        settings = read_settings()
+        if args.command == "backup":
+            return _back_up(settings, Path(args.argument))
+        return _add_key(settings, args.argument) if args.command == "key" else _serve(settings)
+    except (SettingsError, BundleError, EngineError, StoreError, KeysError) as error:
         print(f"indrnn: {error}", file=sys.stderr)
         return 1
 
@@ -43,12 +50,18 @@ def _serve(settings: Settings) -> int:
     sys.setswitchinterval(5e-4)  # seconds the engine thread waits for the interpreter at most; Python's 5 ms would be a batch
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     backend = Backend.open(settings)
+    try:
+        app = create_app(settings, backend)
+    except KeysError:
+        backend.close()
+        raise
     config = uvicorn.Config(
-        create_app(settings, backend),
+        app,
         host=settings.host,
         port=settings.port,
         log_level=settings.log_level,
         access_log=False,
+        http=TimedHttp.within(settings.header_timeout),
         ws=Wire,
         ws_max_size=settings.max_drain,  # a longer message than max_body is answered, a longer one than this closes the connection
         ws_per_message_deflate=False,
@@ -71,6 +84,25 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._backend.drain()
         super().handle_exit(sig, frame)
+
+
+def _add_key(settings: Settings, name: str) -> int:
+    """Makes a key: its hash into the file, the secret to standard output and nowhere else."""
+    if settings.keys is None:
+        raise SettingsError("INDRNN_KEYS: expected the file that the key shall be added to")
+    secret, line = new_key(name)
+    try:
+        settings.keys.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(settings.keys, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise KeysError(f"keys {settings.keys}: {error}") from error
+    print(secret)
+    print(
+        f"{name} is in {settings.keys} now; the secret is shown only here. A running service reads the file when it starts.",
+        file=sys.stderr,
+    )
+    return 0
 
 
 def _back_up(settings: Settings, target: Path) -> int:

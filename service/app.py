@@ -13,10 +13,12 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import WebSocketRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from export.bundle import read_all
+from service.access import Access, read_keys
 from service.completions import PREFIX, build_completions, openai_problem
+from service.docs import docs
 from service.errors import BadInput, MethodNotAllowed, NotFound, ServiceError, said
 from service.intake import Intake
 from service.models import Models, ServedModel, serve
@@ -24,8 +26,10 @@ from service.oip.http import OpenInference
 from service.oip.inference import Inference
 from service.openapi import document
 from service.probe import StoreProbe
+from service.quota import Quotas
 from service.revision import revision
-from service.routes import ANONYMOUS, build_router, problem
+from service.routes import build_router, problem
+from service.session_routes import build_session_router
 from service.sessions import Sessions
 from service.settings import Settings
 from service.store import Store, open_store
@@ -91,27 +95,47 @@ class _Front(FastAPI):
 
 
 def create_app(settings: Settings, backend: Backend | None = None) -> FastAPI:
-    """The service; it closes the backend when it stops. Without one it can describe itself (openapi), and nothing else."""
+    """The service; it closes the backend when it stops. Without one it can describe itself (openapi), and nothing else.
+
+    Raises KeysError when the file of keys cannot be used.
+    """
     app = _Front(
         title="IndRNN",
         version="0.1.0",
         summary="Stateful sequence models: every client's per-neuron state is carried from request to request.",
         lifespan=_lifespan,
+        docs_url=None,
         redoc_url=None,
     )
     app.state.settings = settings
     app.state.backend = backend
-    app.state.oip = OpenInference(settings, lambda headers: ANONYMOUS)
+    keys = None if settings.keys is None else read_keys(settings.keys)
+    app.state.access = Access(keys, settings.origins.split(","), settings.metrics_open)
+    app.state.oip = OpenInference(settings, app.state.access.owner_of)
     app.include_router(build_router(settings))
+    app.include_router(build_session_router())
     app.include_router(build_completions(settings))
+    app.add_route("/docs", docs, include_in_schema=False)
     app.router.routes.append(WebSocketRoute("/stream/{model}", Connections(settings.max_connections).accept))
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _bug)
+    app.add_middleware(_HeadAsGet)
     document(app, settings)
     return app
+
+
+class _HeadAsGet:
+    """Answers HEAD as GET; the server, which knows what was asked, leaves the body out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_head = scope["type"] == "http" and scope["method"] == "HEAD"
+        await self._app({**scope, "method": "GET"} if is_head else scope, receive, send)
 
 
 @contextlib.asynccontextmanager
@@ -122,7 +146,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     revision()  # asks git, once
     backend.loop = asyncio.get_running_loop()
     app.state.models = Models(backend.served)
-    app.state.sessions = Sessions(app.state.models, backend.store, settings.session_ttl)
+    quotas = Quotas(settings.max_sessions, settings.max_steps_per_second, backend.store.count)
+    app.state.sessions = Sessions(app.state.models, backend.store, settings.session_ttl, quotas)
     app.state.intake = Intake()
     app.state.probe = StoreProbe(backend.store)
     app.state.oip.inference = Inference(app.state.models, app.state.sessions, settings)

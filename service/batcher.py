@@ -43,10 +43,14 @@ from service.session import (
     Feed,
     Floats,
     Follow,
+    Fork,
+    Forked,
     Generate,
     Generated,
+    Import,
     Reason,
     Refused,
+    Reset,
     Result,
     Sampling,
     Scores,
@@ -114,7 +118,7 @@ class Job:
     sink: Sink
     session_id: str | None = None
     owner: str = ""
-    event: Feed | Generate | Cancel | Delete | None = None
+    event: Feed | Generate | Cancel | Delete | Import | Reset | Fork | None = None
     create: Session | None = None
     content: Content | None = None
     every: bool = False
@@ -137,8 +141,8 @@ class Job:
 
     @property
     def is_work(self) -> bool:
-        """Whether it needs the model or makes a session."""
-        return self.content is not None or self.create is not None or isinstance(self.event, Generate)
+        """Whether it needs the model or makes or moves a session."""
+        return self.content is not None or self.create is not None or isinstance(self.event, Generate | Import | Reset | Fork)
 
 
 @dataclass(slots=True, eq=False)
@@ -349,9 +353,7 @@ class Batcher:
 
     def _begin(self, job: Job, now: float) -> None:
         if job.create is not None:
-            live = self._lives[job.create.id] = Live(None, job.create)
-            self._soil(live)
-            self._replies.append(Reply(job.sink, Created(job.create), live))
+            self._create(job.create, job.sink, Created(job.create))
         elif job.session_id is None:
             assert job.content is not None, "a job without a session has content"
             self._start_stateless(job)
@@ -363,6 +365,12 @@ class Batcher:
                 self._offer(live, job, now)
             else:
                 live.mailbox.append(job)
+
+    def _create(self, session: Session, sink: Sink, reply: object) -> None:
+        """A session that the next commit will make."""
+        live = self._lives[session.id] = Live(None, session)
+        self._soil(live)
+        self._replies.append(Reply(sink, reply, live))
 
     def _cancel_waiting(self, live: Live, event: Cancel) -> None:
         """A generate of that number that has not begun will not."""
@@ -378,7 +386,8 @@ class Batcher:
         if live is not None and live.base is None and not live.dirty and live.session.flight is None:
             live = None  # the step that was to begin it failed
         if live is None or live.removed:
-            if live is not None or issued(self._store.key, session_id):
+            removed = live is not None and live.session.owner == owner
+            if removed or issued(self._store.key, session_id, owner):
                 raise Gone("the session has expired or was deleted")
             raise UnknownSession(f"there is no session {session_id[:64]!r}")
         if live.session.owner != owner:
@@ -419,6 +428,10 @@ class Batcher:
             if live.dirty:
                 live.pending.append(job)
             return True
+        if isinstance(job.event, Fork) and live.dirty:  # a fork copies what is stored: after this turn's commit
+            live.mailbox.append(job)
+            self._freed.append(live)
+            return False
         before = live.session
         was_running = live.work is not None
         session, reply, effects = handle(before, job.event, now)
@@ -429,6 +442,9 @@ class Batcher:
             if self._start_feeding(live, job, (session.flight and session.flight.anew) or before):
                 live.session = session
                 live.pending.append(job)
+            return True
+        if isinstance(reply, Forked):
+            self._create(reply.session, job.sink, reply)
             return True
         live.session = session
         live.removed |= Effect.REMOVE in effects

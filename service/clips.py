@@ -161,7 +161,7 @@ def resample(x: Floats, hz: float, own_hz: float, carry: Carry | None) -> tuple[
     The first frame of a sequence is a frame of the model; what is left over after the last one is in the carry. Exact in time: the phase
     is a fraction, so that any split gives the same frames. A person who comes or goes between two frames takes the later frame's place.
     """
-    step = Fraction(hz).limit_denominator(1_000) / Fraction(own_hz).limit_denominator(1_000)  # client frames per frame of the model
+    step = _stride(hz, own_hz)
     if carry is None:
         frames, phase = x, Fraction(0)
     else:
@@ -178,6 +178,17 @@ def resample(x: Floats, hz: float, own_hz: float, carry: Carry | None) -> tuple[
     between = np.where(both, left + (right - left) * part, np.where(part > 0, right, left))
     left_over = phase + count * step - last
     return between.astype(np.float32), Carry(hz, frames[-1], left_over.numerator, left_over.denominator)
+
+
+def may_be_left_over(carry: Carry, own_hz: float) -> bool:
+    """Whether resampling to the model's rate leaves such a phase: for carries that come from outside."""
+    step, phase = _stride(carry.hz, own_hz), Fraction(carry.numerator, carry.denominator)
+    return 0 < phase <= step and step.denominator % phase.denominator == 0
+
+
+def _stride(hz: float, own_hz: float) -> Fraction:
+    """Client frames per frame of the model."""
+    return Fraction(hz).limit_denominator(1_000) / Fraction(own_hz).limit_denominator(1_000)
 
 
 def _fast(clip: list[object]) -> NDArray[np.float64] | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections.abc import Callable
 
 import numpy as np
 
@@ -21,8 +22,9 @@ WAITING = 65_536  # characters of one answer that may wait for a client to read 
 class Run:
     """One request on its way through the engine."""
 
-    def __init__(self, model: ServedModel, wish: Wish) -> None:
-        """Raises OutOfAlphabet, TooLarge for a model that was not made for texts that long."""
+    def __init__(self, model: ServedModel, wish: Wish, pay: Callable[[], None] = lambda: None) -> None:
+        """`pay` is called for each character. Raises OutOfAlphabet, TooLarge for a model that was not made for texts that long."""
+        self._pay = pay
         self.wish = wish
         self.choices = [
             Choice(i * wish.n + k, prompt, wish.echo, wish.stop, wish.logprobs is not None)
@@ -73,6 +75,7 @@ class Run:
                 choice.reason = Reason.LENGTH if self.wish.max_tokens == 0 else None
             return choices
         assert isinstance(value, Drawn), "content is answered with Prompted, then Drawn"
+        self._pay()
         top = _top(value.ranking, 0, self._alphabet, value.char, value.logprob) if self.wish.logprobs is not None else None
         self.choices[i].grow(Scored(value.char, value.logprob, top), value.done)
         return [self.choices[i]]

@@ -7,10 +7,10 @@ else's steps. Whoever leaves takes the rest of the text along.
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
 from datetime import datetime
-from typing import TypeVar
+from functools import partial
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -23,11 +23,11 @@ from service.completion_reply import Head, error_body, error_status
 from service.completion_request import Bounds, read_wish
 from service.completion_run import Run
 from service.errors import ServiceError, UnknownModel, said
+from service.leaving import while_there
 from service.models import Models, ServedModel
-from service.routes import LONG, read_body
+from service.routes import LONG, owner_of, read_body
+from service.sessions import Sessions
 from service.settings import Settings
-
-R = TypeVar("R")
 
 PREFIX = "/v1/"
 
@@ -46,9 +46,11 @@ def _errors(*codes: int) -> dict[int | str, dict[str, object]]:
 
 _MEANING = {
     400: "invalid_request_error: `param` names what is wrong",
+    401: "unauthorized: no API key came, or one that is not known; only where the service has keys",
     404: "model_not_found: no such model, or one that reads no text",
     408: "body_timeout: the body did not come in time",
     413: "too_large: the body, a prompt, the number of choices or of characters with log-probabilities is over its limit",
+    429: "rate_limited: more steps and characters a second than a key may have; try again after Retry-After seconds",
     500: "server_error: the model could not answer",
     503: "server_error: overloaded or stopping; try again after Retry-After seconds",
 }
@@ -65,16 +67,20 @@ def build_completions(settings: Settings) -> APIRouter:
     @router.post(
         "/completions",
         response_model=schema.Completion,
-        responses={**stream_shape, **_errors(400, 404, 408, 413, 500, 503)},
+        responses={**stream_shape, **_errors(400, 401, 404, 408, 413, 429, 500, 503)},
         openapi_extra={"requestBody": body_shape},
     )
     async def completions(request: Request) -> Response:
         """Continues texts as OpenAI's completions do. A token is a character."""
+        owner = owner_of(request)
+        sessions: Sessions = request.app.state.sessions
         body = await read_body(request)
         model = _reader_of_text(request.app.state.models, body.get("model"))
         wish = read_wish(body, model.manifest.alphabet or "", _bounds(settings))
-        run = await asyncio.to_thread(Run, model, wish) if wish.prompt_tokens > LONG else Run(model, wish)
+        pay = partial(sessions.owe, owner, 1)
+        run = await asyncio.to_thread(Run, model, wish, pay) if wish.prompt_tokens > LONG else Run(model, wish, pay)
         head = _head(model)
+        sessions.charge(owner, len(wish.prompts))
         run.submit()
         try:
             await while_there(request.receive, run.take())  # what is refused now still has a status of its own
@@ -87,14 +93,16 @@ def build_completions(settings: Settings) -> APIRouter:
             raise
         return Response(await _whole(run, head), media_type="application/json")
 
-    @router.get("/models", response_model=schema.OpenAIModelList)
+    @router.get("/models", response_model=schema.OpenAIModelList, responses=_errors(401))
     async def models(request: Request) -> Response:
         """The models that complete text."""
+        owner_of(request)
         return JSONResponse({"object": "list", "data": [_model_info(m) for m in _readers_of_text(request.app.state.models)]})
 
-    @router.get("/models/{model}", response_model=schema.OpenAIModel, responses=_errors(404))
+    @router.get("/models/{model}", response_model=schema.OpenAIModel, responses=_errors(401, 404))
     async def model(request: Request, model: str) -> Response:
         """One model that completes text."""
+        owner_of(request)
         return JSONResponse(_model_info(_reader_of_text(request.app.state.models, model)))
 
     return router
@@ -134,26 +142,6 @@ async def _whole(run: Run, head: Head) -> bytes:
         return orjson.dumps({**head.body(choices), "usage": run.usage()})
 
     return await asyncio.to_thread(made) if run.wish.logprobs is not None or run.wish.echo else made()
-
-
-async def while_there(receive: Receive, work: Coroutine[object, object, R]) -> R:
-    """Does the work while the client waits for it. Raises ClientDisconnect once it is gone; the work is cancelled then."""
-    working = asyncio.create_task(work)
-    leaving = asyncio.create_task(_gone(receive))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return await working
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 class EventStream(Response):

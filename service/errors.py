@@ -3,10 +3,13 @@
 ServiceError
 ├── BadInput           invalid_input       what a field should have been, and what came
 │   ├── NotFinite      not_finite          NaN or infinity
-│   ├── OutOfRange     out_of_range        a coordinate no skeleton in metres has
+│   ├── OutOfRange     out_of_range        a coordinate no skeleton in metres has, a state no step of the model leaves
 │   ├── OutOfAlphabet  out_of_alphabet     a character the model has no symbol for
-│   └── NotJson        not_json            the body or message is no JSON
-├── BodyTimeout    body_timeout        the body did not come in time
+│   ├── NotJson        not_json            the body or message is no JSON
+│   ├── NotState       not_a_state         the body is no downloaded state: no safetensors, or not the tensors and metadata of one
+│   └── OtherModel     other_model         the state belongs to another model or version than the session
+├── Unauthorized       unauthorized        no key, or one that is not known
+├── BodyTimeout        body_timeout        the body did not come in time
 ├── TooLarge           too_large           a body, message, clip or batch over its limit
 ├── NotFound           not_found           no such route, method's target or resource
 │   ├── UnknownModel   unknown_model
@@ -15,9 +18,13 @@ ServiceError
 ├── Conflict
 │   ├── StepConflict   step_conflict       the last number again, with other content
 │   ├── StepGap        step_gap            neither the last number nor the next (expected_step)
+│   ├── NoStoredReply  no_stored_reply     the last number again, after an upload that brought no result along (expected_step)
 │   ├── ModelGone      model_gone          the session's model version is not loaded
 │   ├── Cancelled      cancelled           a generate was cancelled before it began
 │   └── PositionLimit  position_limit      the model was not made for a longer session
+├── TooMany
+│   ├── RateLimited    rate_limited        more steps a second than a key may take
+│   └── SessionLimit   session_limit       more living sessions than a key may have
 ├── Unavailable
 │   ├── Overloaded     overloaded          the queue is full
 │   │   └── Late       overloaded          a deadline passed while waiting
@@ -59,7 +66,7 @@ class NotFinite(BadInput):
 
 
 class OutOfRange(BadInput):
-    """A coordinate no skeleton in metres has."""
+    """A coordinate no skeleton in metres has, or a state that no step of the model leaves behind."""
 
     code = "out_of_range"
 
@@ -74,6 +81,24 @@ class NotJson(BadInput):
     """What came is no JSON."""
 
     code = "not_json"
+
+
+class NotState(BadInput):
+    """The body is no downloaded state."""
+
+    code = "not_a_state"
+
+
+class OtherModel(BadInput):
+    """The state belongs to another model or version."""
+
+    code = "other_model"
+
+
+class Unauthorized(ServiceError):
+    """No key came, or one that is not known."""
+
+    code = "unauthorized"
 
 
 class BodyTimeout(ServiceError):
@@ -134,6 +159,12 @@ class StepGap(Conflict):
     code = "step_gap"
 
 
+class NoStoredReply(Conflict):
+    """The last number again, after an upload: its result stayed where the state came from."""
+
+    code = "no_stored_reply"
+
+
 class ModelGone(Conflict):
     """The session's model version is not loaded."""
 
@@ -150,6 +181,22 @@ class PositionLimit(Conflict):
     """The model was not made for a longer session."""
 
     code = "position_limit"
+
+
+class TooMany(ServiceError):
+    """More than one key may have; the same request may succeed later."""
+
+
+class RateLimited(TooMany):
+    """More steps a second than a key may take; nothing has moved."""
+
+    code = "rate_limited"
+
+
+class SessionLimit(TooMany):
+    """More living sessions than a key may have."""
+
+    code = "session_limit"
 
 
 class Unavailable(ServiceError):
@@ -187,12 +234,15 @@ class EngineFailed(ServiceError):
 STATUS: dict[type[ServiceError], int] = {
     BadInput: 422,
     NotJson: 400,
+    NotState: 400,
+    Unauthorized: 401,
     TooLarge: 413,
     BodyTimeout: 408,
     NotFound: 404,
     MethodNotAllowed: 405,
     Gone: 410,
     Conflict: 409,
+    TooMany: 429,
     Unavailable: 503,
     EngineFailed: 500,
     ServiceError: 500,

@@ -11,7 +11,7 @@ from export.bundle import Bundle, Manifest, Part
 from service.batcher import Batcher, BatcherSettings
 from service.clips import ClipReader
 from service.engine import Engine
-from service.errors import BadInput, OutOfAlphabet, TooLarge, UnknownModel, said
+from service.errors import BadInput, OtherModel, OutOfAlphabet, TooLarge, UnknownModel, said
 from service.oip.signature import Signature
 from service.sampling import log_softmax
 from service.session import Floats
@@ -157,6 +157,23 @@ class Models:
     def latest(self, name: object) -> ServedModel:
         """The version that new sessions take. Raises UnknownModel."""
         return self.versions(name)[-1]
+
+    def choose(self, name: object, version: object = None) -> ServedModel:
+        """The version a client asks for, the highest for None. Raises UnknownModel."""
+        if version is None:
+            return self.latest(name)
+        loaded = {m.manifest.version: m for m in self.versions(name)}
+        if not isinstance(version, str) or version not in loaded:
+            raise UnknownModel(f"expected one of {', '.join(loaded)}, got {said(version)}", field="version")
+        return loaded[version]
+
+    def of_digest(self, digest: str, name: str, version: str) -> ServedModel:
+        """The model of that file; where two share it, the one that is called so. Raises UnknownModel, OtherModel."""
+        same = [m for m in self if m.manifest.sha256 == digest]
+        if not same:
+            self.versions(name)
+            raise OtherModel(f"no loaded version of {name} has the file that the state belongs to ({digest[:12]!r}…)", field="digest")
+        return max(same, key=lambda m: (m.manifest.name == name, m.manifest.version == version))
 
     def exactly(self, name: str, version: str) -> ServedModel | None:
         """That very version, if it is loaded."""

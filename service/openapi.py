@@ -33,6 +33,7 @@ def document(app: FastAPI, settings: Settings) -> None:
             spec = get_openapi(title=app.title, version=app.version, summary=app.summary, description=_text(settings), routes=app.routes)
             _add_schemas(spec)
             _add_examples(spec)
+            _add_security(spec)
             app.openapi_schema = spec
         return app.openapi_schema
 
@@ -42,12 +43,28 @@ def document(app: FastAPI, settings: Settings) -> None:
 def _text(s: Settings) -> str:
     return f"""Limits (each a setting): {s.max_body} bytes of a body or stream message, {s.max_frames} frames of a clip,
 {s.max_sequences} clips of a request, {s.max_text} characters of a step, {s.max_generate} characters of a generate,
-{s.max_queue} waiting steps of a model, {s.max_connections} stream connections, {s.session_ttl:g} s from a session's last step to its end.
+{s.max_queue} waiting steps of a model, {s.max_connections} stream connections, {s.session_ttl:g} s from a session's last step to its end;
+of one key {_limit(s.max_sessions)} living sessions and {_limit(s.max_steps_per_second)} steps a second.
+
+Where the service has keys, every request but those of health and documentation needs one, and a session is there for the key that opened
+it alone. `GET` may also be asked as `HEAD`.
 
 `WS /stream/{{model}}` speaks JSON messages: `open`, `step`, `generate`, `cancel`, `watch` in; `opened`, `result`, `char`, `done`,
 `watching`, `error` out. It is described in docs/stream.md, since OpenAPI knows no WebSockets.
 
 Every error is `application/problem+json` (RFC 9457) with a `code`; under `/v1` it has OpenAI's shape."""
+
+
+def _limit(value: float | None) -> str:
+    return "any number of" if value is None else f"{value:g}"
+
+
+def _add_security(spec: dict[str, Any]) -> None:
+    """Keys are there where the operator wants them: either way of sending one, or none."""
+    bearer = {"type": "http", "scheme": "bearer", "description": "an API key"}
+    header = {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+    spec["components"]["securitySchemes"] = {"bearer": bearer, "header": header}
+    spec["security"] = [{}, {"bearer": []}, {"header": []}]
 
 
 def _add_schemas(spec: dict[str, Any]) -> None:

@@ -167,6 +167,11 @@ class RedisStore:
                 break
         return found[:limit]
 
+    def count(self, owner: str, now: float) -> int:
+        """See Store. Of expired ones that no `expire` has come past yet too."""
+        (count,) = self._read([("ZCARD", _owned(owner))])
+        return int(count)
+
     def expire(self, now: float) -> int:
         """See Store. The sessions themselves are removed by Redis: this counts them, and takes them out of their owners' sets.
 

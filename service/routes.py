@@ -1,33 +1,32 @@
-"""The native HTTP routes: they translate to and from sessions.py, and know nothing else."""
+"""The native HTTP routes but those of sessions: they translate to and from sessions.py, and know nothing else."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TypeVar
 
 import numpy as np
 import orjson
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
 from service import schema
+from service.access import Access
 from service.body import integer, only, parse_object, read_bounded, step_number
-from service.errors import BadInput, BodyTimeout, MethodNotAllowed, ServiceError, TooLarge, said, status
+from service.errors import BadInput, BodyTimeout, MethodNotAllowed, ServiceError, TooLarge, Unauthorized, said, status
+from service.leaving import while_there
 from service.models import Models, ServedModel, prediction
 from service.revision import revision
-from service.session import Feed, Scores, Session
+from service.session import Feed, Scores
 from service.sessions import Sessions, content_digest, digest_key
 from service.settings import Settings
 
 R = TypeVar("R")
 
-LISTED = 1_000  # sessions of one answer
 LONG = 2**17  # bytes of JSON, about 2 ms of reading
-ANONYMOUS = ""  # whose session it is while there are no keys
 
-_PREDICT_FIELDS = ("sequences", "model", "layout", "hz", "top_k", "session_id", "step")
-_JSON = "application/json"
+_PREDICT_FIELDS = ("sequences", "model", "version", "layout", "hz", "top_k", "session_id", "step")
+JSON = "application/json"
 _PROBLEM = "application/problem+json"
 
 
@@ -35,63 +34,61 @@ def problem(error: ServiceError) -> Response:
     """An error as an RFC 9457 document."""
     code = status(error)
     body = {"type": "about:blank", "title": HTTPStatus(code).phrase, "status": code, **error.body()}
-    headers = {"Retry-After": str(error.extra.get("retry_after", 1))} if code == 503 else {}
+    headers = {"Retry-After": str(error.extra.get("retry_after", 1))} if code in (429, 503) else {}
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = str(error.extra["allow"])
     return Response(orjson.dumps(body, default=str), code, headers, _PROBLEM)
 
 
-def _problems(*codes: int) -> dict[int | str, dict[str, object]]:
+def problems(*codes: int) -> dict[int | str, dict[str, object]]:
     """Documents error answers."""
     content = {_PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {c: {"description": _MEANING[c], "content": content} for c in codes}
 
 
 _MEANING = {
-    400: "not_json: the body is no JSON",
+    400: "not_json, not_a_state: the body is no JSON, or no downloaded state",
+    401: "unauthorized: no API key came, or one that is not known; only where the service has keys",
     408: "body_timeout: the body did not come in time",
     404: "unknown_model, unknown_session: there is nothing by that name",
-    409: "step_conflict, step_gap (with expected_step), model_gone, position_limit: the request does not fit where the session stands",
+    409: "step_conflict, step_gap, no_stored_reply (with expected_step), model_gone, position_limit: does not fit where the session stands",
     410: "session_expired: the session has expired or was deleted",
     413: "too_large: the body, a clip or the number of clips is over its limit",
-    422: "invalid_input, not_finite, out_of_range: `field` names what is wrong, `detail` says what was expected and what came",
+    429: "rate_limited, session_limit: more than one key may have; try again after Retry-After seconds",
+    422: "invalid_input, not_finite, out_of_range, other_model: `field` names what is wrong, `detail` says what was expected and what came",
     500: "engine_failed, internal: nothing has moved",
     503: "overloaded, stopping: nothing has moved; store_failed: repeat the step with its number; try again after Retry-After seconds",
 }
 
 
-async def read_body(request: Request) -> dict[str, object]:
-    """The JSON object that a request brings. Raises BodyTimeout, TooLarge, NotJson and their kin."""
+def owner_of(request: Request) -> str:
+    """Whose request it is. Raises Unauthorized."""
+    access: Access = request.app.state.access
+    return access.owner_of(request.headers)
+
+
+async def raw_body(request: Request) -> bytes:
+    """The request's body. Raises TooLarge, BodyTimeout."""
     settings: Settings = request.app.state.settings
     chunks: AsyncIterator[bytes] = request.stream()
     try:
         async with asyncio.timeout(settings.body_timeout):
-            data = await read_bounded(chunks, request.headers.get("content-length"), settings.max_body, settings.max_drain)
+            return await read_bounded(chunks, request.headers.get("content-length"), settings.max_body, settings.max_drain)
     except TimeoutError:
         raise BodyTimeout(f"expected the whole body within {settings.body_timeout:g} s") from None
-    return await _aside(parse_object, len(data), data, "body")
 
 
-async def _aside(read: Callable[..., R], size: int, *args: object) -> R:
+async def read_body(request: Request) -> dict[str, object]:
+    """The request's body, a JSON object. Raises NotJson, BadInput, TooLarge, BodyTimeout."""
+    data = await raw_body(request)
+    return await aside(parse_object, len(data), data, "body")
+
+
+async def aside(read: Callable[..., R], size: int, *args: object) -> R:
     """Runs a reader of `size` bytes, on another thread where it is long: the event loop has others to serve."""
     return await asyncio.to_thread(read, *args) if size > LONG else read(*args)
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def session_info(session: Session) -> dict[str, object]:
-    """A session as the API shows it."""
-    return {
-        "session_id": session.id,
-        "model": session.model,
-        "version": session.version,
-        "step": session.step,
-        "position": session.position,
-        "created_at": _time(session.created_at),
-        "expires_at": _time(session.expires_at),
-    }
 
 
 def _model_info(versions: list[ServedModel], settings: Settings, full: bool) -> dict[str, object]:
@@ -126,13 +123,12 @@ def _model_info(versions: list[ServedModel], settings: Settings, full: bool) -> 
 def build_router(settings: Settings) -> APIRouter:
     """The routes. What a request needs of the running service lies in app.state."""
     router = APIRouter()
-    predict_body = {"required": True, "content": {_JSON: {"schema": {"$ref": "#/components/schemas/PredictRequest"}}}}
-    open_body = {"required": True, "content": {_JSON: {"schema": {"$ref": "#/components/schemas/OpenRequest"}}}}
+    predict_body = {"required": True, "content": {JSON: {"schema": {"$ref": "#/components/schemas/PredictRequest"}}}}
 
     @router.post(
         "/predict",
         response_model=schema.PredictResponse,
-        responses=_problems(400, 404, 408, 409, 410, 413, 422, 500, 503),
+        responses=problems(400, 401, 404, 408, 409, 410, 413, 422, 429, 500, 503),
         openapi_extra={"requestBody": predict_body},
         tags=["predict"],
     )
@@ -142,71 +138,37 @@ def build_router(settings: Settings) -> APIRouter:
         Without `session_id` each clip is a sequence of its own. With it, the one clip goes on where the session stands, and the reply is
         sent after the new state is stored; a repeated `step` is answered from the stored result.
         """
+        owner = owner_of(request)
         body = await read_body(request)
         only(body, _PREDICT_FIELDS)
         sessions: Sessions = request.app.state.sessions
         if body.get("session_id") is None:
-            reply = await _predict_once(body, request.app.state.models, sessions, settings)
+            reply = await while_there(request.receive, _predict_once(body, request.app.state.models, sessions, settings, owner))
         else:
-            reply = await _predict_in_session(body, sessions)
-        return Response(orjson.dumps(reply), media_type=_JSON)
+            reply = await _predict_in_session(body, sessions, owner)
+        return Response(orjson.dumps(reply), media_type=JSON)
 
-    @router.get("/models", response_model=schema.ModelList, response_model_exclude_none=True, tags=["models"])
+    @router.get("/models", response_model=schema.ModelList, response_model_exclude_none=True, responses=problems(401), tags=["models"])
     async def models(request: Request) -> Response:
         """Every served model, without the recurrent weights."""
+        owner_of(request)
         served: Models = request.app.state.models
         names = dict.fromkeys(m.manifest.name for m in served)
         return JSONResponse({"models": [_model_info(served.versions(n), settings, full=False) for n in names]})
 
-    @router.get("/models/{name}", response_model=schema.ModelInfo, responses=_problems(404), tags=["models"])
+    @router.get("/models/{name}", response_model=schema.ModelInfo, responses=problems(401, 404), tags=["models"])
     async def model(request: Request, name: str) -> Response:
         """One model: versions, labels or alphabet, layouts, rate, limits, and the state's parts with each neuron's recurrent weight."""
+        owner_of(request)
         served: Models = request.app.state.models
         return JSONResponse(_model_info(served.versions(name), settings, full=True))
-
-    @router.post(
-        "/sessions",
-        status_code=201,
-        response_model=schema.SessionInfo,
-        responses=_problems(400, 404, 408, 413, 422, 503),
-        openapi_extra={"requestBody": open_body},
-        tags=["sessions"],
-    )
-    async def open_session(request: Request) -> Response:
-        """Opens a session at the start of a sequence."""
-        body = await read_body(request)
-        only(body, ("model",))
-        if "model" not in body:
-            raise BadInput("expected the name of a model, got nothing", field="model")
-        served: Models = request.app.state.models
-        sessions: Sessions = request.app.state.sessions
-        return JSONResponse(session_info(await sessions.open(served.latest(body["model"]), ANONYMOUS)), 201)
-
-    @router.get("/sessions", response_model=schema.SessionList, responses=_problems(422, 503), tags=["sessions"])
-    async def list_sessions(request: Request, limit: int = Query(100, ge=1, le=LISTED)) -> Response:
-        """One's own living sessions, newest first. Without keys, everybody is one and the same."""
-        sessions: Sessions = request.app.state.sessions
-        return JSONResponse({"sessions": [session_info(s) for s in await sessions.list(ANONYMOUS, limit)]})
-
-    @router.get("/sessions/{session_id}", response_model=schema.SessionInfo, responses=_problems(404, 409, 410, 503), tags=["sessions"])
-    async def get_session(request: Request, session_id: str) -> Response:
-        """Where a session stands. Looking does not prolong its life."""
-        sessions: Sessions = request.app.state.sessions
-        return JSONResponse(session_info(await sessions.look(session_id, ANONYMOUS)))
-
-    @router.delete("/sessions/{session_id}", status_code=204, responses=_problems(404, 409, 410, 503), tags=["sessions"])
-    async def delete_session(request: Request, session_id: str) -> Response:
-        """Ends a session and forgets its state. A generate in flight ends with it."""
-        sessions: Sessions = request.app.state.sessions
-        await sessions.delete(session_id, ANONYMOUS)
-        return Response(status_code=204)
 
     @router.get("/health/live", response_model=schema.Live, tags=["health"])
     async def live() -> Response:
         """The process is up."""
         return JSONResponse({"status": "live"})
 
-    @router.get("/health/ready", response_model=schema.Ready, responses=_problems(503), tags=["health"])
+    @router.get("/health/ready", response_model=schema.Ready, responses=problems(503), tags=["health"])
     async def ready(request: Request) -> Response:
         """Every model is warm, and the store takes commits. Names the provider and the implementation of the recurrence in use."""
         await request.app.state.probe.need_store()
@@ -229,34 +191,35 @@ def build_router(settings: Settings) -> APIRouter:
     return router
 
 
-async def _predict_once(body: dict[str, object], models: Models, sessions: Sessions, settings: Settings) -> dict[str, object]:
+async def _predict_once(body: dict[str, object], models: Models, sessions: Sessions, settings: Settings, owner: str) -> dict[str, object]:
     if body.get("step") is not None:
         raise BadInput("expected a session_id beside it, got none", field="step")
     name = body.get("model")
-    model = models.latest("action" if name is None else name)
+    model = models.choose("action" if name is None else name, body.get("version"))
     top_k = integer(body.get("top_k"), "top_k", 1, 2**31, 5)
     clips = _clips(body, min(settings.max_sequences, settings.max_queue))
     layout, hz = body.get("layout"), body.get("hz")
-    contents = [await _aside(model.frames, _size(clip), clip, layout, hz, f"sequences[{i}]") for i, clip in enumerate(clips)]
-    scores = await sessions.predict(model, contents)
+    contents = [await aside(model.frames, _size(clip), clip, layout, hz, f"sequences[{i}]") for i, clip in enumerate(clips)]
+    scores = await sessions.predict(model, contents, owner)
     best = model.best(np.stack([s.logits for s in scores]), top_k)
     predictions = [prediction(b, c.length) for b, c in zip(best, contents, strict=True)]
     return {"model": model.manifest.name, "version": model.manifest.version, "predictions": predictions}
 
 
-async def _predict_in_session(body: dict[str, object], sessions: Sessions) -> dict[str, object]:
+async def _predict_in_session(body: dict[str, object], sessions: Sessions, owner: str) -> dict[str, object]:
     session_id = body["session_id"]
     if not isinstance(session_id, str):
         raise BadInput(f"expected a session's id, got {said(session_id)}", field="session_id")
-    model = await sessions.model_of(session_id)
+    model = await sessions.model_of(session_id, owner)
     if body.get("model") not in (None, model.manifest.name):
         raise BadInput(f"expected {model.manifest.name!r}, the session's model, got {said(body['model'])}", field="model")
+    same_version(body.get("version"), model)
     top_k = integer(body.get("top_k"), "top_k", 1, 2**31, 5)
     clips = _clips(body, 1)
-    content = await _aside(model.frames, _size(clips[0]), clips[0], body.get("layout"), body.get("hz"), "sequences[0]")
+    content = await aside(model.frames, _size(clips[0]), clips[0], body.get("layout"), body.get("hz"), "sequences[0]")
     digest = content_digest(digest_key("frames", [content.hz, top_k, False]), content.x.tobytes())
     event = Feed(step_number(body.get("step")), digest, content.length, model.manifest.limits.max_position)
-    answered = await sessions.feed(model, session_id, ANONYMOUS, event, content)
+    answered = await sessions.feed(model, session_id, owner, event, content)
     result = answered.result.result
     assert isinstance(result, Scores), "a feed's result"
     return {
@@ -265,6 +228,12 @@ async def _predict_in_session(body: dict[str, object], sessions: Sessions) -> di
         "predictions": [prediction(model.best(result.logits[None], top_k)[0], content.length)],
         "session": {"session_id": session_id, "step": answered.result.number, "position": answered.result.position},
     }
+
+
+def same_version(wanted: object, model: ServedModel) -> None:
+    """Raises BadInput where a client asks for another version than its session's."""
+    if wanted not in (None, model.manifest.version):
+        raise BadInput(f"expected {model.manifest.version!r}, the session's version, got {said(wanted)}", field="version")
 
 
 def _size(clip: object) -> int:

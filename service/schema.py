@@ -24,6 +24,7 @@ class PredictRequest(_Shape):
 
     sequences: list[Clip] = Field(min_length=1)
     model: str = Field("action", description="an action model")
+    version: str | None = Field(None, description="one of its loaded versions, the highest by default; of a session its own")
     layout: str | None = Field(None, description="the joint order of the clips; the model's own by default", examples=["kinect20"])
     hz: float | None = Field(
         None, ge=1, le=1000, description="the clips' frames per second, the model's rate by default; resampled causally"
@@ -70,6 +71,7 @@ class OpenRequest(_Shape):
     """Which model the session is for."""
 
     model: str = Field(examples=["action"])
+    version: str | None = Field(None, description="one of its loaded versions, the highest by default")
 
 
 class SessionInfo(_Shape):
@@ -183,5 +185,7 @@ class Problem(BaseModel):
     code: str
     detail: str
     field: str | None = Field(None, description="the JSON path of the field", examples=["sequences[0][3]"])
-    expected_step: int | None = Field(None, description="with code step_gap")
-    retry_after: int | None = Field(None, description="seconds, with code overloaded; also the Retry-After header")
+    expected_step: int | None = Field(None, description="with codes step_gap and no_stored_reply")
+    retry_after: int | None = Field(
+        None, description="seconds, with codes overloaded, rate_limited and session_limit; also the Retry-After header"
+    )

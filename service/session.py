@@ -13,6 +13,10 @@ that id (unless it is the stored first step again), and a step may end it. An en
 
     Feed ------ admit --> Run .......... Consumed --> Commit, Advanced
     Generate -- admit --> Commit, Run .. Emitted  --> Commit, Char [, Done]
+    Import, Reset ------> Commit, Placed
+    Fork ---------------> Create, Forked
+
+Import, Reset and Fork take their turn like a step: while something is in flight they wait.
 """
 
 from dataclasses import dataclass, replace
@@ -22,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import Gone, PositionLimit, ServiceError, StepConflict, StepGap
+from service.errors import Gone, NoStoredReply, PositionLimit, ServiceError, StepConflict, StepGap
 
 Floats = NDArray[np.float32]
 
@@ -94,6 +98,15 @@ class Carry:
     frame: Floats
     numerator: int
     denominator: int
+
+
+class Snapshot(NamedTuple):
+    """What of a session can be taken elsewhere: where it stands, without the stored result."""
+
+    state: Floats
+    step: int
+    position: int
+    carry: Carry | None
 
 
 class Flight(NamedTuple):
@@ -206,7 +219,30 @@ class Delete:
     """The client ends the session."""
 
 
-Event = Feed | Generate | Consumed | Emitted | Cancel | Cut | Delete
+@dataclass(frozen=True, slots=True)
+class Import:
+    """The client puts a state in place of the session's; the stored result goes with the old one."""
+
+    snapshot: Snapshot
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """The client goes back to the start of a sequence: step 0, position 0, a zero row."""
+
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """The client wants a second session that stands where this one does, last result included; `id` will be its id."""
+
+    id: str
+    ttl: float
+
+
+Event = Feed | Generate | Consumed | Emitted | Cancel | Cut | Delete | Import | Reset | Fork
 
 # --- replies --------------------------------------------------------------------------------------------------------------------------
 
@@ -256,15 +292,30 @@ class Deleted:
     """The session is no more."""
 
 
-Reply = Refused | Wait | Follow | Result | Char | Deleted
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The session stands where the client put it."""
+
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """The second session."""
+
+    session: Session
+
+
+Reply = Refused | Wait | Follow | Result | Char | Deleted | Placed | Forked
 
 
 class Effect(Enum):
-    """What the shell has to do; COMMIT and REMOVE must have happened before the reply is sent."""
+    """What the shell has to do; all but RUN must have happened before the reply is sent. CREATE is of the session in Forked."""
 
     RUN = "run"
     COMMIT = "commit"
     REMOVE = "remove"
+    CREATE = "create"
 
 
 Answer = tuple[Session, Reply | None, tuple[Effect, ...]]
@@ -290,7 +341,20 @@ def handle(session: Session, event: Event, now: float) -> Answer:
         if session.flight is not None and not session.generating:
             return session, Wait(), ()
         return session._replace(flight=None), Deleted(), (Effect.REMOVE,)
-    return _admit(session, event)
+    if isinstance(event, Feed | Generate):
+        return _admit(session, event)
+    if session.flight is not None:
+        return session, Wait(), ()
+    if isinstance(event, Fork):
+        twin = session._replace(id=event.id, created_at=now, expires_at=now + event.ttl)
+        return session, Forked(twin), (Effect.CREATE,)
+    start = Snapshot(np.zeros_like(session.state), 0, 0, None)
+    return _place(session, start if isinstance(event, Reset) else event.snapshot, now + event.ttl)
+
+
+def _place(session: Session, at: Snapshot, expires_at: float) -> Answer:
+    placed = session._replace(state=at.state, step=at.step, position=at.position, carry=at.carry, last=None, expires_at=expires_at)
+    return placed, Placed(placed), (Effect.COMMIT,)
 
 
 def _begin_sequence(session: Session, event: Feed, fresh: Session, now: float) -> Answer:
@@ -322,6 +386,9 @@ def _admit(session: Session, event: Feed | Generate) -> Answer:
         return _repeat(session, event, session.last)
     if session.ended:
         return session, Refused(Gone("the sequence has ended")), ()
+    if number == session.step > 0:
+        detail = f"step {number} was answered where the state came from, and its answer did not come along; expected step {number + 1}"
+        return session, Refused(NoStoredReply(detail, field="step", expected_step=number + 1)), ()
     if number != session.step + 1:
         again = f", or {session.step} again" if session.last else ""
         detail = f"expected step {session.step + 1}{again}, got {number}"

@@ -1,6 +1,7 @@
 """Session ids: 128 random bits and a short HMAC under a key kept in the store.
 
-The signature tells an id that has expired (410) from one that never was (404), without keeping the expired ones.
+The signature tells an id that has expired (410) from one that never was (404), without keeping the expired ones. It covers the owner, so
+that somebody else's id is one that never was, before and after it has expired.
 """
 
 import base64
@@ -17,21 +18,21 @@ def new_key() -> bytes:
     return secrets.token_bytes(32)
 
 
-def new_id(key: bytes) -> str:
-    """A fresh id, 28 URL-safe characters."""
+def new_id(key: bytes, owner: str = "") -> str:
+    """A fresh id for an owner, 28 URL-safe characters."""
     random = secrets.token_bytes(RANDOM_BYTES)
-    return base64.urlsafe_b64encode(random + _tag(key, random)).decode()
+    return base64.urlsafe_b64encode(random + _tag(key, random, owner)).decode()
 
 
-def issued(key: bytes, session_id: str) -> bool:
-    """Whether the id was signed with this key."""
+def issued(key: bytes, session_id: str, owner: str = "") -> bool:
+    """Whether the id was signed with this key for this owner."""
     try:
         raw = base64.b64decode(session_id.encode(), altchars=b"-_", validate=True)
     except (ValueError, UnicodeEncodeError):
         return False
     random, tag = raw[:RANDOM_BYTES], raw[RANDOM_BYTES:]
-    return len(raw) == RANDOM_BYTES + TAG_BYTES and hmac.compare_digest(tag, _tag(key, random))
+    return len(raw) == RANDOM_BYTES + TAG_BYTES and hmac.compare_digest(tag, _tag(key, random, owner))
 
 
-def _tag(key: bytes, random: bytes) -> bytes:
-    return hmac.digest(key, b"session" + random, hashlib.sha256)[:TAG_BYTES]
+def _tag(key: bytes, random: bytes, owner: str) -> bytes:
+    return hmac.digest(key, b"session" + random + owner.encode(), hashlib.sha256)[:TAG_BYTES]

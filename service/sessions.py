@@ -15,7 +15,26 @@ from numpy.typing import NDArray
 from service.batcher import OFFERS, Created, Job, Loaded
 from service.errors import Gone, ModelGone, Overloaded, ServiceError, UnknownSession
 from service.models import Models, ServedModel
-from service.session import Cancel, Char, Delete, Deleted, Feed, Follow, Generate, Refused, Result, Scores, Session
+from service.quota import Quotas
+from service.session import (
+    Cancel,
+    Char,
+    Delete,
+    Deleted,
+    Feed,
+    Follow,
+    Fork,
+    Forked,
+    Generate,
+    Import,
+    Placed,
+    Refused,
+    Reset,
+    Result,
+    Scores,
+    Session,
+    Snapshot,
+)
 from service.session_id import issued, new_id
 from service.store import Change, Store
 from service.work import Content
@@ -45,31 +64,89 @@ def content_digest(key: bytes, data: bytes) -> bytes:
 
 
 class Sessions:
-    """Opens, steps, generates, looks and deletes. `owner` is whose key the client holds; without keys it is empty."""
+    """Opens, steps, generates, looks, moves and deletes. `owner` is whose key the client holds; without keys it is empty."""
 
-    def __init__(self, models: Models, store: Store, ttl: float) -> None:
+    def __init__(self, models: Models, store: Store, ttl: float, quotas: Quotas) -> None:
         self._models = models
         self._store = store
         self._ttl = ttl
-        self._routes: OrderedDict[str, ServedModel] = OrderedDict()
+        self._quotas = quotas
+        self._routes: OrderedDict[str, tuple[ServedModel, str]] = OrderedDict()
 
-    async def open(self, model: ServedModel, owner: str) -> Session:
-        """A new session at the start of a sequence, stored."""
+    def charge(self, owner: str, steps: int = 1) -> None:
+        """Before steps that do not go through here. Raises RateLimited."""
+        self._quotas.step(owner, steps)
+
+    def owe(self, owner: str, steps: int) -> None:
+        """After steps that were not known before: paid before the next."""
+        self._quotas.owe(owner, steps)
+
+    @property
+    def charges(self) -> bool:
+        """Whether steps are counted at all."""
+        return self._quotas.counts_steps
+
+    async def open(self, model: ServedModel, owner: str, at: Snapshot | None = None) -> Session:
+        """A new session, stored: at the start of a sequence, or where a downloaded one stood. Raises SessionLimit."""
         now = time.time()
         m = model.manifest
-        state = np.zeros(m.state_size, np.float32)
-        session = Session(new_id(self._store.key), m.name, m.version, m.sha256, owner, state, 0, 0, now, now + self._ttl)
-        reply, _ = await _ask(model, Job(_unset, create=session))
+        start = at or Snapshot(np.zeros(m.state_size, np.float32), 0, 0, None)
+        session = Session(
+            new_id(self._store.key, owner),
+            m.name,
+            m.version,
+            m.sha256,
+            owner,
+            start.state,
+            start.step,
+            start.position,
+            now,
+            now + self._ttl,
+            carry=start.carry,
+        )
+        reply = await self._make(model, owner, Job(_unset, create=session))
         assert isinstance(reply, Created), "a creation is answered with Created"
-        self.remember(session.id, model)
+        self.remember(session.id, model, owner)
+        return reply.session
+
+    async def fork(self, session_id: str, owner: str) -> Session:
+        """A second session that stands where this one does, stored. Waits for what is in flight. Raises SessionLimit, ModelGone."""
+        model = await self.model_of(session_id, owner)
+        reply = await self._make(model, owner, Job(_unset, session_id, owner, Fork(new_id(self._store.key, owner), self._ttl)))
+        assert isinstance(reply, Forked), "a fork is answered with Forked"
+        self.remember(reply.session.id, model, owner)
+        return reply.session
+
+    async def _make(self, model: ServedModel, owner: str, job: Job) -> object:
+        """A job that makes a session, where its owner may have one more."""
+        await self._quotas.new_session(owner)
+        try:
+            reply, _ = await _ask(model, job)
+        except BaseException:
+            self._quotas.session_ended(owner)
+            raise
+        return reply
+
+    async def reset(self, session_id: str, owner: str) -> Session:
+        """The session back at the start of a sequence, stored. Waits for what is in flight. Raises ModelGone."""
+        return await self._place(session_id, owner, Reset(self._ttl))
+
+    async def put(self, session_id: str, owner: str, at: Snapshot) -> Session:
+        """The session where a downloaded one stood, stored. Waits for what is in flight. Raises ModelGone."""
+        return await self._place(session_id, owner, Import(at, self._ttl))
+
+    async def _place(self, session_id: str, owner: str, event: Import | Reset) -> Session:
+        model = await self.model_of(session_id, owner)
+        reply, _ = await _ask(model, Job(_unset, session_id, owner, event))
+        assert isinstance(reply, Placed), "a session that is moved is answered with Placed"
         return reply.session
 
     async def look(self, session_id: str, owner: str) -> Session:
         """The session as it stands, in order with its steps. Raises UnknownSession, Gone."""
         try:
-            model = await self.model_of(session_id)
+            model = await self.model_of(session_id, owner)
         except ModelGone:
-            return await self._stored(session_id, owner)  # it cannot step, but it is still the client's
+            return await self._orphan(session_id, owner)  # it cannot step, but it is still the client's
         reply, _ = await _ask(model, Job(_unset, session_id, owner))
         assert isinstance(reply, Loaded), "a look is answered with Loaded"
         return reply.session
@@ -78,17 +155,24 @@ class Sessions:
         self, model: ServedModel, session_id: str, owner: str, event: Feed, content: Content, every: bool = False, watch: bool = False
     ) -> Answered:
         """One step of content. The reply is stored before this returns. Raises ServiceError; then nothing has moved."""
+        self._quotas.step(owner)
         watched = model.hidden if watch else None
         reply, states = await _ask(model, Job(_unset, session_id, owner, event, content=content, every=every, watch=watched))
         assert isinstance(reply, Result), "a feed is answered with Result"
         return Answered(reply, states)
 
-    async def predict(self, model: ServedModel, contents: Sequence[Content]) -> list[Scores]:
-        """Content without a session, in as few batches as fit; all of it is queued, or none."""
+    async def predict(self, model: ServedModel, contents: Sequence[Content], owner: str) -> list[Scores]:
+        """Content without a session, in as few batches as fit; all of it is queued, or none. Cancelled, its work is dropped."""
+        self._quotas.step(owner, len(contents))
         jobs = [Job(_unset, content=c) for c in contents]
         waiting = [_future(job) for job in jobs]
         model.batcher.submit(*jobs)
-        replies = await asyncio.gather(*waiting)
+        try:
+            replies = await asyncio.gather(*waiting)
+        except asyncio.CancelledError:
+            for job in jobs:
+                model.batcher.detach("", job.sink)
+            raise
         return [r.result for r, _ in replies if isinstance(r, Result) and isinstance(r.result, Scores)]
 
     async def generate(
@@ -98,6 +182,7 @@ class Sessions:
 
         Ends after a Char with a reason or a Result. Closing the iterator before that cuts the generate. Raises ServiceError.
         """
+        self._quotas.step(owner)
         queue: asyncio.Queue[tuple[object, States | None]] = asyncio.Queue(LAG)
 
         def sink(value: object, states: States | None) -> None:
@@ -117,6 +202,8 @@ class Sessions:
                 if isinstance(value, Refused):
                     raise value.error
                 assert isinstance(value, Follow | Char | Result), "a generate is answered with these"
+                if isinstance(value, Char):
+                    self._quotas.owe(owner)  # each character is a run of the model
                 yield value, states
         finally:
             if not ended:
@@ -130,16 +217,18 @@ class Sessions:
     async def delete(self, session_id: str, owner: str) -> None:
         """Ends a session. Raises UnknownSession, Gone."""
         try:
-            model = await self.model_of(session_id)
+            model = await self.model_of(session_id, owner)
         except ModelGone:
             for _ in range(OFFERS):
-                session = await self._stored(session_id, owner)
+                session = await self._orphan(session_id, owner)
                 if not await asyncio.to_thread(self._store.commit, [Change(session, None)]):
+                    self._quotas.session_ended(owner)
                     return
             raise Overloaded("another process keeps moving the session: try again") from None
         reply, _ = await _ask(model, Job(_unset, session_id, owner, Delete()))
         assert isinstance(reply, Deleted), "a delete is answered with Deleted"
         self._routes.pop(session_id, None)
+        self._quotas.session_ended(owner)
 
     async def list(self, owner: str, limit: int) -> list[Session]:
         """An owner's living sessions, newest first."""
@@ -147,35 +236,46 @@ class Sessions:
 
     def route(self, session_id: str) -> ServedModel | None:
         """The model that a session was last seen on, if that is still loaded."""
-        model = self._routes.get(session_id)
-        if model is not None and self._models.exactly(model.manifest.name, model.manifest.version) is not model:
+        known = self._routes.get(session_id)
+        if known is None:
+            return None
+        model = known[0]
+        if self._models.exactly(model.manifest.name, model.manifest.version) is not model:
             del self._routes[session_id]
             return None
         return model
 
-    async def model_of(self, session_id: str) -> ServedModel:
-        """The loaded model a session belongs to. Raises UnknownSession, Gone, ModelGone."""
-        model = self._routes.get(session_id)
-        if model is None:
-            session = await self._stored(session_id, owner=None)
+    async def model_of(self, session_id: str, owner: str) -> ServedModel:
+        """The loaded model an owner's session belongs to. Raises UnknownSession, Gone, ModelGone."""
+        known = self._routes.get(session_id)
+        if known is None or known[1] != owner:
+            session = await self._stored(session_id, owner)
             model = self._models.exactly(session.model, session.version)
             if model is None:
                 raise ModelGone(f"the session's model {session.model}/{session.version} is not loaded")
-        self.remember(session_id, model)
-        return model
+            known = model, owner
+        self.remember(session_id, *known)
+        return known[0]
 
-    async def _stored(self, session_id: str, owner: str | None) -> Session:
-        """The session as the store has it; whoever asks has to be its owner, unless nobody in particular asks."""
+    async def _stored(self, session_id: str, owner: str) -> Session:
+        """The session as the store has it. To whom it does not belong it is not there."""
         session = (await asyncio.to_thread(self._store.load, [session_id])).get(session_id)
-        if session is None and issued(self._store.key, session_id):
+        if session is not None and session.owner == owner:
+            return session
+        if session is None and issued(self._store.key, session_id, owner):
             raise Gone("the session has expired or was deleted")
-        if session is None or owner not in (None, session.owner):
-            raise UnknownSession(f"there is no session {session_id[:64]!r}")
+        raise UnknownSession(f"there is no session {session_id[:64]!r}")
+
+    async def _orphan(self, session_id: str, owner: str) -> Session:
+        """A session that no engine owns, as the store has it."""
+        session = await self._stored(session_id, owner)
+        if session.expires_at <= time.time():
+            raise Gone("the session has expired")
         return session
 
-    def remember(self, session_id: str, model: ServedModel) -> None:
+    def remember(self, session_id: str, model: ServedModel, owner: str) -> None:
         """Where the session's next step will go."""
-        self._routes[session_id] = model
+        self._routes[session_id] = model, owner
         self._routes.move_to_end(session_id)
         if len(self._routes) > ROUTES:
             self._routes.popitem(last=False)

@@ -166,6 +166,15 @@ class SQLiteStore:
             except sqlite3.Error as error:
                 raise StoreFailed(f"the store could not be read: {error}") from error
 
+    def count(self, owner: str, now: float) -> int:
+        """See Store."""
+        query = "SELECT count(*) FROM sessions WHERE owner = ? AND expires_at > ?"
+        with self._lock:
+            try:
+                return int(self._db.execute(query, (owner, now)).fetchone()[0])
+            except sqlite3.Error as error:
+                raise StoreFailed(f"the store could not be read: {error}") from error
+
     def expire(self, now: float) -> int:
         """See Store. Goes through the table in slices, and commits of steps come in between."""
         removed, first = 0, 0

@@ -51,6 +51,9 @@ class Store(Protocol):
     def list(self, owner: str, now: float, limit: int) -> list[Session]:
         """An owner's living sessions, newest first; their states and results are left out. Raises StoreFailed."""
 
+    def count(self, owner: str, now: float) -> int:
+        """How many living sessions an owner has; expired ones may be counted for a while. Raises StoreFailed."""
+
     def expire(self, now: float) -> int:
         """Removes the sessions whose time is over; how many. Raises StoreFailed."""
 

@@ -14,14 +14,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import orjson
+from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from service.access import Access
 from service.body import boolean, integer, number, only, parse_object, step_number
 from service.errors import BadInput, Overloaded, ServiceError, TooLarge, said
 from service.intake import Intake, worded
 from service.lane import Lane
 from service.models import ServedModel
-from service.routes import ANONYMOUS
+from service.routes import same_version
 from service.sampling import log_softmax
 from service.session import Char, Feed, Follow, Generate, Generated, Reason, Result, Sampling, Scores
 from service.sessions import Sessions, States, content_digest, digest_key
@@ -58,6 +60,8 @@ class Stream:
 
     def __init__(self, socket: WebSocket, model: ServedModel, sessions: Sessions, settings: Settings, intake: Intake) -> None:
         self._socket = socket
+        self._access: Access = socket.app.state.access
+        self._owner = ""  # nobody's until `open`
         self._wire: Wire | None = socket.scope["extensions"].get(EXTENSION, {}).get("wire")
         self._intake = intake
         self._lane: Lane | None = None
@@ -105,11 +109,20 @@ class Stream:
         return raw
 
     async def _next(self) -> str | bytes:
-        message = await self._socket.receive()
+        message = await (self._socket.receive() if self._session_id is not None else self._first())
         if message["type"] == "websocket.disconnect":
             raise _Closed
         text = message.get("text")
         return text if text is not None else message.get("bytes") or b""
+
+    async def _first(self) -> Message:
+        """A message before `open`: who says nothing may not keep the place."""
+        try:
+            async with asyncio.timeout(self._settings.body_timeout):
+                return await self._socket.receive()
+        except TimeoutError:
+            await self._socket.close(1008, "expected an open message")
+            raise _Closed from None
 
     async def _send(self, body: dict[str, object]) -> None:
         if self._socket.application_state is not WebSocketState.CONNECTED:
@@ -152,17 +165,21 @@ class Stream:
         return self._session_id
 
     async def _open(self, message: dict[str, object]) -> None:
-        only(message, ("type", "session_id", "layout", "hz", "top_k", "every", "api_key"))
+        only(message, ("type", "session_id", "layout", "hz", "top_k", "every", "api_key", "version"))
         if self._session_id is not None:
             raise BadInput("expected one open message per connection, got a second", field="type")
+        key = message.get("api_key")
+        self._owner = self._access.owner_of(self._socket.headers) if key is None else self._access.owner_of_key(key)
         wanted = message.get("session_id")
         if wanted is None:
+            self._model = self._socket.app.state.models.choose(self._model.manifest.name, message.get("version"))
             options = self._read_options(message)
-            session = await self._sessions.open(self._model, ANONYMOUS)
+            session = await self._sessions.open(self._model, self._owner)
         elif isinstance(wanted, str):
             self._model = await self._same_model(wanted)
+            same_version(message.get("version"), self._model)
             options = self._read_options(message)
-            session = await self._sessions.look(wanted, ANONYMOUS)
+            session = await self._sessions.look(wanted, self._owner)
         else:
             raise BadInput(f"expected a session's id or null, got {said(wanted)}", field="session_id")
         self._session_id, self._options = session.id, options
@@ -173,10 +190,10 @@ class Stream:
         await self._send({"type": "opened", **standing, "model": session.model, "version": session.version, "pending": pending})
 
     def _open_lane(self, session_id: str, o: _Options) -> None:
-        if self._wire is None or o.every:
+        if self._wire is None or o.every or self._sessions.charges:
             return
         key, timeout = o.digest_key, self._settings.send_timeout
-        self._lane = Lane(self._wire, self._intake, self._model, session_id, ANONYMOUS, o.layout, o.hz, o.top_k, key, timeout)
+        self._lane = Lane(self._wire, self._intake, self._model, session_id, self._owner, o.layout, o.hz, o.top_k, key, timeout)
         self._wire.taker = self._lane.offer
 
     def _read_options(self, message: dict[str, object]) -> _Options:
@@ -194,7 +211,7 @@ class Stream:
         return _Options(None, None, top_k, every, digest_key("text", [top_k, every]))
 
     async def _same_model(self, session_id: str) -> ServedModel:
-        model = await self._sessions.model_of(session_id)
+        model = await self._sessions.model_of(session_id, self._owner)
         if model.manifest.name != self._model.manifest.name:
             raise BadInput(f"expected a session of {self._model.manifest.name}, got one of {model.manifest.name}", field="session_id")
         return model
@@ -232,7 +249,7 @@ class Stream:
         o = self._options
         digest = content_digest(o.digest_key, data)
         event = Feed(step_number(message.get("step")), digest, content.length, self._model.manifest.limits.max_position)
-        answered = await self._sessions.feed(self._model, session_id, ANONYMOUS, event, content, o.every, self._watch)
+        answered = await self._sessions.feed(self._model, session_id, self._owner, event, content, o.every, self._watch)
         scores = answered.result.result
         assert isinstance(scores, Scores), "a feed's result"
         reply = worded(answered.result, scores, content, self._model, self._model.best(scores.logits[None], o.top_k)[0])
@@ -309,12 +326,12 @@ class Stream:
     async def _cancel(self, message: dict[str, object]) -> Result | None:
         """Ends the generate of that number; its `done` goes to whoever follows it. One that has ended already stays as it is: None."""
         only(message, ("type", "step"))
-        return await self._sessions.cancel(self._model, self._need_session(), ANONYMOUS, step_number(message.get("step")))
+        return await self._sessions.cancel(self._model, self._need_session(), self._owner, step_number(message.get("step")))
 
     async def _emit(self, session_id: str, event: Generate) -> None:
         """Characters as they come. A repeat begins with those that are stored; what then comes is new."""
         sent = False
-        async with aclosing(self._sessions.generate(self._model, session_id, ANONYMOUS, event, self._watch)) as emissions:
+        async with aclosing(self._sessions.generate(self._model, session_id, self._owner, event, self._watch)) as emissions:
             async for value, states in emissions:
                 if isinstance(value, Char):
                     await self._send_char(value.number, value.char, value.logprob, states if self._watch else None)
@@ -370,6 +387,10 @@ class Connections:
 
     async def accept(self, socket: WebSocket) -> None:
         """WS /stream/{model}."""
+        access: Access = socket.app.state.access
+        if not access.allows_origin(socket.headers):
+            await socket.close(1008)  # before it was accepted: 403
+            return
         await socket.accept()
         if self.open >= self._most:
             error = Overloaded(f"{self.open} connections are open already", retry_after=1)

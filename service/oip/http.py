@@ -174,7 +174,7 @@ class OpenInference:
         if encoding is not None:
             body = compress(body, encoding)
             headers.append((b"content-encoding", encoding.encode()))
-        if reply.status == 503:
+        if reply.status in (429, 503):
             headers.append((b"retry-after", b"1"))
         if reply.status == 501:
             headers.append((b"accept-encoding", b"gzip, deflate"))

@@ -95,7 +95,7 @@ class Inference:
             return model
         if ask.start:
             return await self._leave(ident, known, model, ask, owner)
-        found = await self._sessions.model_of(ident)
+        found = await self._sessions.model_of(ident, sequence_owner(owner))
         if version and found.manifest.version != version:
             raise BadInput(f"the sequence runs on version {found.manifest.version} of model '{name}', got a request for version {version}")
         return found
@@ -103,7 +103,7 @@ class Inference:
     async def _leave(self, ident: str, known: ServedModel | None, model: ServedModel, ask: Ask, owner: str) -> ServedModel:
         """Where a sequence begins whose id may be live on another version: there if it is the stored first step again, else anew."""
         try:
-            known = known or await self._sessions.model_of(ident)
+            known = known or await self._sessions.model_of(ident, sequence_owner(owner))
             if known is model:
                 return model
             session = await self._sessions.look(ident, sequence_owner(owner))
@@ -118,6 +118,7 @@ class Inference:
     def begin(self, ask: Ask, model: ServedModel, owner: str) -> Pending:
         """Queues a request, in the order of the calls. Raises ServiceError; then nothing is queued."""
         read = rows.read(ask, model.tensors, self._bounds(model))
+        self._sessions.charge(owner, len(read.x))
         return Pending(ask, read, model, ask_all(model, self._jobs(ask, read, model, owner)))
 
     def _jobs(self, ask: Ask, read: Rows, model: ServedModel, owner: str) -> list[Job]:
@@ -132,7 +133,7 @@ class Inference:
         fresh = self._fresh(ident, model, holder) if ask.start else None
         event = Feed(ask.step, read.digest(ask.end), content.length, model.manifest.limits.max_position, fresh, ask.end)
         if ask.start:
-            self._sessions.remember(ident, model)
+            self._sessions.remember(ident, model, holder)
         return [Job(_unset, ident, holder, event, content=content, every=every, patience=ask.timeout)]
 
     def _fresh(self, ident: str, model: ServedModel, holder: str) -> Session:

@@ -9,10 +9,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from service.errors import Gone, PositionLimit, StepConflict, StepGap
+from service.errors import Gone, NoStoredReply, PositionLimit, StepConflict, StepGap
 from service.record import decode_step, encode_step
 from service.session import (
     Cancel,
+    Carry,
     Char,
     Consumed,
     Cut,
@@ -22,14 +23,20 @@ from service.session import (
     Emitted,
     Feed,
     Follow,
+    Fork,
+    Forked,
     Generate,
     Generated,
+    Import,
+    Placed,
     Reason,
     Refused,
+    Reset,
     Result,
     Sampling,
     Scores,
     Session,
+    Snapshot,
     Wait,
     handle,
 )
@@ -41,7 +48,9 @@ NO_SCORES = Scores(np.zeros(2, np.float32), np.zeros((0, 2), np.float32), np.zer
 
 
 def after(log: str) -> np.ndarray:
-    """A state that only this exact history has."""
+    """A state that only this exact history has; zeros are the start."""
+    if not log:
+        return np.zeros(32, np.float32)
     return np.frombuffer(hashlib.sha256(log.encode()).digest(), np.uint8).astype(np.float32)
 
 
@@ -50,7 +59,7 @@ def fresh() -> Session:
 
 
 class Model:
-    """What the protocol promises, in ten lines: `log` is what the session has consumed, `last` what its last number asked for."""
+    """What the protocol promises: `log` is what the session has consumed, `last` what its last number asked for (None: not known)."""
 
     def __init__(self) -> None:
         self.log, self.step, self.last, self.open, self.flight = "", 0, None, False, None
@@ -65,6 +74,8 @@ class Model:
             return "wait"  # for the step that is about to seal the cut generate
         if number == self.step and self.last:
             return "conflict" if content != self.last else "follow" if self.open else "replay"
+        if number == self.step > 0:
+            return "no reply"
         return "run" if number == self.step + 1 else "gap"
 
 
@@ -133,8 +144,8 @@ class Protocol(RuleBasedStateMachine):
             assert same(reply.result, self.replied[self.model.step])
         else:
             assert isinstance(reply, Refused)
-            assert isinstance(reply.error, StepConflict if expected == "conflict" else StepGap)
-            if expected == "gap":
+            assert type(reply.error) is {"conflict": StepConflict, "no reply": NoStoredReply, "gap": StepGap}[expected]
+            if expected != "conflict":
                 assert reply.error.extra["expected_step"] == self.model.step + 1
 
     @precondition(lambda self: self.model.flight not in (None, "generate"))
@@ -215,6 +226,49 @@ class Protocol(RuleBasedStateMachine):
         if not feeding:
             self.model.flight = None
 
+    @precondition(lambda self: not self.gone)
+    @rule(log=st.sampled_from(["", "a", "bbcccz"]), step=st.integers(0, 3))
+    def upload(self, log: str, step: int) -> None:
+        if self.place(Import(Snapshot(after(log), step, len(log), None), TTL)):
+            self.model.log, self.model.step, self.model.last, self.model.open = log, step, None, False
+
+    @precondition(lambda self: not self.gone)
+    @rule()
+    def reset(self) -> None:
+        if self.place(Reset(TTL)):
+            self.model.log, self.model.step, self.model.last, self.model.open = "", 0, None, False
+
+    def place(self, event: Import | Reset) -> bool:
+        """Offers it; whether it was taken. It waits for what is in flight."""
+        if self.expired():
+            return False
+        reply, effects = self.offer(event)
+        if self.model.flight is not None:
+            assert isinstance(reply, Wait)
+            return False
+        assert isinstance(reply, Placed)
+        assert effects == (Effect.COMMIT,)
+        assert (self.session.expires_at, self.session.carry) == (self.now + TTL, None)
+        return True
+
+    @precondition(lambda self: not self.gone)
+    @rule()
+    def fork(self) -> None:
+        """The run goes on with the twin: it must be as good as the original."""
+        if self.expired():
+            return
+        before = self.session
+        reply, effects = self.offer(Fork(before.id + "'", TTL))
+        assert self.session is before
+        if self.model.flight is not None:
+            assert isinstance(reply, Wait)
+            return
+        assert isinstance(reply, Forked)
+        assert effects == (Effect.CREATE,)
+        assert reply.session.id != before.id
+        assert (reply.session.created_at, reply.session.expires_at) == (self.now, self.now + TTL)
+        self.session = self.stored = reply.session
+
     @invariant()
     def the_session_is_where_the_model_says(self) -> None:
         for session in (self.session, self.stored):
@@ -273,3 +327,53 @@ def test_a_cut_generate_again_waits_for_the_step_that_is_sealing_it() -> None:
     _, late, _ = handle(sealed, Generate(1, b"g", GENERATE), 0.0)
     assert isinstance(late, Refused)
     assert isinstance(late.error, StepGap)
+
+
+def fed(content: str, carry: Carry | None = None) -> Session:
+    session, *_ = handle(fresh(), Feed(1, b"f", len(content)), 0.0)
+    session, *_ = handle(session, Consumed(after(content), len(content), NO_SCORES, carry, TTL), 0.0)
+    return session
+
+
+def test_a_fork_answers_the_last_number_from_its_own_copy_and_goes_its_own_way() -> None:
+    session = fed("ab")
+    _, forked, _ = handle(session, Fork("other", TTL), 5.0)
+    assert isinstance(forked, Forked)
+    twin = forked.session
+    _, reply, _ = handle(twin, Feed(1, b"f", 2), 5.0)
+    assert isinstance(reply, Result)
+    twin, *_ = handle(twin, Feed(2, b"g", 1), 5.0)
+    twin, *_ = handle(twin, Consumed(after("abc"), 1, NO_SCORES, None, TTL), 5.0)
+    assert (twin.step, session.step) == (2, 1)
+    assert np.array_equal(session.state, after("ab"))
+
+
+def test_a_fork_of_a_cut_generate_may_continue_it_too() -> None:
+    session, *_ = handle(fresh(), Generate(1, b"g", GENERATE), 0.0)
+    session, *_ = handle(session, Emitted("x", -1.0, after("x"), TTL), 0.0)
+    session, *_ = handle(session, Cut(), 0.0)
+    _, forked, _ = handle(session, Fork("other", TTL), 0.0)
+    assert isinstance(forked, Forked)
+    _, reply, _ = handle(forked.session, Generate(1, b"g", GENERATE), 0.0)
+    assert isinstance(reply, Follow)
+    assert reply.generated.text == "x"
+
+
+def test_an_upload_brings_its_resampling_along_and_a_reset_drops_it() -> None:
+    carry = Carry(60.0, np.ones((1, 20, 3), np.float32), 1, 1)
+    session, *_ = handle(fed("ab"), Import(Snapshot(after("z"), 9, 1, carry), TTL), 0.0)
+    assert (session.carry, session.step, session.last) == (carry, 9, None)
+    session, *_ = handle(session, Reset(TTL), 0.0)
+    assert (session.carry, session.step, session.position) == (None, 0, 0)
+    assert not session.state.any()
+
+
+def test_after_an_upload_the_last_number_has_no_answer_and_the_next_goes_on() -> None:
+    session, *_ = handle(fresh(), Import(Snapshot(after("z"), 9, 1, None), TTL), 0.0)
+    _, reply, effects = handle(session, Feed(9, b"f", 1), 0.0)
+    assert isinstance(reply, Refused)
+    assert isinstance(reply.error, NoStoredReply)
+    assert reply.error.extra["expected_step"] == 10
+    assert effects == ()
+    _, _, effects = handle(session, Feed(10, b"f", 1), 0.0)
+    assert effects == (Effect.RUN,)

@@ -42,6 +42,15 @@ def test_the_session_example_applies_each_step_once(server: Server) -> None:
     assert second["predictions"][0]["label"] == "wave"
 
 
+def test_the_state_example_takes_a_state_out_and_in(server: Server, tmp_path: Path) -> None:
+    (command,) = [b for b in blocks("bash") if b.startswith("sessions=")]
+    done = subprocess.run(["bash", "-ec", at(server, command)], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    uploaded, forked, reset = map(json.loads, done.stdout.splitlines())
+    assert len({s["session_id"] for s in (uploaded, forked, reset)}) == 3
+    assert {s["step"] for s in (uploaded, forked, reset)} == {0}
+    assert round((tmp_path / "session.safetensors").stat().st_size / 1000) == 8
+
+
 def test_the_stock_runtime_example_runs() -> None:
     (example,) = [b for b in blocks("python") if "onnxruntime" in b]
     done = subprocess.run([sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, timeout=60)

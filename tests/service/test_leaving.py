@@ -1,0 +1,76 @@
+"""A client that leaves takes its work along, where nothing of it is to be kept."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.requests import ClientDisconnect, Request
+from test_batcher import FakeEngine
+
+from service.batcher import Batcher, BatcherSettings
+from service.errors import BadInput
+from service.leaving import while_there
+from service.quota import Quotas
+from service.sessions import Sessions
+from service.sqlite_store import SQLiteStore
+from service.work import PIECE, Text
+
+
+def request(leaves: asyncio.Event) -> Request:
+    async def receive() -> dict[str, Any]:
+        await leaves.wait()
+        return {"type": "http.disconnect"}
+
+    return Request({"type": "http"}, receive)
+
+
+async def test_work_is_cancelled_when_its_client_leaves() -> None:
+    leaves, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        leaves.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    with pytest.raises(ClientDisconnect):
+        await while_there(request(leaves).receive, work())
+    await asyncio.wait_for(cancelled.wait(), 20)
+
+
+async def test_work_of_a_client_that_stays_is_answered_and_its_errors_told() -> None:
+    async def work(error: Exception | None) -> int:
+        await asyncio.sleep(0)
+        if error:
+            raise error
+        return 7
+
+    assert await while_there(request(asyncio.Event()).receive, work(None)) == 7
+    with pytest.raises(BadInput):
+        await while_there(request(asyncio.Event()).receive, work(BadInput("x")))
+
+
+async def test_clips_of_a_cancelled_request_are_not_run_to_their_end(tmp_path: Path) -> None:
+    engine, store = FakeEngine(), SQLiteStore(tmp_path / "s.db")
+    loop = asyncio.get_running_loop()
+    batcher = Batcher(engine, store, BatcherSettings(8, 10, 30, 60), loop.call_soon_threadsafe)  # type: ignore[arg-type]
+    sessions = Sessions(None, store, 60, Quotas(None, None, store.count))  # type: ignore[arg-type]
+    model: Any = SimpleNamespace(batcher=batcher)
+    engine.gate.clear()
+    asking = asyncio.create_task(sessions.predict(model, [Text(np.zeros(PIECE * 50, np.int64))] * 3, ""))
+    await asyncio.sleep(0)
+    assert batcher.waiting == 3
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    engine.gate.set()
+    assert len(await sessions.predict(model, [Text(np.zeros(1, np.int64))], "")) == 1
+    assert batcher.waiting == 0
+    assert sum(len(r.x) for run in engine.runs for r in run) <= 3 * PIECE + 1
+    batcher.stop(10)
+    store.close()
