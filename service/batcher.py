@@ -5,7 +5,7 @@ the commit that holds its state. Whatever fails, every waiter gets an answer and
 
 Other processes may share the store. A session is read from it when a job comes for it, and kept only while something of it is in flight
 or waits here. Where a commit finds that somebody else has moved the session, nothing of it is answered: the session is read again, and
-the jobs are offered again to where it now stands, at most OFFERS times.
+the jobs are offered again to where it now stands, until their deadline.
 """
 
 import logging
@@ -65,8 +65,6 @@ from service.work import PIECE, Content, Drawing, Feeding, Generating, Sink
 
 log = logging.getLogger(__name__)
 
-OFFERS = 16  # a cancel against another process's generate wins about every second time
-
 
 @dataclass(frozen=True, slots=True)
 class Created:
@@ -124,8 +122,6 @@ class Job:
     every: bool = False
     watch: slice | None = None
     deadline: float = 0.0
-    offers: int = 0
-    """how often its outcome was lost to somebody else's commit"""
     heard: int | None = None
     """characters of its generate that the sink has been told of, once it has been told anything"""
     state: Floats | None = None
@@ -161,6 +157,7 @@ class Live:
     removed: bool = False
     pending: list[Job] = field(default_factory=list)
     stale: bool = False
+    lost: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -480,6 +477,8 @@ class Batcher:
 
     def _tell_missed(self, live: Live, job: Job, generated: Generated) -> None:
         """The characters that another process has emitted since the sink last heard of any."""
+        if len(generated.text) > (job.heard or 0):
+            self._got_on(job, job.heard)  # whoever wins
         first = live.session.position - len(generated.text) + 1
         for n in range(job.heard or 0, len(generated.text)):
             char = Char(live.session.step, first + n, generated.text[n], float(generated.logprobs[n]), None)
@@ -705,7 +704,7 @@ class Batcher:
         dirty, self._dirty = self._dirty, []
         if dirty:
             try:
-                lost = self._store.commit([Change(live.base, None if live.removed else live.session) for live in dirty])
+                lost = self._store.commit([Change(live.base, None if live.removed else live.session, live.lost) for live in dirty])
             except ServiceError as error:
                 log.error("a commit of %d sessions failed: %s", len(dirty), error)
                 self._roll_back(dirty, error)
@@ -722,10 +721,16 @@ class Batcher:
     def _drop_answered(self, live: Live) -> None:
         """Of the jobs whose outcome has been stored, those stay whose work goes on."""
         live.pending = [job for job in live.pending if job.sink in live.sinks]
+        live.lost = 0
         so_far = live.session.unfinished
         for job in live.pending:
             if so_far is not None and isinstance(job.event, Generate):
-                job.heard = len(so_far.text)
+                self._got_on(job, len(so_far.text))
+
+    def _got_on(self, job: Job, heard: int | None) -> None:
+        """A generate lasts longer than a step may wait: what it must not do is stand still that long."""
+        job.heard = heard
+        job.deadline = time.monotonic() + self._settings.step_timeout
 
     def _offer_again(self, lives: Sequence[Live]) -> None:
         """Somebody else has moved these sessions: nothing of theirs is answered, and their jobs come before what waits."""
@@ -735,11 +740,11 @@ class Batcher:
         answered = {r.sink for r in self._replies if r.final}
         with self._gate:
             unanswered = self._open - answered
+        now = time.monotonic()
         for live in lives:
+            live.lost += 1
             again = [job for job in live.pending if job.sink in unanswered]
-            for job in again:
-                job.offers += 1
-            tired = [job for job in again if job.offers >= OFFERS]
+            tired = [job for job in again if job.deadline < now]
             late = Overloaded("another process keeps moving the session: try again", retry_after=1)
             self._replies += [Reply(job.sink, Refused(late)) for job in tired]
             live.mailbox.extendleft(job for job in reversed(again) if job not in tired)

@@ -8,11 +8,13 @@ may be sent again: one that had got through finds the tag of `after` and is cont
     indrnn:session:<id>            tag, head (numbers and names), body (state, last step, carry); Redis removes it when its time is over
     indrnn:owned:<owner>           sorted set of ids by time of creation; `expire` takes out those that are no more
     indrnn:owners                  who has such a set
+    indrnn:claim:<id>              for some milliseconds, who alone may move a session that it lost again and again
 """
 
 import hashlib
 import logging
 import math
+import secrets
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -40,36 +42,47 @@ TRIES = 2  # how often a command is sent when its connection breaks; the second 
 SLICE = 200  # sessions of an owner looked at in one go
 SWEPT = 20_000  # sessions looked at by one call of expire: some 50 ms of Redis, spread over slices
 STRICT = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
+PATIENCE = 3  # lost commits in a row before a session is claimed
+CLAIM, CLAIM_MOST = (
+    10,
+    200,
+)  # milliseconds that a claim holds for each commit lost beyond that: a step and a round trip, and more if need be
 NO_TAG = b""  # of a session that is not there
 
 _PREFIX = b"indrnn:"
 _KEY, _SCHEMA, _OWNERS, _PROBE = (_PREFIX + name for name in (b"key", b"schema", b"owners", b"probe"))
-_SESSION, _OWNED = _PREFIX + b"session:", _PREFIX + b"owned:"
+_SESSION, _OWNED, _CLAIM = _PREFIX + b"session:", _PREFIX + b"owned:", _PREFIX + b"claim:"
 _CREATED_AT = 6  # where it stands in a head
 _OTHER_STORE = -1
 
-# KEYS: key, owners, then session and owned of each change. ARGV: the key's value, then five values of each change. The lost ones' numbers.
+# KEYS: key, owners, then session and owned of each change. ARGV: the key's value, who commits, then six values of each change.
+# The numbers of the lost ones.
 _COMMIT = f"""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {{{_OTHER_STORE}}} end
 local lost = {{}}
 for i = 3, #KEYS, 2 do
   local session, owned, n = KEYS[i], KEYS[i + 1], (i - 3) / 2
-  local before, after, expires, head, body = unpack(ARGV, 5 * n + 2, 5 * n + 6)
+  local before, after, expires, head, body, claims = unpack(ARGV, 6 * n + 3, 6 * n + 8)
+  local id = string.sub(session, {len(_SESSION) + 1})
   local tag = redis.call('HGET', session, 'tag') or ''
   if tag ~= after then
-    if tag ~= before then
+    local claim = '{_CLAIM.decode()}' .. id
+    local claimed = redis.call('GET', claim)
+    if tag ~= before or (claimed and claimed ~= ARGV[2]) then
       lost[#lost + 1] = n
+      if claims ~= '0' then redis.call('SET', claim, ARGV[2], 'NX', 'PX', claims) end
     elseif after == '' then
       redis.call('DEL', session)
-      redis.call('ZREM', owned, string.sub(session, {len(_SESSION) + 1}))
+      redis.call('ZREM', owned, id)
     else
       redis.call('HSET', session, 'tag', after, 'head', head, 'body', body)
       redis.call('PEXPIREAT', session, expires)
       if before == '' then
         local created = cjson.decode(head)[{_CREATED_AT + 1}]
-        redis.call('ZADD', owned, string.format('%.17g', created), string.sub(session, {len(_SESSION) + 1}))
+        redis.call('ZADD', owned, string.format('%.17g', created), id)
         redis.call('SADD', KEYS[2], string.sub(owned, {len(_OWNED) + 1}))
       end
+      if claimed then redis.call('DEL', claim) end
     end
   end
 end
@@ -105,6 +118,7 @@ class RedisStore:
         self._commit = self._redis.register_script(_COMMIT)
         self._prune = self._redis.register_script(_PRUNE)
         self._sweep: Iterator[int] | None = None
+        self._name = secrets.token_bytes(8)
         try:
             self._need_durability()
             self.key = self._open()
@@ -140,7 +154,7 @@ class RedisStore:
     def commit(self, changes: Sequence[Change]) -> frozenset[str]:
         """See Store. One round trip."""
         keys: list[bytes] = [_KEY, _OWNERS]
-        values: list[bytes | int] = [self.key]
+        values: list[bytes | int] = [self.key, self._name]
         for change in changes:
             session, owned = _keys_of(change)
             keys += (session, owned)
@@ -281,14 +295,15 @@ def _keys_of(change: Change) -> tuple[bytes, bytes]:
 def _values(change: Change) -> tuple[bytes | int, ...]:
     before, after = tag(change.before), tag(change.after)
     s = change.after
+    claims = min(CLAIM_MOST, CLAIM * max(0, change.lost + 1 - PATIENCE))
     if s is None:
-        return before, after, 0, b"", b""
+        return before, after, 0, b"", b"", claims
     state = s.state.astype("<f4", copy=False).tobytes()
     last = encode_step(s.last) if s.last else b""
     carry = encode_carry(s.carry) if s.carry else b""
     names = (s.model, s.version, s.digest, s.owner)
     head = orjson.dumps([*names, s.step, s.position, s.created_at, s.expires_at, len(state), len(last)])
-    return before, after, math.ceil(s.expires_at * 1000), head, state + last + carry
+    return before, after, math.ceil(s.expires_at * 1000), head, state + last + carry, claims
 
 
 def _session(ident: str, row: Sequence[bytes | None]) -> Session:

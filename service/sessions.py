@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from service.batcher import OFFERS, Created, Job, Loaded
+from service.batcher import Created, Job, Loaded
 from service.errors import Gone, ModelGone, Overloaded, ServiceError, UnknownSession
 from service.models import Models, ServedModel
 from service.quota import Quotas
@@ -41,6 +41,7 @@ from service.work import Content
 
 LAG = 1_024  # characters that may wait for a client to read them
 ROUTES = 65_536  # sessions whose model is remembered, so that a step needs no look into the store to find its engine
+DELETE_TRIES = 16  # of a session that another process keeps moving; the fifth has always won
 
 States = NDArray[np.float16]
 
@@ -219,9 +220,9 @@ class Sessions:
         try:
             model = await self.model_of(session_id, owner)
         except ModelGone:
-            for _ in range(OFFERS):
+            for lost in range(DELETE_TRIES):
                 session = await self._orphan(session_id, owner)
-                if not await asyncio.to_thread(self._store.commit, [Change(session, None)]):
+                if not await asyncio.to_thread(self._store.commit, [Change(session, None, lost)]):
                     self._quotas.session_ended(owner)
                     return
             raise Overloaded("another process keeps moving the session: try again") from None

@@ -20,10 +20,14 @@ class StoreError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One session before and after; `before` None creates it, `after` None removes it."""
+    """One session before and after; `before` None creates it, `after` None removes it.
+
+    `lost` is how often in a row it was refused because somebody else had moved the session: a store may then let it go first.
+    """
 
     before: Session | None
     after: Session | None
+    lost: int = 0
 
     @property
     def id(self) -> str:

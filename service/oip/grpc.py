@@ -43,7 +43,7 @@ class InferenceService:
         """Every method with its messages."""
         handlers = {name: self._unary(name) for name in METHODS}
         handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
-            self._stream, self._classes["ModelInferRequest"].FromString, self._classes["ModelStreamInferResponse"].SerializeToString
+            self._stream, self._classes["ModelInferRequest"].FromString, _serialized
         )
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
@@ -62,8 +62,8 @@ class InferenceService:
                 said = refusal(ServiceError(f"internal error: {type(error).__name__}"), model)
             await context.abort(grpc.StatusCode[said.grpc], said.text)
 
-        request, response = self._classes[f"{name}Request"], self._classes[f"{name}Response"]
-        return grpc.unary_unary_rpc_method_handler(call, request.FromString, response.SerializeToString)
+        request = self._classes[f"{name}Request"]
+        return grpc.unary_unary_rpc_method_handler(call, request.FromString, _serialized)
 
     def _owner(self, context: Context) -> str:
         return self._owner_of({key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)})
@@ -206,6 +206,12 @@ def read(request: Message) -> Ask:
 
 def _parameters(fields: Mapping[str, Message]) -> dict[str, object]:
     return {name: getattr(value, value.WhichOneof("parameter_choice") or "string_param") for name, value in fields.items()}
+
+
+def _serialized(message: Message) -> bytes:
+    """The same bytes for the same message, maps included."""
+    data: bytes = message.SerializeToString(deterministic=True)
+    return data
 
 
 async def serve_grpc(inference: Inference, settings: Settings, owner_of: OwnerOf) -> grpc.aio.Server:

@@ -41,11 +41,15 @@ class Target(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """A reply before compression; json_length where raw tensors follow the JSON."""
+    """A reply before compression. inferred: what a model answered.
+
+    Only that is ever compressed: Triton's asyncio client accepts gzip for everything, and unpacks nothing else.
+    """
 
     status: int
     body: bytes
-    json_length: int | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = (_JSON,)
+    inferred: bool = False
 
 
 class OpenInference:
@@ -89,7 +93,8 @@ class OpenInference:
         raw = length == 0
         ask = message.read_raw(body, inference.model(target.model, target.version).tensors) if raw else message.read(body, length)
         answer = await inference.answer(ask, target.model, target.version, owner)
-        return Reply(200, *message.write(answer))
+        body, json_length = message.write(answer)
+        return Reply(200, body, (_JSON,) if json_length is None else (_BINARY, (_LENGTH, b"%d" % json_length)), inferred=True)
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         first = await receive()
@@ -167,17 +172,11 @@ class OpenInference:
 
     async def _send(self, reply: Reply, asked: Headers, method: str, send: Send) -> None:
         body = reply.body
-        headers = [_JSON if reply.json_length is None else _BINARY]
-        if reply.json_length is not None:
-            headers.append((_LENGTH, b"%d" % reply.json_length))
-        encoding = accepted(asked[b"accept-encoding"].decode("latin-1")) if b"accept-encoding" in asked and reply.status == 200 else None
+        headers = list(reply.headers)
+        encoding = accepted(_text(asked, b"accept-encoding") or "") if reply.inferred else None
         if encoding is not None:
             body = compress(body, encoding)
             headers.append((b"content-encoding", encoding.encode()))
-        if reply.status in (429, 503):
-            headers.append((b"retry-after", b"1"))
-        if reply.status == 501:
-            headers.append((b"accept-encoding", b"gzip, deflate"))
         headers.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
@@ -199,12 +198,19 @@ def target_of(path: str) -> Target | None:
 def failure(error: ServiceError, model: str) -> Reply:
     """An error as the protocol says it."""
     said_so = refusal(error, model)
-    return Reply(said_so.http, orjson.dumps({"error": said_so.text}))
+    hints: dict[int, tuple[bytes, bytes]] = {
+        405: (b"allow", str(error.extra.get("allow", "")).encode()),
+        429: (b"retry-after", str(error.extra.get("retry_after", 1)).encode()),
+        501: (b"accept-encoding", b"gzip, deflate"),
+        503: (b"retry-after", str(error.extra.get("retry_after", 1)).encode()),
+    }
+    headers = (_JSON, hints[said_so.http]) if said_so.http in hints else (_JSON,)
+    return Reply(said_so.http, orjson.dumps({"error": said_so.text}), headers)
 
 
 def _only(method: str, expected: str, path: str) -> None:
     if method != expected and not (expected == "GET" and method == "HEAD"):
-        raise MethodNotAllowed(f"Method Not Allowed: expected {expected} for {path[:200]}, got {method[:20]}")
+        raise MethodNotAllowed(f"Method Not Allowed: expected {expected} for {path[:200]}, got {method[:20]}", allow=expected)
 
 
 def _json(value: object, status: int = 200) -> Reply:

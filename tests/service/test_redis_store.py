@@ -83,6 +83,23 @@ def test_a_session_that_has_moved_is_not_removed(store: RedisStore, other: Redis
     assert other.load([made.id])[made.id].step == 1
 
 
+def test_who_lost_a_session_again_and_again_is_let_go_first(process: RedisProcess, store: RedisStore, other: RedisStore) -> None:
+    """Otherwise a process that commits every character would keep another's cancel out for as long as it likes."""
+    made, free = session(store), session(store)
+    store.commit([Change(None, made), Change(None, free)])
+    now = advanced(made)
+    store.commit([Change(made, now)])
+    assert other.commit([Change(made, advanced(made, 5), lost=redis_store.PATIENCE - 2)]) == {made.id}
+    assert store.commit([Change(now, advanced(now))]) == frozenset()  # not claimed yet
+    now = advanced(now)
+    assert other.commit([Change(made, advanced(made, 5), lost=1000)]) == {made.id}
+    assert store.commit([Change(now, advanced(now)), Change(free, advanced(free))]) == {made.id}
+    assert 0 < process.client().pttl(f"indrnn:claim:{made.id}") <= redis_store.CLAIM_MOST
+    assert other.commit([Change(now, advanced(now))]) == frozenset()
+    assert process.client().exists(f"indrnn:claim:{made.id}") == 0
+    assert store.commit([Change(advanced(now), None)]) == frozenset()
+
+
 SAMPLING = Sampling(5, 1.0, 1.0, 1, ())
 HALF = Step(b"d" * 16, Generated(SAMPLING, "ab", np.zeros(2, np.float32), None))
 WHOLE = [

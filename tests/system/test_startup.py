@@ -35,8 +35,10 @@ def start(tmp_path: Path, **env: str) -> subprocess.CompletedProcess[str]:
         ({"PORT": "x"}, "PORT: Input should be a valid integer"),
         ({"INDRNN_BUNDLES": "/nowhere"}, "/nowhere: no bundle found"),
         ({"INDRNN_STORE": "/proc/s.db"}, "store /proc/s.db:"),
-        ({"INDRNN_STORE": ":memory:"}, "store :memory:: expected a file that can have a write-ahead log"),
-        ({"INDRNN_STORE": "redis://localhost"}, "expected the path of a file, got the address redis://localhost"),
+        ({"INDRNN_STORE": ":memory:"}, "store :memory:: expected a file, which outlives the service"),
+        ({"INDRNN_STORE": "redis://u:secret@127.0.0.1:1/0"}, "store redis://127.0.0.1:1/0: Error 111 connecting to 127.0.0.1:1"),
+        ({"INDRNN_STORE": "http://localhost"}, "store: expected redis://[user:password@]host[:port][/db], rediss://… or unix://path"),
+        ({"INDRNN_STORE_DURABILITY": "none"}, "INDRNN_STORE_DURABILITY: Input should be 'strict' or 'relaxed', got 'none'"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it(tmp_path: Path, env: dict[str, str], said: str) -> None:
@@ -46,6 +48,7 @@ def test_a_wrong_setting_is_one_line_that_names_it(tmp_path: Path, env: dict[str
     assert len(lines) == 1
     assert said in lines[0]
     assert "Traceback" not in done.stderr
+    assert "secret" not in done.stderr
 
 
 def test_cuda_without_a_gpu_is_an_error_and_not_a_silent_cpu_run(tmp_path: Path) -> None:
@@ -91,6 +94,19 @@ def test_a_second_service_on_the_same_store_is_refused(server: Server, tmp_path:
     done = start(tmp_path, INDRNN_STORE=str(server.folder / "sessions.db"))
     assert done.returncode == 1
     assert "another process holds it" in done.stderr
+
+
+def test_a_backup_is_taken_beside_the_running_service_and_served_by_another(
+    tmp_path: Path, server: Server, own_server: Callable[..., Server]
+) -> None:
+    ident = server.post("/sessions", {"model": "chars"}).json()["session_id"]
+    env = {**os.environ, "INDRNN_STORE": str(server.folder / "sessions.db")}
+    command = [sys.executable, "-m", "service", "backup", str(tmp_path / "copy.db")]
+    subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True, timeout=60)
+    assert own_server(INDRNN_STORE=str(tmp_path / "copy.db")).get(f"/sessions/{ident}").json()["step"] == 0
+    refused = subprocess.run(command, cwd=ROOT, env={**env, "INDRNN_STORE": "redis://h"}, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 1
+    assert "indrnn: backup: expected a store in an SQLite file" in refused.stderr
 
 
 def test_a_port_that_is_taken_is_refused(server: Server, tmp_path: Path) -> None:

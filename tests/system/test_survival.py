@@ -6,6 +6,7 @@ import random
 import resource
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -178,6 +179,30 @@ def test_a_store_that_cannot_write_is_503_and_nothing_has_moved(own_server: Star
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (log_size, resource.RLIM_INFINITY))  # as a full disk would
     reply = server.post("/predict", {"sequences": [walk], "session_id": ident, "step": 1})
     assert (reply.status_code, reply.json()["code"]) == (503, "store_failed")
+    assert ready_becomes(server, 503)["code"] == "store_failed"
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert server.get(f"/sessions/{ident}").json()["step"] == 0
     assert server.post("/predict", {"sequences": [walk], "session_id": ident, "step": 1}).json()["session"]["step"] == 1
+    assert ready_becomes(server, 200)["status"] == "ready"
+
+
+def test_a_store_whose_file_is_gone_is_503_and_not_ready_until_it_is_back(own_server: Start, walk: list[Any]) -> None:
+    server = own_server()
+    ident = server.post("/sessions", {"model": "action"}).json()["session_id"]
+    file = server.folder / "sessions.db"
+    file.rename(server.folder / "aside.db")
+    reply = server.post("/predict", {"sequences": [walk], "session_id": ident, "step": 1})
+    assert (reply.status_code, reply.json()["code"]) == (503, "store_failed")
+    assert str(file) in ready_becomes(server, 503)["detail"]
+    (server.folder / "aside.db").rename(file)
+    assert ready_becomes(server, 200)["status"] == "ready"
+    assert server.post("/predict", {"sequences": [walk], "session_id": ident, "step": 1}).json()["session"]["step"] == 1
+
+
+def ready_becomes(server: Server, status: int) -> dict[str, Any]:
+    """What /health/ready says once it has that status; its answer may be a second old."""
+    deadline = time.monotonic() + 20
+    while (reply := server.get("/health/ready")).status_code != status:
+        assert time.monotonic() < deadline, reply.text
+    body: dict[str, Any] = reply.json()
+    return body

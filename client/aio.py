@@ -1,0 +1,351 @@
+"""The client for asyncio. The core (conversation.py, calls.py) decides, this does."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Generator
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+from websockets.asyncio.client import ClientConnection, connect
+
+from client import calls
+from client.answers import Char, Part, Predicted, Result, SessionInfo
+from client.commands import Call, Close, Command, Connect, Lost, Plan, Receive, Send, Show, Sleep
+from client.connection import (
+    HTTP_ERRORS,
+    SOCKET_ERRORS,
+    WEBSOCKET,
+    Server,
+    answer_of,
+    content_of,
+    given,
+    lost_call,
+    lost_socket,
+    request_of,
+)
+from client.conversation import Conversation, Emission
+from client.handle import Handle, Text
+from client.patience import Patience
+
+R = TypeVar("R")
+
+
+class Client:
+    """A server. Use it in an `async with`, or close() it. One client may be used by many tasks, one session by one at a time.
+
+    `timeout`: seconds that a call may take, reconnecting and repeating included, where the call names no other.
+    """
+
+    def __init__(self, url: str = "http://127.0.0.1:8000", api_key: str | None = None, timeout: float = 60.0) -> None:
+        self.server = Server(url, api_key, timeout)
+        self._http = httpx.AsyncClient(base_url=self.server.url, headers=self.server.headers)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Drops the HTTP connections."""
+        await self._http.aclose()
+
+    def session(
+        self,
+        model: str,
+        session_id: str | None = None,
+        *,
+        layout: str | None = None,
+        hz: float | None = None,
+        top_k: int | None = None,
+        every: bool | None = None,
+        version: str | None = None,
+        timeout: float | None = None,
+    ) -> "Opening":
+        """A new session, or one to go on with: `async with` it, or await it. Raises NotFound, SessionExpired, DeadlineExceeded."""
+        fields = given(api_key=self.server.api_key, layout=layout, hz=hz, top_k=top_k, every=every, version=version)
+        return Opening(Session(self, Conversation(self.server.stream(model), fields, session_id), timeout))
+
+    async def predict(
+        self,
+        sequences: list[Any],
+        *,
+        model: str | None = None,
+        layout: str | None = None,
+        hz: float | None = None,
+        top_k: int | None = None,
+        session_id: str | None = None,
+        step: int | None = None,
+        timeout: float | None = None,
+    ) -> Predicted:
+        """POST /predict. With a session, give `step`: without it a request whose answer was lost is not repeated."""
+        options = given(model=model, layout=layout, hz=hz, top_k=top_k, session_id=session_id, step=step)
+        return await self.run(calls.predict(sequences, options, self.patience(timeout)))
+
+    async def models(self) -> list[dict[str, Any]]:
+        """Every served model."""
+        return await self.run(calls.models(self.patience()))
+
+    async def new_session(self, model: str) -> SessionInfo:
+        """Opens a session for `predict`."""
+        return await self.run(calls.new_session(model, self.patience()))
+
+    async def new_session_at(self, state: bytes) -> SessionInfo:
+        """Opens a session where a downloaded state stood."""
+        return await self.run(calls.new_session_at(state, self.patience()))
+
+    async def sessions(self, limit: int = 100) -> list[SessionInfo]:
+        """One's own sessions, newest first."""
+        return await self.run(calls.sessions(limit, self.patience()))
+
+    async def look(self, session_id: str) -> SessionInfo:
+        """Where a session stands."""
+        return await self.run(calls.look(session_id, self.patience()))
+
+    async def delete(self, session_id: str) -> None:
+        """Ends a session."""
+        await self.run(calls.delete(session_id, self.patience()))
+
+    async def download(self, session_id: str) -> bytes:
+        """A session's state as a file."""
+        return await self.run(calls.download(session_id, self.patience()))
+
+    async def upload(self, session_id: str, state: bytes) -> SessionInfo:
+        """Puts a downloaded state in place of the session's."""
+        return await self.run(calls.upload(session_id, state, self.patience()))
+
+    async def fork(self, session_id: str) -> SessionInfo:
+        """A second session that stands where this one does."""
+        return await self.run(calls.fork(session_id, self.patience()))
+
+    async def reset(self, session_id: str) -> SessionInfo:
+        """Puts a session back at the start."""
+        return await self.run(calls.reset(session_id, self.patience()))
+
+    def patience(self, timeout: float | None = None) -> Patience:
+        """For one call."""
+        return Patience(self.server.timeout if timeout is None else timeout, time.monotonic, self.server.random)
+
+    async def run(self, plan: Plan[R]) -> R:
+        """Does what a plan of HTTP calls asks for."""
+        outcome: object = None
+        while True:
+            try:
+                command = plan.send(outcome)
+            except StopIteration as end:
+                result: R = end.value
+                return result
+            outcome = await self._perform(command)
+
+    async def _perform(self, command: Command) -> object:
+        if isinstance(command, Sleep):
+            await asyncio.sleep(command.seconds)
+            return None
+        assert isinstance(command, Call), "HTTP needs no other"
+        try:
+            async with asyncio.timeout(command.timeout):  # httpx's own is for each read
+                return answer_of(await self._http.request(**request_of(command)))
+        except HTTP_ERRORS as error:
+            return lost_call(error)
+        except TimeoutError as error:
+            return Lost(error)
+
+
+class Opening:
+    """A session that is about to be opened."""
+
+    def __init__(self, session: "Session") -> None:
+        self._session = session
+
+    def __await__(self) -> "Generator[Any, None, Session]":
+        return self._opened().__await__()
+
+    async def __aenter__(self) -> "Session":
+        return await self._opened()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._session.close()
+
+    async def _opened(self) -> "Session":
+        try:
+            await self._session.open()
+        except BaseException:
+            await self._session.close()
+            raise
+        return self._session
+
+
+class Session(Handle):
+    """One session over a WebSocket. It stays on the server when this is closed."""
+
+    def __init__(self, client: Client, conversation: Conversation, timeout: float | None) -> None:
+        super().__init__(conversation)
+        self._client = client
+        self._timeout = timeout
+        self._socket: ClientConnection | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Connects. Every other call does so by itself."""
+        await self._run(self._conversation.open(self._patience(None)))
+
+    async def close(self) -> None:
+        """Drops the connection."""
+        self._conversation.lost()
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            await socket.close()
+
+    async def step(self, content: Any, *, number: int | None = None, timeout: float | None = None) -> Result:
+        """One step of text, or of frames [T][J][3] or [T][P][J][3]. Applied exactly once, whatever happens to connections and servers.
+
+        After DeadlineExceeded it may have been applied or not: the same call again finds out. `number` is for those who count themselves.
+        """
+        return await self._run(self._conversation.feed(content_of(content), number, self._patience(timeout)))
+
+    def generate(
+        self,
+        *,
+        max_chars: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        stop: list[str] | None = None,
+        number: int | None = None,
+        timeout: float | None = None,
+    ) -> "Generation":
+        """Characters as the model draws them; iterate over it. `timeout` is for the next character."""
+        wish = given(max_chars=max_chars, temperature=temperature, top_p=top_p, seed=seed, stop=stop)
+        return Generation(self, wish, number, timeout)
+
+    async def cancel(self) -> None:
+        """Ends the generate that is under way; also from another task. Its iteration ends with what was drawn until then."""
+        urgent = self._conversation.cancel()
+        if urgent is not None:
+            await self._perform(Send(urgent, self._client.server.timeout))  # if it fails, the iteration finds out and sends it again
+
+    async def watch(self, neurons: bool = True) -> list[Part]:
+        """Whether results and characters from now on carry every recurrent neuron; the layers."""
+        return await self._run(self._conversation.watch(neurons, self._patience(None)))
+
+    async def reset(self) -> None:
+        """Puts the session back at the start of a sequence; the next step is number 1."""
+        await self._settle()
+        self._stands(await self._client.reset(self.id))
+
+    async def download(self) -> bytes:
+        """The state as a file: it can be uploaded here or elsewhere."""
+        await self._settle()
+        return await self._client.download(self.id)
+
+    async def upload(self, state: bytes) -> None:
+        """Goes on where a downloaded state stood."""
+        await self._settle()
+        self._stands(await self._client.upload(self.id, state))
+
+    async def fork(self) -> "Session":
+        """A second session that stands where this one does, with the same options."""
+        await self._settle()
+        twin = Session(self._client, self._conversation.of((await self._client.fork(self.id)).session_id), self._timeout)
+        await twin.open()
+        return twin
+
+    async def delete(self) -> None:
+        """Ends the session, and closes."""
+        await self._client.delete(self.id)
+        await self.close()
+
+    async def _begin(self, wish: dict[str, object], number: int | None, timeout: float | None) -> Emission:
+        return await self._run(self._conversation.begin(wish, number, self._patience(timeout)))
+
+    async def _settle(self) -> None:
+        await self._run(self._conversation.settle(self._patience(None)))
+
+    def _stands(self, info: SessionInfo) -> None:
+        self._conversation.stand(info.step, info.position)
+
+    def _patience(self, timeout: float | None) -> Patience:
+        return self._client.patience(self._timeout if timeout is None else timeout)
+
+    async def _run(self, plan: Plan[R]) -> R:
+        outcome: object = None
+        while True:
+            try:
+                command = plan.send(outcome)
+            except StopIteration as end:
+                result: R = end.value
+                return result
+            outcome = await self._perform_or_drop(command, plan)
+
+    async def _perform_or_drop(self, command: Command, plan: Plan[Any]) -> object:
+        """An interrupt leaves an answer on its way, which must not be taken for the next one's."""
+        try:
+            return await self._perform(command)
+        except BaseException:
+            plan.close()
+            self._conversation.lost()
+            socket, self._socket = self._socket, None
+            if socket is not None:
+                socket.transport.abort()  # whoever is cancelled does not wait for a goodbye
+            raise
+
+    async def _perform(self, command: Command) -> object:
+        try:
+            return await self._do(command)
+        except SOCKET_ERRORS as error:
+            return lost_socket(error)
+
+    async def _do(self, command: Command) -> object:
+        if isinstance(command, Receive):
+            async with asyncio.timeout(command.timeout):
+                return await self._connected().recv()
+        if isinstance(command, Send):
+            async with asyncio.timeout(command.timeout):
+                await self._connected().send(command.text)
+        elif isinstance(command, Sleep):
+            await asyncio.sleep(command.seconds)
+        else:
+            assert isinstance(command, Connect | Close), "a stream needs no other"
+            await self.close()
+            if isinstance(command, Connect):
+                self._socket = await connect(command.url, open_timeout=command.timeout, **WEBSOCKET)
+        return None
+
+    def _connected(self) -> ClientConnection:
+        if self._socket is None:
+            raise OSError("the connection was dropped")
+        return self._socket
+
+
+class Generation(Text):
+    """A generate: iterate over it. `text` is what the session has consumed; left early, the next call of the session cancels it."""
+
+    def __init__(self, session: Session, wish: dict[str, object], number: int | None, timeout: float | None) -> None:
+        super().__init__()
+        self._session = session
+        self._wish = wish
+        self._number = number
+        self._timeout = timeout
+
+    async def __aiter__(self) -> AsyncIterator[Char]:
+        if self._emission is None:
+            self._emission = await self._session._begin(self._wish, self._number, self._timeout)
+        running = self._emission.running
+        assert running is not None, "begin has made it"
+        outcome: object = None
+        while True:
+            try:
+                command = running.send(outcome)
+            except StopIteration:
+                return
+            if isinstance(command, Show):
+                outcome = None
+                yield command.char
+            else:
+                outcome = await self._session._perform_or_drop(command, running)

@@ -1,0 +1,119 @@
+"""What the server answers, as the user sees it."""
+
+import base64
+from typing import Any, NamedTuple
+
+
+class Neurons(NamedTuple):
+    """Every recurrent neuron after each time step: `np.frombuffer(data, "<f2").reshape(shape)`, [t, n]."""
+
+    data: bytes
+    shape: tuple[int, int]
+
+
+class Char(NamedTuple):
+    """A character and its log-probability in nats; `states` where neurons are watched and the character is new."""
+
+    char: str
+    logprob: float
+    states: Neurons | None = None
+
+
+class Label(NamedTuple):
+    """A class and its softmax score."""
+
+    label: str
+    score: float
+
+
+class Prediction(NamedTuple):
+    """The answer at the end of a clip; `frames` as the client counts them."""
+
+    label: str
+    score: float
+    top: list[Label]
+    frames: int
+
+
+class Result(NamedTuple):
+    """What a step answered. `chars` and `next` of a model of characters, `predictions` of one of skeletons, `scores` [t][K] with
+    `every`, `states` where neurons are watched and the answer is no repeat."""
+
+    step: int
+    position: int
+    chars: list[Char]
+    next: list[Char]
+    predictions: list[Prediction]
+    scores: list[list[float]] | None
+    states: Neurons | None
+
+
+class Pending(NamedTuple):
+    """A generate that was cut: its number, and the characters that are stored."""
+
+    step: int
+    text: str
+
+
+class Part(NamedTuple):
+    """A layer's stretch of the watched neurons."""
+
+    layer: int
+    size: int
+    activation: str
+
+
+class SessionInfo(NamedTuple):
+    """Where a session stands; times as RFC 3339."""
+
+    session_id: str
+    model: str
+    version: str
+    step: int
+    position: int
+    created_at: str
+    expires_at: str
+
+
+class Predicted(NamedTuple):
+    """The answer to a predict: one prediction for each sequence; with a session, where that stands."""
+
+    model: str
+    version: str
+    predictions: list[Prediction]
+    step: int | None
+    position: int | None
+
+
+def neurons(body: dict[str, Any]) -> Neurons | None:
+    """The watched neurons of a message."""
+    return Neurons(base64.b64decode(body["states"]), tuple(body["shape"])) if "states" in body else None
+
+
+def char(body: dict[str, Any]) -> Char:
+    """An emitted character."""
+    return Char(body["char"], body["logprob"], neurons(body))
+
+
+def prediction(body: dict[str, Any]) -> Prediction:
+    """One clip's answer."""
+    return Prediction(body["label"], body["score"], [Label(t["label"], t["score"]) for t in body["top"]], body["frames"])
+
+
+def result(body: dict[str, Any]) -> Result:
+    """A step's answer."""
+    chars, likely = ([Char(c["char"], c["logprob"]) for c in body.get(name, ())] for name in ("chars", "next"))
+    predictions = [prediction(p) for p in body.get("predictions", ())]
+    return Result(body["step"], body["position"], chars, likely, predictions, body.get("scores"), neurons(body))
+
+
+def session_info(body: dict[str, Any]) -> SessionInfo:
+    """A session, as lists and looks show it."""
+    return SessionInfo(*(body[name] for name in SessionInfo._fields))
+
+
+def predicted(body: dict[str, Any]) -> Predicted:
+    """A predict's answer."""
+    standing = body.get("session") or {}
+    answers = [prediction(p) for p in body["predictions"]]
+    return Predicted(body["model"], body["version"], answers, standing.get("step"), standing.get("position"))

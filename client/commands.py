@@ -1,0 +1,88 @@
+"""What the core asks its shell to do, and what it is told of it. The core itself touches no socket and no clock of its own.
+
+A plan is a generator: it yields commands and is sent their outcomes; what it returns is the answer to the user's call. Outcomes: nothing
+for Connect, Send, Sleep, Close and Show, the message for Receive, an Answer for Call; or Lost for any of them.
+"""
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from client.answers import Char
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Open the WebSocket; an earlier one is dropped. `timeout` in seconds, everywhere."""
+
+    url: str
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a message."""
+
+    text: str
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Receive:
+    """Wait for a message."""
+
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Drop the WebSocket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Wait."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    """Hand a character to the user."""
+
+    char: Char
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An HTTP request; `path` begins behind the server's address."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    content: bytes
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP response; names of headers in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """It failed. `final`: trying again would fail as well. `sent`: the server may have seen the request."""
+
+    cause: Exception
+    final: bool = False
+    sent: bool = True
+
+
+Command = Connect | Send | Receive | Close | Sleep | Show | Call
+Plan = Generator[Command, object, R]

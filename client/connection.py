@@ -1,0 +1,95 @@
+"""What the two shells share: addresses, options of a connection, and what its failures mean."""
+
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+
+from client.commands import Answer, Call, Lost
+from client.errors import ProtocolError, Refused
+
+MAX_MESSAGE = 64 * 2**20  # bytes of a message from the server: the states of a watched step are some hundred kilobytes
+CLOSE_WITHIN = 1.0  # seconds to say goodbye
+PING = 20.0  # seconds between signs of life, and for the answer to one
+TRY_AGAIN = (429, 502, 503, 504)
+HOPELESS = (1003, 1007, 1008, 1009, 1010)  # closes that the same message would meet again
+
+WEBSOCKET: dict[str, Any] = {
+    "compression": None,
+    "max_size": MAX_MESSAGE,
+    "close_timeout": CLOSE_WITHIN,
+    "ping_interval": PING,
+    "ping_timeout": PING,
+}
+
+
+@dataclass
+class Server:
+    """Where it is, and who asks: `url` http(s)://host[:port][/path], `api_key` where it wants one."""
+
+    url: str
+    api_key: str | None
+    timeout: float
+    random: Random = field(default_factory=Random)
+
+    def __post_init__(self) -> None:
+        self.url = self.url.rstrip("/")
+        if not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"expected http://… or https://…, got {self.url!r}")
+
+    def stream(self, model: str) -> str:
+        """The WebSocket's address."""
+        return f"ws{self.url.removeprefix('http')}/stream/{quote(model, safe='')}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of every HTTP request."""
+        return {} if self.api_key is None else {"authorization": f"Bearer {self.api_key}"}
+
+
+def content_of(content: object) -> dict[str, object]:
+    """A step's content: a text, or frames."""
+    return {"text" if isinstance(content, str) else "frames": content}
+
+
+def given(**options: object) -> dict[str, object]:
+    """The options that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def lost_socket(error: Exception) -> Lost:
+    """What the end or the failure of a WebSocket means."""
+    if isinstance(error, ConnectionClosed):
+        codes = {close.code for close in (error.rcvd, error.sent) if close is not None}
+        if codes & set(HOPELESS):
+            return Lost(ProtocolError(f"the connection was closed: {error}"), final=True)
+    if isinstance(error, InvalidStatus) and (status := error.response.status_code) not in TRY_AGAIN:
+        return Lost(Refused(f"expected a WebSocket, got HTTP {status}", f"http_{status}", status=status), final=True)
+    if isinstance(error, InvalidURI):
+        return Lost(ProtocolError(str(error)), final=True)
+    return Lost(error)
+
+
+SOCKET_ERRORS = (WebSocketException, OSError, EOFError)  # TimeoutError is an OSError
+HTTP_ERRORS = (httpx.TransportError,)
+
+
+def lost_call(error: httpx.TransportError) -> Lost:
+    """What the failure of an HTTP request means."""
+    if isinstance(error, httpx.UnsupportedProtocol):
+        return Lost(ProtocolError(str(error)), final=True)
+    unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+    return Lost(error, sent=not unsent)
+
+
+def answer_of(response: httpx.Response) -> Answer:
+    """A response as the core reads it."""
+    return Answer(response.status_code, {name.lower(): value for name, value in response.headers.items()}, response.content)
+
+
+def request_of(call: Call) -> dict[str, Any]:
+    """httpx's words for a call."""
+    return {"method": call.method, "url": call.path, "headers": dict(call.headers), "content": call.content, "timeout": call.timeout}

@@ -1,0 +1,58 @@
+"""What a session and a text show of themselves, in both shells."""
+
+from client.answers import Pending
+from client.conversation import Conversation, Emission
+
+
+class Handle:
+    """A session as its user sees it."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+
+    @property
+    def id(self) -> str:
+        """Keep it to go on later, from anywhere."""
+        return self._conversation.session_id or ""
+
+    @property
+    def model(self) -> str:
+        """Of the session."""
+        return self._conversation.model
+
+    @property
+    def version(self) -> str:
+        """Of the model."""
+        return self._conversation.version
+
+    @property
+    def number(self) -> int:
+        """The last step's."""
+        return self._conversation.step
+
+    @property
+    def position(self) -> int:
+        """Frames or characters consumed."""
+        return self._conversation.position
+
+    @property
+    def pending(self) -> Pending | None:
+        """A generate that had been cut when the session was opened: `generate` with its options and `number` goes on."""
+        return self._conversation.pending
+
+
+class Text:
+    """A generate as its user sees it. Each character is in `text` once the session has consumed it."""
+
+    def __init__(self) -> None:
+        self._emission: Emission | None = None  # nothing is sent before somebody iterates
+
+    @property
+    def text(self) -> str:
+        """What was drawn so far."""
+        return "" if self._emission is None else self._emission.text
+
+    @property
+    def reason(self) -> str | None:
+        """`length`, `stop` or `cancelled`; None before the end."""
+        return None if self._emission is None else self._emission.reason

@@ -1,0 +1,216 @@
+"""The Open Inference Protocol's HTTP, byte by byte: what no client of Triton's would send, and what must come back all the same."""
+
+import gzip
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import numpy as np
+import orjson
+import pytest
+from conftest import Server
+
+Start = Callable[..., Server]
+INFER = "/v2/models/action/infer"
+LENGTH = "Inference-Header-Content-Length"
+
+
+@pytest.fixture
+def x(walk: list[Any]) -> np.ndarray:
+    """[1, 2, 1, 20, 3]"""
+    return np.array(walk[:2], np.float32)[None, :, None]
+
+
+def body(x: np.ndarray, raw: bool = True, **more: Any) -> tuple[bytes, dict[str, str]]:
+    """A request and its headers; `more` are members of its JSON."""
+    described: dict[str, Any] = {"name": "x", "datatype": "FP32", "shape": list(x.shape)}
+    if not raw:
+        return orjson.dumps({"inputs": [{**described, "data": x.tolist()}], **more}), {}
+    described["parameters"] = {"binary_data_size": x.nbytes}
+    head = orjson.dumps({"inputs": [described], **more})
+    return head + x.tobytes(), {LENGTH: str(len(head))}
+
+
+def post(server: Server, request: tuple[bytes, dict[str, str]], path: str = INFER, **headers: str) -> httpx.Response:
+    content, own = request
+    return httpx.post(server.url + path, content=content, headers={"Accept-Encoding": "identity", **own, **headers}, timeout=60)
+
+
+def logits(reply: httpx.Response) -> np.ndarray:
+    assert reply.status_code == 200, reply.text
+    length = reply.headers.get(LENGTH)
+    if length is None:
+        (output,) = reply.json()["outputs"]
+        return np.array(output["data"], np.float32).reshape(output["shape"])
+    (output,) = orjson.loads(reply.content[: int(length)])["outputs"]
+    assert output["parameters"]["binary_data_size"] == len(reply.content) - int(length)
+    return np.frombuffer(reply.content[int(length) :], np.float32).reshape(output["shape"])
+
+
+def says(reply: httpx.Response, status: int, text: str) -> None:
+    assert (reply.status_code, list(reply.json())) == (status, ["error"])
+    assert text in reply.json()["error"]
+    assert reply.headers["content-type"] == "application/json"
+
+
+def test_json_and_raw_bytes_in_every_mixture_give_the_same_numbers(server: Server, x: np.ndarray) -> None:
+    as_json = post(server, body(x, raw=False))
+    assert as_json.headers["content-type"] == "application/json"
+    expected = logits(as_json)
+    assert expected.shape == (1, 2, 27)
+    for raw in (True, False):
+        for named in ({"outputs": [{"name": "logits", "parameters": {"binary_data": True}}]}, {"parameters": {"binary_data_output": True}}):
+            reply = post(server, body(x, raw=raw, **named))
+            assert reply.headers["content-type"] == "application/octet-stream"
+            assert logits(reply) == pytest.approx(expected, abs=1e-6)
+    plain = post(server, (x.tobytes(), {LENGTH: "0"}))
+    assert LENGTH in plain.headers
+    assert logits(plain) == pytest.approx(expected, abs=1e-6)
+    named_off = post(
+        server, body(x, parameters={"binary_data_output": True}, outputs=[{"name": "logits", "parameters": {"binary_data": False}}])
+    )
+    assert LENGTH not in named_off.headers
+
+
+def test_bodies_are_compressed_both_ways_as_asked(server: Server, x: np.ndarray) -> None:
+    content, headers = body(x, parameters={"binary_data_output": True})
+    plain = post(server, (content, headers))
+    for name, pack, unpack in (("gzip", gzip.compress, gzip.decompress), ("deflate", zlib.compress, zlib.decompress)):
+        with httpx.stream(
+            "POST", server.url + INFER, content=pack(content), headers={**headers, "Content-Encoding": name, "Accept-Encoding": name}
+        ) as reply:
+            packed = b"".join(reply.iter_raw())
+        assert reply.headers["content-encoding"] == name
+        assert reply.headers[LENGTH] == plain.headers[LENGTH]
+        assert np.frombuffer(unpack(packed)[int(reply.headers[LENGTH]) :], np.float32) == pytest.approx(logits(plain).reshape(-1), abs=1e-6)
+    unknown = post(server, (content, headers), **{"Content-Encoding": "br"})
+    says(unknown, 501, "unsupported Content-Encoding 'br'")
+    assert unknown.headers["accept-encoding"] == "gzip, deflate"
+    says(post(server, (content, headers), **{"Content-Encoding": "gzip"}), 400, "cannot be decompressed")
+
+
+def test_a_repeated_step_is_answered_byte_for_byte(server: Server, x: np.ndarray) -> None:
+    def step(n: int, data: np.ndarray, **flags: bool) -> httpx.Response:
+        parameters = {"sequence_id": "bytes", "indrnn_step": n, "binary_data_output": True, **flags}
+        return post(server, body(data, id="7", parameters=parameters))
+
+    for number, flags in ((1, {"sequence_start": True}), (2, {}), (3, {"sequence_end": True})):
+        first, second = step(number, x, **flags), step(number, x, **flags)
+        assert first.status_code == 200
+        assert (first.content, first.headers[LENGTH]) == (second.content, second.headers[LENGTH])
+    says(step(2, x), 400, "must specify the START flag on the first request of the sequence")
+    says(step(3, x), 409, "step 3 was sent before with other content")  # the same numbers, but without the end
+
+
+@pytest.mark.parametrize(
+    ("parameters", "status", "text"),
+    [
+        ({"sequence_start": True}, 400, "inference request to model 'action' must specify a non-zero or non-empty correlation ID"),
+        ({"sequence_id": 0, "sequence_end": True}, 400, "must specify a non-zero or non-empty correlation ID"),
+        ({"sequence_id": "", "indrnn_step": 1}, 400, "must specify a non-zero or non-empty correlation ID"),
+        ({"sequence_id": -1}, 400, "parameter 'sequence_id': expected a text or a whole number"),
+        ({"sequence_id": 1e20}, 400, "parameter 'sequence_id'"),
+        ({"indrnn_stepp": 1}, 400, "unknown parameter 'indrnn_stepp'"),
+        ({"triton_x": 1}, 400, "parameter keys starting with 'triton_' are reserved"),
+    ],
+)
+def test_parameters_that_cannot_be_are_named(server: Server, x: np.ndarray, parameters: dict[str, Any], status: int, text: str) -> None:
+    says(post(server, body(x, parameters=parameters)), status, text)
+
+
+@pytest.mark.parametrize("length", ["-1", "x", "99999999", "1e3", "9" * 400])
+def test_a_header_length_that_cannot_be_is_refused(server: Server, x: np.ndarray, length: str) -> None:
+    says(post(server, (body(x)[0], {LENGTH: length})), 400, "Unable to parse Inference-Header-Content-Length")
+
+
+def test_bytes_too_many_or_too_few_are_refused(server: Server, x: np.ndarray) -> None:
+    content, headers = body(x)
+    says(post(server, (content + b"1", headers)), 400, "unexpected additional input data: 1 bytes")
+    says(post(server, (content[:-1], headers)), 400, "unexpected end of the body: input 'x' expects 480 bytes, 479 are left")
+    says(post(server, (content[10:], {})), 400, "failed to parse the request JSON buffer")
+    says(post(server, (b"", {})), 400, "failed to parse the request JSON buffer")
+    says(post(server, (b"x" * 17 * 2**20, {})), 400, "expected a body of at most 16777216 bytes")
+    says(post(server, (gzip.compress(b" " * 17 * 2**20), {"Content-Encoding": "gzip"})), 400, "after decompression")
+
+
+@pytest.mark.parametrize(
+    "shape", [[-1, 2, 1, 20, 3], [2**62, 2**62, 1, 20, 3], [1.5, 2, 1, 20, 3], "x", None, [1] * 99, [True, 2, 1, 20, 3]]
+)
+def test_shapes_that_cannot_be_are_refused(server: Server, x: np.ndarray, shape: object) -> None:
+    described = {"name": "x", "datatype": "FP32", "shape": shape, "data": x.tolist()}
+    reply = post(server, (orjson.dumps({"inputs": [described]}), {}))
+    assert (reply.status_code, list(reply.json())) == (400, ["error"])
+
+
+def test_a_text_tensor_and_extensions_that_are_not_offered_are_refused(server: Server, x: np.ndarray) -> None:
+    texts = {"name": "x", "datatype": "BYTES", "shape": [1], "data": ["abc"]}
+    says(post(server, (orjson.dumps({"inputs": [texts]}), {})), 400, "data-type is 'BYTES'")
+    wanted = [{"name": "logits", "parameters": {"classification": 3}}]
+    says(post(server, body(x, outputs=wanted)), 400, "parameter 'classification' is not supported")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", INFER, 405),
+        ("POST", "/v2/models/action", 405),
+        ("PUT", "/v2/models/action/config", 405),
+        ("POST", "/v2", 405),
+        ("POST", "/v2/health/live", 405),
+        ("GET", "/v2/repository/index", 405),
+        ("DELETE", "/v2/models/stats", 405),
+        ("GET", "/v2/nothing", 404),
+        ("GET", "/v2/models/action/versions/x/config", 404),
+        ("GET", "/v2/models/action/nothing", 404),
+        ("GET", "/v2/models", 404),
+        ("GET", "/v2/models/nothing", 404),
+        ("GET", "/v2/models/nothing/ready", 404),
+        ("GET", "/v2/models/action/versions/99", 404),
+        ("GET", "/v2/models/..%2f..%2fetc%2fpasswd/config", 404),
+        ("POST", "/v2/repository/elsewhere/index", 400),
+        ("POST", "/v2/repository/models/action/load", 501),
+        ("POST", "/v2/repository/x/models/action/unload", 501),
+    ],
+)
+def test_wrong_methods_paths_and_names_are_errors_of_this_protocol(server: Server, method: str, path: str, status: int) -> None:
+    reply = httpx.request(method, server.url + path, timeout=60)
+    assert (reply.status_code, list(reply.json())) == (status, ["error"])
+
+
+def test_health_and_the_index_can_be_asked_plainly(server: Server) -> None:
+    assert server.get("/v2/health/live").json() == {"live": True}
+    assert server.get("/v2/health/ready").json() == {"ready": True}
+    assert server.get("/v2/models/action/ready").status_code == 200
+    assert server.get("/v2/models/action/versions/1/ready").status_code == 200
+    assert (
+        httpx.post(server.url + "/v2/repository/index", content=b"").json() == server.post("/v2/repository/index", {"ready": True}).json()
+    )
+    assert server.post("/v2/repository/index", {"ready": 1}).status_code == 400
+    assert {m["name"] for m in server.get("/v2/models/stats").json()["model_stats"]} == {"action", "chars"}
+    assert httpx.head(server.url + "/v2/models/action").content == b""
+
+
+def test_more_than_the_queue_holds_is_refused_in_tritons_words_and_at_once(own_server: Start, x: np.ndarray) -> None:
+    server = own_server(INDRNN_MAX_QUEUE="1")
+    refused: list[httpx.Response] = []
+    end = time.monotonic() + 60
+
+    def hurry() -> None:
+        with httpx.Client(base_url=server.url, timeout=60) as http:
+            content, headers = body(np.repeat(x, 50, 1))
+            while not refused and time.monotonic() < end:
+                reply = http.post(INFER, content=content, headers=headers)
+                if reply.status_code != 200:
+                    refused.append(reply)
+
+    threads = [threading.Thread(target=hurry) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    says(refused[0], 503, "Exceeds maximum queue size")
+    assert refused[0].headers["retry-after"] == "1"
+    assert logits(post(server, body(x))).shape == (1, 2, 27)
