@@ -73,3 +73,5 @@ def set_up(level: str, form: Literal["text", "json"]) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    for name in ("uvicorn.error", "websockets"):  # their debug lines hold what clients send, keys too
+        logging.getLogger(name).setLevel(max(logging.INFO, logging.getLogger().level))
