@@ -98,7 +98,7 @@ class Run:
             Draw(Sampling(wish.max_tokens, wish.temperature, wish.top_p, wish.seed_of(k, fresh), wish.stop), self._sink(i * wish.n + k))
             for k in texts
         )
-        return Job(self._sink(-1 - i), content=content, draws=draws, top=wish.logprobs or 0)
+        return Job(self._sink(-1 - i), content=content, draws=draws, top=wish.logprobs or 0, protocol="openai")
 
     def _sink(self, i: int) -> Sink:
         """What comes for a choice, or for the prompt -1 - i."""

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from service import schema
 from service.access import Access
 from service.body import integer, only, parse_object, read_bounded, step_number
-from service.errors import BadInput, BodyTimeout, MethodNotAllowed, ServiceError, TooLarge, Unauthorized, said, status
+from service.errors import BadInput, BodyTimeout, MethodNotAllowed, ServiceError, Stopping, TooLarge, Unauthorized, said, status
 from service.leaving import while_there
 from service.models import Models, ServedModel
 from service.revision import revision
@@ -172,6 +172,8 @@ def build_router(settings: Settings) -> APIRouter:
     @router.get("/health/ready", response_model=schema.Ready, responses=problems(503), tags=["health"])
     async def ready(request: Request) -> Response:
         """Every model is warm, and the store takes commits. Names the provider and the implementation of the recurrence in use."""
+        if request.app.state.backend.stopping:
+            raise Stopping("the service is shutting down", retry_after=1)
         await request.app.state.probe.need_store()
         served = list(request.app.state.models)
         described = [
@@ -183,11 +185,25 @@ def build_router(settings: Settings) -> APIRouter:
             {
                 "status": "ready",
                 "revision": revision(),
-                "provider": providers.pop() if len(providers) == 1 else "mixed",
+                "provider": "mixed" if len(providers) > 1 else "".join(providers),
                 "kernel": ", ".join(sorted({m.engine.kernel for m in served})),
                 "models": described,
             }
         )
+
+    @router.get(
+        "/metrics",
+        response_class=Response,
+        responses={
+            200: {"description": "Prometheus' text format", "content": {"text/plain": {"schema": {"type": "string"}}}},
+            **problems(401),
+        },
+        tags=["health"],
+    )
+    async def metrics(request: Request) -> Response:
+        """Sessions, steps, batches, times and the store, by model and protocol; docs/operations.md lists them."""
+        answer: Response = await request.app.state.metrics.answer(request)
+        return answer
 
     return router
 

@@ -11,12 +11,13 @@ from typing import NamedTuple
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from service.body import read_bounded
+from service.body import parse_object, read_bounded
 from service.errors import BadInput, BodyTimeout, MethodNotAllowed, NotFound, ServiceError, Stopping, said
 from service.oip import describe, message
 from service.oip.compression import accepted, compress, decompress
 from service.oip.inference import Inference
 from service.oip.refusal import NotSupported, refusal
+from service.repository import Repository
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class OpenInference:
 
     def __init__(self, settings: Settings, owner_of: OwnerOf) -> None:
         self.inference: Inference | None = None
+        self.repository: Repository | None = None
         self._settings = settings
         self.owner_of = owner_of
 
@@ -139,7 +141,8 @@ class OpenInference:
             return await self._index(parts[1:-1], headers, receive)
         if parts[0] == "repository" and parts[-1] in ("load", "unload") and parts[-3:-2] == ["models"] and len(parts) in (4, 5):
             _only(method, "POST", path)
-            raise NotSupported(NO_LOADING)
+            await self._command(parts[-1], parts[-2], headers, receive)
+            return Reply(200, b"")
         raise NotFound(f"there is nothing at {path[:200]}")
 
     def _health(self, path: str) -> Reply:
@@ -159,7 +162,21 @@ class OpenInference:
         ready = asked.get("ready", False) if isinstance(asked, dict) else None
         if not isinstance(ready, bool):
             raise BadInput(f"unable to parse 'ready': expected true or false, got {said(ready)}")
-        return _json(describe.index(self.running().models, ready))
+        return _json([line._asdict() for line in self._repository().index(ready)])
+
+    async def _command(self, command: str, name: str, headers: Headers, receive: Receive) -> None:
+        """Loads or unloads a model. Parameters of the body would be another graph or another configuration than the folder's."""
+        if not self._settings.model_control:
+            raise NotSupported(NO_LOADING)
+        body = await self._body(headers, receive)
+        asked = parse_object(body, "body") if body else {}
+        refuse_parameters(asked.get("parameters"))
+        repository = self._repository()
+        await (repository.load(name) if command == "load" else repository.unload(name))
+
+    def _repository(self) -> Repository:
+        assert self.repository is not None, "a service that answers has a repository"
+        return self.repository
 
     def running(self) -> Inference:
         """What answers."""
@@ -198,6 +215,13 @@ def inferred(answer: message.Answer) -> Reply:
     """What a model answered."""
     body, json_length = message.write(answer)
     return Reply(200, body, (_JSON,) if json_length is None else (_BINARY, (_LENGTH, b"%d" % json_length)), inferred=True)
+
+
+def refuse_parameters(parameters: object) -> None:
+    """Of a load or an unload. Raises BadInput for what would change anything."""
+    names = list(parameters) if isinstance(parameters, Mapping) else []
+    if others := [name for name in names if name != "unload_dependents"]:
+        raise BadInput(f"parameter '{others[0][:80]}' is not supported: the repository's folder says what is loaded")
 
 
 def failure(error: ServiceError, model: str) -> Reply:

@@ -11,15 +11,22 @@ import numpy as np
 import orjson
 
 from service.batcher import Job
-from service.errors import BadInput, ServiceError, UnknownModel
+from service.errors import BadInput, ServiceError, Unavailable, UnknownModel
 from service.models import Models, ServedModel
 from service.oip import rows
 from service.oip.ask import Ask
 from service.oip.message import Answer
 from service.oip.rows import Bounds, Rows
+from service.repository import Repository
 from service.session import Feed, Result, Session
 from service.sessions import Sessions, ask_all
 from service.settings import Settings
+
+
+class NotReady(Unavailable):
+    """The model is being loaded or unloaded."""
+
+    code = "not_ready"
 
 
 def sequence_owner(owner: str) -> str:
@@ -59,8 +66,9 @@ def answer(ask: Ask, read: Rows, model: ServedModel, results: Sequence[Result]) 
 class Inference:
     """Answers inference requests. Everything a protocol needs besides reading and writing its own messages."""
 
-    def __init__(self, models: Models, sessions: Sessions, settings: Settings) -> None:
+    def __init__(self, models: Models, sessions: Sessions, settings: Settings, repository: Repository | None = None) -> None:
         self.models = models
+        self.repository = repository
         self._sessions = sessions
         self._ttl = settings.session_ttl
         self._max_every = settings.max_every
@@ -73,11 +81,21 @@ class Inference:
         try:
             model = self.models.exactly(name, version) if version else self.models.latest(name)
         except UnknownModel:
-            raise UnknownModel(f"Request for unknown model: '{name[:80]}' is not found") from None
+            raise self._unknown(name) from None
         if model is None:
-            self.model(name, None)
+            if not self.models.loaded(name):
+                raise self._unknown(name)
             raise UnknownModel(f"Request for unknown model: '{name}' version {version} is not found")
         return model
+
+    def _unknown(self, name: str) -> ServiceError:
+        """In Triton's words, which tell a model that was never there from one that is not now."""
+        states = {line.state for line in self.repository.index() if line.name == name} if self.repository else set()
+        if states & {"LOADING", "UNLOADING"}:
+            return NotReady(f"Request for unknown model: '{name}' is not at ready state")
+        if states:
+            return UnknownModel(f"Request for unknown model: '{name}' has no available versions")
+        return UnknownModel(f"Request for unknown model: '{name[:80]}' is not found")
 
     def versions(self, name: str, version: str | None) -> list[ServedModel]:
         """The version asked for, all of a name's for none, all there are for no name. Raises UnknownModel."""
@@ -108,6 +126,8 @@ class Inference:
         """As route does; None where the store has to be asked. Raises ServiceError."""
         model = self.model(name, version)
         ask.check_sequence(name)
+        if self.models.is_retired(model) and (ask.sequence is None or ask.start):
+            raise UnknownModel(f"Request for unknown model: '{name}' version {version} is not at ready state: it takes nothing new")
         if ask.sequence is None:
             return model
         known = self._sessions.route(session_id(owner, name, ask.sequence))
@@ -140,7 +160,10 @@ class Inference:
         if ask.sequence is None:
             B = len(read.x)
             states = [None] * B if read.state is None else read.state
-            return [Job(_unset, content=read.content(b), every=every, state=states[b], patience=ask.timeout) for b in range(B)]
+            return [
+                Job(_unset, content=read.content(b), every=every, state=states[b], patience=ask.timeout, protocol=ask.protocol)
+                for b in range(B)
+            ]
         content = read.content(0)
         ident = session_id(owner, model.manifest.name, ask.sequence)
         holder = sequence_owner(owner)
@@ -148,7 +171,7 @@ class Inference:
         event = Feed(ask.step, read.digest(ask.end), content.length, model.manifest.limits.max_position, fresh, ask.end)
         if ask.start:
             self._sessions.remember(ident, model, holder)
-        return [Job(_unset, ident, holder, event, content=content, every=every, patience=ask.timeout)]
+        return [Job(_unset, ident, holder, event, content=content, every=every, patience=ask.timeout, protocol=ask.protocol)]
 
     def _fresh(self, ident: str, model: ServedModel, holder: str) -> Session:
         now, m = time.time(), model.manifest

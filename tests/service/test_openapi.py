@@ -36,6 +36,7 @@ def test_every_route_of_the_app_is_described_with_its_errors(app_document: dict[
         "/sessions/{session_id}/reset",
         "/health/live",
         "/health/ready",
+        "/metrics",
         "/v1/completions",
         "/v1/models",
         "/v1/models/{model}",
