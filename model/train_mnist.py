@@ -101,5 +101,5 @@ def _task(name: str, **defaults: Any) -> Task:
     return Task(name, PixelsConfig, PixelsRecipe, begun, figures, "test_error", given=frozenset({"classes", "steps"}), **defaults)
 
 
-MNIST = _task("mnist", steps=20000, decay=15000)
-PMNIST = _task("pmnist", steps=20000, decay=15000)
+MNIST = _task("mnist", steps=30000, decay=20000, published=(("--validate-every", "2"),))
+PMNIST = _task("pmnist", steps=30000, decay=20000, published=(("--validate-every", "2"),))
