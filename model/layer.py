@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor, nn
 
+from model.chunked import Gathered
 from model.norm import BatchNorm, StepBatchNorm
 from model.recurrence import recurrence
 from model.recurrent_weight import Recurrent
@@ -53,12 +54,13 @@ class Steps:
     """Which steps of a batch count.
 
     lengths [B] (None: all T); valid, in training: the indices in [T * B] of the steps that count (None: all); position [B]: how many
-    steps each row has seen before, where a norm asks for it.
+    steps each row has seen before, where a norm asks for it. gathered: the steps are a piece of a longer sequence (model/chunked.py).
     """
 
     lengths: Tensor | None = None
     valid: Tensor | None = None
     position: Tensor | None = None
+    gathered: Gathered | None = None
 
 
 class Layer(Recurrent):
@@ -106,19 +108,27 @@ class Layer(Recurrent):
         elif self.project is not None:
             a = self.project(x)
         if not self.after:
-            a = self._normed(a, steps)
+            a = self._normed(a, steps, (h0, window))
         y, h = recurrence(a, self.u, steps.lengths, h0, self.activation)
         if self.after:
-            y = self._normed(y, steps)
+            y = self._normed(y, steps, (h, window))
         if self.training and self.dropout > 0:
             y = y * F.dropout(y.new_ones(1, *y.shape[1:]), self.dropout)
         return y, h, window
 
-    def _normed(self, x: Tensor, steps: Steps) -> Tensor:
+    def _normed(self, x: Tensor, steps: Steps, carried: tuple[Tensor, Tensor]) -> Tensor:
+        """carried: what the next piece of the sequence would begin with, should the pass end here."""
+        if self.norm is None:
+            return x
+        y: Tensor
         if isinstance(self.norm, StepBatchNorm):
             assert steps.position is not None  # a stack that holds such a layer carries it
-            return self.norm(x, steps.valid, steps.position)  # type: ignore[no-any-return]  # nn.Module's call
-        return x if self.norm is None else self.norm(x, steps.valid)
+            y = self.norm(x, steps.valid, steps.position, track=steps.gathered is None or not steps.gathered.again)
+        elif steps.gathered is not None:
+            y = steps.gathered.normed(self.norm, x, steps.valid, carried)
+        else:
+            y = self.norm(x, steps.valid)
+        return y
 
     @torch.no_grad()
     def fold_(self, input_scale: Tensor | None = None) -> None:

@@ -15,6 +15,7 @@ from torch.optim import AdamW
 
 from model.network import StateNet
 from model.recurrent_weight import clamp_recurrent_, parameter_groups
+from model.stacks import Stack
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Recipe:
     The rate rises over `warmup` steps, stays, and falls linearly to 0 over the last `decay` steps: until the fall begins a run does not
     depend on its length. average: horizon in steps of the exponential mean of the weights, the weights that are kept. precision: of the
     matrix products, as Lightning names it; the recurrence is float32 on a CPU whatever it says.
+    checkpoint_activations: memory grows as the square root of a batch's length, for more arithmetic (model/chunked.py).
     """
 
     steps: int
@@ -35,6 +37,7 @@ class Recipe:
     clip: float = 1.0
     epoch: int = 100
     precision: str = field(default="bf16-mixed", metadata={"choices": ("bf16-mixed", "32-true")})
+    checkpoint_activations: bool = False
 
     def factor(self, step: int) -> float:
         """The rate at a step as a part of `rate`."""
@@ -54,6 +57,9 @@ class Learner(lightning.LightningModule, Generic[Net, AnyRecipe]):
     def __init__(self, net: Net, recipe: AnyRecipe, seed: int) -> None:
         super().__init__()
         self.net, self.recipe, self.seed = net, recipe, seed
+        for stack in net.modules():
+            if isinstance(stack, Stack):
+                stack.checkpoint_activations = recipe.checkpoint_activations
         self.averaged = copy.deepcopy(net).requires_grad_(False).eval()
 
     def loss(self, step: int) -> Tensor:

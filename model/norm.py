@@ -4,10 +4,41 @@ Sequence-wise norm is what Li et al. (2019, section 4) train classifiers with, f
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of some steps: their number [], mean [H], and the sum [H] of squared distances from it."""
+
+    count: Tensor
+    mean: Tensor
+    squares: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, valid: Tensor | None) -> Self:
+        """x [T, B, H], valid: indices of the steps that count in [T * B] (None: all)."""
+        flat = x.flatten(0, 1).to(torch.promote_types(x.dtype, torch.float32))
+        flat = flat if valid is None else flat.index_select(0, valid)
+        count = torch.tensor(float(len(flat)), device=x.device, dtype=flat.dtype)
+        mean = flat.sum(0) / count.clamp_min(1)
+        return cls(count, mean, (flat - mean).square().sum(0))
+
+    def merged(self, other: Self) -> Self:
+        """Of the steps of both (Chan, Golub and LeVeque, 1979): no difference of large sums, as E x^2 - (E x)^2 would be."""
+        count = self.count + other.count
+        share, away = other.count / count.clamp_min(1), other.mean - self.mean
+        return type(self)(count, self.mean + away * share, self.squares + other.squares + away.square() * self.count * share)
+
+    @property
+    def var(self) -> Tensor:
+        """Variance [H]."""
+        return self.squares / self.count.clamp_min(1)
 
 
 class BatchNorm(nn.Module):
@@ -33,6 +64,17 @@ class BatchNorm(nn.Module):
 
     def _norm(self, rows: Tensor) -> Tensor:
         return F.batch_norm(rows, self.mean, self.var, self.weight, self.bias, self.training, self.momentum, self.eps)
+
+    def by(self, x: Tensor, moments: Moments) -> Tensor:
+        """x [T, B, H] normalised by these moments."""
+        scale = self.weight * torch.rsqrt(moments.var + self.eps)
+        return (x * scale + (self.bias - moments.mean * scale)).to(x.dtype)
+
+    @torch.no_grad()
+    def track(self, moments: Moments) -> None:
+        """Moves the running statistics as a training step on steps of these moments does."""
+        self.mean.lerp_(moments.mean, self.momentum)
+        self.var.lerp_(moments.squares / (moments.count - 1).clamp_min(1), self.momentum)
 
     def affine(self) -> tuple[Tensor, Tensor]:
         """Scale and shift [H] that evaluation applies: BN(a) = scale * a + shift."""
@@ -78,15 +120,18 @@ class StepBatchNorm(nn.Module):
         self.register_buffer("var", torch.ones(positions, size))
         self.momentum, self.eps, self.positions = momentum, eps, positions
 
-    def forward(self, x: Tensor, valid: Tensor | None, position: Tensor) -> Tensor:
-        """x [T, B, H], valid: indices in [T * B] of the steps that count (None: all), position [B] of the first step -> [T, B, H]."""
+    def forward(self, x: Tensor, valid: Tensor | None, position: Tensor, track: bool = True) -> Tensor:
+        """x [T, B, H], valid: indices in [T * B] of the steps that count (None: all), position [B] of the first step -> [T, B, H].
+
+        track: whether training moves the running statistics.
+        """
         at = position.to(torch.int64) + torch.arange(x.shape[0], device=x.device)[:, None]  # [T, B]
         at = at.clamp_max(self.positions - 1)
-        mean, var = self._moments(x, at, valid) if self.training else (self.mean, self.var)
+        mean, var = self._moments(x, at, valid, track) if self.training else (self.mean, self.var)
         scale = self.weight * torch.rsqrt(var + self.eps)  # [P, H]
         return x * F.embedding(at, scale) + F.embedding(at, self.bias - mean * scale)
 
-    def _moments(self, x: Tensor, at: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _moments(self, x: Tensor, at: Tensor, valid: Tensor | None, track: bool) -> tuple[Tensor, Tensor]:
         """Mean and variance [P, H] of this batch where two rows or more are at a position, else running; moves the running ones."""
         flat, index = x.flatten(0, 1).to(self.weight.dtype), at.flatten()
         if valid is not None:
@@ -96,8 +141,10 @@ class StepBatchNorm(nn.Module):
         known = count > 1
         mean = zeros.index_add(0, index, flat) / count.clamp_min(1)
         var = zeros.index_add(0, index, (flat - F.embedding(index, mean)).square()) / count.clamp_min(1)
-        with torch.no_grad():
-            weight = self.momentum * known
-            self.mean.lerp_(mean, weight.expand_as(mean))
-            self.var.lerp_(var * count / (count - 1).clamp_min(1), weight.expand_as(var))
-        return torch.where(known, mean, self.mean), torch.where(known, var, self.var)
+        moments = torch.where(known, mean, self.mean), torch.where(known, var, self.var)
+        if track:
+            with torch.no_grad():
+                weight = (self.momentum * known).to(mean.dtype)
+                self.mean.lerp_(mean, weight.expand_as(mean))
+                self.var.lerp_(var * count / (count - 1).clamp_min(1), weight.expand_as(var))
+        return moments

@@ -51,10 +51,7 @@ class SequenceNet(StateNet):
 
     def answer(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """x [B, T, ...] whole sequences, lengths [B] of 1 and more (default T) -> [B, K] after each one's last step, and only there."""
-        y, _ = self.stack(x.flatten(2).transpose(0, 1), lengths)
-        rows = torch.arange(len(x), device=x.device)
-        last = y[-1] if lengths is None else y[lengths - 1, rows]
-        answers: Tensor = self.readout(last).float()
+        answers: Tensor = self.readout(self.stack.final(x.flatten(2).transpose(0, 1), lengths)).float()
         return answers
 
     def parts(self) -> tuple[dict[str, Any], ...]:

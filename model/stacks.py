@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from model import chunked
 from model.layer import CausalConv, Layer, Norm, Projection, Steps
 from model.norm import BatchNorm, StepBatchNorm
 from model.recurrent_weight import bound
@@ -62,10 +63,12 @@ class StackConfig:
 class Stack(nn.Module, ABC):
     """x [T, B, in] (or [T, B] symbols), lengths [B] | None, state [B, N] | None -> y [T, B, out_features], state [B, N] after each row.
 
-    Past a row's length y is unspecified. Subclasses say in `compute` how the layers hang together.
+    Past a row's length y is unspecified. Subclasses say in `compute` how the layers hang together. checkpoint_activations: in training
+    memory grows as the square root of T (model/chunked.py), for more arithmetic.
     """
 
     out_features: int
+    checkpoint_activations: bool = False
 
     @abstractmethod
     def indrnns(self) -> list[Layer]:
@@ -77,11 +80,26 @@ class Stack(nn.Module, ABC):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See the class."""
-        if state is None:
-            state = torch.zeros(x.shape[1], self.state_size, device=x.device)
-        run = Run(self, x.shape[0], lengths, state)
+        state = self._start(x) if state is None else state
+        if self.training and self.checkpoint_activations:
+            return chunked.run(self, x, lengths, state, last=False)
+        run = self.begin(x, lengths, state)
         y = self.compute(x, run)
         return y, run.state()
+
+    def final(self, x: Tensor, lengths: Tensor | None = None, state: Tensor | None = None) -> Tensor:
+        """y [B, out] after each row's last step, lengths of 1 and more; with checkpoint_activations nothing of length T is kept."""
+        if self.training and self.checkpoint_activations:
+            return chunked.run(self, x, lengths, self._start(x) if state is None else state, last=True)[0]
+        y: Tensor = self(x, lengths, state)[0]
+        return chunked.final_step(y, lengths)
+
+    def begin(self, x: Tensor, lengths: Tensor | None, state: Tensor, gathered: chunked.Gathered | None = None) -> "Run":
+        """A pass over x, for `compute`."""
+        return Run(self, x.shape[0], lengths, state, gathered)
+
+    def _start(self, x: Tensor) -> Tensor:
+        return torch.zeros(x.shape[1], self.state_size, device=x.device)
 
     @property
     def sizes(self) -> list[int]:
@@ -121,7 +139,7 @@ class Stack(nn.Module, ABC):
 class Run:
     """One pass of a stack: hands each layer its piece of the state, and keeps what comes back."""
 
-    def __init__(self, stack: Stack, T: int, lengths: Tensor | None, state: Tensor) -> None:
+    def __init__(self, stack: Stack, T: int, lengths: Tensor | None, state: Tensor, gathered: chunked.Gathered | None = None) -> None:
         layers = stack.indrnns()
         pieces = list(torch.split_with_sizes(state, stack.sizes, 1))
         self.hidden, self.rest = pieces[: len(layers)], pieces[len(layers) :]
@@ -129,27 +147,35 @@ class Run:
         self.rest_out: list[Tensor] = []
         self.none = state[:, :0]
         position = self.rest[-1].squeeze(1) if stack.positions else None
-        self.steps = Steps(lengths, _valid(T, lengths) if stack.training else None, position)
+        self.steps = Steps(lengths, _valid(T, lengths) if stack.training else None, position, gathered)
         self.T, self.positions = T, stack.positions
 
     def __call__(self, layer: Layer, x: Tensor) -> Tensor:
         """x [T, B, in] -> y [T, B, H] of the stack's next layer."""
         window = self.rest[len(self.rest_out)] if layer.window else self.none
         y: Tensor
-        y, h, window = layer(x, self.steps, self.hidden[len(self.hidden_out)], window)
+        try:
+            y, h, window = layer(x, self.steps, self.hidden[len(self.hidden_out)], window)
+        except chunked.ReachedError as reached:
+            self._keep(layer, *reached.carried)
+            raise
+        self._keep(layer, h, window)
+        return y
+
+    def _keep(self, layer: Layer, h: Tensor, window: Tensor) -> None:
         self.hidden_out.append(h)
         if layer.window:
             self.rest_out.append(window)
-        return y
 
     def state(self) -> Tensor:
-        """The state [B, N] after every layer has run."""
-        position = self.steps.position
-        if position is not None:
+        """The state [B, N] after the layers that have run; what the others carry is as it was."""
+        windows = len(self.rest) - (1 if self.positions else 0)
+        rest = [*self.rest_out, *self.rest[len(self.rest_out) : windows]]
+        if self.steps.position is not None:
             seen = self.T if self.steps.lengths is None else self.steps.lengths
             # It stops at the first position without statistics of its own: float32 counts to no end.
-            self.rest_out.append((position + seen).clamp_max(self.positions - 1)[:, None].to(self.none.dtype))
-        return torch.cat([*self.hidden_out, *self.rest_out], 1)
+            rest.append((self.steps.position + seen).clamp_max(self.positions - 1)[:, None].to(self.none.dtype))
+        return torch.cat([*self.hidden_out, *self.hidden[len(self.hidden_out) :], *rest], 1)
 
 
 def _valid(T: int, lengths: Tensor | None) -> Tensor | None:

@@ -99,7 +99,10 @@ class Keeper(Callback):
 def run(job: Job, learner: Learner[Any, Any], meta: checkpoint.Meta) -> Path:
     """Trains to the end (or to max_time) and returns the checkpoint's path, out/model.pt."""
     job.out.mkdir(parents=True, exist_ok=True)
-    keep_memory()
+    if learner.recipe.checkpoint_activations:
+        return_memory()
+    else:
+        keep_memory()
     work = Work(checkpoint.load_trained(job.out / "model.pt")[1].work if job.resume else 0.0)
     keeping = ModelCheckpoint(job.out, filename="last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False)
     stop = [Stop(work, job.max_time)] if job.max_time is not None else []
@@ -124,10 +127,24 @@ def run(job: Job, learner: Learner[Any, Any], meta: checkpoint.Meta) -> Path:
 
 def keep_memory() -> None:
     """Tells glibc to keep freed memory: a step frees and takes back the same gigabyte, and page faults were 5/6 of its time."""
+    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8
+    _mallopt({mmap_max: 0, trim_threshold: 2**31 - 1, arena_max: 1, top_pad: 2**28})
+
+
+def return_memory() -> None:
+    """Tells glibc to give each freed array of 64 KiB and more back at once.
+
+    By default the states that checkpointed pieces leave lie scattered between freed arrays: of a step in need of 25 MiB (T = 784, 6 x 128
+    neurons, B = 32) the process took 353 MiB, and so 58.
+    """
+    mmap_threshold = -3
+    _mallopt({mmap_threshold: 2**16})
+
+
+def _mallopt(options: dict[int, int]) -> None:
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:  # another C library
         return
-    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8
-    for option, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (arena_max, 1), (top_pad, 2**28)):
+    for option, value in options.items():
         mallopt(option, value)

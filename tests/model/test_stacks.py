@@ -56,6 +56,15 @@ def test_without_lengths_all_steps_count_and_without_state_a_sequence_begins(sta
 
 
 @torch.no_grad()
+def test_the_position_stops_at_the_last_with_statistics_of_its_own(stack):
+    if not stack.positions:
+        assert "position" not in {p["role"] for p in stack.parts()}
+        return
+    _, state = stack(torch.randn(23, 3, 5), torch.tensor([23, 3, 0]))
+    assert state[:, -1].tolist() == [stack.positions - 1, 3, 0]
+
+
+@torch.no_grad()
 def test_neither_neighbours_nor_what_stands_past_a_length_matter(stack):
     x, state = torch.randn(9, 2, 5), torch.rand(2, stack.state_size)
     alone = stack(x[:4, :1], torch.tensor([4]), state[:1])

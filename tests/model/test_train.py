@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from model import checkpoint
+from model import checkpoint, chunked
 from model.__main__ import main
 from model.layer import Layer
 from model.learner import Recipe
@@ -115,6 +115,15 @@ def test_training_lowers_the_loss_and_the_checkpoint_says_how_it_was_made(texts)
     assert meta.parameters == sum(p.numel() for p in net.parameters())
     assert not any(p.requires_grad for p in net.parameters())
     assert [d["terms"] for d in meta.data] == ["public domain"] * 2
+
+
+def test_checkpointed_activations_change_the_memory_and_not_the_loss(texts, monkeypatch):
+    in_pieces, run = [], chunked.run
+    monkeypatch.setattr(chunked, "run", lambda *args, **options: in_pieces.append(name) or run(*args, **options))
+    for name, more in (("whole", []), ("pieces", ["--checkpoint-activations"])):
+        train(SMALL_CHARS, texts / name, "--steps", "15", "--decay", "5", *more)
+    assert in_pieces == ["pieces"] * 15
+    assert losses(texts / "pieces") == pytest.approx(losses(texts / "whole"), rel=0.02)
 
 
 @pytest.mark.parametrize("kind", ["chars", "action"])
