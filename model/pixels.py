@@ -58,8 +58,7 @@ class PixelsNet(StateNet):
 
     def answer(self, x: Tensor) -> Tensor:
         """x [B, T], whole sequences -> logits [B, K] after the last number, the only ones that are asked for here."""
-        y, _ = self.stack(x.t()[:, :, None])
-        logits: Tensor = self.readout(y[-1]).float()
+        logits: Tensor = self.readout(self.stack.final(x.t()[:, :, None])).float()
         return logits
 
     def parts(self) -> tuple[dict[str, Any], ...]:
