@@ -57,7 +57,7 @@ TASK = Task(
     begin,
     figures,
     headline="test_bpc_ptb",
-    steps=8000,
-    decay=5000,
+    steps=12000,
+    decay=9000,
     published=(("--validate-every", "2"),),
 )
