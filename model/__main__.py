@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from model import calibrate, evaluate, inspect_adding, inspect_bundle, published, reproduce, train
+from model import calibrate, curves, evaluate, inspect_adding, inspect_bundle, published, reproduce, train
 from model.checkpoint import CheckpointError, load_trained
 from model.data import DataMissingError
 from model.skeletons import ClipFileError
@@ -21,6 +21,7 @@ REFUSALS = (
     DataMissingError,
     NothingHeldError,
     SplitError,
+    curves.CurveError,
     inspect_bundle.ManifestError,
     published.PublishedError,
     train.RunError,
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("task", choices=list(TASKS))
     p.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder of the runs; what is there already is gone on with")
     p.add_argument("--no-progress", action="store_true")
+    curves.add_arguments(commands.add_parser("plot", help="draw the curves of runs"))
     published.add_arguments(commands.add_parser("import", help="read a checkpoint of the papers' authors' code"))
     return parser
 
@@ -131,6 +133,8 @@ def main(argv: list[str]) -> int:
             print(run_training(args, argv))
         elif args.command == "evaluate":
             evaluate.run(args.checkpoint, args.split, args.record)
+        elif args.command == "plot":
+            print(curves.plot(args))
         elif args.command == "import":
             published.run(args, "python -m model " + shlex.join(argv))
         elif args.command == "calibrate":

@@ -60,6 +60,9 @@ class Learner(lightning.LightningModule, Generic[Net, AnyRecipe]):
         """The loss of step number `step`, a scalar."""
         raise NotImplementedError
 
+    def settle(self) -> None:
+        """What the averaged weights need before they are measured and kept; nothing, unless a subclass says otherwise."""
+
     def validate(self) -> dict[str, float]:
         """Figures of the averaged weights on validation data."""
         raise NotImplementedError

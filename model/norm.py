@@ -3,6 +3,8 @@
 Sequence-wise norm is what Li et al. (2019, section 4) train classifiers with, frame-wise norm their language models.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor, nn
@@ -36,6 +38,27 @@ class BatchNorm(nn.Module):
         """Scale and shift [H] that evaluation applies: BN(a) = scale * a + shift."""
         scale = self.weight * torch.rsqrt(self.var + self.eps)
         return scale, self.bias - self.mean * scale
+
+
+@torch.no_grad()
+def settle_(net: nn.Module, batches: int, run: Callable[[int], object]) -> None:
+    """Measures the statistics of every BatchNorm of net anew: the mean over so many batches, run(i) puts batch i through net.
+
+    For weights that are a mean over many steps (Izmailov et al., 2018, section 3.2): their statistics are not the mean of statistics.
+    """
+    norms = [module for module in net.modules() if isinstance(module, BatchNorm)]
+    modes, momenta = [(m, m.training) for m in net.modules()], [norm.momentum for norm in norms]
+    net.eval()
+    for norm in norms:
+        norm.train()
+    for i in range(batches):
+        for norm in norms:
+            norm.momentum = 1 / (i + 1)
+        run(i)
+    for module, training in modes:
+        module.training = training
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 class StepBatchNorm(nn.Module):

@@ -84,6 +84,7 @@ class Keeper(Callback):
         last = trainer.global_step >= self.job.steps or trainer.should_stop
         if (trainer.current_epoch + 1) % self.job.validate_every and not last:
             return
+        learner.settle()
         figures = {"loss": float(trainer.callback_metrics["loss"])} | learner.validate()
         work = self.work.minutes()
         line = f"step {trainer.global_step} seconds {60 * work:.0f}" + "".join(f" {name} {value:.4f}" for name, value in figures.items())
