@@ -58,7 +58,13 @@ class World:
         self.models = Models()
         self.totals = Totals()
         self.repository = Repository(
-            Rules(root, 1, linger), self.models, self, self._load, self._forget, self.totals, lambda: self.now  # type: ignore[arg-type]
+            Rules(root, 1, linger),
+            self.models,
+            self,
+            self._load,
+            self._forget,
+            self.totals,
+            lambda: self.now,  # type: ignore[arg-type]
         )
 
     async def take(self, age: float) -> list[Population]:

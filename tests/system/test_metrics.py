@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-import pytest
 from conftest import Server
 from prometheus_client.parser import text_string_to_metric_families
 from test_inference import Client, free_port

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 from conftest import ROOT, Server, scores
-from test_inference import Client, free_port
+from test_inference import Client, Failed, free_port
 from test_stream import ask
 
 Start = Callable[..., Server]
@@ -155,9 +155,10 @@ def test_tritons_clients_load_and_unload_where_they_may(own_server: Start, bundl
     client.ask("load_model", "action")
     assert client.infer(x=x, sequence_id=7, step=2).parameters["indrnn_step"] == 2, "its sequence goes on: the file is the same"
     (bundles / "action" / "1" / "model.onnx").write_bytes(b"nothing")
-    with pytest.raises(Exception, match="failed to load 'action', bundle action/1: model.onnx: expected sha256") as caught:
+    with pytest.raises(Failed) as caught:
         client.ask("load_model", "action")
-    assert caught.value.status == client.status("400", "INVALID_ARGUMENT")  # type: ignore[attr-defined]
+    assert caught.value.status == client.status("400", "INVALID_ARGUMENT")
+    assert caught.value.text.startswith("failed to load 'action', bundle action/1: model.onnx: expected sha256")
     client.infer(x=x)
     client.close()
 
