@@ -18,10 +18,10 @@ from service.backend import Backend
 from service.drain import Drain, DrainingServer
 from service.engine import EngineError
 from service.logs import set_up
+from service.oip.infer_http import InferHttp
 from service.settings import Settings, SettingsError, read_settings, variable
 from service.sqlite_store import back_up
 from service.store import StoreError
-from service.timed_http import TimedHttp
 from service.websocket import Wire
 
 
@@ -62,7 +62,7 @@ def _serve(settings: Settings) -> int:
         port=settings.port,
         log_config=None,
         access_log=False,
-        http=TimedHttp.within(settings.header_timeout),
+        http=InferHttp.of(app.state.oip, settings.header_timeout),
         ws=Wire,
         ws_max_size=settings.max_drain,  # a longer message than max_body is answered, a longer one than this closes the connection
         ws_per_message_deflate=False,

@@ -13,7 +13,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,8 +182,7 @@ class Stateless:
         return (self.sink, *(d.sink for d in self.draws or ()))
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What a sink will be told once the commit of `live` (if any) has succeeded; `final` frees its place in the queue."""
 
     sink: Sink
@@ -830,7 +830,7 @@ class Batcher:
     def _roll_back(self, dirty: Sequence[Live], error: ServiceError) -> None:
         failed = {id(live) for live in dirty}
         self._replies = [
-            replace(r, value=Refused(error), states=None, final=True) if r.live is not None and id(r.live) in failed else r
+            r._replace(value=Refused(error), states=None, final=True) if r.live is not None and id(r.live) in failed else r
             for r in self._replies
         ]
         told = {id(r.sink) for r in self._replies}

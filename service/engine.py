@@ -154,18 +154,24 @@ class Engine:
         del self._session
 
     def run(self, rows: list[Row]) -> list[Answer]:
-        """One run over rows of any lengths."""
+        """One run over rows of any lengths.
+
+        States are gathered and cut as bytes: NumPy gives up the interpreter lock for every copy of more than 500 numbers, and to get it
+        back from a busy event loop takes longer than the run.
+        """
         lengths = [len(r.x) for r in rows]
         T = max(lengths)
         x = np.zeros((len(rows), T, *self._sample.shape), self._sample.dtype)
-        state = np.empty((len(rows), self.manifest.state_size), np.float32)
         for b, r in enumerate(rows):
             x[b, : lengths[b]] = r.x
-            state[b] = r.state
+        N = self.manifest.state_size
+        state = np.frombuffer(b"".join([r.state.data for r in rows]), np.float32).reshape(len(rows), N)
         feeds = {"x": x, "lengths": np.array(lengths, np.int64), "state": state}
         logits, after = self._session.run(["logits", "state_out"], feeds)
         sound = np.isfinite(after).all(axis=1).tolist()
-        return [Answer(logits[b, :n], after[b].copy(), sound[b]) for b, n in enumerate(lengths)]
+        raw, size = after.tobytes(), 4 * N
+        states = [np.frombuffer(raw[b * size : (b + 1) * size], np.float32) for b in range(len(rows))]
+        return [Answer(logits[b, :n], states[b], sound[b]) for b, n in enumerate(lengths)]
 
 
 def _sample_input(bundle: Bundle) -> NDArray[np.generic]:

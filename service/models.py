@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from export.bundle import Bundle, Manifest, Part
+from export.bundle import OTHER, Bundle, Manifest, Part
 from service.batcher import Batcher, BatcherSettings
 from service.clips import ClipReader
 from service.engine import Engine
@@ -114,6 +114,13 @@ class ServedModel:
         values = np.take_along_axis(scores, order, -1).tolist()
         return [[(names[k], v) for k, v in zip(ks, vs, strict=True)] for ks, vs in zip(order.tolist(), values, strict=True)]
 
+    def prediction(self, best: "Best", frames: int) -> dict[str, object]:
+        """A clip's answer: the best label, its score, and the others; `other` where the bundle says that so low a score means none."""
+        label, score = best[0]
+        below = self.manifest.other_below
+        answer = OTHER if below is not None and score < below else label
+        return {"label": answer, "score": score, "top": [{"label": name, "score": value} for name, value in best], "frames": frames}
+
     def scored_chars(self, symbols: NDArray[np.int64], logprobs: Floats) -> list[dict[str, object]]:
         """Each character with its log-probability [n], in nats, before the model saw it."""
         alphabet = self.manifest.alphabet or ""
@@ -122,12 +129,6 @@ class ServedModel:
 
 Best = list[tuple[str, float]]
 """Names with their scores, the best first."""
-
-
-def prediction(best: Best, frames: int) -> dict[str, object]:
-    """A clip's answer: the best label, its score, and the others."""
-    label, score = best[0]
-    return {"label": label, "score": score, "top": [{"label": name, "score": value} for name, value in best], "frames": frames}
 
 
 def next_chars(best: Best) -> list[dict[str, object]]:
@@ -183,6 +184,10 @@ class Models:
     def latest(self, name: object) -> ServedModel:
         """The version that new sessions take. Raises UnknownModel."""
         return self.versions(name)[-1]
+
+    def only(self, name: str) -> bool:
+        """Whether a name has just one version."""
+        return len(self.loaded(name)) == 1
 
     def choose(self, name: object, version: object = None) -> ServedModel:
         """The version a client asks for, the highest for None. Raises UnknownModel."""

@@ -13,17 +13,14 @@ def encode_step(step: Step) -> bytes:
     """The last step's digest and result."""
     result = step.result
     if isinstance(result, Scores):
-        head: dict[str, object] = {"digest": step.digest.hex(), "k": len(result.logits), "n": len(result.logprobs)}
-        if step.end:
-            head["end"] = True
-        return _line(head) + b"".join(
-            a.astype("<f4", copy=False).tobytes() for a in (result.logits, result.logprobs, result.every) if a.size
-        )
+        end = ',"end":true' if step.end else ""  # by hand: half of the time of a dictionary and its JSON
+        head = f'{{"digest":"{step.digest.hex()}","k":{len(result.logits)},"n":{len(result.logprobs)}{end}}}\n'.encode()
+        return head + b"".join([a.astype("<f4", copy=False).tobytes() for a in (result.logits, result.logprobs, result.every) if a.size])
     s = result.sampling
     sampling = [s.max_chars, s.temperature, s.top_p, s.seed, s.stop]
     reason = result.reason.value if result.reason else None
-    head = {"digest": step.digest.hex(), "sampling": sampling, "text": result.text, "reason": reason}
-    return _line(head) + result.logprobs.astype("<f4").tobytes()
+    drawn: dict[str, object] = {"digest": step.digest.hex(), "sampling": sampling, "text": result.text, "reason": reason}
+    return _line(drawn) + result.logprobs.astype("<f4").tobytes()
 
 
 def decode_step(data: bytes) -> Step:

@@ -144,6 +144,10 @@ class Session(NamedTuple):
         result = self.last.result if self.last else None
         return result if isinstance(result, Generated) and result.reason is None else None
 
+    def flying(self, flight: Flight) -> "Session":
+        """The session with this message being worked on."""
+        return Session(*self[:-1], flight)
+
     @property
     def generating(self) -> bool:
         """Whether what is in flight is the generate that the last step is."""
@@ -403,7 +407,7 @@ def _begin(session: Session, event: Feed | Generate, number: int, anew: Session 
         detail = f"expected at most {event.max_position - position} more, got {length}: the model was made for {event.max_position}"
         return session, Refused(PositionLimit(detail)), ()
     if isinstance(event, Feed):
-        return session._replace(flight=Flight(number, event.digest, anew, event.end)), None, (Effect.RUN,)
+        return session.flying(Flight(number, event.digest, anew, event.end)), None, (Effect.RUN,)
     flight = Flight(number, event.digest)
     empty = Generated(event.sampling, "", np.zeros(0, np.float32), None)
     accepted = session._replace(step=number, last=Step(event.digest, empty), flight=flight)

@@ -17,7 +17,7 @@ import numpy as np
 
 from service.errors import StoreFailed
 from service.record import decode_carry, decode_step, encode_carry, encode_step
-from service.session import Session
+from service.session import Scores, Session
 from service.session_id import new_key
 from service.store import Change, Durability, Population, StoreError
 
@@ -307,13 +307,15 @@ def _hold(path: Path) -> int:
 
 def _result_size(session: Session) -> int:
     result = session.last.result if session.last else None
-    return sum(getattr(result, name).nbytes for name in ("logits", "every", "logprobs") if hasattr(result, name))
+    if isinstance(result, Scores):
+        return result.logits.nbytes + result.every.nbytes + result.logprobs.nbytes
+    return 0 if result is None else result.logprobs.nbytes
 
 
 def _row(s: Session) -> tuple[object, ...]:
     last = encode_step(s.last) if s.last else None
     carry = encode_carry(s.carry) if s.carry else None
-    state = s.state.astype("<f4", copy=False).tobytes()
+    state = s.state.astype("<f4", copy=False)  # its memory, as it is
     return s.id, s.model, s.version, s.digest, s.owner, s.step, s.position, s.created_at, s.expires_at, state, last, carry
 
 

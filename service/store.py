@@ -6,7 +6,6 @@ answered and not applied.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from service.session import Session
@@ -18,8 +17,7 @@ class StoreError(Exception):
     """The store cannot be opened; the message names it and says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One session before and after; `before` None creates it, `after` None removes it.
 
     `lost` is how often in a row it was refused because somebody else had moved the session: a store may then let it go first.

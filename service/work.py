@@ -37,8 +37,7 @@ class Content(Protocol):
         """The content after the session's earlier frames. Raises BadInput."""
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(NamedTuple):
     """Symbols [n] int64 of a chars model's alphabet."""
 
     symbols: NDArray[np.int64]
@@ -53,8 +52,7 @@ class Text:
         return Prepared(self.symbols, None)
 
 
-@dataclass(frozen=True, slots=True)
-class Frames:
+class Frames(NamedTuple):
     """Frames [T, P, J, 3] in the model's layout; NaN is a joint not seen. hz None is the session's rate, and at its start the model's."""
 
     x: Floats

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from service.errors import BadInput, said
 from service.oip.tensors import Tensor
@@ -13,8 +14,7 @@ _OURS = "indrnn_"
 _NOT_RESERVED = "triton_enable_empty_final_response"  # for streams of many replies per request, which there are none of
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """A requested output; binary: as raw bytes behind the JSON."""
 
     name: str

@@ -29,7 +29,7 @@ OwnerOf = Callable[[Mapping[str, str]], str]
 _LENGTH = b"inference-header-content-length"
 _JSON = (b"content-type", b"application/json")
 _BINARY = (b"content-type", b"application/octet-stream")
-_OPERATIONS = {"": "GET", "infer": "POST", "config": "GET", "ready": "GET", "stats": "GET"}
+OPERATIONS = {"": "GET", "infer": "POST", "config": "GET", "ready": "GET", "stats": "GET"}
 NO_LOADING = "explicit model load / unload is not allowed if polling is enabled"
 
 
@@ -80,7 +80,7 @@ class OpenInference:
 
     async def _answer(self, method: str, path: str, target: Target | None, headers: Headers, receive: Receive) -> Reply:
         if target is not None:
-            _only(method, _OPERATIONS[target.operation], path)
+            _only(method, OPERATIONS[target.operation], path)
             if target.operation == "infer":
                 return await self._infer(target, headers, receive)
             self._owner(headers)
@@ -91,12 +91,10 @@ class OpenInference:
         owner = self._owner(headers)
         body = await self._body(headers, receive)
         length = message.header_length(_text(headers, _LENGTH), len(body))
-        inference = self._running()
+        inference = self.running()
         raw = length == 0
         ask = message.read_raw(body, inference.model(target.model, target.version).tensors) if raw else message.read(body, length)
-        answer = await inference.answer(ask, target.model, target.version, owner)
-        body, json_length = message.write(answer)
-        return Reply(200, body, (_JSON,) if json_length is None else (_BINARY, (_LENGTH, b"%d" % json_length)), inferred=True)
+        return inferred(await inference.answer(ask, target.model, target.version, owner))
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         first = await receive()
@@ -116,7 +114,7 @@ class OpenInference:
             raise BodyTimeout(f"expected the whole body within {s.body_timeout:g} s") from None
 
     def _describe(self, target: Target) -> Reply:
-        inference = self._running()
+        inference = self.running()
         model = inference.model(target.model, target.version)
         if target.operation == "ready":
             return _json({"ready": True}) if not model.batcher.stopping else failure(Stopping("not ready"), target.model)
@@ -137,7 +135,7 @@ class OpenInference:
             return _json(describe.server())
         if parts == ["models", "stats"]:
             _only(method, "GET", path)
-            return _json({"model_stats": [describe.statistics(m) for m in self._running().models]})
+            return _json({"model_stats": [describe.statistics(m) for m in self.running().models]})
         if parts[0] == "repository" and parts[-1] == "index" and len(parts) <= 3:
             _only(method, "POST", path)
             return await self._index(parts[1:-1], headers, receive)
@@ -180,7 +178,8 @@ class OpenInference:
         assert self.repository is not None, "a service that answers has a repository"
         return self.repository
 
-    def _running(self) -> Inference:
+    def running(self) -> Inference:
+        """What answers."""
         assert self.inference is not None, "a service that answers has models"
         return self.inference
 
@@ -209,7 +208,13 @@ def target_of(path: str) -> Target | None:
     if rest[:1] == ["versions"] and len(rest) >= 2 and rest[1].isascii() and rest[1].isdigit():
         version, rest = rest[1], rest[2:]
     operation = "/".join(rest)
-    return Target(name, version, operation) if operation in _OPERATIONS else None
+    return Target(name, version, operation) if operation in OPERATIONS else None
+
+
+def inferred(answer: message.Answer) -> Reply:
+    """What a model answered."""
+    body, json_length = message.write(answer)
+    return Reply(200, body, (_JSON,) if json_length is None else (_BINARY, (_LENGTH, b"%d" % json_length)), inferred=True)
 
 
 def refuse_parameters(parameters: object) -> None:

@@ -3,7 +3,9 @@
 import asyncio
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import orjson
@@ -32,6 +34,7 @@ def sequence_owner(owner: str) -> str:
     return f"oip:{owner}"
 
 
+@lru_cache(65_536)
 def session_id(owner: str, model: str, sequence: int | str) -> str:
     """The session behind a correlation id: one per owner, model and id, of which 7 and "7" are two. No signed id has a colon."""
     return "seq:" + hashlib.blake2b(orjson.dumps([owner, model, sequence]), digest_size=20).hexdigest()
@@ -48,12 +51,16 @@ class Pending:
 
     async def answer(self) -> Answer:
         """The reply, when all of it is there. Raises ServiceError."""
-        results = await self.results
-        m = self.model.manifest
-        outputs = rows.outputs(self.ask, self.model.tensors, self.rows, results)
-        if self.ask.sequence is None:
-            return Answer(m.name, m.version, self.ask.id, outputs)
-        return Answer(m.name, m.version, self.ask.id, outputs, results[0].number, results[0].position)
+        return answer(self.ask, self.rows, self.model, await self.results)
+
+
+def answer(ask: Ask, read: Rows, model: ServedModel, results: Sequence[Result]) -> Answer:
+    """What the results of a request's rows answer."""
+    s = model.tensors
+    outputs = rows.outputs(ask, s, read, results)
+    if ask.sequence is None:
+        return Answer(s.model, s.version, ask.id, outputs)
+    return Answer(s.model, s.version, ask.id, outputs, results[0].number, results[0].position)
 
 
 class Inference:
@@ -103,22 +110,28 @@ class Inference:
 
     async def route(self, ask: Ask, name: str, version: str | None, owner: str) -> ServedModel:
         """The model that is to answer: of a sequence that goes on, the one it began with. Raises ServiceError."""
+        at_once = self.route_at_once(ask, name, version, owner)
+        if at_once is not None:
+            return at_once
+        assert ask.sequence is not None, "what has no sequence goes anywhere"
+        model, ident = self.model(name, version), session_id(owner, name, ask.sequence)
+        if ask.start:
+            return await self._leave(ident, self._sessions.route(ident), model, ask, owner)
+        found = await self._sessions.model_of(ident, sequence_owner(owner))
+        if version and found.manifest.version != version:
+            raise BadInput(f"the sequence runs on version {found.manifest.version} of model '{name}', got a request for version {version}")
+        return found
+
+    def route_at_once(self, ask: Ask, name: str, version: str | None, owner: str) -> ServedModel | None:
+        """As route does; None where the store has to be asked. Raises ServiceError."""
         model = self.model(name, version)
         ask.check_sequence(name)
         if self.models.is_retired(model) and (ask.sequence is None or ask.start):
             raise UnknownModel(f"Request for unknown model: '{name}' version {version} is not at ready state: it takes nothing new")
         if ask.sequence is None:
             return model
-        ident = session_id(owner, name, ask.sequence)
-        known = self._sessions.route(ident)
-        if known is model or (known is None and len(self.models.loaded(name)) == 1):
-            return model
-        if ask.start:
-            return await self._leave(ident, known, model, ask, owner)
-        found = await self._sessions.model_of(ident, sequence_owner(owner))
-        if version and found.manifest.version != version:
-            raise BadInput(f"the sequence runs on version {found.manifest.version} of model '{name}', got a request for version {version}")
-        return found
+        known = self._sessions.route(session_id(owner, name, ask.sequence))
+        return model if known is model or (known is None and self.models.only(name)) else None
 
     async def _leave(self, ident: str, known: ServedModel | None, model: ServedModel, ask: Ask, owner: str) -> ServedModel:
         """Where a sequence begins whose id may be live on another version: there if it is the stored first step again, else anew."""
@@ -127,7 +140,7 @@ class Inference:
             if known is model:
                 return model
             session = await self._sessions.look(ident, sequence_owner(owner))
-            digest = rows.read(ask, known.tensors, self._bounds(known)).digest(ask.end)
+            digest = rows.read(ask, known.tensors, self.bounds(known)).digest(ask.end)
             if ask.step == session.step == 1 and session.last is not None and session.last.digest == digest:
                 return known
             await self._sessions.delete(ident, sequence_owner(owner))
@@ -137,11 +150,12 @@ class Inference:
 
     def begin(self, ask: Ask, model: ServedModel, owner: str) -> Pending:
         """Queues a request, in the order of the calls. Raises ServiceError; then nothing is queued."""
-        read = rows.read(ask, model.tensors, self._bounds(model))
-        self._sessions.charge(owner, len(read.x))
-        return Pending(ask, read, model, ask_all(model, self._jobs(ask, read, model, owner)))
+        read = rows.read(ask, model.tensors, self.bounds(model))
+        return Pending(ask, read, model, ask_all(model, self.jobs(ask, read, model, owner)))
 
-    def _jobs(self, ask: Ask, read: Rows, model: ServedModel, owner: str) -> list[Job]:
+    def jobs(self, ask: Ask, read: Rows, model: ServedModel, owner: str) -> list[Job]:
+        """What the engine is to do, charged to the owner; their sinks are still to be set. Raises RateLimited."""
+        self._sessions.charge(owner, len(read.x))
         every = read.x.shape[1] > 1
         if ask.sequence is None:
             B = len(read.x)
@@ -163,7 +177,8 @@ class Inference:
         now, m = time.time(), model.manifest
         return Session(ident, m.name, m.version, m.sha256, holder, np.zeros(m.state_size, np.float32), 0, 0, now, now + self._ttl)
 
-    def _bounds(self, model: ServedModel) -> Bounds:
+    def bounds(self, model: ServedModel) -> Bounds:
+        """How much a request to that model may hold."""
         steps = model.max_frames if model.manifest.kind == "action" else model.max_text
         return Bounds(self.max_rows, steps, min(steps, self._max_every), self._max_reply)
 
