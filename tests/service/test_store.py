@@ -11,7 +11,7 @@ from redis_process import RedisProcess, running_redis
 
 from service.session import Carry, Generated, Reason, Sampling, Scores, Session, Step
 from service.session_id import issued, new_id
-from service.store import Change, Store, StoreError, open_store
+from service.store import Change, Population, Store, StoreError, open_store
 
 SCORES = Scores(np.array([1.5, -2.0], np.float32), np.ones((3, 2), np.float32), np.array([-0.25], np.float32))
 GENERATED = Generated(Sampling(5, 0.8, 0.9, 2**63 - 1, ("\n\n", "é")), "añ\n", np.array([-1, -2, -3], np.float32), Reason.CANCELLED)
@@ -167,3 +167,23 @@ def test_changes_know_their_session() -> None:
 
     s = session(Keyed())  # type: ignore[arg-type]
     assert {Change(a, b).id for a, b in itertools.product([s, None], repeat=2) if a or b} == {s.id}
+
+
+def test_a_census_counts_the_living_by_model_and_graph(store: Store) -> None:
+    now = time.time()
+    assert store.census(now) == ()
+    kinds = [("m", "1", "d", ""), ("m", "1", "d", "me"), ("m", "1", "e", ""), ("m", "2", "d", ""), ("n", "1", "d", "")]
+    for i in range(450):  # more than one slice
+        model, version, digest, owner = kinds[i % 5]
+        new = session(store, model=model, version=version, digest=digest, owner=owner, state=np.zeros(i % 5 + 1, np.float32))
+        store.commit([Change(None, new)])
+    late = session(store, model="late", expires_at=now + 50)
+    store.commit([Change(None, late)])
+    assert [p for p in store.census(now) if p.model != "late"] == [
+        Population("m", "1", "d", 180, 90 * 4 * 1 + 90 * 4 * 2),
+        Population("m", "1", "e", 90, 90 * 4 * 3),
+        Population("m", "2", "d", 90, 90 * 4 * 4),
+        Population("n", "1", "d", 90, 90 * 4 * 5),
+    ]
+    assert "late" in {p.model for p in store.census(now + 49)}
+    assert "late" not in {p.model for p in store.census(now + 51)}

@@ -1,0 +1,181 @@
+"""Versions that come and go while the service is at work, with real bundles."""
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from conftest import ROOT, Server, scores
+from test_inference import Client, Failed, free_port
+from test_stream import ask
+
+Start = Callable[..., Server]
+
+
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+
+
+@pytest.fixture
+def bundles(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "bundles" / "action", tmp_path / "bundles" / "action")
+    return tmp_path / "bundles"
+
+
+def new_version(bundles: Path, version: str) -> tuple[Path, bytes]:
+    """A folder with the same graph under another number, and its manifest, which is not there yet."""
+    folder = shutil.copytree(bundles / "action" / "1", bundles / "action" / version, ignore=lambda *_: ["manifest.json"])
+    manifest = json.loads((bundles / "action" / "1" / "manifest.json").read_text())
+    return folder, json.dumps({**manifest, "version": version}).encode()
+
+
+def index(server: Server) -> dict[str, tuple[str, str]]:
+    return {m["version"]: (m["state"], m["reason"]) for m in server.post("/v2/repository/index", {}).json()}
+
+
+def states(server: Server) -> dict[str, str]:
+    return {version: state for version, (state, _) in index(server).items()}
+
+
+def opened(server: Server) -> dict[str, Any]:
+    reply: dict[str, Any] = server.post("/sessions", {"model": "action"}).json()
+    return reply
+
+
+def status(server: Server, field: str) -> int:
+    assert server.process is not None
+    lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(f"{field}:")))
+
+
+def test_a_half_copied_bundle_changes_nothing_and_a_whole_one_takes_new_sessions_while_old_ones_finish(
+    own_server: Start, bundles: Path, walk: list[Any]
+) -> None:
+    server = own_server(INDRNN_BUNDLES=str(bundles), INDRNN_POLL="0.1")
+    stop, replies, failures = threading.Event(), [], []
+
+    def stream() -> None:
+        with server.socket("action") as ws:
+            ident = ask(ws, type="open", top_k=99)["session_id"]
+            replies.append(ident)
+            step = 0
+            while not stop.is_set() or step < 30:
+                step += 1
+                reply = ask(ws, type="step", step=step, frames=walk[2 * (step - 1) % 60 :][:2])
+                if reply["type"] != "result":
+                    failures.append(reply)
+                    return
+                if step <= 30:
+                    replies.append(reply)
+
+    at_work = threading.Thread(target=stream)
+    at_work.start()
+    folder, manifest = new_version(bundles, "2")
+    whole = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(whole[: len(whole) // 2])
+    (folder / "manifest.json").write_bytes(manifest)
+    until(lambda: index(server).get("2", ("", ""))[0] == "UNAVAILABLE")
+    assert "model.onnx: expected sha256" in index(server)["2"][1]
+    assert 'indrnn_model_unavailable{model="action",version="2"} 1.0' in server.get("/metrics").text
+    assert opened(server)["version"] == "1"
+    (folder / "model.onnx").write_bytes(whole)
+    until(lambda: states(server) == {"1": "READY", "2": "READY"})
+    assert opened(server)["version"] == "2"
+    assert server.post("/predict", {"sequences": [walk]}).json()["version"] == "2"
+    assert server.post("/predict", {"sequences": [walk], "version": "1"}).status_code == 404, "it takes nothing new"
+    stop.set()
+    at_work.join(60)
+    assert failures == []
+    alone = server.post("/predict", {"sequences": [walk], "top_k": 99}).json()["predictions"][0]
+    assert scores(replies[30]["predictions"][0]) == pytest.approx(scores(alone), abs=1e-4)
+    for session in server.get("/sessions").json()["sessions"]:
+        if session["version"] == "1":
+            assert states(server)["1"] == "READY"
+            assert httpx.delete(f"{server.url}/sessions/{session['session_id']}").status_code == 204
+    until(lambda: states(server) == {"1": "UNAVAILABLE", "2": "READY"})
+    assert "Traceback" not in server.log()
+
+
+def test_sessions_of_a_version_that_was_unloaded_can_still_be_downloaded_and_go_on_elsewhere(
+    own_server: Start, bundles: Path, walk: list[Any]
+) -> None:
+    server = own_server(INDRNN_BUNDLES=str(bundles), INDRNN_POLL="0.1", INDRNN_LINGER="0.3")
+    with server.socket("action") as ws:
+        ident = ask(ws, type="open")["session_id"]
+        ask(ws, type="step", step=1, frames=walk[:30])
+        folder, manifest = new_version(bundles, "2")
+        (folder / "manifest.json").write_bytes(manifest)
+        until(lambda: states(server) == {"1": "UNAVAILABLE", "2": "READY"})
+        assert ask(ws, type="step", step=2, frames=walk[30:])["code"] == "model_gone"
+    body = {"sequences": [walk[30:]], "session_id": ident, "step": 2}
+    assert server.post("/predict", body).json()["code"] == "model_gone"
+    state = server.get(f"/sessions/{ident}/state")
+    assert state.status_code == 200
+    moved = httpx.post(f"{server.url}/sessions", content=state.content, headers={"Content-Type": "application/octet-stream"}).json()
+    assert (moved["version"], moved["step"]) == ("2", 1)
+    assert server.post("/predict", {**body, "session_id": moved["session_id"]}).json()["session"]["position"] == 60
+
+
+def test_a_restart_loads_an_old_version_only_where_a_session_needs_it(own_server: Start, bundles: Path) -> None:
+    server = own_server(INDRNN_BUNDLES=str(bundles))
+    ident = opened(server)["session_id"]
+    folder, manifest = new_version(bundles, "2")
+    (folder / "manifest.json").write_bytes(manifest)
+    server.restart(15)
+    assert server.get(f"/sessions/{ident}").json()["version"] == "1"
+    assert states(server) == {"1": "READY", "2": "READY"}
+    assert opened(server)["version"] == "2"
+    httpx.delete(f"{server.url}/sessions/{ident}")
+    server.restart(15)
+    assert states(server) == {"1": "UNAVAILABLE", "2": "READY"}
+
+
+@pytest.mark.parametrize("kind", ["http", "grpc"])
+def test_tritons_clients_load_and_unload_where_they_may(own_server: Start, bundles: Path, kind: str) -> None:
+    grpc_port = free_port()
+    server = own_server(INDRNN_BUNDLES=str(bundles), INDRNN_POLL="0", INDRNN_MODEL_CONTROL="true", INDRNN_GRPC_PORT=grpc_port)
+    client = Client(kind, server)
+    x = np.zeros((1, 1, 1, 20, 3), np.float32)
+    client.infer(x=x, sequence_id=7, sequence_start=True, step=1)
+    client.ask("unload_model", "action")
+    said = client.refused(x=x)
+    assert said == (client.status("404", "NOT_FOUND"), "Request for unknown model: 'action' has no available versions")
+    assert client.refused(model="other", x=x)[1] == "Request for unknown model: 'other' is not found"
+    assert client.ask("is_model_ready", "action") is False
+    assert states(server) == {"1": "UNAVAILABLE"}
+    assert server.get("/health/ready").json()["models"] == []
+    client.ask("load_model", "action")
+    assert client.infer(x=x, sequence_id=7, step=2).parameters["indrnn_step"] == 2, "its sequence goes on: the file is the same"
+    (bundles / "action" / "1" / "model.onnx").write_bytes(b"nothing")
+    with pytest.raises(Failed) as caught:
+        client.ask("load_model", "action")
+    assert caught.value.status == client.status("400", "INVALID_ARGUMENT")
+    assert caught.value.text.startswith("failed to load 'action', bundle action/1: model.onnx: expected sha256")
+    client.infer(x=x)
+    client.close()
+
+
+def test_loading_and_unloading_leaves_no_thread_and_no_graph_behind(own_server: Start, bundles: Path, walk: list[Any]) -> None:
+    server = own_server(INDRNN_BUNDLES=str(bundles), INDRNN_POLL="0", INDRNN_MODEL_CONTROL="true")
+    ws = server.held_socket("action")  # a stream that stays, and still holds the first model
+    ask(ws, type="open")
+    sizes = []
+    for turn in range(12):
+        assert server.post("/v2/repository/models/action/unload", None).status_code == 200
+        if turn == 2:
+            threads = status(server, "Threads")
+        assert server.post("/v2/repository/models/action/load", None).status_code == 200
+        assert server.post("/predict", {"sequences": [walk]}).status_code == 200
+        sizes.append(status(server, "VmRSS"))
+    assert server.post("/v2/repository/models/action/unload", None).status_code == 200
+    assert status(server, "Threads") <= threads
+    graph = (bundles / "action" / "1" / "model.onnx").stat().st_size / 1024
+    assert sizes[-1] - sizes[3] < 8 * graph, (graph, sizes)  # kilobytes; eight more graphs have come and gone
