@@ -31,7 +31,8 @@ class Asked:
     sessions: int
     most: int
     processes: int
-    idle: tuple[int, int]
+    idle: tuple[int, int, int]
+    """how many sessions there are each time that memory is looked at"""
     peer_at_many: float | None = None
     """the peer's steps per second with MANY sequences at a time"""
 
