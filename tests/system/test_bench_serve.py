@@ -172,3 +172,14 @@ def test_a_server_that_stalls_is_late_for_every_message_that_was_due_meanwhile()
     seen = seen_of(answer, sessions=1, period=0.02, seconds=0.6)
     assert seen.dropped == 0
     assert (seen.latencies > 0.1).sum() >= 10  # a client that waits for each answer would count one
+
+
+def test_a_client_that_stalls_counts_against_the_server_and_says_so() -> None:
+    async def follow(plan: paced_load.Plan) -> paced_load.Seen:
+        asyncio.get_running_loop().call_later(0.2, time.sleep, 0.4)  # the stall that is to be seen
+        return await paced_load._follow(plan)
+
+    with answering(lambda connection, _: connection.send("{}")) as server:
+        seen = asyncio.run(follow(paced_load.Plan(server, "/", None, [], 1, 0.02, 1)))
+    assert (seen.lateness > 0.1).sum() >= 10
+    assert (seen.latencies > 0.1).sum() >= 10
