@@ -7,7 +7,7 @@ RUN python -m venv --without-pip /opt/venv
 COPY pyproject.toml ./
 ARG EXTRA=serve
 # Empty packages stand in for the source: only the requirements are wanted here, and a change of source installs nothing anew.
-RUN mkdir kernels model export service && touch README.md LICENSE \
+RUN mkdir -p client kernels model export service/oip && touch README.md LICENSE \
     && python -m pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check ".[$EXTRA]"
 
 # The native kernel is compiled here, and the compiler stays here.

@@ -13,12 +13,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import orjson
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import service.__main__ as command
-from service import app
+from service import backend
 from service.session import Session
 from service.store import Change, Durability, Store, open_store
 from service.websocket import Wire
@@ -114,9 +115,8 @@ def main() -> int:
     def timed(address: str, durability: Durability = "strict") -> Any:
         return TimedStore(open_store(address, durability), report)
 
-    app.open_store = timed
-    command.Wire = TimedWire  # type: ignore[misc]
-    return command.main()
+    with patch.object(backend, "open_store", timed), patch.object(command, "Wire", TimedWire):
+        return command.main()
 
 
 if __name__ == "__main__":

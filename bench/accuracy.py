@@ -51,7 +51,7 @@ def single(client: httpx.Client, clips: list[Any], labels: list[str], part: floa
         some = [c[: max(1, math.ceil(len(c) * part))] for c in clips[at : at + AT_ONCE]]
         reply = client.post("/predict", json={"sequences": some, "model": "action"})
         reply.raise_for_status()
-        right += sum(p["label"] == y for p, y in zip(reply.json()["predictions"], labels[at : at + AT_ONCE], strict=True))
+        right += sum(p["top"][0]["label"] == y for p, y in zip(reply.json()["predictions"], labels[at : at + AT_ONCE], strict=True))
     return 100 * right / len(clips)
 
 
@@ -67,7 +67,7 @@ def joined(client: httpx.Client, clips: list[Any], labels: list[str], subjects: 
         for step, i in enumerate(order, 1):
             reply = client.post("/predict", json={"sequences": [clips[i]], "session_id": ident, "step": step})
             reply.raise_for_status()
-            right += reply.json()["predictions"][0]["label"] == labels[i]
+            right += reply.json()["predictions"][0]["top"][0]["label"] == labels[i]
         found[subject] = 100 * right / len(order)
     return found
 

@@ -13,6 +13,7 @@ from client import calls
 from client.answers import Char, Part, Predicted, Result, SessionInfo
 from client.commands import Call, Close, Command, Connect, Lost, Plan, Receive, Send, Show, Sleep
 from client.connection import (
+    CLOSE_WITHIN,
     HTTP_ERRORS,
     SOCKET_ERRORS,
     WEBSOCKET,
@@ -199,8 +200,13 @@ class Session(Handle):
         """Drops the connection."""
         self._conversation.lost()
         socket, self._socket = self._socket, None
-        if socket is not None:
-            await socket.close()
+        if socket is None:
+            return
+        try:
+            async with asyncio.timeout(CLOSE_WITHIN):  # websockets' own deadline does not count what is still to be written
+                await socket.close()
+        except TimeoutError:
+            socket.transport.abort()
 
     async def step(self, content: Any, *, number: int | None = None, timeout: float | None = None) -> Result:
         """One step of text, or of frames [T][J][3] or [T][P][J][3]. Applied exactly once, whatever happens to connections and servers.

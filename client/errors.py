@@ -9,6 +9,7 @@ ClientError
 │   ├── Conflict       the request does not fit where the session stands
 │   │   ├── StepConflict   another client took this number with other content
 │   │   └── StepGap        another client moved the session (`expected_step`)
+│   ├── SessionLimit   the key has as many living sessions as it may
 │   └── Unavailable    overloaded, stopping or over a rate: tried again, and so met as the cause of DeadlineExceeded
 ├── DeadlineExceeded   no answer in time. The step may have been applied or not: the same call again repeats its number
 ├── ConnectionLost     in the middle of a step without a number (`predict`): it may have been applied or not
@@ -63,6 +64,10 @@ class StepGap(Conflict):
     """Neither the session's last number nor the next."""
 
 
+class SessionLimit(Refused):
+    """The key has as many living sessions as it may."""
+
+
 class Unavailable(Refused):
     """Not now."""
 
@@ -98,6 +103,7 @@ _KINDS: dict[str, type[Refused]] = {
     "model_gone": Conflict,
     "cancelled": Conflict,
     "position_limit": Conflict,
+    "session_limit": SessionLimit,
     **dict.fromkeys(TRANSIENT, Unavailable),
     **dict.fromkeys(("invalid_input", "not_finite", "out_of_range", "out_of_alphabet", "not_json", "too_large"), BadInput),
     **dict.fromkeys(("not_a_state", "other_model"), BadInput),

@@ -13,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 OP_DOMAIN = "ai.indrnn"
 OP_TYPE = "IndRNN"
 OP_VERSION = 1
+OTHER = "other"  # the label of what looks like none of the classes
 PARITY_BOUND = 1e-4  # largest |ONNX Runtime - PyTorch| in a logit that a bundle may carry
 
-Role = Literal["hidden", "last_frame", "origin", "pool", "started", "last_logits"]
+Role = Literal["hidden", "window", "position", "last_frame", "origin", "pool", "started", "last_logits"]
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid", "identity"]
 
 
@@ -127,6 +128,7 @@ class Manifest(_Frozen):
     layouts: dict[str, Layout] = Field(default_factory=dict)
     persons: int | None = Field(default=None, ge=1, description="action: P, the person axis of x")
     hz: float | None = Field(default=None, ge=1, le=1000, description="action: frames per second the model reads")
+    other_below: float | None = Field(default=None, gt=0, lt=1, description="action: the score below which the label is `other`")
     limits: Limits = Limits()
     training: Training
     figures: tuple[Figure, ...]
@@ -181,6 +183,8 @@ class Manifest(_Frozen):
     def _check_action(self) -> None:
         if self.labels is None or self.layout is None or self.persons is None or self.hz is None:
             raise ValueError("an action bundle has labels, layout, persons and hz")
+        if self.other_below is not None and OTHER in self.labels:
+            raise ValueError(f"labels: {OTHER!r} is what scores below other_below are called")
         own = self.layouts.get(self.layout)
         if own is None:
             raise ValueError(f"layouts: the model's own layout {self.layout!r} is not in {sorted(self.layouts)}")

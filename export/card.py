@@ -1,6 +1,6 @@
 """The model card: CARD.md, the manifest in words."""
 
-from export.bundle import Manifest
+from export.bundle import OTHER, Manifest
 
 _WHAT = {
     "action": "Reads human skeletons frame by frame and says, after every frame, which action they show.",
@@ -8,7 +8,7 @@ _WHAT = {
 }
 _LIMITS = {
     "action": (
-        "It knows the actions listed below and no others: shown anything else, it names one of them all the same, often with a high "
+        "It knows the actions listed below and no others: shown anything else, it may name one of them all the same, often with a high "
         "score. It was trained on recordings of a few adults in one laboratory, facing one depth camera; expect less of other people, "
         "views and sensors, and measure before relying on it. It is not meant for surveillance, nor for decisions about persons."
     ),
@@ -29,7 +29,7 @@ def card(manifest: Manifest, export_command: str) -> str:
         "## Figures\n\n" + _figures(m),
         "## Training data\n\n"
         + ("\n".join(f"- **{d.name}**. Terms: {d.terms}. Source: {d.citation}" for d in m.training.data) or "Not stated."),
-        f"## Limits\n\n{_LIMITS[m.kind]}\n\n{_endless(m)}",
+        f"## Limits\n\n{_other(m)}{_LIMITS[m.kind]}\n\n{_endless(m)}",
         "## How to make it again\n\n```\n" + f"{m.training.command}\n{export_command}\n```\n\n" + _provenance(m),
     ]
     if m.labels is not None:
@@ -83,6 +83,15 @@ def _figures(m: Manifest) -> str:
         "two are drawn in different orders. `val` is validation data, which the recipe was chosen by."
     )
     return "\n".join([*head, *rows]) + "\n\n" + count
+
+
+def _other(m: Manifest) -> str:
+    if m.other_below is None:
+        return ""
+    return (
+        f"A score below {m.other_below:g} is answered with the label `{OTHER}`: on validation clips 5 % of the known motions fall below. "
+        "`top` then still lists the classes. "
+    )
 
 
 def _endless(m: Manifest) -> str:

@@ -60,6 +60,7 @@ def manifest(
                 "layouts": {k: Layout(joint_names=names, table=table) for k, (names, table) in meta.layouts.items()},
                 "persons": meta.persons,
                 "hz": meta.hz,
+                "other_below": meta.other_below,
                 "limits": Limits(max_position=max_position),
                 "training": Training(
                     command=meta.command,

@@ -42,7 +42,7 @@ def write(
     folder = root / name / version
     if folder.exists() and not force:
         raise ExportError(f"{folder} exists; a published version does not change (--force replaces it)")
-    graph, error = export(module, meta)
+    graph, error = export(module, meta, max_position)
     with _appearing(folder, root / f".partial-{name}-{version}") as partial:
         (partial / "model.onnx").write_bytes(graphs.serialize(graph))
         described = manifest(meta, graph, name, version, digest(partial / "model.onnx"), error, figures, max_position)
@@ -51,8 +51,11 @@ def write(
     return read(folder)
 
 
-def export(module: nn.Module, meta: Meta) -> tuple[onnx.ModelProto, float]:
-    """The module's graph and its parity error. Raises ExportError when that is above PARITY_BOUND, GraphError when U is not as trained."""
+def export(module: nn.Module, meta: Meta, max_position: int | None = None) -> tuple[onnx.ModelProto, float]:
+    """The module's graph and its parity error, over at most max_position steps.
+
+    Raises ExportError when the error is above PARITY_BOUND, GraphError when U is not as trained.
+    """
     state = parts(meta)
     size = sum(p.size for p in state)
     source = _sample(meta)
@@ -60,7 +63,7 @@ def export(module: nn.Module, meta: Meta) -> tuple[onnx.ModelProto, float]:
     x = torch.from_numpy(source(np.random.default_rng(SEED), B, T))
     graph = graphs.to_onnx(module, x, torch.arange(T - B + 1, T + 1), torch.zeros(B, size))
     graphs.check_recurrence(graph, state)
-    error = parity.largest_error(graphs.serialize(graph), module, source, size, SEED)
+    error = parity.largest_error(graphs.serialize(graph), module, source, size, SEED, max_position)
     if not error <= PARITY_BOUND:  # a NaN is refused too
         raise ExportError(f"ONNX Runtime and PyTorch differ by {error:.2g} in a logit; expected at most {PARITY_BOUND:g}")
     return graph, error

@@ -1,41 +1,48 @@
-"""The command line: train a network, measure a checkpoint."""
+"""The command line: train a network, measure a checkpoint, or make a published result again."""
 
 import argparse
 import dataclasses
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from model import evaluate, train
-from model.action import ActionConfig
-from model.chars import CharsConfig
+from model import calibrate, curves, evaluate, inspect_adding, inspect_bundle, published, reproduce, train
 from model.checkpoint import CheckpointError, load_trained
 from model.data import DataMissingError
-from model.learner import Recipe
-from model.skeletons import SUBJECTS
-from model.train_action import ActionRecipe
-from model.train_chars import CharsRecipe
+from model.skeletons import ClipFileError
+from model.splits import SplitError
+from model.task import Job, NothingHeldError, Task
+from model.tasks import TASKS
 
-# What is trained, the classes whose fields are its options, and the default number of steps and of the last ones that slow down.
-TASKS: dict[str, tuple[Callable[..., Any], type, type[Recipe], int, int]] = {
-    "action": (train.action, ActionConfig, ActionRecipe, 800, 400),
-    "chars": (train.chars, CharsConfig, CharsRecipe, 12000, 4500),
-}
-HOLDABLE = (0, *SUBJECTS["train"])
-NOT_OPTIONS = {"steps", "decay", "classes", "joints", "persons", "root", "norm"}  # given elsewhere, or by the data
+REFUSALS = (
+    CheckpointError,
+    ClipFileError,
+    DataMissingError,
+    NothingHeldError,
+    SplitError,
+    curves.CurveError,
+    inspect_bundle.ManifestError,
+    published.PublishedError,
+    train.RunError,
+)
+NOT_OPTIONS = {"steps", "decay", "norm"}  # the first two are given to every task alike; a network without norm is what `fold` returns
 
 
-def _add_fields(parser: argparse.ArgumentParser, cls: type) -> None:
-    for f in dataclasses.fields(cls):
-        if f.name in NOT_OPTIONS:
+def _fields(task: Task, cls: type) -> list[dataclasses.Field[Any]]:
+    return [f for f in dataclasses.fields(cls) if f.name not in NOT_OPTIONS | task.given]
+
+
+def _add_fields(parser: argparse.ArgumentParser, task: Task, cls: type) -> None:
+    for f in _fields(task, cls):
+        options: dict[str, Any] = {"help": f"see {cls.__name__}"} | dict(f.metadata)
+        if options.pop("positional", False):
+            parser.add_argument(f.name, type=f.type, **options)
             continue
-        option = "--" + f.name.replace("_", "-")
-        if isinstance(f.default, tuple):
-            parser.add_argument(option, dest=f.name, type=float, nargs="*", default=f.default, help=f"see {cls.__name__}")
-        else:
-            parser.add_argument(option, dest=f.name, type=type(f.default), default=f.default, help=f"see {cls.__name__}")
+        kind: dict[str, Any] = {"type": float, "nargs": "*"} if isinstance(f.default, tuple) else {"type": type(f.default)}
+        if isinstance(f.default, bool):
+            kind = {"action": argparse.BooleanOptionalAction}
+        parser.add_argument("--" + f.name.replace("_", "-"), dest=f.name, default=f.default, **kind, **options)
 
 
 def _positive(text: str) -> int:
@@ -49,44 +56,57 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m model", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     tasks = commands.add_parser("train", help="train a network").add_subparsers(dest="task", required=True)
-    for task, (_, config, recipe, steps, decay) in TASKS.items():
-        p = tasks.add_parser(task, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    for name, task in TASKS.items():
+        p = tasks.add_parser(name, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         p.add_argument("--seed", type=int, default=1, help="of the weights, the batches and the dropout")
-        p.add_argument("--steps", type=_positive, default=steps, help="of the optimiser, in all")
-        p.add_argument("--decay", type=int, default=decay, help="last steps, over which the rate falls to 0")
-        p.add_argument("--max-time", type=float, help="stop after so many minutes; go on with --resume")
+        p.add_argument("--steps", type=_positive, default=task.steps, help="of the optimiser, in all")
+        p.add_argument("--decay", type=int, default=task.decay, help="last steps, over which the rate falls to 0")
+        p.add_argument("--max-time", type=float, help="stop after so many minutes of work (CPU time per thread); go on with --resume")
         p.add_argument("--resume", action="store_true", help="go on from OUT/last.ckpt")
-        p.add_argument("--out", type=Path, default=Path("runs") / task, help="folder of model.pt, last.ckpt and log.txt")
+        p.add_argument("--out", type=Path, default=Path("runs") / name, help="folder of model.pt, last.ckpt, log.txt and curves/")
         p.add_argument("--validate-every", type=int, default=1, help="epochs between looks at validation data")
         p.add_argument("--no-progress", action="store_true")
-        if task == "action":
-            p.add_argument("--held", type=int, default=7, choices=HOLDABLE, help="training subject to select by; 0: train on all")
-        _add_fields(p, config)
-        _add_fields(p, recipe)
+        _add_fields(p, task, task.config)
+        _add_fields(p, task, task.recipe)
     p = commands.add_parser("evaluate", help="measure a checkpoint")
     p.add_argument("checkpoint", type=Path)
     p.add_argument("--split", choices=("val", "test"), default="val")
     p.add_argument("--record", action="store_true", help="write the figures into the checkpoint")
+    p = commands.add_parser("calibrate", help="make an action network's scores true, and say below which one the answer is `other`")
+    p.add_argument("checkpoint", type=Path)
+    p.add_argument("--by", type=Path, nargs="*", default=[], help="networks of the same recipe with held-out clips; default: itself")
+    p = commands.add_parser("inspect", help="what neurons remember or do: numbers and pictures")
+    p.add_argument("bundle", type=Path, help="bundles/<name>/<version>, or a checkpoint of the task adding")
+    p.add_argument("--out", type=Path, help="folder of the pictures; default: none are made")
+    p = commands.add_parser(
+        "reproduce", help="train with the published settings, measure on test data once, print the row of docs/results.md"
+    )
+    p.add_argument("task", choices=list(TASKS))
+    p.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder of the runs; what is there already is gone on with")
+    p.add_argument("--no-progress", action="store_true")
+    curves.add_arguments(commands.add_parser("plot", help="draw the curves of runs"))
+    published.add_arguments(commands.add_parser("import", help="read a checkpoint of the papers' authors' code"))
     return parser
 
 
-def _train(args: argparse.Namespace, command: str) -> None:
-    build, config, recipe, _, _ = TASKS[args.task]
+def run_training(args: argparse.Namespace, argv: list[str]) -> Path:
+    """`train`: begins or resumes the run that args say, and returns its checkpoint's path."""
+    task = TASKS[args.task]
 
     def picked(cls: type) -> dict[str, Any]:
-        values = {f.name: getattr(args, f.name) for f in dataclasses.fields(cls) if f.name not in NOT_OPTIONS}
+        values = {f.name: getattr(args, f.name) for f in _fields(task, cls)}
         return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
 
-    job = train.Job(
+    job = Job(
         **{name: getattr(args, name) for name in ("seed", "out", "steps", "decay", "resume", "max_time", "validate_every")},
-        command=command,
+        command=_command(args, argv),
         progress=not args.no_progress,
     )
-    extra = {"held": args.held} if args.task == "action" else {}
     train.check_folder(job)
-    learner, meta = build(job, picked(config), picked(recipe), **extra)
+    learner, meta = task.begin(job, picked(task.config), task.recipe(steps=job.steps, decay=job.decay, **picked(task.recipe)))
+    meta = dataclasses.replace(meta, task=task.name)
     train.check_same(job, learner, meta)
-    print(train.run(job, learner, meta))
+    return train.run(job, learner, meta)
 
 
 def _command(args: argparse.Namespace, argv: list[str]) -> str:
@@ -98,15 +118,32 @@ def _command(args: argparse.Namespace, argv: list[str]) -> str:
     return before if before.split(" && ")[-1].removesuffix(" --resume") == this else f"{before} && {this} --resume"
 
 
+def _reproduce(args: argparse.Namespace) -> None:
+    def trained(argv: list[str]) -> None:
+        run_training(_parser().parse_args(argv), argv)
+
+    reproduce.run(TASKS[args.task], args.out, trained, progress=not args.no_progress)
+
+
 def main(argv: list[str]) -> int:
     """Runs one command; 0 when it did what was asked."""
     args = _parser().parse_args(argv)
     try:
         if args.command == "train":
-            _train(args, _command(args, argv))
-        else:
+            print(run_training(args, argv))
+        elif args.command == "evaluate":
             evaluate.run(args.checkpoint, args.split, args.record)
-    except (CheckpointError, DataMissingError, evaluate.NothingHeldError, train.RunError) as error:
+        elif args.command == "plot":
+            print(curves.plot(args))
+        elif args.command == "import":
+            published.run(args, "python -m model " + shlex.join(argv))
+        elif args.command == "calibrate":
+            calibrate.run(args.checkpoint, args.by)
+        elif args.command == "inspect":
+            (inspect_adding if args.bundle.is_file() else inspect_bundle).run(args.bundle, args.out)
+        else:
+            _reproduce(args)
+    except REFUSALS as error:
         print(error, file=sys.stderr)
         return 1
     return 0

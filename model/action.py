@@ -1,6 +1,7 @@
 """The action network: raw skeleton frames in, class scores after every frame out, all state in one vector.
 
-Frames -> joints relative to the hip centre, and velocities -> stack of IndRNN layers -> [last output, leaky means of it] -> classes.
+Frames -> joints relative to the hip centre, and velocities (model/features.py) -> stack of IndRNN layers -> [last output, leaky means
+of it] -> classes.
 Nothing looks ahead and everything forgets, so that a stream may go on for ever.
 """
 
@@ -10,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.network import Stack, StateNet, centre_, last_valid
+from model.features import facing, places, turned
+from model.network import StateNet, centre_, last_valid
 from model.recurrence import recurrence
+from model.stacks import skip_chain
 
 # Features reach the first layer at about unit size; a scale without a shift keeps an absent person (zeros) at no contribution.
 # Measured on the training subjects: joints relative to the hip have a deviation of 0.3 m, velocities of 0.019 m a frame.
@@ -24,7 +27,13 @@ GATE_FLOOR = 0.01
 
 @dataclass(frozen=True)
 class ActionConfig:
-    """Sizes of the network. root: index of the hip centre. pools: leak a of each leaky mean, which remembers 1 / (1 - a) frames."""
+    """Sizes of the network. root: index of the hip centre. pools: leak a of each leaky mean, which remembers 1 / (1 - a) frames.
+
+    position_scale, velocity_scale: what the features are multiplied by. across: pairs (left, right) of joints that say where a body faces;
+    with them the network sees places and velocities also in the body's own directions, without them (an empty tuple) in the camera's only.
+    own: with `across`, only in the body's own directions. together: places of all persons relative to the first one's root, not each
+    to its own, so that it shows how they stand to each other.
+    """
 
     joints: int = 20
     persons: int = 1
@@ -37,6 +46,16 @@ class ActionConfig:
     dropout: float = 0.3
     readout_dropout: float = 0.5
     norm: bool = True
+    position_scale: float = POSITION_SCALE
+    velocity_scale: float = VELOCITY_SCALE
+    across: tuple[tuple[int, int], ...] = ()
+    own: bool = False
+    together: bool = False
+
+    @property
+    def features(self) -> int:
+        """Numbers a frame that the network sees."""
+        return 2 * self.persons * self.joints * 3 * (2 if self.across and not self.own else 1)
 
 
 class ActionNet(StateNet):
@@ -49,48 +68,54 @@ class ActionNet(StateNet):
     leak: Tensor
     leaks: Tensor
     scale: Tensor | None
+    across: Tensor
 
     def __init__(self, config: ActionConfig) -> None:
         super().__init__()
         c = self.config = config
         frame = c.persons * c.joints * 3
-        self.stack = Stack(nn.Linear(2 * frame, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm)
+        self.stack = skip_chain(nn.Linear(c.features, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm)
         self.gate = nn.Linear(c.hidden, len(c.pools))
-        self.drop = nn.Dropout(c.readout_dropout)
         self.readout = nn.Linear(c.hidden * (1 + len(c.pools)), c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores
         nn.init.zeros_(self.readout.bias)
         leak = torch.tensor(c.pools)
         self.register_buffer("leak", leak, persistent=False)  # [C]
         self.register_buffer("leaks", leak.repeat_interleave(c.hidden), persistent=False)  # [CH]
-        scale = torch.tensor([POSITION_SCALE, VELOCITY_SCALE]).repeat_interleave(frame)
+        scale = torch.tensor([c.position_scale, c.velocity_scale]).repeat_interleave(frame).repeat(c.features // (2 * frame))
         self.register_buffer("scale", scale if c.norm else None, persistent=False)
+        across = torch.zeros(c.joints)
+        for left, right in c.across:
+            across[left], across[right] = -1, 1
+        self.register_buffer("across", across, persistent=False)
         self.sizes = [c.layers * c.hidden, frame, len(c.pools) * (c.hidden + 1), c.classes]
 
     def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
+        c = self.config
         hidden, last_frame, pool, last_logits = torch.split_with_sizes(state, self.sizes, 1)
         f = self._features(x, last_frame)  # [B, T, 2PJ3]
         if self.scale is not None:
             f = f * self.scale
         y, hidden = self.stack(f.transpose(0, 1), lengths, hidden)  # [T, B, H]
         means, pool = self._pool(y, lengths, pool)  # [T, B, CH]
-        logits = self.readout(self.drop(torch.cat([y, means], 2))).float().transpose(0, 1)  # [B, T, K]
+        seen = torch.cat([y, means], 2)
+        if self.training and c.readout_dropout > 0:  # one mask over time, as in the stack; one a step took a sixth of a step's time
+            seen = seen * nn.functional.dropout(seen.new_ones(1, *seen.shape[1:]), c.readout_dropout)
+        logits = self.readout(seen).float().transpose(0, 1)  # [B, T, K]
         frame = last_valid(last_frame, x.flatten(2), lengths)
         return logits, torch.cat([hidden, frame, pool, last_valid(last_logits, logits, lengths)], 1)
 
     def _features(self, x: Tensor, last_frame: Tensor) -> Tensor:
-        """x [B, T, P, J, 3], last_frame [B, PJ3] -> joints relative to their person's hip centre and steps in place, [B, T, 2PJ3].
-
-        A person absent (all zeros) in a frame has neither; one absent in the frame before has no velocity: so begins a sequence.
-        """
+        """x [B, T, P, J, 3], last_frame [B, PJ3] -> what the network sees, [B, T, features]."""
         c = self.config
         frames = torch.cat([last_frame.view(-1, 1, c.persons, c.joints, 3), x], 1)  # [B, T + 1, P, J, 3]
-        seen = (frames.abs().amax((3, 4)) > 0)[..., None, None]  # [B, T + 1, P, 1, 1]
-        zero = torch.zeros((), dtype=x.dtype, device=x.device)
-        position = torch.where(seen[:, 1:], x - x[:, :, :, c.root : c.root + 1], zero)
-        velocity = torch.where(seen[:, 1:] & seen[:, :-1], x - frames[:, :-1], zero)
-        return torch.cat([position.flatten(2), velocity.flatten(2)], 2)
+        seen = places(frames, c.root, c.together)
+        if c.across:
+            turn = facing(seen[0], self.across)
+            own = (turned(seen[0], turn), turned(seen[1], turn))
+            return torch.cat([v.flatten(2) for v in (own if c.own else (*seen, *own))], 2)
+        return torch.cat([v.flatten(2) for v in seen], 2)
 
     def _pool(self, y: Tensor, lengths: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
         """Leaky weighted means of y [T, B, H], one for each leak a, with weights g_t in (GATE_FLOOR, 1) that the network chooses itself:

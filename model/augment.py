@@ -1,21 +1,42 @@
-"""What a body could also have looked like: other proportions, another camera, another speed, sensor noise.
+"""What a body could also have looked like: other proportions, another camera, another speed, sensor noise, joints out of sight.
 
-Everything here keeps a clip causal: output frame t is made of input frames up to the moment it shows.
+Everything here keeps a clip causal: output frame t is made of input frames up to the moment it shows. Absent persons (zeros) stay absent.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from model.layouts import UTD20_PARENTS, UTD20_ROOT
+from model.bodies import Body
+from model.camera import hold, lose, resample, seen_at
 
 Frames = NDArray[np.float32]
 
-# Chosen, not searched: the first values tried left 3 of 108 clips of held-out subject 7 wrong. Angles in radians, lengths in metres.
-TURN, TILT = 0.5, 0.12
-SPEED = 0.35
-BODY_SCALE, BONE_SCALE = 0.1, 0.08
-NOISE = 0.005
+
+@dataclass(frozen=True)
+class Augment:
+    """How far clips are changed. Angles in radians, lengths in metres, shares of 1.
+
+    turn, tilt: about the vertical and the two other axes, ±. speed: log of the pace, ±. sway: of the pace within a clip. body, bones: size
+    of the whole and of each bone. noise: of a place. mirror: odds of left and right swapped. lost: largest share of places lost, in
+    `lossy` of the streams; slowest, fastest: a camera's rate in Hz, in `other_rate` of them. first: odds of a beginning cut off.
+    """
+
+    turn: float = 0.5
+    tilt: float = 0.12
+    speed: float = 0.35
+    sway: float = 0.3
+    body: float = 0.1
+    bones: float = 0.08
+    noise: float = 0.005
+    mirror: float = 0.0
+    lost: float = 0.5
+    lossy: float = 0.0
+    slowest: float = 10.0
+    fastest: float = 60.0
+    other_rate: float = 0.0
 
 
 def rotation(turn: float, tilt: float, roll: float) -> NDArray[np.float32]:
@@ -28,48 +49,75 @@ def rotation(turn: float, tilt: float, roll: float) -> NDArray[np.float32]:
     return turned
 
 
-def resize(x: Frames, bones: NDArray[np.float32]) -> Frames:
-    """The same motion of another body: each bone of x [T, 20, 3] (utd20) times bones [20], joints placed anew from the hip centre."""
+def resize(x: Frames, bones: NDArray[np.float32], body: Body) -> Frames:
+    """The same motion of another body: each bone of x [..., J, 3] times bones [J], joints placed anew from the root."""
     out = np.empty_like(x)
-    done = {UTD20_ROOT}
-    out[:, UTD20_ROOT] = x[:, UTD20_ROOT]
-    while len(done) < x.shape[1]:
-        for j, parent in enumerate(UTD20_PARENTS):
-            if j not in done and parent in done:
-                out[:, j] = out[:, parent] + (x[:, j] - x[:, parent]) * bones[j]
-                done.add(j)
+    out[..., body.root, :] = x[..., body.root, :]
+    for j in body.order:
+        p = body.parents[j]
+        out[..., j, :] = out[..., p, :] + (x[..., j, :] - x[..., p, :]) * bones[j]
     return out
 
 
 def warp(x: Frames, speed: float, sway: float, phase: float) -> Frames:
-    """x [T, J, 3] played at about `speed` times its speed, which sways by ±sway over the clip; linear between frames."""
+    """x [T, P, J, 3] played at about `speed` times its speed, which sways by ±sway over the clip; linear between frames."""
     T = len(x)
+    if T < 2:
+        return x
     n = max(2, round(T / speed))
     s = np.linspace(0, 1, n)
     s = s + sway / (2 * np.pi) * (np.sin(2 * np.pi * s + phase) - np.sin(phase))
     at = np.clip(s, 0, 1) * (T - 1)
     low = np.minimum(at.astype(np.int64), T - 2)
-    part = (at - low).astype(np.float32)[:, None, None]
+    part = (at - low).astype(np.float32).reshape(-1, *[1] * (x.ndim - 1))
     played: Frames = x[low] * (1 - part) + x[low + 1] * part
     return played
 
 
-def symmetric_bones(rng: Generator) -> NDArray[np.float32]:
-    """Random bone lengths [20] (utd20), alike on both sides of the body."""
-    bones: NDArray[np.float32] = 1 + np.float32(BONE_SCALE) * rng.standard_normal(20, dtype=np.float32).clip(-2, 2)
-    bones[8:12], bones[16:20] = bones[4:8], bones[12:16]
-    bones *= np.float32(1 + rng.uniform(-BODY_SCALE, BODY_SCALE))
+def mirrored(x: Frames, body: Body) -> Frames:
+    """x [..., J, 3] as a mirror shows it: the first axis negated, twins swapped."""
+    index = np.arange(x.shape[-2])
+    for a, b in body.twins:
+        index[a], index[b] = b, a
+    out: Frames = x[..., index, :] * np.array([-1, 1, 1], np.float32)
+    return out
+
+
+def symmetric_bones(body: Body, a: Augment, rng: Generator) -> NDArray[np.float32]:
+    """Random bone lengths [J], alike on both sides of the body."""
+    bones: NDArray[np.float32] = 1 + np.float32(a.bones) * rng.standard_normal(len(body.parents), dtype=np.float32).clip(-2, 2)
+    for left, right in body.twins:
+        bones[right] = bones[left]
+    bones *= np.float32(1 + rng.uniform(-a.body, a.body))
     return bones
 
 
-def joined(clips: list[Frames], rng: Generator) -> list[Frames]:
-    """Clips of one person [T, 20, 3] as another person could have done them one after another before another camera."""
-    bones = symmetric_bones(rng)
-    turn = rotation(rng.uniform(-TURN, TURN), *rng.uniform(-TILT, TILT, 2))
+def joined(clips: list[Frames], body: Body, a: Augment, hz: float, rng: Generator, flat: bool = False) -> list[Frames]:
+    """Clips of one person or pair [T, P, J, 3] as others could have done them one after another before another camera.
+
+    hz: rate of the clips and of the network. flat: two dimensions, where a camera can only roll.
+    """
+    bones = symmetric_bones(body, a, rng)
+    angles = (rng.uniform(-a.turn, a.turn), *rng.uniform(-a.tilt, a.tilt, 2))
+    turn = rotation(0, 0, angles[2]) if flat else rotation(*angles)
+    mirror = rng.random() < a.mirror
+    share = rng.uniform(0, a.lost) if rng.random() < a.lossy else 0.0
+    rate = float(np.exp(rng.uniform(np.log(a.slowest), np.log(a.fastest)))) if rng.random() < a.other_rate else hz
     out = []
     for x in clips:
-        speed = float(np.exp(rng.uniform(-SPEED, SPEED)))
-        y = resize(warp(x, speed, rng.uniform(0, 0.3), rng.uniform(0, 2 * np.pi)), bones) @ turn.T
-        y = y + rng.uniform(0, NOISE) * rng.standard_normal(y.shape, dtype=np.float32)
-        out.append(y.astype(np.float32))
+        speed = float(np.exp(rng.uniform(-a.speed, a.speed)))
+        y = warp(x, speed, rng.uniform(0, a.sway), rng.uniform(0, 2 * np.pi))
+        there = y.any((2, 3), keepdims=True)
+        y = resize(mirrored(y, body) if mirror else y, bones, body) @ turn.T
+        noise = rng.uniform(0, a.noise) * rng.standard_normal(y.shape, dtype=np.float32)
+        if flat:
+            noise[..., 2] = 0
+        y = np.where(there, y, 0).astype(np.float32)
+        sent = seen_at(y, hz, rate, rng.uniform(0, 1) if rate != hz else 0.0)
+        if len(noise) < len(sent):
+            noise = np.concatenate([noise] * (1 + len(sent) // len(noise)))
+        sent = np.where(sent.any((2, 3), keepdims=True), sent + noise[: len(sent)], 0).astype(np.float32)
+        if share:
+            sent = hold(lose(sent, share, rng), np.zeros(sent.shape[1:], np.float32))
+        out.append(resample(sent, rate, hz))
     return out

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.network import Stack, StateNet, centre_, last_valid
+from model.network import StateNet, centre_, last_valid
+from model.stacks import skip_chain
 
 # Folded nets answer no less than this. Training pushes symbols that it saw three times to logits of -150, where rounding errors of two
 # runtimes differ by 1e-4 about a chance of e^-180; with the bound they differ by a sixth of that, and no such symbol costs 200 bits.
@@ -37,7 +38,7 @@ class CharsNet(StateNet):
     def __init__(self, config: CharsConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.stack = Stack(nn.Embedding(c.classes, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm)
+        self.stack = skip_chain(nn.Embedding(c.classes, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm)
         self.readout = nn.Linear(c.hidden, c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores
         nn.init.zeros_(self.readout.bias)

@@ -12,11 +12,23 @@ from typing import Any
 import torch
 
 from model.action import ActionConfig, ActionNet
+from model.adding import AddingConfig, AddingNet
 from model.chars import CharsConfig, CharsNet
 from model.network import StateNet
+from model.pixels import PixelsConfig, PixelsNet
+from model.sequence import SequenceConfig, SequenceNet
+from model.words import WordsConfig, WordsNet
 
 FORMAT = 1
-NETWORKS: dict[str, tuple[Any, Any]] = {"action": (ActionConfig, ActionNet), "chars": (CharsConfig, CharsNet)}
+# By the kind of what it is made for, unless the file names another: a SequenceNet may read skeletons too.
+NETWORKS: dict[str, tuple[Any, Any]] = {
+    "action": (ActionConfig, ActionNet),
+    "adding": (AddingConfig, AddingNet),
+    "chars": (CharsConfig, CharsNet),
+    "pixels": (PixelsConfig, PixelsNet),
+    "sequence": (SequenceConfig, SequenceNet),
+    "words": (WordsConfig, WordsNet),
+}
 
 
 class CheckpointError(Exception):
@@ -29,7 +41,9 @@ class Meta:
 
     parts: dicts with role, layer, size, activation, u in the order of the state. layouts: name -> (joint names, table), as in
     model/layouts.py. data: dicts with name, terms, citation. figures: dicts with name, value, unit, protocol, test_evaluations.
-    held: the training subject kept for validation (action), None when there is none.
+    held: what of the training clips is kept for validation (action), None when nothing is. task: its name in model/tasks.py, if it is not
+    the kind. work: minutes of one core that training took. clips: the file of clips and its split, as model/train_skeleton.py's Source.
+    temperature: what the logits were divided by; other_below: the score below which the answer is `other` (model/calibrate.py).
     """
 
     kind: str
@@ -44,14 +58,24 @@ class Meta:
     layouts: dict[str, tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]] = field(default_factory=dict)
     persons: int | None = None
     hz: float | None = None
-    held: int | None = None
+    held: int | str | None = None
     data: tuple[dict[str, str], ...] = ()
     figures: tuple[dict[str, Any], ...] = ()
+    task: str = ""
+    work: float = 0.0
+    clips: dict[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
+    other_below: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "task", self.task or self.kind)
 
 
 def save(path: Path, net: StateNet, meta: Meta) -> None:
     """Writes the trained, unfolded network; the file appears whole or not at all."""
+    name = next(name for name, (_, network) in NETWORKS.items() if isinstance(net, network))
     content = {"format": FORMAT, "config": dataclasses.asdict(net.config), "weights": net.state_dict(), "meta": dataclasses.asdict(meta)}
+    content |= {} if name == meta.kind else {"network": name}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     torch.save(content, partial)
@@ -65,7 +89,7 @@ def load_trained(path: Path) -> tuple[StateNet, Meta]:
         if content["format"] != FORMAT:
             raise CheckpointError(f"{path}: expected format {FORMAT}, got {content['format']!r}")
         meta = Meta(**content["meta"])
-        config, network = NETWORKS[meta.kind]
+        config, network = NETWORKS[content.get("network", meta.kind)]
         net: StateNet = network(config(**content["config"]))
         net.load_state_dict(content["weights"])
     except FileNotFoundError:

@@ -33,3 +33,27 @@ WAR_AND_PEACE = {
     "terms": "public domain",
     "citation": "L. Tolstoy, War and Peace, English translation; text of A. Karpathy, J. Johnson, L. Fei-Fei (2015).",
 }
+PTB = {
+    "name": "Penn Treebank, Wall Street Journal, in T. Mikolov's preprocessing",
+    "terms": "text of the Linguistic Data Consortium, not to be passed on",
+    "citation": "M. Marcus, B. Santorini, M. Marcinkiewicz: Building a Large Annotated Corpus of English: The Penn Treebank. "
+    "Computational Linguistics 19(2), 1993. T. Mikolov et al.: Empirical Evaluation and Combination of Advanced Language Modeling "
+    "Techniques. Interspeech 2011.",
+}
+MNIST = {
+    "name": "MNIST",
+    "terms": "CC BY-SA 3.0",
+    "citation": "Y. LeCun, L. Bottou, Y. Bengio, P. Haffner: Gradient-Based Learning Applied to Document Recognition. Proc. IEEE 86(11), "
+    "1998.",
+}
+NW_UCLA = {
+    "name": "Northwestern-UCLA Multiview Action 3D",
+    "terms": "no licence stated: weights only, cite",
+    "citation": "J. Wang, X. Nie, Y. Xia, Y. Wu, S.-C. Zhu: Cross-view Action Modeling, Learning and Recognition. CVPR 2014.",
+}
+HDM05 = {
+    "name": "HDM05, 11 classes",
+    "terms": "CC BY-SA 3.0",
+    "citation": "M. Müller, T. Röder, M. Clausen, B. Eberhardt, B. Krüger, A. Weber: Documentation Mocap Database HDM05. "
+    "Universität Bonn, CG-2007-2.",
+}

@@ -4,6 +4,8 @@ Own joint j is the mean of the sent joints table[j]; an index given twice weighs
 heights, bone lengths, and which wrist moves in actions of the right arm. A subject facing the camera has the left hand at negative x.
 """
 
+from collections.abc import Sequence
+
 _LIMBS = (
     *("left shoulder", "left elbow", "left wrist", "left hand", "right shoulder", "right elbow", "right wrist", "right hand"),
     *("left hip", "left knee", "left ankle", "left foot", "right hip", "right knee", "right ankle", "right foot"),
@@ -16,9 +18,6 @@ NTU25 = (
     *("spine shoulder", "left hand tip", "left thumb", "right hand tip", "right thumb"),
 )
 
-# Parent of each utd20 joint (the root is its own): the bones along which augmentation changes a body's proportions.
-UTD20_PARENTS = (1, 2, 3, 3, 1, 4, 5, 6, 1, 8, 9, 10, 3, 12, 13, 14, 3, 16, 17, 18)
-UTD20_ROOT = 3
 
 Layout = tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]
 
@@ -36,3 +35,10 @@ LAYOUTS: dict[str, Layout] = {
     "kinect20": (KINECT20, _one_each(3, 2, 1, 0, *range(4, 20))),
     "ntu25": (NTU25, (*_NTU_TORSO, *_one_each(*range(4, 20)))),
 }
+
+
+def known(names: Sequence[str]) -> dict[str, Layout]:
+    """The layouts that can be mapped to an own one of these joints: those above where all are utd20's, in any order."""
+    if not set(names) <= set(UTD20):
+        return {}
+    return {layout: (sent, tuple(table[UTD20.index(n)] for n in names)) for layout, (sent, table) in LAYOUTS.items()}

@@ -5,7 +5,7 @@ One batch per step, made from the step's number and the seed alone, so that a re
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import lightning
@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from model.network import StateNet, clamp_recurrent_
+from model.network import StateNet
+from model.recurrent_weight import clamp_recurrent_, parameter_groups
+from model.stacks import Stack
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,9 @@ class Recipe:
     """Steps of training and how each is made.
 
     The rate rises over `warmup` steps, stays, and falls linearly to 0 over the last `decay` steps: until the fall begins a run does not
-    depend on its length. average: horizon in steps of the exponential mean of the weights, the weights that are kept.
+    depend on its length. average: horizon in steps of the exponential mean of the weights, the weights that are kept. precision: of the
+    matrix products, as Lightning names it; the recurrence is float32 on a CPU whatever it says.
+    checkpoint_activations: memory grows as the square root of a batch's length, for more arithmetic (model/chunked.py).
     """
 
     steps: int
@@ -32,6 +36,8 @@ class Recipe:
     average: int = 100
     clip: float = 1.0
     epoch: int = 100
+    checkpoint_activations: bool = False
+    precision: str = field(default="bf16-mixed", metadata={"choices": ("bf16-mixed", "32-true")})
 
     def factor(self, step: int) -> float:
         """The rate at a step as a part of `rate`."""
@@ -51,11 +57,17 @@ class Learner(lightning.LightningModule, Generic[Net, AnyRecipe]):
     def __init__(self, net: Net, recipe: AnyRecipe, seed: int) -> None:
         super().__init__()
         self.net, self.recipe, self.seed = net, recipe, seed
+        for stack in net.modules():
+            if isinstance(stack, Stack):
+                stack.checkpoint_activations = recipe.checkpoint_activations
         self.averaged = copy.deepcopy(net).requires_grad_(False).eval()
 
     def loss(self, step: int) -> Tensor:
         """The loss of step number `step`, a scalar."""
         raise NotImplementedError
+
+    def settle(self) -> None:
+        """What the averaged weights need before they are measured and kept; nothing, unless a subclass says otherwise."""
 
     def validate(self) -> dict[str, float]:
         """Figures of the averaged weights on validation data."""
@@ -78,11 +90,8 @@ class Learner(lightning.LightningModule, Generic[Net, AnyRecipe]):
         return loss
 
     def configure_optimizers(self) -> AdamW:
-        """AdamW; no weight decay on U, norms, biases and embeddings (Li et al., 2019, section 5.1, decays weights only)."""
-        weights = [m.weight for m in self.net.modules() if isinstance(m, nn.Linear)]
-        decayed = {id(p) for p in weights}
-        rest = [p for p in self.net.parameters() if id(p) not in decayed]
-        groups = [{"params": weights, "weight_decay": self.recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        """AdamW; only weights decay."""
+        groups = parameter_groups(self.net, self.recipe.weight_decay)
         return AdamW(groups, lr=self.recipe.rate, betas=(0.9, 0.99))
 
     def on_train_batch_end(self, *_: Any) -> None:

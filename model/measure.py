@@ -44,17 +44,17 @@ def _chunks(n: int) -> list[int]:
 
 
 def padded(sequences: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
-    """Sequences [T_b, J, 3] of one person -> x [B, T, 1, J, 3], 0 past the ends, and lengths [B]."""
+    """Sequences [T_b, P, J, 3] -> x [B, T, P, J, 3], 0 past the ends, and lengths [B]."""
     lengths = torch.tensor([len(s) for s in sequences])
-    x = torch.zeros(len(sequences), int(lengths.max()), 1, *sequences[0].shape[1:])
+    x = torch.zeros(len(sequences), int(lengths.max()), *sequences[0].shape[1:])
     for row, s in zip(x, sequences, strict=True):
-        row[: len(s), 0] = torch.from_numpy(s)
+        row[: len(s)] = torch.from_numpy(s)
     return x, lengths
 
 
 @torch.no_grad()
 def scores(net: StateNet, sequences: Sequence[NDArray[np.float32]]) -> list[Tensor]:
-    """Logits [T_b, K] after every frame of each sequence [T_b, J, 3], each from a zero state on."""
+    """Logits [T_b, K] after every frame of each sequence [T_b, P, J, 3], each from a zero state on."""
     x, lengths = padded(sequences)
     logits, _ = net(x, lengths, net.start(len(x)))
     return [row[:n] for row, n in zip(logits, lengths.tolist(), strict=True)]

@@ -4,23 +4,24 @@ the secret, once, and adds its hash to the file INDRNN_KEYS."""
 
 import argparse
 import gc
-import logging
 import os
 import sys
 from pathlib import Path
-from types import FrameType
 
 import orjson
 import uvicorn
 
 from export.bundle import BundleError
 from service.access import KeysError, new_key
-from service.app import Backend, create_app
+from service.app import create_app
+from service.backend import Backend
+from service.drain import Drain, DrainingServer
 from service.engine import EngineError
+from service.logs import set_up
+from service.oip.infer_http import InferHttp
 from service.settings import Settings, SettingsError, read_settings, variable
 from service.sqlite_store import back_up
 from service.store import StoreError
-from service.timed_http import TimedHttp
 from service.websocket import Wire
 
 
@@ -48,7 +49,7 @@ def main() -> int:
 
 def _serve(settings: Settings) -> int:
     sys.setswitchinterval(5e-4)  # seconds the engine thread waits for the interpreter at most; Python's 5 ms would be a batch
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up(settings.log_level, settings.log_format)
     backend = Backend.open(settings)
     try:
         app = create_app(settings, backend)
@@ -59,31 +60,18 @@ def _serve(settings: Settings) -> int:
         app,
         host=settings.host,
         port=settings.port,
-        log_level=settings.log_level,
+        log_config=None,
         access_log=False,
-        http=TimedHttp.within(settings.header_timeout),
+        http=InferHttp.of(app.state.oip, settings.header_timeout),
         ws=Wire,
         ws_max_size=settings.max_drain,  # a longer message than max_body is answered, a longer one than this closes the connection
         ws_per_message_deflate=False,
-        timeout_graceful_shutdown=10,
     )
-    server = _Server(config, backend)
+    server = DrainingServer(config, Drain(backend, settings.drain_timeout, lambda: app.state.goodbyes))
     gc.freeze()  # what start-up made stays; and frames are lists of lists, which would set off a collection every few messages
     gc.set_threshold(50_000, 20, 50)
     server.run()
     return 0 if server.started else 1
-
-
-class _Server(uvicorn.Server):
-    """Drains the engines at the signal, not after uvicorn has waited for its connections."""
-
-    def __init__(self, config: uvicorn.Config, backend: Backend) -> None:
-        super().__init__(config)
-        self._backend = backend
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._backend.drain()
-        super().handle_exit(sig, frame)
 
 
 def _add_key(settings: Settings, name: str) -> int:

@@ -3,10 +3,8 @@
 import asyncio
 import contextlib
 import logging
-import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -15,73 +13,33 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from export.bundle import read_all
 from service.access import Access, read_keys
+from service.backend import Backend
+from service.census import Census
 from service.completions import PREFIX, build_completions, openai_problem
 from service.docs import docs
 from service.errors import BadInput, MethodNotAllowed, NotFound, ServiceError, said
 from service.intake import Intake
-from service.models import Models, ServedModel, serve
+from service.metrics import Metrics, Sources
 from service.oip.http import OpenInference
 from service.oip.inference import Inference
 from service.openapi import document
 from service.probe import StoreProbe
 from service.quota import Quotas
+from service.repository import Repository, Rules
 from service.revision import revision
 from service.routes import build_router, problem
 from service.session_routes import build_session_router
 from service.sessions import Sessions
 from service.settings import Settings
-from service.store import Store, open_store
+from service.statistics import Totals
+from service.store import Store
 from service.stream import Connections
 
 log = logging.getLogger(__name__)
 
 SWEEP = 60.0  # seconds between looks for expired sessions
 GRPC_GRACE = 2.0  # seconds for open gRPC calls when the server stops; their steps are finished or refused by then
-STOP_TIMEOUT = 10.0  # seconds for the steps in flight when the server stops
-
-
-@dataclass
-class Backend:
-    """The store and the engines: what has to be there before the first request, and to be closed after the last."""
-
-    store: Store
-    served: list[ServedModel]
-    loop: asyncio.AbstractEventLoop | None = None
-
-    @classmethod
-    def open(cls, settings: Settings) -> "Backend":
-        """Blocks while the models warm up. Raises BundleError, StoreError, EngineError."""
-        bundles = read_all(settings.bundles)
-        backend = cls(open_store(settings.store, settings.store_durability), [])
-        try:
-            for bundle in bundles:
-                backend.served.append(serve(bundle, settings, backend.store, backend.post))  # one fails: the others stop
-        except BaseException:
-            backend.close()
-            raise
-        return backend
-
-    def post(self, deliver: Callable[[], None]) -> None:
-        """Hands replies from an engine thread to the event loop."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
-            if self.loop is not None:
-                self.loop.call_soon_threadsafe(deliver)
-
-    def drain(self) -> None:
-        """Tells the engines that the end is near: what is in flight is finished, anything new is refused."""
-        for model in self.served:
-            model.batcher.drain()
-
-    def close(self) -> None:
-        """Stops the engines, which finish what is in flight, and releases the store."""
-        stopping = [threading.Thread(target=m.batcher.stop, args=(STOP_TIMEOUT,)) for m in self.served]
-        for thread in stopping:
-            thread.start()
-        for thread in stopping:
-            thread.join()
-        self.store.close()
 
 
 class _Front(FastAPI):
@@ -116,7 +74,8 @@ def create_app(settings: Settings, backend: Backend | None = None) -> FastAPI:
     app.include_router(build_session_router())
     app.include_router(build_completions(settings))
     app.add_route("/docs", docs, include_in_schema=False)
-    app.router.routes.append(WebSocketRoute("/stream/{model}", Connections(settings.max_connections).accept))
+    app.state.connections = Connections(settings.max_connections)
+    app.router.routes.append(WebSocketRoute("/stream/{model}", app.state.connections.accept))
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -143,37 +102,51 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     backend: Backend | None = app.state.backend
     assert backend is not None, "a service that answers has a backend"
-    revision()  # asks git, once
     backend.loop = asyncio.get_running_loop()
-    app.state.models = Models(backend.served)
+    state = app.state
+    totals, census = Totals(), Census(backend.store)
     quotas = Quotas(settings.max_sessions, settings.max_steps_per_second, backend.store.count)
-    app.state.sessions = Sessions(app.state.models, backend.store, settings.session_ttl, quotas)
-    app.state.intake = Intake()
-    app.state.probe = StoreProbe(backend.store)
-    app.state.oip.inference = Inference(app.state.models, app.state.sessions, settings)
+    state.models = backend.models
+    state.sessions = Sessions(state.models, backend.store, settings.session_ttl, quotas)
+    rules = Rules(settings.bundles, settings.versions, settings.linger)
+    state.repository = Repository(rules, state.models, census, backend.load, state.sessions.forget, totals)
+    state.repository.began_with(backend.stamps, backend.skipped)
+    state.intake = Intake()
+    state.probe = StoreProbe(backend.store)
+    streams: Connections = state.connections
+    state.metrics = Metrics(Sources(state.models.__iter__, totals, census, lambda: streams.open, state.repository.unavailable, revision()))
+    state.oip.inference = Inference(state.models, state.sessions, settings, state.repository)
+    state.oip.repository = state.repository
+    state.goodbyes = [streams.leave]
+    tasks = [asyncio.create_task(_sweep(backend.store, totals))]
+    if settings.poll:
+        tasks.append(asyncio.create_task(state.repository.watch(settings.poll)))
     grpc = None
     if settings.grpc_port is not None:
         from service.oip.grpc import serve_grpc  # some 30 MB that only those need who speak it
 
-        grpc = await serve_grpc(app.state.oip.inference, settings, app.state.oip.owner_of)
-    sweeping = asyncio.create_task(_sweep(backend.store))
+        grpc = await serve_grpc(state.oip.inference, state.repository, settings, state.oip.owner_of)
+        state.goodbyes.append(grpc.leave)
     try:
         yield
     finally:
         if grpc is not None:
-            await grpc.stop(GRPC_GRACE)
-        sweeping.cancel()
+            await grpc.leave(GRPC_GRACE)
+        for task in tasks:
+            task.cancel()
         await asyncio.to_thread(backend.close)
 
 
-async def _sweep(store: Store) -> None:
+async def _sweep(store: Store, totals: Totals) -> None:
     while True:
         await asyncio.sleep(SWEEP)
         try:
             removed = await asyncio.to_thread(store.expire, time.time())
         except ServiceError as error:
+            totals.store_failures += 1
             log.error("expired sessions could not be removed: %s", error)
             continue
+        totals.swept += removed
         if removed:
             log.info("%d expired sessions removed", removed)
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine import Engine, Row
+from service.engine import PIECE, TURN_STEPS, Engine, Row
 from service.errors import (
     Cancelled,
     EngineFailed,
@@ -32,6 +32,8 @@ from service.errors import (
     StoreFailed,
     UnknownSession,
 )
+from service.logs import about
+from service.outcome import repeated, stored
 from service.sampling import Ranking
 from service.session import (
     Cancel,
@@ -41,6 +43,7 @@ from service.session import (
     Delete,
     Effect,
     Emitted,
+    Event,
     Feed,
     Floats,
     Follow,
@@ -59,10 +62,11 @@ from service.session import (
     Wait,
     handle,
 )
+from service.session import Reply as Answered
 from service.session_id import issued
-from service.statistics import Statistics
+from service.statistics import Happened, Protocol, Statistics
 from service.store import Change, Store
-from service.work import PIECE, Content, Drawing, Feeding, Generating, Sink
+from service.work import Content, Drawing, Feeding, Generating, Sink
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +134,7 @@ class Job:
     since: float = 0.0
     draws: tuple[Draw, ...] | None = None
     top: int = 0
+    protocol: Protocol = "http"
 
     @property
     def sinks(self) -> tuple[Sink, ...]:
@@ -158,6 +163,8 @@ class Live:
     removed: bool = False
     pending: list[Job] = field(default_factory=list)
     stale: bool = False
+    happened: list[tuple[Happened, Protocol]] = field(default_factory=list)
+    """what counts once it is stored"""
     lost: int = 0
 
 
@@ -225,6 +232,8 @@ class Batcher:
         self._detached: deque[tuple[str, Sink]] = deque()
         self._open: set[Sink] = set()  # everybody who has not had a last answer
         self._stopping = False
+        self._why: ServiceError = Stopping("the server is shutting down")
+        self._until = float("inf")
         self._thread = threading.Thread(target=self._main, name=f"engine-{engine.manifest.name}-{engine.manifest.version}", daemon=True)
         self._thread.start()
 
@@ -239,8 +248,9 @@ class Batcher:
         deadline = now + self._settings.step_timeout
         with self._gate:
             if self._stopping:
-                raise Stopping("the server is shutting down")
+                raise self._why
             if any(j.is_work for j in jobs) and len(self._open) + sum(len(j.sinks) for j in jobs) > self._settings.max_queue:
+                self.statistics.turned_away[Overloaded.code, jobs[0].protocol] += len(jobs)
                 raise Overloaded(f"{len(self._open)} of {self._settings.max_queue} places are taken", retry_after=1)
             for job in jobs:
                 job.since = now
@@ -258,14 +268,19 @@ class Batcher:
             self._detached.append((session_id, sink))
             self._gate.notify()
 
-    def drain(self) -> None:
-        """From now on finishes what is in flight, cuts what is generating, and answers the rest; then the thread ends."""
+    def drain(self, why: ServiceError | None = None, seconds: float = float("inf")) -> None:
+        """From now on finishes what is in flight, cuts what is generating, and refuses the rest with `why`; then the thread ends.
+
+        What is still in flight after so many seconds is refused too: its session stays where the store has it.
+        """
         with self._gate:
             self._stopping = True
+            self._why = why or self._why
+            self._until = min(self._until, time.monotonic() + seconds)
             self._gate.notify()
 
-    def stop(self, timeout: float) -> None:
-        """Drains, and waits for the thread's end."""
+    def stop(self, timeout: float | None) -> None:
+        """Drains, and waits for the thread's end, for ever without a timeout."""
         self.drain()
         self._thread.join(timeout)
 
@@ -273,6 +288,11 @@ class Batcher:
     def stopping(self) -> bool:
         """Whether it takes nothing new."""
         return self._stopping
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread has not ended."""
+        return self._thread.is_alive()
 
     @property
     def waiting(self) -> int:
@@ -289,8 +309,8 @@ class Batcher:
             except Exception as error:  # a bug must not leave anybody waiting
                 log.exception("the engine thread failed")
                 self._fail_everything(EngineFailed(f"internal error: {type(error).__name__}"))
-            if stopping and not self._ready and not self._inbox:
-                self._fail_everything(Stopping("the server is shutting down"))
+            if stopping and (time.monotonic() > self._until or not (self._ready or self._inbox)):
+                self._fail_everything(self._why)
                 return
 
     def _drain(self) -> tuple[list[Job], list[tuple[str, Sink]], bool]:
@@ -311,7 +331,7 @@ class Batcher:
         self._detach(detached)
         self._refuse_late()
         if stopping:
-            self._cut_generating(Stopping("the server is shutting down; repeat the number to go on"))
+            self._cut_generating(type(self._why)(f"{self._why.detail}; repeat the number to go on"))
         self._settle()
         for group in self._groups():
             self._run(group)
@@ -326,6 +346,7 @@ class Batcher:
         try:
             found = self._store.load(list(named)) if named else {}
         except ServiceError as error:
+            self.statistics.store_failures += 1
             self._replies += [Reply(j.sink, Refused(error)) for j in jobs if j.session_id in named]
             self._replies += [Reply(j.sink, Refused(error)) for live in stale for j in live.mailbox]
             jobs = [j for j in jobs if j.session_id not in named]
@@ -337,6 +358,7 @@ class Batcher:
             try:
                 self._begin(job, now)
             except ServiceError as error:
+                self._count_refused(job, error)
                 removing = self._lives.get(job.session_id or "")
                 self._replies += [Reply(sink, Refused(error), removing if removing and removing.dirty else None) for sink in job.sinks]
 
@@ -350,7 +372,7 @@ class Batcher:
 
     def _begin(self, job: Job, now: float) -> None:
         if job.create is not None:
-            self._create(job.create, job.sink, Created(job.create))
+            self._create(job.create, job, Created(job.create), "imported" if job.create.step else "opened")
         elif job.session_id is None:
             assert job.content is not None, "a job without a session has content"
             self._start_stateless(job)
@@ -363,11 +385,12 @@ class Batcher:
             else:
                 live.mailbox.append(job)
 
-    def _create(self, session: Session, sink: Sink, reply: object) -> None:
+    def _create(self, session: Session, job: Job, reply: object, how: Happened) -> None:
         """A session that the next commit will make."""
         live = self._lives[session.id] = Live(None, session)
+        live.happened.append((how, job.protocol))
         self._soil(live)
-        self._replies.append(Reply(sink, reply, live))
+        self._replies.append(Reply(job.sink, reply, live))
 
     def _cancel_waiting(self, live: Live, event: Cancel) -> None:
         """A generate of that number that has not begun will not."""
@@ -414,6 +437,7 @@ class Batcher:
         work = Feeding(
             prepared.x, None, job.content.length, state, self._last_logits, job.every, job.watch, job.deadline, job.since, top=job.top
         )
+        work.protocol = job.protocol
         self._ready.append(Stateless(work, job.sink, job.draws))
 
     def _offer(self, live: Live, job: Job, now: float) -> bool:
@@ -441,9 +465,10 @@ class Batcher:
                 live.pending.append(job)
             return True
         if isinstance(reply, Forked):
-            self._create(reply.session, job.sink, reply)
+            self._create(reply.session, job, reply, "forked")
             return True
         live.session = session
+        self._count(live, job, job.event, reply, effects)
         live.removed |= Effect.REMOVE in effects
         if Effect.COMMIT in effects or Effect.REMOVE in effects:
             self._soil(live)
@@ -465,6 +490,18 @@ class Batcher:
         told = reply if job.heard is None else self._end_of_generate(live, job, reply)
         self._replies.append(Reply(job.sink, told, live if live.dirty else None))
         return True
+
+    def _count(self, live: Live, job: Job, event: Event, reply: Answered | None, effects: Sequence[Effect]) -> None:
+        if happened := stored(event, reply, effects):
+            live.happened.append((happened, job.protocol))
+        if isinstance(reply, Refused):
+            self._count_refused(job, reply.error)
+        elif repeated(reply, effects) and job.heard is None:
+            self.statistics.repeats[job.protocol] += 1
+
+    def _count_refused(self, job: Job, error: ServiceError) -> None:
+        self.statistics.refused[error.code, job.protocol] += 1
+        log.debug("refused: %s", error.detail, extra=about(self.engine.manifest, job.session_id, getattr(job.event, "number", None)))
 
     def _follow(self, live: Live, job: Job, reply: Follow) -> None:
         """What is stored of a generate, to somebody who has heard none of it, or some, before another process went on with it."""
@@ -505,11 +542,13 @@ class Batcher:
         try:
             prepared = job.content.prepare(before)
         except ServiceError as error:
+            self._count_refused(job, error)
             self._replies.append(Reply(job.sink, Refused(error)))
             return False
-        live.work = Feeding(
+        work = live.work = Feeding(
             prepared.x, prepared.carry, job.content.length, before.state, self._last_logits, job.every, job.watch, job.deadline, job.since
         )
+        work.protocol = job.protocol
         live.sinks.append(job.sink)
         self._ready.append(live)
         return True
@@ -521,6 +560,7 @@ class Batcher:
             try:
                 self._find_or_begin(live.session.id, job)
             except ServiceError as error:
+                self._count_refused(job, error)
                 self._replies.append(Reply(job.sink, Refused(error)))
                 continue
             if not self._offer(live, job, now):
@@ -533,6 +573,7 @@ class Batcher:
             while live.mailbox and live.mailbox[0].deadline < now:
                 job = live.mailbox.popleft()
                 late = Late(f"an earlier step of the session took longer than {self._settings.step_timeout:g} s", retry_after=1)
+                self._count_refused(job, late)
                 self._replies.append(Reply(job.sink, Refused(late)))
 
     def _detach(self, detached: Iterable[tuple[str, Sink]]) -> None:
@@ -580,7 +621,7 @@ class Batcher:
 
     def _groups(self) -> list[list[Live | Stateless]]:
         """Up to max_batch of what is ready, the longest waiting first, in groups of like length so that padding at most doubles a row."""
-        taken = [self._ready.popleft() for _ in range(min(len(self._ready), self._settings.max_batch))]
+        taken = self._take()
         groups: dict[int, list[Live | Stateless]] = {}
         now = time.monotonic()
         for item in taken:
@@ -590,9 +631,24 @@ class Batcher:
             if isinstance(work, Feeding) and work.at == 0 and work.deadline < now:
                 self._fail([item], Late(f"the step waited longer than {work.deadline - work.since:g} s", retry_after=1))
                 continue
-            steps = 1 if isinstance(work, Generating) else min(len(work.x) - work.at, PIECE) if work and work.watch is None else 1
-            groups.setdefault(steps.bit_length(), []).append(item)
+            groups.setdefault(_steps(work).bit_length(), []).append(item)
         return [groups[k] for k in sorted(groups)]
+
+    def _take(self) -> list[Live | Stateless]:
+        """What runs in this turn. Of long pieces only as many as leave the turn short: the others keep their place for the next."""
+        taken: list[Live | Stateless] = []
+        left: list[Live | Stateless] = []
+        total = 0
+        while self._ready and len(taken) < self._settings.max_batch:
+            item = self._ready.popleft()
+            steps = _steps(item.work)
+            if steps > 1 and total + steps > TURN_STEPS:
+                left.append(item)
+            else:
+                taken.append(item)
+                total += steps
+        self._ready.extendleft(reversed(left))
+        return taken
 
     def _left(self, item: Stateless) -> bool:
         """Whether everybody who waited for it is gone."""
@@ -659,6 +715,7 @@ class Batcher:
 
     def _emit(self, live: Live, work: Generating, state: Floats) -> None:
         alphabet = self.engine.manifest.alphabet or ""
+        self.statistics.characters += 1
         event = Emitted(alphabet[work.symbol], work.logprob, state, self._settings.session_ttl)
         live.session, reply, _ = handle(live.session, event, self._clock())
         self._soil(live)
@@ -672,6 +729,7 @@ class Batcher:
             self._land(live)
 
     def _draw(self, item: Stateless, work: Drawing, state: Floats) -> None:
+        self.statistics.characters += 1
         char = (self.engine.manifest.alphabet or "")[work.symbol]
         work.so_far = work.so_far.grown(char, work.logprob)
         work.state = state
@@ -684,6 +742,8 @@ class Batcher:
         work = item.work
         assert isinstance(work, Feeding), "only content finishes"
         self.statistics.success.add(int((time.monotonic() - work.since) * 1e9))
+        if isinstance(item, Stateless):
+            self.statistics.answered[work.protocol] += 1
         if isinstance(item, Stateless) and item.draws is not None:
             self._replies.append(Reply(item.sink, Prompted(work.result(), tuple(work.ranked))))
             self._ready += [Stateless(Drawing.after(work, d.sampling), d.sink) for d in item.draws]
@@ -691,6 +751,9 @@ class Batcher:
         if isinstance(item, Stateless):
             self._replies.append(Reply(item.sink, Result(0, work.length, work.result(), work.state), None, work.states()))
             return
+        if item.session.flight is not None and item.session.flight.anew is not None:
+            item.happened.append(("opened", work.protocol))
+        item.happened.append(("step", work.protocol))
         event = Consumed(work.state, work.length, work.result(), work.carry, self._settings.session_ttl)
         item.session, reply, _ = handle(item.session, event, self._clock())
         self._soil(item)
@@ -703,19 +766,26 @@ class Batcher:
         """Commits what has changed, then lets the replies go; when the commit fails, everybody is told and nothing here is believed."""
         dirty, self._dirty = self._dirty, []
         if dirty:
+            begun = time.perf_counter_ns()
             try:
                 lost = self._store.commit([Change(live.base, None if live.removed else live.session, live.lost) for live in dirty])
             except ServiceError as error:
-                log.error("a commit of %d sessions failed: %s", len(dirty), error)
+                self.statistics.store_failures += 1
+                log.error("a commit of %d sessions failed: %s", len(dirty), error, extra=about(self.engine.manifest))
                 self._roll_back(dirty, error)
             else:
+                self.statistics.store.add(time.perf_counter_ns() - begun)
                 if lost:
                     self._offer_again([live for live in dirty if live.session.id in lost])
+            happened: list[tuple[Happened, Protocol]] = []
             for live in dirty:
                 live.dirty = False
                 if not live.stale:
+                    happened += live.happened
                     live.base = live.session if live.session.flight is None else live.session._replace(flight=None)
                     self._drop_answered(live)
+                live.happened = []
+            self.statistics.happened.update(happened)
         self._send()
 
     def _drop_answered(self, live: Live) -> None:
@@ -772,6 +842,10 @@ class Batcher:
 
     def _fail(self, items: Sequence[Live | Stateless], error: ServiceError) -> None:
         for item in items:
+            self.statistics.failed[error.code] += 1
+            step = item.session.flight if isinstance(item, Live) else None
+            named = (item.session.id, step.number) if step is not None and isinstance(item, Live) else ()
+            log.warning("a step failed: %s", error.detail, extra=about(self.engine.manifest, *named))
             if isinstance(item.work, Feeding):
                 self.statistics.fail.add(int((time.monotonic() - item.work.since) * 1e9))
             if isinstance(item, Stateless):
@@ -818,3 +892,8 @@ class Batcher:
         self._freed.clear()
         self._dirty.clear()
         self._send()
+
+
+def _steps(work: Feeding | Generating | None) -> int:
+    """Time steps that it takes in its next run."""
+    return min(len(work.x) - work.at, PIECE) if isinstance(work, Feeding) and work.watch is None else 1

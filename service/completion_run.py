@@ -63,13 +63,20 @@ class Run:
         for i, value in events:
             if isinstance(value, Refused):
                 raise value.error
-            grown.update((c.index, c) for c in self._apply(i, value))
+            grown.update((c.index, c) for c in await self._apply(i, value))
         return list(grown.values())
 
-    def _apply(self, i: int, value: object) -> list[Choice]:
+    async def finish(self) -> None:
+        """Takes in the rest."""
+        while self.open:
+            await self.take()
+
+    async def _apply(self, i: int, value: object) -> list[Choice]:
         if isinstance(value, Prompted):
             choices = self.choices[(-1 - i) * self.wish.n : -i * self.wish.n]
-            scores = _prompt_scores(value, choices[0].prompt, self._alphabet) if self.wish.echo and self.wish.logprobs is not None else ()
+            scores: list[Scored] = []
+            if self.wish.echo and self.wish.logprobs is not None:  # some microseconds a character, on another thread
+                scores = await asyncio.to_thread(_prompt_scores, value, choices[0].prompt, self._alphabet)
             for choice in choices:
                 choice.prompt_scores = scores
                 choice.reason = Reason.LENGTH if self.wish.max_tokens == 0 else None
@@ -91,7 +98,7 @@ class Run:
             Draw(Sampling(wish.max_tokens, wish.temperature, wish.top_p, wish.seed_of(k, fresh), wish.stop), self._sink(i * wish.n + k))
             for k in texts
         )
-        return Job(self._sink(-1 - i), content=content, draws=draws, top=wish.logprobs or 0)
+        return Job(self._sink(-1 - i), content=content, draws=draws, top=wish.logprobs or 0, protocol="openai")
 
     def _sink(self, i: int) -> Sink:
         """What comes for a choice, or for the prompt -1 - i."""

@@ -36,6 +36,8 @@ def openai_problem(error: ServiceError) -> Response:
     """An error in OpenAI's shape."""
     code = error_status(error)
     headers = {"Retry-After": str(error.extra.get("retry_after", 1))} if code in (429, 503) else {}
+    if code == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     return Response(orjson.dumps(error_body(error)), code, headers, "application/json")
 
 
@@ -44,6 +46,7 @@ def _errors(*codes: int) -> dict[int | str, dict[str, object]]:
     return {c: {"description": _MEANING[c], "content": content} for c in codes}
 
 
+_CHUNK = {"type": "string", "description": "with `stream`: a chunk of the same shape as JSON, `[DONE]` at the end"}
 _MEANING = {
     400: "invalid_request_error: `param` names what is wrong",
     401: "unauthorized: no API key came, or one that is not known; only where the service has keys",
@@ -61,7 +64,7 @@ def build_completions(settings: Settings) -> APIRouter:
     router = APIRouter(prefix=PREFIX.rstrip("/"), tags=["openai"])
     body_shape = {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/CompletionRequest"}}}}
     stream_shape: dict[int | str, dict[str, object]] = {
-        200: {"content": {"text/event-stream": {"schema": {"type": "string", "description": "with `stream`: `data:` and a chunk each"}}}}
+        200: {"content": {"text/event-stream": {"schema": {"type": "object", "properties": {"data": _CHUNK}}}}}
     }
 
     @router.post(
@@ -86,8 +89,7 @@ def build_completions(settings: Settings) -> APIRouter:
             await while_there(request.receive, run.take())  # what is refused now still has a status of its own
             if wish.stream:
                 return EventStream(run, head, settings.send_timeout)
-            while run.open:
-                await while_there(request.receive, run.take())
+            await while_there(request.receive, run.finish())
         except BaseException:
             run.leave()
             raise
@@ -182,7 +184,9 @@ class EventStream(Response):
         try:
             while True:
                 for choice in grown:
-                    if (piece := choice.piece()) is not None:
+                    long = run.wish.echo and not choice.began  # a prompt of many characters: the event loop has others to serve
+                    piece = await asyncio.to_thread(choice.piece) if long else choice.piece()
+                    if piece is not None:
                         yield orjson.dumps({**self._head.body([piece]), **extra})
                 if not run.open:
                     break

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 Provider = Literal["cuda", "cpu"]
 Kernel = Literal["fused", "loop"]
+PIECE = 256  # time steps of one client in one run: a long message delays others by one piece, not by all of it
+TURN_STEPS = 8 * PIECE  # time steps of all clients before others get in between; more rows of whole pieces run no faster per step
 ORT_NAMES: dict[Provider, str] = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 
 
@@ -119,23 +121,37 @@ class Engine:
         return session
 
     def _warm_up(self, session: ort.InferenceSession, max_batch: int) -> float:
-        """Seconds of a few runs of the shapes that serving meets, after one of each to allocate."""
+        """Runs every number of rows with one step, and long pieces -> seconds of a few runs of shapes that are typical of serving.
+
+        The runtime plans the memory of each shape when it first sees it.
+        """
+        for B in range(1, max_batch + 1):
+            self._run_zeros(session, B, 1)
+        for B in (1, 2, 4, TURN_STEPS // PIECE):
+            self._run_zeros(session, min(B, max_batch), PIECE)
         seconds = 0.0
         for B, T in ((1, 1), (max_batch, 1), (1, 32)):
-            feeds = {
-                "x": np.repeat(np.repeat(self._sample[None, None], T, 1), B, 0),
-                "lengths": np.full(B, T, np.int64),
-                "state": np.zeros((B, self.manifest.state_size), np.float32),
-            }
-            logits, after = session.run(["logits", "state_out"], feeds)
-            expected = (B, T, self.manifest.classes), (B, self.manifest.state_size)
-            if (logits.shape, after.shape) != expected:
-                raise ValueError(f"expected logits and state of {expected}, got {(logits.shape, after.shape)}")
+            self._run_zeros(session, B, T)
             start = time.perf_counter()
             for _ in range(3):
-                session.run(["logits", "state_out"], feeds)
+                self._run_zeros(session, B, T)
             seconds += time.perf_counter() - start
         return seconds
+
+    def _run_zeros(self, session: ort.InferenceSession, B: int, T: int) -> None:
+        feeds = {
+            "x": np.zeros((B, T, *self._sample.shape), self._sample.dtype),
+            "lengths": np.full(B, T, np.int64),
+            "state": np.zeros((B, self.manifest.state_size), np.float32),
+        }
+        logits, after = session.run(["logits", "state_out"], feeds)
+        expected = (B, T, self.manifest.classes), (B, self.manifest.state_size)
+        if (logits.shape, after.shape) != expected:
+            raise ValueError(f"expected logits and state of {expected}, got {(logits.shape, after.shape)}")
+
+    def close(self) -> None:
+        """Gives back the memory of the graph; there may be no run now or later."""
+        del self._session
 
     def run(self, rows: list[Row]) -> list[Answer]:
         """One run over rows of any lengths.

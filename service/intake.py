@@ -13,7 +13,7 @@ import orjson
 
 from service.batcher import Job
 from service.errors import Overloaded, ServiceError
-from service.models import Best, ServedModel, next_chars, prediction
+from service.models import Best, ServedModel, next_chars
 from service.session import Feed, Result, Scores
 from service.sessions import content_digest
 from service.work import Frames, Text
@@ -190,5 +190,5 @@ def worded(result: Result, scores: Scores, content: Frames | Text, model: Served
         reply["chars"] = model.scored_chars(content.symbols, scores.logprobs)
         reply["next"] = next_chars(best)
     else:
-        reply["predictions"] = [prediction(best, content.length)]
+        reply["predictions"] = [model.prediction(best, content.length)]
     return reply

@@ -52,7 +52,7 @@ class Lane:
         """The step as the engine thread gets it."""
         self._content = content
         self.wire.decided(None)
-        return Job(self._arrived, self.session_id, self.owner, event, content=content)
+        return Job(self._arrived, self.session_id, self.owner, event, content=content, protocol="stream")
 
     def _arrived(self, value: object, states: NDArray[np.float16] | None) -> None:
         if isinstance(value, Result) and self._content is not None:

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from export.bundle import Bundle, Manifest, Part
+from export.bundle import OTHER, Bundle, Manifest, Part
 from service.batcher import Batcher, BatcherSettings
 from service.clips import ClipReader
 from service.engine import Engine
@@ -114,6 +114,13 @@ class ServedModel:
         values = np.take_along_axis(scores, order, -1).tolist()
         return [[(names[k], v) for k, v in zip(ks, vs, strict=True)] for ks, vs in zip(order.tolist(), values, strict=True)]
 
+    def prediction(self, best: "Best", frames: int) -> dict[str, object]:
+        """A clip's answer: the best label, its score, and the others; `other` where the bundle says that so low a score means none."""
+        label, score = best[0]
+        below = self.manifest.other_below
+        answer = OTHER if below is not None and score < below else label
+        return {"label": answer, "score": score, "top": [{"label": name, "score": value} for name, value in best], "frames": frames}
+
     def scored_chars(self, symbols: NDArray[np.int64], logprobs: Floats) -> list[dict[str, object]]:
         """Each character with its log-probability [n], in nats, before the model saw it."""
         alphabet = self.manifest.alphabet or ""
@@ -124,39 +131,63 @@ Best = list[tuple[str, float]]
 """Names with their scores, the best first."""
 
 
-def prediction(best: Best, frames: int) -> dict[str, object]:
-    """A clip's answer: the best label, its score, and the others."""
-    label, score = best[0]
-    return {"label": label, "score": score, "top": [{"label": name, "score": value} for name, value in best], "frames": frames}
-
-
 def next_chars(best: Best) -> list[dict[str, object]]:
     """The likeliest next characters."""
     return [{"char": char, "logprob": logprob} for char, logprob in best]
 
 
 class Models:
-    """Every loaded version of every model; a name alone means its highest version."""
+    """Every loaded version of every model; a name alone means its highest version. Some versions are there for the sessions they have.
 
-    def __init__(self, models: Iterable[ServedModel]) -> None:
-        self._versions: dict[str, dict[str, ServedModel]] = {}
+    The event loop's thread changes it, each time in one step; what another thread goes through does not change under it.
+    """
+
+    def __init__(self, models: Iterable[ServedModel] = ()) -> None:
+        self._loaded: dict[tuple[str, str], ServedModel] = {}
+        self._retired: frozenset[tuple[str, str]] = frozenset()
         for model in models:
-            self._versions.setdefault(model.manifest.name, {})[model.manifest.version] = model
+            self.add(model)
+
+    def add(self, model: ServedModel) -> None:
+        """Takes up a model, in place of one of the same name and version."""
+        loaded = {**self._loaded, (model.manifest.name, model.manifest.version): model}
+        self._loaded = dict(sorted(loaded.items(), key=lambda item: (item[0][0], int(item[0][1]))))
+
+    def remove(self, model: ServedModel) -> None:
+        """From now on nobody finds it here."""
+        self._loaded = {key: m for key, m in self._loaded.items() if m is not model}
+
+    def retire(self, keys: Iterable[tuple[str, str]]) -> None:
+        """Exactly these versions are there for the sessions they have, and for nobody else."""
+        self._retired = frozenset(keys)
+
+    def is_retired(self, model: ServedModel) -> bool:
+        """Whether it takes no new sessions."""
+        return (model.manifest.name, model.manifest.version) in self._retired
 
     def __iter__(self) -> Iterator[ServedModel]:
         """Every loaded model, by name, then by version."""
-        return iter(m for name in sorted(self._versions) for m in self.versions(name))
+        return iter(list(self._loaded.values()))
+
+    def loaded(self, name: str) -> list[ServedModel]:
+        """Every loaded version of a name, the highest last, those too that take no new sessions."""
+        return [m for key, m in self._loaded.items() if key[0] == name]
 
     def versions(self, name: object) -> list[ServedModel]:
-        """All loaded versions, the highest last. Raises UnknownModel."""
-        found = self._versions.get(name) if isinstance(name, str) else None
+        """The versions that may be asked for, the highest last. Raises UnknownModel."""
+        found = [m for key, m in self._loaded.items() if key[0] == name and key not in self._retired]
         if not found:
-            raise UnknownModel(f"expected one of {', '.join(sorted(self._versions))}, got {said(name)}", field="model")
-        return sorted(found.values(), key=lambda m: int(m.manifest.version))
+            names = sorted({key[0] for key in self._loaded.keys() - self._retired})
+            raise UnknownModel(f"expected one of {', '.join(names)}, got {said(name)}", field="model")
+        return found
 
     def latest(self, name: object) -> ServedModel:
         """The version that new sessions take. Raises UnknownModel."""
         return self.versions(name)[-1]
+
+    def only(self, name: str) -> bool:
+        """Whether a name has just one version."""
+        return len(self.loaded(name)) == 1
 
     def choose(self, name: object, version: object = None) -> ServedModel:
         """The version a client asks for, the highest for None. Raises UnknownModel."""
@@ -177,7 +208,7 @@ class Models:
 
     def exactly(self, name: str, version: str) -> ServedModel | None:
         """That very version, if it is loaded."""
-        return self._versions.get(name, {}).get(version)
+        return self._loaded.get((name, version))
 
 
 def serve(bundle: Bundle, settings: Settings, store: Store, post: Callable[[Callable[[], None]], None]) -> ServedModel:

@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from service import completion_schema, schema
+from service.oip import documented
 from service.settings import Settings
 
 _STANDING: list[list[float]] = [
@@ -32,6 +33,8 @@ def document(app: FastAPI, settings: Settings) -> None:
         if app.openapi_schema is None:
             spec = get_openapi(title=app.title, version=app.version, summary=app.summary, description=_text(settings), routes=app.routes)
             _add_schemas(spec)
+            spec["paths"].update(documented.paths())
+            spec["components"]["schemas"].update(documented.SCHEMAS)
             _add_examples(spec)
             _add_security(spec)
             app.openapi_schema = spec
@@ -52,7 +55,10 @@ it alone. `GET` may also be asked as `HEAD`.
 `WS /stream/{{model}}` speaks JSON messages: `open`, `step`, `generate`, `cancel`, `watch` in; `opened`, `result`, `char`, `done`,
 `watching`, `error` out. It is described in docs/stream.md, since OpenAPI knows no WebSockets.
 
-Every error is `application/problem+json` (RFC 9457) with a `code`; under `/v1` it has OpenAI's shape."""
+`/v2` is the Open Inference Protocol, also over gRPC on a port of its own; docs/inference-protocol.md.
+
+Every error is `application/problem+json` (RFC 9457) with a `code`; under `/v1` it has OpenAI's shape,
+under `/v2` it is `{{"error": …}}`."""
 
 
 def _limit(value: float | None) -> str:

@@ -16,6 +16,7 @@ import logging
 import math
 import secrets
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -30,7 +31,7 @@ from service.errors import StoreFailed
 from service.record import decode_carry, decode_step, encode_carry, encode_step
 from service.session import Generated, Session
 from service.session_id import new_key
-from service.store import Change, Durability, StoreError
+from service.store import Change, Durability, Population, StoreError
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -185,6 +186,26 @@ class RedisStore:
         """See Store. Of expired ones that no `expire` has come past yet too."""
         (count,) = self._read([("ZCARD", _owned(owner))])
         return int(count)
+
+    def census(self, now: float) -> tuple[Population, ...]:
+        """See Store."""
+        counted: Counter[tuple[str, str, str]] = Counter()
+        stored: Counter[tuple[str, str, str]] = Counter()
+        (owners,) = self._read([("SMEMBERS", _OWNERS)])
+        for owner in owners:
+            ids: Sequence[bytes] = ()
+            at = 0
+            while at == 0 or len(ids) == SLICE:
+                (ids,) = self._read([("ZRANGE", _OWNED + owner, at, at + SLICE - 1)])
+                for head in self._read([("HGET", _SESSION + i, "head") for i in ids]):
+                    if head is None:
+                        continue
+                    model, version, digest, _, _, _, _, expires_at, n_state, _ = orjson.loads(head)
+                    if expires_at > now:
+                        counted[model, version, digest] += 1
+                        stored[model, version, digest] += n_state
+                at += SLICE
+        return tuple(Population(*key, sessions, stored[key]) for key, sessions in sorted(counted.items()))
 
     def expire(self, now: float) -> int:
         """See Store. The sessions themselves are removed by Redis: this counts them, and takes them out of their owners' sets.

@@ -13,9 +13,9 @@ from starlette.responses import JSONResponse
 from service import schema
 from service.access import Access
 from service.body import integer, only, parse_object, read_bounded, step_number
-from service.errors import BadInput, BodyTimeout, MethodNotAllowed, ServiceError, TooLarge, Unauthorized, said, status
+from service.errors import BadInput, BodyTimeout, MethodNotAllowed, ServiceError, Stopping, TooLarge, Unauthorized, said, status
 from service.leaving import while_there
-from service.models import Models, ServedModel, prediction
+from service.models import Models, ServedModel
 from service.revision import revision
 from service.session import Feed, Scores
 from service.sessions import Sessions, content_digest, digest_key
@@ -107,6 +107,7 @@ def _model_info(versions: list[ServedModel], settings: Settings, full: bool) -> 
                 "layouts": {name: {"joints": x.joints, "joint_names": x.joint_names} for name, x in m.layouts.items()},
                 "persons": m.persons,
                 "hz": m.hz,
+                "other_below": m.other_below,
                 "limits": {
                     "max_frames": settings.max_frames,
                     "max_text": settings.max_text,
@@ -171,6 +172,8 @@ def build_router(settings: Settings) -> APIRouter:
     @router.get("/health/ready", response_model=schema.Ready, responses=problems(503), tags=["health"])
     async def ready(request: Request) -> Response:
         """Every model is warm, and the store takes commits. Names the provider and the implementation of the recurrence in use."""
+        if request.app.state.backend.stopping:
+            raise Stopping("the service is shutting down", retry_after=1)
         await request.app.state.probe.need_store()
         served = list(request.app.state.models)
         described = [
@@ -182,11 +185,25 @@ def build_router(settings: Settings) -> APIRouter:
             {
                 "status": "ready",
                 "revision": revision(),
-                "provider": providers.pop() if len(providers) == 1 else "mixed",
+                "provider": "mixed" if len(providers) > 1 else "".join(providers),
                 "kernel": ", ".join(sorted({m.engine.kernel for m in served})),
                 "models": described,
             }
         )
+
+    @router.get(
+        "/metrics",
+        response_class=Response,
+        responses={
+            200: {"description": "Prometheus' text format", "content": {"text/plain": {"schema": {"type": "string"}}}},
+            **problems(401),
+        },
+        tags=["health"],
+    )
+    async def metrics(request: Request) -> Response:
+        """Sessions, steps, batches, times and the store, by model and protocol; docs/operations.md lists them."""
+        answer: Response = await request.app.state.metrics.answer(request)
+        return answer
 
     return router
 
@@ -202,7 +219,7 @@ async def _predict_once(body: dict[str, object], models: Models, sessions: Sessi
     contents = [await aside(model.frames, _size(clip), clip, layout, hz, f"sequences[{i}]") for i, clip in enumerate(clips)]
     scores = await sessions.predict(model, contents, owner)
     best = model.best(np.stack([s.logits for s in scores]), top_k)
-    predictions = [prediction(b, c.length) for b, c in zip(best, contents, strict=True)]
+    predictions = [model.prediction(b, c.length) for b, c in zip(best, contents, strict=True)]
     return {"model": model.manifest.name, "version": model.manifest.version, "predictions": predictions}
 
 
@@ -225,7 +242,7 @@ async def _predict_in_session(body: dict[str, object], sessions: Sessions, owner
     return {
         "model": model.manifest.name,
         "version": model.manifest.version,
-        "predictions": [prediction(model.best(result.logits[None], top_k)[0], content.length)],
+        "predictions": [model.prediction(model.best(result.logits[None], top_k)[0], content.length)],
         "session": {"session_id": session_id, "step": answered.result.number, "position": answered.result.position},
     }
 

@@ -44,7 +44,7 @@ class Score(_Shape):
 class Prediction(_Shape):
     """The answer at the end of a clip."""
 
-    label: str
+    label: str = Field(description="the likeliest class, or `other` where its score is below the model's `other_below`")
     score: float = Field(ge=0, le=1)
     top: list[Score]
     frames: int = Field(description="frames of the clip, as the client counts them")
@@ -132,6 +132,7 @@ class VersionInfo(_Shape):
     layouts: dict[str, LayoutInfo]
     persons: int | None = None
     hz: float | None = None
+    other_below: float | None = Field(None, description="the score below which the label is `other`")
     limits: VersionLimits
     state_size: int
     state: list[PartInfo]

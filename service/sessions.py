@@ -36,6 +36,7 @@ from service.session import (
     Snapshot,
 )
 from service.session_id import issued, new_id
+from service.statistics import Protocol
 from service.store import Change, Store
 from service.work import Content
 
@@ -87,7 +88,7 @@ class Sessions:
         """Whether steps are counted at all."""
         return self._quotas.counts_steps
 
-    async def open(self, model: ServedModel, owner: str, at: Snapshot | None = None) -> Session:
+    async def open(self, model: ServedModel, owner: str, at: Snapshot | None = None, protocol: Protocol = "http") -> Session:
         """A new session, stored: at the start of a sequence, or where a downloaded one stood. Raises SessionLimit."""
         now = time.time()
         m = model.manifest
@@ -105,7 +106,7 @@ class Sessions:
             now + self._ttl,
             carry=start.carry,
         )
-        reply = await self._make(model, owner, Job(_unset, create=session))
+        reply = await self._make(model, owner, Job(_unset, create=session, protocol=protocol))
         assert isinstance(reply, Created), "a creation is answered with Created"
         self.remember(session.id, model, owner)
         return reply.session
@@ -153,12 +154,21 @@ class Sessions:
         return reply.session
 
     async def feed(
-        self, model: ServedModel, session_id: str, owner: str, event: Feed, content: Content, every: bool = False, watch: bool = False
+        self,
+        model: ServedModel,
+        session_id: str,
+        owner: str,
+        event: Feed,
+        content: Content,
+        every: bool = False,
+        watch: bool = False,
+        protocol: Protocol = "http",
     ) -> Answered:
         """One step of content. The reply is stored before this returns. Raises ServiceError; then nothing has moved."""
         self._quotas.step(owner)
         watched = model.hidden if watch else None
-        reply, states = await _ask(model, Job(_unset, session_id, owner, event, content=content, every=every, watch=watched))
+        job = Job(_unset, session_id, owner, event, content=content, every=every, watch=watched, protocol=protocol)
+        reply, states = await _ask(model, job)
         assert isinstance(reply, Result), "a feed is answered with Result"
         return Answered(reply, states)
 
@@ -194,7 +204,7 @@ class Sessions:
                 value = Refused(Overloaded(f"{LAG} characters wait to be read; repeat the number to go on"))
             queue.put_nowait((value, states))
 
-        model.batcher.submit(Job(sink, session_id, owner, event, watch=model.hidden if watch else None))
+        model.batcher.submit(Job(sink, session_id, owner, event, watch=model.hidden if watch else None, protocol="stream"))
         ended = False
         try:
             while not ended:
@@ -249,7 +259,7 @@ class Sessions:
     async def model_of(self, session_id: str, owner: str) -> ServedModel:
         """The loaded model an owner's session belongs to. Raises UnknownSession, Gone, ModelGone."""
         known = self._routes.get(session_id)
-        if known is None or known[1] != owner:
+        if known is None or known[1] != owner or self.route(session_id) is None:
             session = await self._stored(session_id, owner)
             model = self._models.exactly(session.model, session.version)
             if model is None:
@@ -273,6 +283,11 @@ class Sessions:
         if session.expires_at <= time.time():
             raise Gone("the session has expired")
         return session
+
+    def forget(self, model: ServedModel) -> None:
+        """A model that was unloaded: nothing here may keep it in memory."""
+        for session_id in [i for i, (known, _) in self._routes.items() if known is model]:
+            del self._routes[session_id]
 
     def remember(self, session_id: str, model: ServedModel, owner: str) -> None:
         """Where the session's next step will go."""

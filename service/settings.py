@@ -24,6 +24,12 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="port to listen on", validation_alias=AliasChoices("PORT", "INDRNN_PORT"))
     grpc_port: int | None = Field(None, ge=0, le=65535, description="port of the Open Inference Protocol over gRPC; none by default")
     bundles: Path = Field(Path("bundles"), description="the model repository")
+    poll: float = Field(5.0, ge=0, description="seconds between looks at the model repository for new and removed versions; 0: never")
+    versions: int = Field(
+        1, ge=1, description="newest versions of a model that take new sessions; older ones stay for the sessions they have"
+    )
+    linger: float = Field(86_400.0, ge=0, description="seconds an older or removed version stays loaded at most for the sessions it has")
+    model_control: bool = Field(False, description="whether clients may load and unload models over the Open Inference Protocol")
     store: str = Field("var/sessions.db", description="where sessions live: the path of an SQLite file, or redis://, rediss://, unix://")
     store_durability: Literal["strict", "relaxed"] = Field(
         "strict",
@@ -51,6 +57,8 @@ class Settings(BaseSettings):
     max_sessions: int | None = Field(None, ge=1, description="living sessions of one key; more are refused with 429")
     max_steps_per_second: float | None = Field(None, gt=0, description="steps, clips and generated characters a second of one key; 429")
     header_timeout: float = Field(10.0, gt=0, description="seconds for a request's headers, or a stream's handshake, to come in")
+    drain_timeout: float = Field(10.0, gt=0, le=3600, description="seconds from SIGTERM to the end of the process at most")
+    log_format: Literal["text", "json"] = Field("text", description="how log lines are written; json: an object a line")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
 
 

@@ -9,8 +9,8 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from service.errors import StoreFailed
 from service.record import decode_carry, decode_step, encode_carry, encode_step
 from service.session import Scores, Session
 from service.session_id import new_key
-from service.store import Change, Durability, StoreError
+from service.store import Change, Durability, Population, StoreError
 
 CACHED_SESSIONS = 4_096
 SLICE = 200  # sessions looked at by expire before it lets others at the file: about 4 ms
@@ -175,19 +175,45 @@ class SQLiteStore:
             except sqlite3.Error as error:
                 raise StoreFailed(f"the store could not be read: {error}") from error
 
+    def census(self, now: float) -> tuple[Population, ...]:
+        """See Store."""
+        counted: Counter[tuple[str, str, str]] = Counter()
+        stored: Counter[tuple[str, str, str]] = Counter()
+        query = (
+            "SELECT model, version, digest, count(*), sum(length(state)) FROM sessions"
+            " WHERE rowid BETWEEN ? AND ? AND expires_at > ? GROUP BY model, version, digest"
+        )
+        try:
+            for first, last in self._slices():
+                with self._lock:
+                    rows = self._db.execute(query, (first, last, now)).fetchall()
+                for *key, sessions, size in rows:
+                    counted[tuple(key)] += sessions
+                    stored[tuple(key)] += size
+        except sqlite3.Error as error:
+            raise StoreFailed(f"the store could not be read: {error}") from error
+        return tuple(Population(*key, sessions, stored[key]) for key, sessions in sorted(counted.items()))
+
+    def _slices(self) -> Iterator[tuple[int, int]]:
+        """The rows of the table, the first and the last of a slice at a time."""
+        first = 0
+        while True:
+            with self._lock:
+                slice_of = "SELECT max(rowid) FROM (SELECT rowid FROM sessions WHERE rowid >= ? ORDER BY rowid LIMIT ?)"
+                (last,) = self._db.execute(slice_of, (first, SLICE)).fetchone()
+            if last is None:
+                return
+            yield first, last
+            first = last + 1
+
     def expire(self, now: float) -> int:
         """See Store. Goes through the table in slices, and commits of steps come in between."""
-        removed, first = 0, 0
+        removed = 0
         try:
-            while True:
+            for first, last in self._slices():
                 with self._lock:
-                    slice_of = "SELECT max(rowid) FROM (SELECT rowid FROM sessions WHERE rowid >= ? ORDER BY rowid LIMIT ?)"
-                    (last,) = self._db.execute(slice_of, (first, SLICE)).fetchone()
-                    if last is None:
-                        break
                     delete = "DELETE FROM sessions WHERE rowid BETWEEN ? AND ? AND expires_at <= ?"
                     removed += self._db.execute(delete, (first, last, now)).rowcount
-                first = last + 1
         except sqlite3.Error as error:
             raise StoreFailed(f"the store could not be written: {error}") from error
         with self._lock:

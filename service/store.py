@@ -35,6 +35,16 @@ class Change(NamedTuple):
         return session.id
 
 
+class Population(NamedTuple):
+    """Living sessions of one model version with one graph, and the bytes of their states."""
+
+    model: str
+    version: str
+    digest: str
+    sessions: int
+    state_bytes: int
+
+
 class Store(Protocol):
     """What the service asks of a store. Every method may block, and may be called from any thread."""
 
@@ -55,6 +65,12 @@ class Store(Protocol):
 
     def count(self, owner: str, now: float) -> int:
         """How many living sessions an owner has; expired ones may be counted for a while. Raises StoreFailed."""
+
+    def census(self, now: float) -> tuple[Population, ...]:
+        """Which models the living sessions are of. Looks at all of them, in slices, between which others get their turn.
+
+        Raises StoreFailed.
+        """
 
     def expire(self, now: float) -> int:
         """Removes the sessions whose time is over; how many. Raises StoreFailed."""

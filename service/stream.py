@@ -19,9 +19,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from service.access import Access
 from service.body import boolean, integer, number, only, parse_object, step_number
-from service.errors import BadInput, Overloaded, ServiceError, TooLarge, said
+from service.errors import BadInput, Overloaded, ServiceError, Stopping, TooLarge, said
 from service.intake import Intake, worded
 from service.lane import Lane
+from service.logs import about
 from service.models import ServedModel
 from service.routes import same_version
 from service.sampling import log_softmax
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 64  # messages read ahead while a generate is in flight
 WATCHED_STEPS = 64  # time steps of one message of a watched session
+STOPPING = Stopping("the service stops: open again with the session's id, and repeat by number what was not answered", retry_after=1)
 MAX_SEED = 2**63 - 1
 MAX_STOPS = 16
 MAX_STOP_CHARS = 64
@@ -73,6 +75,7 @@ class Stream:
         self._watch = False
         self._backlog: deque[tuple[dict[str, object], int]] = deque()  # messages read ahead, and their sizes
         self._reading: asyncio.Task[str | bytes] | None = None
+        self._idle = asyncio.Event()
 
     async def run(self) -> None:
         """Answers messages until the client goes."""
@@ -85,7 +88,7 @@ class Stream:
                 except (_Closed, WebSocketDisconnect, OSError):
                     raise
                 except Exception as error:  # a bug: told and logged, and the connection stays open
-                    log.exception("a message could not be answered")
+                    log.exception("a message could not be answered", extra=about(self._model.manifest, self._session_id))
                     await self._send({"type": "error", **ServiceError(f"internal error: {type(error).__name__}").body()})
         except (_Closed, WebSocketDisconnect, OSError):
             return
@@ -95,8 +98,30 @@ class Stream:
 
     # --- messages ---------------------------------------------------------------------------------------------------------------------
 
+    async def leave(self) -> None:
+        """The service stops: once everything that came has been answered, tells the client to come back, and closes."""
+        await self._idle.wait()
+        if self._lane is not None:
+            await self._lane.clear()
+        await self._send({"type": "error", **STOPPING.body()})
+        await self._socket.close(1012, "the service stops: open again with the session's id")
+        while self._wire is not None and not self._wire.disconnected:  # noqa: ASYNC110  # until the client has closed too; uvicorn says so here
+            await asyncio.sleep(0.01)
+
+    def abandon(self) -> None:
+        """Drops the connection of a client that does not read."""
+        if self._wire is not None:
+            self._wire.transport.abort()
+
     async def _receive(self) -> str | bytes:
         """The next message, also one that was being waited for while a generate was in flight. Meanwhile the lane may be used."""
+        self._idle.set()
+        try:
+            return await self._receive_one()
+        finally:
+            self._idle.clear()
+
+    async def _receive_one(self) -> str | bytes:
         reading, self._reading = self._reading, None
         if self._lane is None or reading is not None:
             return await (self._next() if reading is None else reading)
@@ -174,12 +199,13 @@ class Stream:
         if wanted is None:
             self._model = self._socket.app.state.models.choose(self._model.manifest.name, message.get("version"))
             options = self._read_options(message)
-            session = await self._sessions.open(self._model, self._owner)
+            session = await self._sessions.open(self._model, self._owner, protocol="stream")
         elif isinstance(wanted, str):
             self._model = await self._same_model(wanted)
             same_version(message.get("version"), self._model)
             options = self._read_options(message)
             session = await self._sessions.look(wanted, self._owner)
+            self._model.batcher.statistics.resumed += 1
         else:
             raise BadInput(f"expected a session's id or null, got {said(wanted)}", field="session_id")
         self._session_id, self._options = session.id, options
@@ -249,7 +275,7 @@ class Stream:
         o = self._options
         digest = content_digest(o.digest_key, data)
         event = Feed(step_number(message.get("step")), digest, content.length, self._model.manifest.limits.max_position)
-        answered = await self._sessions.feed(self._model, session_id, self._owner, event, content, o.every, self._watch)
+        answered = await self._sessions.feed(self._model, session_id, self._owner, event, content, o.every, self._watch, "stream")
         scores = answered.result.result
         assert isinstance(scores, Scores), "a feed's result"
         reply = worded(answered.result, scores, content, self._model, self._model.best(scores.logits[None], o.top_k)[0])
@@ -280,7 +306,7 @@ class Stream:
                 tasks = {emitting} if self._reading is None else {emitting, self._reading}
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 if self._reading is not None and self._reading.done():
-                    await self._read_ahead(await self._receive(), event.number)
+                    await self._read_ahead(await self._receive_one(), event.number)
             await emitting
         finally:
             emitting.cancel()  # a lost connection cuts the generate
@@ -383,6 +409,8 @@ class Connections:
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._streams: set[Stream] = set()
+        self._leaving = False
         self.open = 0
 
     async def accept(self, socket: WebSocket) -> None:
@@ -397,19 +425,48 @@ class Connections:
             await socket.send_text(orjson.dumps({"type": "error", **error.body()}).decode())
             await socket.close(1013)
             return
+        if self._leaving:
+            await socket.send_text(orjson.dumps({"type": "error", **STOPPING.body()}).decode())
+            await socket.close(1012)
+            return
         self.open += 1
         try:
-            await _serve(socket)
+            await self._serve(socket)
         finally:
             self.open -= 1
 
+    async def leave(self, seconds: float) -> None:
+        """Tells every client to come back, once its last message has been answered; who does not read by then is dropped."""
+        self._leaving = True
+        going = {asyncio.create_task(stream.leave()): stream for stream in self._streams}
+        if not going:
+            return
+        done, stuck = await asyncio.wait(going, timeout=seconds)
+        for task in stuck:
+            task.cancel()
+            going[task].abandon()
+        for task in done:
+            task.exception()  # a client that has left meanwhile needs no goodbye
 
-async def _serve(socket: WebSocket) -> None:
-    state = socket.app.state
+    async def _serve(self, socket: WebSocket) -> None:
+        state = socket.app.state
+        model = await _model_of(socket)
+        if model is None:
+            return
+        stream = Stream(socket, model, state.sessions, state.settings, state.intake)
+        self._streams.add(stream)
+        try:
+            await stream.run()
+        finally:
+            self._streams.discard(stream)
+
+
+async def _model_of(socket: WebSocket) -> ServedModel | None:
+    """The model that the address names; None where the client was sent away."""
     try:
-        model = state.models.latest(socket.path_params["model"])
+        model: ServedModel = socket.app.state.models.latest(socket.path_params["model"])
     except ServiceError as error:
         await socket.send_text(orjson.dumps({"type": "error", **error.body()}).decode())
         await socket.close(1008)
-        return
-    await Stream(socket, model, state.sessions, state.settings, state.intake).run()
+        return None
+    return model

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.clips import ClipReader, hold, resample
+from service.engine import PIECE as PIECE
 from service.engine import Row
 from service.errors import BadInput, TooLarge
 from service.sampling import Ranking, draw, log_softmax, rank
 from service.session import Carry, Floats, Generated, Sampling, Scores, Session
+from service.statistics import Protocol as Spoken
 
 NOTHING = np.zeros(0, np.float32)
-PIECE = 256  # time steps of one client in one run: a long message delays others by one piece, not by all of it
 
 
 class Prepared(NamedTuple):
@@ -114,6 +115,7 @@ class Feeding:
     watched: list[NDArray[np.float16]] = field(default_factory=list)
     top: int = 0
     ranked: list[Ranking] = field(default_factory=list)
+    protocol: Spoken = "http"
 
     @property
     def finished(self) -> bool:

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from service.errors import BadInput, said
 from service.oip.tensors import Tensor
+from service.statistics import Protocol
 
 MAX_UINT64 = 2**64 - 1
 LONGEST_ID = 128  # bytes of a text id, as Triton has it
@@ -12,8 +14,7 @@ _OURS = "indrnn_"
 _NOT_RESERVED = "triton_enable_empty_final_response"  # for streams of many replies per request, which there are none of
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """A requested output; binary: as raw bytes behind the JSON."""
 
     name: str
@@ -34,6 +35,7 @@ class Ask:
     timeout: float | None = None
     binary: bool = False
     """whether outputs that were not named come as raw bytes"""
+    protocol: Protocol = "oip_http"
 
     def take_parameters(self, parameters: Mapping[str, object]) -> None:
         """Reads the request's parameters. Raises BadInput for one of a wrong type, a reserved one, and one of ours that is not known."""

@@ -84,11 +84,6 @@ def _parameters(m: Manifest, s: Signature) -> Fields:
     return {name: {"string_value": value} for name, value in known.items() if value is not None}
 
 
-def index(models: Models, ready_only: bool) -> list[Fields]:
-    """The repository's models; those that are served are ready."""
-    return [{"name": m.manifest.name, "version": m.manifest.version, "state": "READY", "reason": ""} for m in models]
-
-
 def statistics(model: ServedModel) -> Fields:
     """Model statistics. As in Triton, each request of a run counts the run's whole time."""
     s: Statistics = model.batcher.statistics

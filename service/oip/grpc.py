@@ -1,7 +1,6 @@
 """The Open Inference Protocol over gRPC, on its own port, in the event loop of the rest."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
@@ -10,15 +9,16 @@ import grpc
 import grpc.aio
 from google.protobuf.json_format import ParseDict
 
-from service.errors import BadInput, ServiceError, UnknownModel
+from service.errors import BadInput, ServiceError, Stopping, UnknownModel
 from service.oip import describe
 from service.oip.ask import Ask, Wanted
-from service.oip.http import NO_LOADING, OwnerOf
+from service.oip.http import NO_LOADING, OwnerOf, refuse_parameters
 from service.oip.inference import Inference, Pending
 from service.oip.message import Answer, refuse_what_is_not_offered
 from service.oip.protocol import METHODS, SERVICE, message_classes
 from service.oip.refusal import NotSupported, refusal
 from service.oip.tensors import MAX_AXES, Tensor
+from service.repository import Repository
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -33,8 +33,11 @@ Message = Any
 class InferenceService:
     """The protocol's service: each method is the RPC of that name, reading its request into what HTTP's JSON would have said."""
 
-    def __init__(self, inference: Inference, settings: Settings, owner_of: OwnerOf) -> None:
+    def __init__(self, inference: Inference, repository: Repository, settings: Settings, owner_of: OwnerOf) -> None:
         self._inference = inference
+        self._repository = repository
+        self._readings: set[asyncio.Task[None]] = set()
+        self._leaving = False
         self._settings = settings
         self._owner_of = owner_of
         self._classes = message_classes()
@@ -101,13 +104,22 @@ class InferenceService:
     async def _RepositoryIndex(self, request: Message, owner: str) -> Message:  # noqa: N802
         if request.repository_name:
             raise BadInput("'repository_name' specification is not supported")
-        return self._filled("RepositoryIndexResponse", {"models": describe.index(self._inference.models, request.ready)})
+        return self._filled("RepositoryIndexResponse", {"models": [line._asdict() for line in self._repository.index(request.ready)]})
 
     async def _RepositoryModelLoad(self, request: Message, owner: str) -> Message:  # noqa: N802
-        raise NotSupported(NO_LOADING)
+        self._need_control(request)
+        await self._repository.load(request.model_name)
+        return self._classes["RepositoryModelLoadResponse"]()
 
     async def _RepositoryModelUnload(self, request: Message, owner: str) -> Message:  # noqa: N802
-        raise NotSupported(NO_LOADING)
+        self._need_control(request)
+        await self._repository.unload(request.model_name)
+        return self._classes["RepositoryModelUnloadResponse"]()
+
+    def _need_control(self, request: Message) -> None:
+        if not self._settings.model_control:
+            raise NotSupported(NO_LOADING)
+        refuse_parameters(request.parameters)
 
     def _filled(self, name: str, fields: Mapping[str, object]) -> Message:
         return ParseDict(fields, self._classes[name](), ignore_unknown_fields=True)
@@ -130,11 +142,14 @@ class InferenceService:
             said = refusal(error, "")
             await context.abort(grpc.StatusCode[said.grpc], said.text)
         strict = ("triton_grpc_error", "true") in [(key, value) for key, value in context.invocation_metadata() or ()]
-        waiting: asyncio.Queue[tuple[Message, Pending | ServiceError] | None] = asyncio.Queue(AHEAD)
-        reading = asyncio.create_task(self._read_stream(requests, owner, waiting))
+        waiting: asyncio.Queue[tuple[Message, Pending | ServiceError] | None] = asyncio.Queue()
+        room = asyncio.Semaphore(AHEAD)
+        reading = asyncio.create_task(self._read_stream(requests, owner, waiting, room))
+        self._readings.add(reading)
         try:
             while (item := await waiting.get()) is not None:
                 request, pending = item
+                room.release()
                 try:
                     if isinstance(pending, ServiceError):
                         raise pending
@@ -145,11 +160,24 @@ class InferenceService:
                         await context.abort(grpc.StatusCode[said.grpc], said.text)
                     failed = self._classes["ModelInferResponse"](id=request.id, model_name=request.model_name)
                     yield self._classes["ModelStreamInferResponse"](error_message=said.text, infer_response=failed)
+            if self._leaving:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, refusal(Stopping("send again what was not answered"), "").text)
         finally:
+            reading.cancel()
+            self._readings.discard(reading)
+
+    def leave(self) -> None:
+        """The server stops: streams read no further, answer what they have read, and end."""
+        self._leaving = True
+        for reading in self._readings:
             reading.cancel()
 
     async def _read_stream(
-        self, requests: AsyncIterator[Message], owner: str, waiting: "asyncio.Queue[tuple[Message, Pending | ServiceError] | None]"
+        self,
+        requests: AsyncIterator[Message],
+        owner: str,
+        waiting: "asyncio.Queue[tuple[Message, Pending | ServiceError] | None]",
+        room: asyncio.Semaphore,
     ) -> None:
         try:
             async for request in requests:
@@ -160,10 +188,10 @@ class InferenceService:
                 except Exception as error:
                     log.exception("a request of a stream failed")
                     pending = ServiceError(f"internal error: {type(error).__name__}")
-                await waiting.put((request, pending))
+                await room.acquire()
+                waiting.put_nowait((request, pending))
         finally:
-            with contextlib.suppress(asyncio.QueueFull):
-                waiting.put_nowait(None)
+            waiting.put_nowait(None)
 
     def _reply(self, answer: Answer) -> Message:
         reply = self._classes["ModelInferResponse"](model_name=answer.model, model_version=answer.version, id=answer.id)
@@ -178,7 +206,7 @@ class InferenceService:
 
 def read(request: Message) -> Ask:
     """A ModelInferRequest as an inference request. Raises BadInput."""
-    ask = Ask(request.id, [], None)
+    ask = Ask(request.id, [], None, protocol="oip_grpc")
     if request.parameters:
         ask.take_parameters(_parameters(request.parameters))
     raw = list(request.raw_input_contents)
@@ -214,13 +242,27 @@ def _serialized(message: Message) -> bytes:
     return data
 
 
-async def serve_grpc(inference: Inference, settings: Settings, owner_of: OwnerOf) -> grpc.aio.Server:
+class GrpcServer:
+    """The running server."""
+
+    def __init__(self, server: grpc.aio.Server, service: InferenceService) -> None:
+        self._server = server
+        self._service = service
+
+    async def leave(self, seconds: float) -> None:
+        """Takes nothing new, lets what was begun be answered, and ends; after so many seconds whatever is left is cut off."""
+        self._service.leave()
+        await self._server.stop(seconds)
+
+
+async def serve_grpc(inference: Inference, repository: Repository, settings: Settings, owner_of: OwnerOf) -> GrpcServer:
     """Listens on the setting's port, 0 for one the system chooses. Raises RuntimeError where that cannot be had."""
     options = [("grpc.max_receive_message_length", settings.max_body), ("grpc.max_send_message_length", -1), ("grpc.so_reuseport", 0)]
     server = grpc.aio.server(options=options)
-    server.add_generic_rpc_handlers((InferenceService(inference, settings, owner_of).handler(),))
+    service = InferenceService(inference, repository, settings, owner_of)
+    server.add_generic_rpc_handlers((service.handler(),))
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
     await server.start()
     log.info("gRPC on %s:%d", host, port)
-    return server
+    return GrpcServer(server, service)

@@ -11,12 +11,13 @@ from typing import NamedTuple
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from service.body import read_bounded
+from service.body import parse_object, read_bounded
 from service.errors import BadInput, BodyTimeout, MethodNotAllowed, NotFound, ServiceError, Stopping, said
 from service.oip import describe, message
 from service.oip.compression import accepted, compress, decompress
 from service.oip.inference import Inference
 from service.oip.refusal import NotSupported, refusal
+from service.repository import Repository
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ OwnerOf = Callable[[Mapping[str, str]], str]
 _LENGTH = b"inference-header-content-length"
 _JSON = (b"content-type", b"application/json")
 _BINARY = (b"content-type", b"application/octet-stream")
-_OPERATIONS = {"": "GET", "infer": "POST", "config": "GET", "ready": "GET", "stats": "GET"}
+OPERATIONS = {"": "GET", "infer": "POST", "config": "GET", "ready": "GET", "stats": "GET"}
 NO_LOADING = "explicit model load / unload is not allowed if polling is enabled"
 
 
@@ -57,6 +58,7 @@ class OpenInference:
 
     def __init__(self, settings: Settings, owner_of: OwnerOf) -> None:
         self.inference: Inference | None = None
+        self.repository: Repository | None = None
         self._settings = settings
         self.owner_of = owner_of
 
@@ -78,7 +80,7 @@ class OpenInference:
 
     async def _answer(self, method: str, path: str, target: Target | None, headers: Headers, receive: Receive) -> Reply:
         if target is not None:
-            _only(method, _OPERATIONS[target.operation], path)
+            _only(method, OPERATIONS[target.operation], path)
             if target.operation == "infer":
                 return await self._infer(target, headers, receive)
             self._owner(headers)
@@ -89,12 +91,10 @@ class OpenInference:
         owner = self._owner(headers)
         body = await self._body(headers, receive)
         length = message.header_length(_text(headers, _LENGTH), len(body))
-        inference = self._running()
+        inference = self.running()
         raw = length == 0
         ask = message.read_raw(body, inference.model(target.model, target.version).tensors) if raw else message.read(body, length)
-        answer = await inference.answer(ask, target.model, target.version, owner)
-        body, json_length = message.write(answer)
-        return Reply(200, body, (_JSON,) if json_length is None else (_BINARY, (_LENGTH, b"%d" % json_length)), inferred=True)
+        return inferred(await inference.answer(ask, target.model, target.version, owner))
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         first = await receive()
@@ -114,7 +114,7 @@ class OpenInference:
             raise BodyTimeout(f"expected the whole body within {s.body_timeout:g} s") from None
 
     def _describe(self, target: Target) -> Reply:
-        inference = self._running()
+        inference = self.running()
         model = inference.model(target.model, target.version)
         if target.operation == "ready":
             return _json({"ready": True}) if not model.batcher.stopping else failure(Stopping("not ready"), target.model)
@@ -135,13 +135,14 @@ class OpenInference:
             return _json(describe.server())
         if parts == ["models", "stats"]:
             _only(method, "GET", path)
-            return _json({"model_stats": [describe.statistics(m) for m in self._running().models]})
+            return _json({"model_stats": [describe.statistics(m) for m in self.running().models]})
         if parts[0] == "repository" and parts[-1] == "index" and len(parts) <= 3:
             _only(method, "POST", path)
             return await self._index(parts[1:-1], headers, receive)
         if parts[0] == "repository" and parts[-1] in ("load", "unload") and parts[-3:-2] == ["models"] and len(parts) in (4, 5):
             _only(method, "POST", path)
-            raise NotSupported(NO_LOADING)
+            await self._command(parts[-1], parts[-2], headers, receive)
+            return Reply(200, b"")
         raise NotFound(f"there is nothing at {path[:200]}")
 
     def _health(self, path: str) -> Reply:
@@ -161,9 +162,24 @@ class OpenInference:
         ready = asked.get("ready", False) if isinstance(asked, dict) else None
         if not isinstance(ready, bool):
             raise BadInput(f"unable to parse 'ready': expected true or false, got {said(ready)}")
-        return _json(describe.index(self._running().models, ready))
+        return _json([line._asdict() for line in self._repository().index(ready)])
 
-    def _running(self) -> Inference:
+    async def _command(self, command: str, name: str, headers: Headers, receive: Receive) -> None:
+        """Loads or unloads a model. Parameters of the body would be another graph or another configuration than the folder's."""
+        if not self._settings.model_control:
+            raise NotSupported(NO_LOADING)
+        body = await self._body(headers, receive)
+        asked = parse_object(body, "body") if body else {}
+        refuse_parameters(asked.get("parameters"))
+        repository = self._repository()
+        await (repository.load(name) if command == "load" else repository.unload(name))
+
+    def _repository(self) -> Repository:
+        assert self.repository is not None, "a service that answers has a repository"
+        return self.repository
+
+    def running(self) -> Inference:
+        """What answers."""
         assert self.inference is not None, "a service that answers has models"
         return self.inference
 
@@ -192,7 +208,20 @@ def target_of(path: str) -> Target | None:
     if rest[:1] == ["versions"] and len(rest) >= 2 and rest[1].isascii() and rest[1].isdigit():
         version, rest = rest[1], rest[2:]
     operation = "/".join(rest)
-    return Target(name, version, operation) if operation in _OPERATIONS else None
+    return Target(name, version, operation) if operation in OPERATIONS else None
+
+
+def inferred(answer: message.Answer) -> Reply:
+    """What a model answered."""
+    body, json_length = message.write(answer)
+    return Reply(200, body, (_JSON,) if json_length is None else (_BINARY, (_LENGTH, b"%d" % json_length)), inferred=True)
+
+
+def refuse_parameters(parameters: object) -> None:
+    """Of a load or an unload. Raises BadInput for what would change anything."""
+    names = list(parameters) if isinstance(parameters, Mapping) else []
+    if others := [name for name in names if name != "unload_dependents"]:
+        raise BadInput(f"parameter '{others[0][:80]}' is not supported: the repository's folder says what is loaded")
 
 
 def failure(error: ServiceError, model: str) -> Reply:

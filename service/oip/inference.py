@@ -3,21 +3,30 @@
 import asyncio
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import orjson
 
 from service.batcher import Job
-from service.errors import BadInput, ServiceError, UnknownModel
+from service.errors import BadInput, ServiceError, Unavailable, UnknownModel
 from service.models import Models, ServedModel
 from service.oip import rows
 from service.oip.ask import Ask
 from service.oip.message import Answer
 from service.oip.rows import Bounds, Rows
+from service.repository import Repository
 from service.session import Feed, Result, Session
 from service.sessions import Sessions, ask_all
 from service.settings import Settings
+
+
+class NotReady(Unavailable):
+    """The model is being loaded or unloaded."""
+
+    code = "not_ready"
 
 
 def sequence_owner(owner: str) -> str:
@@ -25,6 +34,7 @@ def sequence_owner(owner: str) -> str:
     return f"oip:{owner}"
 
 
+@lru_cache(65_536)
 def session_id(owner: str, model: str, sequence: int | str) -> str:
     """The session behind a correlation id: one per owner, model and id, of which 7 and "7" are two. No signed id has a colon."""
     return "seq:" + hashlib.blake2b(orjson.dumps([owner, model, sequence]), digest_size=20).hexdigest()
@@ -41,19 +51,24 @@ class Pending:
 
     async def answer(self) -> Answer:
         """The reply, when all of it is there. Raises ServiceError."""
-        results = await self.results
-        m = self.model.manifest
-        outputs = rows.outputs(self.ask, self.model.tensors, self.rows, results)
-        if self.ask.sequence is None:
-            return Answer(m.name, m.version, self.ask.id, outputs)
-        return Answer(m.name, m.version, self.ask.id, outputs, results[0].number, results[0].position)
+        return answer(self.ask, self.rows, self.model, await self.results)
+
+
+def answer(ask: Ask, read: Rows, model: ServedModel, results: Sequence[Result]) -> Answer:
+    """What the results of a request's rows answer."""
+    s = model.tensors
+    outputs = rows.outputs(ask, s, read, results)
+    if ask.sequence is None:
+        return Answer(s.model, s.version, ask.id, outputs)
+    return Answer(s.model, s.version, ask.id, outputs, results[0].number, results[0].position)
 
 
 class Inference:
     """Answers inference requests. Everything a protocol needs besides reading and writing its own messages."""
 
-    def __init__(self, models: Models, sessions: Sessions, settings: Settings) -> None:
+    def __init__(self, models: Models, sessions: Sessions, settings: Settings, repository: Repository | None = None) -> None:
         self.models = models
+        self.repository = repository
         self._sessions = sessions
         self._ttl = settings.session_ttl
         self._max_every = settings.max_every
@@ -66,11 +81,21 @@ class Inference:
         try:
             model = self.models.exactly(name, version) if version else self.models.latest(name)
         except UnknownModel:
-            raise UnknownModel(f"Request for unknown model: '{name[:80]}' is not found") from None
+            raise self._unknown(name) from None
         if model is None:
-            self.model(name, None)
+            if not self.models.loaded(name):
+                raise self._unknown(name)
             raise UnknownModel(f"Request for unknown model: '{name}' version {version} is not found")
         return model
+
+    def _unknown(self, name: str) -> ServiceError:
+        """In Triton's words, which tell a model that was never there from one that is not now."""
+        states = {line.state for line in self.repository.index() if line.name == name} if self.repository else set()
+        if states & {"LOADING", "UNLOADING"}:
+            return NotReady(f"Request for unknown model: '{name}' is not at ready state")
+        if states:
+            return UnknownModel(f"Request for unknown model: '{name}' has no available versions")
+        return UnknownModel(f"Request for unknown model: '{name[:80]}' is not found")
 
     def versions(self, name: str, version: str | None) -> list[ServedModel]:
         """The version asked for, all of a name's for none, all there are for no name. Raises UnknownModel."""
@@ -85,20 +110,28 @@ class Inference:
 
     async def route(self, ask: Ask, name: str, version: str | None, owner: str) -> ServedModel:
         """The model that is to answer: of a sequence that goes on, the one it began with. Raises ServiceError."""
-        model = self.model(name, version)
-        ask.check_sequence(name)
-        if ask.sequence is None:
-            return model
-        ident = session_id(owner, name, ask.sequence)
-        known = self._sessions.route(ident)
-        if known is model or (known is None and len(self.models.versions(name)) == 1):
-            return model
+        at_once = self.route_at_once(ask, name, version, owner)
+        if at_once is not None:
+            return at_once
+        assert ask.sequence is not None, "what has no sequence goes anywhere"
+        model, ident = self.model(name, version), session_id(owner, name, ask.sequence)
         if ask.start:
-            return await self._leave(ident, known, model, ask, owner)
+            return await self._leave(ident, self._sessions.route(ident), model, ask, owner)
         found = await self._sessions.model_of(ident, sequence_owner(owner))
         if version and found.manifest.version != version:
             raise BadInput(f"the sequence runs on version {found.manifest.version} of model '{name}', got a request for version {version}")
         return found
+
+    def route_at_once(self, ask: Ask, name: str, version: str | None, owner: str) -> ServedModel | None:
+        """As route does; None where the store has to be asked. Raises ServiceError."""
+        model = self.model(name, version)
+        ask.check_sequence(name)
+        if self.models.is_retired(model) and (ask.sequence is None or ask.start):
+            raise UnknownModel(f"Request for unknown model: '{name}' version {version} is not at ready state: it takes nothing new")
+        if ask.sequence is None:
+            return model
+        known = self._sessions.route(session_id(owner, name, ask.sequence))
+        return model if known is model or (known is None and self.models.only(name)) else None
 
     async def _leave(self, ident: str, known: ServedModel | None, model: ServedModel, ask: Ask, owner: str) -> ServedModel:
         """Where a sequence begins whose id may be live on another version: there if it is the stored first step again, else anew."""
@@ -107,7 +140,7 @@ class Inference:
             if known is model:
                 return model
             session = await self._sessions.look(ident, sequence_owner(owner))
-            digest = rows.read(ask, known.tensors, self._bounds(known)).digest(ask.end)
+            digest = rows.read(ask, known.tensors, self.bounds(known)).digest(ask.end)
             if ask.step == session.step == 1 and session.last is not None and session.last.digest == digest:
                 return known
             await self._sessions.delete(ident, sequence_owner(owner))
@@ -117,16 +150,20 @@ class Inference:
 
     def begin(self, ask: Ask, model: ServedModel, owner: str) -> Pending:
         """Queues a request, in the order of the calls. Raises ServiceError; then nothing is queued."""
-        read = rows.read(ask, model.tensors, self._bounds(model))
-        self._sessions.charge(owner, len(read.x))
-        return Pending(ask, read, model, ask_all(model, self._jobs(ask, read, model, owner)))
+        read = rows.read(ask, model.tensors, self.bounds(model))
+        return Pending(ask, read, model, ask_all(model, self.jobs(ask, read, model, owner)))
 
-    def _jobs(self, ask: Ask, read: Rows, model: ServedModel, owner: str) -> list[Job]:
+    def jobs(self, ask: Ask, read: Rows, model: ServedModel, owner: str) -> list[Job]:
+        """What the engine is to do, charged to the owner; their sinks are still to be set. Raises RateLimited."""
+        self._sessions.charge(owner, len(read.x))
         every = read.x.shape[1] > 1
         if ask.sequence is None:
             B = len(read.x)
             states = [None] * B if read.state is None else read.state
-            return [Job(_unset, content=read.content(b), every=every, state=states[b], patience=ask.timeout) for b in range(B)]
+            return [
+                Job(_unset, content=read.content(b), every=every, state=states[b], patience=ask.timeout, protocol=ask.protocol)
+                for b in range(B)
+            ]
         content = read.content(0)
         ident = session_id(owner, model.manifest.name, ask.sequence)
         holder = sequence_owner(owner)
@@ -134,13 +171,14 @@ class Inference:
         event = Feed(ask.step, read.digest(ask.end), content.length, model.manifest.limits.max_position, fresh, ask.end)
         if ask.start:
             self._sessions.remember(ident, model, holder)
-        return [Job(_unset, ident, holder, event, content=content, every=every, patience=ask.timeout)]
+        return [Job(_unset, ident, holder, event, content=content, every=every, patience=ask.timeout, protocol=ask.protocol)]
 
     def _fresh(self, ident: str, model: ServedModel, holder: str) -> Session:
         now, m = time.time(), model.manifest
         return Session(ident, m.name, m.version, m.sha256, holder, np.zeros(m.state_size, np.float32), 0, 0, now, now + self._ttl)
 
-    def _bounds(self, model: ServedModel) -> Bounds:
+    def bounds(self, model: ServedModel) -> Bounds:
+        """How much a request to that model may hold."""
         steps = model.max_frames if model.manifest.kind == "action" else model.max_text
         return Bounds(self.max_rows, steps, min(steps, self._max_every), self._max_reply)
 

@@ -1,7 +1,7 @@
 """Inference requests and replies over HTTP: JSON, or JSON with raw tensors behind it. Pure: bytes in, bytes out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import orjson
@@ -14,8 +14,7 @@ from service.oip.tensors import Tensor, shape_of
 _NOT_OFFERED = ("classification", "shared_memory_region")
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """An output as it is to be written."""
 
     name: str
@@ -24,8 +23,7 @@ class Output:
     binary: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a request is answered with. step and position: where the sequence stands, if it is one."""
 
     model: str

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,7 @@ class Bounds:
     reply: int
 
 
-@dataclass(frozen=True, slots=True)
-class Exact:
+class Exact(NamedTuple):
     """Content [t, ...] as the graph reads it: nothing missing, at the model's rate."""
 
     x: Array
@@ -42,8 +42,7 @@ class Exact:
         return Prepared(self.x, None)
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(NamedTuple):
     """x [B, T, ...] as sent, the steps that count of each row, and the state [B, N] before them where the client holds it."""
 
     x: Array
@@ -59,7 +58,7 @@ class Rows:
         """What two requests of a sequence share exactly when they are the same step: the steps that count, and whether it ends there."""
         x = self.content(0).x
         head = b"oip %d %d %d" % (self.x.shape[1], len(x), end)
-        return hashlib.blake2b(np.ascontiguousarray(x).data, digest_size=16, key=head).digest()
+        return hashlib.blake2b(x, digest_size=16, key=head).digest()  # type: ignore[arg-type]  # the bytes of a row, which lie in one piece
 
 
 def read(ask: Ask, signature: Signature, bounds: Bounds) -> Rows:
@@ -77,7 +76,7 @@ def read(ask: Ask, signature: Signature, bounds: Bounds) -> Rows:
                 f"inference request to model '{model}' must not have both a correlation ID and input 'state': one of them holds the state"
             )
         state = _state(decode(sent["state"], signature.inputs["state"], model), B, model)
-    _check_values(x, signature)
+    check_values(x, signature)
     for wanted in ask.outputs or ():
         if wanted.name not in signature.outputs:
             raise BadInput(f"unexpected inference output '{wanted.name[:80]}' for model '{model}'")
@@ -131,7 +130,8 @@ def _state(state: Array, B: int, model: str) -> Floats:
     return floats
 
 
-def _check_values(x: Array, signature: Signature) -> None:
+def check_values(x: Array, signature: Signature) -> None:
+    """Raises NotFinite, OutOfAlphabet."""
     if signature.x.dtype.kind == "i":
         if x.min() < 0 or x.max() >= signature.classes:
             odd = next(n for n in x.reshape(-1).tolist() if not 0 <= n < signature.classes)

@@ -24,7 +24,7 @@ from model.layouts import LAYOUTS
 @pytest.fixture
 def ready(monkeypatch: pytest.MonkeyPatch, exported: onnx.ModelProto, module: Tiny) -> Tiny:
     """Tiny, with the seconds of exporting it saved: for tests of what comes before and after."""
-    monkeypatch.setattr(write, "export", lambda module, meta: (exported, 1e-6))
+    monkeypatch.setattr(write, "export", lambda *args: (exported, 1e-6))
     return module
 
 
@@ -231,3 +231,22 @@ def test_real_action_checkpoint_becomes_a_bundle(tmp_path: Path, monkeypatch: py
     names = {n.op_type for n in onnx.load(bundle.graph).graph.node}
     assert not names & {"BatchNormalization", "Loop", "Scan"}
     assert dataclasses.asdict(described)["hz"] == m.hz
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_net_of_anybodys_joints_becomes_a_bundle_with_its_threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool) -> None:
+    """Nine joints, two persons seen from their own side, no layout of ours."""
+    torch.manual_seed(0)
+    sizes = {"joints": 9, "persons": 2, "root": 2, "classes": 3, "hidden": 8, "layers": 2}
+    net = ActionNet(ActionConfig(**sizes, across=((0, 1), (3, 4)), own=own, together=True))
+    torch.nn.init.normal_(net.readout.weight, std=0.1)
+    names = tuple(f"joint {j}" for j in range(9))
+    layouts = {"own": (names, tuple((j,) for j in range(9)))}
+    described = Meta("action", "", 0, 0, labels=("a", "b", "c"), layout="own", layouts=layouts, persons=2, hz=25.0, other_below=0.4)
+    save(tmp_path / "mine.pt", net, described)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
+    assert command.main(["mine.pt", "bundles", "--name", "mine"]) == 0
+    m = read(tmp_path / "bundles/mine/1").manifest
+    assert (m.inputs[0].shape, m.hz, m.other_below, m.layouts["own"].joint_names) == (("B", "T", 2, 9, 3), 25, 0.4, names)
+    assert "label `other`" in (tmp_path / "bundles/mine/1/CARD.md").read_text()

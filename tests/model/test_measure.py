@@ -40,7 +40,7 @@ class Clock(ActionNet):
 
 
 def clips(lengths, labels, subject=1):
-    return [Clip(np.ones((n, 20, 3), np.float32), y, subject, "") for n, y in zip(lengths, labels, strict=True)]
+    return [Clip(np.ones((n, 1, 20, 3), np.float32), y, subject, "") for n, y in zip(lengths, labels, strict=True)]
 
 
 def test_portions_of_a_clip_are_read_at_their_own_frames():
@@ -56,7 +56,7 @@ def test_a_stream_is_never_reset_within_a_subject():
 
 
 def test_padding_keeps_frames_and_counts_them():
-    x, lengths = padded([np.full((2, 20, 3), 5, np.float32), np.full((4, 20, 3), 6, np.float32)])
+    x, lengths = padded([np.full((2, 1, 20, 3), 5, np.float32), np.full((4, 1, 20, 3), 6, np.float32)])
     assert x.shape == (2, 4, 1, 20, 3)
     assert lengths.tolist() == [2, 4]
     assert x[0].sum() == 5 * 2 * 60

@@ -9,7 +9,8 @@ from nets import inputs
 
 from model.action import GATE_FLOOR, POSITION_SCALE, VELOCITY_SCALE
 from model.chars import LEAST_LOGIT
-from model.network import BatchNorm, clamp_recurrent_
+from model.norm import BatchNorm
+from model.recurrent_weight import clamp_recurrent_
 from model.reference import indrnn
 
 CLOSE = {"rtol": 0, "atol": 1e-4}

@@ -3,23 +3,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model import skeletons
-from model.augment import joined, resize, rotation, symmetric_bones, warp
-from model.layouts import KINECT20, LAYOUTS, NTU25, UTD20, UTD20_PARENTS, UTD20_ROOT
-from model.train import Job, action
+from model import bodies, skeletons
+from model.augment import Augment, joined, mirrored, resize, rotation, symmetric_bones, warp
+from model.layouts import KINECT20, LAYOUTS, NTU25, UTD20, known
+from model.task import Job
+from model.train_action import ActionRecipe, begin
 
 FILE = "skeleton/utd_mhad.npz"
 
 
-def body(T=30, seed=0):
+PARENTS = (1, 2, 3, 3, 1, 4, 5, 6, 1, 8, 9, 10, 3, 12, 13, 14, 3, 16, 17, 18)
+BODY = bodies.Body(3, PARENTS, bodies.twins(UTD20))
+
+
+def motion(T=30, seed=0, persons=1):
     rng = np.random.default_rng(seed)
-    return np.cumsum(rng.standard_normal((T, 20, 3), dtype=np.float32) * np.float32(0.02), 0) + rng.standard_normal(
-        (20, 3), dtype=np.float32
-    )
+    steps = rng.standard_normal((T, persons, 20, 3), dtype=np.float32) * np.float32(0.02)
+    return np.cumsum(steps, 0) + rng.standard_normal((persons, 20, 3), dtype=np.float32)
 
 
 def bone_lengths(x):
-    return np.linalg.norm(x - x[:, UTD20_PARENTS], axis=-1)
+    return np.linalg.norm(x - x[..., PARENTS, :], axis=-1)
 
 
 def test_the_test_subjects_are_in_no_training_and_a_held_subject_is_not_trained_on(needs):
@@ -27,17 +31,18 @@ def test_the_test_subjects_are_in_no_training_and_a_held_subject_is_not_trained_
     needs(FILE)
     job = Job(seed=1, out=Path(), command="", steps=1, decay=1)
     for held, trained in ((7, [1, 3, 5]), (1, [3, 5, 7]), (0, [1, 3, 5, 7])):
-        learner, _ = action(job, {"hidden": 8}, {}, held)
-        assert list(learner.by_subject) == trained
+        learner, _ = begin(job, {"hidden": 8}, ActionRecipe(steps=1, decay=1, held=held))
+        assert sorted({c.subject for group in learner.groups for c in group}) == trained
         assert {c.subject for c in learner.validation} == {held} - {0}
 
 
 def test_the_real_clips_are_whole(needs):
     needs(FILE)
-    clips, labels = skeletons.read()
-    assert (len(clips), len(labels)) == (861, 27)
+    found = skeletons.read()
+    clips = found.clips
+    assert (len(clips), len(found.classes), found.unit) == (861, 27, 1.0)
     assert len(skeletons.of_subjects(clips, skeletons.SUBJECTS["test"])) == 430
-    assert all(c.x.shape[1:] == (20, 3) and c.x.dtype == np.float32 and len(c.x) > 20 for c in clips)
+    assert all(c.x.shape[1:] == (1, 20, 3) and c.x.dtype == np.float32 and len(c.x) > 20 for c in clips)
     assert {c.label for c in clips} == set(range(27))
     first = next(c for c in clips if c.name == "a10_s1_t1")
     assert (first.label, first.subject) == (9, 1)
@@ -62,8 +67,9 @@ def test_the_joints_stand_where_their_names_say(file, layout, needs):
 
 def test_the_right_arm_is_the_one_that_throws(needs):
     needs(FILE)
-    clips, labels = skeletons.read()
-    path = np.mean([np.abs(np.diff(c.x, axis=0)).sum((0, 2)) for c in clips if labels[c.label] == "throw"], 0)
+    found = skeletons.read()
+    throws = [c.x[:, 0] for c in found.clips if found.classes[c.label] == "throw"]
+    path = np.mean([np.abs(np.diff(x, axis=0)).sum((0, 2)) for x in throws], 0)
     assert path[UTD20.index("right hand")] > 3 * path[UTD20.index("left hand")]
 
 
@@ -78,28 +84,38 @@ def test_every_layout_fills_every_own_joint_with_joints_of_that_name():
     assert [NTU25[i] for i in (3, 20, 0, 23)] == ["head", "spine shoulder", "spine base", "right hand tip"]
 
 
+def test_a_layout_of_the_same_joints_in_another_order_is_mapped_by_their_names():
+    others = known(KINECT20)
+    assert others["kinect20"][1] == tuple((i,) for i in range(20))
+    names, table = others["utd20"]
+    assert [names[sources[0]] for sources in table] == list(KINECT20)
+    assert others["ntu25"][1][KINECT20.index("head")] == LAYOUTS["ntu25"][1][UTD20.index("head")]
+    assert known(["nose", "neck"]) == {}
+
+
 def test_a_rotation_keeps_distances_and_a_turn_keeps_heights():
-    x = body()
+    x = motion()
     turned = x @ rotation(0.7, 0, 0).T
     np.testing.assert_allclose(turned[..., 1], x[..., 1], atol=1e-6)
     np.testing.assert_allclose(bone_lengths(x @ rotation(0.7, 0.2, -0.1).T), bone_lengths(x), atol=1e-5)
 
 
-def test_another_body_has_the_hip_in_place_and_the_bones_asked_for():
-    x, bones = body(), symmetric_bones(np.random.default_rng(1))
-    y = resize(x, bones)
-    np.testing.assert_array_equal(y[:, UTD20_ROOT], x[:, UTD20_ROOT])
+def test_another_body_has_the_root_in_place_and_the_bones_asked_for():
+    x, bones = motion(), symmetric_bones(BODY, Augment(), np.random.default_rng(1))
+    y = resize(x, bones, BODY)
+    np.testing.assert_array_equal(y[..., 3, :], x[..., 3, :])
     np.testing.assert_allclose(bone_lengths(y), bone_lengths(x) * bones, atol=1e-5)
     np.testing.assert_array_equal(bones[4:8], bones[8:12])
     np.testing.assert_array_equal(bones[12:16], bones[16:20])
+    assert bones.std() > 0
 
 
 @pytest.mark.parametrize(("speed", "sway"), [(0.7, 0.0), (1.4, 0.3), (1.0, 0.2)])
 def test_playing_faster_or_slower_never_shows_the_future(speed, sway):
-    x = body(60)
+    x = motion(60)
     changed = x.copy()
     changed[40:] += 1
-    same = np.isclose(warp(x, speed, sway, 1.0), warp(changed, speed, sway, 1.0)).all((1, 2))
+    same = np.isclose(warp(x, speed, sway, 1.0), warp(changed, speed, sway, 1.0)).all((1, 2, 3))
     first = int(np.argmin(same))
     assert same[:first].all()
     assert not same[first:].any()  # once the change is seen it stays: time only runs forward
@@ -107,10 +123,36 @@ def test_playing_faster_or_slower_never_shows_the_future(speed, sway):
     np.testing.assert_allclose(warp(x, 1.0, 0.0, 0.0), x, atol=1e-5)
 
 
+def test_a_mirror_swaps_left_and_right_and_twice_is_nothing():
+    x = motion()
+    y = mirrored(x, BODY)
+    np.testing.assert_array_equal(y[..., UTD20.index("left hand"), 0], -x[..., UTD20.index("right hand"), 0])
+    np.testing.assert_array_equal(y[..., UTD20.index("head"), 1:], x[..., UTD20.index("head"), 1:])
+    np.testing.assert_array_equal(mirrored(y, BODY), x)
+
+
 def test_joined_clips_are_of_one_body_before_one_camera():
-    x = body()
-    first, second = joined([x, x], np.random.default_rng(0))
-    np.testing.assert_allclose(bone_lengths(first).mean(0)[4:], bone_lengths(second).mean(0)[4:], rtol=0.1)
+    x = motion()
+    first, second = joined([x, x], BODY, Augment(), 30.0, np.random.default_rng(0))
+    np.testing.assert_allclose(bone_lengths(first).mean((0, 1))[4:], bone_lengths(second).mean((0, 1))[4:], rtol=0.1)
     assert first.dtype == np.float32
-    again, _ = joined([x, x], np.random.default_rng(0))
+    again, _ = joined([x, x], BODY, Augment(), 30.0, np.random.default_rng(0))
     np.testing.assert_array_equal(first, again)
+
+
+def test_an_absent_person_stays_absent_however_a_clip_is_changed():
+    x = motion(40, persons=2)
+    x[10:20, 1] = 0
+    everything = Augment(speed=0, sway=0, lossy=1.0, lost=0.3, mirror=1.0)
+    (y,) = joined([x], BODY, everything, 30.0, np.random.default_rng(2))
+    there = y.any((2, 3))
+    assert there[:, 0].all()
+    np.testing.assert_array_equal(there[:, 1], x[:, 1].any((1, 2)))
+
+
+def test_a_flat_clip_stays_flat():
+    x = motion()
+    x[..., 2] = 0
+    (y,) = joined([x], BODY, Augment(turn=1.0), 30.0, np.random.default_rng(0), flat=True)
+    assert not y[..., 2].any()
+    assert np.abs(y[..., :2] - x[: len(y), ..., :2][:5].mean()).max() > 0.1

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from model import checkpoint
+from model import checkpoint, chunked
 from model.__main__ import main
+from model.layer import Layer
 from model.learner import Recipe
-from model.network import IndRNN
-from model.train import Job, chars
+from model.stream_learner import StreamRecipe
+from model.task import Job
+from model.train_chars import begin
 
 # Lightning's own use of torch; nothing of ours to mend.
 pytestmark = [
@@ -115,6 +117,15 @@ def test_training_lowers_the_loss_and_the_checkpoint_says_how_it_was_made(texts)
     assert [d["terms"] for d in meta.data] == ["public domain"] * 2
 
 
+def test_checkpointed_activations_change_the_memory_and_not_the_loss(texts, monkeypatch):
+    in_pieces, run = [], chunked.run
+    monkeypatch.setattr(chunked, "run", lambda *args, **options: in_pieces.append(name) or run(*args, **options))
+    for name, more in (("whole", []), ("pieces", ["--checkpoint-activations"])):
+        train(SMALL_CHARS, texts / name, "--steps", "15", "--decay", "5", *more)
+    assert in_pieces == ["pieces"] * 15
+    assert losses(texts / "pieces") == pytest.approx(losses(texts / "whole"), rel=0.02)
+
+
 @pytest.mark.parametrize("kind", ["chars", "action"])
 def test_a_resumed_run_ends_with_the_weights_of_the_unbroken_one(kind, request):
     folder = request.getfixturevalue("texts" if kind == "chars" else "clips")
@@ -133,7 +144,8 @@ def test_a_resumed_run_ends_with_the_weights_of_the_unbroken_one(kind, request):
 
 
 def test_the_action_task_learns_and_keeps_its_layouts(clips, capsys):
-    path = train(SMALL_ACTION, clips / "run", "--steps", "60", "--decay", "20", "--readout-dropout", "0", "--dropout", "0", "--held", "0")
+    plain = ["--readout-dropout", "0", "--dropout", "0", "--lossy", "0", "--other-rate", "0"]  # so that a loss of few clips says something
+    path = train(SMALL_ACTION, clips / "run", "--steps", "60", "--decay", "20", *plain, "--held", "0")
     assert losses(clips / "run")[-1] < 0.8 * losses(clips / "run")[0]
     _, meta = checkpoint.load(path)
     assert (meta.labels, meta.layout, meta.persons, meta.hz) == (("left", "right"), "utd20", 1, 30.0)
@@ -182,7 +194,7 @@ def test_the_rate_does_not_depend_on_the_length_of_the_run_until_it_falls():
 
 
 def test_recurrent_weights_start_within_the_bound_the_last_layer_nearer_to_it(chars_net):
-    layers = [m for m in chars_net.modules() if isinstance(m, IndRNN)]
+    layers = [m for m in chars_net.modules() if isinstance(m, Layer)]
     assert all(0 <= u <= 0.99 for layer in layers for u in layer.u.tolist())
     assert min(layers[-1].u.tolist()) >= 0.495
 
@@ -195,7 +207,7 @@ def test_every_step_ends_with_the_recurrent_weights_within_their_bound(texts):
 
 def test_the_chars_task_carries_its_state_from_batch_to_batch(texts):
     job = Job(seed=1, out=texts, command="", steps=10, decay=1)
-    learner, _ = chars(job, {"hidden": 16, "layers": 2}, {"rows": 4, "length": 16, "reset": 0.0})
+    learner, _ = begin(job, {"hidden": 16, "layers": 2}, StreamRecipe(steps=10, decay=1, rows=4, length=16, reset=0.0))
     for step in (0, 1):
         x, _ = learner.streams.batch(step)
         expected = learner.net(x, torch.full((4,), 16), learner.carried)[1]

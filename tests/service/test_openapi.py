@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from service.app import create_app
+from service.oip.http import OPERATIONS
 from service.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -24,7 +25,7 @@ def test_the_committed_file_is_what_the_app_says(app_document: dict[str, Any]) -
 
 
 def test_every_route_of_the_app_is_described_with_its_errors(app_document: dict[str, Any]) -> None:
-    assert set(app_document["paths"]) == {
+    assert {path for path in app_document["paths"] if not path.startswith("/v2")} == {
         "/predict",
         "/models",
         "/models/{name}",
@@ -35,18 +36,26 @@ def test_every_route_of_the_app_is_described_with_its_errors(app_document: dict[
         "/sessions/{session_id}/reset",
         "/health/live",
         "/health/ready",
+        "/metrics",
         "/v1/completions",
         "/v1/models",
         "/v1/models/{model}",
     }
     for path, methods in app_document["paths"].items():
-        for method, operation in methods.items():
+        for method, operation in ((m, o) for m, o in methods.items() if m != "parameters"):
             assert operation["description"], (path, method)
             errors = {code for code in operation["responses"] if int(code) >= 400}
-            assert errors or path.startswith(("/health", "/models", "/v1/models")), (path, method)
-            shape = "application/json" if path.startswith("/v1/") else "application/problem+json"
+            assert errors or path.startswith(("/health", "/models", "/v1/models", "/v2")), (path, method)
+            shape = "application/json" if path.startswith(("/v1/", "/v2")) else "application/problem+json"
             for code in errors:
                 assert operation["responses"][code]["content"].keys() == {shape}, (path, method, code)
+
+
+def test_every_path_of_the_inference_protocol_is_described(app_document: dict[str, Any]) -> None:
+    described = {path for path in app_document["paths"] if path.startswith("/v2")}
+    assert len(described) == 17
+    of_models = {p.removeprefix("/v2/models/{name}") for p in described if p.startswith("/v2/models/{name}") and "versions" not in p}
+    assert of_models == {f"/{o}" if o else "" for o in OPERATIONS}
 
 
 def test_every_reference_exists(app_document: dict[str, Any]) -> None:

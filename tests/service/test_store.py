@@ -99,6 +99,13 @@ def test_a_list_is_the_owners_living_sessions_newest_first(store: Store) -> None
     assert store.list("nobody", now, 9) == []
 
 
+def test_an_owners_sessions_are_counted_and_removed_ones_are_not(store: Store) -> None:
+    made = [session(store, owner=o) for o in ("a", "b", "a", "a")]
+    store.commit([Change(None, s) for s in made])
+    store.commit([Change(made[0], None)])
+    assert [store.count(owner, time.time()) for owner in ("a", "b", "nobody")] == [2, 1, 0]
+
+
 def test_a_long_list_is_whole(store: Store) -> None:
     made = [session(store, created_at=float(i)) for i in range(450)]
     store.commit([Change(None, s) for s in made])

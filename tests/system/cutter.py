@@ -15,6 +15,7 @@ class Cutter:
         self.port = 0
         self.cuts = 0
         self.gentle = False  # cuts no more
+        self.frozen = False  # reads no more, and says nothing
         self._random = Random(seed)
         self._range = low, high
         self._loop = asyncio.new_event_loop()
@@ -59,7 +60,7 @@ class Cutter:
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
-        except OSError:  # nobody is there
+        except (OSError, asyncio.CancelledError):  # nobody is there, or the test is over
             pass
         finally:
             for end in (writer, far):
@@ -69,6 +70,8 @@ class Cutter:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, left: list[int]) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(4096):
+                if self.frozen:
+                    await self._stopping.wait()
                 part = data if self.gentle else data[: left[0]]
                 left[0] -= len(part)
                 writer.write(part)

@@ -2,8 +2,11 @@
 
 import asyncio
 import itertools
+import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,8 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Server
+from conftest import ROOT, Server
 from cutter import Cutter, cutting
+from test_readme import at
 
 from client import aio, sync
 from client.answers import Result
@@ -111,7 +115,7 @@ class Killer:
 
     def _run(self) -> None:
         while True:
-            for _ in range(self._random.randint(10, 25)):
+            for _ in range(self._random.randint(15, 30)):
                 self._answers.acquire()
                 if self._over:
                     return
@@ -184,6 +188,29 @@ def test_a_server_that_says_nothing_does_not_hold_a_caller() -> None:
             with pytest.raises(DeadlineExceeded):
                 client.models()
         assert time.monotonic() - began < 20
+
+
+def test_a_server_that_no_longer_reads_does_not_hold_a_caller(server: Server) -> None:
+    with cutting(server.port) as cutter, sync.Client(cutter.url, timeout=1) as client, client.session("chars") as session:
+        cutter.gentle = cutter.frozen = True
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            session.step("x" * 30_000_000)  # more than sockets hold
+        with pytest.raises(DeadlineExceeded):
+            client.predict(["x" * 30_000_000])
+        assert time.monotonic() - began < 20
+
+
+async def test_a_server_that_no_longer_reads_does_not_hold_a_task(server: Server) -> None:
+    with cutting(server.port) as cutter:
+        async with aio.Client(cutter.url, timeout=1) as client, client.session("chars") as session:
+            cutter.gentle = cutter.frozen = True
+            began = time.monotonic()
+            with pytest.raises(DeadlineExceeded):
+                await session.step("x" * 30_000_000)
+            with pytest.raises(DeadlineExceeded):
+                await client.predict(["x" * 30_000_000])
+            assert time.monotonic() - began < 20
 
 
 async def test_a_cancelled_task_leaves_a_step_that_the_same_call_finishes(own_server: Start) -> None:
@@ -319,3 +346,21 @@ async def test_why_a_server_closes_at_once_is_told(own_server: Start, server: Se
 
 def test_models_are_listed(client: sync.Client) -> None:
     assert {m["name"] for m in client.models()} == {"action", "chars"}
+
+
+def test_the_examples_of_its_readme_run(server: Server) -> None:
+    text, frames = re.findall(r"```python\n(.*?)```", (ROOT / "client/README.md").read_text(), re.DOTALL)
+    ran = [
+        subprocess.run([sys.executable, "-c", at(server, example)], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        for example in (text, frames)
+    ]
+    assert [done.returncode for done in ran] == [0, 0], [done.stderr for done in ran]
+    written = ran[0].stdout.splitlines()
+    assert written[0].startswith("['")
+    ident, number, position = written[-1].split()[-3:]
+    assert (number, len(ident)) == ("2", 28)
+    assert int(position) > 42
+    told = ran[1].stdout.splitlines()
+    assert told[-2].startswith("6 72 Label(label='wave'")
+    gone = re.findall(r"session_id='([^']{28})'", told[-1])[0]
+    assert server.get(f"/sessions/{gone}").status_code == 410

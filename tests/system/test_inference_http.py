@@ -1,17 +1,24 @@
 """The Open Inference Protocol's HTTP, byte by byte: what no client of Triton's would send, and what must come back all the same."""
 
 import gzip
+import re
+import socket
+import subprocess
+import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import orjson
 import pytest
-from conftest import Server
+from conftest import ROOT, Server
+
+from service.access import new_key
 
 Start = Callable[..., Server]
 INFER = "/v2/models/action/infer"
@@ -193,6 +200,124 @@ def test_health_and_the_index_can_be_asked_plainly(server: Server) -> None:
     assert httpx.head(server.url + "/v2/models/action").content == b""
 
 
+# --- the short way and the long way through the server ----------------------------------------------------------------------------------
+
+
+def wire(request: tuple[bytes, dict[str, str]], *headers: str, path: str = INFER, version: str = "1.1") -> bytes:
+    content, own = request
+    lines = [f"POST {path} HTTP/{version}", "Host: x", f"Content-Length: {len(content)}", *(f"{k}: {v}" for k, v in own.items()), *headers]
+    return "\r\n".join([*lines, "", ""]).encode() + content
+
+
+class Wire:
+    """A connection that sends and hears bytes."""
+
+    def __init__(self, server: Server) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+        self.file = self.socket.makefile("rb")
+
+    def reply(self) -> tuple[int, dict[str, str], bytes]:
+        status = int(self.file.readline().split()[1])
+        headers = {}
+        while (line := self.file.readline().strip()) != b"":
+            name, _, value = line.decode().partition(": ")
+            headers[name] = value
+        return status, headers, self.file.read(int(headers["content-length"]))
+
+    def ask(self, *pieces: bytes, pause: float = 0.0) -> tuple[int, dict[str, str], bytes]:
+        for piece in pieces:
+            self.socket.sendall(piece)
+            threading.Event().wait(pause)
+        return self.reply()
+
+
+@pytest.fixture
+def wires(server: Server) -> Iterator[Callable[[], Wire]]:
+    made: list[Wire] = []
+
+    def connect() -> Wire:
+        made.append(Wire(server))
+        return made[-1]
+
+    yield connect
+    for one in made:
+        one.file.close()
+        one.socket.close()
+
+
+LONG = "Accept-Encoding: identity"  # whatever says how a reply is to be compressed goes the long way
+
+
+def test_both_ways_answer_with_the_same_bytes(wires: Callable[[], Wire], x: np.ndarray) -> None:
+    both = [{"name": "state_out"}, {"name": "logits", "parameters": {"binary_data": True}}]
+    sequence = {"sequence_id": "ways", "sequence_start": True, "indrnn_step": 1}
+    requests = [
+        body(x, id="a", parameters={"binary_data_output": True}),
+        body(x[:, :1], id="b", parameters=sequence),
+        body(x[:, :1], id="b", parameters=sequence, outputs=both),
+        body(x[:, :1], id="b", parameters=sequence),  # of a form that the connection knew before
+        body(x[:, :1], id="b", parameters={**sequence, "indrnn_step": 7}),
+        body(x[:, :1], outputs=[{"name": "nothing"}]),
+        body(x[:, :1], parameters={"sequence_id": "nothing"}),
+        body(x * np.nan),
+        body(x[0]),
+        (b"{", {}),
+        (b"", {}),
+        body(np.repeat(x, 3, 0)),
+        body(x, raw=False),
+    ]
+    short, long = wires(), wires()
+    for request in requests:
+        a, b = short.ask(wire(request)), long.ask(wire(request, LONG))
+        assert a[0] == b[0]
+        assert {**a[1], "date": ""} == {**b[1], "date": ""}
+        assert a[2] == b[2]
+    missing = wire(requests[0], path="/v2/models/nothing/infer"), wire(requests[0], LONG, path="/v2/models/nothing/infer")
+    assert short.ask(missing[0])[2] == long.ask(missing[1])[2]
+
+
+def test_a_request_in_pieces_and_requests_back_to_back_are_answered_each(wires: Callable[[], Wire], x: np.ndarray) -> None:
+    one = wires()
+    whole = wire(body(x, id="whole"))
+    expected = one.ask(whole)
+    for cut in (10, whole.index(b"{") - 2, whole.index(b"{") + 5, len(whole) - 1):
+        assert one.ask(whole[:cut], whole[cut:], pause=0.05)[2] == expected[2]
+    one.socket.sendall(b"".join(wire(body(x, id=f"p{n}"), *([LONG] if n % 3 == 1 else [])) for n in range(8)))
+    heard = [one.reply() for _ in range(8)]
+    assert [orjson.loads(r[2])["id"] for r in heard] == [f"p{n}" for n in range(8)]
+    assert len({r[2].replace(b"p%d" % n, b"") for n, r in enumerate(heard)}) == 1
+
+
+def test_a_connection_closes_after_the_reply_where_the_client_wants_that(wires: Callable[[], Wire], x: np.ndarray) -> None:
+    for headers, version in ((["Connection: close"], "1.1"), ([], "1.0")):
+        one = wires()
+        assert one.ask(wire(body(x), *headers, version=version))[0] == 200
+        assert one.file.read() == b""
+
+
+def test_a_client_that_leaves_before_its_reply_harms_nobody(server: Server, wires: Callable[[], Wire], x: np.ndarray) -> None:
+    for _ in range(50):
+        one = wires()
+        one.socket.sendall(wire(body(np.repeat(x, 50, 1))))
+        one.socket.close()
+    assert wires().ask(wire(body(x)))[0] == 200
+
+
+def test_on_both_ways_a_key_opens_its_own_sequences_and_no_others(own_server: Start, tmp_path: Path, x: np.ndarray) -> None:
+    keys = [new_key(name) for name in ("ann", "bob")]
+    (tmp_path / "keys").write_text("\n".join(line for _, line in keys))
+    server = own_server(INDRNN_KEYS=str(tmp_path / "keys"))
+    ann, bob, nobody = (f"Authorization: Bearer {secret}" for secret in (keys[0][0], keys[1][0], "guessed"))
+    for way in ([], [LONG]):
+        one = Wire(server)  # one connection, and whoever it speaks for changes from request to request
+        begin = wire(body(x, parameters={"sequence_id": 1, "sequence_start": True}), *way, ann)
+        go_on = body(x, parameters={"sequence_id": 1})
+        assert one.ask(begin)[0] == 200
+        assert [one.ask(wire(go_on, *way, key))[0] for key in (ann, bob, nobody, ann, "X-None: x")] == [200, 400, 401, 200, 401]
+        one.file.close()
+        one.socket.close()
+
+
 def test_more_than_the_queue_holds_is_refused_in_tritons_words_and_at_once(own_server: Start, x: np.ndarray) -> None:
     server = own_server(INDRNN_MAX_QUEUE="1")
     refused: list[httpx.Response] = []
@@ -214,3 +339,11 @@ def test_more_than_the_queue_holds_is_refused_in_tritons_words_and_at_once(own_s
     says(refused[0], 503, "Exceeds maximum queue size")
     assert refused[0].headers["retry-after"] == "1"
     assert logits(post(server, body(x))).shape == (1, 2, 27)
+
+
+def test_the_example_in_the_documentation_runs(server: Server) -> None:
+    text = (ROOT / "docs" / "inference-protocol.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    code = code.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}").replace("camera 3", "the documentation's camera")
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ran.stdout.splitlines()[1:] == ["(1, 10, 27) {'indrnn_step': 2, 'indrnn_position': 20}"] * 2, ran.stderr

@@ -14,8 +14,10 @@ from typing import Any
 
 import httpx
 import pytest
+import tritonclient.grpc as triton
 from conftest import ROOT, Server
 from test_stream import ask, hear_all
+from tritonclient.utils import InferenceServerException
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
@@ -38,6 +40,12 @@ def add_key(file: Path, name: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def free_port() -> str:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
+
+
 @dataclass
 class Guarded:
     """A service with two keys."""
@@ -52,7 +60,7 @@ class Guarded:
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("guarded")
     secrets = {name: add_key(folder / "keys", name).stdout.strip() for name in ("ann", "bob")}
-    server = Server(folder, {"INDRNN_KEYS": str(folder / "keys")}).start()
+    server = Server(folder, {"INDRNN_KEYS": str(folder / "keys"), "INDRNN_GRPC_PORT": free_port()}).start()
     with (
         httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {secrets['ann']}"}, timeout=60) as ann,
         httpx.Client(base_url=server.url, headers={"X-API-Key": secrets["bob"]}, timeout=60) as bob,
@@ -158,6 +166,56 @@ def test_a_browser_sends_its_key_in_open(guarded: Guarded) -> None:
         assert ask(ws, type="open", session_id=ident, api_key=guarded.secrets["ann"])["step"] == 2
     with stream(guarded, additional_headers={"X-API-Key": guarded.secrets["ann"]}) as ws:
         assert ask(ws, type="open", session_id=ident)["step"] == 2
+
+
+def symbols(**parameters: Any) -> dict[str, Any]:
+    """A step of chars in the Open Inference Protocol."""
+    x = {"name": "x", "datatype": "INT64", "shape": [1, 2], "data": [1, 2]}
+    return {"inputs": [x], "outputs": [{"name": "logits"}], "parameters": parameters}
+
+
+def test_the_other_protocols_know_the_keys_too(guarded: Guarded) -> None:
+    url, infer = guarded.server.url, "/v2/models/chars/infer"
+    for path in ("/v2", "/v2/models/chars", "/v2/models/chars/config", "/v2/models/stats", "/v2/nope"):
+        assert (httpx.get(url + path).status_code, "error" in httpx.get(url + path).json()) == (401, True)
+    assert httpx.post(url + "/v2/repository/index", json={}).status_code == 401
+    assert httpx.post(url + infer, json=symbols()).status_code == 401
+    assert httpx.get(url + "/v2/health/ready").status_code == 200
+    assert guarded.ann.post(infer, json=symbols(sequence_id=5, sequence_start=True, indrnn_step=1)).status_code == 200
+    assert guarded.ann.post(infer, json=symbols(sequence_id=5, indrnn_step=2)).status_code == 200
+    strange = guarded.bob.post(infer, json=symbols(sequence_id=5, indrnn_step=3))
+    assert (strange.status_code, "START" in strange.json()["error"]) == (400, True)
+    assert httpx.get(url + "/v1/models").json()["error"]["code"] == "unauthorized"
+    assert guarded.bob.get("/v1/models").json()["data"][0]["id"] == "chars"
+
+
+def test_grpc_knows_the_keys_in_its_metadata(guarded: Guarded) -> None:
+    client = triton.InferenceServerClient(f"127.0.0.1:{guarded.server.env['INDRNN_GRPC_PORT']}")
+    assert client.is_server_live()
+    for headers in (None, {"x-api-key": "wrong"}):
+        with pytest.raises(InferenceServerException) as caught:
+            client.get_model_metadata("chars", headers=headers)
+        assert "UNAUTHENTICATED" in str(caught.value.status())
+    assert client.get_model_metadata("chars", headers={"authorization": f"Bearer {guarded.secrets['ann']}"}).name == "chars"
+    client.close()
+
+
+def test_a_rate_is_one_for_all_protocols(own_server: Start) -> None:
+    server = own_server(INDRNN_MAX_STEPS_PER_SECOND="0.01")
+    with server.socket("chars") as ws:
+        ask(ws, type="open")
+        assert ask(ws, type="step", step=1, text="x")["type"] == "result"
+        assert ask(ws, type="step", step=2, text="x")["code"] == "rate_limited"
+        assert ask(ws, type="generate", step=2)["code"] == "rate_limited"
+    for path, body in (
+        ("/predict", {"sequences": [[[[0, 0, 0]] * 20]]}),
+        ("/v2/models/chars/infer", symbols()),
+        ("/v2/models/chars/infer", symbols(sequence_id=5, sequence_start=True)),
+        ("/v1/completions", {"model": "chars", "prompt": "x", "max_tokens": 1}),
+    ):
+        refused = server.post(path, body)
+        assert (path, refused.status_code) == (path, 429)
+        assert int(refused.headers["retry-after"]) >= 1
 
 
 def test_a_stream_is_opened_by_pages_of_this_host_and_allowed_ones(own_server: Start) -> None:

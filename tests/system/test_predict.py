@@ -19,7 +19,9 @@ def test_a_real_clip_is_answered_as_the_contract_says(server: Server, clips: lis
         assert set(prediction) == {"label", "score", "top", "frames"}
         assert prediction["frames"] == len(clip)
         assert [t["score"] for t in prediction["top"]] == sorted((t["score"] for t in prediction["top"]), reverse=True)
-        assert (prediction["label"], prediction["score"]) == tuple(prediction["top"][0].values())
+        best = prediction["top"][0]
+        assert prediction["score"] == best["score"]
+        assert prediction["label"] in (best["label"], "other")
 
 
 def test_top_k_above_the_classes_means_all_and_scores_add_up(server: Server, clips: list[Any]) -> None:

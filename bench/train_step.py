@@ -1,0 +1,162 @@
+"""What does a training step of a stack cost beyond its matrix products and norms, and how much memory does a long sequence take?
+
+python bench/train_step.py [--seconds 60] [--only time|memory]
+
+time    forward, loss at the last step, backward, Adam and the clamp of U, of the plain net of 6 layers of 128 for images pixel by pixel,
+        T = 784, B = 32, norm after the recurrence; the ceiling is the same step of the same linear layers and batch norms without
+        recurrences. Beside them the same depth of PyTorch's nn.RNN (relu) and nn.LSTM. All in one process, taking turns; the least time
+        of each, since the machine may be shared. glibc is told to keep what is freed, for every contestant, as training does.
+memory  the most that a step of that net takes over what the process had before, by T, and with checkpointed activations; each in a process
+        of its own.
+The last line is JSON.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from kernels.native import library
+from model.recurrent_weight import clamp_after_steps, parameter_groups
+from model.sequence import SequenceConfig, SequenceNet
+from model.train import keep_memory, return_memory
+
+T, B, H, LAYERS, CLASSES = 784, 32, 128, 6, 10
+BAR = 1.5  # times the linear layers and batch norms alone
+LENGTHS = (196, 784, 3136)
+ROUNDS = 5  # at the least, whatever the time
+Step = Callable[[], None]
+
+
+class Maps(nn.Module):
+    """The linear layers and batch norms of a net, and its readout."""
+
+    def __init__(self, net: SequenceNet) -> None:
+        super().__init__()
+        self.maps = nn.ModuleList(layer.project for layer in net.stack.indrnns())
+        self.norms = nn.ModuleList(layer.norm for layer in net.stack.indrnns())
+        self.readout = net.readout
+
+    def answer(self, x: Tensor) -> Tensor:
+        x = x.transpose(0, 1)
+        for project, norm in zip(self.maps, self.norms, strict=True):
+            x = norm(project(x))
+        return self.readout(x[-1])
+
+
+class Peer(nn.Module):
+    """PyTorch's own layers of the same depth and width."""
+
+    def __init__(self, rnn: nn.Module) -> None:
+        super().__init__()
+        self.rnn, self.readout = rnn, nn.Linear(H, CLASSES)
+
+    def answer(self, x: Tensor) -> Tensor:
+        return self.readout(self.rnn(x.transpose(0, 1))[0][-1])
+
+
+def indrnn(steps: int = T) -> SequenceNet:
+    torch.manual_seed(0)
+    return SequenceNet(SequenceConfig(layers=LAYERS, hidden=H, T=steps, classes=CLASSES, inputs=1, norm="after"))
+
+
+def training(net: Any, x: Tensor, y: Tensor) -> Step:
+    net.train()
+    optimizer = torch.optim.Adam(parameter_groups(net, 1e-4), lr=2e-4)
+    clamp_after_steps(optimizer, net)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(net.answer(x), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def least(acts: dict[str, Step], seconds: float, fewest: int) -> dict[str, float]:
+    """Milliseconds of one call of each, the least seen in that many rounds or more; they take turns."""
+    best = dict.fromkeys(acts, float("inf"))
+    for act in acts.values():
+        act()
+    end, rounds = time.perf_counter() + seconds, 0
+    while rounds < fewest or time.perf_counter() < end:
+        for name, act in acts.items():
+            start = time.perf_counter()
+            act()
+            best[name] = min(best[name], (time.perf_counter() - start) * 1e3)
+        rounds += 1
+    return best
+
+
+def timed(seconds: float) -> dict[str, float]:
+    keep_memory()
+    x, y = torch.randn(B, T, 1), torch.randint(CLASSES, (B,))
+    ours = {"indrnn": training(indrnn(), x, y), "maps": training(Maps(indrnn()), x, y)}
+    peers = {"rnn": nn.RNN(1, H, LAYERS, nonlinearity="relu"), "lstm": nn.LSTM(1, H, LAYERS)}
+    # The peers take some seconds a step: two turns, outside of the comparison that the bar is about.
+    return least(ours, seconds, ROUNDS) | least({name: training(Peer(rnn), x, y) for name, rnn in peers.items()}, 0, 2)
+
+
+def taken(steps: int, checkpointed: bool) -> float:
+    """MiB that a step adds to this process; what is freed goes back, or the allocator's holes would be measured."""
+    return_memory()
+    warm = indrnn(8)
+    training(warm, torch.randn(B, 8, 1), torch.randint(CLASSES, (B,)))()
+    net = indrnn(steps)
+    net.stack.checkpoint_activations = checkpointed
+    x, y = torch.randn(B, steps, 1), torch.randint(CLASSES, (B,))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    training(net, x, y)()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def measured(steps: int, checkpointed: bool) -> float:
+    """`taken` in a process of its own."""
+    command = [sys.executable, __file__, "--taken", str(steps), *(["--checkpointed"] if checkpointed else [])]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True, timeout=600).stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--only", choices=("time", "memory"))
+    parser.add_argument("--taken", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--checkpointed", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.taken:
+        print(taken(args.taken, args.checkpointed))
+        return
+    kernel = "native kernel" if library() else "PyTorch loop"
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, {kernel}")
+    result: dict[str, Any] = {"threads": torch.get_num_threads(), "torch": torch.__version__, "kernel": kernel}
+    if args.only != "memory":
+        ms = timed(args.seconds)
+        print(f"\ntraining step, {LAYERS} x {H}, T = {T}, B = {B}, float32     ms   times linear + norm (bar {BAR} for IndRNN)")
+        for name, value in ms.items():
+            print(f"  {name:<52}{value:8.1f}   {value / ms['maps']:.2f}")
+        result["time"] = {"T": T, "B": B, "H": H, "layers": LAYERS, "ms": ms, "ratio": ms["indrnn"] / ms["maps"], "bar": BAR}
+    if args.only != "time":
+        print(f"\nmemory of that step, MiB{'':<14}" + "".join(f"{f'T = {t}':>12}" for t in LENGTHS))
+        result["memory"] = []
+        for checkpointed in (False, True):
+            mib = [measured(t, checkpointed) for t in LENGTHS]
+            print(f"  {'checkpointed activations' if checkpointed else 'all activations kept':<36}" + "".join(f"{m:12.0f}" for m in mib))
+            result["memory"] += [{"T": t, "checkpointed": checkpointed, "mib": m} for t, m in zip(LENGTHS, mib, strict=True)]
+    print(json.dumps({"train_step": result}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The adding network: numbers and marks in, after each step the sum it would answer; all state in one vector.
+
+(number, mark) -> stack of IndRNN layers without norm, or a baseline -> sum. Li et al., 2019, section 5.2.1: 2 layers of 128 neurons.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.baselines import CELLS, Baseline
+from model.network import StateNet, last_valid
+from model.stacks import StackConfig, build_stack
+
+
+@dataclass(frozen=True)
+class AddingConfig:
+    """Sizes of the network. length T: that of the sequences, |u| <= gamma^(1/T); the last layer's u start in [1/gamma, gamma]^(1/T).
+
+    cell: `indrnn`, or what it is compared with. spread: deviation of the input weights at the start.
+    """
+
+    cell: str = field(default="indrnn", metadata={"choices": ("indrnn", *CELLS)})
+    length: int = field(default=100, metadata={"help": "T, steps of a sequence"})
+    hidden: int = 128
+    layers: int = field(default=2, metadata={"help": "of IndRNN; the others have one"})
+    gamma: float = 2.0
+    spread: float = 0.001
+
+
+class AddingNet(StateNet):
+    """x [B, T, 2], number and mark; lengths [B] int64; state [B, N] -> the sum [B, T, 1] after each step, state [B, N].
+
+    A zero row of state is the start. State parts in order: hidden of each layer, last_logits, here the last sum.
+    """
+
+    def __init__(self, config: AddingConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        stack = StackConfig("plain", c.layers, c.hidden, norm="none", T=c.length, gamma=c.gamma, epsilon=1 / c.gamma, spread=c.spread)
+        self.stack = build_stack(stack, 2) if c.cell == "indrnn" else Baseline(c.cell, 2, c.hidden)
+        self.readout = nn.Linear(c.hidden, 1)
+        self.sizes = [self.stack.state_size, 1]
+
+    def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        hidden, last = torch.split_with_sizes(state, self.sizes, 1)
+        y, hidden = self.stack(x.transpose(0, 1), lengths, hidden)  # [T, B, H]
+        sums = self.readout(y).float().transpose(0, 1)  # [B, T, 1]
+        return sums, torch.cat([hidden, last_valid(last, sums, lengths)], 1)
+
+    def answer(self, x: Tensor) -> Tensor:
+        """x [B, T, 2], whole sequences -> the sum [B] after the last step, the only one that is asked for."""
+        y, _ = self.stack(x.transpose(0, 1))
+        total: Tensor = self.readout(y[-1]).float().squeeze(1)
+        return total
+
+    def parts(self) -> tuple[dict[str, Any], ...]:
+        """The state's parts in order, as the manifest lists them."""
+        return (*self.stack.parts(), {"role": "last_logits", "layer": None, "size": 1, "activation": None, "u": None})
+
+    def fold_(self) -> None:
+        """Nothing to fold: there is no norm."""

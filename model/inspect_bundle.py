@@ -1,0 +1,115 @@
+"""`python -m model inspect BUNDLE`: what a bundle's neurons remember, read off its recurrent weights, as numbers and as pictures.
+
+Without input a neuron's state falls as |u|^k. Its memory is the horizon k at which that falls under 1/2 (Li et al., 2019, figure 5, shows
+the histograms of U of the papers' networks).
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+BINS = 40
+HORIZONS = (1, 3, 10, 30, 100, 300)  # steps; the table counts the neurons that remember longer
+
+
+class ManifestError(Exception):
+    """A folder is no bundle whose neurons can be read; the message says what was expected and what came."""
+
+
+def memory(u: Sequence[float] | NDArray[np.floating]) -> NDArray[np.float64]:
+    """Steps k after which |u|^k < 1/2, the least such k, per neuron; infinity for |u| >= 1."""
+    size = np.abs(np.asarray(u, np.float64))
+    with np.errstate(divide="ignore"):
+        exact = np.log(0.5) / np.log(np.minimum(size, 1.0))
+    k = np.floor(exact) + 1.0
+    k = np.where(size == 0, 1.0, k)
+    return np.where(size >= 1, np.inf, np.maximum(k, 1.0))
+
+
+def layer(part: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of one part of a manifest's state with recurrent weights."""
+    u = np.asarray(part["u"], np.float64)
+    k = memory(u)
+    counts, edges = np.histogram(u, BINS, (min(-1.0, float(u.min())), max(1.0, float(u.max()))))
+    low, median, high = np.quantile(u, [0, 0.5, 1])
+    name = f"layer {part['layer'] + 1}" if part["role"] == "hidden" else part["role"]
+    return {
+        "name": name,
+        "neurons": len(u),
+        "u_min": float(low),
+        "u_median": float(median),
+        "u_max": float(high),
+        "negative": float((u < 0).mean()),
+        "memory_median": float(np.median(k)),
+        "memory_max": float(k.max()),
+        "longer_than": {str(h): int((k > h).sum()) for h in HORIZONS},
+        "histogram": {"counts": counts.tolist(), "edges": edges.tolist()},
+        "memory": k.tolist(),
+    }
+
+
+def read(bundle: Path) -> list[dict[str, Any]]:
+    """The parts of a bundle's state that have recurrent weights. Raises ManifestError."""
+    try:
+        manifest = json.loads((bundle / "manifest.json").read_bytes())
+        parts = [p for p in manifest["state"] if p.get("u")]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ManifestError(f"{bundle}: expected a bundle, a folder with manifest.json and model.onnx: {error!r}") from error
+    if not parts:
+        raise ManifestError(f"{bundle}: expected parts of the state with recurrent weights, found none")
+    return parts
+
+
+def run(bundle: Path, out: Path | None) -> list[dict[str, Any]]:
+    """Prints the table of layers and, last, all numbers as JSON; writes recurrent_weights.png and memory.png below out."""
+    layers = [layer(p) for p in read(bundle)]
+    heads = ["", "neurons", "u least", "median", "largest", "u < 0", "memory", "longest", *(f"> {h}" for h in HORIZONS)]
+    print("".join(f"{h:>9}" for h in heads))
+    for x in layers:
+        cells = [x["name"], x["neurons"], *(f"{x[k]:.3f}" for k in ("u_min", "u_median", "u_max")), f"{100 * x['negative']:.0f} %"]
+        print("".join(f"{c!s:>9}" for c in [*cells, *(_steps(x[k]) for k in ("memory_median", "memory_max")), *x["longer_than"].values()]))
+    if out is not None:
+        draw(layers, bundle, out)
+    print(json.dumps([x | {"memory": [_number(k) for k in x["memory"]], "memory_max": _number(x["memory_max"])} for x in layers]))
+    return layers
+
+
+def _steps(k: float) -> str:
+    return "for ever" if math.isinf(k) else f"{k:g}"
+
+
+def _number(k: float) -> float | None:
+    """JSON has no infinity: None is for ever."""
+    return None if math.isinf(k) else k
+
+
+def draw(layers: Sequence[dict[str, Any]], bundle: Path, out: Path) -> None:
+    """Two pictures below out: each layer's histogram of U, and each layer's neurons by their memory."""
+    from matplotlib.figure import Figure
+
+    out.mkdir(parents=True, exist_ok=True)
+    title = f"{bundle.resolve().parent.name} {bundle.resolve().name}"
+    across = min(3, len(layers))
+    down = math.ceil(len(layers) / across)
+    picture = Figure((4 * across, 2.6 * down), layout="constrained")
+    cells = picture.subplots(down, across, squeeze=False).flatten()
+    for empty in cells[len(layers) :]:
+        empty.remove()
+    for axes, x in zip(cells, layers, strict=False):
+        axes.stairs(x["histogram"]["counts"], x["histogram"]["edges"], fill=True)
+        axes.set(title=x["name"], xlabel="u", ylabel="neurons")
+    picture.suptitle(f"{title}: recurrent weights")
+    picture.savefig(out / "recurrent_weights.png")
+    picture = Figure((7, 4), layout="constrained")
+    axes = picture.subplots()
+    for x in layers:
+        k = np.sort([10_000.0 if math.isinf(m) else m for m in x["memory"]])
+        axes.plot(k, np.linspace(0, 1, len(k)), drawstyle="steps-post", label=x["name"])
+    axes.set(xscale="log", xlabel="memory, steps until u^k < 1/2", ylabel="share of neurons with at most that", title=f"{title}: memory")
+    axes.legend()
+    picture.savefig(out / "memory.png")

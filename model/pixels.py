@@ -1,0 +1,94 @@
+"""The pixels network: one number after another in, class scores after each, all state in one vector.
+
+Pixel -> stack of IndRNN layers -> classes. Li et al., 2019, section 5.2.2: 6 layers of 128 neurons for images of 784 steps.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.network import StateNet, centre_, last_valid
+from model.norm import BatchNorm
+from model.recurrent_weight import bound
+from model.stacks import KINDS, Chain, Stack, StackConfig, build_stack, skip_chain
+
+
+@dataclass(frozen=True)
+class PixelsConfig:
+    """Sizes of the network. steps T: the length it is made for; |u| <= gamma^(1/T), so that a gradient grows no more than gamma-fold.
+
+    kind: `skip`, norm before the recurrence and each layer added to its input, or one of the papers' (model/stacks.py), norm after it;
+    hidden: of `dense`, the growth.
+    """
+
+    classes: int = 10
+    kind: str = field(default="skip", metadata={"choices": ("skip", *KINDS)})
+    hidden: int = 128
+    layers: int = 4
+    steps: int = 784
+    gamma: float = 2.0
+    dropout: float = 0.0
+    norm: bool = True
+
+
+class PixelsNet(StateNet):
+    """x [B, T] float in [-1, 1]; lengths [B] int64; state [B, N] -> logits [B, T, K] after each number, state [B, N].
+
+    A zero row of state is the start. State parts in order: hidden of each layer, last_logits.
+    """
+
+    def __init__(self, config: PixelsConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.stack = _skipping(c) if c.kind == "skip" else _published(c)
+        self.readout = nn.Linear(self.stack.out_features, c.classes)
+        nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores
+        nn.init.zeros_(self.readout.bias)
+        self.sizes = [self.stack.state_size, c.classes]
+
+    def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        hidden, last_logits = torch.split_with_sizes(state, self.sizes, 1)
+        y, hidden = self.stack(x.t()[:, :, None], lengths, hidden)  # [T, B, H]
+        logits = self.readout(y).float().transpose(0, 1)  # [B, T, K]
+        return logits, torch.cat([hidden, last_valid(last_logits, logits, lengths)], 1)
+
+    def answer(self, x: Tensor) -> Tensor:
+        """x [B, T], whole sequences -> logits [B, K] after the last number, the only ones that are asked for here."""
+        y, _ = self.stack(x.t()[:, :, None])
+        logits: Tensor = self.readout(y[-1]).float()
+        return logits
+
+    def parts(self) -> tuple[dict[str, Any], ...]:
+        """The state's parts in order, as the manifest lists them."""
+        return (*self.stack.parts(), {"role": "last_logits", "layer": None, "size": self.config.classes, "activation": None, "u": None})
+
+    def fold_(self) -> None:
+        """Moves batch norm into the linear maps; centres the logits."""
+        self.stack.fold_()
+        centre_(self.readout)
+
+
+@torch.no_grad()
+def _skipping(c: PixelsConfig) -> Chain:
+    """The last layer's u start near 1, because the answer at the end rests on all steps (Li et al., 2019, section 5.1).
+
+    A sum over T steps of white noise of unit variance has variance T: the norm before the last layer starts so as to make that 1.
+    """
+    high = bound(c.gamma, c.steps)
+    stack = skip_chain(nn.Linear(1, c.hidden), c.hidden, c.layers, high, c.dropout, c.norm)
+    last = stack.indrnns()[-1]
+    last.u.uniform_(1 / high, high)
+    if isinstance(last.norm, BatchNorm):
+        last.norm.weight.fill_(c.steps**-0.5)
+    return stack
+
+
+def _published(c: PixelsConfig) -> Stack:
+    norm = "after" if c.norm else "none"
+    epsilon = 1 / c.gamma  # the authors' code: the last layer starts in [gamma^(-1/T), gamma^(1/T)]
+    return build_stack(
+        StackConfig(c.kind, c.layers, c.hidden, c.hidden, norm=norm, T=c.steps, gamma=c.gamma, epsilon=epsilon, dropout=c.dropout), 1
+    )

@@ -1,0 +1,47 @@
+"""Teaching a network to say what comes next in an endless stream, whose state is carried from batch to batch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  # its usual name
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model import text
+from model.learner import Learner, Recipe
+from model.network import StateNet
+
+
+@dataclass(frozen=True)
+class StreamRecipe(Recipe):
+    """rows B and steps T of a batch; reset: how often a row forgets all, so that the start of a sequence is learned too."""
+
+    warmup: int = 200
+    average: int = 300
+    epoch: int = 500
+    rows: int = 16
+    length: int = 128
+    reset: float = 0.01
+
+
+class StreamLearner(Learner[StateNet, StreamRecipe]):
+    """Truncated backpropagation through time over symbols [n], read by B readers that go round without end; subclasses validate."""
+
+    carried: Tensor
+    lengths: Tensor
+
+    def __init__(self, net: StateNet, recipe: StreamRecipe, symbols: NDArray[np.int64], seed: int) -> None:
+        super().__init__(net, recipe, seed)
+        self.streams = text.Streams(symbols, recipe.rows, recipe.length)
+        self.register_buffer("carried", self.net.start(recipe.rows))
+        self.register_buffer("lengths", torch.full((recipe.rows,), recipe.length), persistent=False)
+
+    def loss(self, step: int) -> Tensor:
+        """Mean cross-entropy in nats of a batch of [B, T] symbols."""
+        x, target = self.streams.batch(step)
+        forget = np.random.default_rng([self.seed, step]).random(len(x)) < self.recipe.reset
+        state = self.carried.masked_fill(torch.from_numpy(forget)[:, None], 0)
+        logits, state = self.net(x, self.lengths, state)
+        self.carried = state.detach()
+        return F.cross_entropy(logits.flatten(0, 1), target.flatten())

@@ -1,0 +1,72 @@
+"""The adding task: the sum of two marked numbers among T, IndRNN beside tanh RNN, IRNN, LSTM and GRU."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  # its usual name
+from torch import Tensor
+
+from model import marks
+from model.adding import AddingConfig, AddingNet
+from model.checkpoint import Meta
+from model.learner import Learner, Recipe
+from model.network import StateNet
+from model.task import Figures, Job, Task, figure
+
+PLACES = 50_000  # rows times steps measured at once
+
+
+@dataclass(frozen=True)
+class AddingRecipe(Recipe):
+    """rows B of a batch."""
+
+    rate: float = 1e-3
+    precision: str = "32-true"
+    rows: int = 32
+
+
+class AddingLearner(Learner[AddingNet, AddingRecipe]):
+    """Regression at the last step, on sequences drawn anew for every batch."""
+
+    def __init__(self, config: AddingConfig, recipe: AddingRecipe, seed: int) -> None:
+        super().__init__(AddingNet(config), recipe, seed)
+
+    def loss(self, step: int) -> Tensor:
+        """Mean squared error of the sums."""
+        x, total = marks.draw(np.random.default_rng([self.seed, step]), self.recipe.rows, self.net.config.length)
+        return F.mse_loss(self.net.answer(torch.from_numpy(x)), torch.from_numpy(total))
+
+    def validate(self) -> dict[str, float]:
+        """The same on sequences that no batch has."""
+        return {"val_mse": squared_error(self.averaged, "val")}
+
+
+@torch.no_grad()
+def squared_error(net: AddingNet, split: str) -> float:
+    """Mean squared error on the sequences of `val` or `test`, of the length that the network is made for."""
+    T = net.config.length
+    rng, total, rows = np.random.default_rng(marks.SEEDS[split]), 0.0, max(1, PLACES // T)
+    for start in range(0, marks.MEASURED, rows):
+        x, target = marks.draw(rng, min(rows, marks.MEASURED - start), T)
+        total += F.mse_loss(net.answer(torch.from_numpy(x)), torch.from_numpy(target), reduction="sum").item()
+    return total / marks.MEASURED
+
+
+def begin(job: Job, config: dict[str, Any], recipe: AddingRecipe) -> tuple[AddingLearner, Meta]:
+    """Nothing to read: the data are drawn."""
+    lightning.seed_everything(job.seed, verbose=False)
+    return AddingLearner(AddingConfig(**config), recipe, job.seed), Meta("adding", job.command, job.seed, job.steps)
+
+
+def figures(net: StateNet, meta: Meta, split: str) -> Figures:
+    """Mean squared error; the answer 1 has 0.167."""
+    assert isinstance(net, AddingNet)
+    c = net.config
+    protocol = f"{marks.MEASURED:,} sequences of {c.length} steps from seed {marks.SEEDS[split]}, {c.cell}, answer after the last step"
+    return (figure(f"{split}_mse", squared_error(net, split), "", protocol),)
+
+
+TASK = Task("adding", AddingConfig, AddingRecipe, begin, figures, "test_mse", steps=10000, decay=8000, given=frozenset())

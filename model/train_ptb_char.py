@@ -1,0 +1,52 @@
+"""The ptb-char task: characters of the Penn Treebank, one endless stream; the network and its learner are those of chars."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+
+from model import data, text, treebank
+from model.chars import CharsConfig
+from model.checkpoint import Meta
+from model.measure import bits_per_char
+from model.network import StateNet
+from model.stream_learner import StreamRecipe
+from model.task import Figures, Job, Task, figure
+from model.train_chars import CharsLearner
+
+
+@dataclass(frozen=True)
+class PtbCharConfig(CharsConfig):
+    """Sizes of the network."""
+
+    hidden: int = 1024
+    layers: int = 6
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class PtbCharRecipe(StreamRecipe):
+    """See StreamRecipe."""
+
+    rows: int = 32
+    length: int = 128
+
+
+def begin(job: Job, config: dict[str, Any], recipe: PtbCharRecipe) -> tuple[CharsLearner, Meta]:
+    """Reads the training and validation parts; the alphabet is that of the training part, 50 symbols."""
+    parts = {part: treebank.characters(part) for part in ("train", "val")}
+    alphabet = text.alphabet_of([parts["train"]])
+    lightning.seed_everything(job.seed, verbose=False)
+    sizes = CharsConfig(classes=len(alphabet), **config)
+    learner = CharsLearner(sizes, recipe, alphabet, {"ptb": parts}, job.seed)
+    return learner, Meta("chars", job.command, job.seed, job.steps, alphabet=alphabet, data=(data.PTB,))
+
+
+def figures(net: StateNet, meta: Meta, split: str) -> Figures:
+    """Bits per character of the validation or test part."""
+    symbols = text.encode(treebank.characters(split), meta.alphabet or "")
+    protocol = f"{split} part, one pass, running statistics, from a zero state, every character, newlines too, scored before it is read"
+    return (figure(f"{split}_bpc_ptb", bits_per_char(net, symbols), "bits per character", protocol),)
+
+
+TASK = Task("ptb-char", PtbCharConfig, PtbCharRecipe, begin, figures, "test_bpc_ptb", steps=12000, decay=4000)

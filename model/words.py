@@ -1,0 +1,66 @@
+"""The words network: word numbers in, scores of the next word after each, all state in one vector.
+
+Word -> embedding -> residual stack of IndRNN layers -> scores by the same embedding (Press and Wolf, 2017; Li et al., 2019, section 5.2.3).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812  # its usual name
+from torch import Tensor, nn
+
+from model.network import StateNet, last_valid
+from model.stacks import skip_chain
+
+
+@dataclass(frozen=True)
+class WordsConfig:
+    """Sizes of the network; classes: words. Dropout with one mask for all steps, of the embedding, between layers, and of the last."""
+
+    classes: int = 10_000
+    hidden: int = 512
+    layers: int = 4
+    bound: float = 0.99
+    embedding_dropout: float = 0.4
+    dropout: float = 0.3
+    readout_dropout: float = 0.4
+    norm: bool = True
+
+
+class WordsNet(StateNet):
+    """x [B, T] int64 in [0, K); lengths [B] int64; state [B, N] -> logits [B, T, K] of the word after each, state [B, N].
+
+    A zero row of state is the start: last_logits 0 is a uniform first guess. State parts in order: hidden of each layer, last_logits.
+    """
+
+    def __init__(self, config: WordsConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.embedding = nn.Embedding(c.classes, c.hidden)
+        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
+        self.stack = skip_chain(nn.Linear(c.hidden, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm)
+        self.bias = nn.Parameter(torch.zeros(c.classes))
+        self.sizes = [c.layers * c.hidden, c.classes]
+
+    def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        c = self.config
+        hidden, last_logits = torch.split_with_sizes(state, self.sizes, 1)
+        e = self._dropped(self.embedding(x.transpose(0, 1)), c.embedding_dropout)
+        y, hidden = self.stack(e, lengths, hidden)  # [T, B, H]
+        y = self._dropped(y, c.readout_dropout) * c.hidden**-0.5
+        logits = F.linear(y, self.embedding.weight, self.bias).float().transpose(0, 1)  # [B, T, K]
+        return logits, torch.cat([hidden, last_valid(last_logits, logits, lengths)], 1)
+
+    def _dropped(self, x: Tensor, share: float) -> Tensor:
+        """x [T, B, H] with a share of the features of each row at 0 for all steps, in training."""
+        return x * F.dropout(x.new_ones(1, *x.shape[1:]), share, self.training)
+
+    def parts(self) -> tuple[dict[str, Any], ...]:
+        """The state's parts in order, as the manifest lists them."""
+        return (*self.stack.parts(), {"role": "last_logits", "layer": None, "size": self.config.classes, "activation": None, "u": None})
+
+    def fold_(self) -> None:
+        """Moves batch norm into the linear maps. The logits keep their mean: the embedding that makes them also reads."""
+        self.stack.fold_()

@@ -1,0 +1,84 @@
+"""How the service ends: nothing new, what is in flight is finished, everybody is told to come back, and all that within a time.
+
+The deadline is kept by the kernel's alarm, which ends the process whatever it is doing; a state is stored or it was not answered for, so
+that costs nobody a step.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from types import FrameType
+
+import uvicorn
+
+from service.backend import Backend
+
+log = logging.getLogger(__name__)
+
+ENGINES, GOODBYES, CONNECTIONS = 0.6, 0.75, 0.9
+"""parts of the time by which the engines have finished, clients have been told, and connections are closed"""
+LOOK = 0.01  # seconds between looks whether the engines have finished
+
+Goodbye = Callable[[float], Awaitable[None]]
+"""Tells the clients of one protocol to come back, within so many seconds."""
+
+
+class Drain:
+    """From the first signal to the end of the process."""
+
+    def __init__(self, backend: Backend, seconds: float, goodbyes: Callable[[], Sequence[Goodbye]]) -> None:
+        self._backend = backend
+        self._seconds = seconds
+        self._goodbyes = goodbyes
+        self._began = 0.0
+
+    @property
+    def begun(self) -> bool:
+        """Whether the end has begun."""
+        return self._began > 0
+
+    def begin(self) -> None:
+        """At the signal: from here on nothing new is taken, and the service is not ready."""
+        self._began = time.monotonic()
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, self._seconds)
+        self._backend.drain(self._seconds * ENGINES)
+
+    def left(self, part: float) -> float:
+        """Seconds until that part of the time has gone by."""
+        return max(0.0, self._began + self._seconds * part - time.monotonic())
+
+    async def finish(self) -> None:
+        """Waits for the engines, whose last replies are then on their way, and sees the clients off."""
+        while self._backend.busy and self.left(ENGINES):  # noqa: ASYNC110  # a thread that ends sets no event of the loop
+            await asyncio.sleep(LOOK)
+        said = await asyncio.gather(*(say(self.left(GOODBYES)) for say in self._goodbyes()), return_exceptions=True)
+        for error in said:
+            if isinstance(error, BaseException):
+                log.error("clients could not be told that the service stops: %r", error)
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn, which closes its connections after the service has ended what it was doing, and not before."""
+
+    def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
+        super().__init__(config)
+        self._drain = drain
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal begins the end, the second is the end."""
+        if self._drain.begun:
+            signal.signal(sig, signal.SIG_DFL)
+            os.kill(os.getpid(), sig)
+        self._drain.begin()
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: "list[object] | None" = None) -> None:  # type: ignore[override]  # sockets of ours there are none
+        """Until the clients have been seen off the listeners stay open: who asks is told, instead of finding nobody."""
+        if self._drain.begun:
+            await self._drain.finish()
+            self.config.timeout_graceful_shutdown = self._drain.left(CONNECTIONS)  # type: ignore[assignment]  # any number does
+        await super().shutdown()

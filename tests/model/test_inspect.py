@@ -1,0 +1,65 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model import inspect_bundle
+from model.__main__ import main
+
+
+@pytest.mark.parametrize(
+    ("u", "steps"), [(0.0, 1), (0.4, 1), (0.5, 2), (-0.5, 2), (0.7, 2), (0.71, 3), (0.9, 7), (0.99, 69), (1.0, np.inf), (-1.2, np.inf)]
+)
+def test_memory_is_the_first_step_at_which_less_than_half_is_left(u, steps):
+    assert inspect_bundle.memory([u])[0] == steps
+    if np.isfinite(steps):
+        assert abs(u) ** steps < 0.5 <= abs(u) ** (steps - 1)
+
+
+def bundle(folder: Path, parts: list[dict[str, object]]) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps({"state": parts}))
+    return folder
+
+
+U = [-0.21, 0.01, 0.51, 0.91]
+PARTS = [
+    {"role": "hidden", "layer": 0, "offset": 0, "size": 4, "activation": "relu", "u": U},
+    {"role": "hidden", "layer": 1, "offset": 4, "size": 2, "activation": "relu", "u": [1.0, 0.99]},
+    {"role": "last_logits", "offset": 6, "size": 3},
+]
+
+
+def test_numbers_and_pictures_of_every_layer(tmp_path, capsys):
+    folder = bundle(tmp_path / "tiny" / "1", PARTS)
+    assert main(["inspect", str(folder), "--out", str(tmp_path / "pictures")]) == 0
+    first, second = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (first["name"], first["neurons"], first["negative"]) == ("layer 1", 4, 0.25)
+    assert first["memory"] == [1, 1, 2, 8]
+    assert (first["u_min"], first["u_max"], first["memory_median"]) == (-0.21, 0.91, 1.5)
+    assert first["longer_than"] == {"1": 2, "3": 1, "10": 0, "30": 0, "100": 0, "300": 0}
+    counts, edges = first["histogram"]["counts"], first["histogram"]["edges"]
+    assert (sum(counts), len(edges)) == (4, len(counts) + 1)
+    assert [e for e, n in zip(edges, counts, strict=False) if n] == pytest.approx([-0.25, 0.0, 0.5, 0.9])
+    assert (second["memory"], second["memory_max"]) == ([None, 69], None)
+    for name in ("recurrent_weights.png", "memory.png"):
+        assert (tmp_path / "pictures" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_published_bundles_are_read():
+    for path in sorted(Path("bundles").glob("*/*")):
+        layers = inspect_bundle.run(path, None)
+        manifest = json.loads((path / "manifest.json").read_text())
+        hidden = [p for p in manifest["state"] if p["role"] == "hidden"]
+        assert [x["neurons"] for x in layers[: len(hidden)]] == [p["size"] for p in hidden]
+        for x, p in zip(layers, hidden, strict=False):
+            assert sum(x["histogram"]["counts"]) == p["size"]
+            assert max(abs(u) for u in p["u"]) ** (x["memory_max"] - 1) >= 0.5
+
+
+def test_what_is_no_bundle_is_said(tmp_path, capsys):
+    assert main(["inspect", str(tmp_path / "none")]) == 1
+    assert "expected a bundle" in capsys.readouterr().err
+    assert main(["inspect", str(bundle(tmp_path / "tiny" / "2", PARTS[2:]))]) == 1
+    assert "found none" in capsys.readouterr().err

@@ -1,0 +1,64 @@
+"""What is said of neurons, on a network whose neurons were set by hand: one spikes, one accumulates, the others do not."""
+
+import json
+
+import pytest
+import torch
+
+from model import checkpoint, inspect_adding
+from model.__main__ import main
+from model.adding import AddingConfig, AddingNet
+
+SPIKES, ACCUMULATES = 2, 1
+
+
+@pytest.fixture
+def net():
+    """Neuron 2 of layer 1 is relu(number + mark - 1); neuron 1 of layer 2 adds it up, three times as loud; the sum is a third of it."""
+    torch.manual_seed(0)
+    net = AddingNet(AddingConfig(length=200, hidden=4))
+    first, second = net.stack.indrnns()
+    with torch.no_grad():
+        for layer in (first, second):
+            layer.project.weight.normal_(0, 0.05)
+            layer.project.bias.zero_()
+            layer.u.fill_(0.5)
+        first.project.weight[SPIKES] = torch.tensor([1.0, 1.0])
+        first.project.bias[SPIKES] = -1
+        first.u[SPIKES] = 0
+        second.project.weight[ACCUMULATES] = 0
+        second.project.weight[ACCUMULATES, SPIKES] = 3
+        second.u[ACCUMULATES] = 1
+    return net.eval().requires_grad_(False)
+
+
+def test_the_neuron_that_spikes_and_the_one_that_accumulates_are_found(net):
+    n = inspect_adding.look(net)
+    assert n.spiking == [SPIKES]
+    assert n.at_marks[SPIKES] == pytest.approx(0.5, abs=0.05)  # a number of U(0, 1)
+    assert n.elsewhere[SPIKES] == 0
+    assert n.best == ACCUMULATES
+    assert n.share[ACCUMULATES] == pytest.approx(1)
+    assert max(n.share[i] for i in range(4) if i != ACCUMULATES) < 0.9
+    assert (n.weight, n.bias) == (pytest.approx(1 / 3, abs=1e-4), pytest.approx(0, abs=1e-4))
+    assert n.error < 1e-8
+    assert sorted(n.errors)[1] > 0.05
+
+
+def test_its_one_neuron_answers_at_another_length(net):
+    assert inspect_adding.look(net, 5000).error < 1e-6
+
+
+def test_the_command_tells_and_draws(net, tmp_path, capsys):
+    checkpoint.save(tmp_path / "model.pt", net, checkpoint.Meta("adding", "", 0, 0))
+    assert main(["inspect", str(tmp_path / "model.pt"), "--out", str(tmp_path / "pictures")]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (told["spiking"], told["best"], told["u_best"]) == ([SPIKES], ACCUMULATES, 1.0)
+    assert (tmp_path / "pictures" / "neurons.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_another_kind_of_checkpoint_is_refused(tmp_path, capsys):
+    lstm = AddingNet(AddingConfig(cell="lstm", length=10, hidden=4))
+    checkpoint.save(tmp_path / "model.pt", lstm, checkpoint.Meta("adding", "", 0, 0))
+    assert main(["inspect", str(tmp_path / "model.pt")]) == 1
+    assert "expected an IndRNN for the adding problem" in capsys.readouterr().err
