@@ -176,9 +176,9 @@ def main() -> None:
     args = parser.parse_args()
     figures: list[dict[str, Any]] = []
     wanted = args.what or list(MEASURED)
-    with service() as port:
+    with service() as server:
         for what in wanted:
-            figures += MEASURED[what](port, args.split)
+            figures += MEASURED[what](server.port, args.split)
     for f in figures:
         print(f"{f['value']:12.4g} {f['unit']:20} {f['name']} [{f['protocol']}]")
     for f in figures:

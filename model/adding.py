@@ -52,8 +52,7 @@ class AddingNet(StateNet):
 
     def answer(self, x: Tensor) -> Tensor:
         """x [B, T, 2], whole sequences -> the sum [B] after the last step, the only one that is asked for."""
-        y, _ = self.stack(x.transpose(0, 1))
-        total: Tensor = self.readout(y[-1]).float().squeeze(1)
+        total: Tensor = self.readout(self.stack.final(x.transpose(0, 1))).float().squeeze(1)
         return total
 
     def parts(self) -> tuple[dict[str, Any], ...]:

@@ -48,6 +48,11 @@ class Baseline(nn.Module):
         kept = after if self.cell == "lstm" else (after,)
         return y, torch.cat([h.transpose(0, 1).reshape(B, -1) for h in kept], 1)
 
+    def final(self, x: Tensor) -> Tensor:
+        """y [B, H] after the last step."""
+        y: Tensor = self(x)[0][-1]
+        return y
+
     def parts(self) -> tuple[dict[str, Any], ...]:
         """One part, that no manifest describes: these networks are measured, not served."""
         return ({"role": "hidden", "layer": 0, "size": self.state_size, "activation": None, "u": None},)

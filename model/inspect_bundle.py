@@ -6,6 +6,7 @@ the histograms of U of the papers' networks).
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,21 +54,37 @@ def layer(part: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def read(bundle: Path) -> list[dict[str, Any]]:
-    """The parts of a bundle's state that have recurrent weights. Raises ManifestError."""
+def read(bundle: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The parts of a bundle's state that have recurrent weights, and its figures. Raises ManifestError."""
     try:
         manifest = json.loads((bundle / "manifest.json").read_bytes())
+        figures = list(manifest.get("figures", ()))
         parts = [p for p in manifest["state"] if p.get("u")]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ManifestError(f"{bundle}: expected a bundle, a folder with manifest.json and model.onnx: {error!r}") from error
     if not parts:
         raise ManifestError(f"{bundle}: expected parts of the state with recurrent weights, found none")
-    return parts
+    return parts, figures
+
+
+def curves(figures: Sequence[dict[str, Any]]) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Accuracies by the share of places lost (%) and by the camera's rate (Hz): what -> split -> points (x, %), x rising."""
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for f in figures:
+        if told := re.fullmatch(r"(val|test)_accuracy_(lost|hz)_([0-9.]+)", f["name"]):
+            found.setdefault(told[2], {}).setdefault(told[1], []).append((float(told[3]), float(f["value"])))
+        elif told := re.fullmatch(r"(val|test)_accuracy_100", f["name"]):  # nothing lost
+            found.setdefault("lost", {}).setdefault(told[1], []).append((0.0, float(f["value"])))
+    return {what: {split: sorted(points) for split, points in splits.items()} for what, splits in found.items()}
 
 
 def run(bundle: Path, out: Path | None) -> list[dict[str, Any]]:
-    """Prints the table of layers and, last, all numbers as JSON; writes recurrent_weights.png and memory.png below out."""
-    layers = [layer(p) for p in read(bundle)]
+    """Prints the table of layers and, last, all numbers as JSON; writes recurrent_weights.png and memory.png below out.
+
+    Where the manifest has accuracies with joints lost or at other rates, robustness.png too.
+    """
+    parts, figures = read(bundle)
+    layers = [layer(p) for p in parts]
     heads = ["", "neurons", "u least", "median", "largest", "u < 0", "memory", "longest", *(f"> {h}" for h in HORIZONS)]
     print("".join(f"{h:>9}" for h in heads))
     for x in layers:
@@ -75,6 +92,9 @@ def run(bundle: Path, out: Path | None) -> list[dict[str, Any]]:
         print("".join(f"{c!s:>9}" for c in [*cells, *(_steps(x[k]) for k in ("memory_median", "memory_max")), *x["longer_than"].values()]))
     if out is not None:
         draw(layers, bundle, out)
+        found = curves(figures)
+        if "lost" in found and "hz" in found:
+            draw_curves(found, bundle, out)
     print(json.dumps([x | {"memory": [_number(k) for k in x["memory"]], "memory_max": _number(x["memory_max"])} for x in layers]))
     return layers
 
@@ -113,3 +133,18 @@ def draw(layers: Sequence[dict[str, Any]], bundle: Path, out: Path) -> None:
     axes.set(xscale="log", xlabel="memory, steps until u^k < 1/2", ylabel="share of neurons with at most that", title=f"{title}: memory")
     axes.legend()
     picture.savefig(out / "memory.png")
+
+
+def draw_curves(found: dict[str, dict[str, list[tuple[float, float]]]], bundle: Path, out: Path) -> None:
+    """robustness.png below out: accuracy over lost places and over the camera's rate."""
+    from matplotlib.figure import Figure
+
+    picture = Figure((8, 3.2), layout="constrained")
+    words = {"lost": "places of joints lost, %", "hz": "frames a second of the camera"}
+    for axes, (what, label) in zip(picture.subplots(1, 2, sharey=True), words.items(), strict=True):
+        for split, points in found[what].items():
+            axes.plot(*zip(*points, strict=True), marker="o", label=split)
+        axes.set(xlabel=label, ylabel="whole clips answered rightly, %")
+        axes.legend()
+    picture.suptitle(f"{bundle.resolve().parent.name} {bundle.resolve().name}")
+    picture.savefig(out / "robustness.png")

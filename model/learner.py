@@ -36,8 +36,8 @@ class Recipe:
     average: int = 100
     clip: float = 1.0
     epoch: int = 100
-    checkpoint_activations: bool = False
     precision: str = field(default="bf16-mixed", metadata={"choices": ("bf16-mixed", "32-true")})
+    checkpoint_activations: bool = False
 
     def factor(self, step: int) -> float:
         """The rate at a step as a part of `rate`."""

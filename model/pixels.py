@@ -20,13 +20,14 @@ class PixelsConfig:
     """Sizes of the network. steps T: the length it is made for; |u| <= gamma^(1/T), so that a gradient grows no more than gamma-fold.
 
     kind: `skip`, norm before the recurrence and each layer added to its input, or one of the papers' (model/stacks.py), norm after it;
-    hidden: of `dense`, the growth.
+    hidden: of `dense`, the growth. Measured on permuted images of 14 x 14, 1,200 steps of 32, best of the rates tried: `skip` of 4 layers
+    30.6 % wrong of validation, plain of 4 layers 24.2 %, plain of 6 layers 17.0 % (in half as much time again).
     """
 
     classes: int = 10
-    kind: str = field(default="skip", metadata={"choices": ("skip", *KINDS)})
+    kind: str = field(default="plain", metadata={"choices": ("skip", *KINDS)})
     hidden: int = 128
-    layers: int = 4
+    layers: int = 6
     steps: int = 784
     gamma: float = 2.0
     dropout: float = 0.0
@@ -57,8 +58,7 @@ class PixelsNet(StateNet):
 
     def answer(self, x: Tensor) -> Tensor:
         """x [B, T], whole sequences -> logits [B, K] after the last number, the only ones that are asked for here."""
-        y, _ = self.stack(x.t()[:, :, None])
-        logits: Tensor = self.readout(y[-1]).float()
+        logits: Tensor = self.readout(self.stack.final(x.t()[:, :, None])).float()
         return logits
 
     def parts(self) -> tuple[dict[str, Any], ...]:

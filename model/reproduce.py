@@ -3,6 +3,7 @@
 A run that was cut goes on from its checkpoint; one that is done is measured no second time, so that the count of test evaluations is true.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +17,9 @@ HEADER = "| task | figure | value | test evaluations | seed | steps | core-minut
 def row(task: Task, meta: Meta, parameters: int) -> str:
     """One line of the table, of a network whose test figures are recorded."""
     f = next(f for f in meta.figures if f["name"] == task.headline)
-    cells = [task.name, f["name"], f"{f['value']:.4g} {f['unit']}", f["test_evaluations"], meta.seed, meta.steps]
-    return "| " + " | ".join(str(c) for c in [*cells, f"{meta.work:.0f}", f"{parameters:,}", f"`{meta.command}`"]) + " |"
+    cells = [task.name, f["name"], f"{f['value']:.4g} {f['unit']}".strip(), f["test_evaluations"], meta.seed, meta.steps]
+    command = re.sub(r" --out \S+", "", meta.command)  # a folder of somebody's machine
+    return "| " + " | ".join(str(c) for c in [*cells, f"{meta.work:.1f}", f"{parameters:,}", f"`{command}`"]) + " |"
 
 
 def run(task: Task, out: Path, train: Callable[[list[str]], None], progress: bool = True) -> list[str]:

@@ -22,6 +22,7 @@ SUBJECTS = {"train": (1, 3, 5, 7), "test": (2, 4, 6, 8)}
 HZ = 30.0
 PERSON = 0.5  # root mean square distance of a standing person's joints from their mean, metres: 0.43 in UTD-MHAD, 0.49 in NW-UCLA
 IN_METRES = (0.25, 1.0)  # of that size: what is taken for metres as it is
+SAMPLES = 10_000  # frames that sizes are told from: a large file holds millions
 
 Frames = NDArray[np.float32]
 
@@ -101,7 +102,7 @@ def clip_set(arrays: dict[str, Any], title: str, unit: float | None = None) -> C
     given = {k: _whole(arrays, k, N, title).tolist() if k in arrays else None for k in ("subject", "view", "test")}
     clips = [
         Clip(
-            hold((x[piece] * np.float32(unit)).astype(np.float32), np.zeros(x.shape[1:], np.float32)),
+            hold(_metres(x[piece], unit), np.zeros(x.shape[1:], np.float32)),
             int(y[i]),
             given["subject"][i] if given["subject"] else i,  # without a word on it, everybody is somebody else
             str(arrays["names"][i]) if "names" in arrays else f"clip {i}",
@@ -137,9 +138,14 @@ def _whole(arrays: dict[str, Any], name: str, size: int, title: str) -> NDArray[
     return np.asarray(a, np.int64)
 
 
+def _metres(x: NDArray[Any], unit: float) -> Frames:
+    """x in metres; itself, not a copy, where it is that already."""
+    return x.astype(np.float32, copy=False) if unit == 1 else (x * unit).astype(np.float32)
+
+
 def _unit(x: NDArray[Any]) -> float:
     """Metres in the unit of x [sum T, P, J, 3], told from the size of the bodies."""
-    bodies = x.reshape(-1, *x.shape[2:])
+    bodies = x[:: max(1, len(x) // SAMPLES)].reshape(-1, *x.shape[2:])
     bodies = bodies[~np.isnan(bodies).any((1, 2)) & bodies.any((1, 2))]
     if not len(bodies):
         return 1.0

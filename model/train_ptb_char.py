@@ -28,6 +28,7 @@ class PtbCharConfig(CharsConfig):
 class PtbCharRecipe(StreamRecipe):
     """See StreamRecipe."""
 
+    rate: float = 1.5e-3
     rows: int = 32
     length: int = 128
 
@@ -49,4 +50,14 @@ def figures(net: StateNet, meta: Meta, split: str) -> Figures:
     return (figure(f"{split}_bpc_ptb", bits_per_char(net, symbols), "bits per character", protocol),)
 
 
-TASK = Task("ptb-char", PtbCharConfig, PtbCharRecipe, begin, figures, "test_bpc_ptb", steps=12000, decay=4000)
+TASK = Task(
+    "ptb-char",
+    PtbCharConfig,
+    PtbCharRecipe,
+    begin,
+    figures,
+    headline="test_bpc_ptb",
+    steps=12000,
+    decay=9000,
+    published=(("--validate-every", "2"),),
+)

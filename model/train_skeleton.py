@@ -121,7 +121,8 @@ def learn(
     """The learner of a source's training clips, and all that its checkpoint will say. Raises as Source.read and Source.split do."""
     found = source.read()
     train, held, _ = source.split(found.clips)
-    frames = np.concatenate([c.x.reshape(-1, *c.x.shape[2:]) for c in train])
+    some = train[:: max(1, len(train) // 2000)]  # enough to tell bones from
+    frames = np.concatenate([c.x.reshape(-1, *c.x.shape[2:]) for c in some])
     body = bodies.of(found.joint_names, frames[frames.any((1, 2))])
     lightning.seed_everything(job.seed, verbose=False)
     sizes = config_class(
@@ -160,6 +161,13 @@ def measure(net: StateNet, meta: Meta, split: str) -> Figures:
 
 
 @dataclass(frozen=True)
+class NwuclaConfig(ActionConfig):
+    """Bodies from their own side alone: of view 2 after view 1 300 steps leave a cross-entropy of 0.94 nats, the camera's too 1.00."""
+
+    own: bool = True
+
+
+@dataclass(frozen=True)
 class NwuclaRecipe(SkeletonRecipe):
     """Views 1 and 2 to view 3; selection trains on one view and asks about the other."""
 
@@ -169,6 +177,9 @@ class NwuclaRecipe(SkeletonRecipe):
     layout: str = "kinect20"
     clips: int = 1
     alike: int = 8
+    mirror: float = 0.5
+    noise: float = 0.02
+    tilt: float = 0.25
 
 
 @dataclass(frozen=True)
@@ -186,12 +197,12 @@ class Hdm05Recipe(SkeletonRecipe):
 DATA = {"skeleton/nwucla.npz": (data.NW_UCLA,), "skeleton/hdm05.npz": (data.HDM05,)}
 
 
-def _task(name: str, recipe: type[SkeletonRecipe], steps: int, published: bool) -> Task:
+def _task(name: str, recipe: type[SkeletonRecipe], steps: int, published: bool, config: type[ActionConfig] = ActionConfig) -> Task:
     runs = tuple(("--held", "none", "--seed", str(seed)) for seed in (1, 2, 3)) if published else ()
     decay = steps // 2
-    return Task(name, ActionConfig, recipe, begin, measure, "test_accuracy_100", steps, decay, runs, GIVEN)
+    return Task(name, config, recipe, begin, measure, "test_accuracy_100", steps, decay, runs, GIVEN)
 
 
 SKELETON = _task("skeleton", SkeletonRecipe, 800, published=False)
-NWUCLA = _task("nwucla", NwuclaRecipe, 1200, published=True)
-HDM05 = _task("hdm05", Hdm05Recipe, 600, published=True)
+NWUCLA = _task("nwucla", NwuclaRecipe, 2000, published=True, config=NwuclaConfig)
+HDM05 = _task("hdm05", Hdm05Recipe, 400, published=True)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from service.batcher import Draw, Drawn, Job, Prompted
 from service.completion_reply import Choice, Scored, usage
 from service.completion_request import Wish
 from service.errors import Overloaded, TooLarge
+from service.jobs import Draw, Drawn, Job, Prompted
 from service.models import ServedModel
 from service.sampling import Ranking
 from service.session import Reason, Refused, Sampling

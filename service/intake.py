@@ -11,8 +11,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import orjson
 
-from service.batcher import Job
 from service.errors import Overloaded, ServiceError
+from service.jobs import Job
 from service.models import Best, ServedModel, next_chars
 from service.session import Feed, Result, Scores
 from service.sessions import content_digest

@@ -11,9 +11,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from service.batcher import Job
 from service.errors import EngineFailed, ServiceError
 from service.intake import Done, Intake, Taken
+from service.jobs import Job
 from service.models import ServedModel
 from service.session import Feed, Refused, Result
 from service.websocket import Wire

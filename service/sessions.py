@@ -12,8 +12,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from service.batcher import Created, Job, Loaded
 from service.errors import Gone, ModelGone, Overloaded, ServiceError, UnknownSession
+from service.jobs import Created, Job, Loaded
 from service.models import Models, ServedModel
 from service.quota import Quotas
 from service.session import (

@@ -81,11 +81,11 @@ def paths() -> dict[str, Any]:
         "/v2/repository/index": _path("post", "Every served model and version.", _JSON_BODY, (400, 408)),
     }
     for suffix, described in of_model.items():
-        found[f"/v2/models/{{name}}{suffix}"] = {**_path(*described), "parameters": [_NAME]}
-        found[f"/v2/models/{{name}}/versions/{{version}}{suffix}"] = {**_path(*described), "parameters": [_NAME, _VERSION]}
+        found[f"/v2/models/{{name}}{suffix}"] = _path(*described, names=(_NAME,))
+        found[f"/v2/models/{{name}}/versions/{{version}}{suffix}"] = _path(*described, names=(_NAME, _VERSION))
     for what in ("load", "unload"):
         text = f"To {what} a model by command, which is not supported while the repository is not to be commanded."
-        found[f"/v2/repository/models/{{name}}/{what}"] = {**_path("post", text, {}, (501,), ok=False), "parameters": [_NAME]}
+        found[f"/v2/repository/models/{{name}}/{what}"] = _path("post", text, {}, (501,), ok=False, names=(_NAME,))
     return found
 
 
@@ -103,7 +103,9 @@ _JSON_BODY = {"content": {"application/json": {"schema": {"type": "object", "pro
 _FOR_ALL = ("The process is up.", "Every model answers; 400 where the server stops.")  # probes have no keys
 
 
-def _path(method: str, text: str, body: dict[str, Any], errors: tuple[int, ...], ok: bool = True) -> dict[str, Any]:
+def _path(
+    method: str, text: str, body: dict[str, Any], errors: tuple[int, ...], ok: bool = True, names: tuple[object, ...] = ()
+) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": {}}}
     if body is _INFER_BODY:
         content |= _BINARY
@@ -111,6 +113,8 @@ def _path(method: str, text: str, body: dict[str, Any], errors: tuple[int, ...],
     for code in errors if text in _FOR_ALL else sorted({401, *errors}):
         responses[str(code)] = {"description": _MEANING[code], "content": {"application/json": {"schema": _ERROR}}}
     described: dict[str, Any] = {"tags": [_TAG], "summary": text.split(";")[0].split(". ")[0], "description": text, "responses": responses}
+    if names:
+        described["parameters"] = list(names)
     if body:
         described["requestBody"] = body
     return {method: described}

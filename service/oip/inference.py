@@ -10,8 +10,8 @@ from functools import lru_cache
 import numpy as np
 import orjson
 
-from service.batcher import Job
 from service.errors import BadInput, ServiceError, Unavailable, UnknownModel
+from service.jobs import Job
 from service.models import Models, ServedModel
 from service.oip import rows
 from service.oip.ask import Ask

@@ -47,6 +47,22 @@ def test_numbers_and_pictures_of_every_layer(tmp_path, capsys):
         assert (tmp_path / "pictures" / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_curves_of_the_card_are_drawn(tmp_path):
+    values = {
+        "val_accuracy_100": 97,
+        "val_accuracy_50": 90,
+        "val_accuracy_lost_30": 91,
+        "val_accuracy_lost_10": 96,
+        "val_accuracy_hz_12.5": 95,
+    }
+    figures = [{"name": n, "value": v} for n, v in values.items()]
+    assert inspect_bundle.curves(figures) == {"lost": {"val": [(0, 97), (10, 96), (30, 91)]}, "hz": {"val": [(12.5, 95)]}}
+    folder = bundle(tmp_path / "tiny" / "1", PARTS)
+    (folder / "manifest.json").write_text(json.dumps({"state": PARTS, "figures": figures}))
+    inspect_bundle.run(folder, tmp_path / "pictures")
+    assert (tmp_path / "pictures" / "robustness.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_published_bundles_are_read():
     for path in sorted(Path("bundles").glob("*/*")):
         layers = inspect_bundle.run(path, None)

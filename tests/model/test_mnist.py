@@ -78,8 +78,9 @@ def test_the_answer_is_that_of_the_last_step_and_any_split_gives_it(kind):
     torch.testing.assert_close(folded.answer(x).softmax(1), net.answer(x).softmax(1))
 
 
-def test_the_last_layer_starts_near_one_and_no_layer_beyond_the_bound():
-    layers = PixelsNet(PixelsConfig()).stack.indrnns()
+@pytest.mark.parametrize("kind", ["skip", "plain"])
+def test_the_last_layer_starts_near_one_and_no_layer_beyond_the_bound(kind):
+    layers = PixelsNet(PixelsConfig(kind=kind)).stack.indrnns()
     assert all(0 <= layer.u.min() and layer.u.max() <= 2 ** (1 / 784) for layer in layers)
     assert layers[-1].u.min() >= 0.5 ** (1 / 784)
     assert layers[0].u.min() < 0.5
@@ -87,7 +88,7 @@ def test_the_last_layer_starts_near_one_and_no_layer_beyond_the_bound():
 
 def test_settled_statistics_are_those_of_the_batches_and_nothing_else_moves():
     torch.manual_seed(0)
-    net = PixelsNet(PixelsConfig(hidden=4, layers=1, steps=20)).eval()
+    net = PixelsNet(PixelsConfig(kind="skip", hidden=4, layers=1, steps=20)).eval()
     before = {name: p.clone() for name, p in net.named_parameters()}
     batches = [torch.randn(16, 20) + 3 for _ in range(4)]
     settle_(net, 4, lambda i: net.answer(batches[i]))

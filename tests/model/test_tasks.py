@@ -136,6 +136,7 @@ def test_reproduce_trains_measures_once_and_prints_the_row(data, capsys, monkeyp
     assert [c[:2] + c[3:6] for c in cells] == [["adding", "test_mse", "1", seed, "20"] for seed in "12"]
     assert float(cells[0][2]) != float(cells[1][2])
     assert cells[0][-1].startswith("`python -m model train adding --length 6")
+    assert str(data) not in cells[0][-1]
 
 
 def test_every_task_s_published_options_are_ones_it_takes(capsys):

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.batcher import Batcher, BatcherSettings, Created, Job, Loaded
+from service.batcher import Batcher, BatcherSettings
 from service.engine import Answer
 from service.errors import Cancelled, EngineFailed, Gone, ModelGone, Overloaded, StepGap, Stopping, StoreFailed, UnknownSession
+from service.jobs import Created, Job, Loaded
 from service.session import Cancel, Char, Delete, Deleted, Feed, Follow, Generate, Reason, Refused, Result, Sampling, Session
 from service.session_id import new_id
 from service.sqlite_store import SQLiteStore

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from test_batcher import ALPHABET, Asked, Bench, held, make
 
-from service.batcher import Draw, Drawn, Prompted
 from service.errors import EngineFailed, Overloaded
+from service.jobs import Draw, Drawn, Prompted
 from service.sampling import log_softmax
 from service.session import Reason, Refused, Sampling
 from service.work import PIECE, Text

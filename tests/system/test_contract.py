@@ -27,7 +27,8 @@ def living(server: Server) -> list[str]:
 @schema.parametrize()
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_every_answer_is_one_that_is_described(case: Case, server: Server, living: list[str]) -> None:
-    case.call_and_validate(base_url=server.url, checks=CHECKS, timeout=60)
+    refused = case.path.startswith("/v2/repository/models/")  # loading by command: 501 is all it says, and is described
+    case.call_and_validate(base_url=server.url, checks=CHECKS[1:] if refused else CHECKS, timeout=60)
     if "session_id" in case.path_parameters and case.method != "DELETE":
         for ident in living:
             case.path_parameters["session_id"] = ident

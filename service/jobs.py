@@ -1,0 +1,134 @@
+"""What the engine thread works on: jobs as the protocols hand them in, sessions that are being worked on, and replies."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.sampling import Ranking
+from service.session import Cancel, Delete, Feed, Floats, Fork, Generate, Import, Reason, Reset, Sampling, Scores, Session
+from service.statistics import Happened, Protocol
+from service.work import Content, Drawing, Feeding, Generating, Sink
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The reply to a session that was opened: it is stored."""
+
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The reply to a look at a session: as the store has it."""
+
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A text to be drawn after a job's content, without a session; its sink gets Drawn for each character."""
+
+    sampling: Sampling
+    sink: Sink
+
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """The reply to content that texts are drawn after: it has been read. Ranking is [t, k], empty where it was not asked for."""
+
+    scores: Scores
+    ranked: tuple[Ranking, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One drawn character; its ranking [1, k] is of what the model expected before it; and the reason if it was the last."""
+
+    char: str
+    logprob: float
+    ranking: Ranking
+    done: Reason | None
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One wish of a client. `event` is what the state machine gets; None looks at the session, or answers content without one.
+
+    state [N]: where content without a session begins, zeros by default; patience: seconds it may wait, if less than the server's.
+    """
+
+    sink: Sink
+    session_id: str | None = None
+    owner: str = ""
+    event: Feed | Generate | Cancel | Delete | Import | Reset | Fork | None = None
+    create: Session | None = None
+    content: Content | None = None
+    every: bool = False
+    watch: slice | None = None
+    deadline: float = 0.0
+    heard: int | None = None
+    """characters of its generate that the sink has been told of, once it has been told anything"""
+    state: Floats | None = None
+    patience: float | None = None
+    since: float = 0.0
+    draws: tuple[Draw, ...] | None = None
+    top: int = 0
+    protocol: Protocol = "http"
+
+    @property
+    def sinks(self) -> tuple[Sink, ...]:
+        """Everybody who waits for it."""
+        return (self.sink, *(d.sink for d in self.draws or ()))
+
+    @property
+    def is_work(self) -> bool:
+        """Whether it needs the model or makes or moves a session."""
+        return self.content is not None or self.create is not None or isinstance(self.event, Generate | Import | Reset | Fork)
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """A session that is being worked on: `base` as the store has it (None: not yet), `session` as it will be after the next commit.
+
+    `pending` are the jobs whose outcome hangs on that commit; a `stale` one has to be read again before anything is offered to it.
+    """
+
+    base: Session | None
+    session: Session
+    mailbox: deque[Job] = field(default_factory=deque)
+    work: Feeding | Generating | None = None
+    sinks: list[Sink] = field(default_factory=list)
+    dirty: bool = False
+    removed: bool = False
+    pending: list[Job] = field(default_factory=list)
+    stale: bool = False
+    happened: list[tuple[Happened, Protocol]] = field(default_factory=list)
+    """what counts once it is stored"""
+    lost: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Stateless:
+    """Content without a session on its way through the model, or a text that is being drawn after it."""
+
+    work: Feeding | Drawing
+    sink: Sink
+    draws: tuple[Draw, ...] | None = None
+
+    @property
+    def sinks(self) -> tuple[Sink, ...]:
+        """Everybody who waits for it."""
+        return (self.sink, *(d.sink for d in self.draws or ()))
+
+
+class Reply(NamedTuple):
+    """What a sink will be told once the commit of `live` (if any) has succeeded; `final` frees its place in the queue."""
+
+    sink: Sink
+    value: object
+    live: Live | None = None
+    states: NDArray[np.float16] | None = None
+    final: bool = True
