@@ -155,7 +155,9 @@ class InferHttp(TimedHttp):
         model = inference.route_at_once(ask, target.model, target.version, owner)
         if model is None:
             return False
-        if read is None or form is None or form.model is not model:
+        if read is not None and form is not None and form.model is not model:  # another version has taken over since
+            ask, read = message.read(body, length), None
+        if read is None or form is None:
             read = rows.read(ask, model.tensors, inference.bounds(model))
             if len(read.x) != 1:
                 return False

@@ -179,3 +179,28 @@ def test_loading_and_unloading_leaves_no_thread_and_no_graph_behind(own_server: 
     assert status(server, "Threads") <= threads
     graph = (bundles / "action" / "1" / "model.onnx").stat().st_size / 1024
     assert sizes[-1] - sizes[3] < 8 * graph, (graph, sizes)  # kilobytes; eight more graphs have come and gone
+
+
+@pytest.mark.parametrize("kind", ["http", "grpc"])
+def test_a_connection_that_was_used_for_one_version_goes_on_with_the_next(own_server: Start, bundles: Path, kind: str) -> None:
+    server = own_server(INDRNN_BUNDLES=str(bundles), INDRNN_POLL="0.1", INDRNN_GRPC_PORT=free_port())
+    client = Client(kind, server)
+    x = np.zeros((1, 1, 1, 20, 3), np.float32)
+    client.infer(x=x)
+    old = [client.infer(x=x, sequence_id=1, sequence_start=True, step=1).logits]
+    folder, manifest = new_version(bundles, "2")
+    (folder / "manifest.json").write_bytes(manifest)
+    until(lambda: states(server) == {"1": "READY", "2": "READY"})
+    new = [client.infer(x=x, sequence_id=2, sequence_start=True, step=1).logits]
+    for step in (2, 3):
+        old.append(client.infer(x=x, sequence_id=1, step=step, sequence_end=step == 3).logits)
+        new.append(client.infer(x=x, sequence_id=2, step=step).logits)
+    np.testing.assert_allclose(new, old, atol=1e-5)
+    versions = {s["version"]: s["inference_count"] for s in client_statistics(server)}
+    assert versions == {"1": 4, "2": 3}
+    client.close()
+
+
+def client_statistics(server: Server) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = server.get("/v2/models/stats").json()["model_stats"]
+    return found
