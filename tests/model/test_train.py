@@ -146,7 +146,7 @@ def test_a_resumed_run_ends_with_the_weights_of_the_unbroken_one(kind, request):
 def test_the_action_task_learns_and_keeps_its_layouts(clips, capsys):
     plain = ["--readout-dropout", "0", "--dropout", "0", "--lossy", "0", "--other-rate", "0"]  # so that a loss of few clips says something
     path = train(SMALL_ACTION, clips / "run", "--steps", "60", "--decay", "20", *plain, "--held", "0")
-    assert losses(clips / "run")[-1] < 0.8 * losses(clips / "run")[0]
+    assert losses(clips / "run")[-1] < 0.9 * losses(clips / "run")[0]
     _, meta = checkpoint.load(path)
     assert (meta.labels, meta.layout, meta.persons, meta.hz) == (("left", "right"), "utd20", 1, 30.0)
     assert set(meta.layouts) == {"utd20", "kinect20", "ntu25"}
