@@ -78,14 +78,16 @@ def paths() -> dict[str, Any]:
         "/v2/health/live": _path("get", _FOR_ALL[0], {}, ()),
         "/v2/health/ready": _path("get", _FOR_ALL[1], {}, (400,)),
         "/v2/models/stats": _path("get", "The statistics of every model.", {}, ()),
-        "/v2/repository/index": _path("post", "Every served model and version.", _JSON_BODY, (400, 408)),
+        "/v2/repository/index": _path(
+            "post", "Every model and version of the repository, whether it is served, and if not, why.", _JSON_BODY, (400, 408)
+        ),
     }
     for suffix, described in of_model.items():
         found[f"/v2/models/{{name}}{suffix}"] = _path(*described, names=(_NAME,))
         found[f"/v2/models/{{name}}/versions/{{version}}{suffix}"] = _path(*described, names=(_NAME, _VERSION))
     for what in ("load", "unload"):
-        text = f"To {what} a model by command, which is not supported while the repository is not to be commanded."
-        found[f"/v2/repository/models/{{name}}/{what}"] = _path("post", text, {}, (501,), ok=False, names=(_NAME,))
+        text = f"To {what} a model by command, where INDRNN_MODEL_CONTROL allows it; docs/operations.md."
+        found[f"/v2/repository/models/{{name}}/{what}"] = _path("post", text, {}, (400, 404, 408, 501), names=(_NAME,))
     return found
 
 
@@ -103,13 +105,11 @@ _JSON_BODY = {"content": {"application/json": {"schema": {"type": "object", "pro
 _FOR_ALL = ("The process is up.", "Every model answers; 400 where the server stops.")  # probes have no keys
 
 
-def _path(
-    method: str, text: str, body: dict[str, Any], errors: tuple[int, ...], ok: bool = True, names: tuple[object, ...] = ()
-) -> dict[str, Any]:
+def _path(method: str, text: str, body: dict[str, Any], errors: tuple[int, ...], names: tuple[object, ...] = ()) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": {}}}
     if body is _INFER_BODY:
         content |= _BINARY
-    responses: dict[str, Any] = {"200": {"description": "done", "content": content}} if ok else {}
+    responses: dict[str, Any] = {"200": {"description": "done", "content": content}}
     for code in errors if text in _FOR_ALL else sorted({401, *errors}):
         responses[str(code)] = {"description": _MEANING[code], "content": {"application/json": {"schema": _ERROR}}}
     described: dict[str, Any] = {"tags": [_TAG], "summary": text.split(";")[0].split(". ")[0], "description": text, "responses": responses}
