@@ -19,7 +19,6 @@ import httpx
 import pytest
 import yaml
 
-from service.app import STOP_TIMEOUT
 from service.redis_store import STRICT
 from service.settings import PREFIX, Settings
 
@@ -129,9 +128,9 @@ def test_every_variable_that_is_set_is_a_setting() -> None:
 
 
 def test_the_service_is_given_time_to_stop() -> None:
-    """Longer than it may take for open connections and then for the steps in flight."""
+    """Longer than it takes itself at most, open connections and steps in flight included."""
     seconds = int(COMPOSE["services"]["service"]["stop_grace_period"].removesuffix("s"))
-    assert seconds > 2 * STOP_TIMEOUT
+    assert seconds > Settings().drain_timeout
 
 
 def test_sessions_live_in_redis_on_a_named_volume() -> None:
