@@ -162,7 +162,7 @@ class Conversation:
     def stand(self, step: int, position: int) -> None:
         """The session was put elsewhere: reset, or an uploaded state. Raises Unanswered where a step is under way."""
         if self._unanswered is not None:
-            raise Unanswered(f"step {self.step + 1} has no answer yet: make the same call again first", "unanswered")
+            raise Unanswered(f"step {self._number_asked()} has no answer yet: make the same call again first", "unanswered")
         self.step, self.position, self.pending = step, position, None
 
     # --- a generate -------------------------------------------------------------------------------------------------------------------
@@ -226,9 +226,13 @@ class Conversation:
 
     # --- messages ---------------------------------------------------------------------------------------------------------------------
 
+    def _number_asked(self) -> int:
+        """Of the message that has no answer yet."""
+        return int(json.loads(self._unanswered or "{}").get("step", self.step + 1))
+
     def _claim(self, request: str) -> None:
         if self._unanswered not in (None, request):
-            raise Unanswered(f"step {self.step + 1} has no answer yet, and this is another: make the same call again first", "unanswered")
+            raise Unanswered(f"step {self._number_asked()} has no answer yet, and this is another: make the same call again first", "unanswered")
         self._unanswered = request
 
     def _exchange(self, request: str, kind: str, patience: Patience) -> Plan[dict[str, Any]]:
