@@ -228,11 +228,12 @@ class Conversation:
 
     def _number_asked(self) -> int:
         """Of the message that has no answer yet."""
-        return int(json.loads(self._unanswered or "{}").get("step", self.step + 1))
+        return int(decode(self._unanswered or "{}").get("step", self.step + 1))
 
     def _claim(self, request: str) -> None:
         if self._unanswered not in (None, request):
-            raise Unanswered(f"step {self._number_asked()} has no answer yet, and this is another: make the same call again first", "unanswered")
+            number = self._number_asked()
+            raise Unanswered(f"step {number} has no answer yet, and this is another: make the same call again first", "unanswered")
         self._unanswered = request
 
     def _exchange(self, request: str, kind: str, patience: Patience) -> Plan[dict[str, Any]]:
