@@ -154,8 +154,7 @@ def build_router(settings: Settings) -> APIRouter:
         """Every served model, without the recurrent weights."""
         owner_of(request)
         served: Models = request.app.state.models
-        names = dict.fromkeys(m.manifest.name for m in served)
-        return JSONResponse({"models": [_model_info(served.versions(n), settings, full=False) for n in names]})
+        return JSONResponse({"models": [_model_info(served.versions(n), settings, full=False) for n in served.names()]})
 
     @router.get("/models/{name}", response_model=schema.ModelInfo, responses=problems(401, 404), tags=["models"])
     async def model(request: Request, name: str) -> Response:

@@ -464,7 +464,8 @@ class Connections:
 async def _model_of(socket: WebSocket) -> ServedModel | None:
     """The model that the address names; None where the client was sent away."""
     try:
-        model: ServedModel = socket.app.state.models.latest(socket.path_params["model"])
+        models, name = socket.app.state.models, socket.path_params["model"]
+        model: ServedModel = (models.loaded(name) or models.versions(name))[-1]  # retired ones go on with theirs
     except ServiceError as error:
         await socket.send_text(orjson.dumps({"type": "error", **error.body()}).decode())
         await socket.close(1008)

@@ -88,6 +88,15 @@ class Inference:
             raise UnknownModel(f"Request for unknown model: '{name}' version {version} is not found")
         return model
 
+    def _serving(self, name: str, version: str | None) -> ServedModel:
+        """As model does, or the highest where none takes new sequences: those that it has go on. Raises UnknownModel."""
+        try:
+            return self.model(name, version)
+        except UnknownModel:
+            if version or not (loaded := self.models.loaded(name)):
+                raise
+            return loaded[-1]
+
     def _unknown(self, name: str) -> ServiceError:
         """In Triton's words, which tell a model that was never there from one that is not now."""
         states = {line.state for line in self.repository.index() if line.name == name} if self.repository else set()
@@ -114,7 +123,7 @@ class Inference:
         if at_once is not None:
             return at_once
         assert ask.sequence is not None, "what has no sequence goes anywhere"
-        model, ident = self.model(name, version), session_id(owner, name, ask.sequence)
+        model, ident = self._serving(name, version), session_id(owner, name, ask.sequence)
         if ask.start:
             return await self._leave(ident, self._sessions.route(ident), model, ask, owner)
         found = await self._sessions.model_of(ident, sequence_owner(owner))
@@ -124,10 +133,10 @@ class Inference:
 
     def route_at_once(self, ask: Ask, name: str, version: str | None, owner: str) -> ServedModel | None:
         """As route does; None where the store has to be asked. Raises ServiceError."""
-        model = self.model(name, version)
+        model = self._serving(name, version)
         ask.check_sequence(name)
         if self.models.is_retired(model) and (ask.sequence is None or ask.start):
-            raise UnknownModel(f"Request for unknown model: '{name}' version {version} is not at ready state: it takes nothing new")
+            raise UnknownModel(f"Request for unknown model: '{name}' version {model.manifest.version} is not at ready state: it takes nothing new")
         if ask.sequence is None:
             return model
         known = self._sessions.route(session_id(owner, name, ask.sequence))

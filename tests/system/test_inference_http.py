@@ -1,7 +1,9 @@
 """The Open Inference Protocol's HTTP, byte by byte: what no client of Triton's would send, and what must come back all the same."""
 
+import contextlib
 import gzip
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -347,3 +349,36 @@ def test_the_example_in_the_documentation_runs(server: Server) -> None:
     code = code.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}").replace("camera 3", "the documentation's camera")
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ran.stdout.splitlines()[1:] == ["(1, 10, 27) {'indrnn_step': 2, 'indrnn_position': 20}"] * 2, ran.stderr
+
+
+def test_one_connection_may_ask_two_models_of_the_same_form(own_server: Start, tmp_path: Path, x: np.ndarray) -> None:
+    for number in ("1", "2"):
+        folder = shutil.copytree(ROOT / "bundles" / "action" / "1", tmp_path / "bundles" / "action" / number)
+        manifest = orjson.loads((folder / "manifest.json").read_bytes())
+        (folder / "manifest.json").write_bytes(orjson.dumps({**manifest, "version": number}))
+    server = own_server(INDRNN_BUNDLES=str(tmp_path / "bundles"), INDRNN_VERSIONS="2")
+    content, headers = body(x)
+    with httpx.Client(base_url=server.url, headers={"Accept-Encoding": ""}, timeout=60) as client:
+        client.headers.pop("Accept-Encoding")
+        for number in ("1", "1", "2", "1", "2"):
+            reply = client.post(f"/v2/models/action/versions/{number}/infer", content=content, headers=headers)
+            assert (reply.status_code, orjson.loads(reply.content[: int(reply.headers.get(LENGTH, len(reply.content)))])["model_version"]) == (
+                200,
+                number,
+            ), reply.text
+
+
+def test_replies_that_nobody_reads_do_not_pile_up(server: Server) -> None:
+    """Requests sent one after another by a client that reads none of the answers: the server stops reading."""
+    text = np.zeros((1, 1_000), np.int64)
+    described = {"name": "x", "datatype": "INT64", "shape": [1, 1_000], "parameters": {"binary_data_size": text.nbytes}}
+    head = orjson.dumps({"inputs": [described], "parameters": {"binary_data_output": True}})
+    start = f"POST /v2/models/chars/infer HTTP/1.1\r\nHost: x\r\n{LENGTH}: {len(head)}\r\nContent-Length: {len(head) + text.nbytes}\r\n\r\n"
+    request = start.encode() + head + text.tobytes()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=3) as sock:
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while sent < 3_000:
+                sock.sendall(request)
+                sent += 1
+        assert sent < 3_000, "every request was read, and the answers wait in the server's memory"
