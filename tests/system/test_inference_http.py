@@ -362,14 +362,13 @@ def test_one_connection_may_ask_two_models_of_the_same_form(own_server: Start, t
         client.headers.pop("Accept-Encoding")
         for number in ("1", "1", "2", "1", "2"):
             reply = client.post(f"/v2/models/action/versions/{number}/infer", content=content, headers=headers)
-            assert (reply.status_code, orjson.loads(reply.content[: int(reply.headers.get(LENGTH, len(reply.content)))])["model_version"]) == (
-                200,
-                number,
-            ), reply.text
+            assert reply.status_code == 200, reply.text
+            assert orjson.loads(reply.content)["model_version"] == number
 
 
-def test_replies_that_nobody_reads_do_not_pile_up(server: Server) -> None:
+def test_replies_that_nobody_reads_do_not_pile_up(own_server: Start) -> None:
     """Requests sent one after another by a client that reads none of the answers: the server stops reading."""
+    server = own_server()
     text = np.zeros((1, 1_000), np.int64)
     described = {"name": "x", "datatype": "INT64", "shape": [1, 1_000], "parameters": {"binary_data_size": text.nbytes}}
     head = orjson.dumps({"inputs": [described], "parameters": {"binary_data_output": True}})

@@ -187,7 +187,7 @@ def test_one_bad_clip_among_many_harms_only_itself(server: Server, walk: list[An
 
 
 def test_a_long_text_among_numbers_is_named_and_the_neighbours_are_answered(server: Server, walk: list[Any]) -> None:
-    """As one array of texts these would be 5 GB; read in one turn with a neighbour's message."""
+    """As one array of texts these would be 1.3 GB; read in one turn with a neighbour's message."""
     bad = [[[0, 0, "x" * 30_000]] + [[0, 0, 0]] * 19] + [[[0, 0, 0]] * 20] * 180
     with raw(server, "action") as client, raw(server, "action") as other:
         for one in (client, other):
