@@ -221,8 +221,9 @@ class Stream:
     def _open_lane(self, session_id: str, o: _Options) -> None:
         if self._wire is None or o.every or self._sessions.charges:
             return
-        key, timeout = o.digest_key, self._settings.send_timeout
-        self._lane = Lane(self._wire, self._intake, self._model, session_id, self._owner, o.layout, o.hz, o.top_k, key, timeout)
+        key, s = o.digest_key, self._settings
+        limits = s.send_timeout, s.max_body
+        self._lane = Lane(self._wire, self._intake, self._model, session_id, self._owner, o.layout, o.hz, o.top_k, key, *limits)
         self._wire.taker = self._lane.offer
 
     def _read_options(self, message: dict[str, object]) -> _Options:

@@ -199,3 +199,13 @@ def test_a_long_text_among_numbers_is_named_and_the_neighbours_are_answered(serv
         assert other.reply()["type"] == "result"
         client.send(frame({"type": "step", "frames": walk[:1]}))
         assert client.reply()["type"] == "result"
+
+
+def test_the_limit_on_a_message_holds_on_the_fast_lane_too(own_server: Callable[..., Server]) -> None:
+    with raw(own_server(INDRNN_MAX_BODY="1024"), "chars") as client:
+        client.send(frame({"type": "open"}))
+        client.reply()
+        client.send(frame({"type": "step", "text": "a" * 1_000}))
+        assert client.reply()["code"] == "too_large"
+        client.send(frame({"type": "step", "text": "a" * 900}))
+        assert client.reply()["step"] == 1
