@@ -5,11 +5,10 @@ ahead, so a clip in pieces becomes the same frames as in one.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +77,8 @@ class ClipReader:
     def read_alike(self, clips: Sequence[list[object]], layout: Layout) -> list[Floats] | None:
         """Many decoded clips [T][J][3] at once, each as `read` reads it; None where one of them is not plain, and `read` says what it is.
 
-        The caller has made sure that there is no true or false in them, which NumPy takes for numbers.
+        The caller has made sure that there is no true or false in them, which NumPy takes for numbers, and no text, of which one would
+        make an array of texts as long.
         """
         lengths = [len(clip) for clip in clips]
         try:
@@ -87,7 +87,7 @@ class ClipReader:
             return None  # ragged
         if x.dtype.kind not in "fi" or x.shape[1:] != (layout.joints, 3) or min(lengths) < 1 or max(lengths) > self.max_frames:
             return None
-        if not (np.abs(x) <= FARTHEST).all():
+        if not ((x >= -FARTHEST) & (x <= FARTHEST)).all():  # the least integer has no absolute value
             return None
         sent = x[:, None].astype(np.float64, copy=False)
         if self.persons > 1:
@@ -194,15 +194,11 @@ def _stride(hz: float, own_hz: float) -> Fraction:
 def _fast(clip: list[object]) -> NDArray[np.float64] | None:
     """The clip as an array, or None where it is not one of plain numbers."""
     try:
-        x = np.asarray(clip)
-    except ValueError:
-        return None  # ragged
-    if x.dtype.kind not in "fi" or x.ndim not in (3, 4):
-        return None
-    numbers: Iterable[object] = clip
-    for _ in range(x.ndim - 1):
-        numbers = chain.from_iterable(numbers)  # type: ignore[arg-type]  # NumPy has found lists all the way down
-    return None if bool in set(map(type, numbers)) else x
+        x = np.asarray(clip, object)  # else one text among n numbers made n texts of that length
+        plain = x.ndim in (3, 4) and set(map(type, x.ravel().tolist())) <= {int, float}
+        return x.astype(np.float64) if plain else None
+    except (ValueError, OverflowError):
+        return None  # ragged, or beyond float64
 
 
 def _without_nulls(frame: object) -> object:

@@ -115,7 +115,7 @@ def _bounds(settings: Settings) -> Bounds:
 
 
 def _readers_of_text(models: Models) -> list[ServedModel]:
-    return [models.latest(name) for name in dict.fromkeys(m.manifest.name for m in models if m.manifest.kind == "chars")]
+    return [model for model in map(models.latest, models.names()) if model.manifest.kind == "chars"]
 
 
 def _reader_of_text(models: Models, name: object) -> ServedModel:

@@ -5,18 +5,21 @@ but a plain step is declined here, and the stream reads it by itself.
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import orjson
 
-from service.errors import Overloaded, ServiceError
+from service.errors import EngineFailed, Overloaded, ServiceError
 from service.jobs import Job
 from service.models import Best, ServedModel, next_chars
 from service.session import Feed, Result, Scores
 from service.sessions import content_digest
 from service.work import Frames, Text
+
+log = logging.getLogger(__name__)
 
 FIELDS = {"action": {"type", "step", "frames"}, "chars": {"type", "step", "text"}}
 MAX_STEP = 2**53
@@ -92,7 +95,7 @@ class Intake:
         for one in taken:
             message = plain_step(one.payload, FIELDS[one.stream.model.manifest.kind])
             if message is None:
-                one.stream.decline(one.frame)
+                _decline(one)
             else:
                 groups.setdefault((id(one.stream.model), one.stream.layout), []).append(Read(one, message))
         for group in groups.values():
@@ -104,13 +107,17 @@ class Intake:
         jobs: list[tuple[Stepping, Job]] = []
         for (taken, message), content in zip(group, _contents(model, group), strict=True):
             if content is None:
-                taken.stream.decline(taken.frame)
+                _decline(taken)
                 continue
             data = content.symbols if isinstance(content, Text) else content.x
             digest = content_digest(taken.stream.digest_key, data.tobytes())
             number = message.get("step")
             assert number is None or isinstance(number, int), "plain_step has looked"
-            jobs.append((taken.stream, taken.stream.job(Feed(number, digest, content.length, most), content)))
+            try:
+                jobs.append((taken.stream, taken.stream.job(Feed(number, digest, content.length, most), content)))
+            except Exception as error:  # of what came behind it on its connection: no reason to let go of the others' steps
+                log.exception("a step could not be taken")
+                taken.stream.fail(EngineFailed(f"internal error: {type(error).__name__}"))
         _queue(model, jobs)
 
     def _word(self) -> None:
@@ -122,7 +129,17 @@ class Intake:
             logits = np.stack([_scores(one).logits for one in group])
             first = group[0].stream
             for one, best in zip(group, first.model.best(logits, first.top_k), strict=True):
-                one.stream.answer(worded(one.result, _scores(one), one.content, first.model, best))
+                try:
+                    one.stream.answer(worded(one.result, _scores(one), one.content, first.model, best))
+                except Exception:  # one client's connection must not keep the others' replies
+                    log.exception("a reply could not be delivered")
+
+
+def _decline(taken: Taken) -> None:
+    try:
+        taken.stream.decline(taken.frame)
+    except Exception:  # its connection is broken: no reason to let go of the others' messages
+        log.exception("a message could not be given back")
 
 
 def plain_step(payload: bytes, fields: set[str]) -> dict[str, object] | None:
@@ -143,7 +160,7 @@ def _contents(model: ServedModel, group: Sequence[Read]) -> Sequence[Frames | Te
     if model.manifest.kind == "chars":
         return [_text(model, read.message.get("text")) for read in group]
     first = group[0].taken.stream
-    clips = [read.message.get("frames") if _no_bool(read.taken.payload) else None for read in group]
+    clips = [read.message.get("frames") if _only_numbers(read) else None for read in group]
     rates = [read.taken.stream.hz for read in group]
     together = model.plain_frames(clips, first.layout, rates)
     if together is not None:
@@ -159,8 +176,10 @@ def _text(model: ServedModel, text: object) -> Text | None:
         return None
 
 
-def _no_bool(payload: bytes) -> bool:
-    return b"true" not in payload and b"false" not in payload
+def _only_numbers(read: Read) -> bool:
+    """Whether there is no text, true or false but in the message's own fields: their names and its type are all that is quoted."""
+    payload = read.taken.payload
+    return payload.count(b'"') == 2 * len(read.message) + 2 and b"true" not in payload and b"false" not in payload
 
 
 def _queue(model: ServedModel, jobs: Sequence[tuple[Stepping, Job]]) -> None:

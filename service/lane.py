@@ -34,6 +34,7 @@ class Lane:
     top_k: int
     digest_key: bytes
     send_timeout: float
+    max_body: int
     open: bool = False
     _busy: bool = False
     _content: Frames | Text | None = None
@@ -42,7 +43,7 @@ class Lane:
 
     def offer(self, frame: bytes, payload: bytes) -> bool:
         """A whole text message; whether it is taken."""
-        if not self.open or self._busy:
+        if not self.open or self._busy or len(payload) > self.max_body:
             return False
         self._busy = True
         self.intake.take(Taken(self, frame, payload))

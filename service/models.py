@@ -95,7 +95,7 @@ class ServedModel:
     def plain_frames(self, clips: Sequence[object], layout: str | None, rates: Sequence[float | None]) -> list[Frames] | None:
         """Clips of plain numbers [T][J][3] as contents, all at once; None where one of them takes a closer look (`frames`).
 
-        There must be no true or false in them. layout and rates are checked already.
+        There must be no true or false and no text in them. layout and rates are checked already.
         """
         known = self.reader.check_layout(layout)
         lists = [clip for clip in clips if isinstance(clip, list)]
@@ -184,6 +184,10 @@ class Models:
     def latest(self, name: object) -> ServedModel:
         """The version that new sessions take. Raises UnknownModel."""
         return self.versions(name)[-1]
+
+    def names(self) -> list[str]:
+        """Of what may be asked for."""
+        return list(dict.fromkeys(name for name, version in self._loaded if (name, version) not in self._retired))
 
     def only(self, name: str) -> bool:
         """Whether a name has just one version."""

@@ -263,6 +263,9 @@ class Repository:
             return
         finally:
             book.loading.discard(key)
+        if before is not None and before.manifest.sha256 == model.manifest.sha256:
+            await self._unload(key, "unloaded: it is loaded again")  # first: its sessions go on, and two engines must not step one
+            before = None
         self._totals.loads += 1
         book.refused.pop(key, None)
         book.reasons.pop(key, None)

@@ -154,8 +154,7 @@ def build_router(settings: Settings) -> APIRouter:
         """Every served model, without the recurrent weights."""
         owner_of(request)
         served: Models = request.app.state.models
-        names = dict.fromkeys(m.manifest.name for m in served)
-        return JSONResponse({"models": [_model_info(served.versions(n), settings, full=False) for n in names]})
+        return JSONResponse({"models": [_model_info(served.versions(n), settings, full=False) for n in served.names()]})
 
     @router.get("/models/{name}", response_model=schema.ModelInfo, responses=problems(401, 404), tags=["models"])
     async def model(request: Request, name: str) -> Response:
@@ -216,7 +215,7 @@ async def _predict_once(body: dict[str, object], models: Models, sessions: Sessi
     top_k = integer(body.get("top_k"), "top_k", 1, 2**31, 5)
     clips = _clips(body, min(settings.max_sequences, settings.max_queue))
     layout, hz = body.get("layout"), body.get("hz")
-    contents = [await aside(model.frames, _size(clip), clip, layout, hz, f"sequences[{i}]") for i, clip in enumerate(clips)]
+    contents = [await aside(model.frames, size_of(clip), clip, layout, hz, f"sequences[{i}]") for i, clip in enumerate(clips)]
     scores = await sessions.predict(model, contents, owner)
     best = model.best(np.stack([s.logits for s in scores]), top_k)
     predictions = [model.prediction(b, c.length) for b, c in zip(best, contents, strict=True)]
@@ -233,7 +232,7 @@ async def _predict_in_session(body: dict[str, object], sessions: Sessions, owner
     same_version(body.get("version"), model)
     top_k = integer(body.get("top_k"), "top_k", 1, 2**31, 5)
     clips = _clips(body, 1)
-    content = await aside(model.frames, _size(clips[0]), clips[0], body.get("layout"), body.get("hz"), "sequences[0]")
+    content = await aside(model.frames, size_of(clips[0]), clips[0], body.get("layout"), body.get("hz"), "sequences[0]")
     digest = content_digest(digest_key("frames", [content.hz, top_k, False]), content.x.tobytes())
     event = Feed(step_number(body.get("step")), digest, content.length, model.manifest.limits.max_position)
     answered = await sessions.feed(model, session_id, owner, event, content)
@@ -253,7 +252,7 @@ def same_version(wanted: object, model: ServedModel) -> None:
         raise BadInput(f"expected {model.manifest.version!r}, the session's version, got {said(wanted)}", field="version")
 
 
-def _size(clip: object) -> int:
+def size_of(clip: object) -> int:
     """About how many bytes of JSON a clip was."""
     return 500 * len(clip) if isinstance(clip, list) else 0
 

@@ -24,7 +24,7 @@ from service.intake import Intake, worded
 from service.lane import Lane
 from service.logs import about
 from service.models import ServedModel
-from service.routes import same_version
+from service.routes import aside, same_version, size_of
 from service.sampling import log_softmax
 from service.session import Char, Feed, Follow, Generate, Generated, Reason, Result, Sampling, Scores
 from service.sessions import Sessions, States, content_digest, digest_key
@@ -82,7 +82,7 @@ class Stream:
         try:
             while True:
                 try:
-                    await self._answer(self._backlog.popleft()[0] if self._backlog else self._parse(await self._receive()))
+                    await self._answer(self._backlog.popleft()[0] if self._backlog else await self._parsed(await self._receive()))
                 except ServiceError as error:
                     await self._send({"type": "error", **error.body()})
                 except (_Closed, WebSocketDisconnect, OSError):
@@ -159,6 +159,9 @@ class Stream:
         except TimeoutError:
             raise _Closed from None  # a client that does not read may not keep its place
 
+    async def _parsed(self, raw: str | bytes) -> dict[str, object]:
+        return await aside(self._parse, len(raw), raw)
+
     def _parse(self, raw: str | bytes) -> dict[str, object]:
         size = len(raw)
         if isinstance(raw, str) and size <= self._settings.max_body < 4 * size:
@@ -218,8 +221,9 @@ class Stream:
     def _open_lane(self, session_id: str, o: _Options) -> None:
         if self._wire is None or o.every or self._sessions.charges:
             return
-        key, timeout = o.digest_key, self._settings.send_timeout
-        self._lane = Lane(self._wire, self._intake, self._model, session_id, self._owner, o.layout, o.hz, o.top_k, key, timeout)
+        key, s = o.digest_key, self._settings
+        limits = s.send_timeout, s.max_body
+        self._lane = Lane(self._wire, self._intake, self._model, session_id, self._owner, o.layout, o.hz, o.top_k, key, *limits)
         self._wire.taker = self._lane.offer
 
     def _read_options(self, message: dict[str, object]) -> _Options:
@@ -262,7 +266,8 @@ class Stream:
 
     async def _step_frames(self, session_id: str, message: dict[str, object]) -> None:
         o = self._options
-        content = self._model.frames(message.get("frames"), o.layout, o.hz, "frames")
+        frames = message.get("frames")
+        content = await aside(self._model.frames, size_of(frames), frames, o.layout, o.hz, "frames")
         self._check_length(content.length, "frames")
         await self._feed(session_id, message, content, content.x.tobytes())
 
@@ -330,7 +335,7 @@ class Stream:
     async def _read_ahead(self, raw: str | bytes, running: int | None) -> None:
         """A message that came while a generate is in flight: a cancel of it counts now, anything else waits its turn."""
         try:
-            message = self._parse(raw)
+            message = await self._parsed(raw)
             if message.get("type") == "cancel" and (running is None or message.get("step") in (None, running)):
                 await self._cancel(message)
                 return
@@ -464,7 +469,8 @@ class Connections:
 async def _model_of(socket: WebSocket) -> ServedModel | None:
     """The model that the address names; None where the client was sent away."""
     try:
-        model: ServedModel = socket.app.state.models.latest(socket.path_params["model"])
+        models, name = socket.app.state.models, socket.path_params["model"]
+        model: ServedModel = (models.loaded(name) or models.versions(name))[-1]  # retired ones go on with theirs
     except ServiceError as error:
         await socket.send_text(orjson.dumps({"type": "error", **error.body()}).decode())
         await socket.close(1008)

@@ -41,6 +41,9 @@ class Wire(WebSocketsSansIOProtocol):
             return
         if self._rest:
             self._rest += data
+            size = frame_size(self._rest, 0)
+            if size is None or len(self._rest) < size <= self.config.ws_max_size:
+                return  # without a copy: a long frame may come in many pieces
             data = bytes(self._rest)
             self._rest.clear()
         at, end = 0, len(data)
@@ -93,7 +96,7 @@ class Wire(WebSocketsSansIOProtocol):
         self.transport.write(head + payload)
 
 
-def frame_size(data: bytes, at: int) -> int | None:
+def frame_size(data: bytes | bytearray, at: int) -> int | None:
     """Bytes of the frame that begins at `at` (RFC 6455, section 5.2); None while its header is not all there."""
     if len(data) - at < 2:
         return None

@@ -36,7 +36,7 @@ def metadata(model: ServedModel, models: Models) -> Fields:
     s = model.tensors
     return {
         "name": s.model,
-        "versions": [m.manifest.version for m in models.versions(s.model)],
+        "versions": [m.manifest.version for m in models.loaded(s.model) if not models.is_retired(m)],
         "platform": PLATFORM,
         "inputs": [_tensor(t) for t in s.inputs.values() if not t.optional],
         "outputs": [_tensor(t) for t in s.outputs.values() if not t.optional],

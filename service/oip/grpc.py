@@ -19,6 +19,7 @@ from service.oip.protocol import METHODS, SERVICE, message_classes
 from service.oip.refusal import NotSupported, refusal
 from service.oip.tensors import MAX_AXES, Tensor
 from service.repository import Repository
+from service.routes import aside
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -130,9 +131,10 @@ class InferenceService:
         return self._reply(await (await self._begin(request, owner)).answer())
 
     async def _begin(self, request: Message, owner: str) -> Pending:
-        ask = read(request)
+        size = 0 if request.raw_input_contents else request.ByteSize()
+        ask = await aside(read, size, request)
         model = await self._inference.route(ask, request.model_name, request.model_version or None, owner)
-        return self._inference.begin(ask, model, owner)
+        return await self._inference.begin(ask, model, owner, size)
 
     async def _stream(self, requests: AsyncIterator[Message], context: Context) -> AsyncIterator[Message]:
         """Replies in the order of the requests, of which several are under way. An error is a reply too, and the stream stays open."""
@@ -181,6 +183,7 @@ class InferenceService:
     ) -> None:
         try:
             async for request in requests:
+                await room.acquire()  # before it is queued: who leaves meanwhile has not had it applied
                 try:
                     pending: Pending | ServiceError = await self._begin(request, owner)
                 except ServiceError as error:
@@ -188,7 +191,6 @@ class InferenceService:
                 except Exception as error:
                     log.exception("a request of a stream failed")
                     pending = ServiceError(f"internal error: {type(error).__name__}")
-                await room.acquire()
                 waiting.put_nowait((request, pending))
         finally:
             waiting.put_nowait(None)

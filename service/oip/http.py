@@ -18,6 +18,7 @@ from service.oip.compression import accepted, compress, decompress
 from service.oip.inference import Inference
 from service.oip.refusal import NotSupported, refusal
 from service.repository import Repository
+from service.routes import aside
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -93,8 +94,13 @@ class OpenInference:
         length = message.header_length(_text(headers, _LENGTH), len(body))
         inference = self.running()
         raw = length == 0
-        ask = message.read_raw(body, inference.model(target.model, target.version).tensors) if raw else message.read(body, length)
-        return inferred(await inference.answer(ask, target.model, target.version, owner))
+        size = len(body) if length is None else length  # of the JSON; what is raw costs next to nothing
+        if raw:
+            ask = message.read_raw(body, inference.model(target.model, target.version).tensors)
+        else:
+            ask = await aside(message.read, size, body, length)
+        answered = await inference.answer(ask, target.model, target.version, owner, size)
+        return await aside(inferred, sum(o.array.nbytes for o in answered.outputs), answered)
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         first = await receive()
@@ -103,7 +109,7 @@ class OpenInference:
         else:
             body = await self._long_body(headers, first, receive)
         encoding = headers.get(b"content-encoding")
-        return body if encoding is None else decompress(body, encoding.decode("latin-1"), self._settings.max_body)
+        return body if encoding is None else await asyncio.to_thread(decompress, body, encoding.decode("latin-1"), self._settings.max_body)
 
     async def _long_body(self, headers: Headers, first: Mapping[str, object], receive: Receive) -> bytes:
         s = self._settings
@@ -191,7 +197,7 @@ class OpenInference:
         headers = list(reply.headers)
         encoding = accepted(_text(asked, b"accept-encoding") or "") if reply.inferred else None
         if encoding is not None:
-            body = compress(body, encoding)
+            body = await aside(compress, len(body), body, encoding)
             headers.append((b"content-encoding", encoding.encode()))
         headers.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})

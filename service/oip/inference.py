@@ -18,6 +18,7 @@ from service.oip.ask import Ask
 from service.oip.message import Answer
 from service.oip.rows import Bounds, Rows
 from service.repository import Repository
+from service.routes import aside
 from service.session import Feed, Result, Session
 from service.sessions import Sessions, ask_all
 from service.settings import Settings
@@ -88,6 +89,15 @@ class Inference:
             raise UnknownModel(f"Request for unknown model: '{name}' version {version} is not found")
         return model
 
+    def _serving(self, name: str, version: str | None) -> ServedModel:
+        """As model does, or the highest where none takes new sequences: those that it has go on. Raises UnknownModel."""
+        try:
+            return self.model(name, version)
+        except UnknownModel:
+            if version or not (loaded := self.models.loaded(name)):
+                raise
+            return loaded[-1]
+
     def _unknown(self, name: str) -> ServiceError:
         """In Triton's words, which tell a model that was never there from one that is not now."""
         states = {line.state for line in self.repository.index() if line.name == name} if self.repository else set()
@@ -104,9 +114,9 @@ class Inference:
         model = self.model(name, version)
         return [model] if version else self.models.versions(name)
 
-    async def answer(self, ask: Ask, name: str, version: str | None, owner: str) -> Answer:
+    async def answer(self, ask: Ask, name: str, version: str | None, owner: str, size: int) -> Answer:
         """The reply to a request; of a sequence, its state is stored before this returns. Raises ServiceError; then nothing has moved."""
-        return await self.begin(ask, await self.route(ask, name, version, owner), owner).answer()
+        return await (await self.begin(ask, await self.route(ask, name, version, owner), owner, size)).answer()
 
     async def route(self, ask: Ask, name: str, version: str | None, owner: str) -> ServedModel:
         """The model that is to answer: of a sequence that goes on, the one it began with. Raises ServiceError."""
@@ -114,7 +124,7 @@ class Inference:
         if at_once is not None:
             return at_once
         assert ask.sequence is not None, "what has no sequence goes anywhere"
-        model, ident = self.model(name, version), session_id(owner, name, ask.sequence)
+        model, ident = self._serving(name, version), session_id(owner, name, ask.sequence)
         if ask.start:
             return await self._leave(ident, self._sessions.route(ident), model, ask, owner)
         found = await self._sessions.model_of(ident, sequence_owner(owner))
@@ -124,10 +134,12 @@ class Inference:
 
     def route_at_once(self, ask: Ask, name: str, version: str | None, owner: str) -> ServedModel | None:
         """As route does; None where the store has to be asked. Raises ServiceError."""
-        model = self.model(name, version)
+        model = self._serving(name, version)
         ask.check_sequence(name)
         if self.models.is_retired(model) and (ask.sequence is None or ask.start):
-            raise UnknownModel(f"Request for unknown model: '{name}' version {version} is not at ready state: it takes nothing new")
+            raise UnknownModel(
+                f"Request for unknown model: '{name}' version {model.manifest.version} is not at ready state: it takes nothing new"
+            )
         if ask.sequence is None:
             return model
         known = self._sessions.route(session_id(owner, name, ask.sequence))
@@ -148,9 +160,9 @@ class Inference:
             pass  # it is not there any more, or cannot be had: the beginning says what is wrong
         return model
 
-    def begin(self, ask: Ask, model: ServedModel, owner: str) -> Pending:
-        """Queues a request, in the order of the calls. Raises ServiceError; then nothing is queued."""
-        read = rows.read(ask, model.tensors, self.bounds(model))
+    async def begin(self, ask: Ask, model: ServedModel, owner: str, size: int) -> Pending:
+        """Queues a request; `size` bytes of it are numbers that are still to be read. Raises ServiceError; then nothing is queued."""
+        read = await aside(rows.read, size, ask, model.tensors, self.bounds(model))
         return Pending(ask, read, model, ask_all(model, self.jobs(ask, read, model, owner)))
 
     def jobs(self, ask: Ask, read: Rows, model: ServedModel, owner: str) -> list[Job]:

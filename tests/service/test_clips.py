@@ -221,3 +221,14 @@ def test_clips_read_together_are_as_each_alone(lengths: list[int], layout: Layou
 )
 def test_a_clip_that_takes_a_closer_look_is_not_read_together_with_others(odd: Any) -> None:
     assert READER.read_alike([[FRAME], odd], OWN) is None
+
+
+def test_a_long_text_among_many_numbers_takes_no_memory() -> None:
+    """NumPy would make an array of texts, here of 10^11 bytes."""
+    clip: list[object] = [[[[0.0, 0.0, "x" * 500_000], [0.0] * 3]]] + [[[[0.0] * 3] * 2]] * 10_000
+    with pytest.raises(BadInput, match="expected a number, got 'xxx"):
+        ClipReader({"own": OWN}, "own", 1, 30.0, 20_000).read(clip, OWN, "s")
+
+
+def test_the_least_integer_is_out_of_range_also_among_many_clips() -> None:
+    assert READER.read_alike([[[[0, 0, -(2**63)], [0, 0, 0]]]], OWN) is None

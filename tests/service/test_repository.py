@@ -51,6 +51,8 @@ class World:
         self.asked = 0
         self.broken: dict[Key, str] = {}
         self.ended: list[Key] = []
+        self.beside: list[bool] = []
+        """whether another took its place before it ended"""
         self.forgotten: list[Key] = []
         self.why: list[Exception] = []
         self.gate = threading.Event()
@@ -92,8 +94,13 @@ class World:
             self.why.append(why)
 
         batcher = SimpleNamespace(drain=drain, stop=lambda timeout: None)
-        engine = SimpleNamespace(close=lambda: self.ended.append(key))
-        return SimpleNamespace(manifest=SimpleNamespace(name=key.name, version=key.version), batcher=batcher, engine=engine)
+        manifest = SimpleNamespace(name=key.name, version=key.version, sha256=(folder / "model.onnx").read_text())
+
+        def close() -> None:
+            self.ended.append(key)
+            self.beside.append(self.models.exactly(*key) is not None)
+
+        return SimpleNamespace(manifest=manifest, batcher=batcher, engine=SimpleNamespace(close=close))
 
     def _forget(self, model: Any) -> None:
         self.forgotten.append(Key(model.manifest.name, model.manifest.version))
@@ -292,6 +299,18 @@ async def test_loading_by_command_takes_changed_files_and_says_what_is_broken(ma
     assert w.loaded() == [A1]
     with pytest.raises(BadInput, match="failed to load 'b', no version is available"):
         await w.repository.load("b")
+
+
+async def test_the_same_graph_loaded_again_takes_its_sessions_only_when_nobody_else_can_step_them(make: Make) -> None:
+    w = make()
+    w.add(A1)
+    await w.repository.look()
+    for content, beside in (("x", False), ("another", True)):
+        w.drop(A1)
+        w.add(A1, content)
+        await w.repository.load("a")
+        assert (w.loaded(), w.beside.pop()) == ([A1], beside), content
+        assert w.listed() == {A1: ("READY", "")}
 
 
 def test_only_numbered_folders_with_a_manifest_are_versions(tmp_path: Path) -> None:

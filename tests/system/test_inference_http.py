@@ -1,7 +1,9 @@
 """The Open Inference Protocol's HTTP, byte by byte: what no client of Triton's would send, and what must come back all the same."""
 
 import gzip
+import http.client
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -347,3 +349,50 @@ def test_the_example_in_the_documentation_runs(server: Server) -> None:
     code = code.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}").replace("camera 3", "the documentation's camera")
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ran.stdout.splitlines()[1:] == ["(1, 10, 27) {'indrnn_step': 2, 'indrnn_position': 20}"] * 2, ran.stderr
+
+
+def in_one_piece(request: tuple[bytes, dict[str, str]], path: str) -> bytes:
+    """A request as the short way takes it."""
+    content, headers = request
+    lines = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(content)}", *(f"{k}: {v}" for k, v in headers.items())]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
+
+
+def test_one_connection_may_ask_two_models_of_the_same_form(own_server: Start, tmp_path: Path, x: np.ndarray) -> None:
+    for number in ("1", "2"):
+        folder = shutil.copytree(ROOT / "bundles" / "action" / "1", tmp_path / "bundles" / "action" / number)
+        manifest = orjson.loads((folder / "manifest.json").read_bytes())
+        (folder / "manifest.json").write_bytes(orjson.dumps({**manifest, "version": number}))
+    server = own_server(INDRNN_BUNDLES=str(tmp_path / "bundles"), INDRNN_VERSIONS="2")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as sock:
+        for number in ("1", "1", "2", "1", "2"):
+            sock.sendall(in_one_piece(body(x), f"/v2/models/action/versions/{number}/infer"))
+            reply = http.client.HTTPResponse(sock)
+            reply.begin()
+            answer = orjson.loads(reply.read())
+            assert (reply.status, answer.get("model_version")) == (200, number), answer
+
+
+def test_replies_that_nobody_reads_do_not_pile_up(own_server: Start) -> None:
+    """Requests of a client that reads none of the answers, 400 KB each: at some point the server takes no more of them."""
+    server = own_server()
+    text = np.zeros((1, 1_000), np.int64)
+    described = {"name": "x", "datatype": "INT64", "shape": [1, 1_000], "parameters": {"binary_data_size": text.nbytes}}
+    head = orjson.dumps({"inputs": [described], "parameters": {"binary_data_output": True}})
+    request = in_one_piece((head + text.tobytes(), {LENGTH: str(len(head))}), "/v2/models/chars/infer")
+
+    def answered() -> int:
+        return int(server.get("/v2/models/chars/stats").json()["model_stats"][0]["inference_stats"]["success"]["count"])
+
+    def comes(count: int) -> bool:
+        deadline = time.monotonic() + 2
+        while answered() < count and time.monotonic() < deadline:
+            pass
+        return answered() >= count
+
+    with socket.create_connection(("127.0.0.1", server.port), timeout=3) as sock:
+        for sent in range(1, 101):
+            sock.sendall(request)
+            if not comes(sent):
+                return
+    raise AssertionError("a hundred answers wait in the server's memory")

@@ -184,3 +184,28 @@ def test_one_bad_clip_among_many_harms_only_itself(server: Server, walk: list[An
             second.reply()
         second.send(frame({"type": "step", "step": 1, "frames": [bad[2]]}))
         assert second.reply()["expected_step"] == 3  # a joint not seen and the whole frame were steps, the others were refused
+
+
+def test_a_long_text_among_numbers_is_named_and_the_neighbours_are_answered(server: Server, walk: list[Any]) -> None:
+    """As one array of texts these would be 1.3 GB; read in one turn with a neighbour's message."""
+    bad = [[[0, 0, "x" * 30_000]] + [[0, 0, 0]] * 19] + [[[0, 0, 0]] * 20] * 180
+    with raw(server, "action") as client, raw(server, "action") as other:
+        for one in (client, other):
+            one.send(frame({"type": "open"}))
+            one.reply()
+        client.send(frame({"type": "step", "frames": bad}))
+        other.send(frame({"type": "step", "frames": walk[:1]}))
+        assert client.reply()["field"] == "frames[0][0][2]"
+        assert other.reply()["type"] == "result"
+        client.send(frame({"type": "step", "frames": walk[:1]}))
+        assert client.reply()["type"] == "result"
+
+
+def test_the_limit_on_a_message_holds_on_the_fast_lane_too(own_server: Callable[..., Server]) -> None:
+    with raw(own_server(INDRNN_MAX_BODY="1024"), "chars") as client:
+        client.send(frame({"type": "open"}))
+        client.reply()
+        client.send(frame({"type": "step", "text": "a" * 1_000}))
+        assert client.reply()["code"] == "too_large"
+        client.send(frame({"type": "step", "text": "a" * 900}))
+        assert client.reply()["step"] == 1
