@@ -91,10 +91,11 @@ class InferHttp(TimedHttp):
     def on_headers_complete(self) -> None:
         """Decides on the way."""
         target = _infer_target(self.url) if self.url.startswith(b"/v2/") else None
-        busy = self.cycle is not None and not self.cycle.response_complete
+        busy = self.flow.write_paused or (self.cycle is not None and not self.cycle.response_complete)  # the long way waits for the client
         if target is None or busy or self.parser.get_method() != b"POST" or not _LONG_WAY.isdisjoint(dict(self.headers)):
             super().on_headers_complete()
         else:
+            self._in_head = False
             self._disarm()
             self._target, self._parts = target, []
 
