@@ -20,6 +20,7 @@ from service.session import Carry, Floats, Session, Snapshot
 
 FORMAT_VERSION = "1"
 MAX_HEADER = 2**14  # bytes; ours are some 500
+MOST_AXES = 3
 MOST = 2**53 - 1  # steps and positions: what JSON numbers hold
 _TEXTS = ("model", "version", "digest")
 _COUNT = re.compile(r"0|[1-9][0-9]{0,15}")
@@ -126,10 +127,13 @@ def _tensors(data: bytes) -> dict[str, Floats]:
     for name, tensor in parts:
         if tensor["dtype"] != "F32":
             raise NotState(f"expected float32 (F32), got {said(tensor['dtype'])}", field=name[:80])
+        shape = tensor["shape"]
+        if len(shape) > MOST_AXES or 0 in shape:
+            raise NotState(f"expected at most {MOST_AXES} axes, none of them empty, got {said(str(shape))}", field=name[:80])
         values: Floats = np.frombuffer(bytes(tensor["data"]), "<f4").astype(np.float32)
         if not np.isfinite(values).all():
             raise NotFinite("expected finite numbers", field=name[:80])
-        found[name] = values.reshape(tensor["shape"])
+        found[name] = values.reshape(shape)
     return found
 
 

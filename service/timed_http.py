@@ -1,8 +1,10 @@
-"""uvicorn's HTTP with a limit on how long a client may take to say what it wants; uvicorn itself waits for headers for ever."""
+"""uvicorn's HTTP with limits on how long a client may take to say what it wants, and at what length; uvicorn itself has none."""
 
 import asyncio
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+MAX_HEAD = 65_536  # bytes of a request's line and headers, or between two pieces of a body, before the connection is closed
 
 
 class TimedHttp(HttpToolsProtocol):
@@ -14,6 +16,8 @@ class TimedHttp(HttpToolsProtocol):
     seconds = 10.0
     _due: asyncio.TimerHandle | None = None
     _upgraded = False
+    _in_head = False
+    _loose = 0  # bytes that came since the request began, or since the last piece of its body
 
     @classmethod
     def within(cls, seconds: float) -> type["TimedHttp"]:
@@ -27,19 +31,40 @@ class TimedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """A piece of a request; what is still without headers after it is due."""
+        self._loose += len(data)
         super().data_received(data)
         answering = self.cycle is not None and not self.cycle.response_complete
         if self._due is None and not answering and not self._upgraded:
             self._arm()
+        if self._loose > MAX_HEAD and not self._upgraded and not self.transport.is_closing():
+            self._too_long(answering)
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        self._in_head, self._loose = True, 0
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; those behind a body are none: uvicorn would have them override what the request began with."""
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """In time."""
-        self._disarm()
+        """In time. A handshake is so only when it is handed over, which one with half a body never is."""
+        self._in_head = False
+        if not (self.parser.should_upgrade() and self._should_upgrade()):
+            self._disarm()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body."""
+        self._loose = 0
+        super().on_body(body)
 
     def handle_websocket_upgrade(self) -> None:
         """From here on the connection is another protocol's."""
         self._upgraded = True
+        self._disarm()
         super().handle_websocket_upgrade()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -60,3 +85,9 @@ class TimedHttp(HttpToolsProtocol):
         self._due = None
         if not self.transport.is_closing():
             self.transport.close()
+
+    def _too_long(self, answering: bool) -> None:
+        """The parser copies all of a header for every piece of it: beyond a length nobody else would be served."""
+        if self._in_head and not answering:
+            self.transport.write(STATUS_LINE[431] + b"content-length: 0\r\nconnection: close\r\n\r\n")
+        self.transport.close()

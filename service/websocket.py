@@ -14,6 +14,7 @@ from websockets.frames import apply_mask  # type: ignore[attr-defined]  # in C w
 EXTENSION = "indrnn.wire"  # the scope's extension that names this protocol's instance
 TEXT = 0x81  # FIN and the opcode of text
 CONTROL = 0x08  # opcodes from here on are no part of a message
+NO_HANDSHAKE = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 SHORT = 2**16  # bytes: longer messages are read where they do not hold up others
 
 
@@ -24,6 +25,8 @@ class Wire(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         self.taker: Callable[[bytes, bytes], bool] | None = None
         self._rest = bytearray()  # the begin of a frame whose end has not come
+        self._need = 0  # its size, once its header is there: it is not looked at before, else each byte would cost a copy of all
+        self._pong = b""
         self._fragments = False  # inside a message of several frames
         self._too_long = False
         self._held: list[bytes] | None = None  # frames that wait for the decision on the one that was taken
@@ -38,12 +41,14 @@ class Wire(WebSocketsSansIOProtocol):
         """Cuts what came into frames; the parser gets them whole, so that it is always between two frames here."""
         if not self.handshake_initiated or self._too_long:
             super().data_received(data)
+            if not self.handshake_initiated and not self.transport.is_closing():  # the head came whole, and is none of a handshake
+                self.transport.write(NO_HANDSHAKE)
+                self.transport.close()
             return
         if self._rest:
             self._rest += data
-            size = frame_size(self._rest, 0)
-            if size is None or len(self._rest) < size <= self.config.ws_max_size:
-                return  # without a copy: a long frame may come in many pieces
+            if len(self._rest) < self._need:
+                return
             data = bytes(self._rest)
             self._rest.clear()
         at, end = 0, len(data)
@@ -51,6 +56,7 @@ class Wire(WebSocketsSansIOProtocol):
             size = frame_size(data, at)
             if size is None or (at + size > end and size <= self.config.ws_max_size):
                 self._rest += data[at:]
+                self._need = size or 0
                 return
             if at + size > end:  # longer than is allowed: the parser says so, and closes
                 self._too_long = True
@@ -81,6 +87,21 @@ class Wire(WebSocketsSansIOProtocol):
             super().data_received(back)
         for frame in held:
             self._frame(frame)
+
+    def handle_ping(self) -> None:
+        """Answers a ping; of those that come while the client reads nothing the last, when it reads again (RFC 6455, section 5.5.3)."""
+        pong = b"".join(self.conn.data_to_send())
+        if self.writable.is_set():
+            self.transport.write(pong)
+        else:
+            self._pong = pong
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        super().resume_writing()
+        pong, self._pong = self._pong, b""
+        if pong and not self.close_sent and not self.transport.is_closing():
+            self.transport.write(pong)
 
     def write_text(self, payload: bytes) -> None:
         """Sends one text message; what the client's side cannot take waits in the transport (`writable` is cleared)."""

@@ -95,6 +95,7 @@ class InferHttp(TimedHttp):
         if target is None or busy or self.parser.get_method() != b"POST" or not _LONG_WAY.isdisjoint(dict(self.headers)):
             super().on_headers_complete()
         else:
+            self._in_head = False
             self._disarm()
             self._target, self._parts = target, []
 

@@ -1,0 +1,149 @@
+"""Clients that take more than they give: none of them costs the others their service, or the process its memory."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import orjson
+import pytest
+from conftest import Server
+from test_wire import PING, PONG, TEXT, frame, raw
+
+Start = Callable[..., Server]
+MIB = 2**20
+
+
+def memory(server: Server) -> int:
+    """Bytes the process holds."""
+    assert server.process is not None
+    line = next(s for s in Path(f"/proc/{server.process.pid}/status").read_text().splitlines() if s.startswith("VmRSS"))
+    return int(line.split()[1]) * 1024
+
+
+def connected(server: Server) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=30)
+
+
+def everything(sock: socket.socket) -> bytes:
+    """All that comes until the server closes."""
+    parts = []
+    with contextlib.suppress(ConnectionResetError):
+        while part := sock.recv(65536):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def upload(sock: socket.socket, piece: bytes, times: int) -> None:
+    with contextlib.suppress(OSError):
+        for _ in range(times):
+            sock.sendall(piece)
+
+
+def deaf(server: Server) -> socket.socket:
+    """A connection whose client's side holds next to nothing that it has not read."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.settimeout(30)
+    sock.connect(("127.0.0.1", server.port))
+    return sock
+
+
+def test_a_long_message_that_comes_byte_by_byte_holds_up_nobody(server: Server) -> None:
+    size = 40 * MIB
+    with raw(server, "chars") as client:
+        client.send(frame(b"", mask=b"\0\0\0\0")[:1] + b"\xff" + size.to_bytes(8, "big") + b"\0\0\0\0" + b" " * (size - 300))
+        server.get("/health/live")  # whatever had been sent is read by now
+        before = time.process_time(), cpu(server)
+        for _ in range(200):
+            client.send(b" ")
+            httpx.get(f"{server.url}/health/live")
+        assert cpu(server) - before[1] < 1.5 + time.process_time() - before[0]  # 200 copies of 40 MiB would be some 3 s more
+
+
+def cpu(server: Server) -> float:
+    """Seconds of processor time the process has had."""
+    assert server.process is not None
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+@pytest.mark.parametrize("piece", [b"a" * MIB, b"a: b\r\n" * 150_000], ids=["one header", "many headers"])
+def test_headers_without_end_are_refused(server: Server, piece: bytes) -> None:
+    before = memory(server)
+    with connected(server) as sock:
+        sending = threading.Thread(target=upload, args=(sock, b"GET /health/live HTTP/1.1\r\nHost: a\r\nX: " + piece, 40))
+        sending.start()
+        said = everything(sock)
+        sending.join()
+    assert said == b"" or said.startswith(b"HTTP/1.1 431 ")  # a reset may overtake the answer to who is still sending
+    assert memory(server) - before < 30 * MIB
+
+
+def test_headers_a_little_over_the_limit_are_answered_431_and_any_below_are_taken(server: Server) -> None:
+    with connected(server) as sock:
+        sock.sendall(b"GET /health/live HTTP/1.1\r\nHost: a\r\n")
+        server.get("/health/live")  # the first piece is read alone
+        sock.sendall(b"X: " + b"a" * 70_000)
+        assert everything(sock).startswith(b"HTTP/1.1 431 ")
+    assert httpx.get(f"{server.url}/health/live", headers={"X": "a" * 60_000}).status_code == 200
+
+
+def test_what_follows_a_chunked_body_is_no_header(server: Server) -> None:
+    body = orjson.dumps({"inputs": [{"name": "x", "shape": [1, 1], "datatype": "INT64", "data": [1]}]})
+    head = b"POST /v2/models/chars/infer HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with connected(server) as sock:
+        sock.sendall(head + b"%x\r\n%s\r\n0\r\nInference-Header-Content-Length: 0\r\n\r\n" % (len(body), body))
+        assert everything(sock).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("line", [b"POST /v2/models/chars/infer", b"POST /stream/chars", b"GET /stream/chars"])
+def test_a_handshake_with_a_body_keeps_no_connection(own_server: Start, line: bytes) -> None:
+    server = own_server(INDRNN_HEADER_TIMEOUT="0.5")
+    for body, said in (b"hello", b"HTTP/1.1 400 "), (b"hell", b""):
+        with connected(server) as sock:
+            sock.settimeout(10)
+            sock.sendall(line + b" HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n\r\n" + body)
+            assert everything(sock).startswith(said)  # a connection that stays open is an error here
+
+
+def test_replies_that_are_not_read_wait_at_the_client_and_not_in_memory(own_server: Start) -> None:
+    server = own_server()
+    tensor = {"name": "x", "shape": [1, 1000], "datatype": "INT64", "parameters": {"binary_data_size": 8000}}
+    head = orjson.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}})
+    lines = b"POST /v2/models/chars/infer HTTP/1.1\r\nHost: a\r\nInference-Header-Content-Length: %d\r\nContent-Length: %d\r\n\r\n"
+    request = lines % (len(head), len(head) + 8000) + head + bytes(8000)
+    answered = f"{server.url}/v2/models/chars/stats"
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(deaf(server)) for _ in range(8)]
+        for round_ in range(12):  # each reply has 336 KB
+            for sock in socks:
+                sock.sendall(request)
+            deadline = time.monotonic() + 2
+            while httpx.get(answered).json()["model_stats"][0]["inference_count"] < 8 * (round_ + 1) and time.monotonic() < deadline:
+                if round_ > 1:  # from here on they are not to be answered, or only as many as there are
+                    break
+            if round_ == 1:
+                before = memory(server)
+            time.sleep(0.1)  # the server reads a request by itself, not two as one
+        assert memory(server) - before < 10 * MIB  # 80 replies would be 27 MB
+
+
+def test_pings_of_who_does_not_read_are_answered_once(own_server: Start) -> None:
+    server = own_server()
+    with raw(server, "chars") as client:
+        before = memory(server)
+        pings = b"".join(frame(b"a" * 125, PING, mask=b"\0\0\0\0") for _ in range(1000))
+        for _ in range(300):  # 37 MB; socket buffers hold some 6 of the answers
+            client.send(pings)
+        client.send(frame(b"last", PING), frame(orjson.dumps({"type": "open"}), TEXT))
+        assert memory(server) - before < 15 * MIB
+        heard = []
+        while (message := client.hear())[0] == PONG:
+            heard.append(message[1])
+        assert orjson.loads(message[1])["type"] == "opened"
+        assert len(heard) < 300_000
+        assert b"last" in (heard[-1], client.hear()[1])
