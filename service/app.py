@@ -146,6 +146,9 @@ async def _sweep(store: Store, totals: Totals) -> None:
             totals.store_failures += 1
             log.error("expired sessions could not be removed: %s", error)
             continue
+        except Exception:  # a bug must not end the sweeps
+            log.exception("expired sessions could not be removed")
+            continue
         totals.swept += removed
         if removed:
             log.info("%d expired sessions removed", removed)
