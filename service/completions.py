@@ -111,7 +111,7 @@ def build_completions(settings: Settings) -> APIRouter:
 
 
 def _bounds(settings: Settings) -> Bounds:
-    return Bounds(settings.max_text, settings.max_generate, min(settings.max_sequences, settings.max_queue // 2), settings.max_text)
+    return Bounds(settings.max_text, settings.max_generate, max(1, min(settings.max_sequences, settings.max_queue // 2)), settings.max_text)
 
 
 def _readers_of_text(models: Models) -> list[ServedModel]:
