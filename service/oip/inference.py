@@ -114,7 +114,7 @@ class Inference:
         if at_once is not None:
             return at_once
         assert ask.sequence is not None, "what has no sequence goes anywhere"
-        model, ident = self.model(name, version), session_id(owner, name, ask.sequence)
+        model, ident = self._asked(ask, name, version), session_id(owner, name, ask.sequence)
         if ask.start:
             return await self._leave(ident, self._sessions.route(ident), model, ask, owner)
         found = await self._sessions.model_of(ident, sequence_owner(owner))
@@ -124,7 +124,7 @@ class Inference:
 
     def route_at_once(self, ask: Ask, name: str, version: str | None, owner: str) -> ServedModel | None:
         """As route does; None where the store has to be asked. Raises ServiceError."""
-        model = self.model(name, version)
+        model = self._asked(ask, name, version)
         ask.check_sequence(name)
         if self.models.is_retired(model) and (ask.sequence is None or ask.start):
             raise UnknownModel(f"Request for unknown model: '{name}' version {version} is not at ready state: it takes nothing new")
@@ -132,6 +132,12 @@ class Inference:
             return model
         known = self._sessions.route(session_id(owner, name, ask.sequence))
         return model if known is model or (known is None and self.models.only(name)) else None
+
+    def _asked(self, ask: Ask, name: str, version: str | None) -> ServedModel:
+        """The model by its name; to a sequence that goes on one that takes nothing new is there too. Raises UnknownModel."""
+        loaded = self.models.loaded(name)
+        goes_on = ask.sequence is not None and not ask.start
+        return loaded[-1] if goes_on and loaded and not version else self.model(name, version)
 
     async def _leave(self, ident: str, known: ServedModel | None, model: ServedModel, ask: Ask, owner: str) -> ServedModel:
         """Where a sequence begins whose id may be live on another version: there if it is the stored first step again, else anew."""

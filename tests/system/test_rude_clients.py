@@ -147,3 +147,23 @@ def test_pings_of_who_does_not_read_are_answered_once(own_server: Start) -> None
         assert orjson.loads(message[1])["type"] == "opened"
         assert len(heard) < 300_000
         assert b"last" in (heard[-1], client.hear()[1])
+
+
+def test_who_leaves_with_requests_in_line_ends_the_one_that_runs(own_server: Start) -> None:
+    server = own_server()
+    body = orjson.dumps({"model": "chars", "prompt": "a", "max_tokens": 4000})
+    health = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n"
+    with connected(server) as sock:
+        sock.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body + health)
+        generated(server)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
+    alone = {"model": "chars", "prompt": "b", "max_tokens": 4000}
+    assert httpx.post(f"{server.url}/v1/completions", json=alone, timeout=60).status_code == 200  # by now the first would have ended
+    assert "Traceback" not in server.log()
+
+
+def generated(server: Server) -> None:
+    """Waits until a request is at work."""
+    deadline = time.monotonic() + 10
+    while httpx.get(f"{server.url}/v2/models/chars/stats").json()["model_stats"][0]["execution_count"] < 3:
+        assert time.monotonic() < deadline
