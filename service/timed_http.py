@@ -2,7 +2,8 @@
 
 import asyncio
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 MAX_HEAD = 65_536  # bytes of a request's line and headers, or between two pieces of a body, before the connection is closed
 
@@ -15,6 +16,7 @@ class TimedHttp(HttpToolsProtocol):
 
     seconds = 10.0
     _due: asyncio.TimerHandle | None = None
+    _running: RequestResponseCycle | None = None
     _upgraded = False
     _in_head = False
     _loose = 0  # bytes that came since the request began, or since the last piece of its body
@@ -67,8 +69,15 @@ class TimedHttp(HttpToolsProtocol):
         self._disarm()
         super().handle_websocket_upgrade()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is due any more."""
+        """Nothing is due any more. What is being answered is told; uvicorn tells only the last request that came."""
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
         self._upgraded = True
         self._disarm()
         super().connection_lost(exc)

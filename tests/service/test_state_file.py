@@ -88,6 +88,16 @@ def at(index: int, value: float) -> bytes:
     return with_tensors(lambda t: t["state"].__setitem__(index, value))
 
 
+def shaped(name: str, shape: list[int], at: int) -> bytes:
+    """A good file whose header says that shape, of a tensor that begins at that byte."""
+    data = encode(session())
+    size = int.from_bytes(data[:8], "little")
+    header = orjson.loads(data[8 : 8 + size])
+    header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, 4 * manifest().state_size]}
+    head = orjson.dumps(header)
+    return len(head).to_bytes(8, "little") + head + data[8 + size :]
+
+
 def padded(data: bytes, more: int) -> bytes:
     size = int.from_bytes(data[:8], "little")
     return (size + more).to_bytes(8, "little") + data[8 : 8 + size] + b" " * more + data[8 + size :]
@@ -116,6 +126,8 @@ CASES: list[tuple[str, Callable[[], bytes], type[ServiceError], str | None]] = [
     ("no tensor", lambda: with_tensors(lambda t: t.clear()), NotState, "state"),
     ("one more tensor", lambda: put("more", np.zeros(1, np.float32)), NotState, "state"),
     ("two axes", lambda: put("state", np.zeros((1, N), np.float32)), NotState, "state"),
+    ("more axes than an array has", lambda: shaped("state", [1] * 100 + [N], 0), NotState, "state"),
+    ("nothing, in more bytes than there are", lambda: shaped("carry", [0, 2**62], 4 * N), NotState, "carry"),
     ("float64", lambda: put("state", np.zeros(N)), NotState, "state"),
     ("int32", lambda: put("state", np.zeros(N, np.int32)), NotState, "state"),
     ("too short", lambda: put("state", np.zeros(N - 1, np.float32)), BadInput, "state"),

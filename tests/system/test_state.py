@@ -278,3 +278,23 @@ def test_a_reset_in_the_middle_of_a_generate_comes_after_it(server: Server) -> N
         assert (len(heard), heard[-1]["reason"]) == (101, "length")
         assert (back[0].json()["step"], back[0].json()["position"]) == (0, 0)
         assert ask(ws, type="step", step=1, text="a")["position"] == 1
+
+
+def test_a_model_whose_folder_is_removed_stays_for_the_sequences_it_has(own_server: Start, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "bundles", tmp_path / "bundles")
+    server = own_server(INDRNN_BUNDLES=str(tmp_path / "bundles"), INDRNN_POLL="0.1")
+    url = "/v2/models/chars/infer"
+
+    def infer(**parameters: Any) -> httpx.Response:
+        tensor = {"name": "x", "shape": [1, 1], "datatype": "INT64", "data": [1]}
+        return server.post(url, {"inputs": [tensor], "parameters": {"sequence_id": 7, **parameters}})
+
+    assert infer(sequence_start=True, indrnn_step=1).status_code == 200
+    shutil.rmtree(tmp_path / "bundles" / "chars")
+    deadline = time.monotonic() + 30
+    while server.post("/sessions", {"model": "chars"}).status_code == 201:
+        assert time.monotonic() < deadline, "the folder is gone, and the model still takes new sessions"
+    reply = infer(indrnn_step=2)
+    assert (reply.status_code, reply.json().get("parameters")) == (200, {"indrnn_step": 2, "indrnn_position": 2}), reply.text
+    assert infer(indrnn_step=2).content == reply.content
+    assert infer(sequence_start=True, sequence_id=8).status_code == 404
