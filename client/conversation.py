@@ -176,7 +176,7 @@ class Conversation:
     def _emit(self, emission: Emission) -> Plan[None]:
         emission.started = True
         try:
-            yield from self._persist(emission.patience, lambda: self._try_to_emit(emission, emission.patience))
+            yield from self._persist(emission.patience, lambda: self._try_to_emit_or_reconnect(emission, emission.patience))
         except Refused:
             self._unanswered = self._emission = None
             raise
@@ -185,8 +185,18 @@ class Conversation:
             raise
         self._unanswered = self._emission = None
 
-    def _try_to_emit(self, emission: Emission, patience: Patience) -> Plan[None]:
+    def _try_to_emit_or_reconnect(self, emission: Emission, patience: Patience) -> Plan[None]:
+        """Where the server cannot now, a cancel behind the generate may still end what is stored: its `done` is not the next try's."""
         emission.sent = False
+        try:
+            yield from self._try_to_emit(emission, patience)
+        except _Busy as busy:
+            emission.sent = False  # a cancel from now on goes with the next try
+            if emission.cancelling:
+                raise _Broken(busy.cause, busy.pause) from None
+            raise
+
+    def _try_to_emit(self, emission: Emission, patience: Patience) -> Plan[None]:
         yield from self._link(patience)
         yield from _say(emission.request, patience)
         emission.sent = True

@@ -4,10 +4,11 @@ import json
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from world import World, letter
 
+from client.commands import Sleep
 from client.conversation import Conversation
 from client.errors import BadInput, DeadlineExceeded, NotFound, ProtocolError, StepConflict, StepGap, Unanswered, Unavailable
 
@@ -31,6 +32,7 @@ others = st.sampled_from([("refused",), ("watch",), ("again",)])
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 2**32), st.integers(0, 40), st.lists(steps | whole | left | cancelled | others, min_size=1, max_size=12))
+@example(2494614936, 8, [("left", 3, 1), ("left", 6, 4)])  # a repeat is refused for now, and the cancel behind it answered
 def test_whatever_is_lost_every_step_is_applied_once_and_every_character_shown_once(seed: int, faults: int, wishes: list[tuple]) -> None:  # type: ignore[type-arg]
     world, talk = made(seed, faults)
     world.run(talk.open(world.patience()))
@@ -148,6 +150,43 @@ def test_a_failed_generate_that_is_cancelled_is_settled_by_the_next_call() -> No
     assert world.run(talk.feed({"text": "x"}, None, world.patience())).step == 2
     assert emission.reason == "cancelled"
     assert world.history == ["generate 1", "x"]
+
+
+def test_a_cancel_behind_a_repeat_that_the_server_cannot_take_now_loses_no_character() -> None:
+    world, talk = made()
+    emission = world.run(talk.begin({"max_chars": 6}, None, world.patience()))
+    assert emission.running is not None
+    world.characters(emission.running, 2)
+    world.cut()
+    take = world._numbered
+
+    def busy_once(kind: str, message: dict[str, object]) -> None:
+        world._numbered = take  # type: ignore[method-assign]
+        world._say(type="error", code="overloaded", detail="not now")
+
+    world._numbered = busy_once  # type: ignore[method-assign]
+    world.run(talk.settle(world.patience()))
+    assert world.generate is not None
+    assert (emission.text, emission.reason) == (world.generate.text, "cancelled")
+    assert world.run(talk.feed({"text": "x"}, None, world.patience())).step == 2
+
+
+def test_a_cancel_while_a_busy_servers_pause_lasts_goes_with_the_next_try() -> None:
+    world, talk = made()
+    emission = world.run(talk.begin({"max_chars": 6}, None, world.patience()))
+    assert emission.running is not None
+    world.characters(emission.running, 2)
+    world.cut()
+    take = world._numbered
+    world._numbered = lambda kind, message: world._say(type="error", code="overloaded", detail="not now")  # type: ignore[method-assign]
+    outcome = None
+    while not isinstance(command := emission.running.send(outcome), Sleep) or not world.connected:  # the pause that follows the refusal
+        outcome = world.perform(command)
+    world._numbered = take  # type: ignore[method-assign]
+    assert talk.cancel() is None
+    world.characters(emission.running, EVERYTHING)
+    assert world.generate is not None
+    assert (emission.text, emission.reason) == (world.generate.text, "cancelled")
 
 
 def test_the_same_wish_after_a_generate_that_was_left_is_another_generate() -> None:
