@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 Start = Callable[..., Server]
-STEPS, FRAMES = 30, 2
+STEPS, FRAMES = 150, 2
 
 
 def until(true: Callable[[], bool], seconds: float = 20) -> None:
@@ -115,6 +115,7 @@ class Asking:
 
 def test_under_load_no_step_is_lost_or_doubled_and_streams_are_told_to_resume(own_server: Start, walk: list[Any]) -> None:
     server = own_server(INDRNN_GRPC_PORT=free_port())
+    walk = walk * (STEPS * FRAMES // len(walk))  # long enough for every signal to come in the middle
     streams = [Streaming(server, walk) for _ in range(12)]
     askers = [Asking(server, walk, grpc=i % 2 == 0, name=f"s{i}") for i in range(6)]
     for turn in range(3):
