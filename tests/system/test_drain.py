@@ -138,7 +138,8 @@ def test_under_load_no_step_is_lost_or_doubled_and_streams_are_told_to_resume(ow
                 assert s.closed.rcvd.code == 1012
                 s.closed = None
             assert {code for s in streams for code in s.told} <= {"stopping"}
-            assert {code for a in askers for code in a.told} <= {"stopping", "UNAVAILABLE"}
+            # gRPC itself cancels a call that comes in as its listener ends: unanswered, and repeated by its number
+            assert {code for a in askers for code in a.told} <= {"stopping", "UNAVAILABLE", "CANCELLED"}
             server.start()
     assert [c.answered for c in clients] == [STEPS] * len(clients)
     assert {a.position for a in askers} == {STEPS * FRAMES}
