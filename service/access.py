@@ -34,11 +34,6 @@ class Access:
         self._origins = frozenset(origin.strip().rstrip("/").lower() for origin in origins if origin.strip())
         self._metrics_open = metrics_open
 
-    @property
-    def needs_key(self) -> bool:
-        """Whether there are keys."""
-        return self._owners is not None
-
     def owner_of(self, headers: Mapping[str, str]) -> str:
         """Whose request it is, by `Authorization: Bearer` or `X-API-Key`; names of headers in lower case. Raises Unauthorized."""
         if self._owners is None:

@@ -8,6 +8,7 @@ import orjson
 from service.errors import BadInput, NotFinite, NotJson, TooLarge, said
 
 _NOT_FINITE = re.compile(r"-?(NaN|Infinity)\b")
+MAX_STEP = 2**53  # what JSON numbers count to
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]')
 
 
@@ -105,4 +106,4 @@ def boolean(value: object, field: str) -> bool:
 
 def step_number(value: object) -> int | None:
     """A client's step number; None lets the server count. Raises BadInput."""
-    return None if value is None else integer(value, "step", 1, 2**53)
+    return None if value is None else integer(value, "step", 1, MAX_STEP)

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import orjson
 
+from service.body import MAX_STEP
 from service.errors import EngineFailed, Overloaded, ServiceError
 from service.jobs import Job
 from service.models import Best, ServedModel, next_chars
@@ -22,7 +23,6 @@ from service.work import Frames, Text
 log = logging.getLogger(__name__)
 
 FIELDS = {"action": {"type", "step", "frames"}, "chars": {"type", "step", "text"}}
-MAX_STEP = 2**53
 
 
 class Stepping(Protocol):

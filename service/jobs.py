@@ -132,3 +132,8 @@ class Reply(NamedTuple):
     live: Live | None = None
     states: NDArray[np.float16] | None = None
     final: bool = True
+
+
+def unset(value: object, states: NDArray[np.float16] | None) -> None:
+    """The sink of a job whose own is set before it is queued."""
+    raise AssertionError("whoever asks sets the sink")

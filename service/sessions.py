@@ -13,7 +13,7 @@ import orjson
 from numpy.typing import NDArray
 
 from service.errors import Gone, ModelGone, Overloaded, ServiceError, UnknownSession
-from service.jobs import Created, Job, Loaded
+from service.jobs import Created, Job, Loaded, unset
 from service.models import Models, ServedModel
 from service.quota import Quotas
 from service.session import (
@@ -106,7 +106,7 @@ class Sessions:
             now + self._ttl,
             carry=start.carry,
         )
-        reply = await self._make(model, owner, Job(_unset, create=session, protocol=protocol))
+        reply = await self._make(model, owner, Job(unset, create=session, protocol=protocol))
         assert isinstance(reply, Created), "a creation is answered with Created"
         self.remember(session.id, model, owner)
         return reply.session
@@ -114,7 +114,7 @@ class Sessions:
     async def fork(self, session_id: str, owner: str) -> Session:
         """A second session that stands where this one does, stored. Waits for what is in flight. Raises SessionLimit, ModelGone."""
         model = await self.model_of(session_id, owner)
-        reply = await self._make(model, owner, Job(_unset, session_id, owner, Fork(new_id(self._store.key, owner), self._ttl)))
+        reply = await self._make(model, owner, Job(unset, session_id, owner, Fork(new_id(self._store.key, owner), self._ttl)))
         assert isinstance(reply, Forked), "a fork is answered with Forked"
         self.remember(reply.session.id, model, owner)
         return reply.session
@@ -139,7 +139,7 @@ class Sessions:
 
     async def _place(self, session_id: str, owner: str, event: Import | Reset) -> Session:
         model = await self.model_of(session_id, owner)
-        reply, _ = await _ask(model, Job(_unset, session_id, owner, event))
+        reply, _ = await _ask(model, Job(unset, session_id, owner, event))
         assert isinstance(reply, Placed), "a session that is moved is answered with Placed"
         return reply.session
 
@@ -149,7 +149,7 @@ class Sessions:
             model = await self.model_of(session_id, owner)
         except ModelGone:
             return await self._orphan(session_id, owner)  # it cannot step, but it is still the client's
-        reply, _ = await _ask(model, Job(_unset, session_id, owner))
+        reply, _ = await _ask(model, Job(unset, session_id, owner))
         assert isinstance(reply, Loaded), "a look is answered with Loaded"
         return reply.session
 
@@ -167,7 +167,7 @@ class Sessions:
         """One step of content. The reply is stored before this returns. Raises ServiceError; then nothing has moved."""
         self._quotas.step(owner)
         watched = model.hidden if watch else None
-        job = Job(_unset, session_id, owner, event, content=content, every=every, watch=watched, protocol=protocol)
+        job = Job(unset, session_id, owner, event, content=content, every=every, watch=watched, protocol=protocol)
         reply, states = await _ask(model, job)
         assert isinstance(reply, Result), "a feed is answered with Result"
         return Answered(reply, states)
@@ -175,7 +175,7 @@ class Sessions:
     async def predict(self, model: ServedModel, contents: Sequence[Content], owner: str) -> list[Scores]:
         """Content without a session, in as few batches as fit; all of it is queued, or none. Cancelled, its work is dropped."""
         self._quotas.step(owner, len(contents))
-        jobs = [Job(_unset, content=c) for c in contents]
+        jobs = [Job(unset, content=c) for c in contents]
         waiting = [_future(job) for job in jobs]
         model.batcher.submit(*jobs)
         try:
@@ -222,7 +222,7 @@ class Sessions:
 
     async def cancel(self, model: ServedModel, session_id: str, owner: str, number: int | None) -> Result | None:
         """Ends a generate; None where there was none to end."""
-        reply, _ = await _ask(model, Job(_unset, session_id, owner, Cancel(number)))
+        reply, _ = await _ask(model, Job(unset, session_id, owner, Cancel(number)))
         return reply if isinstance(reply, Result) else None
 
     async def delete(self, session_id: str, owner: str) -> None:
@@ -236,7 +236,7 @@ class Sessions:
                     self._quotas.session_ended(owner)
                     return
             raise Overloaded("another process keeps moving the session: try again") from None
-        reply, _ = await _ask(model, Job(_unset, session_id, owner, Delete()))
+        reply, _ = await _ask(model, Job(unset, session_id, owner, Delete()))
         assert isinstance(reply, Deleted), "a delete is answered with Deleted"
         self._routes.pop(session_id, None)
         self._quotas.session_ended(owner)
@@ -295,10 +295,6 @@ class Sessions:
         self._routes.move_to_end(session_id)
         if len(self._routes) > ROUTES:
             self._routes.popitem(last=False)
-
-
-def _unset(value: object, states: States | None) -> None:
-    raise AssertionError("_ask sets the sink")
 
 
 def ask_all(model: ServedModel, jobs: Sequence[Job]) -> asyncio.Future[list[Result]]:

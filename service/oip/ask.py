@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from service.body import MAX_STEP
 from service.errors import BadInput, said
 from service.oip.tensors import Tensor
 from service.statistics import Protocol
@@ -47,7 +48,7 @@ class Ask:
             elif name == "sequence_end":
                 self.end = boolean(value, name)
             elif name == "indrnn_step":
-                self.step = _whole(value, name, 1, 2**53)
+                self.step = _whole(value, name, 1, MAX_STEP)
             elif name == "timeout":
                 micros = _whole(value, name, 0, MAX_UINT64)
                 self.timeout = micros / 1e6 if micros else None

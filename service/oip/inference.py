@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from service.errors import BadInput, ServiceError, Unavailable, UnknownModel
-from service.jobs import Job
+from service.jobs import Job, unset
 from service.models import Models, ServedModel
 from service.oip import rows
 from service.oip.ask import Ask
@@ -173,7 +173,7 @@ class Inference:
             B = len(read.x)
             states = [None] * B if read.state is None else read.state
             return [
-                Job(_unset, content=read.content(b), every=every, state=states[b], patience=ask.timeout, protocol=ask.protocol)
+                Job(unset, content=read.content(b), every=every, state=states[b], patience=ask.timeout, protocol=ask.protocol)
                 for b in range(B)
             ]
         content = read.content(0)
@@ -183,7 +183,7 @@ class Inference:
         event = Feed(ask.step, read.digest(ask.end), content.length, model.manifest.limits.max_position, fresh, ask.end)
         if ask.start:
             self._sessions.remember(ident, model, holder)
-        return [Job(_unset, ident, holder, event, content=content, every=every, patience=ask.timeout, protocol=ask.protocol)]
+        return [Job(unset, ident, holder, event, content=content, every=every, patience=ask.timeout, protocol=ask.protocol)]
 
     def _fresh(self, ident: str, model: ServedModel, holder: str) -> Session:
         now, m = time.time(), model.manifest
@@ -193,7 +193,3 @@ class Inference:
         """How much a request to that model may hold."""
         steps = model.max_frames if model.manifest.kind == "action" else model.max_text
         return Bounds(self.max_rows, steps, min(steps, self._max_every), self._max_reply)
-
-
-def _unset(value: object, states: object) -> None:
-    raise AssertionError("ask_all sets the sink")
