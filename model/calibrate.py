@@ -5,6 +5,7 @@ Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, sections 3 an
 
 import dataclasses
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,8 +101,9 @@ def run(path: Path, by: Sequence[Path]) -> Figures:
     )
     cool_(trained, t)
     kept = {f["name"]: f for f in (*meta.figures, *found)}
+    this = shlex.join(["python", "-m", "model", "calibrate", str(path), *(["--by", *map(str, by)] if by else [])])
     told: dict[str, Any] = {"temperature": meta.temperature * t, "other_below": round(below, 4), "figures": tuple(kept.values())}
-    checkpoint.save(path, trained, dataclasses.replace(meta, **told))
+    checkpoint.save(path, trained, dataclasses.replace(meta, command=f"{meta.command} && {this}", **told))
     for f in found:
         print(f"{f['name']:32} {f['value']:9.4f} {f['unit']}")
     print(f"temperature {t:.3f}; `other` below {below:.4f}")

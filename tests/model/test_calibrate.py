@@ -128,6 +128,7 @@ def test_a_net_of_three_classes_is_calibrated_and_asked_about_the_fourth(four_cl
     meta = checkpoint.load(all_of_them)[1]
     assert 0 < meta.other_below < 1
     assert meta.temperature != 1
+    assert meta.command.endswith(f" && python -m model calibrate {all_of_them} --by {held}")
     assert {f["name"] for f in meta.figures} == {"val_ece", "val_ece_before"}
     before = checkpoint.load_trained(held)[0].readout.weight.detach().norm()
     assert main(["calibrate", str(held)]) == 0
