@@ -167,6 +167,7 @@ class InferenceService:
         finally:
             reading.cancel()
             self._readings.discard(reading)
+            _let_go(waiting)
 
     def leave(self) -> None:
         """The server stops: streams read no further, answer what they have read, and end."""
@@ -232,6 +233,14 @@ def read(request: Message) -> Ask:
             refuse_what_is_not_offered(_parameters(output.parameters))
         ask.outputs = [Wanted(output.name, True) for output in request.outputs]
     return ask
+
+
+def _let_go(waiting: "asyncio.Queue[tuple[Message, Pending | ServiceError] | None]") -> None:
+    """Requests whose answers nobody will read."""
+    while not waiting.empty():
+        item = waiting.get_nowait()
+        if item is not None and isinstance(item[1], Pending):
+            item[1].results.cancel()
 
 
 def _parameters(fields: Mapping[str, Message]) -> dict[str, object]:

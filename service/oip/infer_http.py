@@ -6,7 +6,7 @@ service/oip/http.py, and so does every other request; both ways answer with the 
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -46,10 +46,11 @@ class Form(NamedTuple):
 class _Busy:
     """Stands where uvicorn has the cycle of the request that is being answered."""
 
-    __slots__ = ("body", "disconnected", "keep_alive", "message_event", "model", "more_body", "response_complete")
+    __slots__ = ("body", "disconnected", "keep_alive", "leave", "message_event", "model", "more_body", "response_complete")
 
     def __init__(self, keep_alive: bool, model: str) -> None:
         self.body = b""
+        self.leave: Callable[[], None] = _NOBODY.set
         self.disconnected = False
         self.keep_alive = keep_alive
         self.message_event = _NOBODY
@@ -87,6 +88,13 @@ class InferHttp(TimedHttp):
         super().data_received(data)
         if self._target is not None:
             self._go_the_long_way()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Takes along what was asked for."""
+        running = self._running
+        if isinstance(running, _Busy) and not running.response_complete:
+            running.leave()
+        super().connection_lost(exc)
 
     def on_headers_complete(self) -> None:
         """Decides on the way."""
@@ -167,6 +175,9 @@ class InferHttp(TimedHttp):
             rows.check_values(read.x, model.tensors)
         (job,) = inference.jobs(ask, read, model, owner)
         job.sink = partial(self._deliver, ask, read, model, busy)
+        if job.session_id is None:  # nothing of it is to be kept: it ends with its client
+            busy.leave = partial(model.batcher.detach, "", job.sink)
+            self._running = busy  # type: ignore[assignment]
         model.batcher.submit(job)
         return True
 

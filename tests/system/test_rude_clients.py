@@ -7,11 +7,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import grpc
 import httpx
+import numpy as np
 import orjson
 import pytest
 from conftest import Server
+from test_inference import free_port
 from test_wire import PING, PONG, TEXT, frame, raw
+from tritonclient.grpc import service_pb2
 
 Start = Callable[..., Server]
 MIB = 2**20
@@ -159,3 +163,65 @@ def generated(server: Server) -> None:
     deadline = time.monotonic() + 10
     while httpx.get(f"{server.url}/v2/models/chars/stats").json()["model_stats"][0]["execution_count"] < 3:
         assert time.monotonic() < deadline
+
+
+LARGE = "100000000"  # bytes: replies of long texts are as long
+TURN = 2_048  # steps of one run at most
+
+
+def runs(server: Server) -> int:
+    return int(httpx.get(f"{server.url}/v2/models/chars/stats").json()["model_stats"][0]["execution_count"])
+
+
+def waiting(server: Server) -> bool:
+    """Whether anything is at work. The metric has a line for each model."""
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    return any(float(line.split()[-1]) for line in lines if line.startswith("indrnn_waiting{"))
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+
+
+def long_request(rows: int, length: int) -> bytes:
+    """Rows of text, whose state at the end is asked for."""
+    tensor = {"name": "x", "shape": [rows, length], "datatype": "INT64", "parameters": {"binary_data_size": 8 * rows * length}}
+    head = orjson.dumps({"inputs": [tensor], "outputs": [{"name": "state_out"}]})
+    lines = b"POST /v2/models/chars/infer HTTP/1.1\r\nHost: a\r\nInference-Header-Content-Length: %d\r\nContent-Length: %d\r\n\r\n"
+    return lines % (len(head), len(head) + 8 * rows * length) + head + bytes(8 * rows * length)
+
+
+@pytest.mark.parametrize(("connections", "rows", "length"), [(1, 4, 50_000), (30, 1, 8_000)], ids=["long way", "short way"])
+def test_rows_whose_client_has_left_are_not_run_to_their_end(own_server: Start, connections: int, rows: int, length: int) -> None:
+    server = own_server(INDRNN_MAX_BODY=LARGE)
+    before, request = runs(server), long_request(rows, length)
+    socks = [connected(server) for _ in range(connections)]
+    for sock in socks:
+        sock.sendall(request)
+    until(lambda: waiting(server))
+    for sock in socks:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
+        sock.close()
+    until(lambda: not waiting(server))
+    assert runs(server) - before < connections * rows * length / TURN / 2
+    assert "Traceback" not in server.log()
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+def test_rows_of_a_grpc_call_that_was_cancelled_are_not_run_to_their_end(own_server: Start, method: str) -> None:
+    server = own_server(INDRNN_GRPC_PORT=free_port(), INDRNN_MAX_BODY=LARGE)
+    before = runs(server)
+    request = service_pb2.ModelInferRequest(model_name="chars", raw_input_contents=[np.zeros((4, 50_000), np.int64).tobytes()])
+    request.inputs.add(name="x", datatype="INT64", shape=[4, 50_000])
+    request.outputs.add(name="state_out")
+    with grpc.insecure_channel(f"127.0.0.1:{server.env['INDRNN_GRPC_PORT']}") as channel:
+        kind = channel.unary_unary if method == "ModelInfer" else channel.stream_stream
+        ask = kind(f"/inference.GRPCInferenceService/{method}", service_pb2.ModelInferRequest.SerializeToString, lambda data: data)
+        call = ask.future(request) if method == "ModelInfer" else ask(iter([request, request]))
+        until(lambda: waiting(server))
+        call.cancel()
+        until(lambda: not waiting(server))
+    assert runs(server) - before < 4 * 50_000 / TURN / 2
+    assert "Traceback" not in server.log()
