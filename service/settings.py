@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     max_sequences: int = Field(256, ge=1, description="clips of one request")
     max_batch: int = Field(64, ge=1, description="rows of one run of a model")
     max_queue: int = Field(1_024, ge=1, description="steps that may wait for a model; more are answered 503")
-    max_connections: int = Field(4_096, ge=1, description="stream connections; more are refused")
+    max_connections: int = Field(4_096, ge=1, description="open streams, WebSocket and gRPC together; more are refused")
     step_timeout: float = Field(30.0, gt=0, description="seconds a step may wait to begin before 503")
     body_timeout: float = Field(60.0, gt=0, description="seconds for a request's body to come in")
     send_timeout: float = Field(30.0, gt=0, description="seconds a stream's client may leave a message unread before it is dropped")

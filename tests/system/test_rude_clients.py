@@ -1,11 +1,13 @@
 """Clients that take more than they give: none of them costs the others their service, or the process its memory."""
 
 import contextlib
+import queue
 import socket
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -225,3 +227,33 @@ def test_rows_of_a_grpc_call_that_was_cancelled_are_not_run_to_their_end(own_ser
         until(lambda: not waiting(server))
     assert runs(server) - before < 4 * 50_000 / TURN / 2
     assert "Traceback" not in server.log()
+
+
+def test_grpc_streams_have_no_more_places_than_there_are_and_give_them_back(own_server: Start) -> None:
+    server = own_server(INDRNN_GRPC_PORT=free_port(), INDRNN_MAX_CONNECTIONS="2")
+    request = service_pb2.ModelInferRequest(model_name="chars", raw_input_contents=[bytes(8)])
+    request.inputs.add(name="x", datatype="INT64", shape=[1, 1])
+
+    def stream(channel: grpc.Channel) -> tuple[Any, queue.Queue[Any]]:
+        asked: queue.Queue[Any] = queue.Queue()
+        kind = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer", type(request).SerializeToString, lambda data: data)
+        asked.put(request)
+        return kind(iter(asked.get, None)), asked
+
+    with grpc.insecure_channel(f"127.0.0.1:{server.env['INDRNN_GRPC_PORT']}") as channel, server.socket("chars") as ws:
+        ws.send('{"type": "open"}')
+        ws.recv()
+        first, asked = stream(channel)
+        assert next(first)
+        second, _ = stream(channel)
+        with pytest.raises(grpc.RpcError) as refused:
+            next(second)
+        assert (refused.value.code(), refused.value.details()) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "2 connections are open already")
+        with server.socket("chars") as third:
+            assert orjson.loads(third.recv())["code"] == "overloaded"
+        asked.put(None)
+        assert list(first) == []
+        third_stream, asked = stream(channel)
+        assert next(third_stream)
+        third_stream.cancel()
+        until(lambda: b'indrnn_connections{protocol="oip_grpc"} 0.0' in httpx.get(f"{server.url}/metrics").content)
