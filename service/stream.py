@@ -213,6 +213,8 @@ class Stream:
         else:
             raise BadInput(f"expected a session's id or null, got {said(wanted)}", field="session_id")
         self._session_id, self._options = session.id, options
+        if self._wire is not None:
+            self._wire.opened()
         self._open_lane(session.id, options)
         cut = session.unfinished
         pending = None if cut is None else {"step": session.step, "text": cut.text}

@@ -16,7 +16,7 @@ import orjson
 import pytest
 from conftest import Server
 from test_inference import free_port
-from test_wire import PING, PONG, TEXT, frame, raw
+from test_wire import CLOSE, CONTINUATION, PING, PONG, TEXT, frame, raw
 from tritonclient.grpc import service_pb2
 
 Start = Callable[..., Server]
@@ -257,3 +257,45 @@ def test_grpc_streams_have_no_more_places_than_there_are_and_give_them_back(own_
         assert next(third_stream)
         third_stream.cancel()
         until(lambda: b'indrnn_connections{protocol="oip_grpc"} 0.0' in httpx.get(f"{server.url}/metrics").content)
+
+
+OPEN = frame({"type": "open"})
+TOO_BIG = 1009
+
+
+def endless(cut: bool) -> bytes:
+    """A message of 60 MiB whose end does not come: one frame of it, or its pieces."""
+    if cut:
+        return frame(b" " * 8_192, TEXT, fin=False, mask=bytes(4)) + 7_680 * frame(b" " * 8_192, CONTINUATION, fin=False, mask=bytes(4))
+    return b"\x81\xff" + (61 * MIB).to_bytes(8, "big") + bytes(4) + b" " * (60 * MIB)
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["one frame", "pieces"])
+@pytest.mark.parametrize("before", [[], ["no JSON"], [{"type": "open", "session_id": "no"}]], ids=["first", "after", "refused"])
+def test_a_stream_that_is_not_open_takes_no_long_message(server: Server, before: list[Any], cut: bool) -> None:
+    held = memory(server)
+    with raw(server, "chars") as client:
+        sending = threading.Thread(target=upload, args=(client.sock, b"".join(map(frame, before)) + endless(cut), 1))
+        sending.start()
+        everything(client.sock)  # it ends long before the message does
+        sending.join(timeout=0)
+        most = memory(server) - held
+        sending.join()
+    assert most < 8 * MIB
+
+
+def test_a_message_that_is_too_long_for_an_open_is_told_so(server: Server) -> None:
+    for pieces in ([frame(b" " * 20_000)], [frame(b" " * 10_000, fin=False), frame(b" " * 10_000, CONTINUATION)]):
+        with raw(server, "chars") as client:
+            client.send(frame("no JSON"), *pieces)
+            assert client.reply()["code"] == "not_json"
+            opcode, said = client.hear()
+            assert (opcode, int.from_bytes(said[:2], "big")) == (CLOSE, TOO_BIG)
+
+
+def test_a_long_message_may_be_sent_behind_open_without_waiting(server: Server) -> None:
+    step = frame(orjson.dumps({"type": "step", "step": 1, "text": "a" * 90_000}).ljust(MIB), TEXT, mask=bytes(4))
+    for cuts in ((), (len(OPEN),), (5, len(OPEN) + 100_000)):
+        with raw(server, "chars") as client:
+            client.send(OPEN, step, frame({"type": "step", "step": 2, "text": "b"}), cuts=cuts)
+            assert [client.reply()["type"] for _ in range(3)] == ["opened", "result", "result"]
