@@ -3,12 +3,14 @@
 import asyncio
 
 from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+from service.upgrade import NoUpgrade
 
 MAX_HEAD = 65_536  # bytes of a request's line and headers, or between two pieces of a body, before the connection is closed
 
 
-class TimedHttp(HttpToolsProtocol):
+class TimedHttp(NoUpgrade):
     """One connection. It is closed when the headers of a request, or of a WebSocket's handshake, are not there in time.
 
     Headers that come in one piece, as nearly all do, arm no timer but the connection's first.

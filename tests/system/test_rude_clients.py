@@ -299,3 +299,47 @@ def test_a_long_message_may_be_sent_behind_open_without_waiting(server: Server) 
         with raw(server, "chars") as client:
             client.send(OPEN, step, frame({"type": "step", "step": 2, "text": "b"}), cuts=cuts)
             assert [client.reply()["type"] for _ in range(3)] == ["opened", "result", "result"]
+
+
+UPGRADES = {
+    "h2c": "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n",
+    "TLS": "Upgrade: TLS/1.0\r\nConnection: upgrade\r\n",
+    "two": "Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n",
+}
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["whole", "chunked"])
+@pytest.mark.parametrize("path", ["/v1/completions", "/v2/models/chars/infer"])
+@pytest.mark.parametrize("upgrade", UPGRADES)
+def test_an_offer_of_another_protocol_is_ignored_and_costs_no_body(server: Server, upgrade: str, path: str, chunked: bool) -> None:
+    wish: dict[str, object] = {"model": "chars", "prompt": "a", "max_tokens": 1}
+    if path.startswith("/v2"):
+        wish = {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "INT64", "data": [1]}]}
+    body = orjson.dumps(wish)
+    length, sent = f"Content-Length: {len(body)}", body
+    if chunked:
+        length, sent = "Transfer-Encoding: chunked", b"5\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (body[:5], len(body) - 5, body[5:])
+    request = f"POST {path}?a=b HTTP/1.1\r\nHost: a\r\n{UPGRADES[upgrade]}{length}\r\n\r\n".encode() + sent
+    after = b"GET /health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    for cut in (0, 7, len(request) - len(sent) - 3, len(request) - len(sent), len(request) - 4):
+        with connected(server) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.sendall(request[:cut])
+            server.get("/health/live")  # the first piece is read alone
+            sock.sendall(request[cut:] + after)
+            said = everything(sock)
+        assert said.count(b"HTTP/1.1 200 ") == 2, said
+        assert said.endswith(b'{"status":"live"}')
+
+
+def test_requests_without_a_body_that_offer_another_protocol_keep_their_connection(server: Server) -> None:
+    ask = "GET /health/live HTTP/1.1\r\nHost: a\r\n"
+    with connected(server) as sock:
+        sock.sendall(3_000 * f"{ask}{UPGRADES['TLS']}\r\n".encode() + f"{ask}Connection: close\r\n\r\n".encode())
+        assert everything(sock).count(b"HTTP/1.1 200 ") == 3_001
+
+
+def test_a_tunnel_is_refused(server: Server) -> None:
+    with connected(server) as sock:
+        sock.sendall(b"CONNECT example.org:80 HTTP/1.1\r\nHost: example.org:80\r\nConnection: close\r\n\r\n")
+        assert everything(sock).startswith(b"HTTP/1.1 4")
