@@ -62,7 +62,7 @@ def _serve(settings: Settings) -> int:
         port=settings.port,
         log_config=None,
         access_log=False,
-        http=InferHttp.of(app.state.oip, settings.header_timeout),
+        http=InferHttp.of(app.state.oip, settings.header_timeout, settings.send_timeout),
         ws=Wire,
         ws_max_size=settings.max_drain,  # a longer message than max_body is answered, a longer one than this closes the connection
         ws_per_message_deflate=False,

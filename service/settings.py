@@ -49,7 +49,9 @@ class Settings(BaseSettings):
     max_connections: int = Field(4_096, ge=1, description="open streams, WebSocket and gRPC together; more are refused")
     step_timeout: float = Field(30.0, gt=0, description="seconds a step may wait to begin before 503")
     body_timeout: float = Field(60.0, gt=0, description="seconds for a request's body to come in")
-    send_timeout: float = Field(30.0, gt=0, description="seconds a stream's client may leave a message unread before it is dropped")
+    send_timeout: float = Field(
+        30.0, gt=0, description="seconds a client may leave an answer or a stream's message unread before it is dropped"
+    )
     session_ttl: float = Field(86_400.0, gt=0, le=316e6, description="seconds a session lives after its last step")
     keys: Path | None = Field(None, description="file of API keys, a line name:sha256 each (python -m service key NAME); none lets all in")
     metrics_open: bool = Field(True, description="whether /metrics is answered without a key")

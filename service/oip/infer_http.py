@@ -79,9 +79,9 @@ class InferHttp(TimedHttp):
     _owner: tuple[tuple[tuple[bytes, bytes], ...], str] | None = None
 
     @classmethod
-    def of(cls, oip: OpenInference, seconds: float) -> type["InferHttp"]:
-        """The class for that application, and with that limit on headers."""
-        return type("InferHttp", (cls,), {"oip": oip, "seconds": seconds})
+    def of(cls, oip: OpenInference, seconds: float, patience: float) -> type["InferHttp"]:
+        """The class for that application, and with those limits on headers and on answers."""
+        return type("InferHttp", (cls,), {"oip": oip, "seconds": seconds, "patience": patience})
 
     def data_received(self, data: bytes) -> None:
         """A piece of the connection's bytes; a request that is not whole at its end goes the long way."""

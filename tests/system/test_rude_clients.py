@@ -343,3 +343,38 @@ def test_a_tunnel_is_refused(server: Server) -> None:
     with connected(server) as sock:
         sock.sendall(b"CONNECT example.org:80 HTTP/1.1\r\nHost: example.org:80\r\nConnection: close\r\n\r\n")
         assert everything(sock).startswith(b"HTTP/1.1 4")
+
+
+def sockets(server: Server) -> int:
+    """The server's ends of connections that are established."""
+    lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return sum(fields[1].endswith(f":{server.port:04X}") and fields[3] == "01" for fields in lines)
+
+
+@pytest.mark.parametrize("way", ["short", "long", "closing"])
+def test_who_reads_no_answer_is_not_kept(own_server: Start, way: str) -> None:
+    """Answers of 5 MB, more than the system's buffers take."""
+    server = own_server(INDRNN_SEND_TIMEOUT="1")
+    more = {"short": "", "long": "Accept-Encoding: identity\r\n", "closing": "Connection: close\r\n"}[way]
+    tensor = {"name": "x", "shape": [1, 8000], "datatype": "INT64", "parameters": {"binary_data_size": 64_000}}
+    head = orjson.dumps({"inputs": [tensor]})
+    lines = f"POST /v2/models/chars/infer HTTP/1.1\r\nHost: a\r\n{more}Inference-Header-Content-Length: {len(head)}\r\n"
+    with deaf(server) as sock:
+        sock.sendall(f"{lines}Content-Length: {len(head) + 64_000}\r\n\r\n".encode() + head + bytes(64_000))
+        until(lambda: sockets(server) == 1)
+        until(lambda: sockets(server) == 0)
+    assert "Traceback" not in server.log()
+
+
+def test_who_reads_slowly_gets_all_of_his_answer(own_server: Start) -> None:
+    server = own_server(INDRNN_SEND_TIMEOUT="1")
+    begin = time.monotonic()
+    with deaf(server) as sock:
+        sock.sendall(long_request(1, 8_000).replace(b'"outputs"', b'"ignored"').replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+        said = bytearray()
+        while part := sock.recv(65536):
+            said += part
+            time.sleep(0 if len(said) > 3 * MIB else 0.003)  # the client is slow on purpose
+    head, _, body = bytes(said).partition(b"\r\n\r\n")
+    assert len(body) == int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    assert time.monotonic() - begin > 3
