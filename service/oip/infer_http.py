@@ -73,15 +73,17 @@ class InferHttp(TimedHttp):
     """One connection."""
 
     oip: OpenInference
+    _long_way = _LONG_WAY
     _target: Target | None = None
     _parts: list[bytes]
     _form: Form | None = None
     _owner: tuple[tuple[tuple[bytes, bytes], ...], str] | None = None
 
     @classmethod
-    def of(cls, oip: OpenInference, seconds: float, patience: float) -> type["InferHttp"]:
-        """The class for that application, and with those limits on headers and on answers."""
-        return type("InferHttp", (cls,), {"oip": oip, "seconds": seconds, "patience": patience})
+    def of(cls, oip: OpenInference, seconds: float, patience: float, cors: bool) -> type["InferHttp"]:
+        """The class for that application, and with those limits on headers and on answers. cors: browsers' requests go the long way."""
+        long_way = _LONG_WAY | {b"origin"} if cors else _LONG_WAY
+        return type("InferHttp", (cls,), {"oip": oip, "seconds": seconds, "patience": patience, "_long_way": long_way})
 
     def data_received(self, data: bytes) -> None:
         """A piece of the connection's bytes; a request that is not whole at its end goes the long way."""
@@ -100,7 +102,7 @@ class InferHttp(TimedHttp):
         """Decides on the way."""
         target = _infer_target(self.url) if self.url.startswith(b"/v2/") else None
         busy = self.flow.write_paused or (self.cycle is not None and not self.cycle.response_complete)  # or the client does not read
-        if target is None or busy or self.parser.get_method() != b"POST" or not _LONG_WAY.isdisjoint(dict(self.headers)):
+        if target is None or busy or self.parser.get_method() != b"POST" or not self._long_way.isdisjoint(dict(self.headers)):
             super().on_headers_complete()
         else:
             self._in_head = False
