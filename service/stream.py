@@ -18,14 +18,14 @@ from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from service.access import Access
-from service.body import boolean, integer, number, only, parse_object, step_number
+from service.body import aside, boolean, integer, number, only, parse_object, size_of, step_number
 from service.errors import BadInput, Overloaded, ServiceError, Stopping, TooLarge, said
 from service.intake import Intake, worded
 from service.lane import Lane
 from service.logs import about
 from service.models import ServedModel
 from service.places import Places
-from service.routes import aside, same_version, size_of
+from service.routes import same_version
 from service.sampling import log_softmax
 from service.session import Char, Feed, Follow, Generate, Generated, Reason, Result, Sampling, Scores
 from service.sessions import Sessions, States, content_digest, digest_key

@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 from google.protobuf.json_format import ParseDict
 
+from service.body import aside
 from service.errors import BadInput, Overloaded, ServiceError, Stopping, UnknownModel
 from service.oip import describe
 from service.oip.ask import Ask, Wanted
@@ -21,7 +22,6 @@ from service.oip.refusal import NotSupported, refusal
 from service.oip.tensors import MAX_AXES, Tensor
 from service.places import Places
 from service.repository import Repository
-from service.routes import aside
 from service.settings import Settings
 
 log = logging.getLogger(__name__)

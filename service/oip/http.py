@@ -12,7 +12,7 @@ import orjson
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from service.body import parse_object, read_bounded
+from service.body import aside, parse_object, read_bounded
 from service.errors import BadInput, BodyTimeout, MethodNotAllowed, NotFound, ServiceError, Stopping, said
 from service.leaving import while_there
 from service.oip import describe, message
@@ -20,7 +20,6 @@ from service.oip.compression import accepted, compress, decompress
 from service.oip.inference import Inference
 from service.oip.refusal import NotSupported, refusal
 from service.repository import Repository
-from service.routes import aside
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
