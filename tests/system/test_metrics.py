@@ -70,7 +70,7 @@ def test_every_protocol_is_counted_by_model_and_what_was_repeated_or_refused_apa
     server.post("/v1/completions", {"model": "chars", "prompt": "To be", "max_tokens": 5})
 
     found = scrape(server)
-    assert open_streams == {("stream",): 1, ("oip_grpc",): 0}
+    assert open_streams == {("stream",): 1}
     assert table(found["indrnn_steps_total"], *SPOKEN) == {
         ("action", "http"): 2,
         ("action", "oip_http"): 2,

@@ -61,6 +61,8 @@ def deaf(server: Server) -> socket.socket:
 def test_a_long_message_that_comes_byte_by_byte_holds_up_nobody(server: Server) -> None:
     size = 40 * MIB
     with raw(server, "chars") as client:
+        client.send(frame({"type": "open"}))
+        client.reply()
         client.send(frame(b"", mask=b"\0\0\0\0")[:1] + b"\xff" + size.to_bytes(8, "big") + b"\0\0\0\0" + b" " * (size - 300))
         server.get("/health/live")  # whatever had been sent is read by now
         before = time.process_time(), cpu(server)
