@@ -5,7 +5,7 @@ of it] -> classes.
 Nothing looks ahead and everything forgets, so that a stream may go on for ever.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -35,22 +35,24 @@ class ActionConfig:
     to its own, so that it shows how they stand to each other.
     """
 
-    joints: int = 20
-    persons: int = 1
-    root: int = 3
-    classes: int = 27
-    hidden: int = 256
-    layers: int = 4
-    bound: float = 0.99
-    pools: tuple[float, ...] = (0.9, 0.97, 0.99)
-    dropout: float = 0.3
-    readout_dropout: float = 0.5
-    norm: bool = True
-    position_scale: float = POSITION_SCALE
-    velocity_scale: float = VELOCITY_SCALE
-    across: tuple[tuple[int, int], ...] = ()
-    own: bool = False
-    together: bool = False
+    joints: int = field(default=20, metadata={"help": "joints J of a body"})
+    persons: int = field(default=1, metadata={"help": "persons P of a clip"})
+    root: int = field(default=3, metadata={"help": "index of the hip centre"})
+    classes: int = field(default=27, metadata={"help": "answers K"})
+    hidden: int = field(default=256, metadata={"help": "neurons H of a layer"})
+    layers: int = field(default=4, metadata={"help": "IndRNN layers"})
+    bound: float = field(default=0.99, metadata={"help": "largest |u|: below 1 a stream may be endless"})
+    pools: tuple[float, ...] = field(
+        default=(0.9, 0.97, 0.99), metadata={"help": "leak a of each leaky mean, which remembers 1 / (1 - a) frames"}
+    )
+    dropout: float = field(default=0.3, metadata={"help": "after each layer, one mask for all steps"})
+    readout_dropout: float = field(default=0.5, metadata={"help": "before the last product"})
+    norm: bool = field(default=True, metadata={"help": "batch norm"})
+    position_scale: float = field(default=POSITION_SCALE, metadata={"help": "what places are multiplied by"})
+    velocity_scale: float = field(default=VELOCITY_SCALE, metadata={"help": "what velocities are multiplied by"})
+    across: tuple[tuple[int, int], ...] = field(default=(), metadata={"help": "pairs of left and right joints that say where a body faces"})
+    own: bool = field(default=False, metadata={"help": "show bodies in their own directions only"})
+    together: bool = field(default=False, metadata={"help": "places of all persons relative to the first one's root"})
 
     @property
     def features(self) -> int:

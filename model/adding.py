@@ -21,12 +21,14 @@ class AddingConfig:
     cell: `indrnn`, or what it is compared with. spread: deviation of the input weights at the start.
     """
 
-    cell: str = field(default="indrnn", metadata={"choices": ("indrnn", *CELLS)})
+    cell: str = field(
+        default="indrnn", metadata={"choices": ("indrnn", *CELLS), "help": "what is trained: IndRNN, or what it is compared with"}
+    )
     length: int = field(default=100, metadata={"help": "T, steps of a sequence"})
-    hidden: int = 128
+    hidden: int = field(default=128, metadata={"help": "neurons H of a layer"})
     layers: int = field(default=2, metadata={"help": "of IndRNN; the others have one"})
-    gamma: float = 2.0
-    spread: float = 0.001
+    gamma: float = field(default=2.0, metadata={"help": "|u| is at most gamma^(1/T)"})
+    spread: float = field(default=0.001, metadata={"help": "deviation of the input weights at the start"})
 
 
 class AddingNet(StateNet):

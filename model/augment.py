@@ -3,7 +3,7 @@
 Everything here keeps a clip causal: output frame t is made of input frames up to the moment it shows. Absent persons (zeros) stay absent.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.random import Generator
@@ -24,19 +24,19 @@ class Augment:
     `lossy` of the streams; slowest, fastest: a camera's rate in Hz, in `other_rate` of them. first: odds of a beginning cut off.
     """
 
-    turn: float = 0.5
-    tilt: float = 0.12
-    speed: float = 0.35
-    sway: float = 0.3
-    body: float = 0.1
-    bones: float = 0.08
-    noise: float = 0.005
-    mirror: float = 0.0
-    lost: float = 0.5
-    lossy: float = 0.0
-    slowest: float = 10.0
-    fastest: float = 60.0
-    other_rate: float = 0.0
+    turn: float = field(default=0.5, metadata={"help": "about the vertical, up to so many radians"})
+    tilt: float = field(default=0.12, metadata={"help": "about the other axes, up to so many radians"})
+    speed: float = field(default=0.35, metadata={"help": "of the pace, its logarithm at most"})
+    sway: float = field(default=0.3, metadata={"help": "of the pace within a clip"})
+    body: float = field(default=0.1, metadata={"help": "of the whole size, at most"})
+    bones: float = field(default=0.08, metadata={"help": "of each bone's length, at most"})
+    noise: float = field(default=0.005, metadata={"help": "of a place, metres"})
+    mirror: float = field(default=0.0, metadata={"help": "odds of left and right swapped"})
+    lost: float = field(default=0.5, metadata={"help": "largest part of places lost"})
+    lossy: float = field(default=0.0, metadata={"help": "part of the streams that lose joints"})
+    slowest: float = field(default=10.0, metadata={"help": "slowest camera, Hz"})
+    fastest: float = field(default=60.0, metadata={"help": "fastest camera, Hz"})
+    other_rate: float = field(default=0.0, metadata={"help": "part of the streams from a camera of another rate"})
 
 
 def rotation(turn: float, tilt: float, roll: float) -> NDArray[np.float32]:

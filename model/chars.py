@@ -3,7 +3,7 @@
 Symbols -> embedding -> residual stack of IndRNN layers -> scores of the next symbol.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,11 +22,11 @@ class CharsConfig:
     """Sizes of the network; classes is the length K of the alphabet."""
 
     classes: int
-    hidden: int = 640
-    layers: int = 5
-    bound: float = 0.99
-    dropout: float = 0.0
-    norm: bool = True
+    hidden: int = field(default=640, metadata={"help": "neurons H of a layer"})
+    layers: int = field(default=5, metadata={"help": "IndRNN layers"})
+    bound: float = field(default=0.99, metadata={"help": "largest |u|: below 1 a stream may be endless"})
+    dropout: float = field(default=0.0, metadata={"help": "after each layer, one mask for all steps"})
+    norm: bool = field(default=True, metadata={"help": "batch norm"})
 
 
 class CharsNet(StateNet):

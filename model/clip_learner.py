@@ -1,6 +1,6 @@
 """Teaching the action network: clips joined into short streams, an answer asked for throughout the later part of each clip."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -26,14 +26,14 @@ class ClipRecipe(Augment, Recipe):
     other, however many clips it has.
     """
 
-    average: int = 100
-    epoch: int = 100
-    rows: int = 32
-    clips: int = 3
-    smoothing: float = 0.1
-    asked: float = 0.3
-    alike: int = 1
-    balanced: bool = False
+    average: int = field(default=100, metadata={"help": "horizon in steps of the mean of the weights, which are what is kept"})
+    epoch: int = field(default=100, metadata={"help": "steps between looks at validation data"})
+    rows: int = field(default=32, metadata={"help": "sequences of a batch"})
+    clips: int = field(default=3, metadata={"help": "clips that are joined to one sequence, at most"})
+    smoothing: float = field(default=0.1, metadata={"help": "of the labels"})
+    asked: float = field(default=0.3, metadata={"help": "part of a clip after which answers count"})
+    alike: int = field(default=1, metadata={"help": "batches drawn at once and sorted by length"})
+    balanced: bool = field(default=False, metadata={"help": "every class as often as any other"})
 
 
 class ClipLearner(Learner[ActionNet, ClipRecipe]):

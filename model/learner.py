@@ -30,14 +30,14 @@ class Recipe:
 
     steps: int
     decay: int
-    rate: float = 2e-3
-    warmup: int = 100
-    weight_decay: float = 0.0
-    average: int = 100
-    clip: float = 1.0
-    epoch: int = 100
-    precision: str = field(default="bf16-mixed", metadata={"choices": ("bf16-mixed", "32-true")})
-    checkpoint_activations: bool = False
+    rate: float = field(default=2e-3, metadata={"help": "of learning"})
+    warmup: int = field(default=100, metadata={"help": "steps over which the rate rises"})
+    weight_decay: float = field(default=0.0, metadata={"help": "of all weights but U"})
+    average: int = field(default=100, metadata={"help": "horizon in steps of the mean of the weights, which are what is kept"})
+    clip: float = field(default=1.0, metadata={"help": "largest norm of the gradient"})
+    epoch: int = field(default=100, metadata={"help": "steps between looks at validation data"})
+    precision: str = field(default="bf16-mixed", metadata={"choices": ("bf16-mixed", "32-true"), "help": "of the matrix products"})
+    checkpoint_activations: bool = field(default=False, metadata={"help": "memory as the square root of the length, for more arithmetic"})
 
     def factor(self, step: int) -> float:
         """The rate at a step as a part of `rate`."""

@@ -6,7 +6,7 @@ convolutional projections, then the position of norms per step; a row of zeros i
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -39,25 +39,25 @@ class StackConfig:
              adding problem.
     """
 
-    kind: str = "plain"
-    layers: int = 6
-    hidden: int = 128
-    growth: int = 16
-    blocks: tuple[int, ...] = (8, 6, 4)
-    first: int = 6
-    last_transition: bool = True
-    kernel: int = 3
-    norm: str = "after"
-    per_step: bool = False
-    T: int = 784
-    gamma: float = 2.0
-    epsilon: float = 0.5
-    dropout: float = 0.0
-    dropout_first: float = 0.0
-    dropout_bottleneck: float = 0.0
-    dropout_transition: float = 0.0
-    nonlinearity: str = "relu"
-    spread: float = 0.0
+    kind: str = field(default="plain", metadata={"help": "plain, residual, dense or conv"})
+    layers: int = field(default=6, metadata={"help": "IndRNN layers"})
+    hidden: int = field(default=128, metadata={"help": "neurons H of a layer"})
+    growth: int = field(default=16, metadata={"help": "dense: neurons a layer adds"})
+    blocks: tuple[int, ...] = field(default=(8, 6, 4), metadata={"help": "dense: layers of each block"})
+    first: int = field(default=6, metadata={"help": "dense: neurons before the blocks, times growth"})
+    last_transition: bool = field(default=True, metadata={"help": "dense: halve the features after the last block too"})
+    kernel: int = field(default=3, metadata={"help": "conv: steps of a convolution"})
+    norm: str = field(default="after", metadata={"help": "before or after the recurrence, or none"})
+    per_step: bool = field(default=False, metadata={"help": "statistics of their own for each position"})
+    T: int = field(default=784, metadata={"help": "steps that U is bounded for"})
+    gamma: float = field(default=2.0, metadata={"help": "|u| is at most gamma^(1/T)"})
+    epsilon: float = field(default=0.5, metadata={"help": "the last layer's U starts above epsilon^(1/T); 0: as the others"})
+    dropout: float = field(default=0.0, metadata={"help": "after each layer, one mask for all steps"})
+    dropout_first: float = field(default=0.0, metadata={"help": "dense: after the first layer"})
+    dropout_bottleneck: float = field(default=0.0, metadata={"help": "dense: in the bottlenecks"})
+    dropout_transition: float = field(default=0.0, metadata={"help": "dense: in the transitions"})
+    nonlinearity: str = field(default="relu", metadata={"help": "of the recurrence"})
+    spread: float = field(default=0.0, metadata={"help": "deviation of the input weights at the start"})
 
 
 class Stack(nn.Module, ABC):

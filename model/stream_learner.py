@@ -1,6 +1,6 @@
 """Teaching a network to say what comes next in an endless stream, whose state is carried from batch to batch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,12 +17,12 @@ from model.network import StateNet
 class StreamRecipe(Recipe):
     """rows B and steps T of a batch; reset: how often a row forgets all, so that the start of a sequence is learned too."""
 
-    warmup: int = 200
-    average: int = 300
-    epoch: int = 500
-    rows: int = 16
-    length: int = 128
-    reset: float = 0.01
+    warmup: int = field(default=200, metadata={"help": "steps over which the rate rises"})
+    average: int = field(default=300, metadata={"help": "horizon in steps of the mean of the weights, which are what is kept"})
+    epoch: int = field(default=500, metadata={"help": "steps between looks at validation data"})
+    rows: int = field(default=16, metadata={"help": "sequences of a batch"})
+    length: int = field(default=128, metadata={"help": "steps of a batch"})
+    reset: float = field(default=0.01, metadata={"help": "how often a row forgets all"})
 
 
 class StreamLearner(Learner[StateNet, StreamRecipe]):

@@ -1,6 +1,6 @@
 """The adding task: the sum of two marked numbers among T, IndRNN beside tanh RNN, IRNN, LSTM and GRU."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import lightning
@@ -23,9 +23,9 @@ PLACES = 50_000  # rows times steps measured at once
 class AddingRecipe(Recipe):
     """rows B of a batch."""
 
-    rate: float = 1e-3
-    precision: str = "32-true"
-    rows: int = 32
+    rate: float = field(default=1e-3, metadata={"help": "of learning"})
+    precision: str = field(default="32-true", metadata={"help": "of the matrix products"})
+    rows: int = field(default=32, metadata={"help": "sequences of a batch"})
 
 
 class AddingLearner(Learner[AddingNet, AddingRecipe]):

@@ -1,6 +1,6 @@
 """The mnist and pmnist tasks: images pixel by pixel, in the order of the rows or in one drawn once from a written seed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -32,12 +32,12 @@ class PixelsRecipe(Recipe):
     rate: 2e-3 did no better than 1e-3 (24.5 and 24.2 %, see PixelsConfig); `skip` lost with 5e-3.
     """
 
-    rate: float = 1e-3
-    warmup: int = 200
-    average: int = 300
-    epoch: int = 500
-    rows: int = 32
-    settling: int = 50
+    rate: float = field(default=1e-3, metadata={"help": "of learning"})
+    warmup: int = field(default=200, metadata={"help": "steps over which the rate rises"})
+    average: int = field(default=300, metadata={"help": "horizon in steps of the mean of the weights, which are what is kept"})
+    epoch: int = field(default=500, metadata={"help": "steps between looks at validation data"})
+    rows: int = field(default=32, metadata={"help": "sequences of a batch"})
+    settling: int = field(default=50, metadata={"help": "batches that the norms of the averaged weights are measured on"})
 
 
 class PixelsLearner(Learner[PixelsNet, PixelsRecipe]):

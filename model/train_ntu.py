@@ -4,7 +4,7 @@ The papers feed raw coordinates of both persons; here both stand relative to the
 between them. The network is the served one, |u| <= 0.99, so that a model of it can be streamed; the papers allow 5^(1/20) = 1.08.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,25 +31,25 @@ VALIDATION_SAMPLINGS = 5
 class NtuConfig(ActionConfig):
     """The papers' plain network: 6 layers of 512."""
 
-    hidden: int = 512
-    layers: int = 6
-    pools: tuple[float, ...] = (0.9,)
-    dropout: float = 0.25
-    together: bool = True
+    hidden: int = field(default=512, metadata={"help": "neurons H of a layer"})
+    layers: int = field(default=6, metadata={"help": "IndRNN layers"})
+    pools: tuple[float, ...] = field(default=(0.9,), metadata={"help": "leak a of each leaky mean, which remembers 1 / (1 - a) frames"})
+    dropout: float = field(default=0.25, metadata={"help": "after each layer, one mask for all steps"})
+    together: bool = field(default=True, metadata={"help": "places of all persons relative to the first one's root"})
 
 
 @dataclass(frozen=True)
 class NtuRecipe(SkeletonRecipe):
     """test: cross-subject, cross-view or cross-setup; 5 % of the training clips, those of one subject in twenty, are held."""
 
-    file: str = "skeleton/ntu.npz"
-    test: str = "cross-subject"
-    held: str = "fold=1/20"
-    rows: int = 128
-    rate: float = 2e-3
-    smoothing: float = 0.0
-    turn: float = 0.5
-    sway: float = 0.0
+    file: str = field(default="skeleton/ntu.npz", metadata={"help": "the clips, under INDRNN_DATA"})
+    test: str = field(default="cross-subject", metadata={"help": "clips to test on: flag, subject=1,2, view=3, fold=1/5, none"})
+    held: str = field(default="fold=1/20", metadata={"help": "of the others, clips to select by; none: train on all"})
+    rows: int = field(default=128, metadata={"help": "sequences of a batch"})
+    rate: float = field(default=2e-3, metadata={"help": "of learning"})
+    smoothing: float = field(default=0.0, metadata={"help": "of the labels"})
+    turn: float = field(default=0.5, metadata={"help": "about the vertical, up to so many radians"})
+    sway: float = field(default=0.0, metadata={"help": "of the pace within a clip"})
 
 
 class NtuLearner(ClipLearner):

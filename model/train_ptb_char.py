@@ -1,6 +1,6 @@
 """The ptb-char task: characters of the Penn Treebank, one endless stream; the network and its learner are those of chars."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import lightning
@@ -19,18 +19,18 @@ from model.train_chars import CharsLearner
 class PtbCharConfig(CharsConfig):
     """Sizes of the network."""
 
-    hidden: int = 1024
-    layers: int = 6
-    dropout: float = 0.1
+    hidden: int = field(default=1024, metadata={"help": "neurons H of a layer"})
+    layers: int = field(default=6, metadata={"help": "IndRNN layers"})
+    dropout: float = field(default=0.1, metadata={"help": "after each layer, one mask for all steps"})
 
 
 @dataclass(frozen=True)
 class PtbCharRecipe(StreamRecipe):
     """See StreamRecipe."""
 
-    rate: float = 1.5e-3
-    rows: int = 32
-    length: int = 128
+    rate: float = field(default=1.5e-3, metadata={"help": "of learning"})
+    rows: int = field(default=32, metadata={"help": "sequences of a batch"})
+    length: int = field(default=128, metadata={"help": "steps of a batch"})
 
 
 def begin(job: Job, config: dict[str, Any], recipe: PtbCharRecipe) -> tuple[CharsLearner, Meta]:

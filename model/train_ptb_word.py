@@ -1,6 +1,6 @@
 """The ptb-word task: words of the Penn Treebank, one endless stream."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import lightning
@@ -20,9 +20,9 @@ from model.words import WordsConfig, WordsNet
 class PtbWordRecipe(StreamRecipe):
     """See StreamRecipe."""
 
-    rows: int = 32
-    length: int = 64
-    weight_decay: float = 0.01
+    rows: int = field(default=32, metadata={"help": "sequences of a batch"})
+    length: int = field(default=64, metadata={"help": "steps of a batch"})
+    weight_decay: float = field(default=0.01, metadata={"help": "of all weights but U"})
 
 
 def encoded(words: list[str], vocabulary: list[str]) -> NDArray[np.int64]:

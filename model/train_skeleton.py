@@ -95,7 +95,7 @@ class SkeletonRecipe(ClipRecipe):
     held: str = field(default="fold=1/5", metadata={"help": "of the others, clips to select by; none: train on all"})
     layout: str = field(default="", metadata={"help": "a known order of the joints, for a file that does not name them"})
     unit: float = field(default=0.0, metadata={"help": "metres in the file's unit of length; 0: told from the bodies"})
-    facing: bool = True
+    facing: bool = field(default=True, metadata={"help": "show bodies from their own side too; takes joints with names"})
 
     @property
     def source(self) -> Source:
@@ -164,34 +164,35 @@ def measure(net: StateNet, meta: Meta, split: str) -> Figures:
 class NwuclaConfig(ActionConfig):
     """Bodies from their own side alone: of view 2 after view 1 300 steps leave a cross-entropy of 0.94 nats, the camera's too 1.00."""
 
-    own: bool = True
+    own: bool = field(default=True, metadata={"help": "show bodies in their own directions only"})
 
 
 @dataclass(frozen=True)
 class NwuclaRecipe(SkeletonRecipe):
     """Views 1 and 2 to view 3; selection trains on one view and asks about the other."""
 
-    file: str = "skeleton/nwucla.npz"
-    test: str = "view=3"
-    held: str = "view=2"
-    layout: str = "kinect20"
-    clips: int = 1
-    alike: int = 8
-    mirror: float = 0.5
-    noise: float = 0.02
-    tilt: float = 0.25
+    file: str = field(default="skeleton/nwucla.npz", metadata={"help": "the clips, under INDRNN_DATA"})
+    test: str = field(default="view=3", metadata={"help": "clips to test on: flag, subject=1,2, view=3, fold=1/5, none"})
+    held: str = field(default="view=2", metadata={"help": "of the others, clips to select by; none: train on all"})
+    layout: str = field(default="kinect20", metadata={"help": "a known order of the joints"})
+    clips: int = field(default=1, metadata={"help": "clips that are joined to one sequence, at most"})
+    alike: int = field(default=8, metadata={"help": "batches drawn at once and sorted by length"})
+    mirror: float = field(default=0.5, metadata={"help": "odds of left and right swapped"})
+    noise: float = field(default=0.02, metadata={"help": "of a place, metres"})
+    tilt: float = field(default=0.25, metadata={"help": "about the other axes, up to so many radians"})
 
 
 @dataclass(frozen=True)
 class Hdm05Recipe(SkeletonRecipe):
     """The 11 classes of HDM05, actors bd, bk, dg to mm, tr."""
 
-    file: str = "skeleton/hdm05.npz"
-    test: str = "flag"
-    held: str = "subject=1"
-    clips: int = 1
-    alike: int = 8
-    balanced: bool = True  # from 14 clips to 52: selected on actor bk, whose three throws were the only errors
+    file: str = field(default="skeleton/hdm05.npz", metadata={"help": "the clips, under INDRNN_DATA"})
+    test: str = field(default="flag", metadata={"help": "clips to test on: flag, subject=1,2, view=3, fold=1/5, none"})
+    held: str = field(default="subject=1", metadata={"help": "of the others, clips to select by; none: train on all"})
+    clips: int = field(default=1, metadata={"help": "clips that are joined to one sequence, at most"})
+    alike: int = field(default=8, metadata={"help": "batches drawn at once and sorted by length"})
+    # from 14 clips to 52: selected on actor bk, whose three throws were the only errors
+    balanced: bool = field(default=True, metadata={"help": "every class as often as any other"})
 
 
 DATA = {"skeleton/nwucla.npz": (data.NW_UCLA,), "skeleton/hdm05.npz": (data.HDM05,)}

@@ -3,7 +3,7 @@
 Word -> embedding -> residual stack of IndRNN layers -> scores by the same embedding (Press and Wolf, 2017; Li et al., 2019, section 5.2.3).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,14 +18,14 @@ from model.stacks import skip_chain
 class WordsConfig:
     """Sizes of the network; classes: words. Dropout with one mask for all steps, of the embedding, between layers, and of the last."""
 
-    classes: int = 10_000
-    hidden: int = 512
-    layers: int = 4
-    bound: float = 0.99
-    embedding_dropout: float = 0.4
-    dropout: float = 0.3
-    readout_dropout: float = 0.4
-    norm: bool = True
+    classes: int = field(default=10_000, metadata={"help": "answers K"})
+    hidden: int = field(default=512, metadata={"help": "neurons H of a layer"})
+    layers: int = field(default=4, metadata={"help": "IndRNN layers"})
+    bound: float = field(default=0.99, metadata={"help": "largest |u|: below 1 a stream may be endless"})
+    embedding_dropout: float = field(default=0.4, metadata={"help": "of the embedding, one mask for all steps"})
+    dropout: float = field(default=0.3, metadata={"help": "after each layer, one mask for all steps"})
+    readout_dropout: float = field(default=0.4, metadata={"help": "before the last product"})
+    norm: bool = field(default=True, metadata={"help": "batch norm"})
 
 
 class WordsNet(StateNet):

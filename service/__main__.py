@@ -15,6 +15,7 @@ from export.bundle import BundleError
 from service.access import KeysError, new_key
 from service.app import create_app
 from service.backend import Backend
+from service.cors import open_to
 from service.drain import Drain, DrainingServer
 from service.engine import EngineError
 from service.logs import set_up
@@ -56,13 +57,14 @@ def _serve(settings: Settings) -> int:
     except KeysError:
         backend.close()
         raise
+    origins = app.state.access.origins
     config = uvicorn.Config(
-        app,
+        open_to(origins, app),
         host=settings.host,
         port=settings.port,
         log_config=None,
         access_log=False,
-        http=InferHttp.of(app.state.oip, settings.header_timeout),
+        http=InferHttp.of(app.state.oip, settings.header_timeout, settings.send_timeout, bool(origins)),
         ws=Wire,
         ws_max_size=settings.max_drain,  # a longer message than max_body is answered, a longer one than this closes the connection
         ws_per_message_deflate=False,

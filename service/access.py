@@ -1,4 +1,4 @@
-"""Who may come in: API keys, and which pages' scripts may open a stream.
+"""Who may come in: API keys, and which pages' scripts may open a stream or read what the HTTP API answers.
 
 A key is a secret of its client. The service has a file of names and hashes (`name:sha256hex`, a line each), so that reading the file opens
 nothing. The name is the owner of whatever the key opens; two keys of one name are one owner, so that a key can be replaced without a gap.
@@ -31,7 +31,7 @@ class Access:
         # Looked up by a digest under a key of this process: how long that takes says nothing of the secrets.
         self._salt = secrets.token_bytes(32)
         self._owners = None if keys is None else {self._blind(bytes.fromhex(digest)): (name, digest) for name, digest in keys}
-        self._origins = frozenset(origin.strip().rstrip("/").lower() for origin in origins if origin.strip())
+        self.origins = frozenset(origin.strip().rstrip("/").lower() for origin in origins if origin.strip())
         self._metrics_open = metrics_open
 
     def owner_of(self, headers: Mapping[str, str]) -> str:
@@ -63,7 +63,7 @@ class Access:
     def allows_origin(self, headers: Mapping[str, str]) -> bool:
         """Whether a script of that page may open a stream: of this host, allowed by name, or no browser's script at all."""
         origin = headers.get("origin")
-        if origin is None or "*" in self._origins or origin.lower() in self._origins:
+        if origin is None or "*" in self.origins or origin.lower() in self.origins:
             return True
         return _host(origin) == _host(f"//{headers.get('host', '')}") is not None
 

@@ -24,6 +24,7 @@ from service.metrics import Metrics, Sources
 from service.oip.http import OpenInference
 from service.oip.inference import Inference
 from service.openapi import document
+from service.places import Places
 from service.probe import StoreProbe
 from service.quota import Quotas
 from service.repository import Repository, Rules
@@ -74,7 +75,8 @@ def create_app(settings: Settings, backend: Backend | None = None) -> FastAPI:
     app.include_router(build_session_router())
     app.include_router(build_completions(settings))
     app.add_route("/docs", docs, include_in_schema=False)
-    app.state.connections = Connections(settings.max_connections)
+    app.state.places = Places(settings.max_connections)
+    app.state.connections = Connections(app.state.places)
     app.router.routes.append(WebSocketRoute("/stream/{model}", app.state.connections.accept))
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -113,11 +115,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.repository.began_with(backend.stamps, backend.skipped)
     state.intake = Intake()
     state.probe = StoreProbe(backend.store)
-    streams: Connections = state.connections
-    state.metrics = Metrics(Sources(state.models.__iter__, totals, census, lambda: streams.open, state.repository.unavailable, revision()))
+    places: Places = state.places
+    state.metrics = Metrics(Sources(state.models.__iter__, totals, census, lambda: places.taken, state.repository.unavailable, revision()))
     state.oip.inference = Inference(state.models, state.sessions, settings, state.repository)
     state.oip.repository = state.repository
-    state.goodbyes = [streams.leave]
+    state.goodbyes = [state.connections.leave]
     tasks = [asyncio.create_task(_sweep(backend.store, totals))]
     if settings.poll:
         tasks.append(asyncio.create_task(state.repository.watch(settings.poll)))
@@ -125,7 +127,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if settings.grpc_port is not None:
         from service.oip.grpc import serve_grpc  # some 30 MB that only those need who speak it
 
-        grpc = await serve_grpc(state.oip.inference, state.repository, settings, state.oip.owner_of)
+        grpc = await serve_grpc(state.oip.inference, state.repository, settings, state.oip.owner_of, places)
         state.goodbyes.append(grpc.leave)
     try:
         yield

@@ -1,15 +1,30 @@
 """Request bodies and messages: bounded reading, JSON with errors a client can use, and fields by name."""
 
+import asyncio
 import re
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
+from typing import TypeVar
 
 import orjson
 
 from service.errors import BadInput, NotFinite, NotJson, TooLarge, said
 
 _NOT_FINITE = re.compile(r"-?(NaN|Infinity)\b")
+R = TypeVar("R")
+
+LONG = 2**17  # bytes of JSON, about 2 ms of reading
 MAX_STEP = 2**53  # what JSON numbers count to
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]')
+
+
+async def aside(read: Callable[..., R], size: int, *args: object) -> R:
+    """Runs a reader of `size` bytes, on another thread where it is long: the event loop has others to serve."""
+    return await asyncio.to_thread(read, *args) if size > LONG else read(*args)
+
+
+def size_of(clip: object) -> int:
+    """About how many bytes of JSON a clip was."""
+    return 500 * len(clip) if isinstance(clip, list) else 0
 
 
 async def read_bounded(chunks: AsyncIterator[bytes], declared: str | None, limit: int, drain: int) -> bytes:

@@ -19,13 +19,14 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from service import completion_schema as schema
+from service.body import LONG
 from service.completion_reply import Head, error_body, error_status
 from service.completion_request import Bounds, read_wish
 from service.completion_run import Run
 from service.errors import ServiceError, UnknownModel, said
 from service.leaving import while_there
 from service.models import Models, ServedModel
-from service.routes import LONG, owner_of, read_body
+from service.routes import owner_of, read_body
 from service.sessions import Sessions
 from service.settings import Settings
 

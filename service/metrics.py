@@ -36,7 +36,7 @@ class Sources:
     models: Callable[[], Iterable[ServedModel]]
     totals: Totals
     census: Census
-    streams: Callable[[], int]
+    streams: Callable[[], Mapping[Protocol, int]]
     unavailable: Callable[[], Sequence[tuple[str, str]]]
     revision: str
 
@@ -100,7 +100,7 @@ def _gauge(name: str, text: str, labels: Sequence[str], values: Iterable[tuple[S
 
 def _of_service(s: Sources) -> Iterator[Metric]:
     yield _gauge("indrnn_info", "The running source", ("revision",), [((s.revision,), 1)])
-    yield _gauge("indrnn_connections", "Open connections", ("protocol",), [(("stream",), s.streams())])
+    yield _gauge("indrnn_connections", "Open connections", ("protocol",), [((protocol,), n) for protocol, n in s.streams().items()])
     text = "Versions in the repository that could not be loaded, or were unloaded"
     yield _gauge("indrnn_model_unavailable", text, MODEL, [(key, 1) for key in s.unavailable()])
     loads = [(("loaded",), s.totals.loads), (("failed",), s.totals.load_failures)]

@@ -1,9 +1,8 @@
 """The native HTTP routes but those of sessions: they translate to and from sessions.py, and know nothing else."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from http import HTTPStatus
-from typing import TypeVar
 
 import numpy as np
 import orjson
@@ -12,7 +11,7 @@ from starlette.responses import JSONResponse
 
 from service import schema
 from service.access import Access
-from service.body import integer, only, parse_object, read_bounded, step_number
+from service.body import aside, integer, only, parse_object, read_bounded, size_of, step_number
 from service.errors import BadInput, BodyTimeout, MethodNotAllowed, ServiceError, Stopping, TooLarge, Unauthorized, said, status
 from service.leaving import while_there
 from service.models import Models, ServedModel
@@ -20,10 +19,6 @@ from service.revision import revision
 from service.session import Feed, Scores
 from service.sessions import Sessions, content_digest, digest_key
 from service.settings import Settings
-
-R = TypeVar("R")
-
-LONG = 2**17  # bytes of JSON, about 2 ms of reading
 
 _PREDICT_FIELDS = ("sequences", "model", "version", "layout", "hz", "top_k", "session_id", "step")
 JSON = "application/json"
@@ -84,11 +79,6 @@ async def read_body(request: Request) -> dict[str, object]:
     """The request's body, a JSON object. Raises NotJson, BadInput, TooLarge, BodyTimeout."""
     data = await raw_body(request)
     return await aside(parse_object, len(data), data, "body")
-
-
-async def aside(read: Callable[..., R], size: int, *args: object) -> R:
-    """Runs a reader of `size` bytes, on another thread where it is long: the event loop has others to serve."""
-    return await asyncio.to_thread(read, *args) if size > LONG else read(*args)
 
 
 def _model_info(versions: list[ServedModel], settings: Settings, full: bool) -> dict[str, object]:
@@ -250,11 +240,6 @@ def same_version(wanted: object, model: ServedModel) -> None:
     """Raises BadInput where a client asks for another version than its session's."""
     if wanted not in (None, model.manifest.version):
         raise BadInput(f"expected {model.manifest.version!r}, the session's version, got {said(wanted)}", field="version")
-
-
-def size_of(clip: object) -> int:
-    """About how many bytes of JSON a clip was."""
-    return 500 * len(clip) if isinstance(clip, list) else 0
 
 
 def _clips(body: dict[str, object], most: int) -> list[object]:

@@ -7,10 +7,10 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import JSONResponse
 
 from service import schema, state_file
-from service.body import only
+from service.body import aside, only
 from service.errors import BadInput
 from service.models import Models
-from service.routes import JSON, aside, owner_of, problems, raw_body, read_body
+from service.routes import JSON, owner_of, problems, raw_body, read_body
 from service.session import Session
 from service.sessions import Sessions
 

@@ -298,7 +298,10 @@ class Sessions:
 
 
 def ask_all(model: ServedModel, jobs: Sequence[Job]) -> asyncio.Future[list[Result]]:
-    """Queues jobs that are answered with results, all or none; what comes back has all of them, or the first error."""
+    """Queues jobs that are answered with results, all or none; what comes back has all of them, or the first error.
+
+    Cancelled, those without a session are dropped. A step is not: it was numbered, and can be repeated.
+    """
     future: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
     results: list[Result | None] = [None] * len(jobs)
     left = len(jobs)
@@ -319,7 +322,15 @@ def ask_all(model: ServedModel, jobs: Sequence[Job]) -> asyncio.Future[list[Resu
     for i, job in enumerate(jobs):
         job.sink = partial(sink, i)
     model.batcher.submit(*jobs)
+    future.add_done_callback(partial(_drop_cancelled, model, jobs))
     return future
+
+
+def _drop_cancelled(model: ServedModel, jobs: Sequence[Job], future: "asyncio.Future[list[Result]]") -> None:
+    if future.cancelled():
+        for job in jobs:
+            if job.session_id is None:
+                model.batcher.detach("", job.sink)
 
 
 async def _ask(model: ServedModel, job: Job) -> tuple[object, States | None]:

@@ -46,14 +46,18 @@ class Settings(BaseSettings):
     max_sequences: int = Field(256, ge=1, description="clips of one request")
     max_batch: int = Field(64, ge=1, description="rows of one run of a model")
     max_queue: int = Field(1_024, ge=1, description="steps that may wait for a model; more are answered 503")
-    max_connections: int = Field(4_096, ge=1, description="stream connections; more are refused")
+    max_connections: int = Field(4_096, ge=1, description="open streams, WebSocket and gRPC together; more are refused")
     step_timeout: float = Field(30.0, gt=0, description="seconds a step may wait to begin before 503")
     body_timeout: float = Field(60.0, gt=0, description="seconds for a request's body to come in")
-    send_timeout: float = Field(30.0, gt=0, description="seconds a stream's client may leave a message unread before it is dropped")
+    send_timeout: float = Field(
+        30.0, gt=0, description="seconds a client may leave an answer or a stream's message unread before it is dropped"
+    )
     session_ttl: float = Field(86_400.0, gt=0, le=316e6, description="seconds a session lives after its last step")
     keys: Path | None = Field(None, description="file of API keys, a line name:sha256 each (python -m service key NAME); none lets all in")
     metrics_open: bool = Field(True, description="whether /metrics is answered without a key")
-    origins: str = Field("", description="pages that may open streams beside this host's own, by commas, as https://example.org; * is all")
+    origins: str = Field(
+        "", description="other hosts' pages whose scripts may open streams and call the HTTP API: https://example.org by commas; * is all"
+    )
     max_sessions: int | None = Field(None, ge=1, description="living sessions of one key; more are refused with 429")
     max_steps_per_second: float | None = Field(None, gt=0, description="steps, clips and generated characters a second of one key; 429")
     header_timeout: float = Field(10.0, gt=0, description="seconds for a request's headers, or a stream's handshake, to come in")

@@ -9,7 +9,7 @@ import base64
 import logging
 import secrets
 from collections import deque
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,13 +18,14 @@ from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from service.access import Access
-from service.body import boolean, integer, number, only, parse_object, step_number
+from service.body import aside, boolean, integer, number, only, parse_object, size_of, step_number
 from service.errors import BadInput, Overloaded, ServiceError, Stopping, TooLarge, said
 from service.intake import Intake, worded
 from service.lane import Lane
 from service.logs import about
 from service.models import ServedModel
-from service.routes import aside, same_version, size_of
+from service.places import Places
+from service.routes import same_version
 from service.sampling import log_softmax
 from service.session import Char, Feed, Follow, Generate, Generated, Reason, Result, Sampling, Scores
 from service.sessions import Sessions, States, content_digest, digest_key
@@ -212,6 +213,8 @@ class Stream:
         else:
             raise BadInput(f"expected a session's id or null, got {said(wanted)}", field="session_id")
         self._session_id, self._options = session.id, options
+        if self._wire is not None:
+            self._wire.opened()
         self._open_lane(session.id, options)
         cut = session.unfinished
         pending = None if cut is None else {"step": session.step, "text": cut.text}
@@ -410,13 +413,12 @@ def _stops(value: object) -> tuple[str, ...]:
 
 
 class Connections:
-    """How many streams are open, and the route that opens them."""
+    """The open streams, and the route that opens them."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, places: Places) -> None:
+        self._places = places
         self._streams: set[Stream] = set()
         self._leaving = False
-        self.open = 0
 
     async def accept(self, socket: WebSocket) -> None:
         """WS /stream/{model}."""
@@ -425,20 +427,18 @@ class Connections:
             await socket.close(1008)  # before it was accepted: 403
             return
         await socket.accept()
-        if self.open >= self._most:
-            error = Overloaded(f"{self.open} connections are open already", retry_after=1)
-            await socket.send_text(orjson.dumps({"type": "error", **error.body()}).decode())
-            await socket.close(1013)
-            return
         if self._leaving:
             await socket.send_text(orjson.dumps({"type": "error", **STOPPING.body()}).decode())
             await socket.close(1012)
             return
-        self.open += 1
-        try:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._places.one("stream"))
+            except Overloaded as error:
+                await socket.send_text(orjson.dumps({"type": "error", **error.body()}).decode())
+                await socket.close(1013)
+                return
             await self._serve(socket)
-        finally:
-            self.open -= 1
 
     async def leave(self, seconds: float) -> None:
         """Tells every client to come back, once its last message has been answered; who does not read by then is dropped."""

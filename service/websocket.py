@@ -15,6 +15,7 @@ EXTENSION = "indrnn.wire"  # the scope's extension that names this protocol's in
 TEXT = 0x81  # FIN and the opcode of text
 CONTROL = 0x08  # opcodes from here on are no part of a message
 NO_HANDSHAKE = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+OPENING = 2**14  # bytes of a message before the stream is open: who has no key may not fill the memory, and an open has some 300
 SHORT = 2**16  # bytes: longer messages are read where they do not hold up others
 
 
@@ -30,6 +31,14 @@ class Wire(WebSocketsSansIOProtocol):
         self._fragments = False  # inside a message of several frames
         self._too_long = False
         self._held: list[bytes] | None = None  # frames that wait for the decision on the one that was taken
+        self._opening = True
+        self._waits = False  # a message is with the stream that may open it: only then it is known how long the next may be
+        self._longest = self.conn.max_message_size = OPENING
+
+    def opened(self) -> None:
+        """From the next message on they may be as long as is set."""
+        self._opening = False
+        self._longest = self.conn.max_message_size = self.config.ws_max_size
 
     def handle_connect(self, event: Any) -> None:
         """uvicorn's; the scope, made in there, is handed to a task that has not begun, so it can still be added to."""
@@ -53,8 +62,12 @@ class Wire(WebSocketsSansIOProtocol):
             self._rest.clear()
         at, end = 0, len(data)
         while at < end:
+            if self._waits and not self.close_sent:
+                self._rest += data[at:]
+                self._need = 0
+                return
             size = frame_size(data, at)
-            if size is None or (at + size > end and size <= self.config.ws_max_size):
+            if size is None or (at + size > end and size <= self._longest):
                 self._rest += data[at:]
                 self._need = size or 0
                 return
@@ -64,6 +77,25 @@ class Wire(WebSocketsSansIOProtocol):
                 return
             self._frame(data if size == end else data[at : at + size])
             at += size
+
+    def send_receive_event_to_app(self) -> None:
+        """A message is whole."""
+        super().send_receive_event_to_app()
+        self._waits = self._opening
+
+    async def receive(self) -> Any:
+        """The stream's next message. Until it is open, what comes behind one is read when the stream has dealt with it."""
+        if self._waits and self.queue.empty():
+            self._waits = False
+            self.data_received(b"")
+            if self.read_paused and self.queue.empty():
+                self.read_paused = False
+                self.transport.resume_reading()
+        message = await super().receive()
+        if self._waits and not self.read_paused and not self.transport.is_closing():
+            self.read_paused = True
+            self.transport.pause_reading()
+        return message
 
     def _frame(self, frame: bytes) -> None:
         if self._held is not None:

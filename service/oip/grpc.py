@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 import grpc
 import grpc.aio
 from google.protobuf.json_format import ParseDict
 
-from service.errors import BadInput, ServiceError, Stopping, UnknownModel
+from service.body import aside
+from service.errors import BadInput, Overloaded, ServiceError, Stopping, UnknownModel
 from service.oip import describe
 from service.oip.ask import Ask, Wanted
 from service.oip.http import NO_LOADING, OwnerOf, refuse_parameters
@@ -18,8 +20,8 @@ from service.oip.message import Answer, refuse_what_is_not_offered
 from service.oip.protocol import METHODS, SERVICE, message_classes
 from service.oip.refusal import NotSupported, refusal
 from service.oip.tensors import MAX_AXES, Tensor
+from service.places import Places
 from service.repository import Repository
-from service.routes import aside
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -34,8 +36,9 @@ Message = Any
 class InferenceService:
     """The protocol's service: each method is the RPC of that name, reading its request into what HTTP's JSON would have said."""
 
-    def __init__(self, inference: Inference, repository: Repository, settings: Settings, owner_of: OwnerOf) -> None:
+    def __init__(self, inference: Inference, repository: Repository, settings: Settings, owner_of: OwnerOf, places: Places) -> None:
         self._inference = inference
+        self._places = places
         self._repository = repository
         self._readings: set[asyncio.Task[None]] = set()
         self._leaving = False
@@ -137,12 +140,22 @@ class InferenceService:
         return await self._inference.begin(ask, model, owner, size)
 
     async def _stream(self, requests: AsyncIterator[Message], context: Context) -> AsyncIterator[Message]:
+        """A stream, where there is a place for it and its client may come in."""
+        async with AsyncExitStack() as stack:
+            try:
+                owner = self._owner(context)
+                stack.enter_context(self._places.one("oip_grpc"))
+            except Overloaded as error:
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, error.detail)
+            except ServiceError as error:
+                said = refusal(error, "")
+                await context.abort(grpc.StatusCode[said.grpc], said.text)
+            replies = await stack.enter_async_context(aclosing(self._replies(requests, owner, context)))
+            async for reply in replies:
+                yield reply
+
+    async def _replies(self, requests: AsyncIterator[Message], owner: str, context: Context) -> AsyncGenerator[Message, None]:
         """Replies in the order of the requests, of which several are under way. An error is a reply too, and the stream stays open."""
-        try:
-            owner = self._owner(context)
-        except ServiceError as error:
-            said = refusal(error, "")
-            await context.abort(grpc.StatusCode[said.grpc], said.text)
         strict = ("triton_grpc_error", "true") in [(key, value) for key, value in context.invocation_metadata() or ()]
         waiting: asyncio.Queue[tuple[Message, Pending | ServiceError] | None] = asyncio.Queue()
         room = asyncio.Semaphore(AHEAD)
@@ -167,6 +180,7 @@ class InferenceService:
         finally:
             reading.cancel()
             self._readings.discard(reading)
+            _let_go(waiting)
 
     def leave(self) -> None:
         """The server stops: streams read no further, answer what they have read, and end."""
@@ -234,6 +248,14 @@ def read(request: Message) -> Ask:
     return ask
 
 
+def _let_go(waiting: "asyncio.Queue[tuple[Message, Pending | ServiceError] | None]") -> None:
+    """Requests whose answers nobody will read."""
+    while not waiting.empty():
+        item = waiting.get_nowait()
+        if item is not None and isinstance(item[1], Pending):
+            item[1].results.cancel()
+
+
 def _parameters(fields: Mapping[str, Message]) -> dict[str, object]:
     return {name: getattr(value, value.WhichOneof("parameter_choice") or "string_param") for name, value in fields.items()}
 
@@ -257,11 +279,11 @@ class GrpcServer:
         await self._server.stop(seconds)
 
 
-async def serve_grpc(inference: Inference, repository: Repository, settings: Settings, owner_of: OwnerOf) -> GrpcServer:
+async def serve_grpc(inference: Inference, repository: Repository, settings: Settings, owner_of: OwnerOf, places: Places) -> GrpcServer:
     """Listens on the setting's port, 0 for one the system chooses. Raises RuntimeError where that cannot be had."""
     options = [("grpc.max_receive_message_length", settings.max_body), ("grpc.max_send_message_length", -1), ("grpc.so_reuseport", 0)]
     server = grpc.aio.server(options=options)
-    service = InferenceService(inference, repository, settings, owner_of)
+    service = InferenceService(inference, repository, settings, owner_of, places)
     server.add_generic_rpc_handlers((service.handler(),))
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     port = server.add_insecure_port(f"{host}:{settings.grpc_port}")

@@ -9,16 +9,17 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import NamedTuple
 
 import orjson
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from service.body import parse_object, read_bounded
+from service.body import aside, parse_object, read_bounded
 from service.errors import BadInput, BodyTimeout, MethodNotAllowed, NotFound, ServiceError, Stopping, said
+from service.leaving import while_there
 from service.oip import describe, message
 from service.oip.compression import accepted, compress, decompress
 from service.oip.inference import Inference
 from service.oip.refusal import NotSupported, refusal
 from service.repository import Repository
-from service.routes import aside
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,8 @@ class OpenInference:
             if target is not None:
                 model = target.model
             reply = await self._answer(scope["method"], scope["path"], target, headers, receive)
+        except ClientDisconnect:
+            return
         except ServiceError as error:
             reply = failure(error, model)
         except Exception as error:
@@ -99,7 +102,8 @@ class OpenInference:
             ask = message.read_raw(body, inference.model(target.model, target.version).tensors)
         else:
             ask = await aside(message.read, size, body, length)
-        answered = await inference.answer(ask, target.model, target.version, owner, size)
+        answering = inference.answer(ask, target.model, target.version, owner, size)
+        answered = await (answering if ask.sequence is not None else while_there(receive, answering))
         return await aside(inferred, sum(o.array.nbytes for o in answered.outputs), answered)
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:

@@ -6,7 +6,7 @@ service/oip/http.py, and so does every other request; both ways answer with the 
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -46,10 +46,11 @@ class Form(NamedTuple):
 class _Busy:
     """Stands where uvicorn has the cycle of the request that is being answered."""
 
-    __slots__ = ("body", "disconnected", "keep_alive", "message_event", "model", "more_body", "response_complete")
+    __slots__ = ("body", "disconnected", "keep_alive", "leave", "message_event", "model", "more_body", "response_complete")
 
     def __init__(self, keep_alive: bool, model: str) -> None:
         self.body = b""
+        self.leave: Callable[[], None] = _NOBODY.set
         self.disconnected = False
         self.keep_alive = keep_alive
         self.message_event = _NOBODY
@@ -72,15 +73,17 @@ class InferHttp(TimedHttp):
     """One connection."""
 
     oip: OpenInference
+    _long_way = _LONG_WAY
     _target: Target | None = None
     _parts: list[bytes]
     _form: Form | None = None
     _owner: tuple[tuple[tuple[bytes, bytes], ...], str] | None = None
 
     @classmethod
-    def of(cls, oip: OpenInference, seconds: float) -> type["InferHttp"]:
-        """The class for that application, and with that limit on headers."""
-        return type("InferHttp", (cls,), {"oip": oip, "seconds": seconds})
+    def of(cls, oip: OpenInference, seconds: float, patience: float, cors: bool) -> type["InferHttp"]:
+        """The class for that application, and with those limits on headers and on answers. cors: browsers' requests go the long way."""
+        long_way = _LONG_WAY | {b"origin"} if cors else _LONG_WAY
+        return type("InferHttp", (cls,), {"oip": oip, "seconds": seconds, "patience": patience, "_long_way": long_way})
 
     def data_received(self, data: bytes) -> None:
         """A piece of the connection's bytes; a request that is not whole at its end goes the long way."""
@@ -88,11 +91,18 @@ class InferHttp(TimedHttp):
         if self._target is not None:
             self._go_the_long_way()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Takes along what was asked for."""
+        running = self._running
+        if isinstance(running, _Busy) and not running.response_complete:
+            running.leave()
+        super().connection_lost(exc)
+
     def on_headers_complete(self) -> None:
         """Decides on the way."""
         target = _infer_target(self.url) if self.url.startswith(b"/v2/") else None
         busy = self.flow.write_paused or (self.cycle is not None and not self.cycle.response_complete)  # or the client does not read
-        if target is None or busy or self.parser.get_method() != b"POST" or not _LONG_WAY.isdisjoint(dict(self.headers)):
+        if target is None or busy or self.parser.get_method() != b"POST" or not self._long_way.isdisjoint(dict(self.headers)):
             super().on_headers_complete()
         else:
             self._in_head = False
@@ -167,6 +177,9 @@ class InferHttp(TimedHttp):
             rows.check_values(read.x, model.tensors)
         (job,) = inference.jobs(ask, read, model, owner)
         job.sink = partial(self._deliver, ask, read, model, busy)
+        if job.session_id is None:  # nothing of it is to be kept: it ends with its client
+            busy.leave = partial(model.batcher.detach, "", job.sink)
+            self._running = busy  # type: ignore[assignment]
         model.batcher.submit(job)
         return True
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 import orjson
 
+from service.body import aside
 from service.errors import BadInput, ServiceError, Unavailable, UnknownModel
 from service.jobs import Job, unset
 from service.models import Models, ServedModel
@@ -18,7 +19,6 @@ from service.oip.ask import Ask
 from service.oip.message import Answer
 from service.oip.rows import Bounds, Rows
 from service.repository import Repository
-from service.routes import aside
 from service.session import Feed, Result, Session
 from service.sessions import Sessions, ask_all
 from service.settings import Settings

@@ -12,9 +12,10 @@ from test_batcher import FakeEngine
 
 from service.batcher import Batcher, BatcherSettings
 from service.errors import BadInput
+from service.jobs import Job, unset
 from service.leaving import while_there
 from service.quota import Quotas
-from service.sessions import Sessions
+from service.sessions import Sessions, ask_all
 from service.sqlite_store import SQLiteStore
 from service.work import PIECE, Text
 
@@ -70,6 +71,24 @@ async def test_clips_of_a_cancelled_request_are_not_run_to_their_end(tmp_path: P
         await asking
     engine.gate.set()
     assert len(await sessions.predict(model, [Text(np.zeros(1, np.int64))], "")) == 1
+    assert batcher.waiting == 0
+    assert sum(len(r.x) for run in engine.runs for r in run) <= 3 * PIECE + 1
+    batcher.stop(10)
+    store.close()
+
+
+async def test_rows_of_a_cancelled_request_are_not_run_to_their_end(tmp_path: Path) -> None:
+    engine, store = FakeEngine(), SQLiteStore(tmp_path / "s.db")
+    loop = asyncio.get_running_loop()
+    batcher = Batcher(engine, store, BatcherSettings(8, 10, 30, 60), loop.call_soon_threadsafe)  # type: ignore[arg-type]
+    model: Any = SimpleNamespace(batcher=batcher)
+    engine.gate.clear()
+    asked = ask_all(model, [Job(unset, content=Text(np.zeros(PIECE * 50, np.int64))) for _ in range(3)])
+    assert batcher.waiting == 3
+    asked.cancel()
+    await asyncio.wait([asked])
+    engine.gate.set()
+    assert len(await ask_all(model, [Job(unset, content=Text(np.zeros(1, np.int64)))])) == 1
     assert batcher.waiting == 0
     assert sum(len(r.x) for run in engine.runs for r in run) <= 3 * PIECE + 1
     batcher.stop(10)

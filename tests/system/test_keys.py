@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -227,6 +228,53 @@ def test_a_stream_is_opened_by_pages_of_this_host_and_allowed_ones(own_server: S
     for origin in ("https://evil.example", "null", f"http://localhost:{server.port}"):
         with pytest.raises(InvalidStatus, match="403"), connect(url, origin=origin):  # type: ignore[arg-type]
             pass
+
+
+PAGE = "https://front.example"
+SYMBOL = {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "INT64", "data": [1]}]}
+
+
+def asks(server: Server, method: str, path: str, origin: str | None, **more: Any) -> httpx.Response:
+    headers = {"Origin": origin} if origin else {}
+    if method == "OPTIONS":
+        headers |= {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization, content-type"}
+    return httpx.request(method, server.url + path, headers=headers, timeout=30, **more)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "more", "status"),
+    [
+        ("POST", "/v2/models/chars/infer", {"json": SYMBOL}, 200),
+        ("POST", "/v2/models/nothing/infer", {"json": SYMBOL}, 404),
+        ("POST", "/v1/completions", {"json": {"model": "chars", "prompt": "a", "max_tokens": 1}}, 200),
+        ("POST", "/predict", {"content": b"{"}, 400),
+        ("GET", "/models", {}, 200),
+        ("OPTIONS", "/v2/models/chars/infer", {}, 200),
+        ("OPTIONS", "/sessions", {}, 200),
+    ],
+)
+def test_allowed_pages_may_read_answers_and_others_not(
+    front: Server, server: Server, method: str, path: str, more: dict[str, Any], status: int
+) -> None:
+    allowed = asks(front, method, path, PAGE, **more)
+    assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (status, PAGE)
+    assert "Origin" in allowed.headers["vary"]
+    for where, origin in ((front, "https://evil.example"), (front, None), (server, PAGE)):
+        assert "access-control-allow-origin" not in asks(where, method, path, origin, **more).headers
+
+
+def test_without_a_list_an_origin_changes_nothing(server: Server) -> None:
+    plain, named = (asks(server, "POST", "/v2/models/chars/infer", origin, json=SYMBOL) for origin in (None, PAGE))
+    assert plain.content == named.content
+    assert plain.headers.keys() == named.headers.keys()
+
+
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service that a page of another host may call."""
+    made = Server(tmp_path_factory.mktemp("front"), {"INDRNN_ORIGINS": PAGE}).start()
+    yield made
+    assert made.stop() in (0, -signal.SIGTERM), made.log()
 
 
 def test_more_steps_or_sessions_than_a_key_may_have_are_429(own_server: Start, walk: list[Any]) -> None:

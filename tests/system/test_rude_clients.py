@@ -1,17 +1,23 @@
 """Clients that take more than they give: none of them costs the others their service, or the process its memory."""
 
 import contextlib
+import queue
 import socket
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import grpc
 import httpx
+import numpy as np
 import orjson
 import pytest
 from conftest import Server
-from test_wire import PING, PONG, TEXT, frame, raw
+from test_inference import free_port
+from test_wire import CLOSE, CONTINUATION, PING, PONG, TEXT, frame, raw
+from tritonclient.grpc import service_pb2
 
 Start = Callable[..., Server]
 MIB = 2**20
@@ -55,6 +61,8 @@ def deaf(server: Server) -> socket.socket:
 def test_a_long_message_that_comes_byte_by_byte_holds_up_nobody(server: Server) -> None:
     size = 40 * MIB
     with raw(server, "chars") as client:
+        client.send(frame({"type": "open"}))
+        client.reply()
         client.send(frame(b"", mask=b"\0\0\0\0")[:1] + b"\xff" + size.to_bytes(8, "big") + b"\0\0\0\0" + b" " * (size - 300))
         server.get("/health/live")  # whatever had been sent is read by now
         before = time.process_time(), cpu(server)
@@ -159,3 +167,216 @@ def generated(server: Server) -> None:
     deadline = time.monotonic() + 10
     while httpx.get(f"{server.url}/v2/models/chars/stats").json()["model_stats"][0]["execution_count"] < 3:
         assert time.monotonic() < deadline
+
+
+LARGE = "100000000"  # bytes: replies of long texts are as long
+TURN = 2_048  # steps of one run at most
+
+
+def runs(server: Server) -> int:
+    return int(httpx.get(f"{server.url}/v2/models/chars/stats").json()["model_stats"][0]["execution_count"])
+
+
+def waiting(server: Server) -> bool:
+    """Whether anything is at work. The metric has a line for each model."""
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    return any(float(line.split()[-1]) for line in lines if line.startswith("indrnn_waiting{"))
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+
+
+def long_request(rows: int, length: int) -> bytes:
+    """Rows of text, whose state at the end is asked for."""
+    tensor = {"name": "x", "shape": [rows, length], "datatype": "INT64", "parameters": {"binary_data_size": 8 * rows * length}}
+    head = orjson.dumps({"inputs": [tensor], "outputs": [{"name": "state_out"}]})
+    lines = b"POST /v2/models/chars/infer HTTP/1.1\r\nHost: a\r\nInference-Header-Content-Length: %d\r\nContent-Length: %d\r\n\r\n"
+    return lines % (len(head), len(head) + 8 * rows * length) + head + bytes(8 * rows * length)
+
+
+@pytest.mark.parametrize(("connections", "rows", "length"), [(1, 4, 50_000), (30, 1, 8_000)], ids=["long way", "short way"])
+def test_rows_whose_client_has_left_are_not_run_to_their_end(own_server: Start, connections: int, rows: int, length: int) -> None:
+    server = own_server(INDRNN_MAX_BODY=LARGE)
+    before, request = runs(server), long_request(rows, length)
+    socks = [connected(server) for _ in range(connections)]
+    for sock in socks:
+        sock.sendall(request)
+    until(lambda: waiting(server))
+    for sock in socks:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
+        sock.close()
+    until(lambda: not waiting(server))
+    assert runs(server) - before < connections * rows * length / TURN / 2
+    assert "Traceback" not in server.log()
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+def test_rows_of_a_grpc_call_that_was_cancelled_are_not_run_to_their_end(own_server: Start, method: str) -> None:
+    server = own_server(INDRNN_GRPC_PORT=free_port(), INDRNN_MAX_BODY=LARGE)
+    before = runs(server)
+    request = service_pb2.ModelInferRequest(model_name="chars", raw_input_contents=[np.zeros((4, 50_000), np.int64).tobytes()])
+    request.inputs.add(name="x", datatype="INT64", shape=[4, 50_000])
+    request.outputs.add(name="state_out")
+    with grpc.insecure_channel(f"127.0.0.1:{server.env['INDRNN_GRPC_PORT']}") as channel:
+        kind = channel.unary_unary if method == "ModelInfer" else channel.stream_stream
+        ask = kind(f"/inference.GRPCInferenceService/{method}", service_pb2.ModelInferRequest.SerializeToString, lambda data: data)
+        call = ask.future(request) if method == "ModelInfer" else ask(iter([request, request]))
+        until(lambda: waiting(server))
+        call.cancel()
+        until(lambda: not waiting(server))
+    assert runs(server) - before < 4 * 50_000 / TURN / 2
+    assert "Traceback" not in server.log()
+
+
+def test_grpc_streams_have_no_more_places_than_there_are_and_give_them_back(own_server: Start) -> None:
+    server = own_server(INDRNN_GRPC_PORT=free_port(), INDRNN_MAX_CONNECTIONS="2")
+    request = service_pb2.ModelInferRequest(model_name="chars", raw_input_contents=[bytes(8)])
+    request.inputs.add(name="x", datatype="INT64", shape=[1, 1])
+
+    def stream(channel: grpc.Channel) -> tuple[Any, queue.Queue[Any]]:
+        asked: queue.Queue[Any] = queue.Queue()
+        kind = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer", type(request).SerializeToString, lambda data: data)
+        asked.put(request)
+        return kind(iter(asked.get, None)), asked
+
+    with grpc.insecure_channel(f"127.0.0.1:{server.env['INDRNN_GRPC_PORT']}") as channel, server.socket("chars") as ws:
+        ws.send('{"type": "open"}')
+        ws.recv()
+        first, asked = stream(channel)
+        assert next(first)
+        second, _ = stream(channel)
+        with pytest.raises(grpc.RpcError) as refused:
+            next(second)
+        assert (refused.value.code(), refused.value.details()) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "2 connections are open already")
+        with server.socket("chars") as third:
+            assert orjson.loads(third.recv())["code"] == "overloaded"
+        asked.put(None)
+        assert list(first) == []
+        third_stream, asked = stream(channel)
+        assert next(third_stream)
+        third_stream.cancel()
+        until(lambda: b'indrnn_connections{protocol="oip_grpc"} 0.0' in httpx.get(f"{server.url}/metrics").content)
+
+
+OPEN = frame({"type": "open"})
+TOO_BIG = 1009
+
+
+def endless(cut: bool) -> bytes:
+    """A message of 60 MiB whose end does not come: one frame of it, or its pieces."""
+    if cut:
+        return frame(b" " * 8_192, TEXT, fin=False, mask=bytes(4)) + 7_680 * frame(b" " * 8_192, CONTINUATION, fin=False, mask=bytes(4))
+    return b"\x81\xff" + (61 * MIB).to_bytes(8, "big") + bytes(4) + b" " * (60 * MIB)
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["one frame", "pieces"])
+@pytest.mark.parametrize("before", [[], ["no JSON"], [{"type": "open", "session_id": "no"}]], ids=["first", "after", "refused"])
+def test_a_stream_that_is_not_open_takes_no_long_message(server: Server, before: list[Any], cut: bool) -> None:
+    held = memory(server)
+    with raw(server, "chars") as client:
+        sending = threading.Thread(target=upload, args=(client.sock, b"".join(map(frame, before)) + endless(cut), 1))
+        sending.start()
+        everything(client.sock)  # it ends long before the message does
+        sending.join(timeout=0)
+        most = memory(server) - held
+        sending.join()
+    assert most < 8 * MIB
+
+
+def test_a_message_that_is_too_long_for_an_open_is_told_so(server: Server) -> None:
+    for pieces in ([frame(b" " * 20_000)], [frame(b" " * 10_000, fin=False), frame(b" " * 10_000, CONTINUATION)]):
+        with raw(server, "chars") as client:
+            client.send(frame("no JSON"), *pieces)
+            assert client.reply()["code"] == "not_json"
+            opcode, said = client.hear()
+            assert (opcode, int.from_bytes(said[:2], "big")) == (CLOSE, TOO_BIG)
+
+
+def test_a_long_message_may_be_sent_behind_open_without_waiting(server: Server) -> None:
+    step = frame(orjson.dumps({"type": "step", "step": 1, "text": "a" * 90_000}).ljust(MIB), TEXT, mask=bytes(4))
+    for cuts in ((), (len(OPEN),), (5, len(OPEN) + 100_000)):
+        with raw(server, "chars") as client:
+            client.send(OPEN, step, frame({"type": "step", "step": 2, "text": "b"}), cuts=cuts)
+            assert [client.reply()["type"] for _ in range(3)] == ["opened", "result", "result"]
+
+
+UPGRADES = {
+    "h2c": "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n",
+    "TLS": "Upgrade: TLS/1.0\r\nConnection: upgrade\r\n",
+    "two": "Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n",
+}
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["whole", "chunked"])
+@pytest.mark.parametrize("path", ["/v1/completions", "/v2/models/chars/infer"])
+@pytest.mark.parametrize("upgrade", UPGRADES)
+def test_an_offer_of_another_protocol_is_ignored_and_costs_no_body(server: Server, upgrade: str, path: str, chunked: bool) -> None:
+    wish: dict[str, object] = {"model": "chars", "prompt": "a", "max_tokens": 1}
+    if path.startswith("/v2"):
+        wish = {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "INT64", "data": [1]}]}
+    body = orjson.dumps(wish)
+    length, sent = f"Content-Length: {len(body)}", body
+    if chunked:
+        length, sent = "Transfer-Encoding: chunked", b"5\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (body[:5], len(body) - 5, body[5:])
+    request = f"POST {path}?a=b HTTP/1.1\r\nHost: a\r\n{UPGRADES[upgrade]}{length}\r\n\r\n".encode() + sent
+    after = b"GET /health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    for cut in (0, 7, len(request) - len(sent) - 3, len(request) - len(sent), len(request) - 4):
+        with connected(server) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.sendall(request[:cut])
+            server.get("/health/live")  # the first piece is read alone
+            sock.sendall(request[cut:] + after)
+            said = everything(sock)
+        assert said.count(b"HTTP/1.1 200 ") == 2, said
+        assert said.endswith(b'{"status":"live"}')
+
+
+def test_requests_without_a_body_that_offer_another_protocol_keep_their_connection(server: Server) -> None:
+    ask = "GET /health/live HTTP/1.1\r\nHost: a\r\n"
+    with connected(server) as sock:
+        sock.sendall(3_000 * f"{ask}{UPGRADES['TLS']}\r\n".encode() + f"{ask}Connection: close\r\n\r\n".encode())
+        assert everything(sock).count(b"HTTP/1.1 200 ") == 3_001
+
+
+def test_a_tunnel_is_refused(server: Server) -> None:
+    with connected(server) as sock:
+        sock.sendall(b"CONNECT example.org:80 HTTP/1.1\r\nHost: example.org:80\r\nConnection: close\r\n\r\n")
+        assert everything(sock).startswith(b"HTTP/1.1 4")
+
+
+def sockets(server: Server) -> int:
+    """The server's ends of connections that are established."""
+    lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return sum(fields[1].endswith(f":{server.port:04X}") and fields[3] == "01" for fields in lines)
+
+
+@pytest.mark.parametrize("way", ["short", "long", "closing"])
+def test_who_reads_no_answer_is_not_kept(own_server: Start, way: str) -> None:
+    """Answers of 5 MB, more than the system's buffers take."""
+    server = own_server(INDRNN_SEND_TIMEOUT="1")
+    more = {"short": "", "long": "Accept-Encoding: identity\r\n", "closing": "Connection: close\r\n"}[way]
+    tensor = {"name": "x", "shape": [1, 8000], "datatype": "INT64", "parameters": {"binary_data_size": 64_000}}
+    head = orjson.dumps({"inputs": [tensor]})
+    lines = f"POST /v2/models/chars/infer HTTP/1.1\r\nHost: a\r\n{more}Inference-Header-Content-Length: {len(head)}\r\n"
+    with deaf(server) as sock:
+        sock.sendall(f"{lines}Content-Length: {len(head) + 64_000}\r\n\r\n".encode() + head + bytes(64_000))
+        until(lambda: sockets(server) == 1)
+        until(lambda: sockets(server) == 0)
+    assert "Traceback" not in server.log()
+
+
+def test_who_reads_slowly_gets_all_of_his_answer(own_server: Start) -> None:
+    server = own_server(INDRNN_SEND_TIMEOUT="1")
+    begin = time.monotonic()
+    with deaf(server) as sock:
+        sock.sendall(long_request(1, 8_000).replace(b'"outputs"', b'"ignored"').replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+        said = bytearray()
+        while part := sock.recv(65536):
+            said += part
+            time.sleep(0 if len(said) > 3 * MIB else 0.003)  # the client is slow on purpose
+    head, _, body = bytes(said).partition(b"\r\n\r\n")
+    assert len(body) == int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    assert time.monotonic() - begin > 3
