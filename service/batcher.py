@@ -640,7 +640,7 @@ class Batcher:
         if dirty:
             begun = time.perf_counter_ns()
             try:
-                lost = self._store.commit([Change(live.base, None if live.removed else live.session, live.lost) for live in dirty])
+                lost = self._store.commit([Change(live.base, None if live.removed else live.session.landed, live.lost) for live in dirty])
             except ServiceError as error:
                 self.statistics.store_failures += 1
                 log.error("a commit of %d sessions failed: %s", len(dirty), error, extra=about(self.engine.manifest))
@@ -654,7 +654,7 @@ class Batcher:
                 live.dirty = False
                 if not live.stale:
                     happened += live.happened
-                    live.base = live.session if live.session.flight is None else live.session._replace(flight=None)
+                    live.base = live.session.landed
                     self._drop_answered(live)
                 live.happened = []
             self.statistics.happened.update(happened)

@@ -149,6 +149,11 @@ class Session(NamedTuple):
         return Session(*self[:-1], flight)
 
     @property
+    def landed(self) -> "Session":
+        """The session as it is stored: without what is in flight."""
+        return self if self.flight is None else Session(*self[:-1], None)
+
+    @property
     def generating(self) -> bool:
         """Whether what is in flight is the generate that the last step is."""
         return self.flight is not None and self.flight.anew is None and self.flight.number == self.step

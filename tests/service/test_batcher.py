@@ -18,6 +18,7 @@ from service.jobs import Created, Job, Loaded
 from service.session import Cancel, Char, Delete, Deleted, Feed, Follow, Generate, Reason, Refused, Result, Sampling, Session
 from service.session_id import new_id
 from service.sqlite_store import SQLiteStore
+from service.store import Change
 from service.work import PIECE, Text
 
 N, K = 6, 3  # three numbers of history, then three logits
@@ -335,6 +336,23 @@ def test_a_deleted_session_is_gone_for_those_who_wait(bench: Bench) -> None:
     assert isinstance(asked.last().error, Gone)
     assert isinstance(waiting.one().error, Gone)
     assert isinstance(bench.feed(ident, 1, [1]).one().error, Gone)
+
+
+def test_a_session_that_is_deleted_beside_its_engine_stays_deleted(bench: Bench) -> None:
+    """As it is where its version is being unloaded: the engine's last commits do not bring it back."""
+    fed = held(bench)
+    step = bench.feed(fed, 1, [0])
+    assert bench.store.commit([Change(bench.store.load([fed])[fed], None)]) == frozenset()
+    bench.engine.gate.set()
+    assert isinstance(step.one().error, Gone)
+    generated = bench.open()
+    generating = bench.generate(generated, 1, 100_000)
+    generating.wait(lambda r: len(r) > 2)
+    while bench.store.commit([Change(bench.store.load([generated])[generated], None)]):
+        pass  # it has emitted one more meanwhile
+    assert isinstance(generating.last().error, Gone)
+    assert bench.store.load([fed, generated]) == {}
+    assert bench.batcher.waiting == 0
 
 
 def test_strangers_and_other_models_are_refused(bench: Bench) -> None:
