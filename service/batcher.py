@@ -249,10 +249,15 @@ class Batcher:
             assert job.content is not None, "a job without a session has content"
             self._start_stateless(job)
         else:
+            overtakes = job.event is None or isinstance(job.event, Cancel | Delete)
+            known = self._lives.get(job.session_id)
+            if known is not None and known.removed and known.mailbox and not overtakes:
+                known.mailbox.append(job)  # behind a beginning that waits for the removal
+                return
             live = self._find_or_begin(job.session_id, job)
             if isinstance(job.event, Cancel):
                 self._cancel_waiting(live, job.event)
-            if job.event is None or isinstance(job.event, Cancel | Delete) or not live.mailbox:
+            if overtakes or not live.mailbox:
                 self._offer(live, job, now)
             else:
                 live.mailbox.append(job)
@@ -294,11 +299,9 @@ class Batcher:
         if fresh is None:
             return self._find(session_id, job.owner)
         live = self._lives.get(session_id)
-        if live is not None and live.removed:
-            self._settle()  # its removal, if that is still to be committed, comes first
         if live is None:
             live = self._lives[session_id] = Live(None, fresh)
-        elif live.removed:
+        elif live.removed and not live.dirty:
             live.base, live.session, live.removed = None, fresh, False
         return live
 
@@ -321,7 +324,9 @@ class Batcher:
             if live.dirty:
                 live.pending.append(job)
             return True
-        if isinstance(job.event, Fork) and live.dirty:  # a fork copies what is stored: after this turn's commit
+        if live.dirty and (
+            live.removed or isinstance(job.event, Fork)
+        ):  # what begins anew, and what copies, does so after this turn's commit
             live.mailbox.append(job)
             self._freed.append(live)
             return False
@@ -675,9 +680,14 @@ class Batcher:
         job.deadline = time.monotonic() + self._settings.step_timeout
 
     def _offer_again(self, lives: Sequence[Live]) -> None:
-        """Somebody else has moved these sessions: nothing of theirs is answered, and their jobs come before what waits."""
-        self._roll_back([live for live in lives if live.base is None], StoreFailed("the new session's id is taken: try again"))
-        moved = {id(live) for live in lives if live.base is not None}
+        """Somebody else has moved these sessions: nothing of theirs is answered, and their jobs come before what waits.
+
+        So it is with a sequence that somebody else has begun too. Of one that was to be made here nobody else knows the id.
+        """
+        made = [live for live in lives if live.base is None and not live.pending]
+        self._roll_back(made, StoreFailed("the new session's id is taken: try again"))
+        lives = [live for live in lives if live not in made]
+        moved = {id(live) for live in lives}
         self._replies = [r for r in self._replies if id(r.live) not in moved]
         answered = {r.sink for r in self._replies if r.final}
         with self._gate:
