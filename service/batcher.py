@@ -445,13 +445,15 @@ class Batcher:
                 return
 
     def _refuse_late(self) -> None:
+        """Of whatever waits for its session: a later step may have less time than the one before it."""
         now = time.monotonic()
         for live in self._lives.values():
-            while live.mailbox and live.mailbox[0].deadline < now:
-                job = live.mailbox.popleft()
-                late = Late(f"an earlier step of the session took longer than {self._settings.step_timeout:g} s", retry_after=1)
-                self._count_refused(job, late)
-                self._replies.append(Reply(job.sink, Refused(late)))
+            late = [job for job in live.mailbox if job.deadline < now]
+            for job in late:
+                live.mailbox.remove(job)
+                error = _late(job, "the step waited for earlier ones of its session longer than")
+                self._count_refused(job, error)
+                self._replies.append(Reply(job.sink, Refused(error)))
 
     def _detach(self, detached: Iterable[tuple[str, Sink]]) -> None:
         for session_id, sink in detached:
@@ -506,7 +508,7 @@ class Batcher:
             if isinstance(item, Stateless) and self._left(item):
                 continue
             if isinstance(work, Feeding) and work.at == 0 and work.deadline < now:
-                self._fail([item], Late(f"the step waited longer than {work.deadline - work.since:g} s", retry_after=1))
+                self._fail([item], _late(work, "the step waited longer than"))
                 continue
             groups.setdefault(_steps(work).bit_length(), []).append(item)
         return [groups[k] for k in sorted(groups)]
@@ -677,7 +679,8 @@ class Batcher:
     def _got_on(self, job: Job, heard: int | None) -> None:
         """A generate lasts longer than a step may wait: what it must not do is stand still that long."""
         job.heard = heard
-        job.deadline = time.monotonic() + self._settings.step_timeout
+        job.since = time.monotonic()
+        job.deadline = job.since + self._settings.step_timeout
 
     def _offer_again(self, lives: Sequence[Live]) -> None:
         """Somebody else has moved these sessions: nothing of theirs is answered, and their jobs come before what waits.
@@ -774,6 +777,11 @@ class Batcher:
         self._freed.clear()
         self._dirty.clear()
         self._send()
+
+
+def _late(waited: Job | Feeding, what: str) -> Late:
+    """Names the time that it had, the client's own or the server's."""
+    return Late(f"{what} {waited.deadline - waited.since:.6g} s", retry_after=1)
 
 
 def _steps(work: Feeding | Generating | None) -> int:

@@ -380,6 +380,21 @@ def test_a_step_that_waits_past_its_deadline_is_told(tmp_path: Path) -> None:
     bench.store.close()
 
 
+def test_a_step_with_less_time_than_the_one_before_it_is_told_in_its_own_time_and_what_that_was(bench: Bench) -> None:
+    ident = bench.open()
+    asked = bench.generate(ident, 1, 1_000_000)
+    patient = bench.feed(ident, 2, [1])
+    content = Text(np.array([1]))
+    hurried = bench.ask(session_id=ident, event=Feed(2, b"other", 1), content=content, patience=0.05)
+    error = hurried.one().error
+    assert isinstance(error, Overloaded)
+    assert "longer than 0.05 s" in error.detail
+    assert not patient.replies
+    bench.ask(session_id=ident, event=Cancel(None))
+    assert asked.last().result.reason is Reason.CANCELLED
+    assert patient.one().number == 2
+
+
 def test_stopping_finishes_steps_cuts_generates_and_answers_everybody(tmp_path: Path) -> None:
     bench = make(tmp_path)
     fed, generated = bench.open(), bench.open()
