@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.engine import PIECE, TURN_STEPS, Engine, Row
+from service.engine import PIECE, Engine, Row
 from service.errors import (
     Cancelled,
     EngineFailed,
@@ -499,7 +499,10 @@ class Batcher:
     # --- a batch ----------------------------------------------------------------------------------------------------------------------
 
     def _groups(self) -> list[list[Live | Stateless]]:
-        """Up to max_batch of what is ready, the longest waiting first, in groups of like length so that padding at most doubles a row."""
+        """Up to max_batch of what is ready, the longest waiting first, in groups of like length so that padding at most doubles a row.
+
+        Single steps are the first group: they are stored and answered before the longer ones run.
+        """
         taken = self._take()
         groups: dict[int, list[Live | Stateless]] = {}
         now = time.monotonic()
@@ -514,17 +517,21 @@ class Batcher:
         return [groups[k] for k in sorted(groups)]
 
     def _take(self) -> list[Live | Stateless]:
-        """What runs in this turn. Of long pieces only as many as leave the turn short: the others keep their place for the next."""
+        """What runs in this turn: single steps, and of longer pieces as many as make one whole piece; the others keep their place.
+
+        So between two looks at what has come nobody waits for more than a piece, and the piece that has waited longest is always taken.
+        """
         taken: list[Live | Stateless] = []
         left: list[Live | Stateless] = []
         total = 0
         while self._ready and len(taken) < self._settings.max_batch:
             item = self._ready.popleft()
             steps = _steps(item.work)
-            if steps > 1 and total + steps > TURN_STEPS:
+            if steps > 1 and total + steps > PIECE:
                 left.append(item)
-            else:
-                taken.append(item)
+                continue
+            taken.append(item)
+            if steps > 1:
                 total += steps
         self._ready.extendleft(reversed(left))
         return taken
