@@ -19,11 +19,13 @@ import numpy as np
 
 from service.engine import PIECE, Engine, Row
 from service.errors import (
+    BadInput,
     Cancelled,
     EngineFailed,
     Gone,
     Late,
     ModelGone,
+    Overflow,
     Overloaded,
     ServiceError,
     Stopping,
@@ -564,7 +566,7 @@ class Batcher:
         ran = time.perf_counter_ns()
         for item, (logits, state, sound) in zip(running, answers, strict=True):
             if not sound:
-                self._fail([item], EngineFailed("the state would no longer be finite"))
+                self._fail([item], _unsound(item.work))
             else:
                 self._advance(item, logits, state)
         self.statistics.ran(len(rows), prepared - begun, ran - prepared, time.perf_counter_ns() - ran, self._clock())
@@ -737,7 +739,8 @@ class Batcher:
             self.statistics.failed[error.code] += 1
             step = item.session.flight if isinstance(item, Live) else None
             named = (item.session.id, step.number) if step is not None and isinstance(item, Live) else ()
-            log.warning("a step failed: %s", error.detail, extra=about(self.engine.manifest, *named))
+            level = logging.INFO if isinstance(error, BadInput) else logging.WARNING
+            log.log(level, "a step failed: %s", error.detail, extra=about(self.engine.manifest, *named))
             if isinstance(item.work, Feeding):
                 self.statistics.fail.add(int((time.monotonic() - item.work.since) * 1e9))
             if isinstance(item, Stateless):
@@ -789,6 +792,13 @@ class Batcher:
 def _late(waited: Job | Feeding, what: str) -> Late:
     """Names the time that it had, the client's own or the server's."""
     return Late(f"{what} {waited.deadline - waited.since:.6g} s", retry_after=1)
+
+
+def _unsound(work: Feeding | Generating | None) -> ServiceError:
+    """Whose numbers led to a state that is not finite: those that were fed, or the model's own."""
+    if isinstance(work, Feeding):
+        return Overflow("expected numbers after which the model's state is finite: with these it would overflow")
+    return EngineFailed("the state would no longer be finite")
 
 
 def _steps(work: Feeding | Generating | None) -> int:

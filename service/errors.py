@@ -4,6 +4,7 @@ ServiceError
 ├── BadInput           invalid_input       what a field should have been, and what came
 │   ├── NotFinite      not_finite          NaN or infinity
 │   ├── OutOfRange     out_of_range        a coordinate no skeleton in metres has, a state no step of the model leaves
+│   ├── Overflow       overflow            numbers, each of them finite, that take the model's state to one that is not
 │   ├── OutOfAlphabet  out_of_alphabet     a character the model has no symbol for
 │   ├── NotJson        not_json            the body or message is no JSON
 │   ├── NotState       not_a_state         the body is no downloaded state: no safetensors, or not the tensors and metadata of one
@@ -69,6 +70,12 @@ class OutOfRange(BadInput):
     """A coordinate no skeleton in metres has, or a state that no step of the model leaves behind."""
 
     code = "out_of_range"
+
+
+class Overflow(BadInput):
+    """Numbers, each of them finite, that take the model's state to one that is not; nothing has moved."""
+
+    code = "overflow"
 
 
 class OutOfAlphabet(BadInput):
