@@ -251,7 +251,7 @@ class Batcher:
             assert job.content is not None, "a job without a session has content"
             self._start_stateless(job)
         else:
-            overtakes = job.event is None or isinstance(job.event, Cancel | Delete)
+            overtakes = (job.event is None and not job.in_order) or isinstance(job.event, Cancel | Delete)
             known = self._lives.get(job.session_id)
             if known is not None and known.removed and known.mailbox and not overtakes:
                 known.mailbox.append(job)  # behind a beginning that waits for the removal
@@ -320,6 +320,9 @@ class Batcher:
     def _offer(self, live: Live, job: Job, now: float) -> bool:
         """Gives one job to the state machine; False when it has to wait for what is in flight."""
         if job.event is None:
+            if job.in_order and live.session.flight is not None:
+                live.mailbox.append(job)
+                return False
             gone = live.session.flight is None and now >= live.session.expires_at
             reply_now = Refused(Gone("the session has expired")) if gone else Loaded(live.session)
             self._replies.append(Reply(job.sink, reply_now, live if live.dirty else None))

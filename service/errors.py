@@ -26,6 +26,7 @@ ServiceError
 ├── TooMany
 │   ├── RateLimited    rate_limited        more steps a second than a key may take
 │   └── SessionLimit   session_limit       more living sessions than a key may have
+│       └── SequenceLimit                  as many sequences of the Open Inference Protocol
 ├── Unavailable
 │   ├── Overloaded     overloaded          the queue is full
 │   │   └── Late       overloaded          a deadline passed while waiting
@@ -204,6 +205,10 @@ class SessionLimit(TooMany):
     """More living sessions than a key may have."""
 
     code = "session_limit"
+
+
+class SequenceLimit(SessionLimit):
+    """As many living sequences of the Open Inference Protocol as a key may have sessions."""
 
 
 class Unavailable(ServiceError):

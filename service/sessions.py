@@ -12,11 +12,12 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from service.errors import Gone, ModelGone, Overloaded, ServiceError, UnknownSession
+from service.errors import Gone, ModelGone, Overloaded, SequenceLimit, ServiceError, SessionLimit, UnknownSession
 from service.jobs import Created, Job, Loaded, unset
 from service.models import Models, ServedModel
 from service.quota import Quotas
 from service.session import (
+    KEPT,
     Cancel,
     Char,
     Delete,
@@ -88,6 +89,31 @@ class Sessions:
         """Whether steps are counted at all."""
         return self._quotas.counts_steps
 
+    @property
+    def counts_sequences(self) -> bool:
+        """Whether sequences have a limit."""
+        return self._quotas.counts_sessions
+
+    async def count_sequence(self, session_id: str, holder: str) -> bool:
+        """Before a sequence begins: whether it is one more. Raises SequenceLimit; one that is there may always begin anew."""
+        if not self.counts_sequences or self.route(session_id) is not None:
+            return False
+        horizon = KEPT if self._ttl > 2 * KEPT else 0.0  # the ended ones, which are kept for so long, do not count
+        try:
+            await self._quotas.new_session(holder, horizon)
+        except SessionLimit as error:
+            if await asyncio.to_thread(self._store.load, [session_id]):
+                return False
+            raise SequenceLimit(error.detail, retry_after=error.extra.get("retry_after")) from None
+        return True
+
+    def sequence_left(self, session_id: str, holder: str, model: ServedModel, counted: bool) -> None:
+        """After a sequence has ended, or has not begun: where it is, if anywhere, is for the store to say."""
+        if self.route(session_id) is model:
+            del self._routes[session_id]
+        if counted:
+            self._quotas.session_ended(holder)
+
     async def open(self, model: ServedModel, owner: str, at: Snapshot | None = None, protocol: Protocol = "http") -> Session:
         """A new session, stored: at the start of a sequence, or where a downloaded one stood. Raises SessionLimit."""
         now = time.time()
@@ -143,13 +169,13 @@ class Sessions:
         assert isinstance(reply, Placed), "a session that is moved is answered with Placed"
         return reply.session
 
-    async def look(self, session_id: str, owner: str) -> Session:
-        """The session as it stands, in order with its steps. Raises UnknownSession, Gone."""
+    async def look(self, session_id: str, owner: str, in_order: bool = False) -> Session:
+        """The session as it stands; in order: after what is in flight or waits. Raises UnknownSession, Gone."""
         try:
             model = await self.model_of(session_id, owner)
         except ModelGone:
             return await self._orphan(session_id, owner)  # it cannot step, but it is still the client's
-        reply, _ = await _ask(model, Job(unset, session_id, owner))
+        reply, _ = await _ask(model, Job(unset, session_id, owner, in_order=in_order))
         assert isinstance(reply, Loaded), "a look is answered with Loaded"
         return reply.session
 

@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     keys: Path | None = Field(None, description="file of API keys, a line name:sha256 each (python -m service key NAME); none lets all in")
     metrics_open: bool = Field(True, description="whether /metrics is answered without a key")
     origins: str = Field("", description="pages that may open streams beside this host's own, by commas, as https://example.org; * is all")
-    max_sessions: int | None = Field(None, ge=1, description="living sessions of one key; more are refused with 429")
+    max_sessions: int | None = Field(None, ge=1, description="living sessions of one key, and sequences; more are refused, 429 and 503")
     max_steps_per_second: float | None = Field(None, gt=0, description="steps, clips and generated characters a second of one key; 429")
     header_timeout: float = Field(10.0, gt=0, description="seconds for a request's headers, or a stream's handshake, to come in")
     drain_timeout: float = Field(10.0, gt=0, le=3600, description="seconds from SIGTERM to the end of the process at most")

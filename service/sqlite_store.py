@@ -346,7 +346,8 @@ def _same(one: Session | None, other: Session | None) -> bool:
     """Whether two sessions are stored alike."""
     if one is None or other is None:
         return one is other
-    return all(np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b for a, b in zip(_row(one), _row(other), strict=True))
+    plain = [tuple(v.tobytes() if isinstance(v, np.ndarray) else v for v in _row(s)) for s in (one, other)]
+    return plain[0] == plain[1]
 
 
 def _row(s: Session) -> tuple[object, ...]:

@@ -11,6 +11,7 @@ from service.errors import (
     MethodNotAllowed,
     NotFound,
     Overloaded,
+    SequenceLimit,
     ServiceError,
     Stopping,
     TooLarge,
@@ -44,6 +45,7 @@ _STATUS: dict[type[ServiceError], tuple[int, str]] = {
     MethodNotAllowed: (405, "UNIMPLEMENTED"),
     NotSupported: (501, "UNIMPLEMENTED"),
     Conflict: (409, "ABORTED"),
+    SequenceLimit: (503, "UNAVAILABLE"),
     Unavailable: (503, "UNAVAILABLE"),
 }
 _GRPC = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 429: "RESOURCE_EXHAUSTED"}
@@ -64,6 +66,8 @@ def _text(error: ServiceError, model: str) -> str:
         return f"Request timeout expired: {error.detail}"
     if isinstance(error, Overloaded):
         return f"Exceeds maximum queue size: {error.detail}"
+    if isinstance(error, SequenceLimit):
+        return f"Exceeds maximum number of sequences: {error.detail}"
     if isinstance(error, Stopping):
         return f"Server is stopping, scheduler for model has stopped accepting new inference requests: {error.detail}"
     return error.detail

@@ -159,6 +159,13 @@ def test_a_batch_never_holds_two_steps_of_one_session_and_they_run_in_order(benc
     assert bench.look(ident).position == 6
 
 
+def test_a_look_in_order_waits_for_what_was_sent_before_it_and_another_does_not(bench: Bench) -> None:
+    ident = held(bench, PIECE * 3)
+    behind, at_once = bench.ask(session_id=ident, in_order=True), bench.ask(session_id=ident)
+    bench.engine.gate.set()
+    assert (at_once.one().session.step, behind.one().session.step) == (0, 1)
+
+
 def test_a_repeat_of_the_step_in_flight_waits_for_it_and_runs_nothing(bench: Bench) -> None:
     ident = held(bench)
     again = bench.feed(ident, 1, [0])

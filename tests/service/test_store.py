@@ -138,6 +138,8 @@ def test_an_owners_sessions_are_counted_and_removed_ones_are_not(store: Store) -
     store.commit([Change(None, s) for s in made])
     store.commit([Change(made[0], None)])
     assert [store.count(owner, time.time()) for owner in ("a", "b", "nobody")] == [2, 1, 0]
+    store.commit([Change(None, session(store, owner="a", expires_at=time.time() + 50))])
+    assert [store.count("a", time.time() + ahead) for ahead in (0, 60, 200)] == [3, 2, 0]
 
 
 def test_a_long_list_is_whole(store: Store) -> None:

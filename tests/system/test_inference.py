@@ -396,6 +396,36 @@ def test_a_kill_in_mid_sequence_loses_no_step_and_applies_none_twice(own_server:
     client.close()
 
 
+@pytest.mark.parametrize("kind", ["http", "grpc"])
+def test_sequences_of_a_key_are_bounded_and_one_that_ends_makes_room(own_server: Start, frames: np.ndarray, kind: str) -> None:
+    server = own_server(INDRNN_GRPC_PORT=free_port(), INDRNN_MAX_SESSIONS="2")
+    client = Client(kind, server)
+
+    def step(ident: str, **flags: bool) -> dict[str, int]:
+        return client.infer(x=frames[:, :1], sequence_id=ident, **flags).parameters
+
+    def refused() -> None:
+        status, text = client.refused(x=frames[:, :1], sequence_id="c", sequence_start=True)
+        assert status == client.status("503", "UNAVAILABLE")
+        assert text.startswith("Exceeds maximum number of sequences: expected at most 2 living sessions")
+
+    step("a", sequence_start=True)
+    step("b", sequence_start=True)
+    refused()
+    assert step("b", sequence_start=True)["indrnn_step"] == 1, "one that is there begins anew in its own place"
+    assert server.post("/sessions", {"model": "action"}).status_code == 201, "sessions have a bound of their own"
+    server.restart(signal.SIGTERM)
+    client = Client(kind, server)
+    refused()
+    assert step("b", sequence_start=True)["indrnn_step"] == 1
+    assert step("a", sequence_end=True)["indrnn_step"] == 2
+    assert step("c", sequence_start=True)["indrnn_step"] == 1
+    step("c", sequence_end=True)
+    for n in range(5):
+        assert step(f"short {n}", sequence_start=True, sequence_end=True)["indrnn_step"] == 1, "ended ones do not count"
+    client.close()
+
+
 def test_a_full_queue_and_a_passed_deadline_have_tritons_words(own_server: Start, frames: np.ndarray) -> None:
     server = own_server(INDRNN_GRPC_PORT=free_port(), INDRNN_MAX_QUEUE="4", INDRNN_THREADS="1")
     for kind in ("http", "grpc"):
