@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 Provider = Literal["cuda", "cpu"]
 Kernel = Literal["fused", "loop"]
 PIECE = 256  # time steps of a turn's longer messages, of one client or together: what a single step waits for at most.
-# More in a run are no cheaper on a CPU: a step of `chars` takes 22 µs in 1 row of 256, 25 in 8, and 24 in 64 rows of 8; of `action` 6, 7 and 6.
+# More in a run are no cheaper on a CPU: a step of `chars` takes 22 µs in 1 row of 256, 25 in 8 of them, of `action` 6 and 7.
 ORT_NAMES: dict[Provider, str] = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 
 
