@@ -31,7 +31,9 @@ ServiceError
 │   ├── Overloaded     overloaded          the queue is full
 │   │   └── Late       overloaded          a deadline passed while waiting
 │   ├── Stopping       stopping            the server is shutting down
+│   ├── NotReady       not_ready           the model is being loaded or unloaded
 │   └── StoreFailed    store_failed        the state could not be stored, as far as is known: repeat the step with its number
+├── NotSupported       not_supported       the protocol has it, this server has not
 └── EngineFailed       engine_failed       the model could not answer: nothing has moved
 """
 
@@ -231,10 +233,22 @@ class Stopping(Unavailable):
     code = "stopping"
 
 
+class NotReady(Unavailable):
+    """The model is being loaded or unloaded."""
+
+    code = "not_ready"
+
+
 class StoreFailed(Unavailable):
     """The new state could not be stored, or the store broke off before it said so: then only a repeat of the step's number tells."""
 
     code = "store_failed"
+
+
+class NotSupported(ServiceError):
+    """The protocol has it, this server has not."""
+
+    code = "not_supported"
 
 
 class EngineFailed(ServiceError):
@@ -256,6 +270,7 @@ STATUS: dict[type[ServiceError], int] = {
     Conflict: 409,
     TooMany: 429,
     Unavailable: 503,
+    NotSupported: 501,
     EngineFailed: 500,
     ServiceError: 500,
 }

@@ -46,6 +46,7 @@ ROUTES = 65_536  # sessions whose model is remembered, so that a step needs no l
 DELETE_TRIES = 16  # of a session that another process keeps moving; the fifth has always won
 
 States = NDArray[np.float16]
+Replies = asyncio.Future[list[tuple[object, States | None]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +203,8 @@ class Sessions:
         """Content without a session, in as few batches as fit; all of it is queued, or none. Cancelled, its work is dropped."""
         self._quotas.step(owner, len(contents))
         jobs = [Job(unset, content=c) for c in contents]
-        waiting = [_future(job) for job in jobs]
-        model.batcher.submit(*jobs)
         try:
-            replies = await asyncio.gather(*waiting)
+            replies = await ask_all(model, jobs)
         except asyncio.CancelledError:
             for job in jobs:
                 model.batcher.detach("", job.sink)
@@ -323,10 +322,10 @@ class Sessions:
             self._routes.popitem(last=False)
 
 
-def ask_all(model: ServedModel, jobs: Sequence[Job]) -> asyncio.Future[list[Result]]:
-    """Queues jobs that are answered with results, all or none; what comes back has all of them, or the first error."""
-    future: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
-    results: list[Result | None] = [None] * len(jobs)
+def ask_all(model: ServedModel, jobs: Sequence[Job]) -> Replies:
+    """Queues jobs, all or none; what comes back has each one's reply, with the watched states, or raises the first error."""
+    future: Replies = asyncio.get_running_loop().create_future()
+    replies: list[tuple[object, States | None]] = [(None, None)] * len(jobs)
     left = len(jobs)
 
     def sink(i: int, value: object, states: States | None) -> None:
@@ -337,10 +336,9 @@ def ask_all(model: ServedModel, jobs: Sequence[Job]) -> asyncio.Future[list[Resu
         if isinstance(value, Refused):
             future.set_exception(_copy(value.error))
             return
-        assert isinstance(value, Result), "content is answered with Result"
-        results[i] = value
+        replies[i] = value, states
         if left == 0:
-            future.set_result([r for r in results if r is not None])
+            future.set_result(replies)
 
     for i, job in enumerate(jobs):
         job.sink = partial(sink, i)
@@ -350,25 +348,7 @@ def ask_all(model: ServedModel, jobs: Sequence[Job]) -> asyncio.Future[list[Resu
 
 async def _ask(model: ServedModel, job: Job) -> tuple[object, States | None]:
     """Submits a job and waits for its one reply. Raises the error of a refusal."""
-    future = _future(job)
-    model.batcher.submit(job)
-    return await future
-
-
-def _future(job: Job) -> asyncio.Future[tuple[object, States | None]]:
-    """What a job's sink will resolve."""
-    future: asyncio.Future[tuple[object, States | None]] = asyncio.get_running_loop().create_future()
-
-    def sink(value: object, states: States | None) -> None:
-        if future.done():
-            return  # whoever asked is gone
-        if isinstance(value, Refused):
-            future.set_exception(_copy(value.error))
-        else:
-            future.set_result((value, states))
-
-    job.sink = sink
-    return future
+    return (await ask_all(model, [job]))[0]
 
 
 def _copy(error: ServiceError) -> ServiceError:

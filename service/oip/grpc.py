@@ -9,14 +9,14 @@ import grpc
 import grpc.aio
 from google.protobuf.json_format import ParseDict
 
-from service.errors import BadInput, ServiceError, Stopping, UnknownModel
+from service.errors import BadInput, NotSupported, ServiceError, Stopping, UnknownModel
 from service.oip import describe
 from service.oip.ask import Ask, Wanted
 from service.oip.http import NO_LOADING, OwnerOf, refuse_parameters
 from service.oip.inference import Inference, Pending
 from service.oip.message import Answer, refuse_what_is_not_offered
 from service.oip.protocol import METHODS, SERVICE, message_classes
-from service.oip.refusal import NotSupported, refusal
+from service.oip.refusal import refusal
 from service.oip.tensors import MAX_AXES, Tensor
 from service.repository import Repository
 from service.routes import aside

@@ -12,11 +12,11 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from service.body import parse_object, read_bounded
-from service.errors import BadInput, BodyTimeout, MethodNotAllowed, NotFound, ServiceError, Stopping, said
+from service.errors import BadInput, BodyTimeout, MethodNotAllowed, NotFound, NotSupported, ServiceError, Stopping, said
 from service.oip import describe, message
 from service.oip.compression import accepted, compress, decompress
 from service.oip.inference import Inference
-from service.oip.refusal import NotSupported, refusal
+from service.oip.refusal import refusal
 from service.repository import Repository
 from service.routes import aside
 from service.settings import Settings

@@ -1,6 +1,5 @@
 """An inference request on its way through the service, whatever carried it: which model, which jobs, and what its results answer."""
 
-import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from functools import lru_cache, partial
 import numpy as np
 import orjson
 
-from service.errors import BadInput, ServiceError, Unavailable, UnknownModel
+from service.errors import BadInput, NotReady, ServiceError, UnknownModel
 from service.jobs import Job, unset
 from service.models import Models, ServedModel
 from service.oip import rows
@@ -20,14 +19,8 @@ from service.oip.rows import Bounds, Rows
 from service.repository import Repository
 from service.routes import aside
 from service.session import Feed, Result, Session
-from service.sessions import Sessions, ask_all
+from service.sessions import Replies, Sessions, ask_all
 from service.settings import Settings
-
-
-class NotReady(Unavailable):
-    """The model is being loaded or unloaded."""
-
-    code = "not_ready"
 
 
 def sequence_owner(owner: str) -> str:
@@ -48,11 +41,11 @@ class Pending:
     ask: Ask
     rows: Rows
     model: ServedModel
-    results: asyncio.Future[list[Result]]
+    replies: Replies
 
     async def answer(self) -> Answer:
         """The reply, when all of it is there. Raises ServiceError."""
-        return answer(self.ask, self.rows, self.model, await self.results)
+        return answer(self.ask, self.rows, self.model, [r for r, _ in await self.replies if isinstance(r, Result)])
 
 
 def answer(ask: Ask, read: Rows, model: ServedModel, results: Sequence[Result]) -> Answer:
@@ -173,18 +166,18 @@ class Inference:
         ident, holder = session_id(owner, model.manifest.name, ask.sequence), sequence_owner(owner)
         counted = ask.start and await self._sessions.count_sequence(ident, holder)
         try:
-            results = ask_all(model, self.jobs(ask, read, model, owner))
+            replies = ask_all(model, self.jobs(ask, read, model, owner))
         except ServiceError:
             self._sessions.sequence_left(ident, holder, model, counted)
             raise
-        results.add_done_callback(partial(self._settled, ident, holder, model, ask, counted))
-        return Pending(ask, read, model, results)
+        replies.add_done_callback(partial(self._settled, ident, holder, model, ask, counted))
+        return Pending(ask, read, model, replies)
 
-    def _settled(self, ident: str, holder: str, model: ServedModel, ask: Ask, counted: bool, results: asyncio.Future[list[Result]]) -> None:
+    def _settled(self, ident: str, holder: str, model: ServedModel, ask: Ask, counted: bool, replies: Replies) -> None:
         """A sequence that has not begun, or has ended, is no longer where it was said to be, and counts no longer."""
-        if results.cancelled():
+        if replies.cancelled():
             return  # whoever asked has left: what was asked goes on
-        failed = results.exception() is not None
+        failed = replies.exception() is not None
         if failed and ask.start:
             self._sessions.sequence_left(ident, holder, model, counted)
         elif not failed and ask.end:

@@ -10,6 +10,7 @@ from service.errors import (
     Late,
     MethodNotAllowed,
     NotFound,
+    NotSupported,
     Overloaded,
     SequenceLimit,
     ServiceError,
@@ -19,12 +20,6 @@ from service.errors import (
     UnknownSession,
     status,
 )
-
-
-class NotSupported(ServiceError):
-    """The protocol has it, this server has not."""
-
-    code = "not_supported"
 
 
 class Refusal(NamedTuple):
