@@ -329,9 +329,8 @@ class Batcher:
             if live.dirty:
                 live.pending.append(job)
             return True
-        if live.dirty and (
-            live.removed or isinstance(job.event, Fork)
-        ):  # what begins anew, and what copies, does so after this turn's commit
+        # what begins anew in place of what was removed, or copies what is stored, does so after this turn's commit
+        if live.dirty and (live.removed or isinstance(job.event, Fork)):
             live.mailbox.append(job)
             self._freed.append(live)
             return False

@@ -340,6 +340,8 @@ def ask_all(model: ServedModel, jobs: Sequence[Job]) -> Replies:
         if left == 0:
             future.set_result(replies)
 
+    if not jobs:
+        future.set_result([])
     for i, job in enumerate(jobs):
         job.sink = partial(sink, i)
     model.batcher.submit(*jobs)
