@@ -105,7 +105,7 @@ _KINDS: dict[str, type[Refused]] = {
     "position_limit": Conflict,
     "session_limit": SessionLimit,
     **dict.fromkeys(TRANSIENT, Unavailable),
-    **dict.fromkeys(("invalid_input", "not_finite", "out_of_range", "out_of_alphabet", "not_json", "too_large"), BadInput),
+    **dict.fromkeys(("invalid_input", "not_finite", "out_of_range", "overflow", "out_of_alphabet", "not_json", "too_large"), BadInput),
     **dict.fromkeys(("not_a_state", "other_model"), BadInput),
 }
 

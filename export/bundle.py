@@ -216,6 +216,9 @@ def read(folder: Path) -> Bundle:
     file whose digest the manifest states.
     """
     title = f"bundle {folder.parent.name}/{folder.name}"
+    for name in ("manifest.json", "model.onnx"):
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise BundleError(f"{title}: {name}: expected a regular file")  # a named pipe would be waited for, for ever
     try:
         manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
     except OSError as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from export.bundle import BundleError, read
+from service.batcher import Batcher
 from service.errors import StoreFailed
 from service.models import Models, ServedModel, serve
 from service.repository import Key, Stamp, load_at_start
@@ -20,7 +21,10 @@ STOP_TIMEOUT = 10.0  # seconds for the steps in flight where nobody has set anot
 
 @dataclass(eq=False)
 class Backend:
-    """`stamps` and `skipped`: how the loaded files were at the start, and the versions that were left out."""
+    """`stamps` and `skipped`: how the loaded files were at the start, and the versions that were left out.
+
+    `_engines` are all whose thread may not have ended, also of versions that have left the table of models.
+    """
 
     settings: Settings
     store: Store
@@ -29,6 +33,7 @@ class Backend:
     stopping: bool = False
     stamps: dict[Key, Stamp] = field(default_factory=dict)
     skipped: Collection[Key] = ()
+    _engines: list[Batcher] = field(default_factory=list)
 
     @classmethod
     def open(cls, settings: Settings) -> "Backend":
@@ -55,6 +60,7 @@ class Backend:
     def load(self, folder: Path) -> ServedModel:
         """Reads a bundle, warms it up and starts its engine. Blocks; raises BundleError, EngineError."""
         model = serve(read(folder), self.settings, self.store, self.post)
+        self._engines = [*(e for e in self._engines if e.alive), model.batcher]
         if self.stopping:
             model.batcher.drain()
         return model
@@ -68,17 +74,17 @@ class Backend:
     def drain(self, seconds: float = STOP_TIMEOUT) -> None:
         """Tells the engines that the end is near: what is in flight is finished, anything new is refused."""
         self.stopping = True
-        for model in self.models:
-            model.batcher.drain(seconds=seconds)
+        for engine in self._engines:
+            engine.drain(seconds=seconds)
 
     @property
     def busy(self) -> bool:
         """Whether an engine has not finished."""
-        return any(model.batcher.alive for model in self.models)
+        return any(engine.alive for engine in self._engines)
 
     def close(self) -> None:
         """Stops the engines, which finish what is in flight, and releases the store."""
-        stopping = [threading.Thread(target=m.batcher.stop, args=(STOP_TIMEOUT,)) for m in self.models]
+        stopping = [threading.Thread(target=engine.stop, args=(STOP_TIMEOUT,)) for engine in self._engines]
         for thread in stopping:
             thread.start()
         for thread in stopping:

@@ -17,13 +17,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.engine import PIECE, TURN_STEPS, Engine, Row
+from service.engine import PIECE, Engine, Row
 from service.errors import (
+    BadInput,
     Cancelled,
     EngineFailed,
     Gone,
     Late,
     ModelGone,
+    Overflow,
     Overloaded,
     ServiceError,
     Stopping,
@@ -249,10 +251,15 @@ class Batcher:
             assert job.content is not None, "a job without a session has content"
             self._start_stateless(job)
         else:
+            overtakes = (job.event is None and not job.in_order) or isinstance(job.event, Cancel | Delete)
+            known = self._lives.get(job.session_id)
+            if known is not None and known.removed and known.mailbox and not overtakes:
+                known.mailbox.append(job)  # behind a beginning that waits for the removal
+                return
             live = self._find_or_begin(job.session_id, job)
             if isinstance(job.event, Cancel):
                 self._cancel_waiting(live, job.event)
-            if job.event is None or isinstance(job.event, Cancel | Delete) or not live.mailbox:
+            if overtakes or not live.mailbox:
                 self._offer(live, job, now)
             else:
                 live.mailbox.append(job)
@@ -294,11 +301,9 @@ class Batcher:
         if fresh is None:
             return self._find(session_id, job.owner)
         live = self._lives.get(session_id)
-        if live is not None and live.removed:
-            self._settle()  # its removal, if that is still to be committed, comes first
         if live is None:
             live = self._lives[session_id] = Live(None, fresh)
-        elif live.removed:
+        elif live.removed and not live.dirty:
             live.base, live.session, live.removed = None, fresh, False
         return live
 
@@ -315,13 +320,17 @@ class Batcher:
     def _offer(self, live: Live, job: Job, now: float) -> bool:
         """Gives one job to the state machine; False when it has to wait for what is in flight."""
         if job.event is None:
+            if job.in_order and live.session.flight is not None:
+                live.mailbox.append(job)
+                return False
             gone = live.session.flight is None and now >= live.session.expires_at
             reply_now = Refused(Gone("the session has expired")) if gone else Loaded(live.session)
             self._replies.append(Reply(job.sink, reply_now, live if live.dirty else None))
             if live.dirty:
                 live.pending.append(job)
             return True
-        if isinstance(job.event, Fork) and live.dirty:  # a fork copies what is stored: after this turn's commit
+        # what begins anew in place of what was removed, or copies what is stored, does so after this turn's commit
+        if live.dirty and (live.removed or isinstance(job.event, Fork)):
             live.mailbox.append(job)
             self._freed.append(live)
             return False
@@ -440,13 +449,15 @@ class Batcher:
                 return
 
     def _refuse_late(self) -> None:
+        """Of whatever waits for its session: a later step may have less time than the one before it."""
         now = time.monotonic()
         for live in self._lives.values():
-            while live.mailbox and live.mailbox[0].deadline < now:
-                job = live.mailbox.popleft()
-                late = Late(f"an earlier step of the session took longer than {self._settings.step_timeout:g} s", retry_after=1)
-                self._count_refused(job, late)
-                self._replies.append(Reply(job.sink, Refused(late)))
+            late = [job for job in live.mailbox if job.deadline < now]
+            for job in late:
+                live.mailbox.remove(job)
+                error = _late(job, "the step waited for earlier ones of its session longer than")
+                self._count_refused(job, error)
+                self._replies.append(Reply(job.sink, Refused(error)))
 
     def _detach(self, detached: Iterable[tuple[str, Sink]]) -> None:
         for session_id, sink in detached:
@@ -492,7 +503,10 @@ class Batcher:
     # --- a batch ----------------------------------------------------------------------------------------------------------------------
 
     def _groups(self) -> list[list[Live | Stateless]]:
-        """Up to max_batch of what is ready, the longest waiting first, in groups of like length so that padding at most doubles a row."""
+        """Up to max_batch of what is ready, the longest waiting first, in groups of like length so that padding at most doubles a row.
+
+        Single steps are the first group: they are stored and answered before the longer ones run.
+        """
         taken = self._take()
         groups: dict[int, list[Live | Stateless]] = {}
         now = time.monotonic()
@@ -501,23 +515,27 @@ class Batcher:
             if isinstance(item, Stateless) and self._left(item):
                 continue
             if isinstance(work, Feeding) and work.at == 0 and work.deadline < now:
-                self._fail([item], Late(f"the step waited longer than {work.deadline - work.since:g} s", retry_after=1))
+                self._fail([item], _late(work, "the step waited longer than"))
                 continue
             groups.setdefault(_steps(work).bit_length(), []).append(item)
         return [groups[k] for k in sorted(groups)]
 
     def _take(self) -> list[Live | Stateless]:
-        """What runs in this turn. Of long pieces only as many as leave the turn short: the others keep their place for the next."""
+        """What runs in this turn: single steps, and of longer pieces as many as make one whole piece; the others keep their place.
+
+        So between two looks at what has come nobody waits for more than a piece, and the piece that has waited longest is always taken.
+        """
         taken: list[Live | Stateless] = []
         left: list[Live | Stateless] = []
         total = 0
         while self._ready and len(taken) < self._settings.max_batch:
             item = self._ready.popleft()
             steps = _steps(item.work)
-            if steps > 1 and total + steps > TURN_STEPS:
+            if steps > 1 and total + steps > PIECE:
                 left.append(item)
-            else:
-                taken.append(item)
+                continue
+            taken.append(item)
+            if steps > 1:
                 total += steps
         self._ready.extendleft(reversed(left))
         return taken
@@ -550,7 +568,7 @@ class Batcher:
         ran = time.perf_counter_ns()
         for item, (logits, state, sound) in zip(running, answers, strict=True):
             if not sound:
-                self._fail([item], EngineFailed("the state would no longer be finite"))
+                self._fail([item], _unsound(item.work))
             else:
                 self._advance(item, logits, state)
         self.statistics.ran(len(rows), prepared - begun, ran - prepared, time.perf_counter_ns() - ran, self._clock())
@@ -640,7 +658,7 @@ class Batcher:
         if dirty:
             begun = time.perf_counter_ns()
             try:
-                lost = self._store.commit([Change(live.base, None if live.removed else live.session, live.lost) for live in dirty])
+                lost = self._store.commit([Change(live.base, None if live.removed else live.session.landed, live.lost) for live in dirty])
             except ServiceError as error:
                 self.statistics.store_failures += 1
                 log.error("a commit of %d sessions failed: %s", len(dirty), error, extra=about(self.engine.manifest))
@@ -654,7 +672,7 @@ class Batcher:
                 live.dirty = False
                 if not live.stale:
                     happened += live.happened
-                    live.base = live.session if live.session.flight is None else live.session._replace(flight=None)
+                    live.base = live.session.landed
                     self._drop_answered(live)
                 live.happened = []
             self.statistics.happened.update(happened)
@@ -672,12 +690,18 @@ class Batcher:
     def _got_on(self, job: Job, heard: int | None) -> None:
         """A generate lasts longer than a step may wait: what it must not do is stand still that long."""
         job.heard = heard
-        job.deadline = time.monotonic() + self._settings.step_timeout
+        job.since = time.monotonic()
+        job.deadline = job.since + self._settings.step_timeout
 
     def _offer_again(self, lives: Sequence[Live]) -> None:
-        """Somebody else has moved these sessions: nothing of theirs is answered, and their jobs come before what waits."""
-        self._roll_back([live for live in lives if live.base is None], StoreFailed("the new session's id is taken: try again"))
-        moved = {id(live) for live in lives if live.base is not None}
+        """Somebody else has moved these sessions: nothing of theirs is answered, and their jobs come before what waits.
+
+        So it is with a sequence that somebody else has begun too. Of one that was to be made here nobody else knows the id.
+        """
+        made = [live for live in lives if live.base is None and not live.pending]
+        self._roll_back(made, StoreFailed("the new session's id is taken: try again"))
+        lives = [live for live in lives if live not in made]
+        moved = {id(live) for live in lives}
         self._replies = [r for r in self._replies if id(r.live) not in moved]
         answered = {r.sink for r in self._replies if r.final}
         with self._gate:
@@ -717,7 +741,8 @@ class Batcher:
             self.statistics.failed[error.code] += 1
             step = item.session.flight if isinstance(item, Live) else None
             named = (item.session.id, step.number) if step is not None and isinstance(item, Live) else ()
-            log.warning("a step failed: %s", error.detail, extra=about(self.engine.manifest, *named))
+            level = logging.INFO if isinstance(error, BadInput) else logging.WARNING
+            log.log(level, "a step failed: %s", error.detail, extra=about(self.engine.manifest, *named))
             if isinstance(item.work, Feeding):
                 self.statistics.fail.add(int((time.monotonic() - item.work.since) * 1e9))
             if isinstance(item, Stateless):
@@ -764,6 +789,18 @@ class Batcher:
         self._freed.clear()
         self._dirty.clear()
         self._send()
+
+
+def _late(waited: Job | Feeding, what: str) -> Late:
+    """Names the time that it had, the client's own or the server's."""
+    return Late(f"{what} {waited.deadline - waited.since:.6g} s", retry_after=1)
+
+
+def _unsound(work: Feeding | Generating | None) -> ServiceError:
+    """Whose numbers led to a state that is not finite: those that were fed, or the model's own."""
+    if isinstance(work, Feeding):
+        return Overflow("expected numbers after which the model's state is finite: with these it would overflow")
+    return EngineFailed("the state would no longer be finite")
 
 
 def _steps(work: Feeding | Generating | None) -> int:

@@ -4,6 +4,7 @@ ServiceError
 ├── BadInput           invalid_input       what a field should have been, and what came
 │   ├── NotFinite      not_finite          NaN or infinity
 │   ├── OutOfRange     out_of_range        a coordinate no skeleton in metres has, a state no step of the model leaves
+│   ├── Overflow       overflow            numbers, each of them finite, that take the model's state to one that is not
 │   ├── OutOfAlphabet  out_of_alphabet     a character the model has no symbol for
 │   ├── NotJson        not_json            the body or message is no JSON
 │   ├── NotState       not_a_state         the body is no downloaded state: no safetensors, or not the tensors and metadata of one
@@ -25,11 +26,14 @@ ServiceError
 ├── TooMany
 │   ├── RateLimited    rate_limited        more steps a second than a key may take
 │   └── SessionLimit   session_limit       more living sessions than a key may have
+│       └── SequenceLimit                  as many sequences of the Open Inference Protocol
 ├── Unavailable
 │   ├── Overloaded     overloaded          the queue is full
 │   │   └── Late       overloaded          a deadline passed while waiting
 │   ├── Stopping       stopping            the server is shutting down
+│   ├── NotReady       not_ready           the model is being loaded or unloaded
 │   └── StoreFailed    store_failed        the state could not be stored, as far as is known: repeat the step with its number
+├── NotSupported       not_supported       the protocol has it, this server has not
 └── EngineFailed       engine_failed       the model could not answer: nothing has moved
 """
 
@@ -69,6 +73,12 @@ class OutOfRange(BadInput):
     """A coordinate no skeleton in metres has, or a state that no step of the model leaves behind."""
 
     code = "out_of_range"
+
+
+class Overflow(BadInput):
+    """Numbers, each of them finite, that take the model's state to one that is not; nothing has moved."""
+
+    code = "overflow"
 
 
 class OutOfAlphabet(BadInput):
@@ -199,6 +209,10 @@ class SessionLimit(TooMany):
     code = "session_limit"
 
 
+class SequenceLimit(SessionLimit):
+    """As many living sequences of the Open Inference Protocol as a key may have sessions."""
+
+
 class Unavailable(ServiceError):
     """Not now; the same request may succeed later."""
 
@@ -219,10 +233,22 @@ class Stopping(Unavailable):
     code = "stopping"
 
 
+class NotReady(Unavailable):
+    """The model is being loaded or unloaded."""
+
+    code = "not_ready"
+
+
 class StoreFailed(Unavailable):
     """The new state could not be stored, or the store broke off before it said so: then only a repeat of the step's number tells."""
 
     code = "store_failed"
+
+
+class NotSupported(ServiceError):
+    """The protocol has it, this server has not."""
+
+    code = "not_supported"
 
 
 class EngineFailed(ServiceError):
@@ -244,6 +270,7 @@ STATUS: dict[type[ServiceError], int] = {
     Conflict: 409,
     TooMany: 429,
     Unavailable: 503,
+    NotSupported: 501,
     EngineFailed: 500,
     ServiceError: 500,
 }

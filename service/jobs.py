@@ -68,6 +68,8 @@ class Job:
     content: Content | None = None
     every: bool = False
     watch: slice | None = None
+    in_order: bool = False
+    """a look: whether it waits for what is in flight, instead of telling how the session stands before that"""
     deadline: float = 0.0
     heard: int | None = None
     """characters of its generate that the sink has been told of, once it has been told anything"""

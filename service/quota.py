@@ -81,17 +81,27 @@ class Quotas:
             found = self._buckets[owner] = Bucket(self._rate, max(1.0, self._rate), self._clock())
         return found
 
-    async def new_session(self, owner: str) -> None:
-        """Before a session is made. Raises SessionLimit, StoreFailed. Sessions opened at the same moment may exceed the limit by a few."""
+    @property
+    def counts_sessions(self) -> bool:
+        """Whether living sessions have a limit."""
+        return self._max_sessions is not None
+
+    async def new_session(self, owner: str, horizon: float = 0.0) -> None:
+        """Before a session is made. Raises SessionLimit, StoreFailed. Sessions opened at the same moment may exceed the limit by a few.
+
+        Those that have no more than `horizon` seconds to live do not count.
+        """
         if self._max_sessions is None:
             return
         known = self._counts.get(owner)
         if known is None or self._clock() - known.at > RECOUNT:
             at = self._clock()
-            known = Count(await asyncio.to_thread(self._count, owner, time.time()), at)
+            known = Count(await asyncio.to_thread(self._count, owner, time.time() + horizon), at)
             self._counts[owner] = known
         if known.sessions >= self._max_sessions:
-            raise SessionLimit(f"expected at most {self._max_sessions} living sessions of one key: delete some", retry_after=int(RECOUNT))
+            raise SessionLimit(
+                f"expected at most {self._max_sessions} living sessions of one key: delete or end some", retry_after=int(RECOUNT)
+            )
         known.sessions += 1
 
     def session_ended(self, owner: str) -> None:

@@ -183,9 +183,8 @@ class RedisStore:
         return found[:limit]
 
     def count(self, owner: str, now: float) -> int:
-        """See Store. Of expired ones that no `expire` has come past yet too."""
-        (count,) = self._read([("ZCARD", _owned(owner))])
-        return int(count)
+        """See Store. Looks at each of them."""
+        return sum(expires_at > now for *_, expires_at, _, _ in self._heads(_owned(owner)))
 
     def census(self, now: float) -> tuple[Population, ...]:
         """See Store."""
@@ -193,19 +192,20 @@ class RedisStore:
         stored: Counter[tuple[str, str, str]] = Counter()
         (owners,) = self._read([("SMEMBERS", _OWNERS)])
         for owner in owners:
-            ids: Sequence[bytes] = ()
-            at = 0
-            while at == 0 or len(ids) == SLICE:
-                (ids,) = self._read([("ZRANGE", _OWNED + owner, at, at + SLICE - 1)])
-                for head in self._read([("HGET", _SESSION + i, "head") for i in ids]):
-                    if head is None:
-                        continue
-                    model, version, digest, _, _, _, _, expires_at, n_state, _ = orjson.loads(head)
-                    if expires_at > now:
-                        counted[model, version, digest] += 1
-                        stored[model, version, digest] += n_state
-                at += SLICE
+            for model, version, digest, _, _, _, _, expires_at, n_state, _ in self._heads(_OWNED + owner):
+                if expires_at > now:
+                    counted[model, version, digest] += 1
+                    stored[model, version, digest] += n_state
         return tuple(Population(*key, sessions, stored[key]) for key, sessions in sorted(counted.items()))
+
+    def _heads(self, owned: bytes) -> Iterator[Sequence[Any]]:
+        """Of an owner's sessions, a slice at a time."""
+        ids: Sequence[bytes] = ()
+        at = 0
+        while at == 0 or len(ids) == SLICE:
+            (ids,) = self._read([("ZRANGE", owned, at, at + SLICE - 1)])
+            yield from (orjson.loads(head) for head in self._read([("HGET", _SESSION + i, "head") for i in ids]) if head is not None)
+            at += SLICE
 
     def expire(self, now: float) -> int:
         """See Store. The sessions themselves are removed by Redis: this counts them, and takes them out of their owners' sets.

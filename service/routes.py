@@ -52,7 +52,7 @@ _MEANING = {
     410: "session_expired: the session has expired or was deleted",
     413: "too_large: the body, a clip or the number of clips is over its limit",
     429: "rate_limited, session_limit: more than one key may have; try again after Retry-After seconds",
-    422: "invalid_input, not_finite, out_of_range, other_model: `field` names what is wrong, `detail` says what was expected and what came",
+    422: "invalid_input, not_finite, out_of_range, overflow, other_model: `detail` says what was expected and what came, `field` where",
     500: "engine_failed, internal: nothing has moved",
     503: "overloaded, stopping: nothing has moved; store_failed: repeat the step with its number; try again after Retry-After seconds",
 }

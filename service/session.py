@@ -149,6 +149,11 @@ class Session(NamedTuple):
         return Session(*self[:-1], flight)
 
     @property
+    def landed(self) -> "Session":
+        """The session as it is stored: without what is in flight."""
+        return self if self.flight is None else Session(*self[:-1], None)
+
+    @property
     def generating(self) -> bool:
         """Whether what is in flight is the generate that the last step is."""
         return self.flight is not None and self.flight.anew is None and self.flight.number == self.step
@@ -365,6 +370,8 @@ def _begin_sequence(session: Session, event: Feed, fresh: Session, now: float) -
     if session.flight is not None:
         return session, Wait(), ()
     first, last = event.number == session.step == 1, session.last
+    if (session.version, session.digest) != (fresh.version, fresh.digest):
+        first = False  # that was another version's answer
     if first and last is not None and last.digest == event.digest and now < session.expires_at:
         return session, Result(1, session.position, last.result, session.state), ()
     if event.number not in (None, 1):

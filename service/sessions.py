@@ -12,11 +12,12 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from service.errors import Gone, ModelGone, Overloaded, ServiceError, UnknownSession
+from service.errors import Gone, ModelGone, Overloaded, SequenceLimit, ServiceError, SessionLimit, UnknownSession
 from service.jobs import Created, Job, Loaded, unset
 from service.models import Models, ServedModel
 from service.quota import Quotas
 from service.session import (
+    KEPT,
     Cancel,
     Char,
     Delete,
@@ -45,6 +46,7 @@ ROUTES = 65_536  # sessions whose model is remembered, so that a step needs no l
 DELETE_TRIES = 16  # of a session that another process keeps moving; the fifth has always won
 
 States = NDArray[np.float16]
+Replies = asyncio.Future[list[tuple[object, States | None]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,31 @@ class Sessions:
     def charges(self) -> bool:
         """Whether steps are counted at all."""
         return self._quotas.counts_steps
+
+    @property
+    def counts_sequences(self) -> bool:
+        """Whether sequences have a limit."""
+        return self._quotas.counts_sessions
+
+    async def count_sequence(self, session_id: str, holder: str) -> bool:
+        """Before a sequence begins: whether it is one more. Raises SequenceLimit; one that is there may always begin anew."""
+        if not self.counts_sequences or self.route(session_id) is not None:
+            return False
+        horizon = KEPT if self._ttl > 2 * KEPT else 0.0  # the ended ones, which are kept for so long, do not count
+        try:
+            await self._quotas.new_session(holder, horizon)
+        except SessionLimit as error:
+            if await asyncio.to_thread(self._store.load, [session_id]):
+                return False
+            raise SequenceLimit(error.detail, retry_after=error.extra.get("retry_after")) from None
+        return True
+
+    def sequence_left(self, session_id: str, holder: str, model: ServedModel, counted: bool) -> None:
+        """After a sequence has ended, or has not begun: where it is, if anywhere, is for the store to say."""
+        if self.route(session_id) is model:
+            del self._routes[session_id]
+        if counted:
+            self._quotas.session_ended(holder)
 
     async def open(self, model: ServedModel, owner: str, at: Snapshot | None = None, protocol: Protocol = "http") -> Session:
         """A new session, stored: at the start of a sequence, or where a downloaded one stood. Raises SessionLimit."""
@@ -143,13 +170,13 @@ class Sessions:
         assert isinstance(reply, Placed), "a session that is moved is answered with Placed"
         return reply.session
 
-    async def look(self, session_id: str, owner: str) -> Session:
-        """The session as it stands, in order with its steps. Raises UnknownSession, Gone."""
+    async def look(self, session_id: str, owner: str, in_order: bool = False) -> Session:
+        """The session as it stands; in order: after what is in flight or waits. Raises UnknownSession, Gone."""
         try:
             model = await self.model_of(session_id, owner)
         except ModelGone:
             return await self._orphan(session_id, owner)  # it cannot step, but it is still the client's
-        reply, _ = await _ask(model, Job(unset, session_id, owner))
+        reply, _ = await _ask(model, Job(unset, session_id, owner, in_order=in_order))
         assert isinstance(reply, Loaded), "a look is answered with Loaded"
         return reply.session
 
@@ -176,10 +203,8 @@ class Sessions:
         """Content without a session, in as few batches as fit; all of it is queued, or none. Cancelled, its work is dropped."""
         self._quotas.step(owner, len(contents))
         jobs = [Job(unset, content=c) for c in contents]
-        waiting = [_future(job) for job in jobs]
-        model.batcher.submit(*jobs)
         try:
-            replies = await asyncio.gather(*waiting)
+            replies = await ask_all(model, jobs)
         except asyncio.CancelledError:
             for job in jobs:
                 model.batcher.detach("", job.sink)
@@ -297,13 +322,13 @@ class Sessions:
             self._routes.popitem(last=False)
 
 
-def ask_all(model: ServedModel, jobs: Sequence[Job]) -> asyncio.Future[list[Result]]:
-    """Queues jobs that are answered with results, all or none; what comes back has all of them, or the first error.
+def ask_all(model: ServedModel, jobs: Sequence[Job]) -> Replies:
+    """Queues jobs, all or none; what comes back has each one's reply, with the watched states, or raises the first error.
 
     Cancelled, those without a session are dropped. A step is not: it was numbered, and can be repeated.
     """
-    future: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
-    results: list[Result | None] = [None] * len(jobs)
+    future: Replies = asyncio.get_running_loop().create_future()
+    replies: list[tuple[object, States | None]] = [(None, None)] * len(jobs)
     left = len(jobs)
 
     def sink(i: int, value: object, states: States | None) -> None:
@@ -314,11 +339,12 @@ def ask_all(model: ServedModel, jobs: Sequence[Job]) -> asyncio.Future[list[Resu
         if isinstance(value, Refused):
             future.set_exception(_copy(value.error))
             return
-        assert isinstance(value, Result), "content is answered with Result"
-        results[i] = value
+        replies[i] = value, states
         if left == 0:
-            future.set_result([r for r in results if r is not None])
+            future.set_result(replies)
 
+    if not jobs:
+        future.set_result([])
     for i, job in enumerate(jobs):
         job.sink = partial(sink, i)
     model.batcher.submit(*jobs)
@@ -326,7 +352,7 @@ def ask_all(model: ServedModel, jobs: Sequence[Job]) -> asyncio.Future[list[Resu
     return future
 
 
-def _drop_cancelled(model: ServedModel, jobs: Sequence[Job], future: "asyncio.Future[list[Result]]") -> None:
+def _drop_cancelled(model: ServedModel, jobs: Sequence[Job], future: Replies) -> None:
     if future.cancelled():
         for job in jobs:
             if job.session_id is None:
@@ -335,25 +361,7 @@ def _drop_cancelled(model: ServedModel, jobs: Sequence[Job], future: "asyncio.Fu
 
 async def _ask(model: ServedModel, job: Job) -> tuple[object, States | None]:
     """Submits a job and waits for its one reply. Raises the error of a refusal."""
-    future = _future(job)
-    model.batcher.submit(job)
-    return await future
-
-
-def _future(job: Job) -> asyncio.Future[tuple[object, States | None]]:
-    """What a job's sink will resolve."""
-    future: asyncio.Future[tuple[object, States | None]] = asyncio.get_running_loop().create_future()
-
-    def sink(value: object, states: States | None) -> None:
-        if future.done():
-            return  # whoever asked is gone
-        if isinstance(value, Refused):
-            future.set_exception(_copy(value.error))
-        else:
-            future.set_result((value, states))
-
-    job.sink = sink
-    return future
+    return (await ask_all(model, [job]))[0]
 
 
 def _copy(error: ServiceError) -> ServiceError:

@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     origins: str = Field(
         "", description="other hosts' pages whose scripts may open streams and call the HTTP API: https://example.org by commas; * is all"
     )
-    max_sessions: int | None = Field(None, ge=1, description="living sessions of one key; more are refused with 429")
+    max_sessions: int | None = Field(None, ge=1, description="living sessions of one key, and sequences; more are refused, 429 and 503")
     max_steps_per_second: float | None = Field(None, gt=0, description="steps, clips and generated characters a second of one key; 429")
     header_timeout: float = Field(10.0, gt=0, description="seconds for a request's headers, or a stream's handshake, to come in")
     drain_timeout: float = Field(10.0, gt=0, le=3600, description="seconds from SIGTERM to the end of the process at most")

@@ -12,6 +12,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -56,7 +57,8 @@ SCHEMA_VERSION = len(_MIGRATIONS)
 class SQLiteStore:
     """One file, write-ahead log, synchronous=FULL: a commit is on the disk before it returns. One process holds the file.
 
-    Recently used sessions are also kept in memory, written through; nobody else may change the file, so no change is ever refused.
+    Recently used sessions are also kept in memory, written through; nobody else may change the file. Threads of this process may want to
+    change one session from where it no longer stands: the later is refused.
     `relaxed` leaves out the wait for the disk: a kill loses nothing, a power cut the last commits.
     """
 
@@ -111,44 +113,58 @@ class SQLiteStore:
     def load(self, ids: Sequence[str]) -> dict[str, Session]:
         """See Store."""
         with self._lock:
-            found = {i: self._cache[i] for i in ids if i in self._cache}
-            for i in found:
-                self._cache.move_to_end(i)
-            missing = [i for i in ids if i not in found]
-            if missing:
-                marks = ",".join("?" * len(missing))
-                try:
-                    rows = self._db.execute(f"SELECT {_COLUMNS} FROM sessions WHERE id IN ({marks})", missing).fetchall()
-                except sqlite3.Error as error:
-                    raise StoreFailed(f"the store could not be read: {error}") from error
-                for row in rows:
-                    found[row[0]] = _session(row)
-                    self._keep(found[row[0]])
+            try:
+                return self._read(ids)
+            except sqlite3.Error as error:
+                raise StoreFailed(f"the store could not be read: {error}") from error
+
+    def _read(self, ids: Sequence[str]) -> dict[str, Session]:
+        found = {i: self._cache[i] for i in ids if i in self._cache}
+        for i in found:
+            self._cache.move_to_end(i)
+        missing = [i for i in ids if i not in found]
+        if missing:
+            marks = ",".join("?" * len(missing))
+            for row in self._db.execute(f"SELECT {_COLUMNS} FROM sessions WHERE id IN ({marks})", missing).fetchall():
+                found[row[0]] = _session(row)
+                self._keep(found[row[0]])
         return found
 
     def commit(self, changes: Sequence[Change]) -> frozenset[str]:
-        """See Store. All changes are one transaction; none is refused."""
-        kept = [c.after for c in changes if c.after is not None]
-        gone = [c.before.id for c in changes if c.after is None and c.before is not None]
-        if not kept and not gone:
-            return frozenset()
-        upsert = f"INSERT INTO sessions ({_COLUMNS}) VALUES {','.join([_ROW] * len(kept))} {_ON_CONFLICT}"
-        values = [value for s in kept for value in _row(s)]
+        """See Store. All changes that are made are one transaction."""
+        written = _Written.of(changes)
         with self._lock:
             try:
                 self._need_files()
-                if not gone:
-                    self._db.execute(upsert, values)  # one statement is one transaction, and gives up the interpreter lock only once
-                else:
-                    self._commit_with_removals(upsert if kept else "SELECT 1", values, gone)
+                if lost := self._moved(changes):
+                    written = _Written.of([c for c in changes if c.id not in lost])
+                self._write(written)
             except (OSError, sqlite3.Error) as error:
-                self._abandon([*(s.id for s in kept), *gone])
+                self._abandon([c.id for c in changes])
                 raise StoreFailed(f"the new state could not be stored: {error}") from error
-            for session in kept:
+            for session in written.kept:
                 self._keep(session)
-            for i in gone:
+            for i in written.gone:
                 self._cache.pop(i, None)
-        return frozenset()
+        return lost
+
+    def _moved(self, changes: Sequence[Change]) -> frozenset[str]:
+        """Of which sessions `before` is not what the file has. Where the one in memory is that very object, nothing is looked at."""
+        unsure = [c for c in changes if c.before is None or self._cache.get(c.before.id) is not c.before]
+        if not unsure:
+            return frozenset()
+        there = self._read([c.id for c in unsure])
+        return frozenset(c.id for c in unsure if not _same(there.get(c.id), c.before))
+
+    def _write(self, written: "_Written") -> None:
+        kept, values, gone = written
+        if not kept and not gone:
+            return
+        upsert = f"INSERT INTO sessions ({_COLUMNS}) VALUES {','.join([_ROW] * len(kept))} {_ON_CONFLICT}"
+        if not gone:
+            self._db.execute(upsert, values)  # one statement is one transaction, and gives up the interpreter lock only once
+        else:
+            self._commit_with_removals(upsert if kept else "SELECT 1", values, gone)
 
     def _commit_with_removals(self, upsert: str, values: Sequence[object], gone: Sequence[str]) -> None:
         self._db.execute("BEGIN IMMEDIATE")
@@ -212,13 +228,13 @@ class SQLiteStore:
         try:
             for first, last in self._slices():
                 with self._lock:
-                    delete = "DELETE FROM sessions WHERE rowid BETWEEN ? AND ? AND expires_at <= ?"
-                    removed += self._db.execute(delete, (first, last, now)).rowcount
+                    delete = "DELETE FROM sessions WHERE rowid BETWEEN ? AND ? AND expires_at <= ? RETURNING id"
+                    gone = self._db.execute(delete, (first, last, now)).fetchall()
+                    for (i,) in gone:
+                        self._cache.pop(i, None)
+                    removed += len(gone)
         except sqlite3.Error as error:
             raise StoreFailed(f"the store could not be written: {error}") from error
-        with self._lock:
-            for i in [i for i, s in self._cache.items() if s.expires_at <= now]:
-                del self._cache[i]
         return removed
 
     def check(self) -> None:
@@ -310,6 +326,28 @@ def _result_size(session: Session) -> int:
     if isinstance(result, Scores):
         return result.logits.nbytes + result.every.nbytes + result.logprobs.nbytes
     return 0 if result is None else result.logprobs.nbytes
+
+
+class _Written(NamedTuple):
+    """What a commit writes: sessions and their rows' values, and the ids of those that it removes."""
+
+    kept: list[Session]
+    values: list[object]
+    gone: list[str]
+
+    @classmethod
+    def of(cls, changes: Sequence[Change]) -> "_Written":
+        kept = [c.after for c in changes if c.after is not None]
+        gone = [c.before.id for c in changes if c.after is None and c.before is not None]
+        return cls(kept, [value for s in kept for value in _row(s)], gone)
+
+
+def _same(one: Session | None, other: Session | None) -> bool:
+    """Whether two sessions are stored alike."""
+    if one is None or other is None:
+        return one is other
+    plain = [tuple(v.tobytes() if isinstance(v, np.ndarray) else v for v in _row(s)) for s in (one, other)]
+    return plain[0] == plain[1]
 
 
 def _row(s: Session) -> tuple[object, ...]:

@@ -64,7 +64,7 @@ class Store(Protocol):
         """An owner's living sessions, newest first; their states and results are left out. Raises StoreFailed."""
 
     def count(self, owner: str, now: float) -> int:
-        """How many living sessions an owner has; expired ones may be counted for a while. Raises StoreFailed."""
+        """How many sessions an owner has that live beyond `now`. Raises StoreFailed."""
 
     def census(self, now: float) -> tuple[Population, ...]:
         """Which models the living sessions are of. Looks at all of them, in slices, between which others get their turn.

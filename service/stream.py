@@ -358,9 +358,17 @@ class Stream:
             await self._cancel(item[0])
 
     async def _cancel(self, message: dict[str, object]) -> Result | None:
-        """Ends the generate of that number; its `done` goes to whoever follows it. One that has ended already stays as it is: None."""
+        """Ends the generate of that number; its `done` goes to whoever follows it. One that has ended already stays as it is: None.
+
+        So is one that could not be ended: an error would be taken for the answer to the generate, or to the next message.
+        """
         only(message, ("type", "step"))
-        return await self._sessions.cancel(self._model, self._need_session(), self._owner, step_number(message.get("step")))
+        session_id, step = self._need_session(), step_number(message.get("step"))
+        try:
+            return await self._sessions.cancel(self._model, session_id, self._owner, step)
+        except ServiceError as error:
+            log.info("a cancel failed: %s", error.detail, extra=about(self._model.manifest, session_id, step))
+            return None
 
     async def _emit(self, session_id: str, event: Generate) -> None:
         """Characters as they come. A repeat begins with those that are stored; what then comes is new."""

@@ -11,14 +11,14 @@ import grpc.aio
 from google.protobuf.json_format import ParseDict
 
 from service.body import aside
-from service.errors import BadInput, Overloaded, ServiceError, Stopping, UnknownModel
+from service.errors import BadInput, NotSupported, Overloaded, ServiceError, Stopping, UnknownModel
 from service.oip import describe
 from service.oip.ask import Ask, Wanted
 from service.oip.http import NO_LOADING, OwnerOf, refuse_parameters
 from service.oip.inference import Inference, Pending
 from service.oip.message import Answer, refuse_what_is_not_offered
 from service.oip.protocol import METHODS, SERVICE, message_classes
-from service.oip.refusal import NotSupported, refusal
+from service.oip.refusal import refusal
 from service.oip.tensors import MAX_AXES, Tensor
 from service.places import Places
 from service.repository import Repository
@@ -253,7 +253,7 @@ def _let_go(waiting: "asyncio.Queue[tuple[Message, Pending | ServiceError] | Non
     while not waiting.empty():
         item = waiting.get_nowait()
         if item is not None and isinstance(item[1], Pending):
-            item[1].results.cancel()
+            item[1].replies.cancel()
 
 
 def _parameters(fields: Mapping[str, Message]) -> dict[str, object]:

@@ -13,12 +13,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from service.body import aside, parse_object, read_bounded
-from service.errors import BadInput, BodyTimeout, MethodNotAllowed, NotFound, ServiceError, Stopping, said
+from service.errors import BadInput, BodyTimeout, MethodNotAllowed, NotFound, NotSupported, ServiceError, Stopping, said
 from service.leaving import while_there
 from service.oip import describe, message
 from service.oip.compression import accepted, compress, decompress
 from service.oip.inference import Inference
-from service.oip.refusal import NotSupported, refusal
+from service.oip.refusal import refusal
 from service.repository import Repository
 from service.settings import Settings
 

@@ -1,17 +1,16 @@
 """An inference request on its way through the service, whatever carried it: which model, which jobs, and what its results answer."""
 
-import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import orjson
 
 from service.body import aside
-from service.errors import BadInput, ServiceError, Unavailable, UnknownModel
+from service.errors import BadInput, NotReady, ServiceError, UnknownModel
 from service.jobs import Job, unset
 from service.models import Models, ServedModel
 from service.oip import rows
@@ -20,14 +19,8 @@ from service.oip.message import Answer
 from service.oip.rows import Bounds, Rows
 from service.repository import Repository
 from service.session import Feed, Result, Session
-from service.sessions import Sessions, ask_all
+from service.sessions import Replies, Sessions, ask_all
 from service.settings import Settings
-
-
-class NotReady(Unavailable):
-    """The model is being loaded or unloaded."""
-
-    code = "not_ready"
 
 
 def sequence_owner(owner: str) -> str:
@@ -48,11 +41,11 @@ class Pending:
     ask: Ask
     rows: Rows
     model: ServedModel
-    results: asyncio.Future[list[Result]]
+    replies: Replies
 
     async def answer(self) -> Answer:
         """The reply, when all of it is there. Raises ServiceError."""
-        return answer(self.ask, self.rows, self.model, await self.results)
+        return answer(self.ask, self.rows, self.model, [r for r, _ in await self.replies if isinstance(r, Result)])
 
 
 def answer(ask: Ask, read: Rows, model: ServedModel, results: Sequence[Result]) -> Answer:
@@ -126,7 +119,7 @@ class Inference:
         assert ask.sequence is not None, "what has no sequence goes anywhere"
         model, ident = self._serving(name, version), session_id(owner, name, ask.sequence)
         if ask.start:
-            return await self._leave(ident, self._sessions.route(ident), model, ask, owner)
+            return await self._of_first_step(ident, self._sessions.route(ident), model, ask, owner)
         found = await self._sessions.model_of(ident, sequence_owner(owner))
         if version and found.manifest.version != version:
             raise BadInput(f"the sequence runs on version {found.manifest.version} of model '{name}', got a request for version {version}")
@@ -142,20 +135,25 @@ class Inference:
             )
         if ask.sequence is None:
             return model
+        if (ask.start or ask.end) and self._sessions.counts_sequences:
+            return None
         known = self._sessions.route(session_id(owner, name, ask.sequence))
         return model if known is model or (known is None and self.models.only(name)) else None
 
-    async def _leave(self, ident: str, known: ServedModel | None, model: ServedModel, ask: Ask, owner: str) -> ServedModel:
-        """Where a sequence begins whose id may be live on another version: there if it is the stored first step again, else anew."""
+    async def _of_first_step(self, ident: str, known: ServedModel | None, model: ServedModel, ask: Ask, owner: str) -> ServedModel:
+        """Where a sequence begins whose id may be live on another version: there if it is the stored first step again, else anew.
+
+        What was sent before it ends first. Nothing is removed: the new first step takes the old sequence's place in its one commit, and
+        where it fails the old one goes on.
+        """
         try:
             known = known or await self._sessions.model_of(ident, sequence_owner(owner))
             if known is model:
                 return model
-            session = await self._sessions.look(ident, sequence_owner(owner))
+            session = await self._sessions.look(ident, sequence_owner(owner), in_order=True)
             digest = rows.read(ask, known.tensors, self.bounds(known)).digest(ask.end)
             if ask.step == session.step == 1 and session.last is not None and session.last.digest == digest:
                 return known
-            await self._sessions.delete(ident, sequence_owner(owner))
         except ServiceError:
             pass  # it is not there any more, or cannot be had: the beginning says what is wrong
         return model
@@ -163,7 +161,27 @@ class Inference:
     async def begin(self, ask: Ask, model: ServedModel, owner: str, size: int) -> Pending:
         """Queues a request; `size` bytes of it are numbers that are still to be read. Raises ServiceError; then nothing is queued."""
         read = await aside(rows.read, size, ask, model.tensors, self.bounds(model))
-        return Pending(ask, read, model, ask_all(model, self.jobs(ask, read, model, owner)))
+        if ask.sequence is None or not (ask.start or ask.end):
+            return Pending(ask, read, model, ask_all(model, self.jobs(ask, read, model, owner)))
+        ident, holder = session_id(owner, model.manifest.name, ask.sequence), sequence_owner(owner)
+        counted = ask.start and await self._sessions.count_sequence(ident, holder)
+        try:
+            replies = ask_all(model, self.jobs(ask, read, model, owner))
+        except ServiceError:
+            self._sessions.sequence_left(ident, holder, model, counted)
+            raise
+        replies.add_done_callback(partial(self._settled, ident, holder, model, ask, counted))
+        return Pending(ask, read, model, replies)
+
+    def _settled(self, ident: str, holder: str, model: ServedModel, ask: Ask, counted: bool, replies: Replies) -> None:
+        """A sequence that has not begun, or has ended, is no longer where it was said to be, and counts no longer."""
+        if replies.cancelled():
+            return  # whoever asked has left: what was asked goes on
+        failed = replies.exception() is not None
+        if failed and ask.start:
+            self._sessions.sequence_left(ident, holder, model, counted)
+        elif not failed and ask.end:
+            self._sessions.sequence_left(ident, holder, model, counted=True)
 
     def jobs(self, ask: Ask, read: Rows, model: ServedModel, owner: str) -> list[Job]:
         """What the engine is to do, charged to the owner; their sinks are still to be set. Raises RateLimited."""

@@ -10,7 +10,9 @@ from service.errors import (
     Late,
     MethodNotAllowed,
     NotFound,
+    NotSupported,
     Overloaded,
+    SequenceLimit,
     ServiceError,
     Stopping,
     TooLarge,
@@ -18,12 +20,6 @@ from service.errors import (
     UnknownSession,
     status,
 )
-
-
-class NotSupported(ServiceError):
-    """The protocol has it, this server has not."""
-
-    code = "not_supported"
 
 
 class Refusal(NamedTuple):
@@ -44,6 +40,7 @@ _STATUS: dict[type[ServiceError], tuple[int, str]] = {
     MethodNotAllowed: (405, "UNIMPLEMENTED"),
     NotSupported: (501, "UNIMPLEMENTED"),
     Conflict: (409, "ABORTED"),
+    SequenceLimit: (503, "UNAVAILABLE"),
     Unavailable: (503, "UNAVAILABLE"),
 }
 _GRPC = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 429: "RESOURCE_EXHAUSTED"}
@@ -64,6 +61,8 @@ def _text(error: ServiceError, model: str) -> str:
         return f"Request timeout expired: {error.detail}"
     if isinstance(error, Overloaded):
         return f"Exceeds maximum queue size: {error.detail}"
+    if isinstance(error, SequenceLimit):
+        return f"Exceeds maximum number of sequences: {error.detail}"
     if isinstance(error, Stopping):
         return f"Server is stopping, scheduler for model has stopped accepting new inference requests: {error.detail}"
     return error.detail

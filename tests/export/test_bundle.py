@@ -1,6 +1,7 @@
 """What a bundle on disk must be, and that a reader says which bundle is wrong and why."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,19 @@ def test_whole_bundle_is_read(tmp_path: Path) -> None:
     assert (m.name, m.state_size, m.classes, m.max_abs_u) == ("tiny", 5, 3, 0.99)
     assert m.part("last_logits") == m.state[1]
     assert m.part("pool") is None
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.onnx"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path, name: str, linked: bool) -> None:
+    folder = put(tmp_path)
+    (folder / name).unlink()
+    os.mkfifo(tmp_path / "pipe" if linked else folder / name)
+    if linked:
+        (folder / name).symlink_to(tmp_path / "pipe")
+    code = f"from pathlib import Path; from export.bundle import read; read(Path({str(folder)!r}))"
+    refused = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert f"bundle tiny/1: {name}: expected a regular file" in refused.stderr
 
 
 def test_changed_graph_is_refused_by_name(tmp_path: Path) -> None:

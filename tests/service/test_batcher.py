@@ -13,11 +13,12 @@ import pytest
 
 from service.batcher import Batcher, BatcherSettings
 from service.engine import Answer
-from service.errors import Cancelled, EngineFailed, Gone, ModelGone, Overloaded, StepGap, Stopping, StoreFailed, UnknownSession
+from service.errors import Cancelled, EngineFailed, Gone, ModelGone, Overflow, Overloaded, StepGap, Stopping, StoreFailed, UnknownSession
 from service.jobs import Created, Job, Loaded
 from service.session import Cancel, Char, Delete, Deleted, Feed, Follow, Generate, Reason, Refused, Result, Sampling, Session
 from service.session_id import new_id
 from service.sqlite_store import SQLiteStore
+from service.store import Change
 from service.work import PIECE, Text
 
 N, K = 6, 3  # three numbers of history, then three logits
@@ -158,6 +159,13 @@ def test_a_batch_never_holds_two_steps_of_one_session_and_they_run_in_order(benc
     assert bench.look(ident).position == 6
 
 
+def test_a_look_in_order_waits_for_what_was_sent_before_it_and_another_does_not(bench: Bench) -> None:
+    ident = held(bench, PIECE * 3)
+    behind, at_once = bench.ask(session_id=ident, in_order=True), bench.ask(session_id=ident)
+    bench.engine.gate.set()
+    assert (at_once.one().session.step, behind.one().session.step) == (0, 1)
+
+
 def test_a_repeat_of_the_step_in_flight_waits_for_it_and_runs_nothing(bench: Bench) -> None:
     ident = held(bench)
     again = bench.feed(ident, 1, [0])
@@ -215,7 +223,8 @@ def test_a_broken_run_answers_everybody_and_moves_nobody(bench: Bench) -> None:
 def test_a_state_that_is_not_finite_is_never_stored(bench: Bench) -> None:
     ident = bench.open()
     bench.engine.poison = True
-    assert isinstance(bench.feed(ident, 1, [1]).one().error, EngineFailed)
+    assert isinstance(bench.feed(ident, 1, [1]).one().error, Overflow)
+    assert isinstance(bench.generate(bench.open(), 1, 5).last().error, EngineFailed), "no number of the client's"
     bench.engine.poison = False
     assert np.isfinite(bench.look(ident).state).all()
     assert bench.feed(ident, 1, [1]).one().number == 1
@@ -337,6 +346,23 @@ def test_a_deleted_session_is_gone_for_those_who_wait(bench: Bench) -> None:
     assert isinstance(bench.feed(ident, 1, [1]).one().error, Gone)
 
 
+def test_a_session_that_is_deleted_beside_its_engine_stays_deleted(bench: Bench) -> None:
+    """As it is where its version is being unloaded: the engine's last commits do not bring it back."""
+    fed = held(bench)
+    step = bench.feed(fed, 1, [0])
+    assert bench.store.commit([Change(bench.store.load([fed])[fed], None)]) == frozenset()
+    bench.engine.gate.set()
+    assert isinstance(step.one().error, Gone)
+    generated = bench.open()
+    generating = bench.generate(generated, 1, 100_000)
+    generating.wait(lambda r: len(r) > 2)
+    while bench.store.commit([Change(bench.store.load([generated])[generated], None)]):
+        pass  # it has emitted one more meanwhile
+    assert isinstance(generating.last().error, Gone)
+    assert bench.store.load([fed, generated]) == {}
+    assert bench.batcher.waiting == 0
+
+
 def test_strangers_and_other_models_are_refused(bench: Bench) -> None:
     ident, other = bench.open(owner="me"), bench.open(digest="of another file")
     assert isinstance(bench.feed(ident, 1, [1]).one().error, UnknownSession)
@@ -360,6 +386,21 @@ def test_a_step_that_waits_past_its_deadline_is_told(tmp_path: Path) -> None:
     assert asked.last().result.reason is Reason.CANCELLED
     bench.batcher.stop(10)
     bench.store.close()
+
+
+def test_a_step_with_less_time_than_the_one_before_it_is_told_in_its_own_time_and_what_that_was(bench: Bench) -> None:
+    ident = bench.open()
+    asked = bench.generate(ident, 1, 1_000_000)
+    patient = bench.feed(ident, 2, [1])
+    content = Text(np.array([1]))
+    hurried = bench.ask(session_id=ident, event=Feed(2, b"other", 1), content=content, patience=0.05)
+    error = hurried.one().error
+    assert isinstance(error, Overloaded)
+    assert "longer than 0.05 s" in error.detail
+    assert not patient.replies
+    bench.ask(session_id=ident, event=Cancel(None))
+    assert asked.last().result.reason is Reason.CANCELLED
+    assert patient.one().number == 2
 
 
 def test_stopping_finishes_steps_cuts_generates_and_answers_everybody(tmp_path: Path) -> None:

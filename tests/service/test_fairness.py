@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_batcher import Bench, make
+from test_batcher import Asked, Bench, make
 
-from service.engine import PIECE, TURN_STEPS
+from service.engine import PIECE
 from service.session import Result
 from service.work import Text
 
@@ -57,20 +57,50 @@ def test_a_single_step_waits_for_one_piece_of_another_sessions_long_prompts(benc
     assert at <= 1, "the piece that was running, and no other, came before it"
 
 
-def test_many_long_prompts_together_do_not_make_a_turn_longer_than_its_bound(bench: Bench) -> None:
+def test_a_single_step_waits_for_one_piece_of_many_sessions_long_prompts(bench: Bench) -> None:
     sessions, other = [bench.open() for _ in range(30)], bench.open()
+    run, came = bench.engine.run, list[Asked]()
+
+    def told(rows: list[Any]) -> list[Any]:
+        if len(bench.engine.runs) == 20:  # all thirty are under way
+            came.append(bench.feed(other, 1, [1]))
+        return run(rows)
+
+    bench.engine.run = told  # type: ignore[method-assign]
     bench.engine.gate.clear()
     prompts = [bench.feed(s, 1, [0] * PIECE * 3) for s in sessions]
-    single = bench.feed(other, 1, [1])
     bench.engine.gate.set()
-    for asked in (*prompts, single):
+    for asked in (*prompts, *came):
         assert isinstance(asked.one(), Result)
     ran = lengths(bench)
-    assert max(sum(run) for run in ran) <= TURN_STEPS
-    first_three = [row for run in ran[:3] for row in run]
-    assert 1 in first_three, "it did not wait for all thirty"
-    pieces = np.array([sum(run) for run in ran if run != [1]])
-    assert pieces[:-2].min() > TURN_STEPS // 2, "they still share runs"
+    assert ran[21] == [1], "the piece that was running when it came, and no other, ran before it"
+    assert max(map(sum, ran)) == PIECE
+    assert len(ran) == 30 * 3 + 1
+
+
+def test_shorter_messages_of_many_share_a_run_of_one_piece(bench: Bench) -> None:
+    sessions = [bench.open() for _ in range(60)]
+    bench.engine.gate.clear()
+    asked = [bench.feed(s, 1, [0] * 8) for s in sessions]
+    bench.engine.gate.set()
+    for one in asked:
+        assert isinstance(one.one(), Result)
+    assert max(map(sum, lengths(bench))) == PIECE
+    assert max(map(len, lengths(bench))) == PIECE // 8
+
+
+def test_singles_come_first_in_a_turn_and_the_piece_after_them_is_not_put_off(bench: Bench, begun: threading.Event) -> None:
+    """Sixty-four places a turn, all of which single steps would fill: the prompt still has one piece a turn."""
+    long, singles = bench.open(), [bench.open() for _ in range(70)]
+    bench.engine.gate.clear()
+    bench.ask(content=Text(np.zeros(1, np.int64)))
+    assert begun.wait(10)
+    prompt = bench.feed(long, 1, [0] * PIECE * 2)
+    asked = [bench.feed(s, n, [1]) for n in (1, 2, 3) for s in singles]
+    bench.engine.gate.set()
+    for one in (prompt, *asked):
+        assert isinstance(one.one(), Result)
+    assert lengths(bench)[1:5] == [[1] * 63, [PIECE], [1] * 63, [PIECE]]
 
 
 def test_a_long_prompt_is_not_put_off_for_ever_by_single_steps(bench: Bench) -> None:

@@ -93,3 +93,10 @@ async def test_rows_of_a_cancelled_request_are_not_run_to_their_end(tmp_path: Pa
     assert sum(len(r.x) for run in engine.runs for r in run) <= 3 * PIECE + 1
     batcher.stop(10)
     store.close()
+
+
+async def test_no_content_at_all_is_answered_with_nothing_and_not_waited_for() -> None:
+    sessions = Sessions(None, None, 60, Quotas(None, None, lambda owner, now: 0))  # type: ignore[arg-type]
+    model: Any = SimpleNamespace(batcher=SimpleNamespace(submit=lambda *jobs: None))
+    async with asyncio.timeout(5):
+        assert await sessions.predict(model, [], "") == []

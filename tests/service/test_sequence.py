@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +11,28 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from test_batcher import Asked, Bench, make
+from test_batcher import Asked, Bench, FakeEngine, held, make
 
+from service.batcher import Batcher, BatcherSettings
 from service.errors import Gone, PositionLimit, StepConflict, StepGap, StoreFailed, UnknownSession
 from service.record import decode_step, encode_step
-from service.session import KEPT, Consumed, Cut, Effect, Feed, Refused, Result, Scores, Session, Wait, handle
+from service.session import (
+    KEPT,
+    Cancel,
+    Consumed,
+    Cut,
+    Delete,
+    Deleted,
+    Effect,
+    Feed,
+    Refused,
+    Result,
+    Scores,
+    Session,
+    Wait,
+    handle,
+)
+from service.store import Change
 from service.work import Text
 
 TTL = 100.0
@@ -278,3 +295,87 @@ def test_runs_rows_and_waits_are_counted(bench: Bench) -> None:
     bench.engine.fail = True
     feed(bench, 1).one()
     assert (statistics.fail.count, statistics.executions) == (1, 2)
+
+
+@pytest.fixture
+def pair(bench: Bench) -> Iterator[tuple[Bench, Bench]]:
+    """Two engine threads on one store, as two services have them."""
+    engine = FakeEngine()
+    settings = BatcherSettings(max_batch=8, max_queue=100, step_timeout=30, session_ttl=60)
+    other = Bench(Batcher(engine, bench.store, settings, lambda deliver: deliver()), engine, bench.store)  # type: ignore[arg-type]
+    yield bench, other
+    engine.gate.set()
+    other.batcher.stop(10)
+
+
+def begin_at_once(pair: tuple[Bench, Bench], symbols: tuple[int, int], number: int | None) -> list[Asked]:
+    """A first step at each, both run before either is stored."""
+    for bench in pair:
+        bench.engine.gate.clear()
+    asked = [feed(bench, symbol, start=True, number=number) for bench, symbol in zip(pair, symbols, strict=True)]
+    for bench in pair:
+        while bench.batcher._inbox or bench.batcher._ready or not bench.batcher._lives:  # it is running now
+            pass
+    for bench in pair:
+        bench.engine.gate.set()
+    return asked
+
+
+def test_of_two_services_that_begin_one_sequence_at_once_the_slower_answers_a_repeat(pair: tuple[Bench, Bench]) -> None:
+    one, other = (a.one() for a in begin_at_once(pair, (1, 1), 1))
+    assert isinstance(one, Result)
+    assert repr(one) == repr(other)
+    assert pair[0].store.load([IDENT])[IDENT].state[1] == 1
+    assert feed(pair[1], 2, number=2).one().position == 2
+
+
+@pytest.mark.parametrize(("symbols", "number"), [((1, 2), 1), ((1, 1), None)])
+def test_of_two_services_that_begin_different_sequences_of_one_id_the_slower_replaces_the_other(
+    pair: tuple[Bench, Bench], symbols: tuple[int, int], number: int | None
+) -> None:
+    answers = [a.one() for a in begin_at_once(pair, symbols, number)]
+    assert [(a.number, a.position, a.state[0]) for a in answers] == [(1, 1, s + 1) for s in symbols]
+    stored = pair[0].store.load([IDENT])[IDENT]
+    assert (stored.step, stored.position) == (1, 1)
+    assert stored.state[0] in [s + 1 for s in symbols]
+
+
+def test_a_sequence_that_is_deleted_and_begun_in_one_turn_is_deleted_first_and_its_next_step_follows(bench: Bench) -> None:
+    feed(bench, 1, start=True).one()
+    held(bench)
+    deleted = bench.ask(session_id=IDENT, owner="oip:", event=Delete())
+    asked = [feed(bench, 2, start=True, number=1), feed(bench, 0, number=2)]
+    bench.engine.gate.set()
+    assert isinstance(deleted.one(), Deleted)
+    assert [(a.one().number, a.one().position) for a in asked] == [(1, 1), (2, 2)]
+    assert bench.store.load([IDENT])[IDENT].state[:2].tolist() == [4, 2]
+
+
+def test_what_another_service_has_deleted_is_not_shown_because_a_sequence_begins_in_the_same_turn(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cancel of a generate is lost to the other's delete, and the look behind it must not tell of it as if it were stored."""
+    cut = bench.open()
+    generating = bench.generate(cut, 1, 100_000)
+    generating.wait(lambda r: len(r) > 2)
+    bench.batcher.detach(cut, generating.sink)
+    feed(bench, 1, start=True).one()
+    session = bench.look(cut)
+    commit = bench.store.commit
+
+    def overtaken(changes: Sequence[Change]) -> frozenset[str]:
+        if any(c.id == cut for c in changes):
+            monkeypatch.undo()
+            commit([Change(session, None)])
+        return commit(changes)
+
+    held(bench)
+    monkeypatch.setattr(bench.store, "commit", overtaken)
+    asked = [bench.ask(session_id=cut, event=Cancel(1)), bench.ask(session_id=IDENT, owner="oip:", event=Delete())]
+    begun = feed(bench, 2, start=True)
+    look = bench.ask(session_id=cut)
+    bench.engine.gate.set()
+    assert isinstance(begun.one(), Result)
+    assert refusal(look) is Gone
+    assert refusal(asked[0]) is Gone
+    assert isinstance(asked[1].one(), Deleted)

@@ -88,6 +88,40 @@ def test_removed_sessions_are_gone_and_the_others_stay(store: Store) -> None:
     assert [s.id for s in store.list("", 0, 9)].count(removed.id) == 0
 
 
+def test_a_change_from_where_a_session_no_longer_stands_is_refused_and_the_others_of_its_commit_are_made(store: Store) -> None:
+    deleted, moved, big, fresh, other = (session(store) for _ in range(5))
+    long = Step(b"\x01" * 16, Scores(np.zeros(2, np.float32), np.zeros((4_000, 2), np.float32), np.zeros(0, np.float32)))
+    store.commit([Change(None, s) for s in (deleted, moved, big, other)])
+    store.commit([Change(deleted, None), Change(moved, moved._replace(position=7)), Change(big, big._replace(step=1, last=long))])
+    late = [
+        Change(deleted, deleted._replace(step=1)),
+        Change(moved, moved._replace(step=1)),
+        Change(big, None),
+        Change(None, other._replace(step=9)),
+        Change(None, fresh),
+    ]
+    assert store.commit(late) == {deleted.id, moved.id, big.id, other.id}
+    found = store.load([deleted.id, moved.id, big.id, fresh.id, other.id])
+    assert {i: (s.step, s.position) for i, s in found.items()} == {
+        moved.id: (0, 7),
+        big.id: (1, 0),
+        fresh.id: (0, 0),
+        other.id: (0, 0),
+    }
+    assert store.commit([Change(found[big.id], None)]) == frozenset(), "of what was read again, nothing is refused"
+
+
+def test_a_session_that_was_swept_as_expired_is_not_brought_back_by_a_late_step(store: Store) -> None:
+    now = time.time()
+    old = session(store, expires_at=now + 0.2)
+    store.commit([Change(None, old)])
+    deadline = time.monotonic() + 20
+    while not store.expire(time.time()):
+        assert time.monotonic() < deadline, "the session does not expire"
+    assert store.commit([Change(old, old._replace(step=1, expires_at=now + 100))]) == {old.id}
+    assert store.load([old.id]) == {}
+
+
 def test_a_list_is_the_owners_living_sessions_newest_first(store: Store) -> None:
     now = time.time()
     made = [session(store, created_at=now + i, owner=o) for i, o in enumerate(["a", "b", "a", "a"])]
@@ -104,6 +138,8 @@ def test_an_owners_sessions_are_counted_and_removed_ones_are_not(store: Store) -
     store.commit([Change(None, s) for s in made])
     store.commit([Change(made[0], None)])
     assert [store.count(owner, time.time()) for owner in ("a", "b", "nobody")] == [2, 1, 0]
+    store.commit([Change(None, session(store, owner="a", expires_at=time.time() + 50))])
+    assert [store.count("a", time.time() + ahead) for ahead in (0, 60, 200)] == [3, 2, 0]
 
 
 def test_a_long_list_is_whole(store: Store) -> None:

@@ -12,12 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from service.errors import BadInput, NotFinite, OutOfAlphabet, ServiceError, TooLarge
+from service.errors import BadInput, NotFinite, NotSupported, OutOfAlphabet, ServiceError, TooLarge
 from service.oip import message
 from service.oip.ask import Ask
 from service.oip.compression import accepted, compress, decompress
 from service.oip.message import Answer, Output
-from service.oip.refusal import NotSupported
 from service.oip.rows import Bounds, read
 from service.oip.signature import Signature, Spec
 from service.oip.tensors import Tensor, decode

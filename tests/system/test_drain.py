@@ -2,17 +2,19 @@
 
 import contextlib
 import json
+import shutil
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from conftest import Server, scores
+from conftest import ROOT, Server, scores
 from test_inference import Client, Failed, free_port
 from test_stream import ask, hear
 from websockets.exceptions import ConnectionClosed
@@ -214,6 +216,24 @@ def test_what_cannot_be_finished_in_time_is_refused_and_has_not_moved(own_server
     assert {m["code"] for m in heard} == {"stopping"}
     server.start()
     assert server.get(f"/sessions/{ident}").json()["step"] == 0
+
+
+def test_a_step_of_a_version_that_is_being_unloaded_is_stored_also_where_its_client_has_left(own_server: Start, tmp_path: Path) -> None:
+    bundles = tmp_path / "bundles"
+    for name in ("action", "chars"):
+        shutil.copytree(ROOT / "bundles" / name, bundles / name)
+    server = own_server(INDRNN_DRAIN_TIMEOUT="25", INDRNN_BUNDLES=str(bundles), INDRNN_POLL="0.05", INDRNN_LINGER="0")
+    text = "to be or not " * 5_000
+    with server.socket("chars") as ws:
+        ident = ask(ws, type="open")["session_id"]
+        ws.send(json.dumps({"type": "step", "step": 1, "text": text}))
+        until(lambda: 'indrnn_waiting{model="chars",version="1"} 1.0' in server.get("/metrics").text)
+        shutil.rmtree(bundles / "chars")
+        until(lambda: "UNLOADING" in [m["state"] for m in server.post("/v2/repository/index", {}).json()])
+        ws.socket.close()
+    server.stop(signal.SIGTERM)
+    server.start()
+    assert server.get(f"/sessions/{ident}").json()["position"] == len(text)
 
 
 def test_a_generate_is_cut_where_it_can_be_resumed(own_server: Start) -> None:

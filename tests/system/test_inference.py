@@ -206,6 +206,19 @@ def test_a_sequence_answers_as_the_native_api_and_as_all_of_it_in_one_request(cl
     assert softmax(whole.logits[0, -1]) == pytest.approx([by_label[label] for label in labels], abs=1e-4)
 
 
+def test_numbers_under_which_the_state_would_overflow_are_refused_as_the_clients_and_move_nothing(
+    client: Client, frames: np.ndarray
+) -> None:
+    ident = fresh_id(client, "overflow")
+    client.infer(x=frames[:, :3], sequence_id=ident, sequence_start=True)
+    huge = np.full_like(frames[:, :2], 3e38)
+    huge[:, 1] *= -1
+    status, text = client.refused(x=huge, sequence_id=ident)
+    assert status == client.status("400", "INVALID_ARGUMENT")
+    assert "would overflow" in text
+    assert client.infer(x=frames[:, 3:4], sequence_id=ident).parameters == {"indrnn_step": 2, "indrnn_position": 4}
+
+
 def test_the_type_of_an_id_tells_sequences_apart_and_both_protocols_know_the_same_ones(client: Client, frames: np.ndarray) -> None:
     number = 1_000 + KINDS.index(client.kind)
     client.infer(x=frames[:, :3], sequence_id=number, sequence_start=True)
@@ -380,6 +393,36 @@ def test_a_kill_in_mid_sequence_loses_no_step_and_applies_none_twice(own_server:
         logits.append(reply.logits)
     assert np.concatenate(logits, 1) == pytest.approx(undisturbed.logits, abs=1e-4)
     assert client.refused(x=frames[:, :1], sequence_id=2) == (client.status("400", "INVALID_ARGUMENT"), START)
+    client.close()
+
+
+@pytest.mark.parametrize("kind", ["http", "grpc"])
+def test_sequences_of_a_key_are_bounded_and_one_that_ends_makes_room(own_server: Start, frames: np.ndarray, kind: str) -> None:
+    server = own_server(INDRNN_GRPC_PORT=free_port(), INDRNN_MAX_SESSIONS="2")
+    client = Client(kind, server)
+
+    def step(ident: str, **flags: bool) -> dict[str, int]:
+        return client.infer(x=frames[:, :1], sequence_id=ident, **flags).parameters
+
+    def refused() -> None:
+        status, text = client.refused(x=frames[:, :1], sequence_id="c", sequence_start=True)
+        assert status == client.status("503", "UNAVAILABLE")
+        assert text.startswith("Exceeds maximum number of sequences: expected at most 2 living sessions")
+
+    step("a", sequence_start=True)
+    step("b", sequence_start=True)
+    refused()
+    assert step("b", sequence_start=True)["indrnn_step"] == 1, "one that is there begins anew in its own place"
+    assert server.post("/sessions", {"model": "action"}).status_code == 201, "sessions have a bound of their own"
+    server.restart(signal.SIGTERM)
+    client = Client(kind, server)
+    refused()
+    assert step("b", sequence_start=True)["indrnn_step"] == 1
+    assert step("a", sequence_end=True)["indrnn_step"] == 2
+    assert step("c", sequence_start=True)["indrnn_step"] == 1
+    step("c", sequence_end=True)
+    for n in range(5):
+        assert step(f"short {n}", sequence_start=True, sequence_end=True)["indrnn_step"] == 1, "ended ones do not count"
     client.close()
 
 

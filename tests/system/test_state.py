@@ -106,6 +106,27 @@ def test_an_upload_puts_a_session_back_and_its_last_number_has_no_answer(server:
     assert step(server, ident, 2, walk[20:40]).json() == second
 
 
+def test_numbers_under_which_the_state_would_overflow_are_the_clients_error_and_move_nothing(server: Server, walk: list[Any]) -> None:
+    """Each finite and within its bounds, so that the upload takes them: the next step is where they do not fit."""
+    ident = opened(server)
+    step(server, ident, 1, walk[:20])
+    hidden = [p for p in server.get("/models/action").json()["versions"][0]["state"] if p["role"] == "hidden"]
+
+    def enlarge(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+        tensors["state"][: sum(p["size"] for p in hidden)] = 3e38
+
+    huge = altered(download(server, ident), enlarge)
+    reply = put(server, ident, huge)
+    assert reply.status_code == 200, reply.text
+    before = download(server, ident)
+    refused = step(server, ident, 2, walk[:3])
+    assert (refused.status_code, refused.json()["code"]) == (422, "overflow")
+    with server.socket("action") as ws:
+        assert ask(ws, type="open", session_id=ident)["step"] == 1
+        assert ask(ws, type="step", step=2, frames=walk[:3])["code"] == "overflow"
+    assert download(server, ident) == before
+
+
 def test_a_fork_answers_the_last_step_and_goes_its_own_way(server: Server, walk: list[Any]) -> None:
     ident = opened(server)
     first = step(server, ident, 1, walk[:20]).json()

@@ -302,6 +302,19 @@ def test_a_cancel_of_the_next_generate_ends_that_one(server: Server) -> None:
         assert len(second) < 300
 
 
+def test_a_cancel_that_comes_too_late_for_its_session_is_not_answered_and_a_malformed_one_is(server: Server) -> None:
+    """A client that counts answers would take a second error for the one to its next message."""
+    with server.socket("chars") as ws:
+        ident = ask(ws, type="open")["session_id"]
+        ws.send(json.dumps({"type": "generate", "step": 1, "max_chars": 4_000, "seed": 1}))
+        hear(ws)
+        assert httpx.delete(f"{server.url}/sessions/{ident}").status_code == 204
+        assert hear_all(ws)[-1]["code"] == "session_expired"
+        ws.send(json.dumps({"type": "cancel", "step": 1}))
+        assert ask(ws, type="watch", neurons=False)["type"] == "watching"
+        assert ask(ws, type="cancel", step="one")["code"] == "invalid_input"
+
+
 def test_a_pending_generate_is_cancelled_from_another_connection(server: Server) -> None:
     with server.socket("chars") as ws:
         ident = ask(ws, type="open")["session_id"]

@@ -124,6 +124,27 @@ def test_sessions_of_a_version_that_was_unloaded_can_still_be_downloaded_and_go_
     assert server.post("/predict", {**body, "session_id": moved["session_id"]}).json()["session"]["position"] == 60
 
 
+def test_a_new_beginning_on_a_new_version_takes_the_old_sequences_place_or_leaves_it_where_it_was(
+    own_server: Start, bundles: Path, walk: list[Any]
+) -> None:
+    server = own_server(INDRNN_BUNDLES=str(bundles), INDRNN_POLL="0.1")
+    client, x = Client("http", server), np.array(walk, np.float32)[None, :, None]
+    client.infer(x=x[:, :5], sequence_id=7, sequence_start=True, step=1)
+    folder, manifest = new_version(bundles, "2")
+    (folder / "manifest.json").write_bytes(manifest)
+    until(lambda: states(server).get("2") == "READY")
+    too_large = np.full_like(x[:, :2], 3e38)
+    too_large[:, 1] *= -1
+    assert "would overflow" in client.refused(x=too_large, sequence_id=7, sequence_start=True)[1]
+    assert client.infer(x=x[:, 5:6], sequence_id=7).parameters == {"indrnn_step": 2, "indrnn_position": 6}
+    assert client.infer(x=x[:, :3], sequence_id=7, sequence_start=True, step=1).parameters["indrnn_position"] == 3
+    assert client.infer(x=x[:, :3], sequence_id=7, sequence_start=True, step=1).parameters["indrnn_position"] == 3
+    assert client.infer(x=x[:, 3:4], sequence_id=7, step=2).parameters["indrnn_position"] == 4
+    until(lambda: states(server)["1"] == "UNAVAILABLE")
+    assert client.infer(x=x[:, 4:5], sequence_id=7, step=3).parameters["indrnn_position"] == 5
+    client.close()
+
+
 def test_a_restart_loads_an_old_version_only_where_a_session_needs_it(own_server: Start, bundles: Path) -> None:
     server = own_server(INDRNN_BUNDLES=str(bundles))
     ident = opened(server)["session_id"]
