@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,9 @@ def _add_fields(parser: argparse.ArgumentParser, task: Task, cls: type) -> None:
         parser.add_argument("--" + f.name.replace("_", "-"), dest=f.name, default=f.default, **kind, **options)
 
 
-def _positive(text: str) -> int:
+def _positive(text: str, least: int = 1) -> int:
     value = int(text)
-    if value < 1:
+    if value < least:
         raise ValueError
     return value
 
@@ -72,12 +73,20 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("checkpoint", type=Path)
     p.add_argument("--split", choices=("val", "test"), default="val")
     p.add_argument("--record", action="store_true", help="write the figures into the checkpoint")
+    p.add_argument("--json", action="store_true", help="print JSON, with how each figure was measured")
     p = commands.add_parser("calibrate", help="make an action network's scores true, and say below which one the answer is `other`")
     p.add_argument("checkpoint", type=Path)
     p.add_argument("--by", type=Path, nargs="*", default=[], help="networks of the same recipe with held-out clips; default: itself")
     p = commands.add_parser("inspect", help="what neurons remember or do: numbers and pictures")
-    p.add_argument("bundle", type=Path, help="bundles/<name>/<version>, or a checkpoint of the task adding")
+    p.add_argument("bundle", type=Path, help="bundles/<name>/<version>, or a checkpoint; of the task adding more is told")
     p.add_argument("--out", type=Path, help="folder of the pictures; default: none are made")
+    p.add_argument("--json", action="store_true", help="print JSON, with every neuron's memory and each layer's histogram")
+    p.add_argument(
+        "--length",
+        type=partial(_positive, least=2),
+        default=inspect_adding.LENGTH,
+        help="adding: steps that one neuron is read out after (%(default)s)",
+    )
     p = commands.add_parser(
         "reproduce", help="train with the published settings, measure on test data once, print the row of docs/results.md"
     )
@@ -132,7 +141,7 @@ def main(argv: list[str]) -> int:
         if args.command == "train":
             print(run_training(args, argv))
         elif args.command == "evaluate":
-            evaluate.run(args.checkpoint, args.split, args.record)
+            evaluate.run(args.checkpoint, args.split, args.record, args.json)
         elif args.command == "plot":
             print(curves.plot(args))
         elif args.command == "import":
@@ -140,7 +149,7 @@ def main(argv: list[str]) -> int:
         elif args.command == "calibrate":
             calibrate.run(args.checkpoint, args.by)
         elif args.command == "inspect":
-            (inspect_adding if args.bundle.is_file() else inspect_bundle).run(args.bundle, args.out)
+            inspect_bundle.run(args.bundle, args.out, args.json, args.length)
         else:
             _reproduce(args)
     except REFUSALS as error:

@@ -85,13 +85,16 @@ def test_a_task_learns_something_tiny_and_its_figures_are_counted(task, steps, n
     assert meta.task == task
     assert meta.work > 0
     assert list((data / "run" / "curves").glob("events*"))
-    assert run("evaluate", path, "--split", "val") == 0
+    assert run("evaluate", path, "--split", "val", "--json") == 0
     val = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert val[0]["name"] == name
     assert val[0]["test_evaluations"] == 0
     assert run("evaluate", path, "--split", "test", "--record") == 0
     kept = checkpoint.load_trained(path)[1].figures
     assert [(f["name"], f["test_evaluations"]) for f in kept] == [(TASKS[task].headline, 1)]
+    line, looks = capsys.readouterr().out.splitlines()  # without --json, for people
+    assert line.split()[:2] == [TASKS[task].headline, f"{kept[0]['value']:.4g}"]
+    assert looks == "test evaluation 1 of these weights"
 
 
 @pytest.mark.parametrize("task", ["adding", "pmnist", "ptb-char", "ptb-word"])
