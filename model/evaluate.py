@@ -10,8 +10,15 @@ from model.tasks import TASKS
 
 
 def run(path: Path, split: str, record: bool, as_json: bool = False) -> Figures:
-    """Prints the figures as a table or as JSON; `record` keeps them in the checkpoint, adding to its count of test evaluations."""
+    """Prints the figures as a table or as JSON; `record` keeps them in the checkpoint, adding to its count of test evaluations.
+
+    Raises CheckpointError, also for a network that was imported.
+    """
     net, meta = checkpoint.load(path)
+    if meta.task not in TASKS:
+        raise checkpoint.CheckpointError(
+            f"{path}: expected a network of a task, got one of {meta.task!r}: there is no data to measure it on"
+        )
     figures = TASKS[meta.task].figures(net, meta, split)
     before = {f["name"]: f for f in meta.figures}
     if split == "test":

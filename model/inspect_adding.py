@@ -93,8 +93,8 @@ def look(net: AddingNet, T: int | None = None) -> Neurons:
         moved.append(torch.stack([(steps * marked).sum((0, 1)), steps.sum((0, 1))]))
         last.append(top[-1])
         total.append(target)
-    h, y = torch.cat(last).double(), np.concatenate(total)
-    h = torch.where(h.isfinite().all(0), h, 0.0).numpy()  # u > 1 of a network for few steps grows past float32: such a neuron says nothing
+    ends, y = torch.cat(last).double(), np.concatenate(total)
+    h = torch.where(ends.isfinite().all(0), ends, 0.0).numpy()  # with u > 1, for few steps, a neuron outgrows float32: it says nothing
     at_marks, elsewhere = torch.stack(loud).mean(0).numpy()
     on, all_of_it = torch.stack(moved).sum(0).numpy()
     weight, bias, errors = _fit(h[:FITTED], y[:FITTED])

@@ -42,7 +42,7 @@ def test_memory_stands_beside_its_floor_and_the_growth_that_was_asked_for(bench,
     mib = {"maps": lambda t: 2 * t, "kept": lambda t: 3 * t, "checkpointed": lambda t: 4 * t**0.5}
     monkeypatch.setattr(bench, "measured", lambda t, kind: mib[kind](t))
     table, told = printed(bench, monkeypatch, capsys, "--only", "memory", "--lengths", "4", "16", "64")
-    maps, kept, checkpointed = told["memory"]
+    _, kept, _ = told["memory"]
     assert [row["kind"] for row in told["memory"]] == ["maps", "kept", "checkpointed"]
     assert [round(row["power"], 6) for row in told["memory"]] == [1, 1, 0.5]
     assert [row["asked"] for row in told["memory"]] == [1, 1, 0.5]
