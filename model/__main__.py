@@ -8,9 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_only
+
 from model import calibrate, curves, evaluate, inspect_adding, inspect_bundle, published, reproduce, train
 from model.checkpoint import CheckpointError, load_trained
 from model.data import DataMissingError
+from model.recurrent_weight import SizeError
 from model.skeletons import ClipFileError
 from model.splits import SplitError
 from model.task import Job, NothingHeldError, Task
@@ -26,6 +29,7 @@ REFUSALS = (
     inspect_bundle.ManifestError,
     published.PublishedError,
     train.RunError,
+    SizeError,
 )
 NOT_OPTIONS = {"steps", "decay", "norm"}  # the first two are given to every task alike; a network without norm is what `fold` returns
 
@@ -67,6 +71,11 @@ def _parser() -> argparse.ArgumentParser:
         p.add_argument("--out", type=Path, default=Path("runs") / name, help="folder of model.pt, last.ckpt, log.txt and curves/")
         p.add_argument("--validate-every", type=int, default=1, help="epochs between looks at validation data")
         p.add_argument("--no-progress", action="store_true")
+        p.add_argument(
+            "--accelerator", choices=("cpu", "gpu", "auto"), default="cpu", help="what computes, as Lightning's Trainer names it"
+        )
+        p.add_argument("--devices", type=_positive, default=1, help="processes, a batch of its own and a device for each")
+        p.add_argument("--strategy", default="auto", help="Lightning's, how processes work together: ddp where there are several")
         _add_fields(p, task, task.config)
         _add_fields(p, task, task.recipe)
     p = commands.add_parser("evaluate", help="measure a checkpoint")
@@ -106,8 +115,9 @@ def run_training(args: argparse.Namespace, argv: list[str]) -> Path:
         values = {f.name: getattr(args, f.name) for f in _fields(task, cls)}
         return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
 
+    same = ("seed", "out", "steps", "decay", "resume", "max_time", "validate_every", "accelerator", "devices", "strategy")
     job = Job(
-        **{name: getattr(args, name) for name in ("seed", "out", "steps", "decay", "resume", "max_time", "validate_every")},
+        **{name: getattr(args, name) for name in same},
         command=_command(args, argv),
         progress=not args.no_progress,
     )
@@ -139,7 +149,7 @@ def main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     try:
         if args.command == "train":
-            print(run_training(args, argv))
+            rank_zero_only(print)(run_training(args, argv))
         elif args.command == "evaluate":
             evaluate.run(args.checkpoint, args.split, args.record, args.json)
         elif args.command == "plot":

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from model.baselines import CELLS, Baseline
 from model.network import StackNet
+from model.recurrent_weight import SizeError
 from model.stacks import StackConfig, build_stack
 
 
@@ -36,6 +37,8 @@ class AddingNet(StackNet):
     def __init__(self, config: AddingConfig) -> None:
         super().__init__()
         c = self.config = config
+        if c.length < 2 or c.gamma <= 0 or c.hidden < 1:
+            raise SizeError(f"expected two steps and more, one for each mark, gamma above 0 and a neuron, got {c}")
         stack = StackConfig("plain", c.layers, c.hidden, norm="none", T=c.length, gamma=c.gamma, epsilon=1 / c.gamma, spread=c.spread)
         self.stack = build_stack(stack, 2) if c.cell == "indrnn" else Baseline(c.cell, 2, c.hidden)
         self.readout = nn.Linear(c.hidden, 1)

@@ -39,7 +39,7 @@ class StateNet(nn.Module, ABC):
 
     def start(self, rows: int) -> Tensor:
         """The state [rows, N] of sequences that begin."""
-        return torch.zeros(rows, self.state_size)
+        return torch.zeros(rows, self.state_size, device=next(self.parameters()).device)
 
     @abstractmethod
     def parts(self) -> tuple[dict[str, Any], ...]:

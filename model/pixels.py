@@ -42,6 +42,7 @@ class PixelsNet(StackNet):
     def __init__(self, config: PixelsConfig) -> None:
         super().__init__()
         c = self.config = config
+        bound(c.gamma, c.steps)  # says so where they make no sense
         self.stack = _skipping(c) if c.kind == "skip" else _published(c)
         self.readout = nn.Linear(self.stack.out_features, c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores

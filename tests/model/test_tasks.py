@@ -149,3 +149,21 @@ def test_every_task_s_published_options_are_ones_it_takes(capsys):
         for options in task.published:
             args = _parser().parse_args(["train", name, *options])
             assert args.steps >= args.decay
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "said"),
+    [
+        ("adding", ["--hidden", "0"], "a neuron"),
+        ("adding", ["--length", "1"], "two steps and more"),
+        ("adding", ["--gamma", "0"], "gamma above 0"),
+        ("mnist", ["--gamma", "0"], "gamma above 0"),
+        ("mnist", ["--kind", "residual", "--layers", "6"], "odd number of layers"),
+    ],
+    ids=str,
+)
+def test_sizes_that_make_no_sense_are_refused_in_one_line_before_anything_is_written(task, options, said, data, capsys):
+    assert run("train", task, *options, "--no-progress", "--out", data / "run") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert not (data / "run").exists()
