@@ -20,6 +20,7 @@ pytestmark = [
 ]
 ROOT = Path(__file__).parent.parent.parent
 RUN = ["train", "adding", "--no-progress", "--hidden", "8", "--length", "10", "--warmup", "1", "--steps", "20", "--epoch", "10"]
+RUN += ["--decay", "5", "--rate", "0.01", "--spread", "0.3", "--average", "1"]  # so that another batch is another network
 
 
 def in_two(out: Path, *more: str) -> None:
@@ -28,11 +29,13 @@ def in_two(out: Path, *more: str) -> None:
     subprocess.run(command, env=environment, capture_output=True, timeout=300, check=True, text=True)
 
 
-def test_two_processes_learn_as_one_from_both_batches_and_stop_and_resume_together(tmp_path, monkeypatch):
+def test_two_processes_stop_together(tmp_path):
     in_two(tmp_path / "two", "--max-time", "0")
     assert checkpoint.load_trained(tmp_path / "two" / "model.pt")[1].steps == 10
-    in_two(tmp_path / "two", "--resume")
 
+
+def test_two_processes_learn_as_one_from_both_batches(tmp_path, monkeypatch):
+    in_two(tmp_path / "two")
     one = train_adding.AddingLearner.loss
     monkeypatch.setattr(train_adding.AddingLearner, "loss", lambda self, step: (one(self, 2 * step) + one(self, 2 * step + 1)) / 2)
     with warnings.catch_warnings():
