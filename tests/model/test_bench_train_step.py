@@ -54,4 +54,6 @@ def test_memory_stands_beside_its_floor_and_the_growth_that_was_asked_for(bench,
 
 def test_what_a_step_takes_is_measured_in_a_process_of_its_own(bench):
     """Of the net in full width, since the process takes it from the file: two arrays of 12 MiB a layer at T = 784, 147 MiB in all."""
+    held = bytearray(2**30)  # a parent that holds more than the process will
+    assert len(held) == 2**30
     assert 120 < bench.measured(784, "kept") < 220
