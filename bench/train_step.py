@@ -6,20 +6,21 @@ time    forward, loss at the last step, backward, Adam and the clamp of U, of th
         T = 784, B = 32, norm after the recurrence; the ceiling is the same step of the same linear layers and batch norms without
         recurrences. Beside them the same depth of PyTorch's nn.RNN (relu) and nn.LSTM. All in one process, taking turns; the least time
         of each, since the machine may be shared. glibc is told to keep what is freed, for every contestant, as training does.
-memory  the most that a step of that net takes over what the process had before, by T, and with checkpointed activations; each in a process
-        of its own.
+memory  the most that a step of that net takes over what the process had before, by T, and with checkpointed activations; the floor is the
+        step of the linear layers and norms alone, which keep what they multiply; each in a process of its own. Beside it the exponent p
+        of growth as T^p between the two longest T: 1 is asked for, with checkpointed activations 1/2.
 The last line is JSON.
 """
 
 import argparse
 import json
+import math
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ from model.train import keep_memory, return_memory
 T, B, H, LAYERS, CLASSES = 784, 32, 128, 6, 10
 BAR = 1.5  # times the linear layers and batch norms alone
 LENGTHS = (196, 784, 3136)
+KINDS = {
+    "maps": ("linear layers and norms alone", 1.0),
+    "kept": ("all activations kept", 1.0),
+    "checkpointed": ("checkpointed activations", 0.5),
+}
 ROUNDS = 5  # at the least, whatever the time
 Step = Callable[[], None]
 
@@ -110,23 +116,48 @@ def timed(seconds: float) -> dict[str, float]:
     return least(ours, seconds, ROUNDS) | least({name: training(Peer(rnn), x, y) for name, rnn in peers.items()}, 0, 2)
 
 
-def taken(steps: int, checkpointed: bool) -> float:
+def peak() -> float:
+    """MiB, the most that this process has held; getrusage would tell that of the parent where it was more."""
+    (line,) = [x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM:")]
+    return int(line.split()[1]) / 1024
+
+
+def taken(steps: int, kind: str) -> float:
     """MiB that a step adds to this process; what is freed goes back, or the allocator's holes would be measured."""
     return_memory()
     warm = indrnn(8)
     training(warm, torch.randn(B, 8, 1), torch.randint(CLASSES, (B,)))()
-    net = indrnn(steps)
-    net.stack.checkpoint_activations = checkpointed
+    net: Any = indrnn(steps)
+    net.stack.checkpoint_activations = kind == "checkpointed"
+    net = Maps(net) if kind == "maps" else net
     x, y = torch.randn(B, steps, 1), torch.randint(CLASSES, (B,))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     training(net, x, y)()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return peak() - before
 
 
-def measured(steps: int, checkpointed: bool) -> float:
+def measured(steps: int, kind: str) -> float:
     """`taken` in a process of its own."""
-    command = [sys.executable, __file__, "--taken", str(steps), *(["--checkpointed"] if checkpointed else [])]
+    command = [sys.executable, __file__, "--taken", str(steps), "--kind", kind]
     return float(subprocess.run(command, capture_output=True, text=True, check=True, timeout=600).stdout)
+
+
+def growth(lengths: Sequence[int], mib: Sequence[float]) -> float:
+    """p of memory ~ T^p, between the two longest."""
+    return math.log(mib[-1] / mib[-2]) / math.log(lengths[-1] / lengths[-2])
+
+
+def memory(lengths: Sequence[int]) -> list[dict[str, Any]]:
+    """Prints the table and returns its rows."""
+    print(f"\nmemory of that step, MiB{'':<14}" + "".join(f"{f'T = {t}':>12}" for t in lengths) + "  times the first  grows as   asked")
+    rows: list[dict[str, Any]] = []
+    for kind, (name, asked) in KINDS.items():
+        mib = [measured(t, kind) for t in lengths]
+        floor = rows[0]["mib"][-1] if rows else mib[-1]
+        row = {"kind": kind, "T": list(lengths), "mib": mib, "ratio": mib[-1] / floor, "power": growth(lengths, mib), "asked": asked}
+        print(f"  {name:<36}" + "".join(f"{m:12.0f}" for m in mib) + f"{row['ratio']:17.2f}    T^{row['power']:.2f}   T^{asked:g}")
+        rows.append(row)
+    return rows
 
 
 def main() -> None:
@@ -134,10 +165,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--only", choices=("time", "memory"))
     parser.add_argument("--taken", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--checkpointed", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--kind", choices=KINDS, help=argparse.SUPPRESS)
+    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="T of the memory's rows, rising (default: %(default)s)")
     args = parser.parse_args()
     if args.taken:
-        print(taken(args.taken, args.checkpointed))
+        print(taken(args.taken, args.kind))
         return
     kernel = "native kernel" if library() else "PyTorch loop"
     print(f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, {kernel}")
@@ -149,12 +181,7 @@ def main() -> None:
             print(f"  {name:<52}{value:8.1f}   {value / ms['maps']:.2f}")
         result["time"] = {"T": T, "B": B, "H": H, "layers": LAYERS, "ms": ms, "ratio": ms["indrnn"] / ms["maps"], "bar": BAR}
     if args.only != "time":
-        print(f"\nmemory of that step, MiB{'':<14}" + "".join(f"{f'T = {t}':>12}" for t in LENGTHS))
-        result["memory"] = []
-        for checkpointed in (False, True):
-            mib = [measured(t, checkpointed) for t in LENGTHS]
-            print(f"  {'checkpointed activations' if checkpointed else 'all activations kept':<36}" + "".join(f"{m:12.0f}" for m in mib))
-            result["memory"] += [{"T": t, "checkpointed": checkpointed, "mib": m} for t, m in zip(LENGTHS, mib, strict=True)]
+        result["memory"] = memory(args.lengths)
     print(json.dumps({"train_step": result}))
 
 

@@ -71,7 +71,7 @@ def recurrent_nodes(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def check_recurrence(graph: onnx.ModelProto, parts: Sequence[Part]) -> None:
-    """Raises GraphError unless the graph's IndRNN nodes, in order, run the neurons of the parts that have a recurrent weight.
+    """Raises GraphError unless the graph's IndRNN nodes, in order, run the neurons of the parts that have a recurrent weight, forwards.
 
     Several nodes may share a part. PyTorch and ONNX Runtime agree just as well on a model that forgets its U, and so do all splits of
     a sequence: only a comparison with what was trained finds it.
@@ -84,7 +84,10 @@ def check_recurrence(graph: onnx.ModelProto, parts: Sequence[Part]) -> None:
         if weight is None:
             raise GraphError(f"IndRNN node {k}: expected U to be a weight of the file, got the computed value {node.input[1]!r}")
         u = numpy_helper.to_array(weight)
-        activation = attributes(node)["activation"]
+        told = attributes(node)
+        activation, direction = told["activation"], told["direction"]
+        if direction != "forward":  # what comes later would change earlier answers, and no split of a sequence give the same
+            raise GraphError(f"IndRNN node {k}: expected the direction forward, got {direction}: a stream has no end to begin at")
         for value, (part, i) in zip(u, expected[done:], strict=False):
             title = f"IndRNN node {k}, neuron {i} of part {part.role} at {part.offset}"
             if activation != part.activation:

@@ -4,12 +4,16 @@ import argparse
 import dataclasses
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_only
 
 from model import calibrate, curves, evaluate, inspect_adding, inspect_bundle, published, reproduce, train
 from model.checkpoint import CheckpointError, load_trained
 from model.data import DataMissingError
+from model.recurrent_weight import SizeError
 from model.skeletons import ClipFileError
 from model.splits import SplitError
 from model.task import Job, NothingHeldError, Task
@@ -25,6 +29,7 @@ REFUSALS = (
     inspect_bundle.ManifestError,
     published.PublishedError,
     train.RunError,
+    SizeError,
 )
 NOT_OPTIONS = {"steps", "decay", "norm"}  # the first two are given to every task alike; a network without norm is what `fold` returns
 
@@ -45,9 +50,9 @@ def _add_fields(parser: argparse.ArgumentParser, task: Task, cls: type) -> None:
         parser.add_argument("--" + f.name.replace("_", "-"), dest=f.name, default=f.default, **kind, **options)
 
 
-def _positive(text: str) -> int:
+def _positive(text: str, least: int = 1) -> int:
     value = int(text)
-    if value < 1:
+    if value < least:
         raise ValueError
     return value
 
@@ -66,18 +71,31 @@ def _parser() -> argparse.ArgumentParser:
         p.add_argument("--out", type=Path, default=Path("runs") / name, help="folder of model.pt, last.ckpt, log.txt and curves/")
         p.add_argument("--validate-every", type=int, default=1, help="epochs between looks at validation data")
         p.add_argument("--no-progress", action="store_true")
+        p.add_argument(
+            "--accelerator", choices=("cpu", "gpu", "auto"), default="cpu", help="what computes, as Lightning's Trainer names it"
+        )
+        p.add_argument("--devices", type=_positive, default=1, help="processes, a batch of its own and a device for each")
+        p.add_argument("--strategy", default="auto", help="Lightning's, how processes work together: ddp where there are several")
         _add_fields(p, task, task.config)
         _add_fields(p, task, task.recipe)
     p = commands.add_parser("evaluate", help="measure a checkpoint")
     p.add_argument("checkpoint", type=Path)
     p.add_argument("--split", choices=("val", "test"), default="val")
     p.add_argument("--record", action="store_true", help="write the figures into the checkpoint")
+    p.add_argument("--json", action="store_true", help="print JSON, with how each figure was measured")
     p = commands.add_parser("calibrate", help="make an action network's scores true, and say below which one the answer is `other`")
     p.add_argument("checkpoint", type=Path)
     p.add_argument("--by", type=Path, nargs="*", default=[], help="networks of the same recipe with held-out clips; default: itself")
     p = commands.add_parser("inspect", help="what neurons remember or do: numbers and pictures")
-    p.add_argument("bundle", type=Path, help="bundles/<name>/<version>, or a checkpoint of the task adding")
+    p.add_argument("bundle", type=Path, help="bundles/<name>/<version>, or a checkpoint; of the task adding more is told")
     p.add_argument("--out", type=Path, help="folder of the pictures; default: none are made")
+    p.add_argument("--json", action="store_true", help="print JSON, with every neuron's memory and each layer's histogram")
+    p.add_argument(
+        "--length",
+        type=partial(_positive, least=2),
+        default=inspect_adding.LENGTH,
+        help="adding: steps that one neuron is read out after (%(default)s)",
+    )
     p = commands.add_parser(
         "reproduce", help="train with the published settings, measure on test data once, print the row of docs/results.md"
     )
@@ -97,8 +115,9 @@ def run_training(args: argparse.Namespace, argv: list[str]) -> Path:
         values = {f.name: getattr(args, f.name) for f in _fields(task, cls)}
         return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
 
+    same = ("seed", "out", "steps", "decay", "resume", "max_time", "validate_every", "accelerator", "devices", "strategy")
     job = Job(
-        **{name: getattr(args, name) for name in ("seed", "out", "steps", "decay", "resume", "max_time", "validate_every")},
+        **{name: getattr(args, name) for name in same},
         command=_command(args, argv),
         progress=not args.no_progress,
     )
@@ -130,9 +149,9 @@ def main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     try:
         if args.command == "train":
-            print(run_training(args, argv))
+            rank_zero_only(print)(run_training(args, argv))
         elif args.command == "evaluate":
-            evaluate.run(args.checkpoint, args.split, args.record)
+            evaluate.run(args.checkpoint, args.split, args.record, args.json)
         elif args.command == "plot":
             print(curves.plot(args))
         elif args.command == "import":
@@ -140,7 +159,7 @@ def main(argv: list[str]) -> int:
         elif args.command == "calibrate":
             calibrate.run(args.checkpoint, args.by)
         elif args.command == "inspect":
-            (inspect_adding if args.bundle.is_file() else inspect_bundle).run(args.bundle, args.out)
+            inspect_bundle.run(args.bundle, args.out, args.json, args.length)
         else:
             _reproduce(args)
     except REFUSALS as error:

@@ -4,13 +4,12 @@
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from model.baselines import CELLS, Baseline
-from model.network import StateNet, last_valid
+from model.network import StackNet
+from model.recurrent_weight import SizeError
 from model.stacks import StackConfig, build_stack
 
 
@@ -31,7 +30,7 @@ class AddingConfig:
     spread: float = field(default=0.001, metadata={"help": "deviation of the input weights at the start"})
 
 
-class AddingNet(StateNet):
+class AddingNet(StackNet):
     """x [B, T, 2], number and mark; lengths [B] int64; state [B, N] -> the sum [B, T, 1] after each step, state [B, N].
 
     A zero row of state is the start. State parts in order: hidden of each layer, last_logits, here the last sum.
@@ -40,26 +39,16 @@ class AddingNet(StateNet):
     def __init__(self, config: AddingConfig) -> None:
         super().__init__()
         c = self.config = config
+        if c.length < 2 or c.gamma <= 0 or c.hidden < 1:
+            raise SizeError(f"expected two steps and more, one for each mark, gamma above 0 and a neuron, got {c}")
         stack = StackConfig("plain", c.layers, c.hidden, norm="none", T=c.length, gamma=c.gamma, epsilon=1 / c.gamma, spread=c.spread)
         self.stack = build_stack(stack, 2) if c.cell == "indrnn" else Baseline(c.cell, 2, c.hidden)
         self.readout = nn.Linear(c.hidden, 1)
         self.sizes = [self.stack.state_size, 1]
 
-    def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class."""
-        hidden, last = torch.split_with_sizes(state, self.sizes, 1)
-        y, hidden = self.stack(x.transpose(0, 1), lengths, hidden)  # [T, B, H]
-        sums = self.readout(y).float().transpose(0, 1)  # [B, T, 1]
-        return sums, torch.cat([hidden, last_valid(last, sums, lengths)], 1)
-
-    def answer(self, x: Tensor) -> Tensor:
-        """x [B, T, 2], whole sequences -> the sum [B] after the last step, the only one that is asked for."""
-        total: Tensor = self.readout(self.stack.final(x.transpose(0, 1))).float().squeeze(1)
-        return total
-
-    def parts(self) -> tuple[dict[str, Any], ...]:
-        """The state's parts in order, as the manifest lists them."""
-        return (*self.stack.parts(), {"role": "last_logits", "layer": None, "size": 1, "activation": None, "u": None})
+    def answer(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """x [B, T, 2] -> the sum [B] after each row's last step, the only one that is asked for."""
+        return super().answer(x, lengths).squeeze(1)
 
     def fold_(self) -> None:
         """Nothing to fold: there is no norm."""

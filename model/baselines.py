@@ -48,9 +48,9 @@ class Baseline(nn.Module):
         kept = after if self.cell == "lstm" else (after,)
         return y, torch.cat([h.transpose(0, 1).reshape(B, -1) for h in kept], 1)
 
-    def final(self, x: Tensor) -> Tensor:
-        """y [B, H] after the last step."""
-        y: Tensor = self(x)[0][-1]
+    def final(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """y [B, H] after the last step. Raises ValueError as forward does."""
+        y: Tensor = self(x, lengths)[0][-1]
         return y
 
     def parts(self) -> tuple[dict[str, Any], ...]:

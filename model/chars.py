@@ -4,12 +4,10 @@ Symbols -> embedding -> residual stack of IndRNN layers -> scores of the next sy
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from model.network import StateNet, centre_, last_valid
+from model.network import StackNet
 from model.stacks import skip_chain
 
 # Folded nets answer no less than this. Training pushes symbols that it saw three times to logits of -150, where rounding errors of two
@@ -29,7 +27,7 @@ class CharsConfig:
     norm: bool = field(default=True, metadata={"help": "batch norm"})
 
 
-class CharsNet(StateNet):
+class CharsNet(StackNet):
     """x [B, T] int64 in [0, K); lengths [B] int64; state [B, N] -> logits [B, T, K] of the symbol after each, state [B, N].
 
     A zero row of state is the start: last_logits 0 is a uniform first guess. State parts in order: hidden of each layer, last_logits.
@@ -45,21 +43,12 @@ class CharsNet(StateNet):
         self.least: float | None = None
         self.sizes = [c.layers * c.hidden, c.classes]
 
-    def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class."""
-        hidden, last_logits = torch.split_with_sizes(state, self.sizes, 1)
-        y, hidden = self.stack(x.transpose(0, 1), lengths, hidden)  # [T, B, H]
-        logits = self.readout(y).float().transpose(0, 1)  # [B, T, K]
-        if self.least is not None:
-            logits = logits.clamp_min(self.least)
-        return logits, torch.cat([hidden, last_valid(last_logits, logits, lengths)], 1)
-
-    def parts(self) -> tuple[dict[str, Any], ...]:
-        """The state's parts in order, as the manifest lists them."""
-        return (*self.stack.parts(), {"role": "last_logits", "layer": None, "size": self.config.classes, "activation": None, "u": None})
+    def logits(self, y: Tensor) -> Tensor:
+        """See `StackNet`; of a folded net no less than LEAST_LOGIT."""
+        logits = super().logits(y)
+        return logits if self.least is None else logits.clamp_min(self.least)
 
     def fold_(self) -> None:
         """Moves batch norm into the embedding and the linear maps; centres the logits and bounds them from below."""
-        self.stack.fold_()
-        centre_(self.readout)
+        super().fold_()
         self.least = LEAST_LOGIT

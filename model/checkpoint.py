@@ -85,7 +85,7 @@ def save(path: Path, net: StateNet, meta: Meta) -> None:
 def load_trained(path: Path) -> tuple[StateNet, Meta]:
     """The network as it was trained, batch norm and all, in evaluation mode. Raises CheckpointError when the file is not ours."""
     try:
-        content = torch.load(path, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
         if content["format"] != FORMAT:
             raise CheckpointError(f"{path}: expected format {FORMAT}, got {content['format']!r}")
         meta = Meta(**content["meta"])

@@ -62,6 +62,7 @@ class ClipLearner(Learner[ActionNet, ClipRecipe]):
         T = x.shape[1]
         label = torch.stack([F.pad(torch.from_numpy(y), (0, T - len(y))) for _, y, _ in rows])
         weight = torch.stack([F.pad(torch.from_numpy(w), (0, T - len(w))) for _, _, w in rows])
+        x, lengths, label, weight = (part.to(self.device) for part in (x, lengths, label, weight))
         logits, _ = self.net(x, lengths, self.net.start(len(x)))
         losses = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none", label_smoothing=self.recipe.smoothing)
         return (losses * weight.flatten()).sum() / weight.sum()
@@ -90,7 +91,7 @@ class ClipLearner(Learner[ActionNet, ClipRecipe]):
         """Accuracy of the averaged weights on the validation clips, alone and in streams; none when there are none."""
         if not self.validation:
             return {}
-        folded = self.averaged.fold()
+        folded = self.folded()
         portions = {f"val_{round(100 * p)}": a for p, a in clip_accuracy(folded, self.validation).items()}
         streams = [stream_accuracy(folded, self.validation, seed) for seed in range(3)]
         return portions | {"val_stream": float(np.mean(streams))}

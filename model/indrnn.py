@@ -38,6 +38,8 @@ class _Weights(Recurrent):
         self.input_size, self.hidden_size, self.bias, self.nonlinearity = input_size, hidden_size, bias, nonlinearity
         self.recurrent_max_abs, self.recurrent_init = max_abs, init
         self.bound = bound(*max_abs) if isinstance(max_abs, tuple) else max_abs
+        if self.bound is not None and not self.bound > 0:
+            raise ValueError(f"expected a recurrent_max_abs above 0, got {max_abs}")
 
     def _draw(self, weight: Tensor, bias: Tensor | None, u: Tensor, last: bool) -> None:
         """W as nn.Linear's, b = 0, u from U[0, bound], of a last layer with T known from U[EPSILON^(1/T), bound]."""
@@ -185,6 +187,8 @@ class IndRNN(_Weights):
         (default 0) -> output of x's form with D * H features, h_n of h0's shape: h after each row's last step, in the backward direction
         after its first. Rows of a PackedSequence are reversed within their own length. Raises ValueError on other shapes.
         """
+        if isinstance(h0, tuple):
+            raise TypeError("expected h0 to be one tensor, as torch.nn.GRU's: an IndRNN has no second state as an LSTM has")
         if isinstance(x, PackedSequence):
             return self._packed(x, h0)
         if x.dim() not in (2, 3) or x.shape[-1] != self.input_size:

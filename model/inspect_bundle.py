@@ -1,5 +1,6 @@
-"""`python -m model inspect BUNDLE`: what a bundle's neurons remember, read off its recurrent weights, as numbers and as pictures.
+"""`python -m model inspect BUNDLE`: what neurons remember, read off their recurrent weights, as numbers and as pictures.
 
+A bundle or a checkpoint; of one of the adding problem also what its neurons do (model/inspect_adding.py).
 Without input a neuron's state falls as |u|^k. Its memory is the horizon k at which that falls under 1/2 (Li et al., 2019, figure 5, shows
 the histograms of U of the papers' networks).
 """
@@ -14,12 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model import checkpoint, inspect_adding
+from model.adding import AddingNet
+from model.network import StateNet
+
 BINS = 40
 HORIZONS = (1, 3, 10, 30, 100, 300)  # steps; the table counts the neurons that remember longer
 
 
 class ManifestError(Exception):
-    """A folder is no bundle whose neurons can be read; the message says what was expected and what came."""
+    """There are no neurons to be read; the message says what was expected and what came."""
 
 
 def memory(u: Sequence[float] | NDArray[np.floating]) -> NDArray[np.float64]:
@@ -54,17 +59,26 @@ def layer(part: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def read(bundle: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The parts of a bundle's state that have recurrent weights, and its figures. Raises ManifestError."""
-    try:
-        manifest = json.loads((bundle / "manifest.json").read_bytes())
-        figures = list(manifest.get("figures", ()))
-        parts = [p for p in manifest["state"] if p.get("u")]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ManifestError(f"{bundle}: expected a bundle, a folder with manifest.json and model.onnx: {error!r}") from error
+def read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], StateNet | None]:
+    """The parts of the state that have recurrent weights, the figures, and the network, of a bundle's folder (no network) or a checkpoint.
+
+    Raises ManifestError, and CheckpointError as model.checkpoint.load does.
+    """
+    net: StateNet | None = None
+    if path.is_file():
+        net, meta = checkpoint.load(path)
+        every, figures = list(meta.parts), list(meta.figures)
+    else:
+        try:
+            manifest = json.loads((path / "manifest.json").read_bytes())
+            every, figures = [dict(p) for p in manifest["state"]], list(manifest.get("figures", ()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            said = f"{path}: expected a checkpoint, or a bundle, a folder with manifest.json and model.onnx: {error!r}"
+            raise ManifestError(said) from error
+    parts = [p for p in every if p.get("u")]
     if not parts:
-        raise ManifestError(f"{bundle}: expected parts of the state with recurrent weights, found none")
-    return parts, figures
+        raise ManifestError(f"{path}: expected parts of the state with recurrent weights, found none")
+    return parts, figures, net
 
 
 def curves(figures: Sequence[dict[str, Any]]) -> dict[str, dict[str, list[tuple[float, float]]]]:
@@ -78,25 +92,42 @@ def curves(figures: Sequence[dict[str, Any]]) -> dict[str, dict[str, list[tuple[
     return {what: {split: sorted(points) for split, points in splits.items()} for what, splits in found.items()}
 
 
-def run(bundle: Path, out: Path | None) -> list[dict[str, Any]]:
-    """Prints the table of layers and, last, all numbers as JSON; writes recurrent_weights.png and memory.png below out.
+def run(path: Path, out: Path | None, as_json: bool = False, length: int = inspect_adding.LENGTH) -> dict[str, Any]:
+    """Prints what was found as tables or as JSON; writes recurrent_weights.png and memory.png below out.
 
-    Where the manifest has accuracies with joints lost or at other rates, robustness.png too.
+    Where there are accuracies with joints lost or at other rates, robustness.png too; of an IndRNN for the adding problem what
+    model/inspect_adding.py draws, one neuron's read-out for sequences of `length` steps among it.
     """
-    parts, figures = read(bundle)
+    parts, figures, net = read(path)
     layers = [layer(p) for p in parts]
-    heads = ["", "neurons", "u least", "median", "largest", "u < 0", "memory", "longest", *(f"> {h}" for h in HORIZONS)]
-    print("".join(f"{h:>9}" for h in heads))
-    for x in layers:
-        cells = [x["name"], x["neurons"], *(f"{x[k]:.3f}" for k in ("u_min", "u_median", "u_max")), f"{100 * x['negative']:.0f} %"]
-        print("".join(f"{c!s:>9}" for c in [*cells, *(_steps(x[k]) for k in ("memory_median", "memory_max")), *x["longer_than"].values()]))
+    told: dict[str, Any] = {
+        "layers": [x | {"memory": [*map(_number, x["memory"])], "memory_max": _number(x["memory_max"])} for x in layers]
+    }
+    lines = [table(layers)]
+    title = path.stem if path.is_file() else f"{path.resolve().parent.name} {path.resolve().name}"
     if out is not None:
-        draw(layers, bundle, out)
+        out.mkdir(parents=True, exist_ok=True)
+        draw(layers, title, out)
         found = curves(figures)
         if "lost" in found and "hz" in found:
-            draw_curves(found, bundle, out)
-    print(json.dumps([x | {"memory": [_number(k) for k in x["memory"]], "memory_max": _number(x["memory_max"])} for x in layers]))
-    return layers
+            draw_curves(found, title, out)
+    if isinstance(net, AddingNet):
+        seen = inspect_adding.inspect(net, length, out)
+        told["adding"] = inspect_adding.told(seen)
+        lines.append(inspect_adding.said(seen))
+    print(json.dumps(told) if as_json else "\n\n".join(lines))
+    return told
+
+
+def table(layers: Sequence[dict[str, Any]]) -> str:
+    """For people: a line for each layer."""
+    heads = ["", "neurons", "u least", "median", "largest", "u < 0", "memory", "longest", *(f"> {h}" for h in HORIZONS)]
+    rows = [heads]
+    for x in layers:
+        u = (f"{x[k]:.3f}" for k in ("u_min", "u_median", "u_max"))
+        ends = (_steps(x[k]) for k in ("memory_median", "memory_max"))
+        rows.append([x["name"], x["neurons"], *u, f"{100 * x['negative']:.0f} %", *ends, *x["longer_than"].values()])
+    return "\n".join("".join(f"{c!s:>9}" for c in row) for row in rows)
 
 
 def _steps(k: float) -> str:
@@ -108,12 +139,10 @@ def _number(k: float) -> float | None:
     return None if math.isinf(k) else k
 
 
-def draw(layers: Sequence[dict[str, Any]], bundle: Path, out: Path) -> None:
+def draw(layers: Sequence[dict[str, Any]], title: str, out: Path) -> None:
     """Two pictures below out: each layer's histogram of U, and each layer's neurons by their memory."""
     from matplotlib.figure import Figure
 
-    out.mkdir(parents=True, exist_ok=True)
-    title = f"{bundle.resolve().parent.name} {bundle.resolve().name}"
     across = min(3, len(layers))
     down = math.ceil(len(layers) / across)
     picture = Figure((4 * across, 2.6 * down), layout="constrained")
@@ -135,7 +164,7 @@ def draw(layers: Sequence[dict[str, Any]], bundle: Path, out: Path) -> None:
     picture.savefig(out / "memory.png")
 
 
-def draw_curves(found: dict[str, dict[str, list[tuple[float, float]]]], bundle: Path, out: Path) -> None:
+def draw_curves(found: dict[str, dict[str, list[tuple[float, float]]]], title: str, out: Path) -> None:
     """robustness.png below out: accuracy over lost places and over the camera's rate."""
     from matplotlib.figure import Figure
 
@@ -146,5 +175,5 @@ def draw_curves(found: dict[str, dict[str, list[tuple[float, float]]]], bundle: 
             axes.plot(*zip(*points, strict=True), marker="o", label=split)
         axes.set(xlabel=label, ylabel="whole clips answered rightly, %")
         axes.legend()
-    picture.suptitle(f"{bundle.resolve().parent.name} {bundle.resolve().name}")
+    picture.suptitle(title)
     picture.savefig(out / "robustness.png")

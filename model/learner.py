@@ -53,6 +53,7 @@ class Learner(lightning.LightningModule, Generic[Net, AnyRecipe]):
 
     net: Net
     averaged: Net
+    parallel = True  # whether several processes may each draw their own batches
 
     def __init__(self, net: Net, recipe: AnyRecipe, seed: int) -> None:
         super().__init__()
@@ -63,11 +64,20 @@ class Learner(lightning.LightningModule, Generic[Net, AnyRecipe]):
         self.averaged = copy.deepcopy(net).requires_grad_(False).eval()
 
     def loss(self, step: int) -> Tensor:
-        """The loss of step number `step`, a scalar."""
+        """The loss of the batch drawn from the number `step`, a scalar."""
         raise NotImplementedError
 
     def settle(self) -> None:
         """What the averaged weights need before they are measured and kept; nothing, unless a subclass says otherwise."""
+
+    def folded(self) -> Net:
+        """The averaged weights as they will be served, on the CPU, where everything is measured."""
+        return self.averaged.fold().cpu()
+
+    @property
+    def number(self) -> int:
+        """What this process's next batch is drawn from: the step, where there is one process; with several no two draw the same."""
+        return self.global_step * self.trainer.world_size + self.trainer.global_rank
 
     def validate(self) -> dict[str, float]:
         """Figures of the averaged weights on validation data."""
@@ -79,13 +89,13 @@ class Learner(lightning.LightningModule, Generic[Net, AnyRecipe]):
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Sets all that a step depends on beside the weights: its rate, and the draws of dropout."""
-        torch.manual_seed(self.seed * 1_000_003 + self.global_step)
+        torch.manual_seed(self.seed * 1_000_003 + self.number)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.recipe.rate * self.recipe.factor(self.global_step)
 
     def training_step(self, _: int) -> Tensor:
         """Lightning's name for: the loss of the next batch."""
-        loss = self.loss(self.global_step)
+        loss = self.loss(self.number)
         self.log("loss", loss.detach(), prog_bar=True, batch_size=1)
         return loss
 

@@ -39,7 +39,7 @@ class StateNet(nn.Module, ABC):
 
     def start(self, rows: int) -> Tensor:
         """The state [rows, N] of sequences that begin."""
-        return torch.zeros(rows, self.state_size)
+        return torch.zeros(rows, self.state_size, device=next(self.parameters()).device)
 
     @abstractmethod
     def parts(self) -> tuple[dict[str, Any], ...]:
@@ -54,6 +54,49 @@ class StateNet(nn.Module, ABC):
         net = copy.deepcopy(self).eval()
         net.fold_()
         return net
+
+
+class StackNet(StateNet):
+    """A stack of layers (model/stacks.py) between what is seen of x and a read-out, which answers after each step.
+
+    sizes: of the stack's state, of last_frame where what was seen last is kept, of last_logits. A zero row of state is the start.
+    """
+
+    stack: Any  # a Stack, or a module of its shape
+    readout: nn.Linear
+
+    def seen(self, x: Tensor) -> Tensor:
+        """x [B, T, ...] -> what the stack reads, [T, B, in] or symbols [T, B]."""
+        return x.transpose(0, 1)
+
+    def logits(self, y: Tensor) -> Tensor:
+        """y [..., H] of the stack -> answers [..., K]."""
+        logits: Tensor = self.readout(y)
+        return logits.float()
+
+    def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class and `StateNet`."""
+        carried, *frame, last_logits = torch.split_with_sizes(state, self.sizes, 1)
+        seen = self.seen(x)
+        y, carried = self.stack(seen, lengths, carried)  # [T, B, H]
+        logits = self.logits(y).transpose(0, 1)  # [B, T, K]
+        frame = [last_valid(last, seen.transpose(0, 1), lengths) for last in frame]
+        return logits, torch.cat([carried, *frame, last_valid(last_logits, logits, lengths)], 1)
+
+    def answer(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """x [B, T, ...] whole sequences, lengths [B] of 1 and more (default T) -> [B, K] after each one's last step, and only there."""
+        return self.logits(self.stack.final(self.seen(x), lengths))
+
+    def parts(self) -> tuple[dict[str, Any], ...]:
+        """The state's parts in order, as the manifest lists them."""
+        roles = ("last_logits",) if len(self.sizes) == 2 else ("last_frame", "last_logits")
+        kept = ({"role": r, "layer": None, "size": n, "activation": None, "u": None} for r, n in zip(roles, self.sizes[1:], strict=True))
+        return (*self.stack.parts(), *kept)
+
+    def fold_(self) -> None:
+        """Moves batch norm into the linear maps where it can be; centres the logits."""
+        self.stack.fold_()
+        centre_(self.readout)
 
 
 def last_valid(start: Tensor, steps: Tensor, lengths: Tensor) -> Tensor:

@@ -4,12 +4,11 @@ Pixel -> stack of IndRNN layers -> classes. Li et al., 2019, section 5.2.2: 6 la
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from model.network import StateNet, centre_, last_valid
+from model.network import StackNet
 from model.norm import BatchNorm
 from model.recurrent_weight import bound
 from model.stacks import KINDS, Chain, Stack, StackConfig, build_stack, skip_chain
@@ -34,7 +33,7 @@ class PixelsConfig:
     norm: bool = True
 
 
-class PixelsNet(StateNet):
+class PixelsNet(StackNet):
     """x [B, T] float in [-1, 1]; lengths [B] int64; state [B, N] -> logits [B, T, K] after each number, state [B, N].
 
     A zero row of state is the start. State parts in order: hidden of each layer, last_logits.
@@ -43,32 +42,16 @@ class PixelsNet(StateNet):
     def __init__(self, config: PixelsConfig) -> None:
         super().__init__()
         c = self.config = config
+        bound(c.gamma, c.steps)  # says so where they make no sense
         self.stack = _skipping(c) if c.kind == "skip" else _published(c)
         self.readout = nn.Linear(self.stack.out_features, c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores
         nn.init.zeros_(self.readout.bias)
         self.sizes = [self.stack.state_size, c.classes]
 
-    def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class."""
-        hidden, last_logits = torch.split_with_sizes(state, self.sizes, 1)
-        y, hidden = self.stack(x.t()[:, :, None], lengths, hidden)  # [T, B, H]
-        logits = self.readout(y).float().transpose(0, 1)  # [B, T, K]
-        return logits, torch.cat([hidden, last_valid(last_logits, logits, lengths)], 1)
-
-    def answer(self, x: Tensor) -> Tensor:
-        """x [B, T], whole sequences -> logits [B, K] after the last number, the only ones that are asked for here."""
-        logits: Tensor = self.readout(self.stack.final(x.t()[:, :, None])).float()
-        return logits
-
-    def parts(self) -> tuple[dict[str, Any], ...]:
-        """The state's parts in order, as the manifest lists them."""
-        return (*self.stack.parts(), {"role": "last_logits", "layer": None, "size": self.config.classes, "activation": None, "u": None})
-
-    def fold_(self) -> None:
-        """Moves batch norm into the linear maps; centres the logits."""
-        self.stack.fold_()
-        centre_(self.readout)
+    def seen(self, x: Tensor) -> Tensor:
+        """x [B, T] -> [T, B, 1]."""
+        return x.t()[:, :, None]
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor
 
 from model.checkpoint import Meta, save
@@ -62,6 +63,7 @@ _LAYERS = (
     (r"features\.transition(\d+)\.IndRNNwithBN1?", "stack.blocks.{-0}.transition"),
     (r"features\.lastlayer\.IndRNNwithBN1?", "stack.blocks.{last}.transition"),
 )
+_FIRST = {"plain": "stack.layers.0.project.weight", "residual": "stack.inputs.weight", "dense": "stack.first.project.weight"}
 _NORM = {"weight": "weight", "bias": "bias", "running_mean": "mean", "running_var": "var"}
 _RECURRENT = r"(?:\.indrnn1)?(?:\.cells\.0)?\.(?:weight_hh|recurrent_weight)"
 _IGNORED = r".*\.bn\.num_batches_tracked|RNNs\.\d+(?:\.indrnn1)?\.h0"  # a count, and a state of zeros
@@ -146,7 +148,7 @@ def config(ours: Mapping[str, Tensor], kind: str, norm: str, frames: bool) -> Se
         shared = {"norm": norm, "T": 1, "gamma": max(float(value.abs().max()) for key, value in ours.items() if key.endswith(".u"))}
         sizes: dict[str, object] = {"layers": len(u)}
         if kind == "dense":
-            first, last = "stack.first.project.weight", "stack.first.u"
+            last = "stack.first.u"
             k = len(ours["stack.blocks.0.layers.0.u"])
             counts = [sum(bool(re.fullmatch(rf"stack\.blocks\.{i}\.layers\.\d+\.u", key)) for key in ours) for i in range(len(u))]
             blocks = tuple(n for n in counts if n)
@@ -155,17 +157,17 @@ def config(ours: Mapping[str, Tensor], kind: str, norm: str, frames: bool) -> Se
             end = f"stack.blocks.{len(blocks) - 1}.transition.u" in ours
             sizes = {"growth": k, "blocks": blocks, "first": len(ours[last]) // k, "last_transition": end}
         else:
-            first = "stack.inputs.weight" if kind == "residual" else "stack.layers.0.project.weight"
             sizes["hidden"] = u[0]
-        return SequenceConfig(kind=kind, inputs=ours[first].shape[1], classes=classes, frames=frames, **shared, **sizes)  # type: ignore[arg-type]
+        return SequenceConfig(kind=kind, inputs=ours[_FIRST[kind]].shape[1], classes=classes, frames=frames, **shared, **sizes)  # type: ignore[arg-type]
     except KeyError as missing:
         raise PublishedError(f"expected a weight that becomes {missing}, there is none") from None
 
 
-def network(weights: Mapping[str, Tensor], norm: str | None = None, frames: bool = False) -> SequenceNet:
+def network(weights: Mapping[str, Tensor], norm: str | None = None, frames: bool = False, threes: bool = False) -> SequenceNet:
     """The network with their weights, in evaluation mode.
 
-    norm: before or after the recurrence, where the order of the keys is not to be believed. frames: as SequenceConfig's.
+    norm: before or after the recurrence, where the order of the keys is not to be believed. frames: as SequenceConfig's. threes: inputs
+    that are ignored make their number a multiple of 3.
     Raises PublishedError on keys that are not known or missing, and on sizes that do not fit each other.
     """
     weights = {key.removeprefix("module."): value for key, value in weights.items()}
@@ -174,6 +176,9 @@ def network(weights: Mapping[str, Tensor], norm: str | None = None, frames: bool
     if norm is not None and found != "none":
         found = norm
     try:
+        first = _FIRST[kind(weights)]
+        if threes and first in ours:
+            ours[first] = F.pad(ours[first], (0, -ours[first].shape[1] % 3))
         net = SequenceNet(config(ours, kind(weights), found, frames))
         net.load_state_dict({key: value.float() for key, value in ours.items()})
     except (RuntimeError, ValueError, IndexError) as error:
@@ -203,32 +208,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint to write")
     parser.add_argument("--norm", choices=("before", "after"), help="where batch norm stands (default: told from the order of the keys)")
     parser.add_argument("--labels", type=Path, help="a text file of the classes' names, one a line (default: 0, 1, ...)")
-    parser.add_argument("--layout", choices=sorted(LAYOUTS), help="the network reads raw skeletons, metres, in this order of joints")
-    parser.add_argument("--hz", type=float, default=30.0, help="frames a second it reads, with --layout (default: %(default)s)")
+    reads = parser.add_mutually_exclusive_group()
+    reads.add_argument("--layout", choices=sorted(LAYOUTS), help="the network reads raw skeletons, metres, in this order of joints")
+    reads.add_argument("--joints", type=Path, help="it reads raw skeletons of other joints: a text file of their names, one a line")
+    reads.add_argument("--numbers", action="store_true", help="it reads numbers: served three to a joint, the last filled up with zeros")
+    parser.add_argument("--hz", type=float, default=30.0, help="frames a second it reads, where it is to be served (default: %(default)s)")
 
 
 def run(args: argparse.Namespace, command: str) -> None:
     """Reads args.file and writes args.out. Raises PublishedError."""
-    net = network(read(args.file), args.norm, frames=args.layout is not None)
-    meta = Meta(kind="sequence", command=command, seed=0, steps=0, labels=_labels(args.labels, net.classes), data=(ORIGIN,))
-    if args.layout is not None:
-        joints = LAYOUTS[args.layout][0]
+    layout = "numbers" if args.numbers else "own" if args.joints is not None else args.layout
+    net = network(read(args.file), args.norm, frames=layout is not None, threes=args.numbers)
+    meta = Meta(kind="sequence", command=command, seed=0, steps=0, labels=_labels(args.labels, net.classes), data=(ORIGIN,), task="import")
+    if layout is not None:
+        joints = _joints(args, net.config.inputs)
         persons, rest = divmod(net.config.inputs, 3 * len(joints))
         if rest or not persons:
-            raise PublishedError(f"expected a multiple of {3 * len(joints)} inputs for {args.layout}, got {net.config.inputs}")
+            raise PublishedError(f"expected a multiple of {3 * len(joints)} inputs for {layout}, got {net.config.inputs}")
         own = (joints, tuple((j,) for j in range(len(joints))))
-        meta = dataclasses.replace(meta, kind="action", layout=args.layout, layouts={args.layout: own}, persons=persons, hz=args.hz)
+        meta = dataclasses.replace(meta, kind="action", layout=layout, layouts={layout: own}, persons=persons, hz=args.hz)
     save(args.out, net, meta)
     c, depth = net.config, len(net.stack.indrnns())
     print(f"{args.out}: {c.kind}, {depth} layers, {c.inputs} inputs, {c.classes} classes, norm {c.norm}, largest |u| {c.gamma:g}")
 
 
+def _joints(args: argparse.Namespace, inputs: int) -> tuple[str, ...]:
+    if args.numbers:
+        return tuple(f"numbers {i} to {i + 2}" for i in range(0, inputs, 3))
+    return LAYOUTS[args.layout][0] if args.joints is None else _names(args.joints, "joints")
+
+
 def _labels(path: Path | None, classes: int) -> tuple[str, ...]:
-    try:
-        labels = tuple(str(k) for k in range(classes)) if path is None else tuple(path.read_text(encoding="utf-8").split("\n"))
-    except OSError as error:
-        raise PublishedError(f"{path}: {error}") from None
-    labels = labels[:-1] if labels and not labels[-1] else labels
-    if len(labels) != classes or len(set(labels)) != classes:
-        raise PublishedError(f"{path}: expected {classes} different labels, one a line, got {len(set(labels))} in {len(labels)} lines")
+    labels = tuple(str(k) for k in range(classes)) if path is None else _names(path, "labels")
+    if len(labels) != classes:
+        raise PublishedError(f"{path}: expected {classes} labels, one a line, got {len(labels)}")
     return labels
+
+
+def _names(path: Path, what: str) -> tuple[str, ...]:
+    """The lines of a file. Raises PublishedError."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PublishedError(f"{path}: {error}") from None
+    if not lines or len(set(lines)) != len(lines) or not all(line.strip() for line in lines):
+        raise PublishedError(f"{path}: expected different {what}, one a line, got {len(set(lines))} in {len(lines)} lines")
+    return tuple(lines)

@@ -10,10 +10,17 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 
+class SizeError(ValueError):
+    """A network of such sizes makes no sense; the message says what was expected and what came."""
+
+
 def bound(gamma: float, steps: int) -> float:
-    """gamma^(1/T): with |u| below it, gradients of a relu neuron grow at most gamma-fold over T steps (Li et al., 2018, section 4.1)."""
+    """gamma^(1/T): with |u| below it, gradients of a relu neuron grow at most gamma-fold over T steps (Li et al., 2018, section 4.1).
+
+    Raises SizeError.
+    """
     if gamma <= 0 or steps < 1:
-        raise ValueError(f"expected gamma above 0 and at least one step, got {gamma} and {steps}")
+        raise SizeError(f"expected gamma above 0 and at least one step, got {gamma} and {steps}")
     return float(gamma ** (1 / steps))
 
 

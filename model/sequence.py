@@ -4,12 +4,10 @@ Features -> a stack of any kind (model/stacks.py) -> K numbers: scores of classe
 """
 
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from model.network import StateNet, centre_, last_valid
+from model.network import StackNet, centre_
 from model.stacks import StackConfig, build_stack
 
 
@@ -26,7 +24,7 @@ class SequenceConfig(StackConfig):
     frames: bool = False
 
 
-class SequenceNet(StateNet):
+class SequenceNet(StackNet):
     """x [B, T, ...] of F features a step; lengths [B] int64; state [B, N] -> logits [B, T, K] after each step, state [B, N].
 
     A zero row of state is the start. State parts in order: the stack's, last_frame where frames are kept, last_logits.
@@ -38,27 +36,11 @@ class SequenceNet(StateNet):
         self.stack = build_stack(c, c.inputs)
         self.readout = nn.Linear(self.stack.out_features, c.classes)
         nn.init.zeros_(self.readout.bias)
-        self.sizes = [self.stack.state_size, c.inputs if c.frames else 0, c.classes]
+        self.sizes = [self.stack.state_size, *([c.inputs] if c.frames else []), c.classes]
 
-    def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class."""
-        carried, last_frame, last_logits = torch.split_with_sizes(state, self.sizes, 1)
-        frames = x.flatten(2)  # [B, T, F]
-        y, carried = self.stack(frames.transpose(0, 1), lengths, carried)  # [T, B, H]
-        logits = self.readout(y).float().transpose(0, 1)  # [B, T, K]
-        kept = [last_valid(last_frame, frames, lengths)] if self.config.frames else []
-        return logits, torch.cat([carried, *kept, last_valid(last_logits, logits, lengths)], 1)
-
-    def answer(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """x [B, T, ...] whole sequences, lengths [B] of 1 and more (default T) -> [B, K] after each one's last step, and only there."""
-        answers: Tensor = self.readout(self.stack.final(x.flatten(2).transpose(0, 1), lengths)).float()
-        return answers
-
-    def parts(self) -> tuple[dict[str, Any], ...]:
-        """The state's parts in order, as the manifest lists them."""
-        frame = {"role": "last_frame", "layer": None, "size": self.config.inputs, "activation": None, "u": None}
-        logits = {"role": "last_logits", "layer": None, "size": self.config.classes, "activation": None, "u": None}
-        return (*self.stack.parts(), *([frame] if self.config.frames else []), logits)
+    def seen(self, x: Tensor) -> Tensor:
+        """x [B, T, ...] -> frames [T, B, F]."""
+        return x.flatten(2).transpose(0, 1)
 
     def fold_(self) -> None:
         """Moves batch norm into the linear maps where it can be; centres scores."""

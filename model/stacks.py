@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from model import chunked
 from model.layer import CausalConv, Layer, Norm, Projection, Steps
 from model.norm import BatchNorm, StepBatchNorm
-from model.recurrent_weight import bound
+from model.recurrent_weight import SizeError, bound
 
 KINDS = ("plain", "residual", "dense", "conv")
 NORMS = ("before", "after", "none")
@@ -304,12 +304,12 @@ def skip_chain(first: Projection, size: int, layers: int, bound: float, dropout:
 
 
 def build_stack(config: StackConfig, input_size: int) -> Stack:
-    """The stack a configuration describes, its weights drawn. Raises ValueError on a configuration that makes no sense."""
+    """The stack a configuration describes, its weights drawn. Raises SizeError on a configuration that makes no sense."""
     c = config
     if c.kind not in KINDS or c.norm not in NORMS:
-        raise ValueError(f"expected kind of {KINDS} and norm of {NORMS}, got {c.kind!r} and {c.norm!r}")
+        raise SizeError(f"expected kind of {KINDS} and norm of {NORMS}, got {c.kind!r} and {c.norm!r}")
     if min(c.layers, c.hidden, c.growth, c.first, c.kernel, *c.blocks) < 1 or not c.blocks:
-        raise ValueError(f"expected sizes of 1 and more, got {c}")
+        raise SizeError(f"expected sizes of 1 and more, got {c}")
     if c.kind == "residual":
         return _residual(c, input_size)
     return _dense(c, input_size) if c.kind == "dense" else _chain(c, input_size)
@@ -344,7 +344,7 @@ def _chain(c: StackConfig, inputs: int) -> Chain:
 
 def _residual(c: StackConfig, inputs: int) -> Residual:
     if c.layers % 2 == 0:
-        raise ValueError(f"expected an odd number of layers, two a block and a last one, got {c.layers}")
+        raise SizeError(f"expected an odd number of layers, two a block and a last one, got {c.layers}")
     H = c.hidden
     first = _linear(c, inputs, H)
     blocks = [

@@ -30,6 +30,7 @@ class StreamLearner(Learner[StateNet, StreamRecipe]):
 
     carried: Tensor
     lengths: Tensor
+    parallel = False
 
     def __init__(self, net: StateNet, recipe: StreamRecipe, symbols: NDArray[np.int64], seed: int) -> None:
         super().__init__(net, recipe, seed)
@@ -39,9 +40,9 @@ class StreamLearner(Learner[StateNet, StreamRecipe]):
 
     def loss(self, step: int) -> Tensor:
         """Mean cross-entropy in nats of a batch of [B, T] symbols."""
-        x, target = self.streams.batch(step)
+        x, target = (part.to(self.device) for part in self.streams.batch(step))
         forget = np.random.default_rng([self.seed, step]).random(len(x)) < self.recipe.reset
-        state = self.carried.masked_fill(torch.from_numpy(forget)[:, None], 0)
+        state = self.carried.masked_fill(torch.from_numpy(forget).to(self.device)[:, None], 0)
         logits, state = self.net(x, self.lengths, state)
         self.carried = state.detach()
         return F.cross_entropy(logits.flatten(0, 1), target.flatten())

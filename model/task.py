@@ -14,7 +14,10 @@ Figures = tuple[dict[str, Any], ...]
 
 @dataclass(frozen=True)
 class Job:
-    """What to train and where to put it. out: a folder; resume goes on from its last.ckpt; max_time: minutes of work, then it stops."""
+    """What to train and where to put it. out: a folder; resume goes on from its last.ckpt; max_time: minutes of work, then it stops.
+
+    accelerator, devices, strategy: as Lightning's Trainer takes them; each of several processes draws batches of its own.
+    """
 
     seed: int
     out: Path
@@ -25,6 +28,9 @@ class Job:
     max_time: float | None = None
     validate_every: int = 10
     progress: bool = True
+    accelerator: str = "cpu"
+    devices: int = 1
+    strategy: str = "auto"
 
 
 @dataclass(frozen=True)

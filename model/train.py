@@ -69,8 +69,8 @@ class Stop(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, learner: Any) -> None:
         """Lightning's hook; an epoch's end is where last.ckpt is written."""
-        if self.work.here() >= self.limit:
-            trainer.should_stop = True
+        over = self.work.here() >= self.limit
+        trainer.should_stop = trainer.should_stop or trainer.strategy.reduce_boolean_decision(over, all=False)  # processes stop together
 
 
 class Keeper(Callback):
@@ -84,6 +84,8 @@ class Keeper(Callback):
         last = trainer.global_step >= self.job.steps or trainer.should_stop
         if (trainer.current_epoch + 1) % self.job.validate_every and not last:
             return
+        if not trainer.is_global_zero:
+            return  # the first process measures; the others wait for it at the next step
         learner.settle()
         figures = {"loss": float(trainer.callback_metrics["loss"])} | learner.validate()
         work = self.work.minutes()
@@ -98,6 +100,8 @@ class Keeper(Callback):
 
 def run(job: Job, learner: Learner[Any, Any], meta: checkpoint.Meta) -> Path:
     """Trains to the end (or to max_time) and returns the checkpoint's path, out/model.pt."""
+    if job.devices > 1 and not learner.parallel:
+        raise RunError("expected --devices 1: this task carries its state from batch to batch, in one process")
     job.out.mkdir(parents=True, exist_ok=True)
     if learner.recipe.checkpoint_activations:
         return_memory()
@@ -108,7 +112,9 @@ def run(job: Job, learner: Learner[Any, Any], meta: checkpoint.Meta) -> Path:
     stop = [Stop(work, job.max_time)] if job.max_time is not None else []
     bar = [TQDMProgressBar(refresh_rate=20)] if job.progress else []
     trainer = lightning.Trainer(
-        accelerator="cpu",
+        accelerator=job.accelerator,
+        devices=job.devices,
+        strategy=job.strategy,
         precision=learner.recipe.precision,
         max_steps=job.steps,
         gradient_clip_val=learner.recipe.clip,

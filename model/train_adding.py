@@ -37,11 +37,11 @@ class AddingLearner(Learner[AddingNet, AddingRecipe]):
     def loss(self, step: int) -> Tensor:
         """Mean squared error of the sums."""
         x, total = marks.draw(np.random.default_rng([self.seed, step]), self.recipe.rows, self.net.config.length)
-        return F.mse_loss(self.net.answer(torch.from_numpy(x)), torch.from_numpy(total))
+        return F.mse_loss(self.net.answer(torch.from_numpy(x).to(self.device)), torch.from_numpy(total).to(self.device))
 
     def validate(self) -> dict[str, float]:
         """The same on sequences that no batch has."""
-        return {"val_mse": squared_error(self.averaged, "val")}
+        return {"val_mse": squared_error(self.folded(), "val")}
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ class CharsLearner(StreamLearner):
 
     def validate(self) -> dict[str, float]:
         """Bits per character of each text's validation part."""
-        folded = self.averaged.fold()
+        folded = self.folded()
         return {f"val_bpc_{name}": bits_per_char(folded, symbols, rows=16) for name, symbols in self.validation.items()}
 
 

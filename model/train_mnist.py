@@ -55,7 +55,7 @@ class PixelsLearner(Learner[PixelsNet, PixelsRecipe]):
         if self.order[0] != passes:
             self.order = (passes, np.random.default_rng([self.seed, passes]).permutation(len(x)))
         chosen = self.order[1][place * self.recipe.rows : (place + 1) * self.recipe.rows]
-        return torch.from_numpy(mnist.scaled(x[chosen])), torch.from_numpy(y[chosen])
+        return torch.from_numpy(mnist.scaled(x[chosen])).to(self.device), torch.from_numpy(y[chosen]).to(self.device)
 
     def loss(self, step: int) -> Tensor:
         """Mean cross-entropy in nats."""
@@ -68,7 +68,7 @@ class PixelsLearner(Learner[PixelsNet, PixelsRecipe]):
 
     def validate(self) -> dict[str, float]:
         """Error on the validation images."""
-        return {"val_error": error(self.averaged.fold(), *self.validation)}
+        return {"val_error": error(self.folded(), *self.validation)}
 
 
 @torch.no_grad()

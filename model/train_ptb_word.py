@@ -50,7 +50,7 @@ class WordsLearner(StreamLearner):
 
     def validate(self) -> dict[str, float]:
         """Perplexity of the validation part."""
-        return {"val_perplexity": perplexity(self.averaged.fold(), self.validation, rows=8)}
+        return {"val_perplexity": perplexity(self.folded(), self.validation, rows=8)}
 
 
 def begin(job: Job, config: dict[str, Any], recipe: PtbWordRecipe) -> tuple[WordsLearner, Meta]:

@@ -4,13 +4,12 @@ Word -> embedding -> residual stack of IndRNN layers -> scores by the same embed
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor, nn
 
-from model.network import StateNet, last_valid
+from model.network import StackNet
 from model.stacks import skip_chain
 
 
@@ -28,7 +27,7 @@ class WordsConfig:
     norm: bool = field(default=True, metadata={"help": "batch norm"})
 
 
-class WordsNet(StateNet):
+class WordsNet(StackNet):
     """x [B, T] int64 in [0, K); lengths [B] int64; state [B, N] -> logits [B, T, K] of the word after each, state [B, N].
 
     A zero row of state is the start: last_logits 0 is a uniform first guess. State parts in order: hidden of each layer, last_logits.
@@ -43,23 +42,18 @@ class WordsNet(StateNet):
         self.bias = nn.Parameter(torch.zeros(c.classes))
         self.sizes = [c.layers * c.hidden, c.classes]
 
-    def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class."""
-        c = self.config
-        hidden, last_logits = torch.split_with_sizes(state, self.sizes, 1)
-        e = self._dropped(self.embedding(x.transpose(0, 1)), c.embedding_dropout)
-        y, hidden = self.stack(e, lengths, hidden)  # [T, B, H]
-        y = self._dropped(y, c.readout_dropout) * c.hidden**-0.5
-        logits = F.linear(y, self.embedding.weight, self.bias).float().transpose(0, 1)  # [B, T, K]
-        return logits, torch.cat([hidden, last_valid(last_logits, logits, lengths)], 1)
+    def seen(self, x: Tensor) -> Tensor:
+        """x [B, T] -> embedded words [T, B, H]."""
+        return self._dropped(self.embedding(x.transpose(0, 1)), self.config.embedding_dropout)
+
+    def logits(self, y: Tensor) -> Tensor:
+        """y [T, B, H] -> [T, B, K]."""
+        y = self._dropped(y, self.config.readout_dropout) * self.config.hidden**-0.5
+        return F.linear(y, self.embedding.weight, self.bias).float()
 
     def _dropped(self, x: Tensor, share: float) -> Tensor:
         """x [T, B, H] with a share of the features of each row at 0 for all steps, in training."""
         return x * F.dropout(x.new_ones(1, *x.shape[1:]), share, self.training)
-
-    def parts(self) -> tuple[dict[str, Any], ...]:
-        """The state's parts in order, as the manifest lists them."""
-        return (*self.stack.parts(), {"role": "last_logits", "layer": None, "size": self.config.classes, "activation": None, "u": None})
 
     def fold_(self) -> None:
         """Moves batch norm into the linear maps. The logits keep their mean: the embedding that makes them also reads."""

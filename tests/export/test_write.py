@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
-from tiny import ALPHABET, STATE, Forgetful, K, Tiny, meta
+from tiny import ALPHABET, STATE, Backwards, Forgetful, K, Tiny, meta
 
 import export.__main__ as command
 from export import graph, manifest, parity, write
@@ -192,6 +192,19 @@ def test_module_that_forgets_u_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="IndRNN node 1, neuron 0 of part hidden at 4"):
         write.write(module, meta(module), tmp_path, "tiny", "1", command="")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_network_that_reads_in_both_directions_is_refused(tmp_path: Path) -> None:
+    module = Backwards()
+    with pytest.raises(ExportError, match="IndRNN node 1: expected the direction forward, got reverse"):
+        write.write(module, meta(module), tmp_path, "tiny", "1", command="")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["adding", "pixels", "words", "sequence"])
+def test_a_network_of_neither_skeletons_nor_text_is_refused_by_its_kind(tmp_path: Path, module: Tiny, kind: str) -> None:
+    with pytest.raises(ExportError, match=f"expected a network of skeletons or text.*got one of '{kind}'"):
+        write.write(module, meta(module, kind=kind), tmp_path, "tiny", "1", command="")
 
 
 def test_revision_is_unknown_outside_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

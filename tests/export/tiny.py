@@ -50,6 +50,13 @@ class Forgetful(Tiny):
         return recurrence(a, u, lengths, h, ACTIVATIONS[layer])
 
 
+class Backwards(Tiny):
+    """Reads in both directions."""
+
+    def recur(self, a: Tensor, layer: int, lengths: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        return recurrence(a, self.u[layer], lengths, h, ACTIVATIONS[layer], direction="reverse" if layer else "forward")
+
+
 class Unrolled(Tiny):
     """A Python time loop, which the exporter unrolls to the example's length."""
 

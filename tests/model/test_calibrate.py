@@ -135,7 +135,7 @@ def test_a_net_of_three_classes_is_calibrated_and_asked_about_the_fourth(four_cl
     kept, meta = checkpoint.load_trained(held)
     assert float(before / kept.readout.weight.detach().norm()) == pytest.approx(meta.temperature, rel=1e-3)
     capsys.readouterr()
-    assert main(["evaluate", str(held), "--record"]) == 0
+    assert main(["evaluate", str(held), "--record", "--json"]) == 0
     found = {f["name"]: f["value"] for f in json.loads(capsys.readouterr().out.splitlines()[-1])}
     assert found["val_known_called_other"] <= 17
     assert found["val_accuracy_100"] > 80

@@ -181,10 +181,18 @@ def test_a_cell_refuses_a_wrong_shape(x, h):
         IndRNNCell(3, 4)(torch.zeros(x), None if h is None else torch.zeros(h))
 
 
-@pytest.mark.parametrize("wrong", [{"nonlinearity": "gelu"}, {"num_layers": 0}, {"dropout": 2.0}, {"recurrent_max_abs": (2.0, 0)}])
+@pytest.mark.parametrize(
+    "wrong", [{"nonlinearity": "gelu"}, {"num_layers": 0}, {"dropout": 2.0}, {"recurrent_max_abs": (2.0, 0)}, {"recurrent_max_abs": -1.0}]
+)
 def test_a_wrong_argument_is_refused(wrong):
     with pytest.raises(ValueError, match="expected"):
         IndRNN(3, 4, **wrong)
+
+
+def test_an_lstms_pair_of_states_is_refused_by_name():
+    h = torch.zeros(1, 2, 4)
+    with pytest.raises(TypeError, match="no second state"):
+        IndRNN(3, 4)(torch.zeros(5, 2, 3), (h, h))
 
 
 def test_rows_past_their_length_of_a_packed_batch_do_not_reach_the_gradient():

@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model import inspect_bundle
+from model import checkpoint, inspect_bundle
 from model.__main__ import main
+from model.action import ActionNet
 
 
 @pytest.mark.parametrize(
@@ -33,8 +34,8 @@ PARTS = [
 
 def test_numbers_and_pictures_of_every_layer(tmp_path, capsys):
     folder = bundle(tmp_path / "tiny" / "1", PARTS)
-    assert main(["inspect", str(folder), "--out", str(tmp_path / "pictures")]) == 0
-    first, second = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert main(["inspect", str(folder), "--out", str(tmp_path / "pictures"), "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)["layers"]
     assert (first["name"], first["neurons"], first["negative"]) == ("layer 1", 4, 0.25)
     assert first["memory"] == [1, 1, 2, 8]
     assert (first["u_min"], first["u_max"], first["memory_median"]) == (-0.21, 0.91, 1.5)
@@ -65,7 +66,7 @@ def test_the_curves_of_the_card_are_drawn(tmp_path):
 
 def test_the_published_bundles_are_read():
     for path in sorted(Path("bundles").glob("*/*")):
-        layers = inspect_bundle.run(path, None)
+        layers = inspect_bundle.run(path, None)["layers"]
         manifest = json.loads((path / "manifest.json").read_text())
         hidden = [p for p in manifest["state"] if p["role"] == "hidden"]
         assert [x["neurons"] for x in layers[: len(hidden)]] == [p["size"] for p in hidden]
@@ -74,8 +75,23 @@ def test_the_published_bundles_are_read():
             assert max(abs(u) for u in p["u"]) ** (x["memory_max"] - 1) >= 0.5
 
 
+def test_people_get_one_short_line_a_layer(tmp_path, capsys):
+    assert main(["inspect", str(bundle(tmp_path / "tiny" / "3", PARTS))]) == 0
+    heads, first, second = capsys.readouterr().out.splitlines()
+    assert heads.split()[:3] == ["neurons", "u", "least"]
+    assert first.split() == ["layer", "1", "4", "-0.210", "0.260", "0.910", "25", "%", "1.5", "8", "2", "1", "0", "0", "0", "0"]
+    assert second.split()[-8:] == ["for", "ever", "2", "2", "2", "2", "1", "1"]
+
+
+def test_a_checkpoint_of_any_network_is_read_as_its_bundle_would_be(net, tmp_path, capsys):
+    checkpoint.save(tmp_path / "model.pt", net, checkpoint.Meta("action" if isinstance(net, ActionNet) else "chars", "", 0, 0))
+    assert main(["inspect", str(tmp_path / "model.pt"), "--json"]) == 0
+    layers = json.loads(capsys.readouterr().out)["layers"]
+    assert [x["neurons"] for x in layers] == [p["size"] for p in net.parts() if p["u"]]
+
+
 def test_what_is_no_bundle_is_said(tmp_path, capsys):
     assert main(["inspect", str(tmp_path / "none")]) == 1
-    assert "expected a bundle" in capsys.readouterr().err
+    assert "expected a checkpoint, or a bundle" in capsys.readouterr().err
     assert main(["inspect", str(bundle(tmp_path / "tiny" / "2", PARTS[2:]))]) == 1
     assert "found none" in capsys.readouterr().err

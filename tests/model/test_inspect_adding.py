@@ -34,6 +34,7 @@ def net():
 
 def test_the_neuron_that_spikes_and_the_one_that_accumulates_are_found(net):
     n = inspect_adding.look(net)
+    assert n.T == 200
     assert n.spiking == [SPIKES]
     assert n.at_marks[SPIKES] == pytest.approx(0.5, abs=0.05)  # a number of U(0, 1)
     assert n.elsewhere[SPIKES] == 0
@@ -49,16 +50,51 @@ def test_its_one_neuron_answers_at_another_length(net):
     assert inspect_adding.look(net, 5000).error < 1e-6
 
 
+def test_a_neuron_that_forgets_answers_nothing_after_5000_steps_until_its_u_is_1(net):
+    """0.99 keeps a third of a mark at a distance of 100 steps, and nothing at 2,500."""
+    net.stack.indrnns()[-1].u[ACCUMULATES] = 0.99
+    short, long, remembering = inspect_adding.inspect(net, 5000, None)
+    assert (short.T, long.T, remembering.T) == (200, 5000, 5000)
+    assert 0.01 < short.error < 0.1
+    assert long.error > 0.14  # the answer 1 has 0.167
+    assert remembering.error < 1e-6
+    assert (remembering.best, remembering.u) == (ACCUMULATES, 1)
+    assert float(net.stack.indrnns()[-1].u[ACCUMULATES]) == pytest.approx(0.99)  # the network itself is left as it was
+
+
+@pytest.mark.filterwarnings("error")
+def test_neurons_that_grow_past_float32_are_passed_over(net):
+    net.stack.indrnns()[-1].u[0] = 1.1
+    net.stack.indrnns()[-1].project.bias[0] = 1
+    n = inspect_adding.look(net, 5000)
+    assert n.best == ACCUMULATES
+    assert n.error < 1e-6
+
+
 def test_the_command_tells_and_draws(net, tmp_path, capsys):
     checkpoint.save(tmp_path / "model.pt", net, checkpoint.Meta("adding", "", 0, 0))
-    assert main(["inspect", str(tmp_path / "model.pt"), "--out", str(tmp_path / "pictures")]) == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert main(["inspect", str(tmp_path / "model.pt"), "--out", str(tmp_path / "pictures"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["adding"]
     assert (told["spiking"], told["best"], told["u_best"]) == ([SPIKES], ACCUMULATES, 1.0)
-    assert (tmp_path / "pictures" / "neurons.png").read_bytes().startswith(b"\x89PNG")
+    assert [(x["T"], x["neuron"]) for x in told["one_neuron"]] == [(200, ACCUMULATES), (5000, ACCUMULATES), (5000, ACCUMULATES)]
+    assert max(x["mse"] for x in told["one_neuron"]) < 1e-6
+    for name in ("neurons.png", "one_neuron.png", "memory.png"):
+        assert (tmp_path / "pictures" / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_another_kind_of_checkpoint_is_refused(tmp_path, capsys):
+def test_the_command_says_the_same_to_people_at_the_length_asked_for(net, tmp_path, capsys):
+    checkpoint.save(tmp_path / "model.pt", net, checkpoint.Meta("adding", "", 0, 0))
+    assert main(["inspect", str(tmp_path / "model.pt"), "--length", "400"]) == 0
+    out = capsys.readouterr().out
+    assert "{" not in out
+    assert "1 of 4 neurons spike at the marks" in out
+    (line,) = [x for x in out.splitlines() if "u set to 1" in x]
+    assert "T = 400" in line
+    assert float(line.split()[-1]) < 1e-6
+
+
+def test_a_network_without_neurons_of_our_kind_is_refused(tmp_path, capsys):
     lstm = AddingNet(AddingConfig(cell="lstm", length=10, hidden=4))
     checkpoint.save(tmp_path / "model.pt", lstm, checkpoint.Meta("adding", "", 0, 0))
     assert main(["inspect", str(tmp_path / "model.pt")]) == 1
-    assert "expected an IndRNN for the adding problem" in capsys.readouterr().err
+    assert "expected parts of the state with recurrent weights" in capsys.readouterr().err

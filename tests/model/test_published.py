@@ -294,7 +294,45 @@ def test_a_network_of_skeletons_becomes_a_bundle_that_answers_the_same(tmp_path)
 def test_labels_and_joints_that_do_not_fit_are_refused(tmp_path, capsys):
     torch.save(dict(plain(False)[0]), tmp_path / "theirs.pt")
     (tmp_path / "labels.txt").write_text("sit\nstand\n")
-    wrong = {"3 different labels": ["--labels", str(tmp_path / "labels.txt")], "a multiple of 60": ["--layout", "utd20"]}
+    (tmp_path / "twice.txt").write_text("sit\nsit\nstand\n")
+    wrong = {
+        "3 labels": ["--labels", str(tmp_path / "labels.txt")],
+        "different labels, one a line, got 2 in 3": ["--labels", str(tmp_path / "twice.txt")],
+        "a multiple of 60": ["--layout", "utd20"],
+        "a multiple of 6 ": ["--joints", str(tmp_path / "labels.txt")],
+    }
     for said, more in wrong.items():
         assert main(["import", str(tmp_path / "theirs.pt"), "--out", str(tmp_path / "ours.pt"), *more]) == 1
         assert f"expected {said}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("make", [plain, residual, dense])
+def test_a_network_of_numbers_becomes_a_bundle_that_answers_the_same(make, tmp_path):
+    """Four numbers a step: one joint and a third, the rest of the second filled up with what is not looked at."""
+    weights, forward = make(False)
+    torch.save(dict(weights), tmp_path / "theirs.pt")
+    assert main(["import", str(tmp_path / "theirs.pt"), "--out", str(tmp_path / "ours.pt"), "--numbers"]) == 0
+    module, meta = checkpoint.load(tmp_path / "ours.pt")
+    bundle = write(module, meta, tmp_path / "bundles", "numbers", "1", command="", max_position=9)
+    m = bundle.manifest
+    assert (m.layout, m.persons, m.layouts["numbers"].joint_names) == ("numbers", 1, ("numbers 0 to 2", "numbers 3 to 5"))
+    x = np.random.default_rng(1).standard_normal((9, 1, IN))
+    filled = np.concatenate([x, np.full((9, 1, 2), 7)], 2).reshape(1, 9, 1, 2, 3).astype(np.float32)
+    session = ort.InferenceSession(bundle.graph, providers=["CPUExecutionProvider"])
+    logits, _ = session.run(None, {"x": filled, "lengths": np.array([9]), "state": np.zeros((1, m.state_size), np.float32)})
+    want = forward(x)
+    np.testing.assert_allclose(logits.transpose(1, 0, 2), want - want.mean(2, keepdims=True), rtol=1e-3, atol=1e-3)
+
+
+def test_joints_of_a_skeleton_that_nobody_knows_are_named_in_a_file(tmp_path, capsys):
+    weights, _ = plain(False)
+    weights["DIs.0.fc.weight"] = torch.randn(H, 12) / 4
+    torch.save(dict(weights), tmp_path / "theirs.pt")
+    (tmp_path / "joints.txt").write_text("nose\ntail\n")
+    arguments = ["--out", str(tmp_path / "ours.pt"), "--joints", str(tmp_path / "joints.txt"), "--hz", "12"]
+    assert main(["import", str(tmp_path / "theirs.pt"), *arguments]) == 0
+    assert main(["evaluate", str(tmp_path / "ours.pt")]) == 1
+    assert "no data to measure it on" in capsys.readouterr().err
+    module, meta = checkpoint.load(tmp_path / "ours.pt")
+    m = write(module, meta, tmp_path / "bundles", "mouse", "1", command="", max_position=20).manifest
+    assert (m.layout, m.persons, m.hz, m.layouts["own"].joint_names) == ("own", 2, 12, ("nose", "tail"))

@@ -85,13 +85,16 @@ def test_a_task_learns_something_tiny_and_its_figures_are_counted(task, steps, n
     assert meta.task == task
     assert meta.work > 0
     assert list((data / "run" / "curves").glob("events*"))
-    assert run("evaluate", path, "--split", "val") == 0
+    assert run("evaluate", path, "--split", "val", "--json") == 0
     val = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert val[0]["name"] == name
     assert val[0]["test_evaluations"] == 0
     assert run("evaluate", path, "--split", "test", "--record") == 0
     kept = checkpoint.load_trained(path)[1].figures
     assert [(f["name"], f["test_evaluations"]) for f in kept] == [(TASKS[task].headline, 1)]
+    line, looks = capsys.readouterr().out.splitlines()  # without --json, for people
+    assert line.split()[:2] == [TASKS[task].headline, f"{kept[0]['value']:.4g}"]
+    assert looks == "test evaluation 1 of these weights"
 
 
 @pytest.mark.parametrize("task", ["adding", "pmnist", "ptb-char", "ptb-word"])
@@ -146,3 +149,21 @@ def test_every_task_s_published_options_are_ones_it_takes(capsys):
         for options in task.published:
             args = _parser().parse_args(["train", name, *options])
             assert args.steps >= args.decay
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "said"),
+    [
+        ("adding", ["--hidden", "0"], "a neuron"),
+        ("adding", ["--length", "1"], "two steps and more"),
+        ("adding", ["--gamma", "0"], "gamma above 0"),
+        ("mnist", ["--gamma", "0"], "gamma above 0"),
+        ("mnist", ["--kind", "residual", "--layers", "6"], "odd number of layers"),
+    ],
+    ids=str,
+)
+def test_sizes_that_make_no_sense_are_refused_in_one_line_before_anything_is_written(task, options, said, data, capsys):
+    assert run("train", task, *options, "--no-progress", "--out", data / "run") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert not (data / "run").exists()

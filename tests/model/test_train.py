@@ -153,7 +153,7 @@ def test_the_action_task_learns_and_keeps_its_layouts(clips, capsys):
     assert main(["evaluate", str(path), "--split", "val"]) == 1
     assert "held" in capsys.readouterr().err
     for times in (1, 2):
-        assert main(["evaluate", str(path), "--split", "test", "--record"]) == 0
+        assert main(["evaluate", str(path), "--split", "test", "--record", "--json"]) == 0
         figures = json.loads(capsys.readouterr().out.splitlines()[-1])
         assert {f["test_evaluations"] for f in figures} == {times}
     assert figures[3]["name"] == "test_accuracy_100"

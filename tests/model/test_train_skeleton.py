@@ -59,9 +59,9 @@ def test_a_file_never_seen_is_learned_and_measured(tmp_path, capsys, kind, split
     assert (net.config.joints, net.config.persons, meta.labels) == (kind["joints"], kind.get("persons", 1), ("three", "five"))
     assert meta.hz == kind.get("hz", 30)
     if "none" not in split:
-        assert main(["evaluate", str(out / "model.pt")]) == 0
+        assert main(["evaluate", str(out / "model.pt"), "--json"]) == 0
         assert {f["test_evaluations"] for f in json.loads(capsys.readouterr().out.splitlines()[-1])} == {0}
-    assert main(["evaluate", str(out / "model.pt"), "--split", "test"]) == 0
+    assert main(["evaluate", str(out / "model.pt"), "--split", "test", "--json"]) == 0
     figures = {f["name"]: f["value"] for f in json.loads(capsys.readouterr().out.splitlines()[-1])}
     assert figures["test_accuracy_100"] > 80
 
@@ -103,7 +103,7 @@ def test_ntu_is_read_from_twenty_frames_and_answers_for_both_persons(tmp_path, m
     names = np.array([f"S001C002P{s:03}R001A{k % 2 + 1:03}" for k, s in enumerate(subjects)])
     file(tmp_path / "skeleton" / "ntu.npz", joints=25, persons=2, subject=subjects, names=names)
     train("ntu", "--held", "subject=4", "--out", tmp_path / "run", "--steps", "60", "--decay", "30", *SMALL)
-    assert main(["evaluate", str(tmp_path / "run" / "model.pt"), "--split", "test"]) == 0
+    assert main(["evaluate", str(tmp_path / "run" / "model.pt"), "--split", "test", "--json"]) == 0
     figures = {f["name"]: f for f in json.loads(capsys.readouterr().out.splitlines()[-1])}
     assert figures["test_accuracy_20"]["value"] > 80
     assert set(figures) == {"test_accuracy_1", "test_accuracy_20"}
