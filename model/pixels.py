@@ -23,14 +23,14 @@ class PixelsConfig:
     30.6 % wrong of validation, plain of 4 layers 24.2 %, plain of 6 layers 17.0 % (in half as much time again).
     """
 
-    classes: int = 10
-    kind: str = field(default="plain", metadata={"choices": ("skip", *KINDS)})
-    hidden: int = 128
-    layers: int = 6
-    steps: int = 784
-    gamma: float = 2.0
-    dropout: float = 0.0
-    norm: bool = True
+    classes: int = field(default=10, metadata={"help": "answers K"})
+    kind: str = field(default="plain", metadata={"choices": ("skip", *KINDS), "help": "stack of layers (model/stacks.py)"})
+    hidden: int = field(default=128, metadata={"help": "neurons H of a layer; of a dense stack the growth"})
+    layers: int = field(default=6, metadata={"help": "IndRNN layers"})
+    steps: int = field(default=784, metadata={"help": "T, the length it is made for: |u| <= gamma^(1/T)"})
+    gamma: float = field(default=2.0, metadata={"help": "most that a gradient grows through T steps"})
+    dropout: float = field(default=0.0, metadata={"help": "after each layer, one mask for all steps"})
+    norm: bool = field(default=True, metadata={"help": "batch norm"})
 
 
 class PixelsNet(StackNet):
