@@ -167,7 +167,7 @@ class InferHttp(TimedHttp):
             rows.check_values(read.x, model.tensors)
         (job,) = inference.jobs(ask, read, model, owner)
         job.sink = partial(self._deliver, ask, read, model, busy)
-        model.batcher.submit(job)
+        self.oip.turn.add(model.batcher, job)
         return True
 
     def _deliver(self, ask: Ask, read: Rows, model: ServedModel, busy: _Busy, value: object, states: object) -> None:
