@@ -20,7 +20,7 @@ from bench.asked import MANY, MODEL, OPEN, Asked, frames
 from bench.figure import Figure
 from bench.server import Server, echo, redis_server, service
 from service.engine import Engine, Row
-from service.sqlite_store import CACHED_SESSIONS
+from service.kept import CACHED_SESSIONS
 
 SEQUENCE = 20  # steps of a sequence
 CLIENTS = (1, 16, 64)

@@ -100,12 +100,12 @@ def echo() -> Iterator[Server]:
 
 @contextmanager
 def redis_server(parent: Path | None = None) -> Iterator[str]:
-    """The address of a Redis that is as durable as the service demands (docs/store.md). Needs redis-server."""
+    """The address of a Redis as docs/store.md wants it. Needs redis-server."""
     program = shutil.which("redis-server")
     assert program, "asked for only where it is"
     port = free_port()
     with tempfile.TemporaryDirectory(dir=parent) as folder:
-        options = ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--dir", folder]
+        options = ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--auto-aof-rewrite-min-size", "1gb", "--dir", folder]
         with running([program, "--port", str(port), "--bind", "127.0.0.1", *options], port, Path(folder), lambda: _pings(port)):
             yield f"redis://127.0.0.1:{port}/0"
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.engine import PIECE, Engine, Row
 from service.errors import (
@@ -118,20 +119,38 @@ class Batcher:
 
         Cancels, deletes and looks are taken also where the queue is full: two of them make room.
         """
-        now = time.monotonic()
-        deadline = now + self._settings.step_timeout
         with self._gate:
-            if self._stopping:
-                raise self._why
-            if any(j.is_work for j in jobs) and len(self._open) + sum(len(j.sinks) for j in jobs) > self._settings.max_queue:
-                self.statistics.turned_away[Overloaded.code, jobs[0].protocol] += len(jobs)
-                raise Overloaded(f"{len(self._open)} of {self._settings.max_queue} places are taken", retry_after=1)
-            for job in jobs:
-                job.since = now
-                job.deadline = deadline if job.patience is None else min(deadline, now + job.patience)
-                self._open.update(job.sinks)
-            self._inbox.extend(jobs)
+            self._admit(jobs, time.monotonic())
             self._gate.notify()
+
+    def submit_each(self, jobs: Sequence[Job]) -> None:
+        """Queues those of some jobs that find a place, and tells the others' sinks why not. On the event loop's thread."""
+        refused: list[tuple[Job, ServiceError]] = []
+        now = time.monotonic()
+        with self._gate:
+            for job in jobs:
+                try:
+                    self._admit((job,), now)
+                except ServiceError as error:
+                    refused.append((job, error))
+            self._gate.notify()
+        for job, why in refused:
+            _tell(job.sink, Refused(why), None)
+
+    def _admit(self, jobs: Sequence[Job], now: float) -> None:
+        """All or none, within the gate. Raises Overloaded or Stopping."""
+        if self._stopping:
+            raise self._why
+        sinks = [sink for job in jobs for sink in job.sinks]
+        if len(self._open) + len(sinks) > self._settings.max_queue and any(j.is_work for j in jobs):
+            self.statistics.turned_away[Overloaded.code, jobs[0].protocol] += len(jobs)
+            raise Overloaded(f"{len(self._open)} of {self._settings.max_queue} places are taken", retry_after=1)
+        deadline = now + self._settings.step_timeout
+        for job in jobs:
+            job.since = now
+            job.deadline = deadline if job.patience is None else min(deadline, now + job.patience)
+        self._open.update(sinks)
+        self._inbox.extend(jobs)
 
     def detach(self, session_id: str, sink: Sink) -> None:
         """Takes back a sink whose connection was lost; a generate that nobody follows any more is cut.
@@ -766,10 +785,7 @@ class Batcher:
 
         def deliver() -> None:
             for r in due:
-                try:
-                    r.sink(r.value, r.states)
-                except Exception:  # one client's sink must not keep the others' replies
-                    log.exception("a reply could not be delivered")
+                _tell(r.sink, r.value, r.states)
 
         self._post(deliver)
 
@@ -801,6 +817,13 @@ def _unsound(work: Feeding | Generating | None) -> ServiceError:
     if isinstance(work, Feeding):
         return Overflow("expected numbers after which the model's state is finite: with these it would overflow")
     return EngineFailed("the state would no longer be finite")
+
+
+def _tell(sink: Sink, value: object, states: NDArray[np.float16] | None) -> None:
+    try:
+        sink(value, states)
+    except Exception:  # one client's sink must not keep the others' replies
+        log.exception("a reply could not be delivered")
 
 
 def _steps(work: Feeding | Generating | None) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 
 from service.body import MAX_STEP
-from service.errors import EngineFailed, Overloaded, ServiceError
+from service.errors import EngineFailed, ServiceError
 from service.jobs import Job
 from service.models import Best, ServedModel, next_chars
 from service.session import Feed, Result, Scores
@@ -35,7 +35,7 @@ class Stepping(Protocol):
     digest_key: bytes
 
     def job(self, event: Feed, content: Frames | Text) -> Job:
-        """The step as the engine thread gets it; its sink gives the result to `done`."""
+        """The step as the engine thread gets it; its sink gives the result to `done`, and a refusal to `fail`."""
 
     def decline(self, frame: bytes) -> None:
         """This is for the stream itself."""
@@ -104,7 +104,7 @@ class Intake:
     def _submit(self, group: list[Read]) -> None:
         model = group[0].taken.stream.model
         most = model.manifest.limits.max_position
-        jobs: list[tuple[Stepping, Job]] = []
+        jobs: list[Job] = []
         for (taken, message), content in zip(group, _contents(model, group), strict=True):
             if content is None:
                 _decline(taken)
@@ -114,11 +114,11 @@ class Intake:
             number = message.get("step")
             assert number is None or isinstance(number, int), "plain_step has looked"
             try:
-                jobs.append((taken.stream, taken.stream.job(Feed(number, digest, content.length, most), content)))
+                jobs.append(taken.stream.job(Feed(number, digest, content.length, most), content))
             except Exception as error:  # of what came behind it on its connection: no reason to let go of the others' steps
                 log.exception("a step could not be taken")
                 taken.stream.fail(EngineFailed(f"internal error: {type(error).__name__}"))
-        _queue(model, jobs)
+        model.batcher.submit_each(jobs)
 
     def _word(self) -> None:
         done, self._done = self._done, []
@@ -180,21 +180,6 @@ def _only_numbers(read: Read) -> bool:
     """Whether there is no text, true or false but in the message's own fields: their names and its type are all that is quoted."""
     payload = read.taken.payload
     return payload.count(b'"') == 2 * len(read.message) + 2 and b"true" not in payload and b"false" not in payload
-
-
-def _queue(model: ServedModel, jobs: Sequence[tuple[Stepping, Job]]) -> None:
-    """All at once, or, where not all find a place, one by one."""
-    try:
-        model.batcher.submit(*(job for _, job in jobs))
-    except Overloaded:
-        for stream, job in jobs:
-            try:
-                model.batcher.submit(job)
-            except ServiceError as error:
-                stream.fail(error)
-    except ServiceError as error:
-        for stream, _ in jobs:
-            stream.fail(error)
 
 
 def _scores(done: Done) -> Scores:

@@ -83,7 +83,7 @@ class Job:
     @property
     def sinks(self) -> tuple[Sink, ...]:
         """Everybody who waits for it."""
-        return (self.sink, *(d.sink for d in self.draws or ()))
+        return (self.sink,) if self.draws is None else (self.sink, *(d.sink for d in self.draws))
 
     @property
     def is_work(self) -> bool:
@@ -123,7 +123,7 @@ class Stateless:
     @property
     def sinks(self) -> tuple[Sink, ...]:
         """Everybody who waits for it."""
-        return (self.sink, *(d.sink for d in self.draws or ()))
+        return (self.sink,) if self.draws is None else (self.sink, *(d.sink for d in self.draws))
 
 
 class Reply(NamedTuple):

@@ -4,6 +4,9 @@ Each session is a hash. A commit is one script, run by Redis in one piece: a ses
 The tag is a digest of what the session is, so that cancels, emitted characters and resets count as well as steps, and so that a commit
 may be sent again: one that had got through finds the tag of `after` and is content.
 
+Sessions that were used last are kept in memory with their tags. A look at them asks Redis for nothing but whether the tags still are these,
+in one script; what another service has moved comes back whole. So nobody is ever told what is no longer so.
+
     indrnn:key, indrnn:schema      the key that signs ids; the layout of all this
     indrnn:session:<id>            tag, head (numbers and names), body (state, last step, carry); Redis removes it when its time is over
     indrnn:owned:<owner>           sorted set of ids by time of creation; `expire` takes out those that are no more
@@ -28,6 +31,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from service.errors import StoreFailed
+from service.kept import Kept
 from service.record import decode_carry, decode_step, encode_carry, encode_step
 from service.session import Generated, Session
 from service.session_id import new_key
@@ -90,6 +94,19 @@ end
 return lost
 """
 
+# KEYS: sessions. ARGV: the tags that are known of them. For each 1 where that is its tag, else tag, head and body.
+_LOAD = """
+local found = {}
+for i = 1, #KEYS do
+  if redis.call('HGET', KEYS[i], 'tag') == ARGV[i] then
+    found[i] = 1
+  else
+    found[i] = redis.call('HMGET', KEYS[i], 'tag', 'head', 'body')
+  end
+end
+return found
+"""
+
 # KEYS: owners, owned, then sessions. ARGV: the owner, then the sessions' ids. How many of them were no more.
 _PRUNE = """
 local gone = 0
@@ -118,6 +135,8 @@ class RedisStore:
             raise StoreError("store: expected redis://[user:password@]host[:port][/db], rediss://… or unix://path[?db=n]") from None
         self._commit = self._redis.register_script(_COMMIT)
         self._prune = self._redis.register_script(_PRUNE)
+        self._look = self._redis.register_script(_LOAD)
+        self._kept = Kept()
         self._sweep: Iterator[int] | None = None
         self._name = secrets.token_bytes(8)
         try:
@@ -148,25 +167,48 @@ class RedisStore:
             raise StoreFailed(f"expected {'; '.join(wrong)}; INDRNN_STORE_DURABILITY=relaxed may lose what was answered, and takes it")
 
     def load(self, ids: Sequence[str]) -> dict[str, Session]:
-        """See Store."""
-        rows = self._read([("HMGET", _SESSION + i.encode(), "head", "body") for i in ids])
-        return {i: _session(i, row) for i, row in zip(ids, rows, strict=True) if row[0] is not None}
+        """See Store. One round trip, of the tags alone where they are the known ones."""
+        if not ids:
+            return {}
+        known = {i: self._kept.get(i) for i in ids}
+        tags = [NO_TAG if k is None else k.tag for k in known.values()]
+        answers = self._try(lambda: self._run(self._look, [_SESSION + i.encode() for i in known], tags))
+        found: dict[str, Session] = {}
+        for (i, k), answer in zip(known.items(), answers, strict=True):
+            if k is not None and answer == 1:
+                found[i] = k.session
+            elif answer[0] is None:
+                self._kept.drop(i)
+            else:
+                found[i] = _session(i, answer[1:])
+                self._kept.keep(found[i], answer[0])
+        return found
 
     def commit(self, changes: Sequence[Change]) -> frozenset[str]:
         """See Store. One round trip."""
         keys: list[bytes] = [_KEY, _OWNERS]
         values: list[bytes | int] = [self.key, self._name]
-        for change in changes:
-            session, owned = _keys_of(change)
-            keys += (session, owned)
-            values += _values(change)
+        tags = [(self._tag(change.before), tag(change.after)) for change in changes]
+        for change, (before, after) in zip(changes, tags, strict=True):
+            keys += _keys_of(change)
+            values += (before, after, *_values(change))
         try:
-            lost = self._send(lambda: self._commit(keys, values))
+            lost = self._send(lambda: self._run(self._commit, keys, values))
         except redis.RedisError as error:
             raise StoreFailed(f"it is not known whether the new state was stored: {error or type(error).__name__}") from error
         if lost == [_OTHER_STORE]:
             raise StoreFailed(f"{self._where} was emptied or replaced while the service runs: restart it")
-        return frozenset(changes[i].id for i in lost)
+        for n, change in enumerate(changes):
+            if change.after is None:
+                self._kept.drop(change.id)
+            elif n not in lost:
+                self._kept.keep(change.after, tags[n][1])
+        return frozenset(changes[n].id for n in lost)
+
+    def _tag(self, session: Session | None) -> bytes:
+        """As tag does; what has been loaded or committed here has been given its own (8 µs less)."""
+        known = None if session is None else self._kept.get(session.id)
+        return known.tag if known is not None and known.session is session else tag(session)
 
     def list(self, owner: str, now: float, limit: int) -> list[Session]:
         """See Store."""
@@ -234,7 +276,7 @@ class RedisStore:
             while True:
                 (ids,) = self._read([("ZRANGE", owned, at, at + SLICE - 1)])
                 keys = [_OWNERS, owned, *(_SESSION + i for i in ids)]
-                removed = int(self._try(lambda: self._prune(keys, [owner, *ids])))  # noqa: B023  # called at once
+                removed = int(self._try(lambda: self._run(self._prune, keys, [owner, *ids])))  # noqa: B023  # called at once
                 yield removed
                 at += SLICE - removed  # those that are left have moved up
                 if len(ids) < SLICE:
@@ -264,6 +306,15 @@ class RedisStore:
             return answers
 
         return self._try(ask) if commands else []
+
+    def _run(self, script: Any, keys: Sequence[bytes], values: Sequence[bytes | int]) -> Any:
+        """A script's answer, in bytes whatever the address says of decoding."""
+        command = ("EVALSHA", script.sha, len(keys), *keys, *values)
+        try:
+            return self._redis.execute_command(*command, NEVER_DECODE=True)
+        except redis.exceptions.NoScriptError:
+            self._redis.script_load(script.script)
+            return self._redis.execute_command(*command, NEVER_DECODE=True)
 
     def _try(self, ask: Callable[[], R]) -> R:
         try:
@@ -314,17 +365,16 @@ def _keys_of(change: Change) -> tuple[bytes, bytes]:
 
 
 def _values(change: Change) -> tuple[bytes | int, ...]:
-    before, after = tag(change.before), tag(change.after)
     s = change.after
     claims = min(CLAIM_MOST, CLAIM * max(0, change.lost + 1 - PATIENCE))
     if s is None:
-        return before, after, 0, b"", b"", claims
+        return 0, b"", b"", claims
     state = s.state.astype("<f4", copy=False).tobytes()
     last = encode_step(s.last) if s.last else b""
     carry = encode_carry(s.carry) if s.carry else b""
     names = (s.model, s.version, s.digest, s.owner)
     head = orjson.dumps([*names, s.step, s.position, s.created_at, s.expires_at, len(state), len(last)])
-    return before, after, math.ceil(s.expires_at * 1000), head, state + last + carry, claims
+    return math.ceil(s.expires_at * 1000), head, state + last + carry, claims
 
 
 def _session(ident: str, row: Sequence[bytes | None]) -> Session:

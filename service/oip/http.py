@@ -21,6 +21,7 @@ from service.oip.inference import Inference
 from service.oip.refusal import refusal
 from service.repository import Repository
 from service.settings import Settings
+from service.turn import Turn
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class OpenInference:
         self.repository: Repository | None = None
         self._settings = settings
         self.owner_of = owner_of
+        self.turn = Turn()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""

@@ -180,7 +180,7 @@ class InferHttp(TimedHttp):
         if job.session_id is None:  # nothing of it is to be kept: it ends with its client
             busy.leave = partial(model.batcher.detach, "", job.sink)
             self._running = busy  # type: ignore[assignment]
-        model.batcher.submit(job)
+        self.oip.turn.add(model.batcher, job)
         return True
 
     def _deliver(self, ask: Ask, read: Rows, model: ServedModel, busy: _Busy, value: object, states: object) -> None:

@@ -279,6 +279,25 @@ def test_a_full_queue_refuses_and_takes_again_when_it_has_emptied(tmp_path: Path
     bench.store.close()
 
 
+def test_of_jobs_queued_together_those_without_a_place_are_told_so_and_counted_once(tmp_path: Path) -> None:
+    bench = make(tmp_path, max_queue=4)
+    idents = [bench.open() for _ in range(5)]
+    held(bench)
+    first = bench.feed(idents[0], 1, [1])
+    asked, one = [Asked() for _ in idents[1:]], Text(np.array([1]))
+    bench.batcher.submit_each([Job(a.sink, i, event=Feed(1, b"1", 1), content=one) for i, a in zip(idents[1:], asked, strict=True)])
+    refused = [a.replies[0] for a in asked[2:]]  # before the engine has moved
+    assert [type(r.error) for r in refused] == [Overloaded, Overloaded]
+    bench.engine.gate.set()
+    assert all(isinstance(a.one(), Result) for a in (first, *asked[:2]))
+    assert bench.batcher.statistics.turned_away == {("overloaded", "http"): 2}
+    bench.batcher.stop(10)
+    late = Asked()
+    bench.batcher.submit_each([Job(late.sink, content=one)])
+    assert isinstance(late.replies[0].error, Stopping)
+    bench.store.close()
+
+
 def test_a_generate_emits_what_its_seed_says_and_the_state_has_consumed_it(bench: Bench) -> None:
     one, two = bench.open(), bench.open()
     chars = [bench.generate(i, 1, 20, seed=5) for i in (one, two)]

@@ -66,6 +66,22 @@ def test_of_two_who_move_a_session_from_one_place_one_wins_and_the_other_is_name
     assert {i: s.step for i, s in other.load([contended.id, free.id]).items()} == {contended.id: 1, free.id: 1}
 
 
+def test_what_is_kept_in_memory_is_told_only_while_redis_has_the_same(process: RedisProcess, store: RedisStore, other: RedisStore) -> None:
+    made = session(store)
+    store.commit([Change(None, made)])
+    process.client().config_resetstat()
+    assert store.load([made.id])[made.id] is made
+    assert "cmdstat_hmget" not in process.client().info("commandstats")  # its tag was enough
+    moved = advanced(made)._replace(last=HALF)
+    other.commit([Change(made, moved)])
+    found = store.load([made.id])[made.id]
+    assert (found.step, found.state.tolist(), found.last.digest if found.last else b"") == (1, moved.state.tolist(), HALF.digest)
+    assert store.commit([Change(made, advanced(made, 2))]) == {made.id}
+    assert store.load([made.id])[made.id].step == 1
+    other.commit([Change(moved, None)])
+    assert store.load([made.id]) == {}
+
+
 def test_a_session_that_is_gone_is_neither_changed_nor_made_again(store: RedisStore, other: RedisStore) -> None:
     made = session(store)
     store.commit([Change(None, made)])

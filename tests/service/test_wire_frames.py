@@ -63,7 +63,7 @@ async def test_a_broken_connection_leaves_the_messages_that_are_read_with_its_ow
     model = SimpleNamespace(
         manifest=SimpleNamespace(kind="chars", limits=SimpleNamespace(max_position=None)),
         text=lambda text, field: Text(np.zeros(1, np.int64)),
-        batcher=SimpleNamespace(submit=lambda *jobs: queued.extend(jobs)),
+        batcher=SimpleNamespace(submit_each=queued.extend),
     )
     streams = [Pretended(model, broken) for broken in (False, True, False)]
     intake = Intake()
