@@ -51,7 +51,7 @@ def scrape(statistics: Statistics, populations: tuple[Population, ...] = (), swe
         engine=SimpleNamespace(provider="cpu", kernel="loop"),
     )
     census: Any = SimpleNamespace(populations=populations)
-    metrics = Metrics(Sources(lambda: [model], Totals(swept=swept), census, lambda: 0, lambda: [("m", "2")], "r"))
+    metrics = Metrics(Sources(lambda: [model], Totals(swept=swept), census, lambda: {"stream": 0}, lambda: [("m", "2")], "r"))
     text = generate_latest(metrics._registry).decode()
     families = list(text_string_to_metric_families(text))
     return {(s.name, *(v for k, v in sorted(s.labels.items()) if k != "model")): s.value for f in families for s in f.samples}
