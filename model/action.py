@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.features import facing, places, turned
+from model.features import distances, facing, places, turned, upright
 from model.network import StateNet, centre_, last_valid
 from model.recurrence import recurrence
 from model.stacks import skip_chain
@@ -32,7 +32,8 @@ class ActionConfig:
     position_scale, velocity_scale: what the features are multiplied by. across: pairs (left, right) of joints that say where a body faces;
     with them the network sees places and velocities also in the body's own directions, without them (an empty tuple) in the camera's only.
     own: with `across`, only in the body's own directions. together: places of all persons relative to the first one's root, not each
-    to its own, so that it shows how they stand to each other.
+    to its own, so that it shows how they stand to each other. apart: also the distances between all joints of a person. jump: metres a
+    frame that no part of a velocity exceeds, 0: no limit.
     """
 
     joints: int = 20
@@ -51,11 +52,22 @@ class ActionConfig:
     across: tuple[tuple[int, int], ...] = ()
     own: bool = False
     together: bool = False
+    apart: bool = False
+    jump: float = 0.0
+    latest: bool = True
+    upright: bool = False
+
+    @property
+    def vectors(self) -> int:
+        """Numbers a frame that are places and velocities."""
+        if self.upright:
+            return 2 * self.persons * self.joints * 2
+        return 2 * self.persons * self.joints * 3 * (2 if self.across and not self.own else 1)
 
     @property
     def features(self) -> int:
         """Numbers a frame that the network sees."""
-        return 2 * self.persons * self.joints * 3 * (2 if self.across and not self.own else 1)
+        return self.vectors + (self.persons * self.joints * (self.joints - 1) // 2 if self.apart else 0)
 
 
 class ActionNet(StateNet):
@@ -76,13 +88,16 @@ class ActionNet(StateNet):
         frame = c.persons * c.joints * 3
         self.stack = skip_chain(nn.Linear(c.features, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm)
         self.gate = nn.Linear(c.hidden, len(c.pools))
-        self.readout = nn.Linear(c.hidden * (1 + len(c.pools)), c.classes)
+        self.readout = nn.Linear(c.hidden * (c.latest + len(c.pools)), c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores
         nn.init.zeros_(self.readout.bias)
         leak = torch.tensor(c.pools)
         self.register_buffer("leak", leak, persistent=False)  # [C]
         self.register_buffer("leaks", leak.repeat_interleave(c.hidden), persistent=False)  # [CH]
-        scale = torch.tensor([c.position_scale, c.velocity_scale]).repeat_interleave(frame).repeat(c.features // (2 * frame))
+        scale = torch.tensor([c.position_scale, c.velocity_scale])
+        each = 2 * c.persons * c.joints if c.upright else frame
+        scale = scale.repeat_interleave(each).repeat(c.vectors // (2 * each))
+        scale = torch.cat([scale, torch.full((c.features - c.vectors,), c.position_scale)])
         self.register_buffer("scale", scale if c.norm else None, persistent=False)
         across = torch.zeros(c.joints)
         for left, right in c.across:
@@ -99,7 +114,7 @@ class ActionNet(StateNet):
             f = f * self.scale
         y, hidden = self.stack(f.transpose(0, 1), lengths, hidden)  # [T, B, H]
         means, pool = self._pool(y, lengths, pool)  # [T, B, CH]
-        seen = torch.cat([y, means], 2)
+        seen = torch.cat([y, means], 2) if c.latest else means
         if self.training and c.readout_dropout > 0:  # one mask over time, as in the stack; one a step took a sixth of a step's time
             seen = seen * nn.functional.dropout(seen.new_ones(1, *seen.shape[1:]), c.readout_dropout)
         logits = self.readout(seen).float().transpose(0, 1)  # [B, T, K]
@@ -110,11 +125,18 @@ class ActionNet(StateNet):
         """x [B, T, P, J, 3], last_frame [B, PJ3] -> what the network sees, [B, T, features]."""
         c = self.config
         frames = torch.cat([last_frame.view(-1, 1, c.persons, c.joints, 3), x], 1)  # [B, T + 1, P, J, 3]
-        seen = places(frames, c.root, c.together)
-        if c.across:
-            turn = facing(seen[0], self.across)
-            own = (turned(seen[0], turn), turned(seen[1], turn))
-            return torch.cat([v.flatten(2) for v in (own if c.own else (*seen, *own))], 2)
+        position, velocity = places(frames, c.root, c.together)
+        if c.jump:
+            velocity = velocity.clamp(-c.jump, c.jump)
+        seen = [position, velocity]
+        if c.upright:
+            seen = [upright(position), upright(velocity)]
+        elif c.across:
+            turn = facing(position, self.across)
+            own = [turned(position, turn), turned(velocity, turn)]
+            seen = own if c.own else seen + own
+        if c.apart:
+            seen.append(distances(position))
         return torch.cat([v.flatten(2) for v in seen], 2)
 
     def _pool(self, y: Tensor, lengths: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:

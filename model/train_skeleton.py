@@ -15,6 +15,7 @@ from model import bodies, data, layouts, skeletons
 from model.action import POSITION_SCALE, VELOCITY_SCALE, ActionConfig
 from model.checkpoint import Meta
 from model.clip_learner import ClipLearner, ClipRecipe
+from model.mislabelled import SWAPPED, put_right
 from model.measure import clip_accuracy, stream_accuracy
 from model.network import StateNet
 from model.skeletons import HZ, Clip, ClipSet
@@ -58,6 +59,7 @@ class Source:
 
     def _all(self) -> ClipSet:
         found = skeletons.read(Path(self.file) if Path(self.file).is_file() else self.file, self.unit or None)
+        found = dataclasses.replace(found, clips=put_right(found.clips, found.classes, SWAPPED.get(self.file, ())))
         if not self.layout:
             return found
         if self.layout not in layouts.LAYOUTS:
