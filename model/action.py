@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.features import distances, facing, places, turned, upright
+from model.features import distances, facing, places, turned
 from model.network import StateNet, centre_, last_valid
 from model.recurrence import recurrence
 from model.stacks import skip_chain
@@ -54,14 +54,10 @@ class ActionConfig:
     together: bool = False
     apart: bool = False
     jump: float = 0.0
-    latest: bool = True
-    upright: bool = False
 
     @property
     def vectors(self) -> int:
         """Numbers a frame that are places and velocities."""
-        if self.upright:
-            return 2 * self.persons * self.joints * 2
         return 2 * self.persons * self.joints * 3 * (2 if self.across and not self.own else 1)
 
     @property
@@ -88,15 +84,13 @@ class ActionNet(StateNet):
         frame = c.persons * c.joints * 3
         self.stack = skip_chain(nn.Linear(c.features, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm)
         self.gate = nn.Linear(c.hidden, len(c.pools))
-        self.readout = nn.Linear(c.hidden * (c.latest + len(c.pools)), c.classes)
+        self.readout = nn.Linear(c.hidden * (1 + len(c.pools)), c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores
         nn.init.zeros_(self.readout.bias)
         leak = torch.tensor(c.pools)
         self.register_buffer("leak", leak, persistent=False)  # [C]
         self.register_buffer("leaks", leak.repeat_interleave(c.hidden), persistent=False)  # [CH]
-        scale = torch.tensor([c.position_scale, c.velocity_scale])
-        each = 2 * c.persons * c.joints if c.upright else frame
-        scale = scale.repeat_interleave(each).repeat(c.vectors // (2 * each))
+        scale = torch.tensor([c.position_scale, c.velocity_scale]).repeat_interleave(frame).repeat(c.vectors // (2 * frame))
         scale = torch.cat([scale, torch.full((c.features - c.vectors,), c.position_scale)])
         self.register_buffer("scale", scale if c.norm else None, persistent=False)
         across = torch.zeros(c.joints)
@@ -109,12 +103,12 @@ class ActionNet(StateNet):
         """See the class."""
         c = self.config
         hidden, last_frame, pool, last_logits = torch.split_with_sizes(state, self.sizes, 1)
-        f = self._features(x, last_frame)  # [B, T, 2PJ3]
+        f = self._features(x, last_frame)  # [B, T, features]
         if self.scale is not None:
             f = f * self.scale
         y, hidden = self.stack(f.transpose(0, 1), lengths, hidden)  # [T, B, H]
         means, pool = self._pool(y, lengths, pool)  # [T, B, CH]
-        seen = torch.cat([y, means], 2) if c.latest else means
+        seen = torch.cat([y, means], 2)
         if self.training and c.readout_dropout > 0:  # one mask over time, as in the stack; one a step took a sixth of a step's time
             seen = seen * nn.functional.dropout(seen.new_ones(1, *seen.shape[1:]), c.readout_dropout)
         logits = self.readout(seen).float().transpose(0, 1)  # [B, T, K]
@@ -129,9 +123,7 @@ class ActionNet(StateNet):
         if c.jump:
             velocity = velocity.clamp(-c.jump, c.jump)
         seen = [position, velocity]
-        if c.upright:
-            seen = [upright(position), upright(velocity)]
-        elif c.across:
+        if c.across:
             turn = facing(position, self.across)
             own = [turned(position, turn), turned(velocity, turn)]
             seen = own if c.own else seen + own

@@ -37,9 +37,6 @@ class Augment:
     slowest: float = 10.0
     fastest: float = 60.0
     other_rate: float = 0.0
-    stretch: float = 0.0
-    wander: float = 0.0
-    cut: float = 0.0
 
 
 def rotation(turn: float, tilt: float, roll: float) -> NDArray[np.float32]:
@@ -95,41 +92,14 @@ def symmetric_bones(body: Body, a: Augment, rng: Generator) -> NDArray[np.float3
     return bones
 
 
-def trimmed(x: Frames, share: float, rng: Generator) -> Frames:
-    """x [T, P, J, 3] without up to `share` of it, from both ends together; at least one frame stays."""
-    T = len(x)
-    lost = int(rng.uniform(0, share) * T)
-    begin = int(rng.integers(lost + 1))
-    return x[begin : T - lost + begin]
-
-
-def skewed(most: float, rng: Generator) -> NDArray[np.float32]:
-    """A random linear map near the identity, [3, 3]: what a camera's errors of depth do to all of a body alike."""
-    return np.eye(3, dtype=np.float32) + np.float32(most) * rng.uniform(-1, 1, (3, 3)).astype(np.float32)
-
-
-def wandering(shape: tuple[int, ...], most: float, rng: Generator, stretch: int = 10) -> Frames:
-    """Errors of places [T, P, J, 3] that come and go over some `stretch` frames, each joint's its own: a tracker that guesses."""
-    knots = 2 + shape[0] // stretch
-    size = most * rng.uniform(0, 1) * rng.random((1, *shape[1:3], 1), dtype=np.float32) ** 2
-    errors = size * rng.standard_normal((knots, *shape[1:]), dtype=np.float32)
-    at = np.arange(shape[0]) / stretch
-    low = at.astype(np.int64)
-    part = (at - low).astype(np.float32).reshape(-1, *[1] * (len(shape) - 1))
-    out: Frames = errors[low] * (1 - part) + errors[low + 1] * part
-    return out
-
-
 def joined(clips: list[Frames], body: Body, a: Augment, hz: float, rng: Generator, flat: bool = False) -> list[Frames]:
     """Clips of one person or pair [T, P, J, 3] as others could have done them one after another before another camera.
 
     hz: rate of the clips and of the network. flat: two dimensions, where a camera can only roll.
     """
-    clips = [trimmed(x, a.cut, rng) for x in clips] if a.cut else clips
     bones = symmetric_bones(body, a, rng)
     angles = (rng.uniform(-a.turn, a.turn), *rng.uniform(-a.tilt, a.tilt, 2))
     turn = rotation(0, 0, angles[2]) if flat else rotation(*angles)
-    turn = skewed(a.stretch, rng) @ turn if a.stretch else turn
     mirror = rng.random() < a.mirror
     share = rng.uniform(0, a.lost) if rng.random() < a.lossy else 0.0
     rate = float(np.exp(rng.uniform(np.log(a.slowest), np.log(a.fastest)))) if rng.random() < a.other_rate else hz
@@ -139,7 +109,6 @@ def joined(clips: list[Frames], body: Body, a: Augment, hz: float, rng: Generato
         y = warp(x, speed, rng.uniform(0, a.sway), rng.uniform(0, 2 * np.pi))
         there = y.any((2, 3), keepdims=True)
         y = resize(mirrored(y, body) if mirror else y, bones, body) @ turn.T
-        y = y + wandering(y.shape, a.wander, rng) if a.wander else y
         noise = rng.uniform(0, a.noise) * rng.standard_normal(y.shape, dtype=np.float32)
         if flat:
             noise[..., 2] = 0

@@ -50,8 +50,3 @@ def distances(position: Tensor) -> Tensor:
     """
     first, second = torch.triu_indices(position.shape[3], position.shape[3], 1)
     return (position[:, :, :, first] - position[:, :, :, second]).square().sum(-1).sqrt()
-
-
-def upright(v: Tensor) -> Tensor:
-    """What of vectors v [B, T, P, J, 3] is the same however a body is turned: how far up, and how far to the side, [B, T, P, J, 2]."""
-    return torch.stack([v[..., 1], v[..., 0::2].square().sum(-1).sqrt()], -1)

@@ -15,8 +15,8 @@ from model import bodies, data, layouts, skeletons
 from model.action import POSITION_SCALE, VELOCITY_SCALE, ActionConfig
 from model.checkpoint import Meta
 from model.clip_learner import ClipLearner, ClipRecipe
-from model.mislabelled import SWAPPED, put_right
 from model.measure import clip_accuracy, stream_accuracy
+from model.mislabelled import SWAPPED, put_right
 from model.network import StateNet
 from model.skeletons import HZ, Clip, ClipSet
 from model.splits import SplitError, pick
@@ -164,9 +164,15 @@ def measure(net: StateNet, meta: Meta, split: str) -> Figures:
 
 @dataclass(frozen=True)
 class NwuclaConfig(ActionConfig):
-    """Bodies from their own side alone: of view 2 after view 1 300 steps leave a cross-entropy of 0.94 nats, the camera's too 1.00."""
+    """Bodies from their own side alone, with the distances between joints: what is least another's before another camera.
+
+    Of view 2 after view 1 600 steps get 78.0 % right, with distances and limited velocities 83.1 %. In one frame of nine a joint leaps 30 cm
+    and more.
+    """
 
     own: bool = True
+    apart: bool = True
+    jump: float = 0.15
 
 
 @dataclass(frozen=True)
@@ -182,6 +188,7 @@ class NwuclaRecipe(SkeletonRecipe):
     mirror: float = 0.5
     noise: float = 0.02
     tilt: float = 0.25
+    speed: float = 0.7  # clips of view 2 have two thirds of view 1's frames; cross-entropy 0.60 to 0.58 nats (--hidden 128)
 
 
 @dataclass(frozen=True)
@@ -206,5 +213,5 @@ def _task(name: str, recipe: type[SkeletonRecipe], steps: int, published: bool, 
 
 
 SKELETON = _task("skeleton", SkeletonRecipe, 800, published=False)
-NWUCLA = _task("nwucla", NwuclaRecipe, 2000, published=True, config=NwuclaConfig)
+NWUCLA = _task("nwucla", NwuclaRecipe, 1200, published=True, config=NwuclaConfig)
 HDM05 = _task("hdm05", Hdm05Recipe, 400, published=True)
