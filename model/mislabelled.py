@@ -2,7 +2,7 @@
 
 NW-UCLA, view 2: subject 4's `sit down` and `stand up` carry each other's label, as do subject 5's `donning` and `doffing`. The knees bend
 in all five of the one's `stand up` and straighten in all six `sit down`; the other's takes are numbered in view 1 as in view 2 with
-the names exchanged (6 and 7 takes against 7 and 6), and a classifier that never saw the subject agrees on both.
+the names exchanged (6 and 7 takes against 7 and 6). A kernel ridge that never saw the subject calls 11 of 11 and 9 of 13 the other.
 """
 
 import dataclasses
