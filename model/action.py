@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.features import facing, places, turned
+from model.features import distances, facing, places, turned
 from model.network import StateNet, centre_, last_valid
 from model.recurrence import recurrence
 from model.stacks import skip_chain
@@ -32,7 +32,8 @@ class ActionConfig:
     position_scale, velocity_scale: what the features are multiplied by. across: pairs (left, right) of joints that say where a body faces;
     with them the network sees places and velocities also in the body's own directions, without them (an empty tuple) in the camera's only.
     own: with `across`, only in the body's own directions. together: places of all persons relative to the first one's root, not each
-    to its own, so that it shows how they stand to each other.
+    to its own, so that it shows how they stand to each other. apart: also the distances between all joints of a person. jump: metres a
+    frame that no part of a velocity exceeds, 0: no limit.
     """
 
     joints: int = field(default=20, metadata={"help": "joints J of a body"})
@@ -53,11 +54,18 @@ class ActionConfig:
     across: tuple[tuple[int, int], ...] = field(default=(), metadata={"help": "pairs of left and right joints that say where a body faces"})
     own: bool = field(default=False, metadata={"help": "show bodies in their own directions only"})
     together: bool = field(default=False, metadata={"help": "places of all persons relative to the first one's root"})
+    apart: bool = field(default=False, metadata={"help": "show the distances between all joints of a person"})
+    jump: float = field(default=0.0, metadata={"help": "metres a frame that no part of a velocity exceeds; 0: no limit"})
+
+    @property
+    def vectors(self) -> int:
+        """Numbers a frame that are places and velocities."""
+        return 2 * self.persons * self.joints * 3 * (2 if self.across and not self.own else 1)
 
     @property
     def features(self) -> int:
         """Numbers a frame that the network sees."""
-        return 2 * self.persons * self.joints * 3 * (2 if self.across and not self.own else 1)
+        return self.vectors + (self.persons * self.joints * (self.joints - 1) // 2 if self.apart else 0)
 
 
 class ActionNet(StateNet):
@@ -84,7 +92,8 @@ class ActionNet(StateNet):
         leak = torch.tensor(c.pools)
         self.register_buffer("leak", leak, persistent=False)  # [C]
         self.register_buffer("leaks", leak.repeat_interleave(c.hidden), persistent=False)  # [CH]
-        scale = torch.tensor([c.position_scale, c.velocity_scale]).repeat_interleave(frame).repeat(c.features // (2 * frame))
+        scale = torch.tensor([c.position_scale, c.velocity_scale]).repeat_interleave(frame).repeat(c.vectors // (2 * frame))
+        scale = torch.cat([scale, torch.full((c.features - c.vectors,), c.position_scale)])
         self.register_buffer("scale", scale if c.norm else None, persistent=False)
         across = torch.zeros(c.joints)
         for left, right in c.across:
@@ -96,7 +105,7 @@ class ActionNet(StateNet):
         """See the class."""
         c = self.config
         hidden, last_frame, pool, last_logits = torch.split_with_sizes(state, self.sizes, 1)
-        f = self._features(x, last_frame)  # [B, T, 2PJ3]
+        f = self._features(x, last_frame)  # [B, T, features]
         if self.scale is not None:
             f = f * self.scale
         y, hidden = self.stack(f.transpose(0, 1), lengths, hidden)  # [T, B, H]
@@ -112,11 +121,16 @@ class ActionNet(StateNet):
         """x [B, T, P, J, 3], last_frame [B, PJ3] -> what the network sees, [B, T, features]."""
         c = self.config
         frames = torch.cat([last_frame.view(-1, 1, c.persons, c.joints, 3), x], 1)  # [B, T + 1, P, J, 3]
-        seen = places(frames, c.root, c.together)
+        position, velocity = places(frames, c.root, c.together)
+        if c.jump:
+            velocity = velocity.clamp(-c.jump, c.jump)
+        seen = [position, velocity]
         if c.across:
-            turn = facing(seen[0], self.across)
-            own = (turned(seen[0], turn), turned(seen[1], turn))
-            return torch.cat([v.flatten(2) for v in (own if c.own else (*seen, *own))], 2)
+            turn = facing(position, self.across)
+            own = [turned(position, turn), turned(velocity, turn)]
+            seen = own if c.own else seen + own
+        if c.apart:
+            seen.append(distances(position))
         return torch.cat([v.flatten(2) for v in seen], 2)
 
     def _pool(self, y: Tensor, lengths: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,3 +41,12 @@ def turned(v: Tensor, turn: Tensor) -> Tensor:
     c, s = turn[..., :1], turn[..., 1:]
     x, y, z = v[..., :1], v[..., 1:2], v[..., 2:]
     return torch.cat([c * x + s * z, y, c * z - s * x], -1)
+
+
+def distances(position: Tensor) -> Tensor:
+    """How far apart each pair of a person's joints is: position [B, T, P, J, 3] -> metres [B, T, P, J (J - 1) / 2].
+
+    The same from every side. Pairs in the order (0, 1), (0, 2), ..., (J - 2, J - 1).
+    """
+    first, second = torch.triu_indices(position.shape[3], position.shape[3], 1)
+    return (position[:, :, :, first] - position[:, :, :, second]).square().sum(-1).sqrt()

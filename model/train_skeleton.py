@@ -16,6 +16,7 @@ from model.action import POSITION_SCALE, VELOCITY_SCALE, ActionConfig
 from model.checkpoint import Meta
 from model.clip_learner import ClipLearner, ClipRecipe
 from model.measure import clip_accuracy, stream_accuracy
+from model.mislabelled import SWAPPED, put_right
 from model.network import StateNet
 from model.skeletons import HZ, Clip, ClipSet
 from model.splits import SplitError, pick
@@ -58,6 +59,7 @@ class Source:
 
     def _all(self) -> ClipSet:
         found = skeletons.read(Path(self.file) if Path(self.file).is_file() else self.file, self.unit or None)
+        found = dataclasses.replace(found, clips=put_right(found.clips, found.classes, SWAPPED.get(self.file, ())))
         if not self.layout:
             return found
         if self.layout not in layouts.LAYOUTS:
@@ -162,9 +164,17 @@ def measure(net: StateNet, meta: Meta, split: str) -> Figures:
 
 @dataclass(frozen=True)
 class NwuclaConfig(ActionConfig):
-    """Bodies from their own side alone: of view 2 after view 1 300 steps leave a cross-entropy of 0.94 nats, the camera's too 1.00."""
+    """Bodies from their own side alone, with the distances between joints: what is least another's before another camera.
 
+
+    Of view 2 after view 1 600 steps get 78.0 % right, with distances and limited velocities 83.1 %. In one frame of nine a joint leaps
+    30 cm and more. Dropout of 0.5, 0.3 and 0.1 gets 76.4, 79.4 and 81.3 % right after 500 steps of 128 neurons.
+    """
+
+    dropout: float = field(default=0.1, metadata={"help": "after each layer, one mask for all steps"})
     own: bool = field(default=True, metadata={"help": "show bodies in their own directions only"})
+    apart: bool = field(default=True, metadata={"help": "show the distances between all joints of a person"})
+    jump: float = field(default=0.15, metadata={"help": "metres a frame that no part of a velocity exceeds; 0: no limit"})
 
 
 @dataclass(frozen=True)
@@ -180,6 +190,8 @@ class NwuclaRecipe(SkeletonRecipe):
     mirror: float = field(default=0.5, metadata={"help": "odds of left and right swapped"})
     noise: float = field(default=0.02, metadata={"help": "of a place, metres"})
     tilt: float = field(default=0.25, metadata={"help": "about the other axes, up to so many radians"})
+    # clips of view 2 have two thirds of view 1's frames; cross-entropy 0.60 to 0.58 nats (--hidden 128)
+    speed: float = field(default=0.7, metadata={"help": "of the pace, its logarithm at most"})
 
 
 @dataclass(frozen=True)
@@ -205,5 +217,5 @@ def _task(name: str, recipe: type[SkeletonRecipe], steps: int, published: bool, 
 
 
 SKELETON = _task("skeleton", SkeletonRecipe, 800, published=False)
-NWUCLA = _task("nwucla", NwuclaRecipe, 2000, published=True, config=NwuclaConfig)
+NWUCLA = _task("nwucla", NwuclaRecipe, 1200, published=True, config=NwuclaConfig)
 HDM05 = _task("hdm05", Hdm05Recipe, 400, published=True)

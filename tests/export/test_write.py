@@ -246,12 +246,14 @@ def test_real_action_checkpoint_becomes_a_bundle(tmp_path: Path, monkeypatch: py
     assert dataclasses.asdict(described)["hz"] == m.hz
 
 
-@pytest.mark.parametrize("own", [False, True])
-def test_a_net_of_anybodys_joints_becomes_a_bundle_with_its_threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool) -> None:
+@pytest.mark.parametrize("more", [{}, {"own": True}, {"own": True, "apart": True, "jump": 0.1}])
+def test_a_net_of_anybodys_joints_becomes_a_bundle_with_its_threshold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+) -> None:
     """Nine joints, two persons seen from their own side, no layout of ours."""
     torch.manual_seed(0)
     sizes = {"joints": 9, "persons": 2, "root": 2, "classes": 3, "hidden": 8, "layers": 2}
-    net = ActionNet(ActionConfig(**sizes, across=((0, 1), (3, 4)), own=own, together=True))
+    net = ActionNet(ActionConfig(**sizes, across=((0, 1), (3, 4)), together=True, **more))
     torch.nn.init.normal_(net.readout.weight, std=0.1)
     names = tuple(f"joint {j}" for j in range(9))
     layouts = {"own": (names, tuple((j,) for j in range(9)))}

@@ -6,7 +6,7 @@ from nets import stirred
 
 from model.action import ActionConfig, ActionNet
 from model.augment import rotation
-from model.features import facing, places, turned
+from model.features import distances, facing, places, turned
 
 ACROSS = ((0, 1), (3, 4))
 
@@ -72,7 +72,47 @@ def test_who_is_there_alone_is_the_centre_in_either_slot():
     torch.testing.assert_close(position[:, :, 1], x[:, :, 1] - x[:, :, 1, 2:3])
 
 
-@pytest.mark.parametrize("more", [{"across": ACROSS}, {"across": ACROSS, "own": True, "together": True, "persons": 2}])
+def test_distances_are_those_of_every_pair_whatever_the_camera():
+    x = body()[:, :, :, :3]
+    ours = distances(x)
+    assert ours.shape == (1, 12, 1, 3)
+    for k, (a, b) in enumerate([(0, 1), (0, 2), (1, 2)]):
+        torch.testing.assert_close(ours[0, 5, 0, k], torch.dist(x[0, 5, 0, a], x[0, 5, 0, b]))
+    torch.testing.assert_close(distances(x @ torch.from_numpy(rotation(1.0, 0.5, 0.2)).T + 2), ours, atol=1e-4, rtol=1e-4)
+
+
+def test_who_is_absent_has_no_distances():
+    x = body(persons=2)
+    x[:, :, 1] = 0
+    network = net(persons=2, apart=True)
+    seen = network._features(x, torch.zeros(1, 2 * 5 * 3))
+    assert seen.shape == (1, 12, network.config.features)
+    first, second = seen[..., -20:].split(10, 2)
+    assert first.abs().min() > 0
+    assert not second.any()
+
+
+def test_a_joint_that_jumps_moves_the_answer_no_more_than_the_limit():
+    """What it leaps beyond is the tracker's error; its place is still seen."""
+    x = body()
+    near, far = x.clone(), x.clone()
+    near[:, 6:, :, 0, 0] += 10
+    far[:, 6:, :, 0, 0] += 20
+    free, held = net(), net(jump=0.1)
+    assert free._features(far, x[:, 0].flatten(1))[0, 6].max() > 19
+    speeds = held._features(far, x[:, 0].flatten(1))[..., 15:]
+    assert speeds.abs().max() == pytest.approx(0.1)
+    torch.testing.assert_close(held._features(near, x[:, 0].flatten(1))[..., 15:], speeds)
+
+
+SEEN = (
+    {"across": ACROSS},
+    {"across": ACROSS, "own": True, "together": True, "persons": 2},
+    {"across": ACROSS, "own": True, "apart": True, "jump": 0.1, "persons": 2},
+)
+
+
+@pytest.mark.parametrize("more", SEEN)
 def test_any_split_gives_the_same_answer(more):
     network = net(**more)
     x = body(persons=more.get("persons", 1))
