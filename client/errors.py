@@ -88,7 +88,7 @@ class ProtocolError(ClientError):
     """The server does not speak this protocol."""
 
 
-TRANSIENT = frozenset({"overloaded", "stopping", "store_failed", "rate_limited"})
+TRANSIENT = frozenset({"overloaded", "stopping", "not_ready", "store_failed", "rate_limited"})
 """Codes after which the same request, a little later, may succeed; nothing has moved."""
 
 _KINDS: dict[str, type[Refused]] = {

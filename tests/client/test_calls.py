@@ -122,4 +122,4 @@ def test_every_code_of_the_service_has_a_kind_of_its_own() -> None:
 
     codes = {c.code for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.ServiceError)}
     plain = {code for code in codes if type(refused({"code": code})) is Refused}
-    assert plain <= {"internal", "engine_failed", "body_timeout", "method_not_allowed"}
+    assert plain <= {"internal", "engine_failed", "body_timeout", "method_not_allowed", "not_supported"}
