@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from service.errors import RateLimited, SessionLimit
-from service.quota import RECOUNT, Quotas
+from service.quota import RECOUNT, REFUSE, Quotas
 
 
 class Clock:
@@ -108,3 +108,17 @@ async def test_of_many_sessions_opened_at_once_no_more_are_than_allowed() -> Non
         assert sum(m is None for m in made) == 2
         assert all(m is None or isinstance(m, SessionLimit) for m in made)
         clock.now += RECOUNT + 1  # the two are not in the store, so there is room for two again
+
+
+async def test_nobody_is_refused_for_long_by_a_count_from_before_others_ended_sessions_elsewhere() -> None:
+    clock, stored = Clock(), {"ann": 2}
+    q = quotas(clock, sessions=3, stored=stored)
+    await q.new_session("ann")
+    with pytest.raises(SessionLimit):
+        await q.new_session("ann")
+    stored["ann"] = 0
+    clock.now += REFUSE + 0.1
+    for _ in range(3):
+        await q.new_session("ann")
+    with pytest.raises(SessionLimit):
+        await q.new_session("ann")
