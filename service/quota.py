@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from service.errors import RateLimited, SessionLimit
 
-RECOUNT = 10.0  # seconds; sessions expire, and other processes open some, without telling this count
+RECOUNT = 10.0  # seconds; sessions expire, and other processes open and end some, without telling this count
+REFUSE = 1.0  # seconds; nobody is refused by an older count
 
 
 @dataclass(slots=True)
@@ -55,6 +56,7 @@ class Quotas:
         self._clock = clock
         self._buckets: dict[str, Bucket] = {}
         self._counts: dict[str, Count] = {}
+        self._counting = asyncio.Lock()
 
     def step(self, owner: str, count: int = 1) -> None:
         """Before a step, or so many clips. Raises RateLimited; a refused step costs nothing."""
@@ -93,16 +95,27 @@ class Quotas:
         """
         if self._max_sessions is None:
             return
-        known = self._counts.get(owner)
-        if known is None or self._clock() - known.at > RECOUNT:
-            at = self._clock()
-            known = Count(await asyncio.to_thread(self._count, owner, time.time() + horizon), at)
-            self._counts[owner] = known
+        known = self._recent(owner, RECOUNT) or await self._counted(owner, horizon, RECOUNT)
+        if known.sessions >= self._max_sessions:
+            known = await self._counted(owner, horizon, REFUSE)
         if known.sessions >= self._max_sessions:
             raise SessionLimit(
                 f"expected at most {self._max_sessions} living sessions of one key: delete or end some", retry_after=int(RECOUNT)
             )
         known.sessions += 1
+
+    def _recent(self, owner: str, seconds: float) -> Count | None:
+        known = self._counts.get(owner)
+        return None if known is None or self._clock() - known.at > seconds else known
+
+    async def _counted(self, owner: str, horizon: float, seconds: float) -> Count:
+        """Counted anew if need be, once for all who wait for it: each with a count of its own would let all of them in."""
+        async with self._counting:
+            known = self._recent(owner, seconds)
+            if known is None:
+                at = self._clock()
+                known = self._counts[owner] = Count(await asyncio.to_thread(self._count, owner, time.time() + horizon), at)
+            return known
 
     def session_ended(self, owner: str) -> None:
         """After a session was deleted."""

@@ -96,15 +96,19 @@ class Sessions:
         return self._quotas.counts_sessions
 
     async def count_sequence(self, session_id: str, holder: str) -> bool:
-        """Before a sequence begins: whether it is one more. Raises SequenceLimit; one that is there may always begin anew."""
-        if not self.counts_sequences or self.route(session_id) is not None:
+        """Before a sequence begins: whether it is one more. Raises SequenceLimit, StoreFailed; one that lives may always begin anew.
+
+        The store is asked, since elsewhere it may have ended: what is remembered here would let it in beside as many as are allowed.
+        """
+        if not self.counts_sequences:
+            return False
+        there = (await asyncio.to_thread(self._store.load, [session_id])).get(session_id)
+        if there is not None and not there.ended and there.expires_at > time.time():
             return False
         horizon = KEPT if self._ttl > 2 * KEPT else 0.0  # the ended ones, which are kept for so long, do not count
         try:
             await self._quotas.new_session(holder, horizon)
         except SessionLimit as error:
-            if await asyncio.to_thread(self._store.load, [session_id]):
-                return False
             raise SequenceLimit(error.detail, retry_after=error.extra.get("retry_after")) from None
         return True
 
@@ -290,6 +294,8 @@ class Sessions:
             if model is None:
                 raise ModelGone(f"the session's model {session.model}/{session.version} is not loaded")
             known = model, owner
+            if session.ended:
+                return model  # not remembered: its end makes room once, however often it is sent
         self.remember(session_id, *known)
         return known[0]
 

@@ -79,7 +79,12 @@ class Wire(WebSocketsSansIOProtocol):
             at += size
 
     def send_receive_event_to_app(self) -> None:
-        """A message is whole."""
+        """A message is whole. One that is no text, uvicorn would put into the log with a traceback for each."""
+        if self.curr_msg_data_type == "text" and not self.close_sent and not _is_text(b"".join(self.frames)):
+            self.frames = []
+            self.conn.send_close(1007)
+            self.handle_parser_exception()
+            return
         super().send_receive_event_to_app()
         self._waits = self._opening
 
@@ -147,6 +152,14 @@ class Wire(WebSocketsSansIOProtocol):
         else:
             head = b"\x81\x7f" + n.to_bytes(8, "big")
         self.transport.write(head + payload)
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def frame_size(data: bytes | bytearray, at: int) -> int | None:

@@ -164,7 +164,7 @@ class Inference:
         if ask.sequence is None or not (ask.start or ask.end):
             return Pending(ask, read, model, ask_all(model, self.jobs(ask, read, model, owner)))
         ident, holder = session_id(owner, model.manifest.name, ask.sequence), sequence_owner(owner)
-        counted = ask.start and await self._sessions.count_sequence(ident, holder)
+        counted = ask.start and not ask.end and await self._sessions.count_sequence(ident, holder)
         try:
             replies = ask_all(model, self.jobs(ask, read, model, owner))
         except ServiceError:
@@ -181,7 +181,7 @@ class Inference:
         if failed and ask.start:
             self._sessions.sequence_left(ident, holder, model, counted)
         elif not failed and ask.end:
-            self._sessions.sequence_left(ident, holder, model, counted=True)
+            self._sessions.sequence_left(ident, holder, model, not ask.start and self._sessions.route(ident) is model)
 
     def jobs(self, ask: Ask, read: Rows, model: ServedModel, owner: str) -> list[Job]:
         """What the engine is to do, charged to the owner; their sinks are still to be set. Raises RateLimited."""

@@ -1,9 +1,11 @@
 """What one key may have and do."""
 
+import asyncio
+
 import pytest
 
 from service.errors import RateLimited, SessionLimit
-from service.quota import RECOUNT, Quotas
+from service.quota import RECOUNT, REFUSE, Quotas
 
 
 class Clock:
@@ -96,3 +98,27 @@ async def test_sessions_that_expired_make_room_after_a_while() -> None:
     stored["ann"] = 0
     clock.now += RECOUNT + 1
     await q.new_session("ann")
+
+
+async def test_of_many_sessions_opened_at_once_no_more_are_than_allowed() -> None:
+    clock = Clock()
+    q = quotas(clock, sessions=3, stored={"ann": 1})
+    for _ in range(2):
+        made = await asyncio.gather(*[q.new_session("ann") for _ in range(20)], return_exceptions=True)
+        assert sum(m is None for m in made) == 2
+        assert all(m is None or isinstance(m, SessionLimit) for m in made)
+        clock.now += RECOUNT + 1  # the two are not in the store, so there is room for two again
+
+
+async def test_nobody_is_refused_for_long_by_a_count_from_before_others_ended_sessions_elsewhere() -> None:
+    clock, stored = Clock(), {"ann": 2}
+    q = quotas(clock, sessions=3, stored=stored)
+    await q.new_session("ann")
+    with pytest.raises(SessionLimit):
+        await q.new_session("ann")
+    stored["ann"] = 0
+    clock.now += REFUSE + 0.1
+    for _ in range(3):
+        await q.new_session("ann")
+    with pytest.raises(SessionLimit):
+        await q.new_session("ann")

@@ -426,6 +426,29 @@ def test_sequences_of_a_key_are_bounded_and_one_that_ends_makes_room(own_server:
     client.close()
 
 
+def test_only_a_living_sequence_that_ends_makes_room_and_only_once(own_server: Start, frames: np.ndarray) -> None:
+    client = Client("http", own_server(INDRNN_MAX_SESSIONS="2"))
+
+    def step(ident: str, **options: Any) -> int:
+        return client.infer(x=frames[:, :1], sequence_id=ident, **options).parameters["indrnn_step"]
+
+    def refused(ident: str) -> None:
+        status, text = client.refused(x=frames[:, :1], sequence_id=ident, sequence_start=True)
+        assert (status, text[:35]) == ("503", "Exceeds maximum number of sequences")
+
+    step("a", sequence_start=True)
+    step("b", sequence_start=True)
+    for _ in range(3):
+        assert step("b", sequence_end=True, step=2) == 2, "answered again from the store"
+    assert step("c", sequence_start=True) == 1
+    refused("d")
+    refused("b")
+    for _ in range(3):
+        assert step("brief", sequence_start=True, sequence_end=True, step=1) == 1, "what ends as it begins takes no place"
+    refused("d")
+    client.close()
+
+
 def test_a_full_queue_and_a_passed_deadline_have_tritons_words(own_server: Start, frames: np.ndarray) -> None:
     server = own_server(INDRNN_GRPC_PORT=free_port(), INDRNN_MAX_QUEUE="4", INDRNN_THREADS="1")
     for kind in ("http", "grpc"):

@@ -263,6 +263,7 @@ def test_grpc_streams_have_no_more_places_than_there_are_and_give_them_back(own_
 
 OPEN = frame({"type": "open"})
 TOO_BIG = 1009
+NO_TEXT = 1007
 
 
 def endless(cut: bool) -> bytes:
@@ -293,6 +294,19 @@ def test_a_message_that_is_too_long_for_an_open_is_told_so(server: Server) -> No
             assert client.reply()["code"] == "not_json"
             opcode, said = client.hear()
             assert (opcode, int.from_bytes(said[:2], "big")) == (CLOSE, TOO_BIG)
+
+
+def test_a_text_that_is_none_closes_its_stream_and_leaves_no_traceback_in_the_log(own_server: Start) -> None:
+    server = own_server()
+    for pieces in ([frame(b"\xff\xfe")], [frame(b"\xc3", fin=False), frame(b"\x28", CONTINUATION)]):
+        with raw(server, "chars") as client:
+            client.send(*pieces)
+            opcode, said = client.hear()
+            assert (opcode, int.from_bytes(said[:2], "big")) == (CLOSE, NO_TEXT)
+    with raw(server, "chars") as client:
+        client.send(frame(b'{"type":', fin=False), frame(b'"open"}', CONTINUATION))
+        assert client.reply()["type"] == "opened"
+    assert "Traceback" not in server.log()
 
 
 def test_a_long_message_may_be_sent_behind_open_without_waiting(server: Server) -> None:
