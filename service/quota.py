@@ -55,6 +55,7 @@ class Quotas:
         self._clock = clock
         self._buckets: dict[str, Bucket] = {}
         self._counts: dict[str, Count] = {}
+        self._counting: dict[str, asyncio.Lock] = {}
 
     def step(self, owner: str, count: int = 1) -> None:
         """Before a step, or so many clips. Raises RateLimited; a refused step costs nothing."""
@@ -87,17 +88,18 @@ class Quotas:
         return self._max_sessions is not None
 
     async def new_session(self, owner: str, horizon: float = 0.0) -> None:
-        """Before a session is made. Raises SessionLimit, StoreFailed. Sessions opened at the same moment may exceed the limit by a few.
+        """Before a session is made. Raises SessionLimit, StoreFailed. Those being stored while it counts may exceed the limit by a few.
 
         Those that have no more than `horizon` seconds to live do not count.
         """
         if self._max_sessions is None:
             return
-        known = self._counts.get(owner)
-        if known is None or self._clock() - known.at > RECOUNT:
-            at = self._clock()
-            known = Count(await asyncio.to_thread(self._count, owner, time.time() + horizon), at)
-            self._counts[owner] = known
+        async with self._counting.setdefault(owner, asyncio.Lock()):  # who comes meanwhile waits, and is counted too
+            known = self._counts.get(owner)
+            if known is None or self._clock() - known.at > RECOUNT:
+                at = self._clock()
+                known = Count(await asyncio.to_thread(self._count, owner, time.time() + horizon), at)
+                self._counts[owner] = known
         if known.sessions >= self._max_sessions:
             raise SessionLimit(
                 f"expected at most {self._max_sessions} living sessions of one key: delete or end some", retry_after=int(RECOUNT)

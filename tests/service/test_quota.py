@@ -1,5 +1,7 @@
 """What one key may have and do."""
 
+import asyncio
+
 import pytest
 
 from service.errors import RateLimited, SessionLimit
@@ -96,3 +98,10 @@ async def test_sessions_that_expired_make_room_after_a_while() -> None:
     stored["ann"] = 0
     clock.now += RECOUNT + 1
     await q.new_session("ann")
+
+
+async def test_sessions_opened_at_the_same_moment_are_counted_against_one_another() -> None:
+    q = quotas(Clock(), sessions=3)
+    opened = await asyncio.gather(*(q.new_session("ann") for _ in range(50)), return_exceptions=True)
+    assert sum(one is None for one in opened) == 3
+    assert sum(isinstance(one, SessionLimit) for one in opened) == 47
