@@ -89,7 +89,7 @@ class Quotas:
         return self._max_sessions is not None
 
     async def new_session(self, owner: str, horizon: float = 0.0) -> None:
-        """Before a session is made. Raises SessionLimit, StoreFailed. Sessions opened at the same moment may exceed the limit by a few.
+        """Before a session is made. Raises SessionLimit, StoreFailed. Those being stored while it counts may exceed the limit by a few.
 
         Those that have no more than `horizon` seconds to live do not count.
         """

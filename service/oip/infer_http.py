@@ -95,7 +95,8 @@ class InferHttp(TimedHttp):
         """Takes along what was asked for."""
         running = self._running
         if isinstance(running, _Busy) and not running.response_complete:
-            running.leave()
+            leave, running.leave = running.leave, _NOBODY.set
+            leave()
         super().connection_lost(exc)
 
     def on_headers_complete(self) -> None:
@@ -193,6 +194,7 @@ class InferHttp(TimedHttp):
 
     def _write(self, reply: Reply, busy: _Busy) -> None:
         busy.response_complete = True
+        busy.leave = _NOBODY.set  # it leads back here: what was asked would stay until the garbage collector comes by
         if busy.disconnected or self.transport.is_closing():
             return
         head = [STATUS_LINE[reply.status]]

@@ -1,6 +1,9 @@
 """A client that leaves takes its work along, where nothing of it is to be kept."""
 
 import asyncio
+import gc
+import weakref
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,14 +12,18 @@ import numpy as np
 import pytest
 from starlette.requests import ClientDisconnect, Request
 from test_batcher import FakeEngine
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.batcher import Batcher, BatcherSettings
 from service.errors import BadInput
 from service.jobs import Job, unset
 from service.leaving import while_there
+from service.oip.infer_http import InferHttp, _Busy
 from service.quota import Quotas
+from service.session import Refused
 from service.sessions import Sessions, ask_all
 from service.sqlite_store import SQLiteStore
+from service.timed_http import TimedHttp
 from service.work import PIECE, Text
 
 
@@ -100,3 +107,32 @@ async def test_no_content_at_all_is_answered_with_nothing_and_not_waited_for() -
     model: Any = SimpleNamespace(batcher=SimpleNamespace(submit=lambda *jobs: None))
     async with asyncio.timeout(5):
         assert await sessions.predict(model, [], "") == []
+
+
+def test_what_was_asked_over_a_connection_is_let_go_of_with_its_answer_and_with_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and not when the garbage collector comes by: a request may have 64 KB, and an idle connection none."""
+    monkeypatch.setattr(HttpToolsProtocol, "on_response_complete", lambda self: None)
+    monkeypatch.setattr(TimedHttp, "connection_lost", lambda self, error: None)
+    for ends in ("answer", "leave"):
+        connection: Any = InferHttp.__new__(InferHttp)
+        connection.transport = SimpleNamespace(is_closing=lambda: False, write=lambda data: None)
+        connection.server_state = SimpleNamespace(default_headers=[])
+        asked, batcher = Symbols(), SimpleNamespace(detach=lambda ident, sink: None)
+        busy = connection.cycle = connection._running = _Busy(keep_alive=True, model="m")
+        sink = partial(connection._deliver, None, asked, None, busy)
+        busy.leave = partial(batcher.detach, "", sink)
+        known = weakref.ref(asked)
+        if ends == "answer":
+            sink(Refused(BadInput("no")), None)
+        else:
+            connection.connection_lost(None)
+        gc.disable()
+        try:
+            del asked, sink, busy
+            assert known() is None, ends
+        finally:
+            gc.enable()
+
+
+class Symbols:
+    """Something a request was read into."""

@@ -122,3 +122,10 @@ async def test_nobody_is_refused_for_long_by_a_count_from_before_others_ended_se
         await q.new_session("ann")
     with pytest.raises(SessionLimit):
         await q.new_session("ann")
+
+
+async def test_sessions_opened_at_the_same_moment_are_counted_against_one_another() -> None:
+    q = quotas(Clock(), sessions=3)
+    opened = await asyncio.gather(*(q.new_session("ann") for _ in range(50)), return_exceptions=True)
+    assert sum(one is None for one in opened) == 3
+    assert sum(isinstance(one, SessionLimit) for one in opened) == 47
