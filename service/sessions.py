@@ -96,24 +96,35 @@ class Sessions:
         return self._quotas.counts_sessions
 
     async def count_sequence(self, session_id: str, holder: str) -> bool:
-        """Before a sequence begins: whether it is one more. Raises SequenceLimit; one that is there may always begin anew."""
-        if not self.counts_sequences or self.route(session_id) is not None:
+        """Before a sequence begins: whether it is one more. Raises SequenceLimit; one that lives may always begin anew."""
+        if not self.counts_sequences:
             return False
         horizon = KEPT if self._ttl > 2 * KEPT else 0.0  # the ended ones, which are kept for so long, do not count
+        there = (await asyncio.to_thread(self._store.load, [session_id])).get(session_id)
+        if there is not None and there.expires_at > time.time() + horizon:
+            return False
         try:
             await self._quotas.new_session(holder, horizon)
         except SessionLimit as error:
-            if await asyncio.to_thread(self._store.load, [session_id]):
-                return False
             raise SequenceLimit(error.detail, retry_after=error.extra.get("retry_after")) from None
         return True
 
     def sequence_left(self, session_id: str, holder: str, model: ServedModel, counted: bool) -> None:
-        """After a sequence has ended, or has not begun: where it is, if anywhere, is for the store to say."""
-        if self.route(session_id) is model:
-            del self._routes[session_id]
+        """After a sequence has not begun, or has ended with its first step: where it is, if anywhere, is for the store to say."""
+        self._leave_route(session_id, model)
         if counted:
             self._quotas.session_ended(holder)
+
+    def sequence_ended(self, session_id: str, holder: str, model: ServedModel) -> None:
+        """After the answer to a step that ends one, of which only the first makes room: a repeat finds no route."""
+        if self._leave_route(session_id, model):
+            self._quotas.session_ended(holder)
+
+    def _leave_route(self, session_id: str, model: ServedModel) -> bool:
+        known = self.route(session_id) is model
+        if known:
+            del self._routes[session_id]
+        return known
 
     async def open(self, model: ServedModel, owner: str, at: Snapshot | None = None, protocol: Protocol = "http") -> Session:
         """A new session, stored: at the start of a sequence, or where a downloaded one stood. Raises SessionLimit."""
@@ -289,6 +300,8 @@ class Sessions:
             model = self._models.exactly(session.model, session.version)
             if model is None:
                 raise ModelGone(f"the session's model {session.model}/{session.version} is not loaded")
+            if session.ended:
+                return model  # no step will follow
             known = model, owner
         self.remember(session_id, *known)
         return known[0]
