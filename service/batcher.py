@@ -676,8 +676,11 @@ class Batcher:
         dirty, self._dirty = self._dirty, []
         if dirty:
             begun = time.perf_counter_ns()
+            landed = [live.session.landed for live in dirty]  # these very objects come back as `before`: a store knows them again at sight
             try:
-                lost = self._store.commit([Change(live.base, None if live.removed else live.session.landed, live.lost) for live in dirty])
+                lost = self._store.commit(
+                    [Change(live.base, None if live.removed else after, live.lost) for live, after in zip(dirty, landed, strict=True)]
+                )
             except ServiceError as error:
                 self.statistics.store_failures += 1
                 log.error("a commit of %d sessions failed: %s", len(dirty), error, extra=about(self.engine.manifest))
@@ -687,11 +690,11 @@ class Batcher:
                 if lost:
                     self._offer_again([live for live in dirty if live.session.id in lost])
             happened: list[tuple[Happened, Protocol]] = []
-            for live in dirty:
+            for live, after in zip(dirty, landed, strict=True):
                 live.dirty = False
                 if not live.stale:
                     happened += live.happened
-                    live.base = live.session.landed
+                    live.base = after
                     self._drop_answered(live)
                 live.happened = []
             self.statistics.happened.update(happened)

@@ -113,11 +113,21 @@ class Sessions:
         return True
 
     def sequence_left(self, session_id: str, holder: str, model: ServedModel, counted: bool) -> None:
-        """After a sequence has ended, or has not begun: where it is, if anywhere, is for the store to say."""
-        if self.route(session_id) is model:
-            del self._routes[session_id]
+        """After a sequence has not begun, or has ended with its first step: where it is, if anywhere, is for the store to say."""
+        self._leave_route(session_id, model)
         if counted:
             self._quotas.session_ended(holder)
+
+    def sequence_ended(self, session_id: str, holder: str, model: ServedModel) -> None:
+        """After the answer to a step that ends one, of which only the first makes room: a repeat finds no route."""
+        if self._leave_route(session_id, model):
+            self._quotas.session_ended(holder)
+
+    def _leave_route(self, session_id: str, model: ServedModel) -> bool:
+        known = self.route(session_id) is model
+        if known:
+            del self._routes[session_id]
+        return known
 
     async def open(self, model: ServedModel, owner: str, at: Snapshot | None = None, protocol: Protocol = "http") -> Session:
         """A new session, stored: at the start of a sequence, or where a downloaded one stood. Raises SessionLimit."""
@@ -293,9 +303,9 @@ class Sessions:
             model = self._models.exactly(session.model, session.version)
             if model is None:
                 raise ModelGone(f"the session's model {session.model}/{session.version} is not loaded")
-            known = model, owner
             if session.ended:
                 return model  # not remembered: its end makes room once, however often it is sent
+            known = model, owner
         self.remember(session_id, *known)
         return known[0]
 

@@ -164,7 +164,8 @@ class Inference:
         if ask.sequence is None or not (ask.start or ask.end):
             return Pending(ask, read, model, ask_all(model, self.jobs(ask, read, model, owner)))
         ident, holder = session_id(owner, model.manifest.name, ask.sequence), sequence_owner(owner)
-        counted = ask.start and not ask.end and await self._sessions.count_sequence(ident, holder)
+        lasts = ask.start and not ask.end  # one that ends with its first step takes nobody's room
+        counted = lasts and await self._sessions.count_sequence(ident, holder)
         try:
             replies = ask_all(model, self.jobs(ask, read, model, owner))
         except ServiceError:
@@ -178,10 +179,10 @@ class Inference:
         if replies.cancelled():
             return  # whoever asked has left: what was asked goes on
         failed = replies.exception() is not None
-        if failed and ask.start:
+        if ask.start and (failed or ask.end):
             self._sessions.sequence_left(ident, holder, model, counted)
-        elif not failed and ask.end:
-            self._sessions.sequence_left(ident, holder, model, not ask.start and self._sessions.route(ident) is model)
+        elif ask.end and not failed:
+            self._sessions.sequence_ended(ident, holder, model)
 
     def jobs(self, ask: Ask, read: Rows, model: ServedModel, owner: str) -> list[Job]:
         """What the engine is to do, charged to the owner; their sinks are still to be set. Raises RateLimited."""

@@ -517,3 +517,17 @@ def test_more_jobs_than_places_are_refused_together(tmp_path: Path) -> None:
     assert not any(a.replies for a in asked)
     bench.batcher.stop(10)
     bench.store.close()
+
+
+def test_characters_are_stored_without_comparing_sessions_with_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the store keeps in memory is the very object that the next character moves on from."""
+    compared: list[object] = []
+    monkeypatch.setattr("service.sqlite_store._same", lambda one, other: compared.append(one) or True)
+    bench = make(tmp_path)
+    ident = bench.open()
+    compared.clear()
+    bench.generate(ident, 1, 20).last()
+    assert bench.look(ident).position == 20
+    assert compared == []
+    bench.batcher.stop(10)
+    bench.store.close()

@@ -1,11 +1,20 @@
 """What one key may have and do."""
 
 import asyncio
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
-from service.errors import RateLimited, SessionLimit
+from service.errors import RateLimited, SequenceLimit, SessionLimit
 from service.quota import RECOUNT, REFUSE, Quotas
+from service.session import Scores, Session, Step
+from service.sessions import Sessions
+from service.sqlite_store import SQLiteStore
+from service.store import Change
 
 
 class Clock:
@@ -129,3 +138,44 @@ async def test_sessions_opened_at_the_same_moment_are_counted_against_one_anothe
     opened = await asyncio.gather(*(q.new_session("ann") for _ in range(50)), return_exceptions=True)
     assert sum(one is None for one in opened) == 3
     assert sum(isinstance(one, SessionLimit) for one in opened) == 47
+
+
+def sequence(ident: str, seconds: float, ended: bool = False) -> Session:
+    last = Step(b"d", Scores(np.zeros(2, np.float32), np.zeros((0, 2), np.float32), np.zeros(0, np.float32)), ended)
+    now = time.time()
+    return Session(ident, "m", "1", "d", "oip:", np.zeros(3, np.float32), 1, 1, now, now + seconds, last)
+
+
+async def test_an_id_that_was_a_sequence_is_no_way_past_the_limit(tmp_path: Path) -> None:
+    """Whether it has ended or expired, and whether or not this service knows where it was."""
+    store, model = SQLiteStore(tmp_path / "s.db"), SimpleNamespace(manifest=SimpleNamespace(name="m", version="1"))
+    models: Any = SimpleNamespace(exactly=lambda name, version: model)
+    store.commit([Change(None, s) for s in (sequence("living", 9999), sequence("ended", 50, ended=True), sequence("expired", -1))])
+    sessions = Sessions(models, store, 9999, Quotas(1, None, store.count))
+    assert not await sessions.count_sequence("living", "oip:")
+    for known in (False, True):
+        for ident in ("ended", "expired", "new"):
+            if known:
+                sessions.remember(ident, model, "oip:")  # type: ignore[arg-type]
+            with pytest.raises(SequenceLimit):
+                await sessions.count_sequence(ident, "oip:")
+    store.close()
+
+
+async def test_the_end_of_a_sequence_makes_room_once_however_often_it_is_repeated(tmp_path: Path) -> None:
+    store, model = SQLiteStore(tmp_path / "s.db"), SimpleNamespace(manifest=SimpleNamespace(name="m", version="1"))
+    models: Any = SimpleNamespace(exactly=lambda name, version: model)
+    store.commit([Change(None, sequence(ident, 9999)) for ident in "abc"])
+    sessions = Sessions(models, store, 9999, Quotas(3, None, store.count))
+    with pytest.raises(SequenceLimit):
+        await sessions.count_sequence("d", "oip:")
+    before = store.load(["a"])["a"]
+    store.commit([Change(before, sequence("a", 50, ended=True))])
+    sessions.remember("a", model, "oip:")  # type: ignore[arg-type]
+    for _ in range(3):
+        sessions.sequence_ended("a", "oip:", model)  # type: ignore[arg-type]
+        assert await sessions.model_of("a", "oip:") is model
+    assert await sessions.count_sequence("d", "oip:")
+    with pytest.raises(SequenceLimit):
+        await sessions.count_sequence("e", "oip:")
+    store.close()
