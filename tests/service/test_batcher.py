@@ -519,7 +519,9 @@ def test_more_jobs_than_places_are_refused_together(tmp_path: Path) -> None:
     bench.store.close()
 
 
-def test_characters_are_stored_without_comparing_the_session_with_what_the_store_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_characters_are_stored_without_comparing_the_session_with_what_the_store_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the store keeps in memory is the very object that the next character moves on from."""
     compared: list[object] = []
     monkeypatch.setattr("service.sqlite_store._same", lambda one, other: compared.append(one) or True)
