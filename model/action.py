@@ -24,6 +24,8 @@ VELOCITY_SCALE = 50.0
 # The least weight of a frame in the pool. Without it trained weights went down to 1e-33, and their quotient was no number to rely on.
 GATE_FLOOR = 0.01
 
+FARTHEST = 1e3  # metres; what is farther counts as here, so that no number that a client sends overflows a square in the features
+
 
 @dataclass(frozen=True)
 class ActionConfig:
@@ -105,6 +107,7 @@ class ActionNet(StateNet):
         """See the class."""
         c = self.config
         hidden, last_frame, pool, last_logits = torch.split_with_sizes(state, self.sizes, 1)
+        x = x.clamp(-FARTHEST, FARTHEST)
         f = self._features(x, last_frame)  # [B, T, features]
         if self.scale is not None:
             f = f * self.scale

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nets import inputs
 
-from model.action import GATE_FLOOR, POSITION_SCALE, VELOCITY_SCALE
+from model.action import GATE_FLOOR, POSITION_SCALE, VELOCITY_SCALE, ActionConfig, ActionNet
 from model.chars import LEAST_LOGIT
 from model.norm import BatchNorm
 from model.recurrent_weight import clamp_recurrent_
@@ -192,3 +192,12 @@ def test_the_pool_stays_a_mean_when_the_network_wants_to_weigh_nothing(action_ne
         action_net.gate.bias.fill_(-200)
         means, _ = action_net._pool(torch.full((3000, 1, 8), 2.0), torch.tensor([3000]), torch.zeros(1, 18))
     torch.testing.assert_close(means, torch.full((3000, 1, 16), 2.0))
+
+
+def test_places_of_any_size_leave_a_finite_state():
+    """Triton's load tool sends random bits for numbers."""
+    torch.manual_seed(0)
+    net = ActionNet(ActionConfig(hidden=8, layers=1, across=((4, 8), (12, 16)), apart=True)).eval()
+    x = torch.randn(2, 3, 1, 20, 3).sign() * torch.tensor([3e38, 1e20]).view(2, 1, 1, 1, 1)
+    _, state = net(x, torch.tensor([3, 3]), torch.zeros(2, sum(net.sizes)))
+    assert torch.isfinite(state).all()
