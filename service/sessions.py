@@ -216,13 +216,7 @@ class Sessions:
     async def predict(self, model: ServedModel, contents: Sequence[Content], owner: str) -> list[Scores]:
         """Content without a session, in as few batches as fit; all of it is queued, or none. Cancelled, its work is dropped."""
         self._quotas.step(owner, len(contents))
-        jobs = [Job(unset, content=c) for c in contents]
-        try:
-            replies = await ask_all(model, jobs)
-        except asyncio.CancelledError:
-            for job in jobs:
-                model.batcher.detach("", job.sink)
-            raise
+        replies = await ask_all(model, [Job(unset, content=c) for c in contents])
         return [r.result for r, _ in replies if isinstance(r, Result) and isinstance(r.result, Scores)]
 
     async def generate(
