@@ -61,7 +61,7 @@ class Learner(lightning.LightningModule, Generic[Net, AnyRecipe]):
         for stack in net.modules():
             if isinstance(stack, Stack):
                 stack.checkpoint_activations = recipe.checkpoint_activations
-        self.averaged = copy.deepcopy(net).requires_grad_(False).eval()
+        self.averaged = copy.deepcopy(net).requires_grad_(False)  # never run as it is: `folded` and `settle` evaluate it
 
     def loss(self, step: int) -> Tensor:
         """The loss of the batch drawn from the number `step`, a scalar."""
@@ -86,6 +86,17 @@ class Learner(lightning.LightningModule, Generic[Net, AnyRecipe]):
     def train_dataloader(self) -> range:
         """Lightning's name for what an epoch counts through; `loss` makes the batches itself."""
         return range(self.recipe.epoch)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lightning's hook: the epoch that last.ckpt ends is over, and the next one ends where it would have in an unbroken run.
+
+        Lightning, which has no validation of its own to do here, would make one step more and end the same epoch a second time.
+        """
+        loop = checkpoint["loops"]["fit_loop"]
+        loop["epoch_progress"]["current"]["completed"] = loop["epoch_progress"]["current"]["processed"]
+        loop["epoch_progress"]["total"]["completed"] = loop["epoch_progress"]["total"]["processed"]
+        made = checkpoint["global_step"] % self.recipe.epoch  # not 0 where --steps was no multiple of --epoch
+        loop["epoch_loop.batch_progress"]["current"] |= dict.fromkeys(("ready", "started", "processed", "completed"), made)
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Sets all that a step depends on beside the weights: its rate, and the draws of dropout."""

@@ -3,7 +3,6 @@
 import ctypes
 import dataclasses
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from model import checkpoint
 from model.learner import Learner
+from model.quiet import quiet
 from model.task import Job
 
 
@@ -82,7 +82,7 @@ class Keeper(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, learner: Learner[Any, Any]) -> None:  # type: ignore[override]  # ours
         """Lightning's hook."""
         last = trainer.global_step >= self.job.steps or trainer.should_stop
-        if (trainer.current_epoch + 1) % self.job.validate_every and not last:
+        if trainer.global_step // learner.recipe.epoch % self.job.validate_every and not last:
             return
         if not trainer.is_global_zero:
             return  # the first process measures; the others wait for it at the next step
@@ -108,27 +108,30 @@ def run(job: Job, learner: Learner[Any, Any], meta: checkpoint.Meta) -> Path:
     else:
         keep_memory()
     work = Work(checkpoint.load_trained(job.out / "model.pt")[1].work if job.resume else 0.0)
+    with quiet():
+        trainer = _trainer(job, learner, Keeper(job, meta, work), work)
+        trainer.fit(learner, ckpt_path=job.out / "last.ckpt" if job.resume else None, weights_only=False)
+    return job.out / "model.pt"
+
+
+def _trainer(job: Job, learner: Learner[Any, Any], keeper: Keeper, work: Work) -> lightning.Trainer:
     keeping = ModelCheckpoint(job.out, filename="last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False)
     stop = [Stop(work, job.max_time)] if job.max_time is not None else []
     bar = [TQDMProgressBar(refresh_rate=20)] if job.progress else []
-    trainer = lightning.Trainer(
+    return lightning.Trainer(
         accelerator=job.accelerator,
         devices=job.devices,
         strategy=job.strategy,
         precision=learner.recipe.precision,
         max_steps=job.steps,
         gradient_clip_val=learner.recipe.clip,
-        callbacks=[*stop, Keeper(job, meta, work), keeping, *bar],  # in this order: what stops says so before the others keep
+        callbacks=[*stop, keeper, keeping, *bar],  # in this order: what stops says so before the others keep
         enable_progress_bar=job.progress,
         enable_model_summary=False,
         logger=TensorBoardLogger(job.out, name="", version="curves"),
         log_every_n_steps=learner.recipe.epoch,
         default_root_dir=job.out,
     )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # last.ckpt is replaced on purpose
-        trainer.fit(learner, ckpt_path=job.out / "last.ckpt" if job.resume else None, weights_only=False)
-    return job.out / "model.pt"
 
 
 def keep_memory() -> None:

@@ -5,7 +5,6 @@ import gzip
 import json
 import re
 import struct
-import warnings
 
 import numpy as np
 import pytest
@@ -15,12 +14,6 @@ from model import checkpoint, mnist, reproduce, treebank
 from model.__main__ import main
 from model.tasks import TASKS
 from model.train import Work
-
-# Lightning's own use of torch; nothing of ours to mend.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:lightning"),
-]
 
 SMALL = {
     "adding": ["--length", "6", "--hidden", "16", "--spread", "0.3", "--rows", "64"],
@@ -54,9 +47,7 @@ def data(tmp_path, monkeypatch):
 
 
 def run(*arguments):
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        return main([str(a) for a in arguments])
+    return main([str(a) for a in arguments])
 
 
 def train(task, out, *more):

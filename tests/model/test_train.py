@@ -1,7 +1,6 @@
 import gzip
 import json
 import re
-import warnings
 
 import numpy as np
 import pytest
@@ -14,12 +13,6 @@ from model.learner import Recipe
 from model.stream_learner import StreamRecipe
 from model.task import Job
 from model.train_chars import begin
-
-# Lightning's own use of torch; nothing of ours to mend.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:lightning"),
-]
 
 
 @pytest.fixture
@@ -95,9 +88,7 @@ SMALL_ACTION = [
 
 
 def train(arguments, out, *more):
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        assert main([*arguments, "--out", str(out), *more]) == 0
+    assert main([*arguments, "--out", str(out), *more]) == 0
     return out / "model.pt"
 
 
@@ -141,6 +132,14 @@ def test_a_resumed_run_ends_with_the_weights_of_the_unbroken_one(kind, request):
     assert commands[1].endswith("--resume")
     train(small, folder / "cut", "--steps", steps, "--decay", "5", "--dropout", "0.2", "--resume")  # nothing left to do
     assert checkpoint.load(cut)[1].command.split(" && ") == commands
+
+
+def test_a_run_cut_within_an_epoch_looks_where_the_unbroken_one_does(texts):
+    small = [*SMALL_CHARS, "--decay", "5", "--validate-every", "2"]
+    train(small, texts / "cut", "--steps", "7")
+    train(small, texts / "cut", "--steps", "25", "--resume")
+    steps = [int(line.split()[1]) for line in (texts / "cut" / "log.txt").read_text().splitlines()]
+    assert steps == [7, 10, 20, 25]  # 7 and 25 are ends
 
 
 def test_the_action_task_learns_and_keeps_its_layouts(clips, capsys):

@@ -1,0 +1,31 @@
+"""What Lightning says during training that nobody who trains can act on. All else it says is shown."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+LOGGER = "lightning.pytorch.utilities.rank_zero"
+WARNINGS = {
+    "Checkpoint directory .* exists and is not empty": "last.ckpt is replaced on purpose",
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated": "Lightning's own use of torch",
+    "You're resuming from a checkpoint that ended before the epoch ended": "batches are drawn from the step's number, not from a reader",
+}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Leaves these warnings out, and an advertisement that Lightning logs."""
+    logger = logging.getLogger(LOGGER)
+    with warnings.catch_warnings():
+        for message in WARNINGS:
+            warnings.filterwarnings("ignore", message, module="lightning")
+        logger.addFilter(_no_advertisement)
+        try:
+            yield
+        finally:
+            logger.removeFilter(_no_advertisement)
+
+
+def _no_advertisement(record: logging.LogRecord) -> bool:
+    return "litlogger" not in record.getMessage()
