@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         p.add_argument(
             "--accelerator", choices=("cpu", "gpu", "auto"), default="cpu", help="what computes, as Lightning's Trainer names it"
         )
-        p.add_argument("--devices", type=_positive, default=1, help="processes, a batch of its own and a device for each")
+        p.add_argument("--devices", type=_positive, default=1, help="processes, each with a device and batches of --rows of its own")
         p.add_argument("--strategy", default="auto", help="Lightning's, how processes work together: ddp where there are several")
         _add_fields(p, task, task.config)
         _add_fields(p, task, task.recipe)
