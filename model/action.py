@@ -1,7 +1,7 @@
 """The action network: raw skeleton frames in, class scores after every frame out, all state in one vector.
 
 Frames -> joints relative to the hip centre, and velocities (model/features.py) -> stack of IndRNN layers -> [last output, leaky means
-of it] -> classes.
+of it] -> classes, or a leaky mean of these answers.
 Nothing looks ahead and everything forgets, so that a stream may go on for ever.
 """
 
@@ -35,7 +35,8 @@ class ActionConfig:
     with them the network sees places and velocities also in the body's own directions, without them (an empty tuple) in the camera's only.
     own: with `across`, only in the body's own directions. together: places of all persons relative to the first one's root, not each
     to its own, so that it shows how they stand to each other. apart: also the distances between all joints of a person. jump: metres a
-    frame that no part of a velocity exceeds, 0: no limit.
+    frame that no part of a velocity exceeds, 0: no limit. steady: leak of the mean over the frames' logits that is the answer, 0: each
+    frame's own. A clip's last frames show the way back to rest, and often less than the frames before.
     """
 
     joints: int = field(default=20, metadata={"help": "joints J of a body"})
@@ -58,6 +59,7 @@ class ActionConfig:
     together: bool = field(default=False, metadata={"help": "places of all persons relative to the first one's root"})
     apart: bool = field(default=False, metadata={"help": "show the distances between all joints of a person"})
     jump: float = field(default=0.0, metadata={"help": "metres a frame that no part of a velocity exceeds; 0: no limit"})
+    steady: float = field(default=0.0, metadata={"help": "leak a of a mean of the logits, which is the answer; 0: none"})
 
     @property
     def vectors(self) -> int:
@@ -73,12 +75,14 @@ class ActionConfig:
 class ActionNet(StateNet):
     """x [B, T, P, J, 3] metres, y up; lengths [B] int64; state [B, N] -> logits [B, T, K] after each frame, state [B, N].
 
-    A zero row of state is the start. State parts in order: hidden of each layer, last_frame, pool, last_logits (`parts`).
+    A zero row of state is the start. State parts in order: hidden of each layer, last_frame, pool, where answers are steadied the pool of
+    logits, last_logits (`parts`).
     Frames at t >= lengths never influence anything, whatever they hold.
     """
 
     leak: Tensor
     leaks: Tensor
+    steady: Tensor
     scale: Tensor | None
     across: Tensor
 
@@ -93,6 +97,7 @@ class ActionNet(StateNet):
         nn.init.zeros_(self.readout.bias)
         leak = torch.tensor(c.pools)
         self.register_buffer("leak", leak, persistent=False)  # [C]
+        self.register_buffer("steady", torch.full((c.classes + 1,), c.steady), persistent=False)  # [K + 1]
         self.register_buffer("leaks", leak.repeat_interleave(c.hidden), persistent=False)  # [CH]
         scale = torch.tensor([c.position_scale, c.velocity_scale]).repeat_interleave(frame).repeat(c.vectors // (2 * frame))
         scale = torch.cat([scale, torch.full((c.features - c.vectors,), c.position_scale)])
@@ -101,12 +106,12 @@ class ActionNet(StateNet):
         for left, right in c.across:
             across[left], across[right] = -1, 1
         self.register_buffer("across", across, persistent=False)
-        self.sizes = [c.layers * c.hidden, frame, len(c.pools) * (c.hidden + 1), c.classes]
+        self.sizes = [c.layers * c.hidden, frame, len(c.pools) * (c.hidden + 1), c.classes + 1 if c.steady else 0, c.classes]
 
     def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
         c = self.config
-        hidden, last_frame, pool, last_logits = torch.split_with_sizes(state, self.sizes, 1)
+        hidden, last_frame, pool, answers, last_logits = torch.split_with_sizes(state, self.sizes, 1)
         x = x.clamp(-FARTHEST, FARTHEST)
         f = self._features(x, last_frame)  # [B, T, features]
         if self.scale is not None:
@@ -116,9 +121,12 @@ class ActionNet(StateNet):
         seen = torch.cat([y, means], 2)
         if self.training and c.readout_dropout > 0:  # one mask over time, as in the stack; one a step took a sixth of a step's time
             seen = seen * nn.functional.dropout(seen.new_ones(1, *seen.shape[1:]), c.readout_dropout)
-        logits = self.readout(seen).float().transpose(0, 1)  # [B, T, K]
+        logits = self.readout(seen).float()  # [T, B, K]
+        if c.steady:
+            logits, answers = self._steadied(logits, lengths, answers)
+        logits = logits.transpose(0, 1)  # [B, T, K]
         frame = last_valid(last_frame, x.flatten(2), lengths)
-        return logits, torch.cat([hidden, frame, pool, last_valid(last_logits, logits, lengths)], 1)
+        return logits, torch.cat([hidden, frame, pool, answers, last_valid(last_logits, logits, lengths)], 1)
 
     def _features(self, x: Tensor, last_frame: Tensor) -> Tensor:
         """x [B, T, P, J, 3], last_frame [B, PJ3] -> what the network sees, [B, T, features]."""
@@ -154,13 +162,21 @@ class ActionNet(StateNet):
         means = sums.view(*y.shape[:2], C, H) * share[..., None]
         return means.flatten(2), torch.cat([p, w], 1)
 
+    def _steadied(self, logits: Tensor, lengths: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
+        """Leaky means of logits [T, B, K], sums and weights as in `_pool` with g = 1 -> means [T, B, K], pool after [B, K + 1]."""
+        weighted = torch.cat([logits, torch.ones_like(logits[..., :1])], 2) * (1 - self.steady)
+        sums, pool = recurrence(weighted, self.steady, lengths, pool, activation="identity")
+        return sums[..., :-1] / sums[..., -1:].clamp_min(1e-6), pool
+
     def parts(self) -> tuple[dict[str, Any], ...]:
         """The state's parts in order, as the manifest lists them."""
         leak = (*self.leaks.tolist(), *self.leak.tolist())
+        answers = {"role": "pool", "layer": None, "size": self.sizes[3], "activation": "identity", "u": tuple(self.steady.tolist())}
         return (
             *self.stack.parts(),
             {"role": "last_frame", "layer": None, "size": self.sizes[1], "activation": None, "u": None},
             {"role": "pool", "layer": None, "size": self.sizes[2], "activation": "identity", "u": leak},
+            *([answers] if self.config.steady else []),
             {"role": "last_logits", "layer": None, "size": self.config.classes, "activation": None, "u": None},
         )
 

@@ -23,14 +23,16 @@ class Recipe:
     """Steps of training and how each is made.
 
     The rate rises over `warmup` steps, stays, and falls linearly to 0 over the last `decay` steps: until the fall begins a run does not
-    depend on its length. average: horizon in steps of the exponential mean of the weights, the weights that are kept. precision: of the
-    matrix products, as Lightning names it; the recurrence is float32 on a CPU whatever it says.
+    depend on its length. recurrent_rate: U's, as a part of that: in a sequence of T steps u acts T times, so that what is a small step
+    for a weight may be a large one for it. average: horizon in steps of the exponential mean of the weights, the weights that are kept.
+    precision: of the matrix products, as Lightning names it; the recurrence is float32 on a CPU whatever it says.
     checkpoint_activations: memory grows as the square root of a batch's length, for more arithmetic (model/chunked.py).
     """
 
     steps: int
     decay: int
     rate: float = field(default=2e-3, metadata={"help": "of learning"})
+    recurrent_rate: float = field(default=1.0, metadata={"help": "of U, as a part of the rate"})
     warmup: int = field(default=100, metadata={"help": "steps over which the rate rises"})
     weight_decay: float = field(default=0.0, metadata={"help": "of all weights but U"})
     average: int = field(default=100, metadata={"help": "horizon in steps of the mean of the weights, which are what is kept"})
@@ -101,8 +103,9 @@ class Learner(lightning.LightningModule, Generic[Net, AnyRecipe]):
     def on_train_batch_start(self, *_: Any) -> None:
         """Sets all that a step depends on beside the weights: its rate, and the draws of dropout."""
         torch.manual_seed(self.seed * 1_000_003 + self.number)
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = self.recipe.rate * self.recipe.factor(self.global_step)
+        groups = self.trainer.optimizers[0].param_groups
+        for group, part in zip(groups, (1.0, 1.0, self.recipe.recurrent_rate), strict=True):  # as parameter_groups orders them
+            group["lr"] = self.recipe.rate * self.recipe.factor(self.global_step) * part
 
     def training_step(self, _: int) -> Tensor:
         """Lightning's name for: the loss of the next batch."""

@@ -63,14 +63,19 @@ def clamp_after_steps(optimizer: Optimizer, net: nn.Module) -> RemovableHandle:
 
 
 def parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups for an optimiser: weights of linear maps and convolutions, which decay, and all others, which do not.
+    """Three groups for an optimiser: weights of linear maps and convolutions, which decay, all others, which do not, and U, which does not.
 
     U, biases, norms and embeddings do not decay (Li et al., 2019, section 5.1). A decaying U forgets. What counts as a weight: every
-    parameter of two axes or more that no embedding owns. Parameters that are not trained are left out.
+    parameter of two axes or more that no embedding owns. Parameters that are not trained are left out; a group may be empty.
     """
-    spared = {id(p) for m in net.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
-    spared |= {id(u) for u in recurrent_weights(net)}
-    trained = [p for p in net.parameters() if p.requires_grad]
-    decayed = [p for p in trained if p.dim() > 1 and id(p) not in spared]
-    rest = [p for p in trained if p.dim() <= 1 or id(p) in spared]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    recurrent = [u for u in recurrent_weights(net) if u.requires_grad]
+    of_u = {id(u) for u in recurrent}
+    embedded = {id(p) for m in net.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
+    others = [p for p in net.parameters() if p.requires_grad and id(p) not in of_u]
+    decayed = [p for p in others if p.dim() > 1 and id(p) not in embedded]
+    rest = [p for p in others if p.dim() <= 1 or id(p) in embedded]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+        {"params": recurrent, "weight_decay": 0.0},
+    ]

@@ -246,7 +246,7 @@ def test_real_action_checkpoint_becomes_a_bundle(tmp_path: Path, monkeypatch: py
     assert dataclasses.asdict(described)["hz"] == m.hz
 
 
-@pytest.mark.parametrize("more", [{}, {"own": True}, {"own": True, "apart": True, "jump": 0.1}])
+@pytest.mark.parametrize("more", [{}, {"own": True}, {"own": True, "apart": True, "jump": 0.1, "steady": 0.95}])
 def test_a_net_of_anybodys_joints_becomes_a_bundle_with_its_threshold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
 ) -> None:

@@ -108,7 +108,7 @@ def test_a_joint_that_jumps_moves_the_answer_no_more_than_the_limit():
 SEEN = (
     {"across": ACROSS},
     {"across": ACROSS, "own": True, "together": True, "persons": 2},
-    {"across": ACROSS, "own": True, "apart": True, "jump": 0.1, "persons": 2},
+    {"across": ACROSS, "own": True, "apart": True, "jump": 0.1, "persons": 2, "steady": 0.9},
 )
 
 

@@ -1,5 +1,7 @@
 """The graph's contract: one state vector, any split, any neighbours, one recurrence node per layer."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -201,3 +203,22 @@ def test_places_of_any_size_leave_a_finite_state():
     x = torch.randn(2, 3, 1, 20, 3).sign() * torch.tensor([3e38, 1e20]).view(2, 1, 1, 1, 1)
     _, state = net(x, torch.tensor([3, 3]), torch.zeros(2, sum(net.sizes)))
     assert torch.isfinite(state).all()
+
+
+def test_a_steadied_answer_is_the_leaky_mean_of_each_frames_own():
+    """The first frame's is its own, and what comes after counts 0.8 times less for each frame that has passed since."""
+    torch.manual_seed(0)
+    own = ActionNet(ActionConfig(hidden=8, layers=1, pools=(0.9,), norm=False)).eval()
+    torch.nn.init.normal_(own.readout.weight)
+    steadied = ActionNet(dataclasses.replace(own.config, steady=0.8)).eval()
+    steadied.load_state_dict(own.state_dict())
+    x = torch.randn(2, 7, 1, 20, 3)
+    each, _ = run(own, x, [7, 4], own.start(2))
+    means, state = run(steadied, x, [7, 4], steadied.start(2))
+    for row, T in enumerate((7, 4)):
+        for t in range(T):
+            weights = 0.8 ** torch.arange(t, -1, -1.0)
+            torch.testing.assert_close(means[row, t], (weights[:, None] * each[row, : t + 1]).sum(0) / weights.sum(), **CLOSE)
+        torch.testing.assert_close(state[row, -steadied.classes :], means[row, T - 1])
+    assert [p["size"] for p in steadied.parts()] == steadied.sizes
+    assert own.state_size + own.classes + 1 == steadied.state_size

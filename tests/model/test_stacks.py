@@ -257,13 +257,14 @@ def test_dropout_has_one_mask_over_time():
 
 def test_weights_decay_and_recurrent_weights_biases_norms_and_embeddings_do_not():
     net = nn.ModuleList([build_stack(StackConfig(kind=k, layers=3), 3) for k in KINDS] + [nn.Embedding(4, 5), nn.Linear(5, 2)])
-    decayed, rest = parameter_groups(net, 1e-4)
-    assert (decayed["weight_decay"], rest["weight_decay"]) == (1e-4, 0.0)
+    decayed, rest, recurrent = parameter_groups(net, 1e-4)
+    assert [group["weight_decay"] for group in (decayed, rest, recurrent)] == [1e-4, 0.0, 0.0]
     names = {id(p): n for n, p in net.named_parameters()}
     assert all(names[id(p)].endswith("weight") and "norm" not in names[id(p)] for p in decayed["params"])
     assert "4.weight" in {names[id(p)] for p in rest["params"]}
     assert "5.weight" in {names[id(p)] for p in decayed["params"]}
-    assert len(decayed["params"]) + len(rest["params"]) == len(names)
+    assert {names[id(p)] for p in recurrent["params"]} == {n for n in names.values() if n.endswith(".u")}
+    assert len(decayed["params"]) + len(rest["params"]) + len(recurrent["params"]) == len(names)
 
 
 def test_an_optimiser_with_the_hook_keeps_recurrent_weights_in_their_bound_until_it_is_removed():
