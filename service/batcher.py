@@ -310,8 +310,10 @@ class Batcher:
             raise UnknownSession(f"there is no session {session_id[:64]!r}")
         if live.session.owner != owner:
             raise UnknownSession(f"there is no session {session_id[:64]!r}")
-        if live.session.digest != self.engine.manifest.sha256:
-            raise ModelGone(f"the session's model {live.session.model}/{live.session.version} is not loaded")
+        flight, m = live.session.flight, self.engine.manifest
+        coming = live.session if flight is None or flight.anew is None else flight.anew
+        if coming.digest != m.sha256 or coming.version != m.version:
+            raise ModelGone(f"the session's model {coming.model}/{coming.version} is not loaded")
         return live
 
     def _find_or_begin(self, session_id: str, job: Job) -> Live:
