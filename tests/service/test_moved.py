@@ -329,6 +329,21 @@ async def test_the_end_of_a_sequence_that_has_moved_makes_room_once(pair: tuple[
     assert ended == [sequence_owner("")]
 
 
+async def test_a_session_of_another_graph_can_be_looked_at_and_deleted_though_not_stepped(pair: tuple[Service, Service]) -> None:
+    here, _ = pair
+    model = here.models.exactly("m", "1")
+    assert model is not None
+    opened = await here.sessions.open(model, "")
+    here.engines["1"].manifest.sha256 = "changed"
+    assert (await here.sessions.look(opened.id, "")).digest == "d1"
+    with pytest.raises(ModelGone):
+        await here.sessions.feed(model, opened.id, "", Feed(1, b"d", 1), Text(np.array([1])))
+    with pytest.raises(ModelGone):
+        await here.sessions.reset(opened.id, "")
+    await here.sessions.delete(opened.id, "")
+    assert here.store.load([opened.id]) == {}
+
+
 async def test_what_is_asked_of_a_session_while_its_model_is_loaded_again_is_asked_of_the_new_engine(
     pair: tuple[Service, Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
