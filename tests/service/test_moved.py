@@ -110,7 +110,7 @@ async def waiting(service: Service, version: str, jobs: int) -> None:
     model = service.models.exactly("m", version)
     assert model is not None
     deadline = time.monotonic() + 10
-    while len(model.batcher._inbox) != jobs or not model.batcher._lives:
+    while len(model.batcher.inbox._jobs) != jobs or not model.batcher._lives:
         assert time.monotonic() < deadline
         await asyncio.sleep(0)
 
