@@ -201,6 +201,8 @@ class Inference:
             return model
         if (ask.start or ask.end) and self._sessions.counts_sequences:
             return None
+        if ask.start and ask.step == 1 and version is None and not self.models.only(name):
+            return None  # it may be stored on another version than that which is remembered
         known = self._sessions.route(session_id(owner, name, ask.sequence))
         return model if known is model or (known is None and self.models.only(name)) else None
 
@@ -213,11 +215,12 @@ class Inference:
         ask, holder = asked.ask, sequence_owner(asked.owner)
         try:
             known = known or await self._sessions.model_of(ident, holder)
-            if known is model:
+            may_repeat = ask.step == 1 and asked.version is None
+            if known is model and not may_repeat:
                 return model
             session = await self._sessions.look(ident, holder, in_order=True)
             known = self.models.exactly(session.model, session.version)  # by now, or all along: what was known may have been wrong
-            if known is None or asked.version or not ask.step == session.step == 1 or session.last is None:
+            if known is None or not may_repeat or session.step != 1 or session.last is None:
                 return model
             if session.last.digest == rows.read(ask, known.tensors, self.bounds(known)).digest(ask.end):
                 return known

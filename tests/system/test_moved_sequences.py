@@ -17,12 +17,12 @@ import pytest
 from conftest import ROOT, Server
 from redis_process import running_redis
 from test_inference import Client, Failed, free_port
-from test_inference_http import LONG, Wire, wire
+from test_inference_http import LENGTH, LONG, Wire, wire
 from test_watching import without_bounds
 
 Pair = tuple[Server, Server]
 WAYS = ("short", "long", "grpc")
-OTHERS = ("2", "3", "4")  # another graph, the same graph under another number, and a model that reads something else
+OTHERS = ("2", "3", "1")  # than 4, the newest: another graph, its graph under another number, and a model that reads something else
 
 
 def version(bundles: Path, number: str, source: str = "action") -> Path:
@@ -39,7 +39,7 @@ def version(bundles: Path, number: str, source: str = "action") -> Path:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """Two services with the same four versions."""
     bundles = tmp_path_factory.mktemp("bundles")
-    for number, source in (("1", "action"), ("2", "action"), ("3", "action"), ("4", "chars")):
+    for number, source in (("4", "action"), ("2", "action"), ("3", "action"), ("1", "chars")):
         version(bundles, number, source)
     with running_redis(tmp_path_factory.mktemp("redis")) as made:
         env = {"INDRNN_STORE": made.url, "INDRNN_BUNDLES": str(bundles), "INDRNN_VERSIONS": "4", "INDRNN_POLL": "0"}
@@ -63,7 +63,7 @@ class Told(NamedTuple):
 
 def x_of(number: str, n: int) -> np.ndarray:
     """What the n-th step of a sequence on that version feeds: one frame, or one character."""
-    if number == "4":
+    if number == "1":
         return np.array([[n % 40]])
     rng = np.random.default_rng(n)
     return rng.uniform(-1, 1, (1, 1, 1, 20, 3)).astype(np.float32)
@@ -81,9 +81,13 @@ class Asking:
         parameters = {"sequence_id": self.ident, **parameters}
         if self.way == "grpc":
             return self._over_grpc(server, x, path.rpartition("/")[2], parameters)
-        tensor = {"name": "x", "datatype": "INT64" if x.dtype == np.int64 else "FP32", "shape": x.shape, "data": x.tolist()}
-        content = json.dumps({"inputs": [tensor], "parameters": parameters}).encode()
-        headers = [LONG] if self.way == "long" else []
+        tensor = {"name": "x", "datatype": "INT64" if x.dtype == np.int64 else "FP32", "shape": x.shape}
+        if self.way == "long":
+            content, headers = json.dumps({"inputs": [{**tensor, "data": x.tolist()}], "parameters": parameters}).encode(), [LONG]
+        else:  # in a form that the connection then knows
+            tensor["parameters"] = {"binary_data_size": x.nbytes}
+            head = json.dumps({"inputs": [tensor], "parameters": parameters}).encode()
+            content, headers = head + x.tobytes(), [f"{LENGTH}: {len(head)}"]
         if server.url not in self._wires:
             self._wires[server.url] = Wire(server)
         status, _, body = self._wires[server.url].ask(wire((content, {}), *headers, path=f"/v2/models/moving{path}/infer"))
@@ -139,8 +143,8 @@ def test_a_sequence_begun_anew_elsewhere_on_another_version_goes_on_where_the_ol
 ) -> None:
     here, there = pair
     moved, alone = asking(f"anew {number}"), asking(f"alone {number}")
-    moved.begin(here, "1")
-    assert moved(here, x_of("1", 2), indrnn_step=2)[:4] == (200, "1", 2, 2)
+    moved.begin(here, "4")
+    assert moved(here, x_of("4", 2), indrnn_step=2)[:4] == (200, "4", 2, 2)
     moved.begin(there, number)
     alone.begin(there, number)
     for n in (2, 3, 4):
@@ -166,9 +170,9 @@ def test_a_sequence_that_ended_elsewhere_and_was_begun_anew_goes_on_too_and_its_
 ) -> None:
     here, there = pair
     ask = asking("ended")
-    ask.begin(here, "1")
-    assert ask(there, x_of("1", 2), indrnn_step=2, sequence_end=True)[:3] == (200, "1", 2)
-    refused = ask(here, x_of("1", 3), indrnn_step=3)
+    ask.begin(here, "4")
+    assert ask(there, x_of("4", 2), indrnn_step=2, sequence_end=True)[:3] == (200, "4", 2)
+    refused = ask(here, x_of("4", 3), indrnn_step=3)
     assert (refused.status, "must specify the START flag" in refused.error) == (400, True)
     ask.begin(there, "2")
     last = ask(here, x_of("2", 2), indrnn_step=2, sequence_end=True)
@@ -188,7 +192,7 @@ def test_a_first_step_that_was_stored_elsewhere_is_a_repeat_also_where_an_older_
     """Without a version it would begin on the newest; it has begun on another one, and is answered from there."""
     here, there = pair
     ask = asking("first again")
-    ask.begin(here, "1")
+    ask.begin(here, "4")
     first = ask.begin(there, "2", indrnn_step=1)
     assert ask(here, x_of("2", 1), sequence_start=True, indrnn_step=1) == first
     assert ask(here, x_of("2", 2), indrnn_step=2)[:4] == (200, "2", 2, 2)
@@ -197,26 +201,26 @@ def test_a_first_step_that_was_stored_elsewhere_is_a_repeat_also_where_an_older_
 def test_a_version_that_is_named_is_compared_with_where_the_sequence_is_now(pair: Pair, asking: Callable[[str], Asking]) -> None:
     here, there = pair
     ask = asking("named")
-    ask.begin(here, "1")
+    ask.begin(here, "4")
     ask.begin(there, "2")
     assert ask(here, x_of("2", 2), "/versions/2", indrnn_step=2)[:4] == (200, "2", 2, 2)
     ask.begin(there, "3")
     refused = ask(here, x_of("2", 2), "/versions/2", indrnn_step=2)
     assert (refused.status, refused.error) == (400, "the sequence runs on version 3 of model 'moving', got a request for version 2")
-    ask.begin(there, "4")
-    assert ask(here, x_of("4", 2), "/versions/4", indrnn_step=2)[:4] == (200, "4", 2, 2)
+    ask.begin(there, "1")
+    assert ask(here, x_of("1", 2), "/versions/1", indrnn_step=2)[:4] == (200, "1", 2, 2)
 
 
 def test_what_is_wrong_is_said_by_the_version_that_the_sequence_is_on(pair: Pair, asking: Callable[[str], Asking]) -> None:
     """Also gaps and conflicts; nothing of these moves it."""
     here, there = pair
     ask = asking("wrong")
-    ask.begin(here, "1")
-    ask.begin(there, "4")
-    wrong = ask(here, x_of("1", 2), indrnn_step=2)
-    assert (wrong.status, "data-type is 'FP32'" in wrong.error) == (400, True), wrong
+    ask.begin(here, "4")
     ask.begin(there, "1")
-    wrong = ask(here, x_of("1", 2)[:, :, :, :19], indrnn_step=2)
+    wrong = ask(here, x_of("4", 2), indrnn_step=2)
+    assert (wrong.status, "data-type is 'FP32'" in wrong.error) == (400, True), wrong
+    ask.begin(there, "4")
+    wrong = ask(here, x_of("4", 2)[:, :, :, :19], indrnn_step=2)
     assert (wrong.status, "unexpected shape" in wrong.error) == (400, True), wrong
     ask.begin(there, "2")
     gap = ask(here, x_of("2", 3), indrnn_step=3)
@@ -254,7 +258,7 @@ def test_steps_of_a_stream_that_are_under_way_together_stay_in_order_when_their_
     here, there = pair
     moved, alone = Asking("grpc", f"stream {number}"), Asking("grpc", f"stream alone {number}")
     for turn in range(5):
-        moved.begin(here, "1")
+        moved.begin(here, "4")
         moved.begin(there, number)
         told = streamed(here, [("", x_of(number, n), {"sequence_id": moved.ident}) for n in range(2, 60)])
         assert [t[:4] for t in told] == [(200, number, n, n) for n in range(2, 60)], turn
@@ -265,15 +269,15 @@ def test_steps_of_a_stream_that_are_under_way_together_stay_in_order_when_their_
 
 def test_a_stream_may_begin_anew_on_another_version_and_send_what_follows_at_once(pair: Pair) -> None:
     ask = Asking("grpc", "begun in a stream")
-    for number in ("1", "2", "4", "1", "3"):
+    for number in ("4", "2", "1", "4", "3"):
         steps = [(number if n == 1 else "", x_of(number, n), {"sequence_id": ask.ident, "sequence_start": n == 1}) for n in range(1, 20)]
         assert [t[:4] for t in streamed(pair[0], steps)] == [(200, number, n, n) for n in range(1, 20)]
 
 
 def test_a_session_deleted_at_one_service_is_gone_at_the_other_that_remembers_it(pair: Pair) -> None:
     here, there = pair
-    ident = here.post("/sessions", {"model": "moving", "version": "1"}).json()["session_id"]
-    frame = [x_of("1", 1)[0, 0, 0].tolist()]
+    ident = here.post("/sessions", {"model": "moving", "version": "4"}).json()["session_id"]
+    frame = [x_of("4", 1)[0, 0, 0].tolist()]
     body = {"sequences": [frame], "session_id": ident, "step": 1}
     assert here.post("/predict", body).status_code == there.post("/predict", body).status_code == 200
     assert httpx.delete(f"{there.url}/sessions/{ident}").status_code == 204
