@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from service.engine import PIECE, Engine, Row
+from service.choice import groups, next_turn
+from service.engine import Engine, Row
 from service.errors import (
     BadInput,
     Cancelled,
@@ -29,10 +29,10 @@ from service.errors import (
     Overflow,
     Overloaded,
     ServiceError,
-    Stopping,
     StoreFailed,
     UnknownSession,
 )
+from service.inbox import Inbox, tell
 from service.jobs import Created, Drawn, Job, Live, Loaded, Prompted, Reply, Stateless
 from service.logs import about
 from service.outcome import repeated, stored
@@ -90,6 +90,9 @@ class Batcher:
     ) -> None:
         self.engine = engine
         self.statistics = Statistics()
+        self.inbox = Inbox(settings.max_queue, settings.step_timeout, self.statistics)
+        self.submit, self.submit_each = self.inbox.submit, self.inbox.submit_each
+        self.detach, self.drain = self.inbox.detach, self.inbox.drain
         self._store = store
         self._settings = settings
         self._post = post
@@ -102,75 +105,10 @@ class Batcher:
         self._freed: list[Live] = []
         self._dirty: list[Live] = []
         self._replies: list[Reply] = []
-        self._gate = threading.Condition()
-        self._inbox: deque[Job] = deque()
-        self._detached: deque[tuple[str, Sink]] = deque()
-        self._open: set[Sink] = set()  # everybody who has not had a last answer
-        self._stopping = False
-        self._why: ServiceError = Stopping("the server is shutting down")
-        self._until = float("inf")
         self._thread = threading.Thread(target=self._main, name=f"engine-{engine.manifest.name}-{engine.manifest.version}", daemon=True)
         self._thread.start()
 
-    # --- the event loop's side --------------------------------------------------------------------------------------------------------
-
-    def submit(self, *jobs: Job) -> None:
-        """Queues jobs, all or none; each sink will be called at least once. Raises Overloaded or Stopping.
-
-        Cancels, deletes and looks are taken also where the queue is full: two of them make room.
-        """
-        with self._gate:
-            self._admit(jobs, time.monotonic())
-            self._gate.notify()
-
-    def submit_each(self, jobs: Sequence[Job]) -> None:
-        """Queues those of some jobs that find a place, and tells the others' sinks why not. On the event loop's thread."""
-        refused: list[tuple[Job, ServiceError]] = []
-        now = time.monotonic()
-        with self._gate:
-            for job in jobs:
-                try:
-                    self._admit((job,), now)
-                except ServiceError as error:
-                    refused.append((job, error))
-            self._gate.notify()
-        for job, why in refused:
-            _tell(job.sink, Refused(why), None)
-
-    def _admit(self, jobs: Sequence[Job], now: float) -> None:
-        """All or none, within the gate. Raises Overloaded or Stopping."""
-        if self._stopping:
-            raise self._why
-        sinks = [sink for job in jobs for sink in job.sinks]
-        if len(self._open) + len(sinks) > self._settings.max_queue and any(j.is_work for j in jobs):
-            self.statistics.turned_away[Overloaded.code, jobs[0].protocol] += len(jobs)
-            raise Overloaded(f"{len(self._open)} of {self._settings.max_queue} places are taken", retry_after=1)
-        deadline = now + self._settings.step_timeout
-        for job in jobs:
-            job.since = now
-            job.deadline = deadline if job.patience is None else min(deadline, now + job.patience)
-        self._open.update(sinks)
-        self._inbox.extend(jobs)
-
-    def detach(self, session_id: str, sink: Sink) -> None:
-        """Takes back a sink whose connection was lost; a generate that nobody follows any more is cut.
-
-        Of content without a session and of what is drawn after it, the id is empty.
-        """
-        with self._gate:
-            self._detached.append((session_id, sink))
-            self._gate.notify()
-
-    def drain(self, why: ServiceError | None = None, seconds: float = float("inf")) -> None:
-        """From now on finishes what is in flight, cuts what is generating, and refuses the rest with `why`; then the thread ends.
-
-        What is still in flight after so many seconds is refused too: its session stays where the store has it.
-        """
-        with self._gate:
-            self._stopping = True
-            self._why = why or self._why
-            self._until = min(self._until, time.monotonic() + seconds)
-            self._gate.notify()
+    # --- the event loop's side, beside the inbox's --------------------------------------------------------------------------------------
 
     def stop(self, timeout: float | None) -> None:
         """Drains, and waits for the thread's end, for ever without a timeout."""
@@ -180,7 +118,7 @@ class Batcher:
     @property
     def stopping(self) -> bool:
         """Whether it takes nothing new."""
-        return self._stopping
+        return self.inbox.stopping
 
     @property
     def alive(self) -> bool:
@@ -190,30 +128,21 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """Jobs that have not had their last answer."""
-        return len(self._open)
+        return self.inbox.waiting
 
     # --- the engine thread ------------------------------------------------------------------------------------------------------------
 
     def _main(self) -> None:
         while True:
-            jobs, detached, stopping = self._drain()
+            handed = self.inbox.take(busy=bool(self._ready or self._freed))
             try:
-                self._turn(jobs, detached, stopping)
+                self._turn(*handed)
             except Exception as error:  # a bug must not leave anybody waiting
                 log.exception("the engine thread failed")
                 self._fail_everything(EngineFailed(f"internal error: {type(error).__name__}"))
-            if stopping and (time.monotonic() > self._until or not (self._ready or self._inbox)):
-                self._fail_everything(self._why)
+            if handed.stopping and (time.monotonic() > self.inbox.until or (self.inbox.empty and not self._ready)):
+                self._fail_everything(self.inbox.why)
                 return
-
-    def _drain(self) -> tuple[list[Job], list[tuple[str, Sink]], bool]:
-        with self._gate:
-            while not (self._inbox or self._detached or self._ready or self._freed or self._stopping):
-                self._gate.wait()
-            jobs, detached = list(self._inbox), list(self._detached)
-            self._inbox.clear()
-            self._detached.clear()
-            return jobs, detached, self._stopping
 
     def _turn(self, jobs: list[Job], detached: list[tuple[str, Sink]], stopping: bool) -> None:
         now = self._clock()
@@ -224,7 +153,8 @@ class Batcher:
         self._detach(detached)
         self._refuse_late()
         if stopping:
-            self._cut_generating(type(self._why)(f"{self._why.detail}; repeat the number to go on"))
+            why = self.inbox.why
+            self._cut_generating(type(why)(f"{why.detail}; repeat the number to go on"))
         self._settle()
         for group in self._groups():
             self._run(group)
@@ -310,8 +240,10 @@ class Batcher:
             raise UnknownSession(f"there is no session {session_id[:64]!r}")
         if live.session.owner != owner:
             raise UnknownSession(f"there is no session {session_id[:64]!r}")
-        if live.session.digest != self.engine.manifest.sha256:
-            raise ModelGone(f"the session's model {live.session.model}/{live.session.version} is not loaded")
+        flight, m = live.session.flight, self.engine.manifest
+        coming = live.session if flight is None or flight.anew is None else flight.anew
+        if coming.digest != m.sha256 or coming.version != m.version:
+            raise ModelGone(f"the session's model {coming.model}/{coming.version} is not loaded")
         return live
 
     def _find_or_begin(self, session_id: str, job: Job) -> Live:
@@ -481,8 +413,7 @@ class Batcher:
     def _detach(self, detached: Iterable[tuple[str, Sink]]) -> None:
         for session_id, sink in detached:
             live = self._lives.get(session_id)
-            with self._gate:
-                self._open.discard(sink)
+            self.inbox.leave(sink)
             if live is None:
                 continue
             live.mailbox = deque(job for job in live.mailbox if job.sink is not sink)
@@ -522,47 +453,18 @@ class Batcher:
     # --- a batch ----------------------------------------------------------------------------------------------------------------------
 
     def _groups(self) -> list[list[Live | Stateless]]:
-        """Up to max_batch of what is ready, the longest waiting first, in groups of like length so that padding at most doubles a row.
-
-        Single steps are the first group: they are stored and answered before the longer ones run.
-        """
-        taken = self._take()
-        groups: dict[int, list[Live | Stateless]] = {}
+        """What runs in this turn, in groups; who is gone, or came too late to begin, is left out."""
+        chosen: list[Live | Stateless] = []
         now = time.monotonic()
-        for item in taken:
+        for item in next_turn(self._ready, self._settings.max_batch):
             work = item.work
-            if isinstance(item, Stateless) and self._left(item):
+            if isinstance(item, Stateless) and self.inbox.abandoned(item.sinks):
                 continue
             if isinstance(work, Feeding) and work.at == 0 and work.deadline < now:
                 self._fail([item], _late(work, "the step waited longer than"))
                 continue
-            groups.setdefault(_steps(work).bit_length(), []).append(item)
-        return [groups[k] for k in sorted(groups)]
-
-    def _take(self) -> list[Live | Stateless]:
-        """What runs in this turn: single steps, and of longer pieces as many as make one whole piece; the others keep their place.
-
-        So between two looks at what has come nobody waits for more than a piece, and the piece that has waited longest is always taken.
-        """
-        taken: list[Live | Stateless] = []
-        left: list[Live | Stateless] = []
-        total = 0
-        while self._ready and len(taken) < self._settings.max_batch:
-            item = self._ready.popleft()
-            steps = _steps(item.work)
-            if steps > 1 and total + steps > PIECE:
-                left.append(item)
-                continue
-            taken.append(item)
-            if steps > 1:
-                total += steps
-        self._ready.extendleft(reversed(left))
-        return taken
-
-    def _left(self, item: Stateless) -> bool:
-        """Whether everybody who waited for it is gone."""
-        with self._gate:
-            return self._open.isdisjoint(item.sinks)
+            chosen.append(item)
+        return groups(chosen)
 
     def _run(self, group: list[Live | Stateless]) -> None:
         begun = time.perf_counter_ns()
@@ -725,9 +627,7 @@ class Batcher:
         lives = [live for live in lives if live not in made]
         moved = {id(live) for live in lives}
         self._replies = [r for r in self._replies if id(r.live) not in moved]
-        answered = {r.sink for r in self._replies if r.final}
-        with self._gate:
-            unanswered = self._open - answered
+        unanswered = self.inbox.unanswered({r.sink for r in self._replies if r.final})
         now = time.monotonic()
         for live in lives:
             live.lost += 1
@@ -776,19 +676,13 @@ class Batcher:
     def _send(self) -> None:
         """Lets the replies go. Who has had a last answer gets no other."""
         replies, self._replies = self._replies, []
-        due: list[Reply] = []
-        with self._gate:
-            for r in replies:
-                if r.sink in self._open:
-                    due.append(r)
-                    if r.final:
-                        self._open.remove(r.sink)
+        due = self.inbox.due(replies)
         if not due:
             return
 
         def deliver() -> None:
             for r in due:
-                _tell(r.sink, r.value, r.states)
+                tell(r.sink, r.value, r.states)
 
         self._post(deliver)
 
@@ -799,10 +693,7 @@ class Batcher:
 
     def _fail_everything(self, error: ServiceError) -> None:
         """Everybody but those who came in after the failed turn began is told; the sessions are where the store has them."""
-        with self._gate:
-            fresh = {sink for job in self._inbox for sink in job.sinks}
-            waiting = self._open - fresh
-        self._replies = [Reply(sink, Refused(error)) for sink in waiting]
+        self._replies = [Reply(sink, Refused(error)) for sink in self.inbox.taken()]
         self._lives.clear()
         self._ready.clear()
         self._freed.clear()
@@ -820,15 +711,3 @@ def _unsound(work: Feeding | Generating | None) -> ServiceError:
     if isinstance(work, Feeding):
         return Overflow("expected numbers after which the model's state is finite: with these it would overflow")
     return EngineFailed("the state would no longer be finite")
-
-
-def _tell(sink: Sink, value: object, states: NDArray[np.float16] | None) -> None:
-    try:
-        sink(value, states)
-    except Exception:  # one client's sink must not keep the others' replies
-        log.exception("a reply could not be delivered")
-
-
-def _steps(work: Feeding | Generating | None) -> int:
-    """Time steps that it takes in its next run."""
-    return min(len(work.x) - work.at, PIECE) if isinstance(work, Feeding) and work.watch is None else 1

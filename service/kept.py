@@ -1,6 +1,7 @@
 """Sessions that a store keeps in memory beside itself: those used last.
 
-A session and its tag belong together for good, so nothing here can be wrong; it may be old, which the store's own tag says.
+With Redis, which others write to, a session and its tag belong together for good: nothing here can be wrong, but it may be old, which the
+store's own tag says. A file that nobody else may change needs no tags.
 """
 
 import threading
@@ -35,7 +36,7 @@ class Kept:
                 self._known.move_to_end(ident)
             return known
 
-    def keep(self, session: Session, tag: bytes) -> None:
+    def keep(self, session: Session, tag: bytes = b"") -> None:
         """A session as it is stored; the one that was used least lately gives way. What is in flight is left out: it is not stored."""
         with self._lock:
             if session.last is not None and result_size(session) > CACHED_RESULT:

@@ -43,8 +43,8 @@ class Lane:
 
     def offer(self, frame: bytes, payload: bytes) -> bool:
         """A whole text message; whether it is taken."""
-        if not self.open or self._busy or len(payload) > self.max_body:
-            return False
+        if not self.open or self._busy or len(payload) > self.max_body or self.model.batcher.stopping:
+            return False  # the last: the stream's task finds out whether the model has been loaded again
         self._busy = True
         self.intake.take(Taken(self, frame, payload))
         return True

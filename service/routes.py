@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from http import HTTPStatus
 
 import numpy as np
@@ -217,6 +218,10 @@ async def _predict_in_session(body: dict[str, object], sessions: Sessions, owner
     if not isinstance(session_id, str):
         raise BadInput(f"expected a session's id, got {said(session_id)}", field="session_id")
     model = await sessions.model_of(session_id, owner)
+    return await sessions.where_it_runs(session_id, owner, model, partial(_step, body, sessions, session_id, owner))
+
+
+async def _step(body: dict[str, object], sessions: Sessions, session_id: str, owner: str, model: ServedModel) -> dict[str, object]:
     if body.get("model") not in (None, model.manifest.name):
         raise BadInput(f"expected {model.manifest.name!r}, the session's model, got {said(body['model'])}", field="model")
     same_version(body.get("version"), model)

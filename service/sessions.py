@@ -4,15 +4,16 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from service.errors import Gone, ModelGone, Overloaded, SequenceLimit, ServiceError, SessionLimit, UnknownSession
+from service.errors import Gone, ModelGone, Overloaded, SequenceLimit, ServiceError, SessionLimit, StoreFailed, UnknownSession
 from service.jobs import Created, Job, Loaded, unset
 from service.models import Models, ServedModel
 from service.quota import Quotas
@@ -45,6 +46,7 @@ LAG = 1_024  # characters that may wait for a client to read them
 ROUTES = 65_536  # sessions whose model is remembered, so that a step needs no look into the store to find its engine
 DELETE_TRIES = 16  # of a session that another process keeps moving; the fifth has always won
 
+R = TypeVar("R")
 States = NDArray[np.float16]
 Replies = asyncio.Future[list[tuple[object, States | None]]]
 
@@ -157,18 +159,17 @@ class Sessions:
         model = await self.model_of(session_id, owner)
         reply = await self._make(model, owner, Job(unset, session_id, owner, Fork(new_id(self._store.key, owner), self._ttl)))
         assert isinstance(reply, Forked), "a fork is answered with Forked"
-        self.remember(reply.session.id, model, owner)
+        self.remember(reply.session.id, self.route(session_id) or model, owner)
         return reply.session
 
     async def _make(self, model: ServedModel, owner: str, job: Job) -> object:
         """A job that makes a session, where its owner may have one more."""
         await self._quotas.new_session(owner)
         try:
-            reply, _ = await _ask(model, job)
+            return await self._ask(model, job)
         except BaseException:
             self._quotas.session_ended(owner)
             raise
-        return reply
 
     async def reset(self, session_id: str, owner: str) -> Session:
         """The session back at the start of a sequence, stored. Waits for what is in flight. Raises ModelGone."""
@@ -180,7 +181,7 @@ class Sessions:
 
     async def _place(self, session_id: str, owner: str, event: Import | Reset) -> Session:
         model = await self.model_of(session_id, owner)
-        reply, _ = await _ask(model, Job(unset, session_id, owner, event))
+        reply = await self._ask(model, Job(unset, session_id, owner, event))
         assert isinstance(reply, Placed), "a session that is moved is answered with Placed"
         return reply.session
 
@@ -188,9 +189,9 @@ class Sessions:
         """The session as it stands; in order: after what is in flight or waits. Raises UnknownSession, Gone."""
         try:
             model = await self.model_of(session_id, owner)
+            reply = await self._ask(model, Job(unset, session_id, owner, in_order=in_order))
         except ModelGone:
             return await self._orphan(session_id, owner)  # it cannot step, but it is still the client's
-        reply, _ = await _ask(model, Job(unset, session_id, owner, in_order=in_order))
         assert isinstance(reply, Loaded), "a look is answered with Loaded"
         return reply.session
 
@@ -262,6 +263,7 @@ class Sessions:
         """Ends a session. Raises UnknownSession, Gone."""
         try:
             model = await self.model_of(session_id, owner)
+            reply = await self._ask(model, Job(unset, session_id, owner, Delete()))
         except ModelGone:
             for lost in range(DELETE_TRIES):
                 session = await self._orphan(session_id, owner)
@@ -269,7 +271,6 @@ class Sessions:
                     self._quotas.session_ended(owner)
                     return
             raise Overloaded("another process keeps moving the session: try again") from None
-        reply, _ = await _ask(model, Job(unset, session_id, owner, Delete()))
         assert isinstance(reply, Deleted), "a delete is answered with Deleted"
         self._routes.pop(session_id, None)
         self._quotas.session_ended(owner)
@@ -302,6 +303,46 @@ class Sessions:
             known = model, owner
         self.remember(session_id, *known)
         return known[0]
+
+    async def where_it_runs(self, session_id: str, owner: str, model: ServedModel, act: Callable[[ServedModel], Awaitable[R]]) -> R:
+        """What an act on a session gives with `model`, on which it was last seen, or else with the one that the store says it is on.
+
+        What raises ModelGone has moved nothing. Raises what `act` does, UnknownSession, Gone.
+        """
+        try:
+            return await act(model)
+        except ModelGone:
+            other = await self.moved(session_id, owner, model)
+            if other is None:
+                raise
+        return await act(other)
+
+    async def moved(self, session_id: str, owner: str, model: ServedModel) -> ServedModel | None:
+        """Another model that a session runs on than `model`, which said that it was not its own; None where there is none.
+
+        What was remembered is a hint, which others may have made wrong: it is dropped, and the store asked. Raises UnknownSession, Gone,
+        ModelGone.
+        """
+        if self.route(session_id) is model:
+            del self._routes[session_id]
+        found = await self.model_of(session_id, owner)
+        return None if found is model else found
+
+    async def runs_on(self, model: ServedModel, session_id: str, owner: str) -> bool:
+        """Whether a session runs on a model, or will by what is in flight or waits there; also where there is none. Raises StoreFailed."""
+        try:
+            await _ask(model, Job(unset, session_id, owner, in_order=True))
+        except StoreFailed:
+            raise
+        except ServiceError as error:
+            return not isinstance(error, ModelGone)
+        return True
+
+    async def _ask(self, model: ServedModel, job: Job) -> object:
+        """The reply to a job, of a session from where that runs. Raises the error of a refusal."""
+        if job.session_id is None:
+            return (await _ask(model, job))[0]
+        return (await self.where_it_runs(job.session_id, job.owner, model, partial(_ask, job=job)))[0]
 
     async def _stored(self, session_id: str, owner: str) -> Session:
         """The session as the store has it. To whom it does not belong it is not there."""

@@ -9,7 +9,7 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from service.errors import StoreFailed
-from service.kept import CACHED_RESULT, CACHED_SESSIONS, result_size
+from service.kept import Kept
 from service.record import decode_carry, decode_step, encode_carry, encode_step
 from service.session import Session
 from service.session_id import new_key
@@ -65,7 +65,7 @@ class SQLiteStore:
     def __init__(self, path: Path | str, durability: Durability = "strict") -> None:
         self._path = Path(path)
         self._lock = threading.Lock()
-        self._cache: OrderedDict[str, Session] = OrderedDict()
+        self._kept = Kept()
         self._synchronous = "FULL" if durability == "strict" else "NORMAL"
         self._held: int | None = None
         if str(path) == ":memory:":
@@ -119,15 +119,13 @@ class SQLiteStore:
                 raise StoreFailed(f"the store could not be read: {error}") from error
 
     def _read(self, ids: Sequence[str]) -> dict[str, Session]:
-        found = {i: self._cache[i] for i in ids if i in self._cache}
-        for i in found:
-            self._cache.move_to_end(i)
+        found = {i: known.session for i in ids if (known := self._kept.get(i)) is not None}
         missing = [i for i in ids if i not in found]
         if missing:
             marks = ",".join("?" * len(missing))
             for row in self._db.execute(f"SELECT {_COLUMNS} FROM sessions WHERE id IN ({marks})", missing).fetchall():
                 found[row[0]] = _session(row)
-                self._keep(found[row[0]])
+                self._kept.keep(found[row[0]])
         return found
 
     def commit(self, changes: Sequence[Change]) -> frozenset[str]:
@@ -143,14 +141,14 @@ class SQLiteStore:
                 self._abandon([c.id for c in changes])
                 raise StoreFailed(f"the new state could not be stored: {error}") from error
             for session in written.kept:
-                self._keep(session)
+                self._kept.keep(session)
             for i in written.gone:
-                self._cache.pop(i, None)
+                self._kept.drop(i)
         return lost
 
     def _moved(self, changes: Sequence[Change]) -> frozenset[str]:
         """Of which sessions `before` is not what the file has. Where the one in memory is that very object, nothing is looked at."""
-        unsure = [c for c in changes if c.before is None or self._cache.get(c.before.id) is not c.before]
+        unsure = [c for c in changes if c.before is None or (k := self._kept.get(c.before.id)) is None or k.session is not c.before]
         if not unsure:
             return frozenset()
         there = self._read([c.id for c in unsure])
@@ -231,7 +229,7 @@ class SQLiteStore:
                     delete = "DELETE FROM sessions WHERE rowid BETWEEN ? AND ? AND expires_at <= ? RETURNING id"
                     gone = self._db.execute(delete, (first, last, now)).fetchall()
                     for (i,) in gone:
-                        self._cache.pop(i, None)
+                        self._kept.drop(i)
                     removed += len(gone)
         except sqlite3.Error as error:
             raise StoreFailed(f"the store could not be written: {error}") from error
@@ -266,19 +264,9 @@ class SQLiteStore:
         if self._identity() != self._files:
             raise FileNotFoundError(f"{self._path} or its log was replaced while the service runs: restart it")
 
-    def _keep(self, session: Session) -> None:
-        size = 0 if session.last is None else result_size(session)
-        if size > CACHED_RESULT:
-            self._cache.pop(session.id, None)
-            return
-        self._cache[session.id] = session.landed
-        self._cache.move_to_end(session.id)
-        if len(self._cache) > CACHED_SESSIONS:
-            self._cache.popitem(last=False)
-
     def _abandon(self, ids: Iterable[str]) -> None:
         for i in ids:
-            self._cache.pop(i, None)
+            self._kept.drop(i)
         with contextlib.suppress(sqlite3.Error):  # the file is gone or full; the next commit says so again
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")

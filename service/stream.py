@@ -249,6 +249,14 @@ class Stream:
             raise BadInput(f"expected a session of {self._model.manifest.name}, got one of {model.manifest.name}", field="session_id")
         return model
 
+    async def _find_model(self, session_id: str) -> None:
+        """The session's model may have been unloaded and loaded again: then its engine is another one. Raises ServiceError."""
+        if not self._model.batcher.stopping:
+            return
+        self._model = await self._sessions.model_of(session_id, self._owner)
+        if self._lane is not None:
+            self._lane.model = self._model
+
     async def _start_watching(self, message: dict[str, object]) -> None:
         only(message, ("type", "neurons"))
         self._need_session()
@@ -260,6 +268,7 @@ class Stream:
 
     async def _step(self, message: dict[str, object]) -> None:
         session_id = self._need_session()
+        await self._find_model(session_id)
         if self._model.manifest.kind == "chars":
             only(message, ("type", "step", "text"))
             await self._step_text(session_id, message)
@@ -302,6 +311,7 @@ class Stream:
 
     async def _generate(self, message: dict[str, object]) -> None:
         session_id = self._need_session()
+        await self._find_model(session_id)
         only(message, ("type", "step", "max_chars", "temperature", "top_p", "seed", "stop"))
         event = self._read_generate(message)
         emitting = asyncio.create_task(self._emit(session_id, event))
@@ -365,6 +375,7 @@ class Stream:
         only(message, ("type", "step"))
         session_id, step = self._need_session(), step_number(message.get("step"))
         try:
+            await self._find_model(session_id)
             return await self._sessions.cancel(self._model, session_id, self._owner, step)
         except ServiceError as error:
             log.info("a cancel failed: %s", error.detail, extra=about(self._model.manifest, session_id, step))

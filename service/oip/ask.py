@@ -38,6 +38,11 @@ class Ask:
     """whether outputs that were not named come as raw bytes"""
     protocol: Protocol = "oip_http"
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it is a step of a sequence that has begun, on whichever version that was."""
+        return self.sequence is not None and not self.start
+
     def take_parameters(self, parameters: Mapping[str, object]) -> None:
         """Reads the request's parameters. Raises BadInput for one of a wrong type, a reserved one, and one of ours that is not known."""
         for name, value in parameters.items():

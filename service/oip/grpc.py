@@ -15,16 +15,20 @@ from service.errors import BadInput, NotSupported, Overloaded, ServiceError, Sto
 from service.oip import describe
 from service.oip.ask import Ask, Wanted
 from service.oip.http import NO_LOADING, OwnerOf, refuse_parameters
-from service.oip.inference import Inference, Pending
+from service.oip.inference import Asked, Inference
 from service.oip.message import Answer, refuse_what_is_not_offered
 from service.oip.protocol import METHODS, SERVICE, message_classes
 from service.oip.refusal import refusal
 from service.oip.tensors import MAX_AXES, Tensor
+from service.oip.under_way import Begun, UnderWay
 from service.places import Places
 from service.repository import Repository
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
+
+Waiting = asyncio.Queue[tuple[Any, Begun | ServiceError] | None]
+"""Requests of a stream with what was begun of them, in the order in which they came."""
 
 AHEAD = 64  # requests of one stream that may be under way; a client that sends more waits
 _CONTENTS = {"FP32": "fp32_contents", "INT64": "int64_contents"}
@@ -131,13 +135,12 @@ class InferenceService:
     # --- inference --------------------------------------------------------------------------------------------------------------------
 
     async def _ModelInfer(self, request: Message, owner: str) -> Message:  # noqa: N802
-        return self._reply(await (await self._begin(request, owner)).answer())
+        return self._reply(await self._inference.answer(await self._asked(request, owner)))
 
-    async def _begin(self, request: Message, owner: str) -> Pending:
+    async def _asked(self, request: Message, owner: str) -> Asked:
         size = 0 if request.raw_input_contents else request.ByteSize()
         ask = await aside(read, size, request)
-        model = await self._inference.route(ask, request.model_name, request.model_version or None, owner)
-        return await self._inference.begin(ask, model, owner, size)
+        return Asked(ask, request.model_name, request.model_version or None, owner, size)
 
     async def _stream(self, requests: AsyncIterator[Message], context: Context) -> AsyncIterator[Message]:
         """A stream, where there is a place for it and its client may come in."""
@@ -157,18 +160,19 @@ class InferenceService:
     async def _replies(self, requests: AsyncIterator[Message], owner: str, context: Context) -> AsyncGenerator[Message, None]:
         """Replies in the order of the requests, of which several are under way. An error is a reply too, and the stream stays open."""
         strict = ("triton_grpc_error", "true") in [(key, value) for key, value in context.invocation_metadata() or ()]
-        waiting: asyncio.Queue[tuple[Message, Pending | ServiceError] | None] = asyncio.Queue()
+        waiting: Waiting = asyncio.Queue()
         room = asyncio.Semaphore(AHEAD)
-        reading = asyncio.create_task(self._read_stream(requests, owner, waiting, room))
+        under_way = UnderWay(self._inference)
+        reading = asyncio.create_task(self._read_stream(requests, owner, waiting, room, under_way))
         self._readings.add(reading)
         try:
             while (item := await waiting.get()) is not None:
-                request, pending = item
+                request, begun = item
                 room.release()
                 try:
-                    if isinstance(pending, ServiceError):
-                        raise pending
-                    yield self._classes["ModelStreamInferResponse"](infer_response=self._reply(await pending.answer()))
+                    if isinstance(begun, ServiceError):
+                        raise begun
+                    yield self._classes["ModelStreamInferResponse"](infer_response=self._reply(await under_way.answer(begun)))
                 except ServiceError as error:
                     said = refusal(error, request.model_name)
                     if strict:
@@ -192,20 +196,21 @@ class InferenceService:
         self,
         requests: AsyncIterator[Message],
         owner: str,
-        waiting: "asyncio.Queue[tuple[Message, Pending | ServiceError] | None]",
+        waiting: Waiting,
         room: asyncio.Semaphore,
+        under_way: UnderWay,
     ) -> None:
         try:
             async for request in requests:
                 await room.acquire()  # before it is queued: who leaves meanwhile has not had it applied
                 try:
-                    pending: Pending | ServiceError = await self._begin(request, owner)
+                    begun: Begun | ServiceError = await under_way.begin(await self._asked(request, owner))
                 except ServiceError as error:
-                    pending = error
+                    begun = error
                 except Exception as error:
                     log.exception("a request of a stream failed")
-                    pending = ServiceError(f"internal error: {type(error).__name__}")
-                waiting.put_nowait((request, pending))
+                    begun = ServiceError(f"internal error: {type(error).__name__}")
+                waiting.put_nowait((request, begun))
         finally:
             waiting.put_nowait(None)
 
@@ -248,12 +253,12 @@ def read(request: Message) -> Ask:
     return ask
 
 
-def _let_go(waiting: "asyncio.Queue[tuple[Message, Pending | ServiceError] | None]") -> None:
+def _let_go(waiting: Waiting) -> None:
     """Requests whose answers nobody will read."""
     while not waiting.empty():
         item = waiting.get_nowait()
-        if item is not None and isinstance(item[1], Pending):
-            item[1].replies.cancel()
+        if item is not None and not isinstance(item[1], ServiceError):
+            item[1].leave()
 
 
 def _parameters(fields: Mapping[str, Message]) -> dict[str, object]:

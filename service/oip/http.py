@@ -17,7 +17,7 @@ from service.errors import BadInput, BodyTimeout, MethodNotAllowed, NotFound, No
 from service.leaving import while_there
 from service.oip import describe, message
 from service.oip.compression import accepted, compress, decompress
-from service.oip.inference import Inference
+from service.oip.inference import Asked, Inference
 from service.oip.refusal import refusal
 from service.repository import Repository
 from service.settings import Settings
@@ -65,6 +65,8 @@ class OpenInference:
         self._settings = settings
         self.owner_of = owner_of
         self.turn = Turn()
+        self.again: set[asyncio.Task[None]] = set()
+        """steps that came the short way, and are asked again where their sequences are now"""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -104,7 +106,7 @@ class OpenInference:
             ask = message.read_raw(body, inference.model(target.model, target.version).tensors)
         else:
             ask = await aside(message.read, size, body, length)
-        answering = inference.answer(ask, target.model, target.version, owner, size)
+        answering = inference.answer(Asked(ask, target.model, target.version, owner, size))
         answered = await (answering if ask.sequence is not None else while_there(receive, answering))
         return await aside(inferred, sum(o.array.nbytes for o in answered.outputs), answered)
 

@@ -5,6 +5,7 @@ Triton's load tool, the event loop's share of a step so falls to about a half. W
 service/oip/http.py, and so does every other request; both ways answer with the same bytes.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
@@ -14,13 +15,14 @@ import numpy as np
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from service.errors import ServiceError
+from service.errors import ModelGone, ServiceError
 from service.models import ServedModel
 from service.oip import message, rows
 from service.oip.ask import Ask, Wanted
 from service.oip.http import OpenInference, Reply, Target, failure, inferred, target_of
-from service.oip.inference import answer
+from service.oip.inference import OF_THE_VERSION, Asked, Misread, answer
 from service.oip.rows import Rows
+from service.oip.tensors import Tensor
 from service.session import Refused, Result
 from service.timed_http import TimedHttp
 
@@ -46,17 +48,17 @@ class Form(NamedTuple):
 class _Busy:
     """Stands where uvicorn has the cycle of the request that is being answered."""
 
-    __slots__ = ("body", "disconnected", "keep_alive", "leave", "message_event", "model", "more_body", "response_complete")
+    __slots__ = ("body", "disconnected", "keep_alive", "leave", "message_event", "more_body", "response_complete", "target")
 
-    def __init__(self, keep_alive: bool, model: str) -> None:
+    def __init__(self, keep_alive: bool, target: Target) -> None:
         self.body = b""
         self.leave: Callable[[], None] = _NOBODY.set
         self.disconnected = False
         self.keep_alive = keep_alive
         self.message_event = _NOBODY
-        self.model = model
         self.more_body = False
         self.response_complete = False
+        self.target = target
 
 
 class _Nobody:
@@ -137,7 +139,7 @@ class InferHttp(TimedHttp):
         if len(body) > LONGEST:
             return False
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-        cycle, busy = self.cycle, _Busy(keep_alive, target.model)
+        cycle, busy = self.cycle, _Busy(keep_alive, target)
         self.cycle = busy  # type: ignore[assignment]  # it has all that uvicorn asks of a cycle here
         try:
             if not self._infer(target, body, busy):
@@ -169,13 +171,18 @@ class InferHttp(TimedHttp):
             return False
         if read is not None and form is not None and form.model is not model:  # another version has taken over since
             ask, read = message.read(body, length), None
-        if read is None or form is None:
-            read = rows.read(ask, model.tensors, inference.bounds(model))
-            if len(read.x) != 1:
-                return False
-            self._form = _form(ask, read, model, body, length, inference.bounds(model).sequence_steps)
-        else:
-            rows.check_values(read.x, model.tensors)
+        try:
+            if read is None or form is None:
+                read = rows.read(ask, model.tensors, inference.bounds(model))
+                if len(read.x) != 1:
+                    return False
+                self._form = _form(ask, read, model, body, length, inference.bounds(model).sequence_steps)
+            else:
+                rows.check_values(read.x, model.tensors)
+        except OF_THE_VERSION:
+            if not ask.goes_on:
+                raise
+            return False  # the sequence may be on another version by now
         (job,) = inference.jobs(ask, read, model, owner)
         job.sink = partial(self._deliver, ask, read, model, busy)
         if job.session_id is None:  # nothing of it is to be kept: it ends with its client
@@ -187,10 +194,33 @@ class InferHttp(TimedHttp):
     def _deliver(self, ask: Ask, read: Rows, model: ServedModel, busy: _Busy, value: object, states: object) -> None:
         """The engine's reply."""
         if isinstance(value, Refused):
-            self._write(failure(value.error, busy.model), busy)
+            if isinstance(value.error, ModelGone) and ask.goes_on:
+                self._ask_again(ask, read, model, busy, value.error)
+            else:
+                self._write(failure(value.error, busy.target.model), busy)
             return
         assert isinstance(value, Result), "content is answered with Result"
         self._write(inferred(answer(ask, read, model, (value,))), busy)
+
+    def _ask_again(self, ask: Ask, read: Rows, model: ServedModel, busy: _Busy, error: ServiceError) -> None:
+        """The sequence is on another version than was remembered: the rest of the way is the long one."""
+        if not ask.inputs:  # of a form that was known
+            ask.inputs.append(Tensor("x", model.tensors.x.datatype, read.x.shape, read.x.tobytes()))
+        owner = "" if self._owner is None else self._owner[1]  # the connection's request is still the same
+        asked = Asked(ask, *busy.target[:2], owner, 0)
+        task = asyncio.ensure_future(self._answer_again(Misread(asked, model, error), busy))
+        self.oip.again.add(task)
+        task.add_done_callback(self.oip.again.discard)
+
+    async def _answer_again(self, refused: Misread, busy: _Busy) -> None:
+        try:
+            reply = inferred(await self.oip.running().answered(refused))
+        except ServiceError as error:
+            reply = failure(error, busy.target.model)
+        except Exception as error:
+            log.exception("an infer request failed")
+            reply = failure(ServiceError(f"internal error: {type(error).__name__}"), busy.target.model)
+        self._write(reply, busy)
 
     def _write(self, reply: Reply, busy: _Busy) -> None:
         busy.response_complete = True

@@ -5,12 +5,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import numpy as np
 import orjson
 
 from service.body import aside
-from service.errors import BadInput, NotReady, ServiceError, UnknownModel
+from service.errors import BadInput, ModelGone, NotReady, ServiceError, TooLarge, UnknownModel
 from service.jobs import Job, unset
 from service.models import Models, ServedModel
 from service.oip import rows
@@ -34,18 +35,60 @@ def session_id(owner: str, model: str, sequence: int | str) -> str:
     return "seq:" + hashlib.blake2b(orjson.dumps([owner, model, sequence]), digest_size=20).hexdigest()
 
 
+OF_THE_VERSION = (ModelGone, BadInput, TooLarge)
+"""Errors that another version might not make: a sequence may have been begun anew on one, by another service."""
+
+
+class Asked(NamedTuple):
+    """A request, the model and version that it names, and whose it is; `size` bytes of it are numbers that are still to be read."""
+
+    ask: Ask
+    name: str
+    version: str | None
+    owner: str
+    size: int
+
+
 @dataclass(frozen=True, slots=True)
 class Pending:
     """A queued request."""
 
-    ask: Ask
+    asked: Asked
     rows: Rows
     model: ServedModel
     replies: Replies
 
+    @property
+    def refused(self) -> bool:
+        """Whether the version it was sent to is known to refuse it as none of its own."""
+        done = self.replies.done() and not self.replies.cancelled()
+        return done and isinstance(self.replies.exception(), ModelGone)
+
+    def leave(self) -> None:
+        """Nobody will read the answer."""
+        self.replies.cancel()
+
     async def answer(self) -> Answer:
         """The reply, when all of it is there. Raises ServiceError."""
-        return answer(self.ask, self.rows, self.model, [r for r, _ in await self.replies if isinstance(r, Result)])
+        return answer(self.asked.ask, self.rows, self.model, [r for r, _ in await self.replies if isinstance(r, Result)])
+
+
+@dataclass(frozen=True, slots=True)
+class Misread:
+    """A step of a sequence that could not be queued: it is wrong, or it is for another version."""
+
+    asked: Asked
+    model: ServedModel
+    error: ServiceError
+
+    refused = True
+
+    def leave(self) -> None:
+        """Nothing of it waits."""
+
+    async def answer(self) -> Answer:
+        """Raises the error."""
+        raise self.error
 
 
 def answer(ask: Ask, read: Rows, model: ServedModel, results: Sequence[Result]) -> Answer:
@@ -107,23 +150,44 @@ class Inference:
         model = self.model(name, version)
         return [model] if version else self.models.versions(name)
 
-    async def answer(self, ask: Ask, name: str, version: str | None, owner: str, size: int) -> Answer:
+    async def answer(self, asked: Asked) -> Answer:
         """The reply to a request; of a sequence, its state is stored before this returns. Raises ServiceError; then nothing has moved."""
-        return await (await self.begin(ask, await self.route(ask, name, version, owner), owner, size)).answer()
+        return await self.answered(await self.begin(asked, await self.route(asked)))
 
-    async def route(self, ask: Ask, name: str, version: str | None, owner: str) -> ServedModel:
-        """The model that is to answer: of a sequence that goes on, the one it began with. Raises ServiceError."""
+    async def answered(self, pending: Pending | Misread) -> Answer:
+        """The reply to what was begun, from where its sequence is now if that is elsewhere. Raises ServiceError; then nothing has moved."""
+        try:
+            return await pending.answer()
+        except OF_THE_VERSION as error:
+            if not pending.asked.ask.goes_on:
+                raise
+            other = await self.moved(pending.asked, pending.model, error)
+            if other is None:
+                raise
+            paid = isinstance(error, ModelGone)  # what was not read was not charged
+        return await (await self.begin(pending.asked, other, paid)).answer()
+
+    async def moved(self, asked: Asked, model: ServedModel, error: ServiceError) -> ServedModel | None:
+        """Another model that a sequence is on than the one that made an error of its step; None where the error is the answer.
+
+        Of content that could not be read, that model's engine says whose it is: it knows what is about to be stored. Raises ServiceError.
+        """
+        ident, holder = session_id(asked.owner, asked.name, asked.ask.sequence or ""), sequence_owner(asked.owner)
+        if not isinstance(error, ModelGone) and await self._sessions.runs_on(model, ident, holder):
+            return None
+        return await self._sessions.moved(ident, holder, model)
+
+    async def route(self, asked: Asked) -> ServedModel:
+        """The model that is to answer: of a sequence that goes on, the one it was last seen on. Raises ServiceError."""
+        ask, name, version, owner, _ = asked
         at_once = self.route_at_once(ask, name, version, owner)
         if at_once is not None:
             return at_once
         assert ask.sequence is not None, "what has no sequence goes anywhere"
         model, ident = self._serving(name, version), session_id(owner, name, ask.sequence)
         if ask.start:
-            return await self._of_first_step(ident, self._sessions.route(ident), model, ask, owner)
-        found = await self._sessions.model_of(ident, sequence_owner(owner))
-        if version and found.manifest.version != version:
-            raise BadInput(f"the sequence runs on version {found.manifest.version} of model '{name}', got a request for version {version}")
-        return found
+            return await self._of_first_step(ident, self._sessions.route(ident), model, asked)
+        return await self._sessions.model_of(ident, sequence_owner(owner))
 
     def route_at_once(self, ask: Ask, name: str, version: str | None, owner: str) -> ServedModel | None:
         """As route does; None where the store has to be asked. Raises ServiceError."""
@@ -137,42 +201,59 @@ class Inference:
             return model
         if (ask.start or ask.end) and self._sessions.counts_sequences:
             return None
+        if ask.start and ask.step == 1 and version is None and not self.models.only(name):
+            return None  # it may be stored on another version than that which is remembered
         known = self._sessions.route(session_id(owner, name, ask.sequence))
         return model if known is model or (known is None and self.models.only(name)) else None
 
-    async def _of_first_step(self, ident: str, known: ServedModel | None, model: ServedModel, ask: Ask, owner: str) -> ServedModel:
+    async def _of_first_step(self, ident: str, known: ServedModel | None, model: ServedModel, asked: Asked) -> ServedModel:
         """Where a sequence begins whose id may be live on another version: there if it is the stored first step again, else anew.
 
-        What was sent before it ends first. Nothing is removed: the new first step takes the old sequence's place in its one commit, and
-        where it fails the old one goes on.
+        One that names another version than the stored one's is no repeat. What was sent before it ends first. Nothing is removed: the new
+        first step takes the old sequence's place in its one commit, and where it fails the old one goes on.
         """
+        ask, holder = asked.ask, sequence_owner(asked.owner)
         try:
-            known = known or await self._sessions.model_of(ident, sequence_owner(owner))
-            if known is model:
+            known = known or await self._sessions.model_of(ident, holder)
+            may_repeat = ask.step == 1 and asked.version is None
+            if known is model and not may_repeat:
                 return model
-            session = await self._sessions.look(ident, sequence_owner(owner), in_order=True)
-            digest = rows.read(ask, known.tensors, self.bounds(known)).digest(ask.end)
-            if ask.step == session.step == 1 and session.last is not None and session.last.digest == digest:
+            session = await self._sessions.look(ident, holder, in_order=True)
+            known = self.models.exactly(session.model, session.version)  # by now, or all along: what was known may have been wrong
+            if known is None or not may_repeat or session.step != 1 or session.last is None:
+                return model
+            if session.last.digest == rows.read(ask, known.tensors, self.bounds(known)).digest(ask.end):
                 return known
         except ServiceError:
             pass  # it is not there any more, or cannot be had: the beginning says what is wrong
         return model
 
-    async def begin(self, ask: Ask, model: ServedModel, owner: str, size: int) -> Pending:
-        """Queues a request; `size` bytes of it are numbers that are still to be read. Raises ServiceError; then nothing is queued."""
+    async def begin(self, asked: Asked, model: ServedModel, paid: bool = False) -> Pending | Misread:
+        """Queues a request. Raises ServiceError where nothing is queued, and no other model could do it."""
+        try:
+            return await self._begin(asked, model, paid)
+        except OF_THE_VERSION as error:
+            if not asked.ask.goes_on:
+                raise
+            return Misread(asked, model, error)
+
+    async def _begin(self, asked: Asked, model: ServedModel, paid: bool) -> Pending:
+        ask, name, version, owner, size = asked
+        if ask.goes_on and version and model.manifest.version != version:
+            raise BadInput(f"the sequence runs on version {model.manifest.version} of model '{name}', got a request for version {version}")
         read = await aside(rows.read, size, ask, model.tensors, self.bounds(model))
         if ask.sequence is None or not (ask.start or ask.end):
-            return Pending(ask, read, model, ask_all(model, self.jobs(ask, read, model, owner)))
+            return Pending(asked, read, model, ask_all(model, self.jobs(ask, read, model, owner, paid)))
         ident, holder = session_id(owner, model.manifest.name, ask.sequence), sequence_owner(owner)
         lasts = ask.start and not ask.end  # one that ends with its first step takes nobody's room
         counted = lasts and await self._sessions.count_sequence(ident, holder)
         try:
-            replies = ask_all(model, self.jobs(ask, read, model, owner))
+            replies = ask_all(model, self.jobs(ask, read, model, owner, paid))
         except ServiceError:
             self._sessions.sequence_left(ident, holder, model, counted)
             raise
         replies.add_done_callback(partial(self._settled, ident, holder, model, ask, counted))
-        return Pending(ask, read, model, replies)
+        return Pending(asked, read, model, replies)
 
     def _settled(self, ident: str, holder: str, model: ServedModel, ask: Ask, counted: bool, replies: Replies) -> None:
         """A sequence that has not begun, or has ended, is no longer where it was said to be, and counts no longer."""
@@ -184,9 +265,10 @@ class Inference:
         elif ask.end and not failed:
             self._sessions.sequence_ended(ident, holder, model)
 
-    def jobs(self, ask: Ask, read: Rows, model: ServedModel, owner: str) -> list[Job]:
+    def jobs(self, ask: Ask, read: Rows, model: ServedModel, owner: str, paid: bool = False) -> list[Job]:
         """What the engine is to do, charged to the owner; their sinks are still to be set. Raises RateLimited."""
-        self._sessions.charge(owner, len(read.x))
+        if not paid:
+            self._sessions.charge(owner, len(read.x))
         every = read.x.shape[1] > 1
         if ask.sequence is None:
             B = len(read.x)

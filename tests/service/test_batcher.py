@@ -136,7 +136,7 @@ def held(bench: Bench, length: int = 1) -> str:
     bench.engine.gate.clear()
     bench.feed(ident, 1, [0] * length)
     end = time.monotonic() + 20
-    while bench.batcher._inbox or not bench.batcher._lives:
+    while not bench.batcher.inbox.empty or not bench.batcher._lives:
         assert time.monotonic() < end, "the engine thread does not take its jobs"
     return ident
 

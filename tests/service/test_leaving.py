@@ -18,6 +18,7 @@ from service.batcher import Batcher, BatcherSettings
 from service.errors import BadInput
 from service.jobs import Job, unset
 from service.leaving import while_there
+from service.oip.http import Target
 from service.oip.infer_http import InferHttp, _Busy
 from service.quota import Quotas
 from service.session import Refused
@@ -118,7 +119,7 @@ def test_what_was_asked_over_a_connection_is_let_go_of_with_its_answer_and_with_
         connection.transport = SimpleNamespace(is_closing=lambda: False, write=lambda data: None)
         connection.server_state = SimpleNamespace(default_headers=[])
         asked, batcher = Symbols(), SimpleNamespace(detach=lambda ident, sink: None)
-        busy = connection.cycle = connection._running = _Busy(keep_alive=True, model="m")
+        busy = connection.cycle = connection._running = _Busy(keep_alive=True, target=Target("m", None, "infer"))
         sink = partial(connection._deliver, None, asked, None, busy)
         busy.leave = partial(batcher.detach, "", sink)
         known = weakref.ref(asked)

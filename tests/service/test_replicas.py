@@ -86,7 +86,7 @@ def test_a_step_that_another_replica_overtook_is_answered_from_the_store(pair: t
     same, unlike, older = (here.open() for _ in range(3))
     here.engine.gate.clear()
     asked = [here.feed(same, 1, [1]), here.feed(unlike, 1, [1]), here.feed(older, 1, [1])]
-    while here.batcher._inbox:  # they are running now
+    while not here.batcher.inbox.empty:  # they are running now
         pass
     first = there.feed(same, 1, [1]).one()
     there.feed(unlike, 1, [2]).one()

@@ -314,7 +314,7 @@ def begin_at_once(pair: tuple[Bench, Bench], symbols: tuple[int, int], number: i
         bench.engine.gate.clear()
     asked = [feed(bench, symbol, start=True, number=number) for bench, symbol in zip(pair, symbols, strict=True)]
     for bench in pair:
-        while bench.batcher._inbox or bench.batcher._ready or not bench.batcher._lives:  # it is running now
+        while not bench.batcher.inbox.empty or bench.batcher._ready or not bench.batcher._lives:  # it is running now
             pass
     for bench in pair:
         bench.engine.gate.set()

@@ -15,7 +15,7 @@ import onnx
 import pytest
 from conftest import ROOT, Server, scores
 from test_inference import Client, Failed, free_port
-from test_stream import ask
+from test_stream import ask, hear_all
 
 Start = Callable[..., Server]
 
@@ -193,6 +193,40 @@ def test_tritons_clients_load_and_unload_where_they_may(own_server: Start, bundl
     assert caught.value.text.startswith("failed to load 'action', bundle action/1: model.onnx: expected sha256")
     client.infer(x=x)
     client.close()
+
+
+@pytest.mark.parametrize("every", [False, True], ids=["in the fast lane", "in the stream's task"])
+def test_an_open_stream_goes_on_when_its_model_has_been_loaded_again(
+    own_server: Start, bundles: Path, walk: list[Any], every: bool
+) -> None:
+    """The engine that it knew is no more, but its session is where it was, and its graph is served."""
+    shutil.copytree(ROOT / "bundles" / "chars", bundles / "chars")
+    server = own_server(INDRNN_BUNDLES=str(bundles), INDRNN_POLL="0", INDRNN_MODEL_CONTROL="true")
+
+    def load_again(name: str) -> None:
+        for command in ("unload", "load"):
+            assert server.post(f"/v2/repository/models/{name}/{command}", None).status_code == 200
+
+    with server.socket("action") as ws:
+        ident = ask(ws, type="open", every=every)["session_id"]
+        for step in range(1, 4):
+            reply = ask(ws, type="step", step=step, frames=walk[step : step + 1])
+            assert (reply["type"], reply["step"], reply["position"]) == ("result", step, step), reply
+            load_again("action")
+        assert ask(ws, type="watch", neurons=True)["type"] == "watching"
+        assert ask(ws, type="step", step=3, frames=walk[3:4])["position"] == 3, "a repeat"
+        assert server.post("/v2/repository/models/action/unload", None).status_code == 200
+        assert ask(ws, type="step", step=4, frames=walk[4:5])["code"] == "model_gone"
+        assert server.post("/v2/repository/models/action/load", None).status_code == 200
+        body = {"sequences": [walk[4:5]], "session_id": ident, "step": 4}
+        assert server.post("/predict", body).json()["session"] == {"session_id": ident, "step": 4, "position": 4}
+        assert ask(ws, type="step", step=5, frames=walk[5:6])["position"] == 5
+    with server.socket("chars") as ws:
+        ask(ws, type="open", every=every)
+        for step in (1, 2):
+            load_again("chars")
+            ws.send(json.dumps({"type": "generate", "step": step, "max_chars": 5, "seed": 1}))
+            assert hear_all(ws)[-1]["position"] == 5 * step
 
 
 def test_loading_and_unloading_leaves_no_thread_and_no_graph_behind(own_server: Start, bundles: Path, walk: list[Any]) -> None:
