@@ -168,14 +168,12 @@ class NwuclaConfig(ActionConfig):
 
     Of view 2 after view 1 600 steps get 78.0 % right, with distances and limited velocities 83.1 %. In one frame of nine a joint leaps
     30 cm and more. Dropout of 0.5, 0.3 and 0.1 gets 76.4, 79.4 and 81.3 % right after 500 steps of 128 neurons.
-    After 1,200 steps each frame's own answer is right in 83.7 %, steadied in 86.9: at the end people walk out of the picture.
     """
 
     dropout: float = field(default=0.1, metadata={"help": "after each layer, one mask for all steps"})
     own: bool = field(default=True, metadata={"help": "show bodies in their own directions only"})
     apart: bool = field(default=True, metadata={"help": "show the distances between all joints of a person"})
     jump: float = field(default=0.15, metadata={"help": "metres a frame that no part of a velocity exceeds; 0: no limit"})
-    steady: float = field(default=0.95, metadata={"help": "leak a of a mean of the logits, the answer when served; 0: none"})
 
 
 @dataclass(frozen=True)
