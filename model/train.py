@@ -3,6 +3,8 @@
 import ctypes
 import dataclasses
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +110,7 @@ def run(job: Job, learner: Learner[Any, Any], meta: checkpoint.Meta) -> Path:
     else:
         keep_memory()
     work = Work(checkpoint.load_trained(job.out / "model.pt")[1].work if job.resume else 0.0)
-    with quiet():
+    with quiet(), no_denormals():
         trainer = _trainer(job, learner, Keeper(job, meta, work), work)
         trainer.fit(learner, ckpt_path=job.out / "last.ckpt" if job.resume else None, weights_only=False)
     return job.out / "model.pt"
@@ -148,6 +150,19 @@ def return_memory() -> None:
     """
     mmap_threshold = -3
     _mallopt({mmap_threshold: 2**16})
+
+
+@contextmanager
+def no_denormals() -> Iterator[None]:
+    """Takes numbers below 1e-38 for 0: a gradient that vanishes through time ends in such, and a CPU multiplies them a hundred times slower.
+
+    Forward and backward at T = 500 of the adding problem's GRU took 602 ms, and so 161, of its tanh RNN 149 and 49.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def _mallopt(options: dict[int, int]) -> None:

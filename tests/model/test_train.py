@@ -12,6 +12,7 @@ from model.layer import Layer
 from model.learner import Recipe
 from model.stream_learner import StreamRecipe
 from model.task import Job
+from model.train_adding import AddingLearner
 from model.train_chars import begin
 
 
@@ -251,3 +252,15 @@ def test_what_is_no_checkpoint_is_called_by_its_name(texts):
         checkpoint.load(texts / "run" / "last.ckpt")
     with pytest.raises(checkpoint.CheckpointError, match="there is no such file"):
         checkpoint.load(texts / "nothing.pt")
+
+
+def test_a_step_of_training_takes_denormal_numbers_for_zero_and_what_follows_does_not(tmp_path, monkeypatch):
+    """They took three quarters of a step of the adding problem's GRU at T = 500."""
+    small, seen, loss = torch.tensor([1e-39]), [], AddingLearner.loss
+    monkeypatch.setattr(AddingLearner, "loss", lambda self, step: seen.append((small * 0.5).item()) or loss(self, step))
+    assert (
+        main(["train", "adding", "--length", "10", "--steps", "2", "--decay", "0", "--epoch", "2", "--no-progress", "--out", str(tmp_path)])
+        == 0
+    )
+    assert seen == [0, 0]
+    assert (small * 0.5).item() > 0
