@@ -202,16 +202,13 @@ class Batcher:
         else:
             overtakes = (job.event is None and not job.in_order) or isinstance(job.event, Cancel | Delete)
             known = self._lives.get(job.session_id)
-            if known is not None and known.removed and known.mailbox and not overtakes:
-                known.mailbox.append(job)  # behind a beginning that waits for the removal
+            if known is not None and known.mailbox and known.session.owner == job.owner and not overtakes:
+                known.mailbox.append(job)  # whose turn it is there then will say: a sequence may begin before, also on another version
                 return
             live = self._find_or_begin(job.session_id, job)
             if isinstance(job.event, Cancel):
                 self._cancel_waiting(live, job.event)
-            if overtakes or not live.mailbox:
-                self._offer(live, job, now)
-            else:
-                live.mailbox.append(job)
+            self._offer(live, job, now)
 
     def _create(self, session: Session, job: Job, reply: object, how: Happened) -> None:
         """A session that the next commit will make."""
