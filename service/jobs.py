@@ -87,8 +87,9 @@ class Job:
 
     @property
     def is_work(self) -> bool:
-        """Whether it needs the model or makes or moves a session."""
-        return self.content is not None or self.create is not None or isinstance(self.event, Generate | Import | Reset | Fork)
+        """Whether it needs the model, makes or moves a session, or waits for what does."""
+        moves = isinstance(self.event, Generate | Import | Reset | Fork)
+        return self.content is not None or self.create is not None or self.in_order or moves
 
 
 @dataclass(slots=True, eq=False)
