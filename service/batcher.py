@@ -103,6 +103,8 @@ class Batcher:
         self._lives: dict[str, Live] = {}
         self._ready: deque[Live | Stateless] = deque()
         self._freed: list[Live] = []
+        self._looked: dict[str | None, Session | None] = {}
+        """what the store has, in this turn, of sessions that are looked at while something of theirs is in flight"""
         self._dirty: list[Live] = []
         self._replies: list[Reply] = []
         self._thread = threading.Thread(target=self._main, name=f"engine-{engine.manifest.name}-{engine.manifest.version}", daemon=True)
@@ -166,6 +168,8 @@ class Batcher:
         stale = [live for live in self._freed if live.stale]
         named = {j.session_id for j in jobs if j.session_id is not None and j.session_id not in self._lives}
         named.update(live.session.id for live in stale)
+        looked = {j.session_id for j in jobs if j.looks and j.session_id in self._lives} - named
+        named |= looked
         try:
             found = self._store.load(list(named)) if named else {}
         except ServiceError as error:
@@ -176,6 +180,7 @@ class Batcher:
             for live in stale:
                 live.mailbox.clear()
         else:
+            self._looked = {i: found.pop(i, None) for i in looked}
             self._know(found, stale)
         for job in jobs:
             try:
@@ -202,16 +207,13 @@ class Batcher:
         else:
             overtakes = (job.event is None and not job.in_order) or isinstance(job.event, Cancel | Delete)
             known = self._lives.get(job.session_id)
-            if known is not None and known.removed and known.mailbox and not overtakes:
-                known.mailbox.append(job)  # behind a beginning that waits for the removal
+            if known is not None and known.mailbox and known.session.owner == job.owner and not overtakes:
+                known.mailbox.append(job)  # whose turn it is there then will say: a sequence may begin before, also on another version
                 return
             live = self._find_or_begin(job.session_id, job)
             if isinstance(job.event, Cancel):
                 self._cancel_waiting(live, job.event)
-            if overtakes or not live.mailbox:
-                self._offer(live, job, now)
-            else:
-                live.mailbox.append(job)
+            self._offer(live, job, now)
 
     def _create(self, session: Session, job: Job, reply: object, how: Happened) -> None:
         """A session that the next commit will make."""
@@ -274,8 +276,9 @@ class Batcher:
             if job.in_order and live.session.flight is not None:
                 live.mailbox.append(job)
                 return False
-            gone = live.session.flight is None and now >= live.session.expires_at
-            reply_now = Refused(Gone("the session has expired")) if gone else Loaded(live.session)
+            seen = live.session if live.dirty else self._looked.get(live.session.id, live.session)
+            gone = seen is None or (live.session.flight is None and now >= seen.expires_at)
+            reply_now = Refused(Gone("the session has expired or was deleted")) if gone or seen is None else Loaded(seen)
             self._replies.append(Reply(job.sink, reply_now, live if live.dirty else None))
             if live.dirty:
                 live.pending.append(job)

@@ -63,7 +63,7 @@ class Inbox:
     def submit(self, *jobs: Job) -> None:
         """Queues jobs, all or none; each sink will be called at least once. Raises Overloaded or Stopping.
 
-        Cancels, deletes and looks are taken also where the queue is full: two of them make room.
+        Cancels, deletes and looks that wait for nothing are taken also where the queue is full: two of them make room.
         """
         with self._gate:
             self._admit(jobs, time.monotonic())

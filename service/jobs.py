@@ -86,9 +86,15 @@ class Job:
         return (self.sink,) if self.draws is None else (self.sink, *(d.sink for d in self.draws))
 
     @property
+    def looks(self) -> bool:
+        """Whether it is a look that waits for nothing."""
+        return self.session_id is not None and self.event is None and not self.in_order
+
+    @property
     def is_work(self) -> bool:
-        """Whether it needs the model or makes or moves a session."""
-        return self.content is not None or self.create is not None or isinstance(self.event, Generate | Import | Reset | Fork)
+        """Whether it needs the model, makes or moves a session, or waits for what does."""
+        moves = isinstance(self.event, Generate | Import | Reset | Fork)
+        return self.content is not None or self.create is not None or self.in_order or moves
 
 
 @dataclass(slots=True, eq=False)

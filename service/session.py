@@ -2,7 +2,8 @@
 
 No clock, no store, no model, no protocol in here. A step carries its number. The next number advances; the last number with the same
 content is answered from the stored result; with other content it is a conflict; any other number is a gap. At most one step of a
-session is in flight. A refused or failed step changes nothing and leaves its number free.
+session is in flight. A refused or failed step changes nothing and leaves its number free. What comes while content is in flight waits,
+whatever its number: another process may have gone on with the session meanwhile, and only the commit finds that out.
 
 A `generate` is one step that lasts: it takes its number when it is accepted, then every emitted character is a change of its own. One
 that was cut (its connection lost, the server killed) stays unfinished until its number is repeated, which replays the stored
@@ -381,18 +382,17 @@ def _begin_sequence(session: Session, event: Feed, fresh: Session, now: float) -
 
 def _admit(session: Session, event: Feed | Generate) -> Answer:
     flight = session.flight
-    if event.number is None and flight is not None:
-        return session, Wait(), ()
+    if flight is not None and (event.number is None or not session.generating):
+        return session, Wait(), ()  # what it follows is not there yet; or another process has gone on, which the commit will find out
     number = session.step + 1 if event.number is None else event.number
-    if flight is not None and flight.anew is not None and number != flight.number:
-        return session, Wait(), ()  # what it is to follow is not there yet
     if flight is not None and number == flight.number:
         if event.digest != flight.digest:
             return session, Refused(_conflict(number)), ()
-        so_far = session.unfinished if session.generating else None
-        return session, Wait() if so_far is None else Follow(number, so_far), ()
-    if flight is not None and (number == flight.number + 1 or (number == session.step and session.unfinished is not None)):
-        return session, Wait(), ()  # also a cut generate again, beside the step that is about to seal it
+        so_far = session.unfinished
+        assert so_far is not None, "a generate in flight is unfinished"
+        return session, Follow(number, so_far), ()
+    if flight is not None and number == flight.number + 1:
+        return session, Wait(), ()
     if number == session.step and session.last is not None:
         return _repeat(session, event, session.last)
     if session.ended:

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from service.body import aside
-from service.errors import BadInput, ModelGone, NotReady, ServiceError, TooLarge, UnknownModel
+from service.errors import BadInput, ModelGone, NotReady, Overloaded, ServiceError, TooLarge, UnknownModel
 from service.jobs import Job, unset
 from service.models import Models, ServedModel
 from service.oip import rows
@@ -159,22 +159,26 @@ class Inference:
         try:
             return await pending.answer()
         except OF_THE_VERSION as error:
-            if not pending.asked.ask.goes_on:
+            if not (pending.asked.ask.goes_on and pending.refused):
                 raise
             other = await self.moved(pending.asked, pending.model, error)
             if other is None:
                 raise
-            paid = isinstance(error, ModelGone)  # what was not read was not charged
-        return await (await self.begin(pending.asked, other, paid)).answer()
+        return await (await self.begin(pending.asked, other, paid=True)).answer()
 
     async def moved(self, asked: Asked, model: ServedModel, error: ServiceError) -> ServedModel | None:
         """Another model that a sequence is on than the one that made an error of its step; None where the error is the answer.
 
-        Of content that could not be read, that model's engine says whose it is: it knows what is about to be stored. Raises ServiceError.
+        Of content that could not be read, that model's engine says whose it is: it knows what is about to be stored. What waits there is
+        charged as a step is, and where no other version is loaded there is nothing to ask. Raises ServiceError.
         """
         ident, holder = session_id(asked.owner, asked.name, asked.ask.sequence or ""), sequence_owner(asked.owner)
-        if not isinstance(error, ModelGone) and await self._sessions.runs_on(model, ident, holder):
-            return None
+        if not isinstance(error, ModelGone):
+            if self.models.only(asked.name):
+                return None
+            self._sessions.charge(asked.owner)
+            if await self._sessions.runs_on(model, ident, holder):
+                return None
         return await self._sessions.moved(ident, holder, model)
 
     async def route(self, asked: Asked) -> ServedModel:
@@ -224,6 +228,8 @@ class Inference:
                 return model
             if session.last.digest == rows.read(ask, known.tensors, self.bounds(known)).digest(ask.end):
                 return known
+        except Overloaded:
+            raise  # only what is known is full: a beginning elsewhere would overtake what waits there, or be made twice
         except ServiceError:
             pass  # it is not there any more, or cannot be had: the beginning says what is wrong
         return model

@@ -13,7 +13,7 @@ import pytest
 from test_batcher import FakeEngine, K, N
 
 from service.batcher import Batcher, BatcherSettings
-from service.errors import BadInput, ModelGone, Overflow, StoreFailed
+from service.errors import BadInput, ModelGone, Overflow, Overloaded, RateLimited, StoreFailed
 from service.models import Models
 from service.oip.ask import Ask
 from service.oip.inference import Asked, Inference, Pending, sequence_owner, session_id
@@ -115,6 +115,16 @@ async def waiting(service: Service, version: str, jobs: int) -> None:
         await asyncio.sleep(0)
 
 
+async def unanswered(service: Service, version: str, jobs: int) -> None:
+    """Until so many jobs wait for an answer there."""
+    model = service.models.exactly("m", version)
+    assert model is not None
+    deadline = time.monotonic() + 10
+    while model.batcher.waiting != jobs:
+        assert time.monotonic() < deadline, f"expected {jobs} that wait, got {model.batcher.waiting}"
+        await asyncio.sleep(0)
+
+
 async def test_a_step_that_has_to_be_asked_again_is_charged_and_applied_once(pair: tuple[Service, Service]) -> None:
     here, there = pair
     charged: list[int] = []
@@ -197,6 +207,72 @@ async def test_what_is_wrong_on_every_version_stays_wrong_and_moves_nothing(pair
     assert state(here) == [1, 1]
     with pytest.raises(BadInput, match="symbols from 0 to 2"):
         await here.step(9, 2)
+
+
+async def test_wrong_content_that_waits_behind_a_step_takes_places_as_steps_do(pair: tuple[Service, Service]) -> None:
+    """A client that sends it all the time would else hold more than the queue has, and nobody is let in beside it."""
+    here, _ = pair
+    await here.begin("1")
+    here.engines["1"].gate.clear()
+    step = asyncio.create_task(here.step(1, 2))
+    await unanswered(here, "1", 1)
+    wrong = [asyncio.create_task(here.step(9, 3)) for _ in range(SETTINGS.max_queue + 20)]
+    await unanswered(here, "1", SETTINGS.max_queue)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    await unanswered(here, "1", SETTINGS.max_queue)
+    here.engines["1"].gate.set()
+    assert (await step).step == 2
+    for told in await asyncio.gather(*wrong, return_exceptions=True):
+        assert isinstance(told, BadInput)
+
+
+async def test_wrong_content_is_charged_where_an_engine_is_asked_whose_it_is(pair: tuple[Service, Service]) -> None:
+    """And no engine is where there is one version; what an engine has refused was charged before."""
+    here, _ = pair
+    charged: list[int] = []
+
+    def charge(owner: str, steps: int = 1) -> None:
+        charged.append(steps)
+        if len(charged) > 1:
+            raise RateLimited("too many")
+
+    await here.begin("1")
+    here.sessions.charge = charge  # type: ignore[method-assign]
+    with pytest.raises(BadInput):
+        await here.step(9, 2)
+    with pytest.raises(RateLimited):
+        await here.step(9, 2)
+    charged.clear()
+    here.engines["1"].poison = True
+    with pytest.raises(Overflow):
+        await here.step(1, 2)
+    assert charged == [1]
+    (second,) = [m for m in here.models if m.manifest.version == "2"]
+    here.models.remove(second)
+    charged.clear()
+    for _ in range(3):
+        with pytest.raises(BadInput):
+            await here.step(9, 2)
+    assert charged == []
+    second.batcher.stop(10)
+
+
+async def test_a_start_does_not_begin_on_another_version_because_the_queue_before_it_is_full(pair: tuple[Service, Service]) -> None:
+    """Of a first step that may be stored there already, and is then answered from there when it comes again."""
+    here, _ = pair
+    first = await here.step(1, 1, start=True, version="1")
+    here.engines["1"].gate.clear()
+    others = [asyncio.create_task(here.step(1, start=True, version="1", sequence=8))]
+    await unanswered(here, "1", 1)
+    others += [asyncio.create_task(here.step(1, sequence=8)) for _ in range(SETTINGS.max_queue - 1)]
+    await unanswered(here, "1", SETTINGS.max_queue)
+    with pytest.raises(Overloaded):
+        await here.step(1, 1, start=True)
+    here.engines["1"].gate.set()
+    await asyncio.gather(*others)
+    again = await here.step(1, 1, start=True)
+    assert (again.version, again.step, again.position) == (first.version, 1, 1)
 
 
 async def test_wrong_content_behind_a_beginning_in_flight_is_not_taken_to_the_sequence_that_it_replaces(

@@ -65,13 +65,11 @@ class Model:
         self.log, self.step, self.last, self.open, self.flight = "", 0, None, False, None
 
     def expect(self, number: int | None, content: str) -> str:
-        head = None if self.flight is None else self.step + (self.flight != "generate")
-        number = number if number is not None else self.step + 1 if head is None else head + 1
-        if head is not None and number in (head, head + 1):
-            same = "follow" if content == "generate" else "wait"
-            return "wait" if number == head + 1 else same if content == self.flight else "conflict"
-        if number == self.step and self.open and head is not None:
-            return "wait"  # for the step that is about to seal the cut generate
+        if self.flight not in (None, "generate"):
+            return "wait"  # whether content in flight is what it follows, only its commit will say
+        number = number if number is not None else self.step + 1
+        if self.flight is not None and number == self.step + 1:
+            return "wait"
         if number == self.step and self.last:
             return "conflict" if content != self.last else "follow" if self.open else "replay"
         if number == self.step > 0:
