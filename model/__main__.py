@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def _add_fields(parser: argparse.ArgumentParser, task: Task, cls: type) -> None:
             parser.add_argument(f.name, type=f.type, **options)
             continue
         several = isinstance(f.default, tuple)
-        kind: dict[str, Any] = {"type": limits.reader(f.name, float if several else type(f.default))} | ({"nargs": "*"} if several else {})
+        one: Callable[[str], Any] = float if several else type(f.default)
+        kind: dict[str, Any] = {"type": limits.reader(f.name, one)} | ({"nargs": "*"} if several else {})
         if isinstance(f.default, bool):
             kind = {"action": argparse.BooleanOptionalAction}
         parser.add_argument("--" + f.name.replace("_", "-"), dest=f.name, default=f.default, **kind, **options)
