@@ -13,6 +13,7 @@ from export.bundle import BundleError, Figure
 from export.errors import ExportError
 from export.write import write
 from model.checkpoint import CheckpointError, load
+from model.limits import Parser, within
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,13 +42,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m export", description=__doc__)
+    parser = Parser(prog="python -m export", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="what `python -m model train` left behind")
     parser.add_argument("bundles", type=Path, help="the model repository, usually bundles/")
     parser.add_argument("--name", help="default: the checkpoint's kind")
     parser.add_argument("--version", default="1", help="a whole number (default: %(default)s)")
     parser.add_argument("--figures", type=Path, help="JSON list of {name, value, unit, protocol, test_evaluations} to add to the card")
-    parser.add_argument("--max-position", type=int, help="steps a session may last; required where max |u| is 1 or more")
+    parser.add_argument("--max-position", type=within(int, 1), help="steps a session may last; required where max |u| is 1 or more")
     parser.add_argument("--force", action="store_true", help="replace the version if it exists")
     return parser
 

@@ -9,7 +9,7 @@ _WHAT = {
 _LIMITS = {
     "action": (
         "It knows the actions listed below and no others: shown anything else, it may name one of them all the same, often with a high "
-        "score. It was trained on recordings of a few adults in one laboratory, facing one depth camera; expect less of other people, "
+        "score. {recorded}; expect less of other people, "
         "views and sensors, and measure before relying on it. It is not meant for surveillance, nor for decisions about persons."
     ),
     "chars": (
@@ -29,7 +29,7 @@ def card(manifest: Manifest, export_command: str) -> str:
         "## Figures\n\n" + _figures(m),
         "## Training data\n\n"
         + ("\n".join(f"- **{d.name}**. Terms: {d.terms}. Source: {d.citation}" for d in m.training.data) or "Not stated."),
-        f"## Limits\n\n{_other(m)}{_LIMITS[m.kind]}\n\n{_endless(m)}",
+        f"## Limits\n\n{_other(m)}{_LIMITS[m.kind].format(recorded=_recorded(m))}\n\n{_endless(m)}",
         "## How to make it again\n\n```\n" + f"{m.training.command}\n{export_command}\n```\n\n" + _provenance(m),
     ]
     if m.labels is not None:
@@ -92,6 +92,13 @@ def _other(m: Manifest) -> str:
         f"A score below {m.other_below:g} is answered with the label `{OTHER}`: on validation clips 5 % of the known motions fall below. "
         "`top` then still lists the classes. "
     )
+
+
+def _recorded(m: Manifest) -> str:
+    """What is known of the recordings: of anybody's own clips nothing."""
+    if any(d.name == "UTD-MHAD" for d in m.training.data):
+        return "It was trained on recordings of a few adults in one laboratory, facing one depth camera"
+    return "It knows the people, the places and the sensors of its recordings"
 
 
 def _endless(m: Manifest) -> str:

@@ -73,7 +73,11 @@ def _sample(meta: Meta) -> sample.Sample:
     if meta.kind == "chars":
         return sample.symbols(len(meta.alphabet or ""))
     if meta.kind != "action":
-        raise ExportError(f"expected a network of skeletons or text, which is what the service reads, got one of {meta.kind!r}")
+        what = f"expected a network of skeletons or text, which is what the service reads, got one of {meta.kind!r}"
+        imported = (
+            "; `python -m model import` says with --layout, --joints or --numbers what a network reads" if meta.task == "import" else ""
+        )
+        raise ExportError(what + imported)
     if meta.persons is None or meta.layout is None:
         raise ExportError(f"expected an action model to state persons and layout, got {meta.persons} and {meta.layout}")
     return sample.skeletons(meta.persons, len(meta.layouts[meta.layout][0]))

@@ -4,13 +4,13 @@ import argparse
 import dataclasses
 import shlex
 import sys
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from model import calibrate, curves, evaluate, inspect_adding, inspect_bundle, published, reproduce, train
+from model import calibrate, curves, evaluate, inspect_adding, inspect_bundle, limits, published, reproduce, train
 from model.checkpoint import CheckpointError, load_trained
 from model.data import DataMissingError
 from model.recurrent_weight import SizeError
@@ -44,37 +44,48 @@ def _add_fields(parser: argparse.ArgumentParser, task: Task, cls: type) -> None:
         if options.pop("positional", False):
             parser.add_argument(f.name, type=f.type, **options)
             continue
-        kind: dict[str, Any] = {"type": float, "nargs": "*"} if isinstance(f.default, tuple) else {"type": type(f.default)}
+        several = isinstance(f.default, tuple)
+        one: Callable[[str], Any] = float if several else type(f.default)
+        kind: dict[str, Any] = {"type": limits.reader(f.name, one)} | ({"nargs": "*"} if several else {})
         if isinstance(f.default, bool):
             kind = {"action": argparse.BooleanOptionalAction}
         parser.add_argument("--" + f.name.replace("_", "-"), dest=f.name, default=f.default, **kind, **options)
 
 
-def _positive(text: str, least: int = 1) -> int:
-    value = int(text)
-    if value < least:
-        raise ValueError
-    return value
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m model", description=__doc__)
+    parser = limits.Parser(prog="python -m model", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     tasks = commands.add_parser("train", help="train a network").add_subparsers(dest="task", required=True)
     for name, task in TASKS.items():
         p = tasks.add_parser(name, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-        p.add_argument("--seed", type=int, default=1, help="of the weights, the batches and the dropout")
-        p.add_argument("--steps", type=_positive, default=task.steps, help="of the optimiser, in all")
-        p.add_argument("--decay", type=int, default=task.decay, help="last steps, over which the rate falls to 0")
-        p.add_argument("--max-time", type=float, help="stop after so many minutes of work (CPU time per thread); go on with --resume")
+        p.add_argument("--seed", type=limits.reader("seed", int), default=1, help="of the weights, the batches and the dropout")
+        p.add_argument("--steps", type=limits.reader("steps", int), default=task.steps, help="of the optimiser, in all")
+        p.add_argument(
+            "--decay",
+            type=limits.reader("decay", int),
+            default=task.decay,
+            help="last steps, over which the rate falls to 0; where --steps are fewer it never has its height: give both",
+        )
+        p.add_argument(
+            "--max-time",
+            type=limits.reader("max_time", float),
+            help="stop after so many minutes of work (CPU time per thread); go on with --resume",
+        )
         p.add_argument("--resume", action="store_true", help="go on from OUT/last.ckpt")
         p.add_argument("--out", type=Path, default=Path("runs") / name, help="folder of model.pt, last.ckpt, log.txt and curves/")
-        p.add_argument("--validate-every", type=int, default=1, help="epochs between looks at validation data")
+        p.add_argument(
+            "--validate-every", type=limits.reader("validate_every", int), default=1, help="epochs between looks at validation data"
+        )
         p.add_argument("--no-progress", action="store_true")
         p.add_argument(
             "--accelerator", choices=("cpu", "gpu", "auto"), default="cpu", help="what computes, as Lightning's Trainer names it"
         )
-        p.add_argument("--devices", type=_positive, default=1, help="processes, each with a device and batches of --rows of its own")
+        p.add_argument(
+            "--devices",
+            type=limits.reader("devices", int),
+            default=1,
+            help="processes, each with a device and batches of --rows of its own",
+        )
         p.add_argument("--strategy", default="auto", help="Lightning's, how processes work together: ddp where there are several")
         _add_fields(p, task, task.config)
         _add_fields(p, task, task.recipe)
@@ -92,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--json", action="store_true", help="print JSON, with every neuron's memory and each layer's histogram")
     p.add_argument(
         "--length",
-        type=partial(_positive, least=2),
+        type=limits.within(int, 2),
         default=inspect_adding.LENGTH,
         help="adding: steps that one neuron is read out after (%(default)s)",
     )

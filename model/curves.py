@@ -39,12 +39,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--title", default="")
 
 
+def _level(text: str) -> tuple[float, str]:
+    """VALUE=TEXT."""
+    value, _, label = text.partition("=")
+    try:
+        return float(value), label
+    except ValueError:
+        raise CurveError(f"expected --level VALUE=TEXT, got {text!r}") from None
+
+
 def plot(args: argparse.Namespace) -> Path:
     """Writes the picture and returns its path. Raises CurveError."""
     curves = []
     for run in args.runs:
         folder, _, label = run.partition("=")
         curves.append((label or Path(folder).name, read(Path(folder), args.figure)))
+    levels = [_level(text) for text in args.level]
+    if args.out.suffix not in (".svg", ".png"):
+        raise CurveError(f"expected a picture to write first, .svg or .png, got {args.out}")
     import matplotlib  # a second's import, for this command alone
 
     matplotlib.use("Agg")
@@ -54,10 +66,9 @@ def plot(args: argparse.Namespace) -> Path:
     figure, axes = pyplot.subplots(figsize=(6, 3.4), layout="constrained")
     for label, curve in curves:
         axes.plot(*zip(*curve, strict=True), label=label, linewidth=1.2)
-    for level in args.level:
-        value, _, text = level.partition("=")
-        axes.axhline(float(value), color="0.5", linewidth=0.8, linestyle="--")
-        axes.annotate(text, (1, float(value)), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color="0.3")
+    for value, text in levels:
+        axes.axhline(value, color="0.5", linewidth=0.8, linestyle="--")
+        axes.annotate(text, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color="0.3")
     axes.set(xlabel="step", ylabel=args.label or args.figure, yscale="log" if args.log else "linear", title=args.title)
     axes.legend(fontsize=8)
     axes.grid(alpha=0.2)

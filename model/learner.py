@@ -43,7 +43,7 @@ class Recipe:
 
     def factor(self, step: int) -> float:
         """The rate at a step as a part of `rate`."""
-        return min(1.0, (step + 1) / self.warmup, max(0.0, (self.steps - step) / max(1, self.decay)))
+        return min(1.0, (step + 1) / max(1, self.warmup), max(0.0, (self.steps - step) / max(1, self.decay)))
 
 
 Net = TypeVar("Net", bound=StateNet)

@@ -125,7 +125,8 @@ def _frames(arrays: dict[str, Any], title: str) -> tuple[NDArray[Any], list[slic
     if x.ndim == 3:
         x = x[:, None]
     if off.ndim != 1 or len(off) < 2 or off[0] != 0 or off[-1] != len(x) or (np.diff(off) < 1).any():
-        raise ClipFileError(f"{title}: off: expected to rise from 0 to the {len(x)} frames of x, at least one a clip, got {off}")
+        got = f"{off.size} numbers from {off.flat[0]} to {off.flat[-1]}" if off.size else "none"
+        raise ClipFileError(f"{title}: off: expected to rise from 0 to the {len(x)} frames of x, at least one a clip, got {got}")
     if np.isinf(x).any():
         raise ClipFileError(f"{title}: x: expected finite numbers, or NaN for a joint not seen, got infinity")
     return x, [slice(int(a), int(b)) for a, b in pairwise(off)]

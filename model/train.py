@@ -10,8 +10,10 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from model import checkpoint
 from model.learner import Learner
@@ -101,7 +103,7 @@ class Keeper(Callback):
 
 
 def run(job: Job, learner: Learner[Any, Any], meta: checkpoint.Meta) -> Path:
-    """Trains to the end (or to max_time) and returns the checkpoint's path, out/model.pt."""
+    """Trains to the end (or to max_time) and returns the checkpoint's path, out/model.pt. Raises RunError."""
     if job.devices > 1 and not learner.parallel:
         raise RunError("expected --devices 1: this task carries its state from batch to batch, in one process")
     job.out.mkdir(parents=True, exist_ok=True)
@@ -111,9 +113,29 @@ def run(job: Job, learner: Learner[Any, Any], meta: checkpoint.Meta) -> Path:
         keep_memory()
     work = Work(checkpoint.load_trained(job.out / "model.pt")[1].work if job.resume else 0.0)
     with quiet(), no_denormals():
-        trainer = _trainer(job, learner, Keeper(job, meta, work), work)
+        try:
+            trainer = _trainer(job, learner, Keeper(job, meta, work), work)
+        except (MisconfigurationException, ValueError) as error:  # no such accelerator here, no such strategy or precision
+            raise RunError(f"expected what Lightning can train with: {error}") from error
+        if job.resume:
+            _cut_log(job.out)
         trainer.fit(learner, ckpt_path=job.out / "last.ckpt" if job.resume else None, weights_only=False)
     return job.out / "model.pt"
+
+
+@rank_zero_only
+def _cut_log(out: Path) -> None:
+    """Leaves of log.txt what last.ckpt knows of: a kill between the two files leaves a line of steps that will be made again."""
+    log = out / "log.txt"
+    if not log.is_file():
+        return
+    step = torch.load(out / "last.ckpt", map_location="cpu", weights_only=False)["global_step"]
+    lines = log.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and int(line.split()[1]) <= step]
+    if kept != lines:
+        partial = log.with_suffix(".partial")
+        partial.write_text("".join(kept))
+        partial.replace(log)
 
 
 def _trainer(job: Job, learner: Learner[Any, Any], keeper: Keeper, work: Work) -> lightning.Trainer:

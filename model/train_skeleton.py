@@ -41,9 +41,9 @@ class Source:
 
     @classmethod
     def told(cls, meta: Meta) -> "Source":
-        """What a checkpoint was made from. Raises NothingHeldError for one of before this was kept."""
+        """What a checkpoint was made from. Raises NothingHeldError for one of another task, or of before this was kept."""
         if not meta.clips:
-            raise NothingHeldError("expected a network that says which clips it was made from, this one does not: train it again")
+            raise NothingHeldError(f"expected a network of skeleton clips that says which ones, got one of {meta.task!r} that does not")
         return cls(**meta.clips)
 
     def read(self) -> ClipSet:

@@ -207,6 +207,11 @@ def test_a_network_of_neither_skeletons_nor_text_is_refused_by_its_kind(tmp_path
         write.write(module, meta(module, kind=kind), tmp_path, "tiny", "1", command="")
 
 
+def test_an_imported_network_is_refused_with_the_options_that_say_what_it_reads(tmp_path: Path, module: Tiny) -> None:
+    with pytest.raises(ExportError, match="python -m model import` says with --layout, --joints or --numbers"):
+        write.write(module, dataclasses.replace(meta(module, kind="sequence"), task="import"), tmp_path, "tiny", "1", command="")
+
+
 def test_revision_is_unknown_outside_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(manifest, "__file__", str(tmp_path / "manifest.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))

@@ -38,3 +38,15 @@ def test_the_picture_names_its_curves_and_is_the_same_each_time(run, capsys):
     assert out.read_bytes() == first
     assert main(["plot", str(out), str(run), "--figure", "x"]) == 1
     assert "expected figures called x" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("out", "more", "expected"),
+    [("run", [], "a picture to write first"), ("a.xyz", [], "got"), ("a.svg", ["--level", "best"], "--level VALUE=TEXT, got 'best'")],
+)
+def test_a_picture_that_cannot_be_drawn_is_refused_in_one_line(out, more, expected, run, capsys):
+    assert main(["plot", str(run.parent / out), str(run), "--figure", "val_mse", *more]) == 1
+    error = capsys.readouterr().err
+    assert expected in error
+    assert error.count("\n") == 1
+    assert not (run.parent / out).exists()

@@ -128,6 +128,8 @@ def test_a_resumed_run_ends_with_the_weights_of_the_unbroken_one(kind, request):
     small, steps = (SMALL_CHARS, "15") if kind == "chars" else (SMALL_ACTION, "20")
     whole = train(small, folder / "whole", "--steps", steps, "--decay", "5", "--dropout", "0.2")
     train(small, folder / "cut", "--steps", "10", "--decay", "0", "--dropout", "0.2")
+    with (folder / "cut" / "log.txt").open("a") as log:
+        log.write("step 11 seconds 0 loss 0.1\nstep 1")  # as a kill leaves it that came before last.ckpt was written
     cut = train(small, folder / "cut", "--steps", steps, "--decay", "5", "--dropout", "0.2", "--resume")
     a, b = (torch.load(p, weights_only=True)["weights"] for p in (whole, cut))
     for name in a:
@@ -264,3 +266,14 @@ def test_a_step_of_training_takes_denormal_numbers_for_zero_and_what_follows_doe
     )
     assert seen == [0, 0]
     assert (small * 0.5).item() > 0
+
+
+def test_a_machine_without_the_accelerator_is_an_error_of_one_line(texts, capsys):
+    if torch.cuda.is_available():
+        pytest.skip("has a GPU")
+    assert main([*SMALL_CHARS, "--out", str(texts / "run"), "--steps", "1", "--accelerator", "gpu"]) == 1
+    assert main([*SMALL_CHARS, "--out", str(texts / "run"), "--steps", "1", "--strategy", "none-such"]) == 1
+    assert [line[:45] for line in capsys.readouterr().err.splitlines() if line.startswith("expected")] == [
+        "expected what Lightning can train with: No su",
+        "expected what Lightning can train with: You s",
+    ]
