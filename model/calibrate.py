@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor, nn
 
 from model import checkpoint
+from model.checkpoint import Meta
 from model.measure import scores
 from model.network import StateNet
 from model.skeletons import Clip
@@ -87,10 +88,10 @@ def run(path: Path, by: Sequence[Path]) -> Figures:
     """Calibrates the checkpoint at path by the held clips of the checkpoints `by` (itself where there are none), and records it there.
 
     A network that learned from all training clips has no held ones: it takes the temperature and the threshold of networks made by the
-    same recipe without some of them. Raises NothingHeldError when none of `by` has held clips.
+    same recipe without some of them. Raises NothingHeldError when none of `by` has held clips, or one tells other classes apart.
     """
     trained, meta = checkpoint.load_trained(path)
-    logits, labels = _held(by or [path])
+    logits, labels = _held(by or [path], meta)
     t = temperature(logits, labels)
     below = threshold((logits / t).softmax(1).amax(1))
     names = ", ".join(sorted({str(checkpoint.load_trained(p)[1].held) for p in by or [path]}))
@@ -110,10 +111,12 @@ def run(path: Path, by: Sequence[Path]) -> Figures:
     return found
 
 
-def _held(paths: Sequence[Path]) -> tuple[Tensor, Tensor]:
+def _held(paths: Sequence[Path], calibrated: Meta) -> tuple[Tensor, Tensor]:
     parts = []
     for path in paths:
         net, meta = checkpoint.load(path)
+        if (meta.labels, meta.layout) != (calibrated.labels, calibrated.layout):
+            raise NothingHeldError(f"{path}: expected a network of the same joints and classes as the one to be calibrated")
         source = Source.told(meta)
         held = source.split(source.read().clips)[1]
         if held:

@@ -121,6 +121,8 @@ def test_a_net_of_three_classes_is_calibrated_and_asked_about_the_fourth(four_cl
     assert checkpoint.load(held)[1].labels == ("a", "b", "d")
     assert main(["calibrate", str(all_of_them)]) == 1
     assert "held out" in capsys.readouterr().err
+    assert main(["calibrate", str(all_of_them), "--by", str(train("others", "--left-out", "1", "--steps", "10"))]) == 1
+    assert "same joints and classes" in capsys.readouterr().err
     assert main(["calibrate", str(all_of_them), "--by", str(held)]) == 0
     meta = checkpoint.load(all_of_them)[1]
     assert 0 < meta.other_below < 1
