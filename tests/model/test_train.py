@@ -241,11 +241,18 @@ def test_a_run_is_neither_overwritten_nor_gone_on_from_as_another(texts, capsys)
     assert (out / "model.pt").read_bytes() == kept
 
 
-@pytest.mark.parametrize("arguments", [["--held", "2"], ["--held", "99"], ["--steps", "0"]])
-def test_what_makes_no_sense_is_refused_before_anything_is_read(arguments, capsys):
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--held", "2", "invalid choice: 2"),
+        ("--held", "99", "invalid choice: 99"),
+        ("--steps", "0", "expected a whole number from 1, got '0'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_read(option, value, said, capsys):
     with pytest.raises(SystemExit):
-        main(["train", "action", *arguments])
-    assert "invalid" in capsys.readouterr().err
+        main(["train", "action", option, value])
+    assert f"argument {option}: {said}" in capsys.readouterr().err
 
 
 def test_what_is_no_checkpoint_is_called_by_its_name(texts):
