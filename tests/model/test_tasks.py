@@ -145,10 +145,7 @@ def test_every_task_s_published_options_are_ones_it_takes(capsys):
 @pytest.mark.parametrize(
     ("task", "options", "said"),
     [
-        ("adding", ["--hidden", "0"], "a neuron"),
         ("adding", ["--length", "1"], "two steps and more"),
-        ("adding", ["--gamma", "0"], "gamma above 0"),
-        ("mnist", ["--gamma", "0"], "gamma above 0"),
         ("mnist", ["--kind", "residual", "--layers", "6"], "odd number of layers"),
     ],
     ids=str,
