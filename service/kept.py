@@ -6,6 +6,7 @@ store's own tag says. A file that nobody else may change needs no tags.
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from service.session import Scores, Session
@@ -28,29 +29,39 @@ class Kept:
         self._known: OrderedDict[str, Known] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, ident: str) -> Known | None:
-        """What is known of a session."""
+    def find(self, idents: Iterable[str]) -> dict[str, Known]:
+        """What is known of some sessions; those of which nothing is are not in it."""
         with self._lock:
-            known = self._known.get(ident)
-            if known is not None:
-                self._known.move_to_end(ident)
-            return known
+            found = {i: known for i in idents if (known := self._known.get(i)) is not None}
+            for i in found:
+                self._known.move_to_end(i)
+        return found
 
-    def keep(self, session: Session, tag: bytes = b"") -> None:
-        """A session as it is stored; the one that was used least lately gives way. What is in flight is left out: it is not stored."""
+    def tag_of(self, session: Session) -> bytes | None:
+        """The tag of a session that is this very object; None where another one or none is known."""
+        known = self._known.get(session.id)
+        return known.tag if known is not None and known.session is session else None
+
+    def keep(self, sessions: Iterable[tuple[Session, bytes]]) -> None:
+        """Sessions as they are stored, each with its tag; those used least lately give way.
+
+        What is in flight is left out: it is not stored.
+        """
         with self._lock:
-            if session.last is not None and result_size(session) > CACHED_RESULT:
-                self._known.pop(session.id, None)
-                return
-            self._known[session.id] = Known(session.landed, tag)
-            self._known.move_to_end(session.id)
-            if len(self._known) > CACHED_SESSIONS:
+            for session, tag in sessions:
+                if session.last is not None and result_size(session) > CACHED_RESULT:
+                    self._known.pop(session.id, None)
+                    continue
+                self._known[session.id] = Known(session.landed, tag)
+                self._known.move_to_end(session.id)
+            while len(self._known) > CACHED_SESSIONS:
                 self._known.popitem(last=False)
 
-    def drop(self, ident: str) -> None:
-        """A session that is no more."""
+    def drop(self, idents: Iterable[str]) -> None:
+        """Sessions that are no more."""
         with self._lock:
-            self._known.pop(ident, None)
+            for i in idents:
+                self._known.pop(i, None)
 
 
 def result_size(session: Session) -> int:

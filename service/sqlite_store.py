@@ -27,6 +27,7 @@ SLICE = 200  # sessions looked at by expire before it lets others at the file: a
 PAGE_SIZE = 8_192  # bytes, of a new file: a row of some 8 KB is one page and not two: a commit of 32 takes 0.85 of the time
 APPLICATION_ID = int.from_bytes(b"IndR", "big")  # where SQLite and `file` look for whose file it is
 
+_UNTAGGED = b""  # nobody else may change the file
 _COLUMNS = "id, model, version, digest, owner, step, position, created_at, expires_at, state, last, carry"
 _ROW = f"({','.join('?' * (_COLUMNS.count(',') + 1))})"
 _ON_CONFLICT = """ON CONFLICT (id) DO UPDATE SET
@@ -119,13 +120,14 @@ class SQLiteStore:
                 raise StoreFailed(f"the store could not be read: {error}") from error
 
     def _read(self, ids: Sequence[str]) -> dict[str, Session]:
-        found = {i: known.session for i in ids if (known := self._kept.get(i)) is not None}
+        found = {i: known.session for i, known in self._kept.find(ids).items()}
         missing = [i for i in ids if i not in found]
         if missing:
             marks = ",".join("?" * len(missing))
-            for row in self._db.execute(f"SELECT {_COLUMNS} FROM sessions WHERE id IN ({marks})", missing).fetchall():
-                found[row[0]] = _session(row)
-                self._kept.keep(found[row[0]])
+            rows = self._db.execute(f"SELECT {_COLUMNS} FROM sessions WHERE id IN ({marks})", missing).fetchall()
+            new = {row[0]: _session(row) for row in rows}
+            self._kept.keep((session, _UNTAGGED) for session in new.values())
+            found |= new
         return found
 
     def commit(self, changes: Sequence[Change]) -> frozenset[str]:
@@ -140,15 +142,13 @@ class SQLiteStore:
             except (OSError, sqlite3.Error) as error:
                 self._abandon([c.id for c in changes])
                 raise StoreFailed(f"the new state could not be stored: {error}") from error
-            for session in written.kept:
-                self._kept.keep(session)
-            for i in written.gone:
-                self._kept.drop(i)
+            self._kept.keep((session, _UNTAGGED) for session in written.kept)
+            self._kept.drop(written.gone)
         return lost
 
     def _moved(self, changes: Sequence[Change]) -> frozenset[str]:
         """Of which sessions `before` is not what the file has. Where the one in memory is that very object, nothing is looked at."""
-        unsure = [c for c in changes if c.before is None or (k := self._kept.get(c.before.id)) is None or k.session is not c.before]
+        unsure = [c for c in changes if c.before is None or self._kept.tag_of(c.before) is None]
         if not unsure:
             return frozenset()
         there = self._read([c.id for c in unsure])
@@ -228,8 +228,7 @@ class SQLiteStore:
                 with self._lock:
                     delete = "DELETE FROM sessions WHERE rowid BETWEEN ? AND ? AND expires_at <= ? RETURNING id"
                     gone = self._db.execute(delete, (first, last, now)).fetchall()
-                    for (i,) in gone:
-                        self._kept.drop(i)
+                    self._kept.drop(i for (i,) in gone)
                     removed += len(gone)
         except sqlite3.Error as error:
             raise StoreFailed(f"the store could not be written: {error}") from error
@@ -265,8 +264,7 @@ class SQLiteStore:
             raise FileNotFoundError(f"{self._path} or its log was replaced while the service runs: restart it")
 
     def _abandon(self, ids: Iterable[str]) -> None:
-        for i in ids:
-            self._kept.drop(i)
+        self._kept.drop(ids)
         with contextlib.suppress(sqlite3.Error):  # the file is gone or full; the next commit says so again
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")

@@ -174,7 +174,7 @@ def test_long_results_are_not_kept_in_memory_but_are_there(path: Path) -> None:
     long = Step(b"\x03" * 16, Scores(np.ones(27, np.float32), np.ones((5000, 27), np.float32), np.zeros(0, np.float32)))
     written = session(store, last=long)
     store.commit([Change(None, written)])
-    assert store._kept.get(written.id) is None
+    assert store._kept.find([written.id]) == {}
     last = store.load([written.id])[written.id].last
     assert last is not None
     assert isinstance(last.result, Scores)
