@@ -69,4 +69,14 @@ def figures(net: StateNet, meta: Meta, split: str) -> Figures:
     return (figure(f"{split}_perplexity", perplexity(net, symbols), "", protocol),)
 
 
-TASK = Task("ptb-word", WordsConfig, PtbWordRecipe, begin, figures, "test_perplexity", steps=6000, decay=5000)
+TASK = Task(
+    "ptb-word",
+    WordsConfig,
+    PtbWordRecipe,
+    begin,
+    figures,
+    "test_perplexity",
+    steps=6000,
+    decay=5000,
+    published=(("--seed", "1", "--steps", "2500", "--decay", "2000"),),
+)
