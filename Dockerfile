@@ -15,7 +15,7 @@ FROM python:3.11-slim-bookworm AS kernel
 RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
 COPY kernels kernels
-RUN python -m kernels
+RUN indrnn kernels
 
 FROM python:3.11-slim-bookworm
 # A new volume at /data takes over this directory's owner.
@@ -37,4 +37,4 @@ ENV ORT_DISABLE_TELEMETRY=1
 ENV PATH=/opt/venv/bin:$PATH HOST=0.0.0.0 PORT=8000 INDRNN_BUNDLES=/app/bundles INDRNN_STORE=/data/sessions.db
 USER 10001:10001
 EXPOSE 8000
-CMD ["python", "-m", "service"]
+CMD ["python", "-m", "indrnn", "serve"]

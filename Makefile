@@ -7,16 +7,17 @@
 #              do so by themselves
 # make sanitize  the kernel's tests under AddressSanitizer and UBSan
 # make openapi writes openapi.yaml anew
+# make wheel   dist/indrnn-*.whl, for machines without this checkout
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 # With an NVIDIA GPU the runtime is onnxruntime-gpu with CUDA and cuDNN, otherwise onnxruntime: the two cannot be installed together.
 RUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo serve-gpu || echo serve)
 
-.PHONY: install serve test check bench kernel sanitize openapi clean
+.PHONY: install serve test check bench kernel sanitize openapi wheel clean
 
 serve: .venv/installed-serve kernel
-	@exec $(BIN)/python -m service
+	@exec $(BIN)/indrnn serve
 
 test: check kernel
 	$(BIN)/python -m pytest
@@ -33,19 +34,26 @@ bench: .venv/installed-dev kernel
 
 # Some seconds, once for each state of the sources; without a compiler everything works, with the portable loop.
 kernel: | $(BIN)/python
-	@$(BIN)/python -m kernels >/dev/null || echo "the portable loop runs instead" >&2
-	@! nvidia-smi -L >/dev/null 2>&1 || $(BIN)/python -m kernels cuda >/dev/null || echo "on CUDA the portable loop runs" >&2
+	@$(BIN)/python -m indrnn kernels >/dev/null || echo "the portable loop runs instead" >&2
+	@! nvidia-smi -L >/dev/null 2>&1 || $(BIN)/python -m indrnn kernels cuda >/dev/null || echo "on CUDA the portable loop runs" >&2
 
 SANITIZERS = $(foreach name,libasan.so libubsan.so,$(shell $${CXX:-c++} -print-file-name=$(name)))
 sanitize: .venv/installed-dev
-	library=$$($(BIN)/python -m kernels --sanitize) && LD_PRELOAD="$(SANITIZERS)" ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
+	library=$$($(BIN)/python -m indrnn kernels --sanitize) && LD_PRELOAD="$(SANITIZERS)" ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
 	$(BIN)/python -m pytest tests/kernels --library "$$library"
 
 openapi: .venv/installed-dev
-	$(BIN)/python -m service openapi > openapi.yaml
+	$(BIN)/indrnn openapi > openapi.yaml
+
+# What an earlier build left in build/ would be packed again.
+wheel: | $(BIN)/python
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	rm -rf build
+	@ls dist/*.whl
 
 clean:
-	rm -rf .venv build kernels/.build *.egg-info
+	rm -rf .venv build dist kernels/.build *.egg-info
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (make PYTHON=...)" >&2; exit 1; }
@@ -55,6 +63,8 @@ $(BIN)/python:
 	@echo "installing what serving needs into .venv (about half a minute)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(RUNTIME)]'
 	@touch $@
+
+install: .venv/installed-dev kernel
 
 .venv/installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,train,$(RUNTIME)]'

@@ -18,11 +18,11 @@ from unittest.mock import patch
 import orjson
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-import service.__main__ as command
-from service import backend
-from service.session import Session
-from service.store import Change, Durability, Store, open_store
-from service.websocket import Wire
+from indrnn.service import command
+from indrnn.service.serving import backend
+from indrnn.service.session.machine import Session
+from indrnn.service.store.protocol import Change, Durability, Store, open_store
+from indrnn.service.wire.websocket import Wire
 
 Moment = tuple[int, int]  # nanoseconds in the store so far; since when it is in there, or 0: one tuple, which another thread reads whole
 

@@ -25,7 +25,7 @@ from websockets.sync.client import connect
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from bench.server import service
-from model.text import TEXTS, read
+from indrnn.model.data.text import TEXTS, read
 
 TEST_SUBJECTS = (2, 4, 6, 8)
 TRAINING_SUBJECTS = (1, 3, 5, 7)
@@ -170,7 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", help="action, chars, endless; all by default")
     parser.add_argument("--split", choices=["test", "val"], default="val")
-    parser.add_argument("--figures", type=Path, help="write the figures here, for python -m export --figures")
+    parser.add_argument("--figures", type=Path, help="write the figures here, for indrnn export --figures")
     parser.add_argument("--evaluation", type=int, default=1, help="which look of these weights at the test split this is: 1, 2, …")
     args = parser.parse_args()
     figures: list[dict[str, Any]] = []

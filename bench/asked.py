@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.server import ROOT
-from export.bundle import Bundle, read
+from indrnn.export.bundle import Bundle, read
 
 MODEL = "action"
 MANY = 64  # sessions at a time, and rows of a full batch

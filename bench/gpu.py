@@ -2,7 +2,7 @@
 
 python bench/gpu.py [--max-time 300] [--only forward|train|scan] [--dry-run]
 
-forward  the kernels (Triton in two types, and the CUDA op's library where `python -m kernels cuda` has built it) with B * H >= 65,536,
+forward  the kernels (Triton in two types, and the CUDA op's library where `indrnn kernels cuda` has built it) with B * H >= 65,536,
          and a copy of X to Y, which nobody can beat: it reads as many bytes and writes as many
 train    one step, forward and backward, at T = 1024: the recurrence alone, a layer (a matrix product and the recurrence), cuDNN's nn.LSTM
 scan     the loop over time and the scan, forward and backward, for few neurons and long sequences: where kernels/triton_recurrence.py
@@ -89,7 +89,7 @@ def given(shape: Shape, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor
 
 def check(triton: Any, timer: Timer, dtype: torch.dtype, scan: bool) -> None:
     """Raises AssertionError where the kernels are not the plain loop's in float64."""
-    from model.recurrence import _loop, _loop_backward
+    from indrnn.model.cells.recurrence import _loop, _loop_backward
 
     x, u, lens, h0 = given((9, 2, 5) if timer.dry else (700, 3, 130), dtype, timer.device)
     lens = torch.tensor([len(x) // 3, len(x), 0][: len(lens)], device=timer.device)
@@ -105,8 +105,8 @@ def check(triton: Any, timer: Timer, dtype: torch.dtype, scan: bool) -> None:
 
 def library_act(x: Tensor, u: Tensor, lens: Tensor, h0: Tensor) -> Act | None:
     """One forward run of the CUDA op's library on PyTorch's current stream, if the library is there and the tensors are on a GPU."""
-    from kernels.cuda import registered_cuda
-    from kernels.native import Call
+    from indrnn.kernels.cuda import registered_cuda
+    from indrnn.kernels.native import Call
 
     path = registered_cuda()
     if path is None or not x.is_cuda:
@@ -158,7 +158,7 @@ def forward(triton: Any, timer: Timer) -> list[dict[str, Any]]:
 
 
 def train(timer: Timer) -> list[dict[str, Any]]:
-    from model.recurrence import recurrence
+    from indrnn.model.cells.recurrence import recurrence
 
     rows = []
     for shape in [(6, 2, 8)] if timer.dry else TRAIN:
@@ -238,7 +238,7 @@ def main() -> int:
     if args.dry_run:
         os.environ["TRITON_INTERPRET"] = "1"  # seen when the kernels are defined
     try:
-        from kernels import triton_recurrence as triton
+        from indrnn.kernels import triton_recurrence as triton
     except ImportError as error:
         print(f"bench/gpu.py: Triton is needed: {error}", file=sys.stderr)
         return 1

@@ -30,12 +30,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from export import op
-from export.bundle import OP_DOMAIN, OP_TYPE, OP_VERSION
-from kernels.native import library
-from kernels.registered import registered
-from kernels.runtime import ort
-from model.recurrence import recurrence
+from indrnn.export import op
+from indrnn.export.bundle import OP_DOMAIN, OP_TYPE, OP_VERSION
+from indrnn.kernels.native import library
+from indrnn.kernels.registered import registered
+from indrnn.kernels.runtime import ort
+from indrnn.model.cells.recurrence import recurrence
 
 SHAPES = [(20, 1, 512), (100, 1, 512), (1000, 1, 128), (5000, 1, 128), (784, 32, 128), (150, 128, 512)]
 STEPS = [(1, 1, 512), (1, 64, 512)]

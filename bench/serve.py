@@ -39,7 +39,7 @@ from bench import serve_live, serve_rows
 from bench.asked import MODEL, Asked
 from bench.figure import Figure, table
 from bench.server import many_files
-from kernels.registered import registered
+from indrnn.kernels.registered import registered
 
 ROWS: dict[str, Callable[[Asked], list[Figure]]] = {
     "inference": serve_rows.inference,

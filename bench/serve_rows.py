@@ -19,8 +19,8 @@ from bench import http_load, load_tool, websocket_load
 from bench.asked import MANY, MODEL, OPEN, Asked, frames
 from bench.figure import Figure
 from bench.server import Server, echo, redis_server, service
-from service.engine import Engine, Row
-from service.kept import CACHED_SESSIONS
+from indrnn.service.engine.runtime import Engine, Row
+from indrnn.service.store.cache import CACHED_SESSIONS
 
 SEQUENCE = 20  # steps of a sequence
 CLIENTS = (1, 16, 64)

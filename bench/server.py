@@ -86,7 +86,7 @@ def service(*program: str, parent: Path | None = None, env: Mapping[str, str] = 
     port = free_port()
     with tempfile.TemporaryDirectory(dir=parent) as folder:
         settings = {"PORT": str(port), "INDRNN_STORE": f"{folder}/sessions.db", "INDRNN_LOG_LEVEL": "warning", **env}
-        with running([sys.executable, *(program or ("-m", "service"))], port, Path(folder), env=settings) as server:
+        with running([sys.executable, *(program or ("-m", "indrnn", "serve"))], port, Path(folder), env=settings) as server:
             yield server
 
 

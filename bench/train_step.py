@@ -31,10 +31,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from kernels.native import library
-from model.recurrent_weight import clamp_after_steps, parameter_groups
-from model.sequence import SequenceConfig, SequenceNet
-from model.train import keep_memory, no_denormals, return_memory
+from indrnn.kernels.native import library
+from indrnn.model.cells.recurrent_weight import clamp_after_steps, parameter_groups
+from indrnn.model.nets.sequence import SequenceConfig, SequenceNet
+from indrnn.model.training.training import keep_memory, no_denormals, return_memory
 
 T, B, H, LAYERS, CLASSES = 784, 32, 128, 6, 10
 BAR = 1.5  # times the linear layers and batch norms alone

@@ -4,11 +4,11 @@ import json
 from typing import Any
 from urllib.parse import quote
 
-from client.answers import Predicted, SessionInfo, predicted, session_info
-from client.commands import Answer, Call, Lost, Plan, Sleep
-from client.errors import TRANSIENT, BadInput, ConnectionLost, Refused, SessionExpired, Unavailable, refused
-from client.messages import decode, encode
-from client.patience import Patience
+from indrnn.client.answers import Predicted, SessionInfo, predicted, session_info
+from indrnn.client.commands import Answer, Call, Lost, Plan, Sleep
+from indrnn.client.errors import TRANSIENT, BadInput, ConnectionLost, Refused, SessionExpired, Unavailable, refused
+from indrnn.client.messages import decode, encode
+from indrnn.client.patience import Patience
 
 JSON = {"content-type": "application/json"}
 BYTES = {"content-type": "application/octet-stream"}

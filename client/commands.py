@@ -8,7 +8,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from client.answers import Char
+from indrnn.client.answers import Char
 
 R = TypeVar("R")
 

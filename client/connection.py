@@ -8,8 +8,8 @@ from urllib.parse import quote
 import httpx
 from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
 
-from client.commands import Answer, Call, Lost
-from client.errors import ProtocolError, Refused
+from indrnn.client.commands import Answer, Call, Lost
+from indrnn.client.errors import ProtocolError, Refused
 
 MAX_MESSAGE = 64 * 2**20  # bytes of a message from the server: the states of a watched step are some hundred kilobytes
 CLOSE_WITHIN = 1.0  # seconds to say goodbye

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from client.answers import Part, Pending, Result, char, result
-from client.commands import Close, Connect, Lost, Plan, R, Receive, Send, Show, Sleep
-from client.errors import TRANSIENT, ClientError, Conflict, ProtocolError, Refused, Unanswered, refused
-from client.messages import decode, encode
-from client.patience import Patience
+from indrnn.client.answers import Part, Pending, Result, char, result
+from indrnn.client.commands import Close, Connect, Lost, Plan, R, Receive, Send, Show, Sleep
+from indrnn.client.errors import TRANSIENT, ClientError, Conflict, ProtocolError, Refused, Unanswered, refused
+from indrnn.client.messages import decode, encode
+from indrnn.client.patience import Patience
 
 CONNECT_WITHIN = 10.0  # seconds of one try: a server that is there answers at once
 CANCEL = "cancelled"

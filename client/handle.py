@@ -1,7 +1,7 @@
 """What a session and a text show of themselves, in both shells."""
 
-from client.answers import Pending
-from client.conversation import Conversation, Emission
+from indrnn.client.answers import Pending
+from indrnn.client.conversation import Conversation, Emission
 
 
 class Handle:

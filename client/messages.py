@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from client.errors import BadInput, ProtocolError
+from indrnn.client.errors import BadInput, ProtocolError
 
 
 def encode(message: dict[str, object]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from random import Random
 
-from client.errors import DeadlineExceeded
+from indrnn.client.errors import DeadlineExceeded
 
 FIRST_PAUSE = 0.05  # seconds; a server that restarts is back after about 700 ms
 LONGEST_PAUSE = 2.0

@@ -11,10 +11,10 @@ from typing import Any, Self, TypeVar
 import httpx
 from websockets.sync.client import ClientConnection, connect
 
-from client import calls
-from client.answers import Char, Part, Predicted, Result, SessionInfo
-from client.commands import Call, Close, Command, Connect, Plan, Receive, Send, Show, Sleep
-from client.connection import (
+from indrnn.client import calls
+from indrnn.client.answers import Char, Part, Predicted, Result, SessionInfo
+from indrnn.client.commands import Call, Close, Command, Connect, Plan, Receive, Send, Show, Sleep
+from indrnn.client.connection import (
     HTTP_ERRORS,
     SOCKET_ERRORS,
     WEBSOCKET,
@@ -26,9 +26,9 @@ from client.connection import (
     lost_socket,
     request_of,
 )
-from client.conversation import Conversation, Emission
-from client.handle import Handle, Text
-from client.patience import Patience
+from indrnn.client.conversation import Conversation, Emission
+from indrnn.client.handle import Handle, Text
+from indrnn.client.patience import Patience
 
 R = TypeVar("R")
 

@@ -1,6 +1,6 @@
 """The model card: CARD.md, the manifest in words."""
 
-from export.bundle import OTHER, Manifest
+from indrnn.export.bundle import OTHER, Manifest
 
 _WHAT = {
     "action": "Reads human skeletons frame by frame and says, after every frame, which action they show.",
@@ -79,7 +79,7 @@ def _figures(m: Manifest) -> str:
     count = (
         "The last column: the how many-th look of these weights at the test data gave the figure (0: no test data). Later looks measured "
         "the same weights again, by another road; nothing was chosen by any of them. `_served` figures went through the running service "
-        "(`python bench/accuracy.py … --figures figures.json`), the others come from `python -m model evaluate --record`; streams of the "
+        "(`python bench/accuracy.py … --figures figures.json`), the others come from `indrnn evaluate --record`; streams of the "
         "two are drawn in different orders. `val` is validation data, which the recipe was chosen by."
     )
     return "\n".join([*head, *rows]) + "\n\n" + count

@@ -14,10 +14,10 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 from torch.export import Dim
 
-import model.recurrence  # noqa: F401  # registers torch.ops.indrnn.recurrence
-from export import op
-from export.bundle import OP_DOMAIN, OP_TYPE, OP_VERSION, Part
-from export.errors import GraphError
+import indrnn.model.cells.recurrence  # noqa: F401  # registers torch.ops.indrnn.recurrence
+from indrnn.export import op
+from indrnn.export.bundle import OP_DOMAIN, OP_TYPE, OP_VERSION, Part
+from indrnn.export.errors import GraphError
 
 INPUTS = {"x": ("B", "T"), "lengths": ("B",), "state": ("B",)}  # leading axes, free; those after them are the model's own
 OUTPUTS = {"logits": ("B", "T"), "state_out": ("B",)}

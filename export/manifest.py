@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 from pydantic import ValidationError
 
-from export import op
-from export.bundle import OP_VERSION, Figure, Layout, Limits, Manifest, Part, Tensor, Training, TrainingData
-from export.errors import ExportError
-from model.checkpoint import Meta
+from indrnn.export import op
+from indrnn.export.bundle import OP_VERSION, Figure, Layout, Limits, Manifest, Part, Tensor, Training, TrainingData
+from indrnn.export.errors import ExportError
+from indrnn.model.training.checkpoint import Meta
 
 
 def parts(meta: Meta) -> tuple[Part, ...]:

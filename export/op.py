@@ -1,6 +1,6 @@
 """The op `ai.indrnn::IndRNN` v1: its schema, and its portable body for runtimes that have no kernel of ours.
 
-h_t = activation(X_t + U * h_{t-1}), Li et al., CVPR 2018 (arXiv 1803.04831), equation 4; model/reference.py is the specification.
+h_t = activation(X_t + U * h_{t-1}), Li et al., CVPR 2018 (arXiv 1803.04831), equation 4; model/cells/reference.py is the specification.
 A function body cannot choose an operator by an attribute, so each (activation, direction) is a function of its own, told apart by ONNX's
 `overload`. The node repeats activation, direction and alpha as attributes, which is where a native kernel reads them.
 """
@@ -8,7 +8,7 @@ A function body cannot choose an operator by an attribute, so each (activation, 
 import onnx
 from onnx.defs import OpSchema
 
-from export.bundle import OP_DOMAIN, OP_TYPE, OP_VERSION
+from indrnn.export.bundle import OP_DOMAIN, OP_TYPE, OP_VERSION
 
 OPSET = 18  # of the standard operators; the newest at which PyTorch's exporter does not have to convert versions
 IR_VERSION = 10  # the first with `overload`

@@ -5,8 +5,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from export.sample import Sample
-from kernels.runtime import ort
+from indrnn.export.sample import Sample
+from indrnn.kernels.runtime import ort
 
 EXAMPLE = (2, 6)  # B, T of the example that is exported; no case below may share either
 CASES = ((1, 1), (1, 331), (3, 1), (5, 67), (9, 33))  # B, T: one is 1, one is longer, one is odd

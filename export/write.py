@@ -10,13 +10,13 @@ import onnx
 import torch
 from torch import nn
 
-from export import graph as graphs
-from export import parity, sample
-from export.bundle import PARITY_BOUND, Bundle, Figure, digest, read
-from export.card import card
-from export.errors import ExportError
-from export.manifest import manifest, parts, to_json
-from model.checkpoint import Meta
+from indrnn.export import graph as graphs
+from indrnn.export import parity, sample
+from indrnn.export.bundle import PARITY_BOUND, Bundle, Figure, digest, read
+from indrnn.export.card import card
+from indrnn.export.errors import ExportError
+from indrnn.export.manifest import manifest, parts, to_json
+from indrnn.model.training.checkpoint import Meta
 
 SEED = 0  # of the example and of the parity cases, so that an export can be repeated
 
@@ -74,9 +74,7 @@ def _sample(meta: Meta) -> sample.Sample:
         return sample.symbols(len(meta.alphabet or ""))
     if meta.kind != "action":
         what = f"expected a network of skeletons or text, which is what the service reads, got one of {meta.kind!r}"
-        imported = (
-            "; `python -m model import` says with --layout, --joints or --numbers what a network reads" if meta.task == "import" else ""
-        )
+        imported = "; `indrnn import` says with --layout, --joints or --numbers what a network reads" if meta.task == "import" else ""
         raise ExportError(what + imported)
     if meta.persons is None or meta.layout is None:
         raise ExportError(f"expected an action model to state persons and layout, got {meta.persons} and {meta.layout}")

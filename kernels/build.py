@@ -38,7 +38,7 @@ def find() -> Path:
     """The library of these sources, whichever compiler made it. Raises KernelMissing with the reason."""
     built = intact(f"indrnn-{_sources_digest()}")
     if not built:
-        raise KernelMissing(f"no library of these sources in {FOLDER} (python -m kernels builds it)")
+        raise KernelMissing(f"no library of these sources in {FOLDER} (indrnn kernels builds it)")
     return built
 
 

@@ -12,8 +12,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from kernels import build as cpu
-from kernels.build import HERE, KernelMissing
+from indrnn.kernels import build as cpu
+from indrnn.kernels.build import HERE, KernelMissing
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def find_cuda() -> Path:
     """The library of these sources, whichever compiler made it. Raises KernelMissing with the reason."""
     built = cpu.intact(f"indrnn_cuda-{_digest()}")
     if not built:
-        raise KernelMissing(f"no CUDA library of these sources in {cpu.FOLDER} (python -m kernels cuda builds it)")
+        raise KernelMissing(f"no CUDA library of these sources in {cpu.FOLDER} (indrnn kernels cuda builds it)")
     return built
 
 

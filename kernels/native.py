@@ -5,7 +5,7 @@ import functools
 import logging
 from pathlib import Path
 
-from kernels.build import KernelMissing, find
+from indrnn.kernels.build import KernelMissing, find
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ import functools
 import logging
 from pathlib import Path
 
-from kernels.build import KernelMissing, find
-from kernels.runtime import ort
+from indrnn.kernels.build import KernelMissing, find
+from indrnn.kernels.runtime import ort
 
 log = logging.getLogger(__name__)
 

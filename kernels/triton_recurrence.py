@@ -1,6 +1,6 @@
 """The recurrence and its gradient on NVIDIA GPUs, in Triton; needs torch and triton, so import it only where both are wanted.
 
-h_t = f(x_t + u * h_{t-1}) (Li et al., CVPR 2018, equation 4) in two ways, both of model/reference.py's meaning:
+h_t = f(x_t + u * h_{t-1}) (Li et al., CVPR 2018, equation 4) in two ways, both of model/cells/reference.py's meaning:
 
 loop  one program per block of neurons steps through time with the state in registers. UNROLL steps are loaded before the first is used, so
       that many loads are under way: with B * H in the tens of thousands that is a copy of X to Y.

@@ -6,7 +6,7 @@
     output, h_n = rnn(x)
 
 h_t = f(W x_t + b + u * h_{t-1})  (Li et al., CVPR 2018, arXiv 1803.04831, equation 4). What stands between the layers of the papers'
-deep networks (batch norm, sums) is in model/stacks.py.
+deep networks (batch norm, sums) is in model/cells/stacks.py.
 """
 
 import warnings
@@ -17,8 +17,8 @@ import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from model.recurrence import ACTIVATIONS, DIRECTIONS, recurrence
-from model.recurrent_weight import Recurrent, bound
+from indrnn.model.cells.recurrence import ACTIVATIONS, DIRECTIONS, recurrence
+from indrnn.model.cells.recurrent_weight import Recurrent, bound
 
 EPSILON = 0.5  # of a gradient that the last layer's weakest neuron passes on over T steps, at the start of training
 
@@ -121,7 +121,7 @@ class IndRNN(_Weights):
     input_size, hidden_size, num_layers, bias, batch_first, bidirectional: as torch.nn.RNN's, in the order of nn.LSTM's.
     dropout       after each layer but the last; unlike nn.RNN's, one mask for all steps (Gal and Ghahramani, 2016).
     nonlinearity  relu, leaky_relu (slope 0.01), tanh, sigmoid or identity.
-    recurrent_max_abs  the bound on |u| that `clamp_recurrent_` and `clamp_after_steps` of model/recurrent_weight.py keep: a number, or
+    recurrent_max_abs  the bound on |u| that `clamp_recurrent_` and `clamp_after_steps` of model/cells/recurrent_weight.py keep: a number, or
         (gamma, T) for gamma^(1/T), with which gradients of a relu neuron grow at most gamma-fold in T steps, or None. Streams that never
         end want a number below 1.
     recurrent_init  called with each u to draw it in place, as nn.init.ones_; by default U[0, bound], the last layer's, where (gamma, T)

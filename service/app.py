@@ -13,29 +13,29 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.access import Access, read_keys
-from service.backend import Backend
-from service.census import Census
-from service.completions import PREFIX, build_completions, openai_problem
-from service.docs import docs
-from service.errors import BadInput, MethodNotAllowed, NotFound, ServiceError, said
-from service.intake import Intake
-from service.metrics import Metrics, Sources
-from service.oip.http import OpenInference
-from service.oip.inference import Inference
-from service.openapi import document
-from service.places import Places
-from service.probe import StoreProbe
-from service.quota import Quotas
-from service.repository import Repository, Rules
-from service.revision import revision
-from service.routes import build_router, problem
-from service.session_routes import build_session_router
-from service.sessions import Sessions
-from service.settings import Settings
-from service.statistics import Totals
-from service.store import Store
-from service.stream import Connections
+from indrnn.service.engine.census import Census
+from indrnn.service.engine.quota import Quotas
+from indrnn.service.engine.statistics import Totals
+from indrnn.service.errors import BadInput, MethodNotAllowed, NotFound, ServiceError, said
+from indrnn.service.http.docs import docs
+from indrnn.service.http.metrics import Metrics, Sources
+from indrnn.service.http.routes import build_router, problem
+from indrnn.service.http.session_routes import build_session_router
+from indrnn.service.oip.http import OpenInference
+from indrnn.service.oip.inference import Inference
+from indrnn.service.openai.routes import PREFIX, build_completions, openai_problem
+from indrnn.service.openapi import document
+from indrnn.service.revision import revision
+from indrnn.service.serving.access import Access, read_keys
+from indrnn.service.serving.backend import Backend
+from indrnn.service.serving.connections import Places
+from indrnn.service.serving.repository import Repository, Rules
+from indrnn.service.serving.sessions import Sessions
+from indrnn.service.settings import Settings
+from indrnn.service.store.probe import StoreProbe
+from indrnn.service.store.protocol import Store
+from indrnn.service.stream.intake import Intake
+from indrnn.service.stream.socket import Connections
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         tasks.append(asyncio.create_task(state.repository.watch(settings.poll)))
     grpc = None
     if settings.grpc_port is not None:
-        from service.oip.grpc import serve_grpc  # some 30 MB that only those need who speak it
+        from indrnn.service.oip.grpc import serve_grpc  # some 30 MB that only those need who speak it
 
         grpc = await serve_grpc(state.oip.inference, state.repository, settings, state.oip.owner_of, places)
         state.goodbyes.append(grpc.leave)

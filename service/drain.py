@@ -14,7 +14,7 @@ from types import FrameType
 
 import uvicorn
 
-from service.backend import Backend
+from indrnn.service.serving.backend import Backend
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,10 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from service import completion_schema, schema
-from service.oip import documented
-from service.settings import Settings
+from indrnn.service.http import schema
+from indrnn.service.oip import documented
+from indrnn.service.openai import schema as completion_schema
+from indrnn.service.settings import Settings
 
 _STANDING: list[list[float]] = [
     [0.0, 0.62, 2.8], [0.0, 0.42, 2.8], [0.0, 0.08, 2.8], [0.0, 0.0, 2.8], [-0.17, 0.35, 2.8], [-0.24, 0.1, 2.8], [-0.27, -0.12, 2.78],

@@ -53,7 +53,7 @@ class Settings(BaseSettings):
         30.0, gt=0, description="seconds a client may leave an answer or a stream's message unread before it is dropped"
     )
     session_ttl: float = Field(86_400.0, gt=0, le=316e6, description="seconds a session lives after its last step")
-    keys: Path | None = Field(None, description="file of API keys, a line name:sha256 each (python -m service key NAME); none lets all in")
+    keys: Path | None = Field(None, description="file of API keys, a line name:sha256 each (indrnn key NAME); none lets all in")
     metrics_open: bool = Field(True, description="whether /metrics is answered without a key")
     origins: str = Field(
         "", description="other hosts' pages whose scripts may open streams and call the HTTP API: https://example.org by commas; * is all"

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from service.body import MAX_STEP
-from service.errors import BadInput, said
-from service.oip.tensors import Tensor
-from service.statistics import Protocol
+from indrnn.service.engine.statistics import Protocol
+from indrnn.service.errors import BadInput, said
+from indrnn.service.oip.tensors import Tensor
+from indrnn.service.serving.body import MAX_STEP
 
 MAX_UINT64 = 2**64 - 1
 LONGEST_ID = 128  # bytes of a text id, as Triton has it

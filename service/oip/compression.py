@@ -2,7 +2,7 @@
 
 import zlib
 
-from service.errors import BadInput, NotSupported, TooLarge, said
+from indrnn.service.errors import BadInput, NotSupported, TooLarge, said
 
 _WBITS = {"gzip": 31, "deflate": 15}
 _LEVEL = 1  # a reply is some 300 bytes of JSON and float32, which nothing makes much smaller

@@ -4,11 +4,11 @@ from importlib.metadata import PackageNotFoundError, version
 
 import orjson
 
-from export.bundle import Manifest
-from service.models import Models, ServedModel
-from service.oip.signature import Signature, Spec
-from service.settings import Settings
-from service.statistics import Duration, Runs, Statistics
+from indrnn.export.bundle import Manifest
+from indrnn.service.engine.statistics import Duration, Runs, Statistics
+from indrnn.service.serving.models import Models, ServedModel
+from indrnn.service.serving.signature import Signature, Spec
+from indrnn.service.settings import Settings
 
 EXTENSIONS = [
     "sequence", "sequence(string_id)", "model_repository", "model_configuration", "binary_tensor_data", "parameters", "statistics",

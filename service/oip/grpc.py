@@ -10,20 +10,20 @@ import grpc
 import grpc.aio
 from google.protobuf.json_format import ParseDict
 
-from service.body import aside
-from service.errors import BadInput, NotSupported, Overloaded, ServiceError, Stopping, UnknownModel
-from service.oip import describe
-from service.oip.ask import Ask, Wanted
-from service.oip.http import NO_LOADING, OwnerOf, refuse_parameters
-from service.oip.inference import Asked, Inference
-from service.oip.message import Answer, refuse_what_is_not_offered
-from service.oip.protocol import METHODS, SERVICE, message_classes
-from service.oip.refusal import refusal
-from service.oip.tensors import MAX_AXES, Tensor
-from service.oip.under_way import Begun, UnderWay
-from service.places import Places
-from service.repository import Repository
-from service.settings import Settings
+from indrnn.service.errors import BadInput, NotSupported, Overloaded, ServiceError, Stopping, UnknownModel
+from indrnn.service.oip import describe
+from indrnn.service.oip.ask import Ask, Wanted
+from indrnn.service.oip.http import NO_LOADING, OwnerOf, refuse_parameters
+from indrnn.service.oip.inference import Asked, Inference
+from indrnn.service.oip.message import Answer, refuse_what_is_not_offered
+from indrnn.service.oip.protocol import METHODS, SERVICE, message_classes
+from indrnn.service.oip.refusal import refusal
+from indrnn.service.oip.tensors import MAX_AXES, Tensor
+from indrnn.service.oip.under_way import Begun, UnderWay
+from indrnn.service.serving.body import aside
+from indrnn.service.serving.connections import Places
+from indrnn.service.serving.repository import Repository
+from indrnn.service.settings import Settings
 
 log = logging.getLogger(__name__)
 

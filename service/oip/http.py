@@ -12,16 +12,16 @@ import orjson
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from service.body import aside, parse_object, read_bounded
-from service.errors import BadInput, BodyTimeout, MethodNotAllowed, NotFound, NotSupported, ServiceError, Stopping, said
-from service.leaving import while_there
-from service.oip import describe, message
-from service.oip.compression import accepted, compress, decompress
-from service.oip.inference import Asked, Inference
-from service.oip.refusal import refusal
-from service.repository import Repository
-from service.settings import Settings
-from service.turn import Turn
+from indrnn.service.engine.turn import Turn
+from indrnn.service.errors import BadInput, BodyTimeout, MethodNotAllowed, NotFound, NotSupported, ServiceError, Stopping, said
+from indrnn.service.oip import describe, message
+from indrnn.service.oip.compression import accepted, compress, decompress
+from indrnn.service.oip.inference import Asked, Inference
+from indrnn.service.oip.refusal import refusal
+from indrnn.service.serving.body import aside, parse_object, read_bounded
+from indrnn.service.serving.leaving import while_there
+from indrnn.service.serving.repository import Repository
+from indrnn.service.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -15,16 +15,16 @@ import numpy as np
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from service.errors import ModelGone, ServiceError
-from service.models import ServedModel
-from service.oip import message, rows
-from service.oip.ask import Ask, Wanted
-from service.oip.http import OpenInference, Reply, Target, failure, inferred, target_of
-from service.oip.inference import OF_THE_VERSION, Asked, Misread, answer
-from service.oip.rows import Rows
-from service.oip.tensors import Tensor
-from service.session import Refused, Result
-from service.timed_http import TimedHttp
+from indrnn.service.errors import ModelGone, ServiceError
+from indrnn.service.oip import message, rows
+from indrnn.service.oip.ask import Ask, Wanted
+from indrnn.service.oip.http import OpenInference, Reply, Target, failure, inferred, target_of
+from indrnn.service.oip.inference import OF_THE_VERSION, Asked, Misread, answer
+from indrnn.service.oip.rows import Rows
+from indrnn.service.oip.tensors import Tensor
+from indrnn.service.serving.models import ServedModel
+from indrnn.service.session.machine import Refused, Result
+from indrnn.service.wire.timed_http import TimedHttp
 
 log = logging.getLogger(__name__)
 

@@ -10,18 +10,18 @@ from typing import NamedTuple
 import numpy as np
 import orjson
 
-from service.body import aside
-from service.errors import BadInput, ModelGone, NotReady, Overloaded, ServiceError, TooLarge, UnknownModel
-from service.jobs import Job, unset
-from service.models import Models, ServedModel
-from service.oip import rows
-from service.oip.ask import Ask
-from service.oip.message import Answer
-from service.oip.rows import Bounds, Rows
-from service.repository import Repository
-from service.session import Feed, Result, Session
-from service.sessions import Replies, Sessions, ask_all
-from service.settings import Settings
+from indrnn.service.engine.jobs import Job, unset
+from indrnn.service.errors import BadInput, ModelGone, NotReady, Overloaded, ServiceError, TooLarge, UnknownModel
+from indrnn.service.oip import rows
+from indrnn.service.oip.ask import Ask
+from indrnn.service.oip.message import Answer
+from indrnn.service.oip.rows import Bounds, Rows
+from indrnn.service.serving.body import aside
+from indrnn.service.serving.models import Models, ServedModel
+from indrnn.service.serving.repository import Repository
+from indrnn.service.serving.sessions import Replies, Sessions, ask_all
+from indrnn.service.session.machine import Feed, Result, Session
+from indrnn.service.settings import Settings
 
 
 def sequence_owner(owner: str) -> str:

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import orjson
 
-from service.errors import BadInput, said
-from service.oip.ask import Ask, Wanted, boolean
-from service.oip.signature import Array, Signature
-from service.oip.tensors import Tensor, shape_of
+from indrnn.service.errors import BadInput, said
+from indrnn.service.oip.ask import Ask, Wanted, boolean
+from indrnn.service.oip.tensors import Tensor, shape_of
+from indrnn.service.serving.signature import Array, Signature
 
 _NOT_OFFERED = ("classification", "shared_memory_region")
 

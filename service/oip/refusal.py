@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from service.errors import (
+from indrnn.service.errors import (
     BadInput,
     BodyTimeout,
     Conflict,

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import BadInput, OutOfAlphabet, TooLarge
-from service.oip.ask import Ask
-from service.oip.message import Output
-from service.oip.signature import Array, Signature
-from service.oip.tensors import Tensor, decode, finite
-from service.session import Floats, Result, Scores, Session
-from service.work import Prepared
+from indrnn.service.engine.work import Prepared
+from indrnn.service.errors import BadInput, OutOfAlphabet, TooLarge
+from indrnn.service.oip.ask import Ask
+from indrnn.service.oip.message import Output
+from indrnn.service.oip.tensors import Tensor, decode, finite
+from indrnn.service.serving.signature import Array, Signature
+from indrnn.service.session.machine import Floats, Result, Scores, Session
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from itertools import chain
 
 import numpy as np
 
-from service.errors import BadInput, NotFinite, said
-from service.oip.signature import Array, Spec
+from indrnn.service.errors import BadInput, NotFinite, said
+from indrnn.service.serving.signature import Array, Spec
 
 MAX_AXES = 32
 MAX_INT64 = 2**63 - 1

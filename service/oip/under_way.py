@@ -6,8 +6,8 @@ another, and are asked again when their turn to be answered has come; until the 
 
 import asyncio
 
-from service.oip.inference import Asked, Inference, Misread, Pending
-from service.oip.message import Answer
+from indrnn.service.oip.inference import Asked, Inference, Misread, Pending
+from indrnn.service.oip.message import Answer
 
 Begun = Pending | Misread
 

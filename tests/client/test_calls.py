@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from client import calls
-from client.commands import Answer, Call, Lost, Plan, R, Sleep
-from client.errors import (
+from indrnn.client import calls
+from indrnn.client.commands import Answer, Call, Lost, Plan, R, Sleep
+from indrnn.client.errors import (
     BadInput,
     ConnectionLost,
     DeadlineExceeded,
@@ -21,7 +21,7 @@ from client.errors import (
     Unavailable,
     refused,
 )
-from client.patience import Patience
+from indrnn.client.patience import Patience
 
 INFO = {"session_id": "s", "model": "m", "version": "1", "step": 2, "position": 9, "created_at": "then", "expires_at": "later"}
 PREDICTED = {"model": "m", "version": "1", "predictions": [{"label": "a", "score": 1.0, "top": [], "frames": 2}]}
@@ -118,7 +118,7 @@ def test_ids_are_quoted_and_an_empty_one_is_refused() -> None:
 
 
 def test_every_code_of_the_service_has_a_kind_of_its_own() -> None:
-    from service import errors
+    from indrnn.service import errors
 
     codes = {c.code for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.ServiceError)}
     plain = {code for code in codes if type(refused({"code": code})) is Refused}

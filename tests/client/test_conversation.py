@@ -8,9 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from world import World, letter
 
-from client.commands import Sleep
-from client.conversation import Conversation
-from client.errors import BadInput, DeadlineExceeded, NotFound, ProtocolError, StepConflict, StepGap, Unanswered, Unavailable
+from indrnn.client.commands import Sleep
+from indrnn.client.conversation import Conversation
+from indrnn.client.errors import BadInput, DeadlineExceeded, NotFound, ProtocolError, StepConflict, StepGap, Unanswered, Unavailable
 
 EVERYTHING = 10_000
 

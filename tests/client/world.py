@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from client.answers import Char
-from client.commands import Close, Connect, Lost, Plan, R, Receive, Send, Show, Sleep
-from client.patience import Patience
+from indrnn.client.answers import Char
+from indrnn.client.commands import Close, Connect, Lost, Plan, R, Receive, Send, Show, Sleep
+from indrnn.client.patience import Patience
 
 
 def letter(step: int, i: int) -> str:

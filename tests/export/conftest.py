@@ -3,7 +3,7 @@ import pytest
 import torch
 from tiny import STATE, Tiny
 
-from export import graph
+from indrnn.export import graph
 
 
 def to_graph(module: Tiny, B: int = 2, T: int = 6) -> onnx.ModelProto:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from export.bundle import BundleError, Figure, Manifest, digest, read, read_all
+from indrnn.export.bundle import BundleError, Figure, Manifest, digest, read, read_all
 
 
 def chars_manifest(**changes: Any) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def chars_manifest(**changes: Any) -> dict[str, Any]:
             {"role": "last_logits", "offset": 2, "size": 3},
         ],
         "alphabet": "ab\n",
-        "training": {"command": "python -m model train chars", "seed": 1, "parameters": 10, "data": []},
+        "training": {"command": "indrnn train chars", "seed": 1, "parameters": 10, "data": []},
         "figures": [],
         "parity_error": 1e-6,
         "created": "2024-01-01T00:00:00+00:00",
@@ -78,7 +78,7 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path, n
     os.mkfifo(tmp_path / "pipe" if linked else folder / name)
     if linked:
         (folder / name).symlink_to(tmp_path / "pipe")
-    code = f"from pathlib import Path; from export.bundle import read; read(Path({str(folder)!r}))"
+    code = f"from pathlib import Path; from indrnn.export.bundle import read; read(Path({str(folder)!r}))"
     refused = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
     assert f"bundle tiny/1: {name}: expected a regular file" in refused.stderr
 
@@ -216,6 +216,6 @@ def test_manifest_survives_its_file(alphabet: str, u: list[float], figures: list
 
 
 def test_reading_a_bundle_needs_no_torch() -> None:
-    code = "import sys, export.bundle; print([m for m in ('torch', 'onnx', 'onnxruntime', 'model') if m in sys.modules])"
+    code = "import sys, indrnn.export.bundle; print([m for m in ('torch', 'onnx', 'onnxruntime', 'indrnn.model') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert out.stdout.strip() == "[]"

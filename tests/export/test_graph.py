@@ -9,11 +9,11 @@ import pytest
 from conftest import to_graph
 from tiny import ACTIVATIONS, STATE, Forgetful, K, Stateless, Tiny, Unrolled, answer, meta
 
-from export import graph, op
-from export.bundle import Part
-from export.errors import GraphError
-from export.manifest import parts
-from kernels.runtime import ort
+from indrnn.export import graph, op
+from indrnn.export.bundle import Part
+from indrnn.export.errors import GraphError
+from indrnn.export.manifest import parts
+from indrnn.kernels.runtime import ort
 
 
 def loops(function: onnx.FunctionProto) -> int:
@@ -68,7 +68,7 @@ def test_checker_takes_the_file_and_weights_are_in_it(exported: onnx.ModelProto)
 
 @pytest.mark.parametrize("T", [1, 2, 53])
 def test_graph_answers_what_the_specification_says(module: Tiny, exported: onnx.ModelProto, T: int) -> None:
-    """Against NumPy and model/reference.py: torch, which wrote the graph, has no say."""
+    """Against NumPy and model/cells/reference.py: torch, which wrote the graph, has no say."""
     x = np.random.default_rng(T).integers(0, K, (1, T))
     session = ort.InferenceSession(graph.serialize(exported), providers=["CPUExecutionProvider"])
     logits, state = session.run(None, {"x": x, "lengths": np.array([T]), "state": np.zeros((1, STATE), np.float32)})

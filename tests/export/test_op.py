@@ -1,4 +1,4 @@
-"""The portable body, in stock ONNX Runtime, against the specification in model/reference.py."""
+"""The portable body, in stock ONNX Runtime, against the specification in model/cells/reference.py."""
 
 import numpy as np
 import onnx
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from export import op
-from export.bundle import OP_DOMAIN, OP_TYPE, OP_VERSION
-from kernels.runtime import ort
-from model.reference import indrnn
+from indrnn.export import op
+from indrnn.export.bundle import OP_DOMAIN, OP_TYPE, OP_VERSION
+from indrnn.kernels.runtime import ort
+from indrnn.model.cells.reference import indrnn
 
 VARIANTS = [(a, d) for a in op.ACTIVATIONS for d in op.DIRECTIONS]
 ALPHA = 0.25  # exact in float32, and not the default: a body that ignores the node's attribute is found

@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 from tiny import STATE, K, Tiny
 
-from export import graph, parity, sample
+from indrnn.export import graph, parity, sample
 
 
 def error(model: onnx.ModelProto, module: Tiny, seed: int = 0) -> float:

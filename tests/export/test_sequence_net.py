@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import torch
 
-from export.write import write
-from model.checkpoint import Meta, load, save
-from model.layouts import LAYOUTS
-from model.sequence import SequenceConfig, SequenceNet
+from indrnn.export.write import write
+from indrnn.model.data.layouts import LAYOUTS
+from indrnn.model.nets.sequence import SequenceConfig, SequenceNet
+from indrnn.model.training.checkpoint import Meta, load, save
 
 SIZES = {"layers": 3, "hidden": 8, "growth": 2, "blocks": (1, 1), "T": 20, "gamma": 0.9, "inputs": 60, "classes": 3, "frames": True}
 

@@ -1,4 +1,4 @@
-"""`python -m export`: a whole bundle, or none and a line that says why."""
+"""`indrnn export`: a whole bundle, or none and a line that says why."""
 
 import dataclasses
 import json
@@ -11,14 +11,14 @@ import pytest
 import torch
 from tiny import ALPHABET, STATE, Backwards, Forgetful, K, Tiny, meta
 
-import export.__main__ as command
-from export import graph, manifest, parity, write
-from export.bundle import PARITY_BOUND, BundleError, Manifest, digest, read, read_all
-from export.card import card
-from export.errors import ExportError
-from model.action import ActionConfig, ActionNet
-from model.checkpoint import Meta, save
-from model.layouts import LAYOUTS
+from indrnn.__main__ import main
+from indrnn.export import command, graph, manifest, parity, write
+from indrnn.export.bundle import PARITY_BOUND, BundleError, Manifest, digest, read, read_all
+from indrnn.export.card import card
+from indrnn.export.errors import ExportError
+from indrnn.model.data.layouts import LAYOUTS
+from indrnn.model.nets.action import ActionConfig, ActionNet
+from indrnn.model.training.checkpoint import Meta, save
 
 
 @pytest.fixture
@@ -30,11 +30,11 @@ def ready(monkeypatch: pytest.MonkeyPatch, exported: onnx.ModelProto, module: Ti
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ready: Tiny) -> Any:
-    """`python -m export` on Tiny, typed in tmp_path."""
+    """`indrnn export` on Tiny, typed in tmp_path."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "load", lambda path: (ready, meta(ready)))
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
-    return lambda *words: command.main(["runs/tiny.pt", "bundles", *words])
+    return lambda *words: main(["export", "runs/tiny.pt", "bundles", *words])
 
 
 def test_command_writes_a_bundle_that_reads(run: Any, tmp_path: Path, exported: onnx.ModelProto) -> None:
@@ -54,7 +54,7 @@ def test_card_says_what_it_must(run: Any, tmp_path: Path) -> None:
     assert run("--name", "bard", "--version", "2") == 0
     text = (tmp_path / "bundles/bard/2/CARD.md").read_text()
     for words in (
-        "python -m model train tiny\npython -m export runs/tiny.pt bundles/ --name bard --version 2\n",
+        "indrnn train tiny\nindrnn export runs/tiny.pt bundles/ --name bard --version 2\n",
         "| bits | 2.5 bits per character | made up | 1 |",
         "**nothing**. Terms: none. Source: nobody",
         "2 layers of 4 neurons (relu, tanh), 123 parameters",
@@ -69,8 +69,8 @@ def test_card_says_what_it_must(run: Any, tmp_path: Path) -> None:
 def test_paths_elsewhere_stay_out_of_the_card(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "inner").mkdir()
     monkeypatch.chdir(tmp_path / "inner")
-    assert command.main([str(tmp_path / "tiny.pt"), str(tmp_path / "bundles")]) == 0
-    assert "python -m export tiny.pt bundles/\n" in (tmp_path / "bundles/chars/1/CARD.md").read_text()
+    assert main(["export", str(tmp_path / "tiny.pt"), str(tmp_path / "bundles")]) == 0
+    assert "indrnn export tiny.pt bundles/\n" in (tmp_path / "bundles/chars/1/CARD.md").read_text()
 
 
 def test_existing_version_is_refused_and_kept(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,7 +136,7 @@ def test_bad_figures_are_refused_in_one_line(run: Any, tmp_path: Path, capsys: p
 
 
 def test_no_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main([str(tmp_path / "none.pt"), str(tmp_path / "bundles")]) == 1
+    assert main(["export", str(tmp_path / "none.pt"), str(tmp_path / "bundles")]) == 1
     error = capsys.readouterr().err
     assert error.startswith("export refused: ")
     assert "none.pt" in error
@@ -208,7 +208,7 @@ def test_a_network_of_neither_skeletons_nor_text_is_refused_by_its_kind(tmp_path
 
 
 def test_an_imported_network_is_refused_with_the_options_that_say_what_it_reads(tmp_path: Path, module: Tiny) -> None:
-    with pytest.raises(ExportError, match="python -m model import` says with --layout, --joints or --numbers"):
+    with pytest.raises(ExportError, match="indrnn import` says with --layout, --joints or --numbers"):
         write.write(module, dataclasses.replace(meta(module, kind="sequence"), task="import"), tmp_path, "tiny", "1", command="")
 
 
@@ -227,7 +227,7 @@ def test_real_action_checkpoint_becomes_a_bundle(tmp_path: Path, monkeypatch: py
     torch.nn.init.normal_(net.readout.weight, std=0.1)
     described = Meta(
         kind="action",
-        command="python -m model train action",
+        command="indrnn train action",
         seed=0,
         steps=0,
         labels=("a", "b", "c"),
@@ -239,7 +239,7 @@ def test_real_action_checkpoint_becomes_a_bundle(tmp_path: Path, monkeypatch: py
     save(tmp_path / "action.pt", net, described)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
-    assert command.main(["action.pt", "bundles"]) == 0
+    assert main(["export", "action.pt", "bundles"]) == 0
     bundle = read(tmp_path / "bundles/action/1")
     m = bundle.manifest
     assert m.inputs[0].shape == ("B", "T", 2, 20, 3)
@@ -266,7 +266,7 @@ def test_a_net_of_anybodys_joints_becomes_a_bundle_with_its_threshold(
     save(tmp_path / "mine.pt", net, described)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
-    assert command.main(["mine.pt", "bundles", "--name", "mine"]) == 0
+    assert main(["export", "mine.pt", "bundles", "--name", "mine"]) == 0
     m = read(tmp_path / "bundles/mine/1").manifest
     assert (m.inputs[0].shape, m.hz, m.other_below, m.layouts["own"].joint_names) == (("B", "T", 2, 9, 3), 25, 0.4, names)
     assert "label `other`" in (tmp_path / "bundles/mine/1/CARD.md").read_text()

@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model.checkpoint import Meta
-from model.recurrence import recurrence
-from model.reference import indrnn
+from indrnn.model.cells.recurrence import recurrence
+from indrnn.model.cells.reference import indrnn
+from indrnn.model.training.checkpoint import Meta
 
 ALPHABET = "abcde"
 K, H = len(ALPHABET), 4
@@ -84,7 +84,7 @@ def meta(module: Tiny, **changes: Any) -> Meta:
     figure = {"name": "bits", "value": 2.5, "unit": "bits per character", "protocol": "made up", "test_evaluations": 1}
     values: dict[str, Any] = {
         "kind": "chars",
-        "command": "python -m model train tiny",
+        "command": "indrnn train tiny",
         "seed": 3,
         "steps": 1,
         "parameters": 123,

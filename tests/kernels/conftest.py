@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from native_calls import Kernel
 
-from kernels.build import KernelMissing, build
-from kernels.native import Library
+from indrnn.kernels.build import KernelMissing, build
+from indrnn.kernels.native import Library
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

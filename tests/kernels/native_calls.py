@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.native import ACTIVATIONS, DIRECTIONS, ISAS, Call, Library
+from indrnn.kernels.native import ACTIVATIONS, DIRECTIONS, ISAS, Call, Library
 
 Array = NDArray[np.floating]
 Lens = NDArray[np.int64]

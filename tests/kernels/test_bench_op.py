@@ -11,8 +11,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from kernels.build import KernelMissing, build
-from kernels.native import Library
+from indrnn.kernels.build import KernelMissing, build
+from indrnn.kernels.native import Library
 
 BENCH = Path(__file__).parent.parent.parent / "bench" / "op.py"
 

@@ -1,4 +1,4 @@
-"""The CPU kernel against the specification in model/reference.py, and against itself: no bit may depend on how it was run."""
+"""The CPU kernel against the specification in model/cells/reference.py, and against itself: no bit may depend on how it was run."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from native_calls import Array, Kernel, Lens
 
-from kernels.native import ACTIVATIONS, DIRECTIONS, Call, Library
-from model.reference import indrnn
+from indrnn.kernels.native import ACTIVATIONS, DIRECTIONS, Call, Library
+from indrnn.model.cells.reference import indrnn
 
 VARIANTS = [(a, d) for a in ACTIVATIONS for d in DIRECTIONS]
 ALPHA = 0.25

@@ -11,15 +11,15 @@ import torch
 from native_calls import Kernel
 from onnx import TensorProto, helper
 
-from export import op
-from export.bundle import OP_DOMAIN, OP_TYPE, OP_VERSION, read
-from kernels.build import HERE, KernelMissing, compiler
-from kernels.cuda import build_cuda
-from kernels.native import ACTIVATIONS, DIRECTIONS, Call
-from kernels.registered import refusal
-from kernels.runtime import ort
-from service import engine
-from service.engine import Engine
+from indrnn.export import op
+from indrnn.export.bundle import OP_DOMAIN, OP_TYPE, OP_VERSION, read
+from indrnn.kernels.build import HERE, KernelMissing, compiler
+from indrnn.kernels.cuda import build_cuda
+from indrnn.kernels.native import ACTIVATIONS, DIRECTIONS, Call
+from indrnn.kernels.registered import refusal
+from indrnn.kernels.runtime import ort
+from indrnn.service.engine import runtime as engine
+from indrnn.service.engine.runtime import Engine
 
 CUDA = "CUDAExecutionProvider"
 BUNDLES = sorted((Path(__file__).parent.parent.parent / "bundles").glob("*/*/model.onnx"))

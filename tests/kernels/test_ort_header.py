@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kernels.build import HERE, KernelMissing, compiler
+from indrnn.kernels.build import HERE, KernelMissing, compiler
 
 ROOTS = ("/usr/include", "/usr/local/include", "/opt")
 OURS = (HERE / "ort_api.h").read_text()

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from export import op
-from export.bundle import OP_DOMAIN, OP_TYPE, OP_VERSION
-from kernels.native import ACTIVATIONS, DIRECTIONS, Library
-from kernels.runtime import ort
-from model.reference import indrnn
+from indrnn.export import op
+from indrnn.export.bundle import OP_DOMAIN, OP_TYPE, OP_VERSION
+from indrnn.kernels.native import ACTIVATIONS, DIRECTIONS, Library
+from indrnn.kernels.runtime import ort
+from indrnn.model.cells.reference import indrnn
 
 VARIANTS = [(a, d) for a in ACTIVATIONS for d in DIRECTIONS]
 BUNDLES = sorted((Path(__file__).parent.parent.parent / "bundles").glob("*/*/model.onnx"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from native_calls import Kernel
 
-from kernels.native import Library
+from indrnn.kernels.native import Library
 
 HERE = Path(__file__).parent
 
@@ -18,7 +18,7 @@ import numpy as np
 sys.path.insert(0, {here!r})
 from native_calls import Kernel
 from pathlib import Path
-from kernels.native import Library
+from indrnn.kernels.native import Library
 kernel = Kernel(Library(Path({library!r})), threads=3, pieces=8)
 x, u = np.ones((50, 4, 64), np.float32), np.full(64, 0.5, np.float32)
 want, _ = kernel.forward(x, u)

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.bundle import read
-from kernels import build
-from kernels.native import Library
-from kernels.registered import refusal, registered
-from service import engine
-from service.engine import Engine, Row
+from indrnn.export.bundle import read
+from indrnn.kernels import build
+from indrnn.kernels.native import Library
+from indrnn.kernels.registered import refusal, registered
+from indrnn.service.engine import runtime as engine
+from indrnn.service.engine.runtime import Engine, Row
 
 ROOT = Path(__file__).parent.parent.parent
 BUNDLES = sorted((ROOT / "bundles").glob("*/*/model.onnx"))
@@ -43,7 +43,7 @@ def test_without_a_library_the_log_says_how_to_get_one(
         assert registered() is None
         assert registered() is None
     (line,) = caplog.messages
-    assert "python -m kernels" in line
+    assert "indrnn kernels" in line
 
 
 def test_a_library_that_is_refused_is_one_warning(

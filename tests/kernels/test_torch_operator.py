@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels.native import Library
-from model import fused
-from model.recurrence import ACTIVATIONS, DIRECTIONS, _loop, _loop_backward, recurrence
-from model.recurrence import recurrence_backward_op as backward_op
-from model.recurrence import recurrence_op as forward_op
+from indrnn.kernels.native import Library
+from indrnn.model.cells import fused
+from indrnn.model.cells.recurrence import ACTIVATIONS, DIRECTIONS, _loop, _loop_backward, recurrence
+from indrnn.model.cells.recurrence import recurrence_backward_op as backward_op
+from indrnn.model.cells.recurrence import recurrence_op as forward_op
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import recurrence
-from model.reference import ACTIVATIONS, indrnn
+from indrnn.model.cells import recurrence
+from indrnn.model.cells.reference import ACTIVATIONS, indrnn
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ALPHA = 0.25
@@ -25,7 +25,7 @@ def triton() -> ModuleType:
     if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         pytest.skip("no GPU here; test_triton_without_gpu.py runs these in Triton's interpreter, where triton is installed")
     pytest.importorskip("triton", reason="triton is not installed")
-    from kernels import triton_recurrence
+    from indrnn.kernels import triton_recurrence
 
     return triton_recurrence
 
@@ -167,7 +167,7 @@ def test_the_scan_is_for_few_neurons_long_sequences_and_linear_activations(trito
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_operator_trains_on_them(triton: ModuleType, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
-    """model/recurrence.py's operator, its gradient included, against its plain loop in float64."""
+    """model/cells/recurrence.py's operator, its gradient included, against its plain loop in float64."""
     monkeypatch.setattr(recurrence, "_on_gpu", lambda _: triton)  # in the interpreter the tensors are the CPU's
     x, u, lens, h0 = tensors(9, 2, 5, dtype)
     results = []

@@ -30,7 +30,7 @@ COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from kernels import triton_recurrence as ours
+from indrnn.kernels import triton_recurrence as ours
 
 KERNELS = [(ours._forward_loop, "tanh"), (ours._backward_loop, "tanh"), (ours._forward_scan, "relu"), (ours._backward_scan, "relu")]
 OPTIONS = {"ALPHA": 0.25, "REVERSE": True, "BLOCK": 32, "UNROLL": ours.UNROLL, "CHUNK": ours.CHUNK}

@@ -6,9 +6,9 @@ import pytest
 import torch
 from nets import stirred
 
-from model.action import ActionConfig, ActionNet
-from model.chars import CharsConfig, CharsNet
-from model.network import StateNet
+from indrnn.model.nets.action import ActionConfig, ActionNet
+from indrnn.model.nets.chars import CharsConfig, CharsNet
+from indrnn.model.nets.network import StateNet
 
 torch.set_num_threads(1)  # the tensors here are small, and the machine may be shared
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from model.action import ActionNet
-from model.network import StateNet
+from indrnn.model.nets.action import ActionNet
+from indrnn.model.nets.network import StateNet
 
 
 def stirred(net: StateNet) -> StateNet:

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence
 
-from model.indrnn import IndRNN, IndRNNCell
-from model.recurrence import ACTIVATIONS
-from model.recurrent_weight import clamp_recurrent_, recurrent_weights
-from model.reference import indrnn
+from indrnn.model.cells.recurrence import ACTIVATIONS
+from indrnn.model.cells.recurrent_weight import clamp_recurrent_, recurrent_weights
+from indrnn.model.cells.reference import indrnn
+from indrnn.model.indrnn import IndRNN, IndRNNCell
 
 
 def twins(nonlinearity="tanh", **options):

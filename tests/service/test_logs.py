@@ -7,13 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from service.logs import SHOWN, JsonFormatter, TextFormatter, about
+from indrnn.service.logs import SHOWN, JsonFormatter, TextFormatter, about
 
 MODEL = SimpleNamespace(name="chars", version="2")
 
 
 def record(message: str, **extra: object) -> logging.LogRecord:
-    return logging.getLogger("x").makeRecord("service.batcher", logging.WARNING, "f.py", 1, message, ("a",), None, extra=extra)
+    return logging.getLogger("x").makeRecord(
+        "indrnn.service.engine.batcher", logging.WARNING, "f.py", 1, message, ("a",), None, extra=extra
+    )
 
 
 def test_a_line_names_only_what_it_is_about() -> None:
@@ -33,7 +35,7 @@ def test_json_is_one_object_a_line_whatever_the_message_holds() -> None:
     assert told.pop("time").endswith("Z")
     assert told == {
         "level": "warning",
-        "logger": "service.batcher",
+        "logger": "indrnn.service.engine.batcher",
         "message": "two\nlines and a",
         "model": "chars/2",
         "session": "0123456789…",
@@ -42,8 +44,12 @@ def test_json_is_one_object_a_line_whatever_the_message_holds() -> None:
 
 
 def test_text_says_the_same_at_the_end_of_the_line() -> None:
-    assert TextFormatter().format(record("%s", **about(MODEL, None, 7))).endswith("WARNING service.batcher: a model=chars/2 step=7")
-    assert TextFormatter().format(record("%s")).endswith("WARNING service.batcher: a")
+    assert (
+        TextFormatter()
+        .format(record("%s", **about(MODEL, None, 7)))
+        .endswith("WARNING indrnn.service.engine.batcher: a model=chars/2 step=7")
+    )
+    assert TextFormatter().format(record("%s")).endswith("WARNING indrnn.service.engine.batcher: a")
 
 
 @pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])

@@ -41,7 +41,9 @@ class Server:
         log = (self.folder / "log").open("ab")
         env = {k: v for k, v in os.environ.items() if not k.startswith("INDRNN_") and k not in ("HOST", "PORT")}
         settings = {"PORT": str(self.port), "INDRNN_STORE": str(self.folder / "sessions.db"), **self.env}
-        self.process = subprocess.Popen([sys.executable, "-m", "service"], cwd=ROOT, env={**env, **settings}, stderr=log, stdout=log)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "indrnn", "serve"], cwd=ROOT, env={**env, **settings}, stderr=log, stdout=log
+        )
         log.close()
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self.process.poll() is None:

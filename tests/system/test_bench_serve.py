@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 from bench import http_load, load_tool, paced_load
 from bench import server as bench_server
 from bench.figure import Figure
-from service.oip import message
+from indrnn.service.oip import message
 
 TINY = ["--seconds", "0.2", "--rounds", "1", "--sessions", "4", "--most-sessions", "6", "--idle", "64", "128", "192", "--max-time", "120"]
 

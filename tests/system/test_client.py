@@ -19,9 +19,9 @@ from conftest import ROOT, Server
 from cutter import Cutter, cutting
 from test_readme import at
 
-from client import aio, sync
-from client.answers import Result
-from client.errors import BadInput, DeadlineExceeded, NotFound, Refused, SessionExpired, StepConflict, StepGap, Unanswered
+from indrnn.client import aio, sync
+from indrnn.client.answers import Result
+from indrnn.client.errors import BadInput, DeadlineExceeded, NotFound, Refused, SessionExpired, StepConflict, StepGap, Unanswered
 
 TEXT = "To be, or not to be, that is the question:\nWhether 'tis nobler in the mind to suffer\n"
 PIECES = [TEXT[i : i + 2] for i in range(0, len(TEXT), 2)]

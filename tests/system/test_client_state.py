@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import Server
 
-from client import aio, sync
-from client.answers import Result
-from client.errors import BadInput, Conflict, NotFound, SessionExpired, Unauthorized
+from indrnn.client import aio, sync
+from indrnn.client.answers import Result
+from indrnn.client.errors import BadInput, Conflict, NotFound, SessionExpired, Unauthorized
 
 TEXT = "To be, or not to be, that is the question:\n"
 Start = Callable[..., Server]

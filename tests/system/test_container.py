@@ -19,8 +19,8 @@ import httpx
 import pytest
 import yaml
 
-from service.redis_store import STRICT
-from service.settings import PREFIX, Settings
+from indrnn.service.settings import PREFIX, Settings
+from indrnn.service.store.redis import STRICT
 
 ROOT = Path(__file__).parent.parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

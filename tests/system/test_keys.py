@@ -22,8 +22,8 @@ from tritonclient.utils import InferenceServerException
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
-from service.app import create_app
-from service.settings import Settings
+from indrnn.service.app import create_app
+from indrnn.service.settings import Settings
 
 Start = Callable[..., Server]
 OPEN = {"/health/live", "/health/ready", "/docs", "/openapi.json", "/metrics"}
@@ -32,7 +32,7 @@ BYTES = {"Content-Type": "application/octet-stream"}
 
 def add_key(file: Path, name: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "service", "key", name],
+        [sys.executable, "-m", "indrnn", "key", name],
         cwd=ROOT,
         env={"INDRNN_KEYS": str(file), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -88,7 +88,7 @@ def test_a_key_is_shown_once_and_kept_as_a_hash(tmp_path: Path) -> None:
 def test_a_service_with_a_broken_file_of_keys_does_not_start(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("ann:123\n")
     env = {"INDRNN_KEYS": str(tmp_path / "keys"), "INDRNN_STORE": str(tmp_path / "s.db"), "PORT": "0", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-m", "service"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-m", "indrnn", "serve"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "keys: line 1: expected name:sha256" in done.stderr
 

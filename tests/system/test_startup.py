@@ -14,15 +14,15 @@ import httpx
 import pytest
 from conftest import ROOT, Server
 
-from kernels.cuda import registered_cuda
-from kernels.registered import registered
+from indrnn.kernels.cuda import registered_cuda
+from indrnn.kernels.registered import registered
 
 
 def start(tmp_path: Path, **env: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("INDRNN_")}
     settings = {"PORT": "0", "INDRNN_STORE": str(tmp_path / "s.db"), **env}
     return subprocess.run(
-        [sys.executable, "-m", "service"], cwd=ROOT, env={**clean, **settings}, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "indrnn", "serve"], cwd=ROOT, env={**clean, **settings}, capture_output=True, text=True, timeout=60
     )
 
 
@@ -101,7 +101,7 @@ def test_a_backup_is_taken_beside_the_running_service_and_served_by_another(
 ) -> None:
     ident = server.post("/sessions", {"model": "chars"}).json()["session_id"]
     env = {**os.environ, "INDRNN_STORE": str(server.folder / "sessions.db")}
-    command = [sys.executable, "-m", "service", "backup", str(tmp_path / "copy.db")]
+    command = [sys.executable, "-m", "indrnn", "backup", str(tmp_path / "copy.db")]
     subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True, timeout=60)
     assert own_server(INDRNN_STORE=str(tmp_path / "copy.db")).get(f"/sessions/{ident}").json()["step"] == 0
     refused = subprocess.run(command, cwd=ROOT, env={**env, "INDRNN_STORE": "redis://h"}, capture_output=True, text=True, timeout=60)
@@ -134,11 +134,12 @@ def test_serving_imports_neither_torch_nor_onnx_nor_the_trainer() -> None:
 import sys
 class Forbidden:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "onnx", "lightning", "model", "onnxscript"):
+        if name.split(".")[0] in ("torch", "onnx", "lightning", "onnxscript") or name.startswith("indrnn.model"):
             raise ImportError(f"the service imported {name}")
 sys.meta_path.insert(0, Forbidden())
-import pkgutil, importlib, service
-for module in pkgutil.iter_modules(service.__path__, "service."):
+import pkgutil, importlib
+from indrnn import service
+for module in pkgutil.walk_packages(service.__path__, "indrnn.service."):
     if module.name != "service.__main__":
         importlib.import_module(module.name)
 """
@@ -148,6 +149,6 @@ for module in pkgutil.iter_modules(service.__path__, "service."):
 
 def test_the_runtime_leaves_no_telemetry_behind(tmp_path: Path) -> None:
     env = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
-    code = "from kernels.runtime import ort; ort.SessionOptions()"
+    code = "from indrnn.kernels.runtime import ort; ort.SessionOptions()"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**env, "HOME": str(tmp_path)}, check=True, timeout=60)
     assert list(tmp_path.rglob("*")) == []

@@ -1,0 +1,76 @@
+"""`indrnn export CHECKPOINT bundles/`: writes a bundle, or says in one line why not."""
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from indrnn.export.bundle import BundleError, Figure
+from indrnn.export.errors import ExportError
+from indrnn.export.write import write
+from indrnn.model.commands.limits import within
+from indrnn.model.training.checkpoint import CheckpointError, load
+
+
+def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
+    """What to export, and where to."""
+    parser.add_argument("checkpoint", type=Path, help="what `indrnn train` left behind")
+    parser.add_argument("bundles", type=Path, help="the model repository, usually bundles/")
+    parser.add_argument("--name", help="default: the checkpoint's kind")
+    parser.add_argument("--version", default="1", help="a whole number (default: %(default)s)")
+    parser.add_argument("--figures", type=Path, help="JSON list of {name, value, unit, protocol, test_evaluations} to add to the card")
+    parser.add_argument("--max-position", type=within(int, 1), help="steps a session may last; required where max |u| is 1 or more")
+    parser.add_argument("--force", action="store_true", help="replace the version if it exists")
+
+
+def run(command: str, args: argparse.Namespace, argv: list[str]) -> int:
+    """Exports; the exit status is 0 when the bundle was written, 1 when it was refused."""
+    torch.set_num_threads(1)  # the cases are small, and one thread adds up in one order
+    try:
+        module, meta = load(args.checkpoint)
+        bundle = write(
+            module,
+            meta,
+            args.bundles,
+            args.name or meta.kind,
+            args.version,
+            command=_command(args, meta.kind),
+            figures=_figures(args.figures),
+            max_position=args.max_position,
+            force=args.force,
+        )
+    except (CheckpointError, ExportError, BundleError, OSError) as error:
+        print(f"export refused: {error}", file=sys.stderr)
+        return 1
+    m = bundle.manifest
+    print(f"{bundle.graph.parent}: N = {m.state_size}, K = {m.classes}, parity error {m.parity_error:.1e}, sha256 {m.sha256[:12]}")
+    return 0
+
+
+def _figures(path: Path | None) -> tuple[Figure, ...]:
+    if path is None:
+        return ()
+    try:
+        return tuple(TypeAdapter(list[Figure]).validate_json(path.read_bytes()))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ExportError(f"{path}: {'.'.join(map(str, first['loc']))} {first['msg']}".replace("  ", " ")) from error
+
+
+def _command(args: argparse.Namespace, kind: str) -> str:
+    """What to type to export this again, from the folder it was typed in, without --force and without this machine's paths."""
+    words = ["indrnn", "export", _relative(args.checkpoint), _relative(args.bundles) + "/"]
+    words += ["--name", args.name] if args.name not in (None, kind) else []
+    words += ["--version", args.version] if args.version != "1" else []
+    words += ["--figures", _relative(args.figures)] if args.figures else []
+    words += ["--max-position", str(args.max_position)] if args.max_position else []
+    return shlex.join(words)
+
+
+def _relative(path: Path) -> str:
+    relative = os.path.relpath(path)
+    return path.name if relative.startswith("..") else relative

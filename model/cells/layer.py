@@ -1,0 +1,151 @@
+"""One layer of a stack: input projection, recurrence, batch norm before or after it, dropout with one mask over time.
+
+h_t = f(W x_t + b + u * h_{t-1})  (Li et al., CVPR 2018, equation 4). Before the recurrence, the norm keeps a carried state independent
+of another batch's statistics; after it, classifiers learn faster (Li et al., 2019, section 4).
+The matrix product may run in bfloat16 under autocast; the recurrence and the state are float32.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812  # its usual name
+from torch import Tensor, nn
+
+from indrnn.model.cells.chunked import Gathered
+from indrnn.model.cells.norm import BatchNorm, StepBatchNorm
+from indrnn.model.cells.recurrence import recurrence
+from indrnn.model.cells.recurrent_weight import Recurrent
+
+
+class CausalConv(nn.Module):
+    """a_t = b + sum_j W_j x_{t-j}, j = 0 .. kernel - 1: a convolution over time that sees the past only. weight [kernel, H, in]."""
+
+    def __init__(self, inputs: int, size: int, kernel: int) -> None:
+        super().__init__()
+        spread = (kernel * inputs) ** -0.5  # as nn.Linear of that many inputs
+        self.weight = nn.Parameter(torch.empty(kernel, size, inputs).uniform_(-spread, spread))
+        self.bias = nn.Parameter(torch.zeros(size))
+        self.kernel, self.window = kernel, (kernel - 1) * inputs
+
+    def forward(self, x: Tensor, lengths: Tensor | None, window: Tensor) -> tuple[Tensor, Tensor]:
+        """x [T, B, in], window [B, (kernel - 1) * in]: the inputs before x, the oldest first -> a [T, B, H], window after `lengths` [B]."""
+        T, B, inputs = x.shape
+        before = window.view(B, self.kernel - 1, inputs).transpose(0, 1)
+        every = torch.cat([before.to(x.dtype), x])  # [kernel - 1 + T, B, in]
+        # One matrix product a tap, on slices that lie contiguously: no transposes, and nothing special about T = 0.
+        a = F.linear(every.narrow(0, self.kernel - 1, T), self.weight[0], self.bias)
+        for j in range(1, self.kernel):
+            a = a + F.linear(every.narrow(0, self.kernel - 1 - j, T), self.weight[j])
+        after = every[T:] if lengths is None else self._last(every, lengths)
+        return a, after.transpose(0, 1).reshape(B, self.window).to(window.dtype)
+
+    def _last(self, every: Tensor, lengths: Tensor) -> Tensor:
+        index = lengths + torch.arange(self.kernel - 1, device=lengths.device)[:, None]  # [kernel - 1, B]
+        return every.gather(0, index[:, :, None].expand(-1, -1, every.shape[2]))
+
+
+Projection = nn.Linear | nn.Embedding | CausalConv
+Norm = BatchNorm | StepBatchNorm
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Which steps of a batch count.
+
+    lengths [B] (None: all T); valid, in training: the indices in [T * B] of the steps that count (None: all); position [B]: how many
+    steps each row has seen before, where a norm asks for it. gathered: the steps are a piece of a longer sequence (model/cells/chunked.py).
+    """
+
+    lengths: Tensor | None = None
+    valid: Tensor | None = None
+    position: Tensor | None = None
+    gathered: Gathered | None = None
+
+
+class Layer(Recurrent):
+    """One recurrent layer.
+
+    project: nn.Linear(in, H), CausalConv, for symbols nn.Embedding(K, H), or None: x [T, B, H] goes in as it is. U [H] starts in
+    U[low, bound] and is clamped to ±bound after each optimiser step (`clamp_recurrent_`). Dropout uses one mask for all steps (Gal and
+    Ghahramani, 2016). The norm stands before the recurrence, or after it (`after`).
+    """
+
+    def __init__(
+        self,
+        project: Projection | None,
+        size: int,
+        bound: float,
+        low: float = 0.0,
+        dropout: float = 0.0,
+        norm: Norm | None = None,
+        after: bool = False,
+        activation: str = "relu",
+    ) -> None:
+        super().__init__()
+        self.project = project
+        self.norm = norm
+        self.u = nn.Parameter(torch.empty(size).uniform_(low, bound))
+        self.size, self.bound, self.dropout, self.after, self.activation = size, bound, dropout, after, activation
+
+    @property
+    def window(self) -> int:
+        """How many numbers of state the projection carries beside the H of the recurrence."""
+        return self.project.window if isinstance(self.project, CausalConv) else 0
+
+    def recurrent_weights(self) -> Iterator[nn.Parameter]:
+        """The layer's U [H]."""
+        yield self.u
+
+    def forward(self, x: Tensor, steps: Steps, h0: Tensor, window: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [T, B, in] (or [T, B] symbols), h0 [B, H], window [B, W] -> y [T, B, H] and h [B, H], window [B, W] after each row's steps.
+
+        Past a row's length y is 0 or, with the norm after the recurrence, what the norm makes of 0.
+        """
+        a = x
+        if isinstance(self.project, CausalConv):
+            a, window = self.project(x, steps.lengths, window)
+        elif self.project is not None:
+            a = self.project(x)
+        if not self.after:
+            a = self._normed(a, steps, (h0, window))
+        y, h = recurrence(a, self.u, steps.lengths, h0, self.activation)
+        if self.after:
+            y = self._normed(y, steps, (h, window))
+        if self.training and self.dropout > 0:
+            y = y * F.dropout(y.new_ones(1, *y.shape[1:]), self.dropout)
+        return y, h, window
+
+    def _normed(self, x: Tensor, steps: Steps, carried: tuple[Tensor, Tensor]) -> Tensor:
+        """carried: what the next piece of the sequence would begin with, should the pass end here."""
+        if self.norm is None:
+            return x
+        y: Tensor
+        if isinstance(self.norm, StepBatchNorm):
+            assert steps.position is not None  # a stack that holds such a layer carries it
+            y = self.norm(x, steps.valid, steps.position, track=steps.gathered is None or not steps.gathered.again)
+        elif steps.gathered is not None:
+            y = steps.gathered.normed(self.norm, x, steps.valid, carried)
+        else:
+            y = self.norm(x, steps.valid)
+        return y
+
+    @torch.no_grad()
+    def fold_(self, input_scale: Tensor | None = None) -> None:
+        """Moves a norm before the recurrence, and a scale [in] of the input, into the projection; the layer computes the same without.
+
+        A norm after the recurrence, one per step, and one without a projection before it stay.
+        """
+        if input_scale is not None:
+            assert isinstance(self.project, nn.Linear)
+            self.project.weight.mul_(input_scale)
+        if self.after or self.project is None or not isinstance(self.norm, BatchNorm):
+            return
+        scale, shift = self.norm.affine()
+        weight = self.project.weight
+        if isinstance(self.project, nn.Embedding):
+            weight.mul_(scale).add_(shift)
+        else:
+            weight.mul_(scale[:, None])
+            self.project.bias.copy_(self.project.bias * scale + shift)
+        self.norm = None

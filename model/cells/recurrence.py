@@ -1,0 +1,255 @@
+"""The recurrence as one opaque PyTorch operator, `indrnn::recurrence`, with its gradient.
+
+The exporter must see one node: a Python time loop would be unrolled to the length of the export example. Inside, on the CPU, the native
+kernel runs where it has been built (model/cells/fused.py), on NVIDIA GPUs kernels/triton_recurrence.py where Triton is installed, and the plain
+loop over time below elsewhere; model/cells/reference.py is what all are tested against.
+"""
+
+import functools
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from indrnn.model.cells import fused
+
+ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid", "identity")
+DIRECTIONS = ("forward", "reverse")
+NARROW = (torch.bfloat16, torch.float16)
+
+
+@functools.cache
+def _triton() -> ModuleType | None:
+    try:
+        from indrnn.kernels import triton_recurrence
+    except ImportError:  # PyTorch for CUDA brings Triton; others need not have it
+        return None
+    return triton_recurrence
+
+
+def _on_gpu(x: Tensor) -> ModuleType | None:
+    """What runs this tensor's recurrence on its GPU; None elsewhere."""
+    return _triton() if x.is_cuda else None
+
+
+def _activate_(a: Tensor, activation: str, alpha: float) -> Tensor:
+    if activation == "relu":
+        return a.relu_()
+    if activation == "leaky_relu":
+        return torch.where(a > 0, a, alpha * a)
+    if activation == "tanh":
+        return a.tanh_()
+    return a.sigmoid_() if activation == "sigmoid" else a
+
+
+def _times_slope(g: Tensor, h: Tensor, activation: str, alpha: float, out: Tensor) -> None:
+    """out = the gradient g times the activation's derivative, told from its output h (alpha >= 0 keeps the sign)."""
+    if activation == "relu":
+        torch.ops.aten.threshold_backward.grad_input(g, h, 0, grad_input=out)
+    elif activation == "leaky_relu":
+        torch.mul(g, torch.where(h > 0, 1.0, alpha).to(h.dtype), out=out)
+    elif activation == "tanh":
+        torch.ops.aten.tanh_backward.grad_input(g, h, grad_input=out)
+    elif activation == "sigmoid":
+        torch.ops.aten.sigmoid_backward.grad_input(g, h, grad_input=out)
+    else:
+        out.copy_(g)
+
+
+def _check_options(activation: str, direction: str) -> None:
+    if activation not in ACTIVATIONS or direction not in DIRECTIONS:
+        raise ValueError(f"expected one of {ACTIVATIONS} and {DIRECTIONS}, got {activation!r} and {direction!r}")
+
+
+def _check(x: Tensor, u: Tensor, sequence_lens: Tensor, initial_h: Tensor, activation: str, direction: str) -> None:
+    """Raises ValueError unless the inputs fit each other: a kernel goes by x's shape alone, and would read past the end of the others."""
+    _check_options(activation, direction)
+    if x.dim() != 3:
+        raise ValueError(f"x: expected [T, B, H], got {list(x.shape)}")
+    _, B, H = x.shape
+    for name, tensor, shape in (("u", u, (H,)), ("sequence_lens", sequence_lens, (B,)), ("initial_h", initial_h, (B, H))):
+        if tensor.shape != shape:
+            raise ValueError(f"{name}: expected {list(shape)}, got {list(tensor.shape)}")
+    if sequence_lens.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"sequence_lens: expected int64, got {sequence_lens.dtype}")
+    _check_device(x, u, sequence_lens, initial_h)
+
+
+def _check_device(*tensors: Tensor) -> None:
+    if len({tensor.device for tensor in tensors}) > 1:
+        raise ValueError(f"expected tensors of one device, got them on {', '.join(str(tensor.device) for tensor in tensors)}")
+
+
+def _check_slope(activation: str, alpha: float) -> None:
+    """Raises ValueError where the gradient cannot be told from the output, which has one sign for both halves of such a leaky_relu."""
+    if activation == "leaky_relu" and not alpha >= 0:
+        raise ValueError(f"alpha: the gradient of leaky_relu expects 0 or more, got {alpha}")
+
+
+def _valid(x: Tensor, lens: Tensor) -> tuple[Tensor, int]:
+    """[T, B, 1], True where a step belongs to its row, and the number of first steps that belong to every row."""
+    T = x.shape[0]
+    mask = torch.arange(T, device=x.device)[:, None] < lens
+    return mask[:, :, None], int(mask.all(1).sum())
+
+
+def _flip(x: Tensor, lens: Tensor) -> Tensor:
+    """Reverses each row of x [T, B, H] within its length; steps past it keep their place."""
+    t = torch.arange(x.shape[0], device=x.device)[:, None]
+    index = torch.where(t < lens, lens - 1 - t, t)
+    return x.gather(0, index[:, :, None].expand_as(x))
+
+
+@torch.library.custom_op("indrnn::recurrence", mutates_args=())
+def recurrence_op(
+    x: Tensor, u: Tensor, sequence_lens: Tensor, initial_h: Tensor, activation: str, alpha: float, direction: str
+) -> tuple[Tensor, Tensor]:
+    """See `recurrence`; this is the bare operator, all four tensors given. x may be of a narrower type than the others; y is of x's."""
+    _check(x, u, sequence_lens, initial_h, activation, direction)
+    if gpu := _on_gpu(x):
+        y, y_h = gpu.forward(x, u, sequence_lens, initial_h, activation, alpha, direction)
+        return y, y_h
+    if native := fused.fitting(x, u, initial_h):
+        return fused.forward(native, x, u, sequence_lens, initial_h, activation, alpha, direction)
+    y, y_h = _loop(x.to(u.dtype), u, sequence_lens.clamp(0, x.shape[0]), initial_h, activation, alpha, direction)
+    return y.to(x.dtype), y_h
+
+
+@recurrence_op.register_fake
+def _(x, u, sequence_lens, initial_h, activation, alpha, direction):  # type: ignore[no-untyped-def]  # torch calls it
+    _check_device(x, u, sequence_lens, initial_h)  # with one on "meta" among them this function is the operator
+    contiguous = torch.contiguous_format
+    return torch.empty_like(x, memory_format=contiguous), torch.empty_like(initial_h, memory_format=contiguous)
+
+
+def _loop(
+    x: Tensor, u: Tensor, sequence_lens: Tensor, initial_h: Tensor, activation: str, alpha: float, direction: str
+) -> tuple[Tensor, Tensor]:
+    """The operator without the kernel."""
+    if direction == "reverse":
+        y, h = _loop(_flip(x, sequence_lens), u, sequence_lens, initial_h, activation, alpha, "forward")
+        return _flip(y, sequence_lens), h
+    valid, whole = _valid(x, sequence_lens)
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    h = initial_h
+    for t in range(x.shape[0]):
+        torch.addcmul(x[t], u, h, out=y[t])
+        new = _activate_(y[t], activation, alpha)
+        if t < whole:
+            h = y[t] if new is y[t] else y[t].copy_(new)
+        else:
+            h = torch.where(valid[t], new, h)
+            y[t] = torch.where(valid[t], new, 0)
+    return y, h.clone(memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("indrnn::recurrence_backward", mutates_args=())
+def recurrence_backward_op(
+    dy: Tensor,
+    dy_h: Tensor,
+    y: Tensor,
+    u: Tensor,
+    sequence_lens: Tensor,
+    initial_h: Tensor,
+    activation: str,
+    alpha: float,
+    direction: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the forward recurrence by x, u and initial_h: an exact linear scan from the last step to the first."""
+    _check(y, u, sequence_lens, initial_h, activation, direction)
+    _check_slope(activation, alpha)
+    _check_device(dy, dy_h, y)
+    if dy.shape != y.shape or dy_h.shape != initial_h.shape:
+        raise ValueError(f"expected dy {list(y.shape)} and dy_h {list(initial_h.shape)}, got {list(dy.shape)} and {list(dy_h.shape)}")
+    if gpu := _on_gpu(y):
+        dx, du, dh0 = gpu.backward(dy, dy_h, y, u, sequence_lens, initial_h, activation, alpha, direction)
+        return dx, du, dh0
+    if native := fused.fitting(y, dy, dy_h, u, initial_h):
+        return fused.backward(native, dy, dy_h, y, u, sequence_lens, initial_h, activation, alpha, direction)
+    wide = (dy.to(u.dtype), dy_h, y.to(u.dtype), u)
+    dx, du, dh0 = _loop_backward(*wide, sequence_lens.clamp(0, y.shape[0]), initial_h, activation, alpha, direction)
+    return dx.to(y.dtype), du, dh0
+
+
+@recurrence_backward_op.register_fake
+def _(dy, dy_h, y, u, sequence_lens, initial_h, activation, alpha, direction):  # type: ignore[no-untyped-def]  # torch calls it
+    _check_device(y, u, sequence_lens, initial_h, dy, dy_h)
+    contiguous = torch.contiguous_format
+    return tuple(torch.empty_like(t, memory_format=contiguous) for t in (y, u, initial_h))
+
+
+def _loop_backward(
+    dy: Tensor,
+    dy_h: Tensor,
+    y: Tensor,
+    u: Tensor,
+    sequence_lens: Tensor,
+    initial_h: Tensor,
+    activation: str,
+    alpha: float,
+    direction: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradient without the kernel."""
+    lens = sequence_lens
+    if direction == "reverse":
+        dy, y = _flip(dy, lens), _flip(y, lens)
+    valid, whole = _valid(y, lens)
+    da = torch.empty_like(y)
+    du = torch.zeros_like(dy_h)  # per row: no reduction inside the loop
+    step, g = torch.empty_like(dy_h), dy_h
+    for t in range(y.shape[0] - 1, -1, -1):
+        torch.add(dy[t], g, out=step)
+        _times_slope(step, y[t], activation, alpha, out=da[t])
+        if t < whole:
+            g = torch.mul(da[t], u, out=step)
+        else:
+            da[t].masked_fill_(~valid[t], 0)
+            g = torch.where(valid[t], da[t] * u, g)
+        du.addcmul_(da[t], initial_h if t == 0 else y[t - 1])
+    return (da if direction == "forward" else _flip(da, lens)), du.sum(0), g.clone(memory_format=torch.contiguous_format)
+
+
+def _setup(ctx, inputs, output):  # type: ignore[no-untyped-def]  # torch calls it
+    _, u, lens, h0, *ctx.options = inputs
+    activation, alpha, _ = ctx.options
+    _check_slope(activation, alpha)  # here too, so that it is said before the forward pass and not after it
+    ctx.save_for_backward(output[0], u, lens, h0)
+
+
+def _backward(ctx, dy, dy_h):  # type: ignore[no-untyped-def]  # torch calls it
+    y, u, lens, h0 = ctx.saved_tensors
+    dx, du, dh0 = recurrence_backward_op(dy.contiguous(), dy_h.contiguous(), y, u, lens, h0, *ctx.options)
+    return dx, du, None, dh0, None, None, None
+
+
+recurrence_op.register_autograd(_backward, setup_context=_setup)
+
+
+def recurrence(
+    x: Tensor,
+    u: Tensor,
+    sequence_lens: Tensor | None = None,
+    initial_h: Tensor | None = None,
+    activation: str = "relu",
+    alpha: float = 0.01,
+    direction: str = "forward",
+) -> tuple[Tensor, Tensor]:
+    """h_t = activation(x_t + u * h_{t-1}) over time, differentiable in x, u and initial_h.
+
+    x [T, B, H] already projected (W x + b), u [H], sequence_lens [B] int64 (default T; below 0 counts as 0, above T as T), initial_h [B, H]
+    (default 0)
+    -> y [T, B, H], 0 past a row's length, and y_h [B, H], the state after it. The state is float32 or float64 whatever autocast says, and
+    so is y, but on a GPU, where bfloat16 and float16 are half of the bytes to move: there y is of x's type.
+    Raises ValueError on an unknown activation or direction, on tensors that do not fit each other, and on a gradient of leaky_relu with
+    alpha < 0. Li et al., CVPR 2018, equation 4.
+    """
+    _check_options(activation, direction)  # while a graph is traced, too, where the operator itself is not run
+    T, B, H = x.shape
+    dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
+    if sequence_lens is None:
+        sequence_lens = torch.full((B,), T, dtype=torch.int64, device=x.device)
+    if initial_h is None:
+        initial_h = torch.zeros(B, H, dtype=dtype, device=x.device)
+    x = x if x.is_cuda and x.dtype in NARROW else x.to(dtype)
+    y, y_h = torch.ops.indrnn.recurrence(x, u.to(dtype), sequence_lens, initial_h.to(dtype), activation, alpha, direction)
+    return y, y_h

@@ -1,0 +1,370 @@
+"""Stacks of IndRNN layers: plain, residual, dense, convolutional. One vector [B, N] carries the state of all their layers.
+
+Li et al., 2019 (arXiv 1910.06251), section 4. The state holds the hidden part of each layer, in the order they run, then the windows of
+convolutional projections, then the position of norms per step; a row of zeros is the start of a sequence.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from indrnn.model.cells import chunked
+from indrnn.model.cells.layer import CausalConv, Layer, Norm, Projection, Steps
+from indrnn.model.cells.norm import BatchNorm, StepBatchNorm
+from indrnn.model.cells.recurrent_weight import SizeError, bound
+
+KINDS = ("plain", "residual", "dense", "conv")
+NORMS = ("before", "after", "none")
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """What `build_stack` builds.
+
+    kind     plain; residual (pre-activation, Li et al., 2019, figure 3b); dense (3c); conv: plain, each layer's input projection a causal
+             convolution over `kernel` steps.
+    layers   IndRNN layers of plain, conv and residual; a residual stack has two a block and one last: an odd number.
+    hidden   width H; dense instead: growth k, a bottleneck of 4k in each dense layer, `first` * k neurons before the `blocks`, whose
+             numbers are of dense layers; transitions halve the features between blocks, and with `last_transition` after the last.
+    norm     before or after the recurrence, or none; with `per_step` statistics of their own for each of the first 2 T positions.
+    T, gamma the recurrent weights start in U[0, gamma^(1/T)] and stay within; the last layer's start in U[epsilon^(1/T), gamma^(1/T)]
+             (section 5.1) where only the last step is read; epsilon 0: as the others.
+    dropout  after each layer (dense: after each dense layer), one mask for all steps; dense takes `dropout_first` after the first layer,
+             `dropout_bottleneck` and `dropout_transition` besides.
+    spread   deviation of normal input weights; 0: uniform, Kaiming of slope 8, as the authors' code. Without a norm take 0.001 in the
+             adding problem.
+    """
+
+    kind: str = field(default="plain", metadata={"help": "plain, residual, dense or conv"})
+    layers: int = field(default=6, metadata={"help": "IndRNN layers"})
+    hidden: int = field(default=128, metadata={"help": "neurons H of a layer"})
+    growth: int = field(default=16, metadata={"help": "dense: neurons a layer adds"})
+    blocks: tuple[int, ...] = field(default=(8, 6, 4), metadata={"help": "dense: layers of each block"})
+    first: int = field(default=6, metadata={"help": "dense: neurons before the blocks, times growth"})
+    last_transition: bool = field(default=True, metadata={"help": "dense: halve the features after the last block too"})
+    kernel: int = field(default=3, metadata={"help": "conv: steps of a convolution"})
+    norm: str = field(default="after", metadata={"help": "before or after the recurrence, or none"})
+    per_step: bool = field(default=False, metadata={"help": "statistics of their own for each position"})
+    T: int = field(default=784, metadata={"help": "steps that U is bounded for"})
+    gamma: float = field(default=2.0, metadata={"help": "|u| is at most gamma^(1/T)"})
+    epsilon: float = field(default=0.5, metadata={"help": "the last layer's U starts above epsilon^(1/T); 0: as the others"})
+    dropout: float = field(default=0.0, metadata={"help": "after each layer, one mask for all steps"})
+    dropout_first: float = field(default=0.0, metadata={"help": "dense: after the first layer"})
+    dropout_bottleneck: float = field(default=0.0, metadata={"help": "dense: in the bottlenecks"})
+    dropout_transition: float = field(default=0.0, metadata={"help": "dense: in the transitions"})
+    nonlinearity: str = field(default="relu", metadata={"help": "of the recurrence"})
+    spread: float = field(default=0.0, metadata={"help": "deviation of the input weights at the start"})
+
+
+class Stack(nn.Module, ABC):
+    """x [T, B, in] (or [T, B] symbols), lengths [B] | None, state [B, N] | None -> y [T, B, out_features], state [B, N] after each row.
+
+    Past a row's length y is unspecified. Subclasses say in `compute` how the layers hang together. checkpoint_activations: in training
+    memory grows as the square root of T (model/cells/chunked.py), for more arithmetic.
+    """
+
+    out_features: int
+    checkpoint_activations: bool = False
+
+    @abstractmethod
+    def indrnns(self) -> list[Layer]:
+        """The layers in the order they run, which is that of their state."""
+
+    @abstractmethod
+    def compute(self, x: Tensor, run: "Run") -> Tensor:
+        """x [T, B, in] -> y [T, B, out]; runs each layer once, by run(layer, x)."""
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        state = self._start(x) if state is None else state
+        if self.training and self.checkpoint_activations:
+            return chunked.run(self, x, lengths, state, last=False)
+        run = self.begin(x, lengths, state)
+        y = self.compute(x, run)
+        return y, run.state()
+
+    def final(self, x: Tensor, lengths: Tensor | None = None, state: Tensor | None = None) -> Tensor:
+        """y [B, out] after each row's last step, lengths of 1 and more; with checkpoint_activations nothing of length T is kept."""
+        if self.training and self.checkpoint_activations:
+            return chunked.run(self, x, lengths, self._start(x) if state is None else state, last=True)[0]
+        y: Tensor = self(x, lengths, state)[0]
+        return chunked.final_step(y, lengths)
+
+    def begin(self, x: Tensor, lengths: Tensor | None, state: Tensor, gathered: chunked.Gathered | None = None) -> "Run":
+        """A pass over x, for `compute`."""
+        return Run(self, x.shape[0], lengths, state, gathered)
+
+    def _start(self, x: Tensor) -> Tensor:
+        return torch.zeros(x.shape[1], self.state_size, device=x.device)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Lengths of the state's stretches in order."""
+        layers = self.indrnns()
+        windows = [layer.window for layer in layers if layer.window]
+        return [*(layer.size for layer in layers), *windows, *([1] if self.positions else [])]
+
+    @property
+    def state_size(self) -> int:
+        """N."""
+        return sum(self.sizes)
+
+    @property
+    def positions(self) -> int:
+        """How many positions have statistics of their own; 0 without norms per step."""
+        return max((layer.norm.positions for layer in self.indrnns() if isinstance(layer.norm, StepBatchNorm)), default=0)
+
+    def parts(self) -> tuple[dict[str, Any], ...]:
+        """The state's parts in order, as the manifest lists them."""
+        hidden: list[dict[str, Any]] = []
+        windows: list[dict[str, Any]] = []
+        for i, layer in enumerate(self.indrnns()):
+            u = tuple(layer.u.tolist())
+            hidden.append({"role": "hidden", "layer": i, "size": layer.size, "activation": layer.activation, "u": u})
+            if layer.window:
+                windows.append({"role": "window", "layer": i, "size": layer.window, "activation": None, "u": None})
+        position = {"role": "position", "layer": None, "size": 1, "activation": None, "u": None}
+        return (*hidden, *windows, *([position] if self.positions else []))
+
+    def fold_(self, input_scale: Tensor | None = None) -> None:
+        """Moves the norms that can be, and a scale [in] of the features, into the projections."""
+        for i, layer in enumerate(self.indrnns()):
+            layer.fold_(input_scale if i == 0 else None)
+
+
+class Run:
+    """One pass of a stack: hands each layer its piece of the state, and keeps what comes back."""
+
+    def __init__(self, stack: Stack, T: int, lengths: Tensor | None, state: Tensor, gathered: chunked.Gathered | None = None) -> None:
+        layers = stack.indrnns()
+        pieces = list(torch.split_with_sizes(state, stack.sizes, 1))
+        self.hidden, self.rest = pieces[: len(layers)], pieces[len(layers) :]
+        self.hidden_out: list[Tensor] = []
+        self.rest_out: list[Tensor] = []
+        self.none = state[:, :0]
+        position = self.rest[-1].squeeze(1) if stack.positions else None
+        self.steps = Steps(lengths, _valid(T, lengths) if stack.training else None, position, gathered)
+        self.T, self.positions = T, stack.positions
+
+    def __call__(self, layer: Layer, x: Tensor) -> Tensor:
+        """x [T, B, in] -> y [T, B, H] of the stack's next layer."""
+        window = self.rest[len(self.rest_out)] if layer.window else self.none
+        y: Tensor
+        try:
+            y, h, window = layer(x, self.steps, self.hidden[len(self.hidden_out)], window)
+        except chunked.ReachedError as reached:
+            self._keep(layer, *reached.carried)
+            raise
+        self._keep(layer, h, window)
+        return y
+
+    def _keep(self, layer: Layer, h: Tensor, window: Tensor) -> None:
+        self.hidden_out.append(h)
+        if layer.window:
+            self.rest_out.append(window)
+
+    def state(self) -> Tensor:
+        """The state [B, N] after the layers that have run; what the others carry is as it was."""
+        windows = len(self.rest) - (1 if self.positions else 0)
+        rest = [*self.rest_out, *self.rest[len(self.rest_out) : windows]]
+        if self.steps.position is not None:
+            seen = self.T if self.steps.lengths is None else self.steps.lengths
+            # It stops at the first position without statistics of its own: float32 counts to no end.
+            rest.append((self.steps.position + seen).clamp_max(self.positions - 1)[:, None].to(self.none.dtype))
+        return torch.cat([*self.hidden_out, *self.hidden[len(self.hidden_out) :], *rest], 1)
+
+
+def _valid(T: int, lengths: Tensor | None) -> Tensor | None:
+    """Indices in [T * B] of the steps within their rows' lengths; None when all are."""
+    if lengths is None:
+        return None
+    mask = torch.arange(T, device=lengths.device)[:, None] < lengths
+    return None if bool(mask.all()) else mask.flatten().nonzero().squeeze(1)
+
+
+class Chain(Stack):
+    """Layers one after another; with `skip` each adds to its input from the second on: y_l = y_{l-1} + layer_l(y_{l-1})."""
+
+    def __init__(self, layers: list[Layer], skip: bool = False) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.skip, self.out_features = skip, layers[-1].size
+
+    def indrnns(self) -> list[Layer]:
+        """The layers, from the input on."""
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
+
+    def compute(self, x: Tensor, run: Run) -> Tensor:
+        """See `Stack`."""
+        for i, layer in enumerate(self.indrnns()):
+            y = run(layer, x)
+            x = x + y if self.skip and i else y
+        return x
+
+
+class ResidualBlock(nn.Module):
+    """x + W2 r2(W1 r1(x)): each r is a norm, a recurrence and its activation, before the weights (pre-activation)."""
+
+    def __init__(self, r1: Layer, w1: nn.Linear, r2: Layer, w2: nn.Linear) -> None:
+        super().__init__()
+        self.r1, self.w1, self.r2, self.w2 = r1, w1, r2, w2
+
+
+class Residual(Stack):
+    """A linear map of the input to H, pre-activation blocks of two layers, and a last layer."""
+
+    def __init__(self, inputs: nn.Linear, blocks: list[ResidualBlock], last: Layer) -> None:
+        super().__init__()
+        self.inputs, self.blocks, self.last = inputs, nn.ModuleList(blocks), last
+        self.out_features = last.size
+
+    def indrnns(self) -> list[Layer]:
+        """Two layers a block, then the last."""
+        return [*(r for block in self._blocks() for r in (block.r1, block.r2)), self.last]
+
+    def _blocks(self) -> list[ResidualBlock]:
+        return [block for block in self.blocks if isinstance(block, ResidualBlock)]
+
+    def compute(self, x: Tensor, run: Run) -> Tensor:
+        """See `Stack`."""
+        x = self.inputs(x)
+        for block in self._blocks():
+            x = x + block.w2(run(block.r2, block.w1(run(block.r1, x))))
+        return run(self.last, x)
+
+    def fold_(self, input_scale: Tensor | None = None) -> None:
+        """Moves a scale [in] of the features into the first map; the norms stand before sums and stay."""
+        if input_scale is not None:
+            with torch.no_grad():
+                self.inputs.weight.mul_(input_scale)
+
+
+class DenseBlock(nn.Module):
+    """Dense layers, each a bottleneck and a narrow layer whose output is appended to all before, and the transition after them."""
+
+    def __init__(self, bottlenecks: list[Layer], layers: list[Layer], transition: Layer | None) -> None:
+        super().__init__()
+        self.bottlenecks, self.layers, self.transition = nn.ModuleList(bottlenecks), nn.ModuleList(layers), transition
+
+    def pairs(self) -> Iterator[tuple[Layer, Layer]]:
+        """Bottleneck and layer, in the order they run."""
+        for bottleneck, layer in zip(self.bottlenecks, self.layers, strict=True):
+            assert isinstance(bottleneck, Layer)
+            assert isinstance(layer, Layer)
+            yield bottleneck, layer
+
+
+class Dense(Stack):
+    """A first layer, then dense blocks; without a last transition the features of the last block are what comes out."""
+
+    def __init__(self, first: Layer, blocks: list[DenseBlock], out_features: int) -> None:
+        super().__init__()
+        self.first, self.blocks = first, nn.ModuleList(blocks)
+        self.out_features = out_features
+
+    def _blocks(self) -> list[DenseBlock]:
+        return [block for block in self.blocks if isinstance(block, DenseBlock)]
+
+    def indrnns(self) -> list[Layer]:
+        """The layers in the order they run."""
+        layers = [self.first]
+        for block in self._blocks():
+            layers += [layer for pair in block.pairs() for layer in pair]
+            layers += [block.transition] if block.transition is not None else []
+        return layers
+
+    def compute(self, x: Tensor, run: Run) -> Tensor:
+        """See `Stack`."""
+        x = run(self.first, x)
+        for block in self._blocks():
+            for bottleneck, layer in block.pairs():
+                x = torch.cat([x, run(layer, run(bottleneck, x))], 2)
+            x = x if block.transition is None else run(block.transition, x)
+        return x
+
+
+def skip_chain(first: Projection, size: int, layers: int, bound: float, dropout: float, norm: bool) -> Chain:
+    """Layers of one width H, norm before the recurrence, each added to its input: what the action and the chars network are made of."""
+    projections = [first, *(nn.Linear(size, size) for _ in range(layers - 1))]
+    # The last layer keeps what the answer needs: its U starts nearer the bound (Li et al., 2019, section 5.1).
+    lows = [0.0] * (layers - 1) + [bound / 2]
+    chain = []
+    for project, low in zip(projections, lows, strict=True):
+        layer = Layer(project, size, bound, low, dropout, BatchNorm(size) if norm else None)
+        if isinstance(layer.norm, BatchNorm):
+            # White noise of unit variance becomes a state of variance 1 / (1 - u^2): start all neurons at one loudness, whatever their
+            # memory. Measured on chars, some 200 steps of 4096 symbols, with a readout that starts at 0: 2.38 bits a character, not 2.56.
+            layer.norm.weight.data.copy_((1 - layer.u.detach() ** 2).clamp_min(0).sqrt())
+        chain.append(layer)
+    return Chain(chain, skip=True)
+
+
+def build_stack(config: StackConfig, input_size: int) -> Stack:
+    """The stack a configuration describes, its weights drawn. Raises SizeError on a configuration that makes no sense."""
+    c = config
+    if c.kind not in KINDS or c.norm not in NORMS:
+        raise SizeError(f"expected kind of {KINDS} and norm of {NORMS}, got {c.kind!r} and {c.norm!r}")
+    if min(c.layers, c.hidden, c.growth, c.first, c.kernel, *c.blocks) < 1 or not c.blocks:
+        raise SizeError(f"expected sizes of 1 and more, got {c}")
+    if c.kind == "residual":
+        return _residual(c, input_size)
+    return _dense(c, input_size) if c.kind == "dense" else _chain(c, input_size)
+
+
+def _layer(c: StackConfig, inputs: int | None, size: int, dropout: float, last: bool = False) -> Layer:
+    """A layer of the configuration; inputs None: without a projection of its own."""
+    project: Projection | None = None
+    if inputs is not None:
+        project = CausalConv(inputs, size, c.kernel) if c.kind == "conv" else _linear(c, inputs, size)
+    norm: Norm | None = None
+    if c.norm != "none":
+        norm = StepBatchNorm(size, 2 * c.T) if c.per_step else BatchNorm(size)
+    low = c.epsilon ** (1 / c.T) if last else 0.0
+    return Layer(project, size, bound(c.gamma, c.T), low, dropout, norm, c.norm == "after", c.nonlinearity)
+
+
+def _linear(c: StackConfig, inputs: int, size: int) -> nn.Linear:
+    linear = nn.Linear(inputs, size)
+    if c.spread:
+        nn.init.normal_(linear.weight, std=c.spread)
+    else:
+        nn.init.kaiming_uniform_(linear.weight, a=8)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def _chain(c: StackConfig, inputs: int) -> Chain:
+    widths = [inputs, *[c.hidden] * c.layers]
+    return Chain([_layer(c, widths[i], c.hidden, c.dropout, last=i == c.layers - 1) for i in range(c.layers)])
+
+
+def _residual(c: StackConfig, inputs: int) -> Residual:
+    if c.layers % 2 == 0:
+        raise SizeError(f"expected an odd number of layers, two a block and a last one, got {c.layers}")
+    H = c.hidden
+    first = _linear(c, inputs, H)
+    blocks = [
+        ResidualBlock(_layer(c, None, H, c.dropout), _linear(c, H, H), _layer(c, None, H, c.dropout), _linear(c, H, H))
+        for _ in range(c.layers // 2)
+    ]
+    return Residual(first, blocks, _layer(c, None, H, c.dropout, last=True))
+
+
+def _dense(c: StackConfig, inputs: int) -> Dense:
+    k, features = c.growth, c.first * c.growth
+    first = _layer(c, inputs, features, c.dropout_first)
+    blocks = []
+    for i, count in enumerate(c.blocks):
+        bottlenecks = [_layer(c, features + j * k, 4 * k, c.dropout_bottleneck) for j in range(count)]
+        layers = [_layer(c, 4 * k, k, c.dropout) for _ in range(count)]
+        features += count * k
+        last, transition = i == len(c.blocks) - 1, None
+        if not last or c.last_transition:
+            transition = _layer(c, features, features // 2, c.dropout_transition, last)
+            features //= 2
+        blocks.append(DenseBlock(bottlenecks, layers, transition))
+    return Dense(first, blocks, features)

@@ -1,0 +1,39 @@
+"""`indrnn evaluate CHECKPOINT`: the figures of a checkpoint, and, in the checkpoint, how often test data was looked at."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from indrnn.model.tasks.table import TASKS
+from indrnn.model.training import checkpoint
+from indrnn.model.training.task import Figures
+
+
+def run(path: Path, split: str, record: bool, as_json: bool = False) -> Figures:
+    """Prints the figures as a table or as JSON; `record` keeps them in the checkpoint, adding to its count of test evaluations.
+
+    Raises CheckpointError, also for a network that was imported.
+    """
+    net, meta = checkpoint.load(path)
+    if meta.task not in TASKS:
+        raise checkpoint.CheckpointError(
+            f"{path}: expected a network of a task, got one of {meta.task!r}: there is no data to measure it on"
+        )
+    figures = TASKS[meta.task].figures(net, meta, split)
+    before = {f["name"]: f for f in meta.figures}
+    if split == "test":
+        figures = tuple(f | {"test_evaluations": before.get(f["name"], f)["test_evaluations"] + 1} for f in figures)
+    if record:
+        trained, _ = checkpoint.load_trained(path)
+        kept = before | {f["name"]: f for f in figures}
+        checkpoint.save(path, trained, dataclasses.replace(meta, parts=(), parameters=0, figures=tuple(kept.values())))
+    print(json.dumps(figures) if as_json else table(figures))
+    return figures
+
+
+def table(figures: Figures) -> str:
+    """For people: a line for each figure; how each was measured is in the JSON."""
+    width = max(len(f["name"]) for f in figures)
+    lines = [f"{f['name']:{width}} {f['value']:10.4g} {f['unit']}".rstrip() for f in figures]
+    looks = max(f["test_evaluations"] for f in figures)
+    return "\n".join([*lines, f"test evaluation {looks} of these weights"] if looks else lines)

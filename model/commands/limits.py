@@ -1,0 +1,46 @@
+"""Which values the options of `indrnn train` take: a value beyond is refused in one line before anything is read."""
+
+import argparse
+import math
+from collections.abc import Callable
+
+_COUNTS = "steps validate_every devices hidden layers rows clips epoch alike average settling length joints persons"
+_SHARES = "mirror lossy lost other_rate reset"  # odds and parts
+_BELOW_ONE = "dropout embedding_dropout readout_dropout steady pools smoothing asked"
+_NOT_NEGATIVE = "decay warmup max_time rate recurrent_rate weight_decay clip jump unit turn tilt speed sway body bones noise spread"
+_ABOVE_ZERO = "gamma bound slowest fastest"
+
+# option -> (least, most, whether the least is allowed, whether the most is)
+_LIMITS = (
+    dict.fromkeys(_COUNTS.split(), (1.0, math.inf, True, False))
+    | dict.fromkeys(_SHARES.split(), (0.0, 1.0, True, True))
+    | dict.fromkeys(_BELOW_ONE.split(), (0.0, 1.0, True, False))
+    | dict.fromkeys(_NOT_NEGATIVE.split(), (0.0, math.inf, True, False))
+    | dict.fromkeys(_ABOVE_ZERO.split(), (0.0, math.inf, False, False))
+    | {"seed": (0.0, 2.0**32 - 1, True, True)}
+)
+
+
+def reader(name: str, kind: Callable[[str], float]) -> Callable[[str], float]:
+    """What argparse reads the option called `name` with, an int or a float: refuses what is no such number or beyond its limits."""
+    return within(kind, *_LIMITS[name]) if name in _LIMITS else kind
+
+
+def within(
+    kind: Callable[[str], float], least: float, most: float = math.inf, least_too: bool = True, most_too: bool = False
+) -> Callable[[str], float]:
+    """Reads a number from least to most, each allowed or not."""
+    words = "a whole number" if kind is int else "a number"
+    words += f" {'from' if least_too else 'above'} {least:.10g}"
+    words += f" {'to' if most_too else 'to below'} {most:.10g}" if most < math.inf else ""
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if least < value < most or (least_too and value == least) or (most_too and value == most):
+            return value
+        raise argparse.ArgumentTypeError(f"expected {words}, got {text!r}")
+
+    return read

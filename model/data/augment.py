@@ -1,0 +1,123 @@
+"""What a body could also have looked like: other proportions, another camera, another speed, sensor noise, joints out of sight.
+
+Everything here keeps a clip causal: output frame t is made of input frames up to the moment it shows. Absent persons (zeros) stay absent.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from indrnn.model.data.bodies import Body
+from indrnn.model.data.camera import hold, lose, resample, seen_at
+
+Frames = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Augment:
+    """How far clips are changed. Angles in radians, lengths in metres, shares of 1.
+
+    turn, tilt: about the vertical and the two other axes, ±. speed: log of the pace, ±. sway: of the pace within a clip. body, bones: size
+    of the whole and of each bone. noise: of a place. mirror: odds of left and right swapped. lost: largest share of places lost, in
+    `lossy` of the streams; slowest, fastest: a camera's rate in Hz, in `other_rate` of them. first: odds of a beginning cut off.
+    """
+
+    turn: float = field(default=0.5, metadata={"help": "about the vertical, up to so many radians"})
+    tilt: float = field(default=0.12, metadata={"help": "about the other axes, up to so many radians"})
+    speed: float = field(default=0.35, metadata={"help": "of the pace, its logarithm at most"})
+    sway: float = field(default=0.3, metadata={"help": "of the pace within a clip"})
+    body: float = field(default=0.1, metadata={"help": "of the whole size, at most"})
+    bones: float = field(default=0.08, metadata={"help": "of each bone's length, at most"})
+    noise: float = field(default=0.005, metadata={"help": "of a place, metres"})
+    mirror: float = field(default=0.0, metadata={"help": "odds of left and right swapped"})
+    lost: float = field(default=0.5, metadata={"help": "largest part of places lost"})
+    lossy: float = field(default=0.0, metadata={"help": "part of the streams that lose joints"})
+    slowest: float = field(default=10.0, metadata={"help": "slowest camera, Hz"})
+    fastest: float = field(default=60.0, metadata={"help": "fastest camera, Hz"})
+    other_rate: float = field(default=0.0, metadata={"help": "part of the streams from a camera of another rate"})
+
+
+def rotation(turn: float, tilt: float, roll: float) -> NDArray[np.float32]:
+    """Turn about y (up), then tilt about x, then roll about z: [3, 3], to be applied as x @ R.T."""
+    c, s = np.cos([turn, tilt, roll]), np.sin([turn, tilt, roll])
+    about_y = np.array([[c[0], 0, s[0]], [0, 1, 0], [-s[0], 0, c[0]]])
+    about_x = np.array([[1, 0, 0], [0, c[1], -s[1]], [0, s[1], c[1]]])
+    about_z = np.array([[c[2], -s[2], 0], [s[2], c[2], 0], [0, 0, 1]])
+    turned: NDArray[np.float32] = (about_z @ about_x @ about_y).astype(np.float32)
+    return turned
+
+
+def resize(x: Frames, bones: NDArray[np.float32], body: Body) -> Frames:
+    """The same motion of another body: each bone of x [..., J, 3] times bones [J], joints placed anew from the root."""
+    out = np.empty_like(x)
+    out[..., body.root, :] = x[..., body.root, :]
+    for j in body.order:
+        p = body.parents[j]
+        out[..., j, :] = out[..., p, :] + (x[..., j, :] - x[..., p, :]) * bones[j]
+    return out
+
+
+def warp(x: Frames, speed: float, sway: float, phase: float) -> Frames:
+    """x [T, P, J, 3] played at about `speed` times its speed, which sways by ±sway over the clip; linear between frames."""
+    T = len(x)
+    if T < 2:
+        return x
+    n = max(2, round(T / speed))
+    s = np.linspace(0, 1, n)
+    s = s + sway / (2 * np.pi) * (np.sin(2 * np.pi * s + phase) - np.sin(phase))
+    at = np.clip(s, 0, 1) * (T - 1)
+    low = np.minimum(at.astype(np.int64), T - 2)
+    part = (at - low).astype(np.float32).reshape(-1, *[1] * (x.ndim - 1))
+    played: Frames = x[low] * (1 - part) + x[low + 1] * part
+    return played
+
+
+def mirrored(x: Frames, body: Body) -> Frames:
+    """x [..., J, 3] as a mirror shows it: the first axis negated, twins swapped."""
+    index = np.arange(x.shape[-2])
+    for a, b in body.twins:
+        index[a], index[b] = b, a
+    out: Frames = x[..., index, :] * np.array([-1, 1, 1], np.float32)
+    return out
+
+
+def symmetric_bones(body: Body, a: Augment, rng: Generator) -> NDArray[np.float32]:
+    """Random bone lengths [J], alike on both sides of the body."""
+    bones: NDArray[np.float32] = 1 + np.float32(a.bones) * rng.standard_normal(len(body.parents), dtype=np.float32).clip(-2, 2)
+    for left, right in body.twins:
+        bones[right] = bones[left]
+    bones *= np.float32(1 + rng.uniform(-a.body, a.body))
+    return bones
+
+
+def joined(clips: list[Frames], body: Body, a: Augment, hz: float, rng: Generator, flat: bool = False) -> list[Frames]:
+    """Clips of one person or pair [T, P, J, 3] as others could have done them one after another before another camera.
+
+    hz: rate of the clips and of the network. flat: two dimensions, where a camera can only roll.
+    """
+    bones = symmetric_bones(body, a, rng)
+    angles = (rng.uniform(-a.turn, a.turn), *rng.uniform(-a.tilt, a.tilt, 2))
+    turn = rotation(0, 0, angles[2]) if flat else rotation(*angles)
+    mirror = rng.random() < a.mirror
+    share = rng.uniform(0, a.lost) if rng.random() < a.lossy else 0.0
+    rate = float(np.exp(rng.uniform(np.log(a.slowest), np.log(a.fastest)))) if rng.random() < a.other_rate else hz
+    out = []
+    for x in clips:
+        speed = float(np.exp(rng.uniform(-a.speed, a.speed)))
+        y = warp(x, speed, rng.uniform(0, a.sway), rng.uniform(0, 2 * np.pi))
+        there = y.any((2, 3), keepdims=True)
+        y = resize(mirrored(y, body) if mirror else y, bones, body) @ turn.T
+        noise = rng.uniform(0, a.noise) * rng.standard_normal(y.shape, dtype=np.float32)
+        if flat:
+            noise[..., 2] = 0
+        y = np.where(there, y, 0).astype(np.float32)
+        sent = seen_at(y, hz, rate, rng.uniform(0, 1) if rate != hz else 0.0)
+        if len(noise) < len(sent):
+            noise = np.concatenate([noise] * (1 + len(sent) // len(noise)))
+        sent = np.where(sent.any((2, 3), keepdims=True), sent + noise[: len(sent)], 0).astype(np.float32)
+        if share:
+            sent = hold(lose(sent, share, rng), np.zeros(sent.shape[1:], np.float32))
+        out.append(resample(sent, rate, hz))
+    return out

@@ -1,0 +1,70 @@
+"""What lies between a body and the network: a camera of its own rate that loses joints, and how the service mends what it sends.
+
+`hold` and `resample` mean what service/engine/clips.py means by them, for whole clips; a test holds both to the same numbers. Training puts clips
+through them, so that the network has seen what it will be served.
+"""
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+Frames = NDArray[np.float32]
+
+
+def hold(x: Frames, last: Frames) -> Frames:
+    """Fills joints not seen (NaN) in x [T, P, J, 3] with their last place, starting from last [P, J, 3].
+
+    A joint of a present person that was never seen stands where the mean of the person's first seen joints was; a person none of whose
+    joints is seen, or all at the origin, is absent: all zeros, and starts anew when coming back.
+    """
+    missing: NDArray[np.bool_] = np.logical_or.reduce(np.isnan(x), axis=-1)
+    if not missing.any():
+        return x
+    x = np.where(missing[..., None], np.float32(0), x)
+    out = np.zeros_like(x)
+    for t, now in enumerate(x):
+        for p in range(x.shape[1]):
+            if not now[p].any():
+                continue  # absent
+            before = out[t - 1, p] if t else last[p]
+            seen = ~missing[t, p]
+            fill = before if before.any() else now[p].sum(0) / max(1, seen.sum())
+            out[t, p] = np.where(seen[:, None], now[p], fill)
+    return out
+
+
+def sample(x: Frames, start: float, step: float) -> Frames:
+    """x [T, P, J, 3] at the moments start, start + step, ... up to T - 1, in frames, by straight lines between neighbours.
+
+    A person who comes or goes between two frames takes the later frame's place.
+    """
+    last = len(x) - 1
+    at = start + step * np.arange(int(np.floor((last - start) / step + 1e-9)) + 1)
+    low = np.minimum((at + 1e-9).astype(np.int64), last)
+    part = np.clip(at - low, 0, 1).astype(np.float32)[:, None, None, None]
+    left, right = x[low], x[np.minimum(low + 1, last)]
+    both = (left.any((2, 3)) & right.any((2, 3)))[..., None, None]
+    between: Frames = np.where(both, left + (right - left) * part, np.where(part > 1e-6, right, left)).astype(np.float32)
+    return between
+
+
+def resample(x: Frames, hz: float, own_hz: float) -> Frames:
+    """Frames [T, P, J, 3] of a camera of rate hz as the network of rate own_hz gets them, the first frame first."""
+    return x if hz == own_hz else sample(x, 0.0, hz / own_hz)
+
+
+def seen_at(x: Frames, own_hz: float, hz: float, start: float = 0.0) -> Frames:
+    """What a camera of rate hz would have sent of x [T, P, J, 3], recorded at own_hz, whose first frame came start (0 to 1) frames in."""
+    return x if hz == own_hz and start == 0 else sample(x, min(start, len(x) - 1), own_hz / hz)
+
+
+def lose(x: Frames, share: float, rng: Generator, stretch: float = 10.0) -> Frames:
+    """x [T, P, J, 3] with about `share` of its joints' places lost (NaN), each for some `stretch` frames in a row, of every joint alike."""
+    T, P, J, _ = x.shape
+    begins = share / (stretch * (1 - share)) if share < 1 else 1.0  # odds of losing a joint that is seen, so that `share` are lost
+    lost = np.empty((T, P, J), np.bool_)
+    lost[0] = rng.random((P, J)) < share
+    turns = rng.random((T, P, J), dtype=np.float32)
+    for t in range(1, T):
+        lost[t] = np.where(lost[t - 1], turns[t] >= 1 / stretch, turns[t] < begins)
+    return np.where(lost[..., None], np.float32(np.nan), x)

@@ -1,0 +1,213 @@
+"""NTU RGB+D's own files: `.skeleton` text -> clips of up to two persons, each in a slot of its own; and the published splits.
+
+`python -m indrnn.model.data.ntu FOLDER OUT.npz --missing LIST` writes the file that the task `ntu` trains on. Sources: Shahroudy et al., CVPR 2016
+(60 classes, setups 1-17) and Liu et al., TPAMI 2019 (120 classes, setups 1-32). The data may not be passed on; the format is: number of
+frames; per frame number of bodies; per body ten numbers, the first its id, then number of joints, then per joint twelve numbers, the first
+three metres from the camera (x to the right of a person who faces it, y up, z away).
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indrnn.model.data.layouts import NTU25
+
+JOINTS, PERSONS, HZ = 25, 2, 30.0
+# Chosen without the data at hand: a walker's middle moves some 5 cm a frame, and two persons rarely stand nearer than 30 cm.
+NEAR = 0.3  # metres that a body's middle may move from its slot's last place before its id is doubted
+RETURNS = 15  # frames for which a slot is kept for the body that left it, if it comes back near
+
+Frames = NDArray[np.float32]
+
+TRAINING_SUBJECTS = (
+    *(1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38),  # of 60 classes; of 120 these and:
+    *(45, 46, 47, 49, 50, 52, 53, 54, 55, 56, 57, 58, 59, 70, 74, 78, 80, 81, 82, 83, 84, 85, 86, 89, 91, 92, 93, 94, 95, 97, 98, 100, 103),
+)
+TEST_CAMERA = 1  # cross-view, 60 classes only; training on cameras 2 and 3
+_NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})")
+
+
+class NtuError(Exception):
+    """A file is not in NTU RGB+D's format; the message names it and what was expected."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """What a file's name says: setup, camera, subject, repetition and class, each from 1."""
+
+    setup: int
+    camera: int
+    subject: int
+    repetition: int
+    action: int
+
+    @classmethod
+    def of(cls, name: str) -> "Name":
+        """From e.g. S001C002P003R002A013.skeleton. Raises NtuError."""
+        found = _NAME.search(name)
+        if not found:
+            raise NtuError(f"{name}: expected a name such as S001C002P003R002A013")
+        return cls(*map(int, found.groups()))
+
+    @property
+    def cross_subject_test(self) -> bool:
+        """Whether the clip is for testing when persons are held out."""
+        return self.subject not in TRAINING_SUBJECTS
+
+    @property
+    def cross_view_test(self) -> bool:
+        """Whether the clip is for testing when a camera is held out."""
+        return self.camera == TEST_CAMERA
+
+    @property
+    def cross_setup_test(self) -> bool:
+        """Whether the clip is for testing when the odd setups are held out (120 classes)."""
+        return self.setup % 2 == 1
+
+
+def missing(text: str) -> frozenset[str]:
+    """The clips without usable skeletons, from the list that the data's authors publish: names, one a line, between lines of words."""
+    return frozenset(found.group() for found in _NAME.finditer(text))
+
+
+def bodies(text: str, title: str) -> list[dict[str, Frames]]:
+    """The text of a `.skeleton` file -> per frame body id -> joints [25, 3]. A body of zeros is none. Raises NtuError."""
+    words = iter(text.split())
+    try:
+        return [_frame(words, title) for _ in range(int(next(words)))]
+    except (StopIteration, ValueError) as error:
+        raise NtuError(f"{title}: expected frames, bodies, joints and their numbers, found the end or no number: {error}") from error
+    except RuntimeError as error:  # what a StopIteration within a comprehension becomes
+        raise NtuError(f"{title}: expected more numbers, found the end") from error
+
+
+def _frame(words: Iterator[str], title: str) -> dict[str, Frames]:
+    found = {}
+    for _ in range(int(next(words))):
+        ident = next(words)
+        for _ in range(9):
+            next(words)
+        joints = int(next(words))
+        if joints != JOINTS:
+            raise NtuError(f"{title}: expected {JOINTS} joints, got {joints}")
+        numbers = np.array([float(next(words)) for _ in range(12 * JOINTS)], np.float32).reshape(JOINTS, 12)[:, :3]
+        if numbers.any() and np.isfinite(numbers).all():
+            found[ident] = numbers
+    return found
+
+
+def align(frames: Sequence[dict[str, Frames]]) -> Frames:
+    """Bodies by id -> x [T, 2, 25, 3]: each person in one slot throughout, zeros where absent; frames with nobody are left out.
+
+    Of more than two bodies at once those are kept that are seen in most frames. A body that comes under a new id takes the free slot
+    whose person was last near it, else one that nobody had, else the one left longest ago. When both ids stay but the bodies change
+    places at once, the ids were swapped, and the bodies keep their slots. The slot of the person seen longest is the first.
+    """
+    there = [f for f in frames if f]
+    seen: dict[str, int] = {}
+    for f in there:
+        for ident in f:
+            seen[ident] = seen.get(ident, 0) + 1
+    x = np.zeros((len(there), PERSONS, JOINTS, 3), np.float32)
+    slots = _Slots()
+    for t, f in enumerate(there):
+        kept = sorted(f, key=lambda ident: (-seen[ident], ident))[:PERSONS]
+        for ident, slot in slots.place({ident: f[ident].mean(0) for ident in kept}, t).items():
+            x[t, slot] = f[ident]
+    order = np.argsort(-x.any((2, 3)).sum(0), kind="stable")
+    aligned: Frames = x[:, order]
+    return aligned
+
+
+class _Slots:
+    """Which id sits in which slot, where its body's middle was last, and in which frame."""
+
+    def __init__(self) -> None:
+        self.ident: list[str | None] = [None] * PERSONS
+        self.last: list[Frames | None] = [None] * PERSONS
+        self.when = [-1] * PERSONS
+
+    def place(self, middles: dict[str, Frames], t: int) -> dict[str, int]:
+        """Seats the bodies of frame t -> id -> slot."""
+        seats = {ident: self.ident.index(ident) for ident in middles if ident in self.ident}
+        if len(seats) == PERSONS and self._swapped(middles, seats):
+            seats = {ident: 1 - slot for ident, slot in seats.items()}
+        for ident in middles:
+            if ident not in seats:
+                seats[ident] = self._free(middles[ident], set(seats.values()), t)
+        for ident, slot in seats.items():
+            self.ident[slot], self.last[slot], self.when[slot] = ident, middles[ident], t
+        return seats
+
+    def _away(self, slot: int, middle: Frames) -> float:
+        last = self.last[slot]
+        return np.inf if last is None else float(np.linalg.norm(middle - last))
+
+    def _swapped(self, middles: dict[str, Frames], seats: dict[str, int]) -> bool:
+        """Whether every body is far from its own slot's last place and near the other's."""
+        return all(self._away(s, middles[i]) > NEAR >= self._away(1 - s, middles[i]) for i, s in seats.items())
+
+    def _free(self, middle: Frames, taken: set[int], t: int) -> int:
+        free = [s for s in range(PERSONS) if s not in taken]
+        near = [s for s in free if self._away(s, middle) <= NEAR and t - self.when[s] <= RETURNS]
+        if near:
+            return min(near, key=lambda s: self._away(s, middle))
+        return min(free, key=lambda s: self.when[s])
+
+
+def convert(files: Iterable[Path], left_out: frozenset[str]) -> dict[str, NDArray[np.generic]]:
+    """Files -> the arrays of a file of clips (model/data/clips.py), with `setup` and the tests of the three splits. Raises NtuError."""
+    clips, names = [], []
+    for path in files:
+        if path.stem in left_out:
+            continue
+        x = align(bodies(path.read_text(), path.name))
+        if len(x):
+            clips.append(x)
+            names.append(path.stem)
+    if not clips:
+        raise NtuError("expected .skeleton files with somebody in them, found none")
+    told = [Name.of(n) for n in names]
+    K = 60 if max(n.action for n in told) <= 60 else 120
+    return {
+        "x": np.concatenate(clips),
+        "off": np.cumsum([0, *(len(x) for x in clips)]),
+        "y": np.array([n.action - 1 for n in told], np.int16),
+        "classes": np.array([f"A{k:03}" for k in range(1, K + 1)]),
+        "names": np.array(names),
+        "subject": np.array([n.subject for n in told], np.int16),
+        "view": np.array([n.camera for n in told], np.int16),
+        "setup": np.array([n.setup for n in told], np.int16),
+        "joint_names": np.array(NTU25),
+        "hz": np.array(HZ),
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Reads a folder of .skeleton files and writes one file of clips; 0 when it was written."""
+    parser = argparse.ArgumentParser(
+        prog="python -m indrnn.model.data.ntu", description="NTU RGB+D's .skeleton files -> one .npz for the task ntu"
+    )
+    parser.add_argument("folder", type=Path, help="of .skeleton files, searched through")
+    parser.add_argument("out", type=Path, help="the .npz to write")
+    parser.add_argument("--missing", type=Path, nargs="*", default=[], help="the published lists of clips without skeletons")
+    args = parser.parse_args(argv)
+    try:
+        left_out = frozenset().union(*(missing(p.read_text(errors="replace")) for p in args.missing))
+        arrays = convert(sorted(args.folder.rglob("*.skeleton")), left_out)
+    except (NtuError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    np.savez(args.out, **arrays)  # type: ignore[arg-type]
+    print(f"{args.out}: {len(arrays['y'])} clips, {len(left_out)} names left out")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

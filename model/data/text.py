@@ -1,0 +1,72 @@
+"""The chars data: two texts, what of each is for training, for selection and for the published figure, and endless batches of it.
+
+A text is NFC with \\n line ends. Of each, the last 5 % are `test`, the 5 % before them `val`, the rest `train`. The alphabet is every code
+point of the training parts, sorted, however rare: a symbol seen once costs one row of the embedding, and text need not be rewritten.
+"""
+
+import gzip
+import unicodedata
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from indrnn.model.data.sets import find
+
+TEXTS = {"shakespeare": "text/shakespeare.txt.gz", "war_and_peace": "text/war_and_peace.txt.gz"}
+HELD_OUT = 0.05
+
+
+class AlphabetError(Exception):
+    """A text has a symbol that the alphabet lacks; the message names it and where it stands."""
+
+
+def clean(text: str) -> str:
+    """NFC, \\n line ends, no byte-order mark."""
+    return unicodedata.normalize("NFC", text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def split(text: str) -> dict[str, str]:
+    """train, val and test of one text, in the order of the text."""
+    n = len(text)
+    test = n - round(n * HELD_OUT)
+    val = test - round(n * HELD_OUT)
+    return {"train": text[:val], "val": text[val:test], "test": text[test:]}
+
+
+def read(name: str) -> dict[str, str]:
+    """The three parts of the text called `name` in TEXTS. Raises DataMissingError."""
+    return split(clean(gzip.decompress(find(TEXTS[name]).read_bytes()).decode("utf-8")))
+
+
+def alphabet_of(texts: list[str]) -> str:
+    """Every code point in the texts, sorted."""
+    return "".join(sorted(set("".join(texts))))
+
+
+def encode(text: str, alphabet: str) -> NDArray[np.int64]:
+    """Symbols [n] int64 of a clean text. Raises AlphabetError."""
+    index = {c: i for i, c in enumerate(alphabet)}
+    try:
+        return np.fromiter((index[c] for c in text), np.int64, len(text))
+    except KeyError as error:
+        c = error.args[0]
+        raise AlphabetError(f"expected symbols of the alphabet ({len(alphabet)}), got {c!r} at {text.index(c)}") from error
+
+
+@dataclass(frozen=True)
+class Streams:
+    """B readers that go round a text [n] without end, started evenly spaced; batch k follows batch k - 1, so state is carried over."""
+
+    text: NDArray[np.int64]
+    rows: int
+    steps: int
+
+    def batch(self, k: int) -> tuple[Tensor, Tensor]:
+        """Batch k: symbols [B, T] and the symbol after each [B, T], int64."""
+        n = len(self.text)
+        start = np.arange(self.rows)[:, None] * n // self.rows + k * self.steps
+        piece = self.text[(start + np.arange(self.steps + 1)) % n]
+        return torch.from_numpy(piece[:, :-1]), torch.from_numpy(piece[:, 1:])

@@ -1,0 +1,28 @@
+"""The Penn Treebank in Mikolov's preprocessing: 10,000 word types, `<unk>` and `N` for the others and for numbers, as characters or words.
+
+A line of the files is one sentence, words between single blanks. As characters a blank stands between words and a newline ends each line
+(the usual notation writes `_` for the blank); as words `<eos>` ends each line.
+"""
+
+import gzip
+
+from indrnn.model.data.sets import find
+
+PARTS = {"train": "train", "val": "valid", "test": "test"}
+EOS = "<eos>"
+
+
+def lines(part: str) -> list[str]:
+    """The lines of `train`, `val` or `test`, without blanks at their ends. Raises DataMissingError."""
+    content = gzip.decompress(find(f"ptb/ptb.{PARTS[part]}.txt.gz").read_bytes()).decode("ascii")
+    return [line.strip() for line in content.splitlines()]
+
+
+def characters(part: str) -> str:
+    """The part as one text."""
+    return "".join(line + "\n" for line in lines(part))
+
+
+def words(part: str) -> list[str]:
+    """The part as words."""
+    return [word for line in lines(part) for word in (*line.split(), EOS)]

@@ -1,0 +1,187 @@
+"""The action network: raw skeleton frames in, class scores after every frame out, all state in one vector.
+
+Frames -> joints relative to the hip centre, and velocities (model/nets/features.py) -> stack of IndRNN layers -> [last output, leaky means
+of it] -> classes, or a leaky mean of these answers.
+Nothing looks ahead and everything forgets, so that a stream may go on for ever.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from indrnn.model.cells.recurrence import recurrence
+from indrnn.model.cells.stacks import skip_chain
+from indrnn.model.nets.features import distances, facing, places, turned
+from indrnn.model.nets.network import StateNet, centre_, last_valid
+
+# Features reach the first layer at about unit size; a scale without a shift keeps an absent person (zeros) at no contribution.
+# Measured on the training subjects: joints relative to the hip have a deviation of 0.3 m, velocities of 0.019 m a frame.
+POSITION_SCALE = 3.0
+VELOCITY_SCALE = 50.0
+
+# The least weight of a frame in the pool. Without it trained weights went down to 1e-33, and their quotient was no number to rely on.
+GATE_FLOOR = 0.01
+
+FARTHEST = 1e3  # metres; what is farther counts as here, so that no number that a client sends overflows a square in the features
+
+
+@dataclass(frozen=True)
+class ActionConfig:
+    """Sizes of the network. root: index of the hip centre. pools: leak a of each leaky mean, which remembers 1 / (1 - a) frames.
+
+    position_scale, velocity_scale: what the features are multiplied by. across: pairs (left, right) of joints that say where a body faces;
+    with them the network sees places and velocities also in the body's own directions, without them (an empty tuple) in the camera's only.
+    own: with `across`, only in the body's own directions. together: places of all persons relative to the first one's root, not each
+    to its own, so that it shows how they stand to each other. apart: also the distances between all joints of a person. jump: metres a
+    frame that no part of a velocity exceeds, 0: no limit. steady: leak of the mean over the frames' logits that is the answer outside of
+    training, 0: each frame's own. A clip's last frames show the way back to rest, and often less than the frames before.
+    """
+
+    joints: int = field(default=20, metadata={"help": "joints J of a body"})
+    persons: int = field(default=1, metadata={"help": "persons P of a clip"})
+    root: int = field(default=3, metadata={"help": "index of the hip centre"})
+    classes: int = field(default=27, metadata={"help": "answers K"})
+    hidden: int = field(default=256, metadata={"help": "neurons H of a layer"})
+    layers: int = field(default=4, metadata={"help": "IndRNN layers"})
+    bound: float = field(default=0.99, metadata={"help": "largest |u|: below 1 a stream may be endless"})
+    pools: tuple[float, ...] = field(
+        default=(0.9, 0.97, 0.99), metadata={"help": "leak a of each leaky mean, which remembers 1 / (1 - a) frames"}
+    )
+    dropout: float = field(default=0.3, metadata={"help": "after each layer, one mask for all steps"})
+    readout_dropout: float = field(default=0.5, metadata={"help": "before the last product"})
+    norm: bool = field(default=True, metadata={"help": "batch norm"})
+    position_scale: float = field(default=POSITION_SCALE, metadata={"help": "what places are multiplied by"})
+    velocity_scale: float = field(default=VELOCITY_SCALE, metadata={"help": "what velocities are multiplied by"})
+    across: tuple[tuple[int, int], ...] = field(default=(), metadata={"help": "pairs of left and right joints that say where a body faces"})
+    own: bool = field(default=False, metadata={"help": "show bodies in their own directions only"})
+    together: bool = field(default=False, metadata={"help": "places of all persons relative to the first one's root"})
+    apart: bool = field(default=False, metadata={"help": "show the distances between all joints of a person"})
+    jump: float = field(default=0.0, metadata={"help": "metres a frame that no part of a velocity exceeds; 0: no limit"})
+    steady: float = field(default=0.0, metadata={"help": "leak a of a mean of the logits, the answer when served; 0: none"})
+
+    @property
+    def vectors(self) -> int:
+        """Numbers a frame that are places and velocities."""
+        return 2 * self.persons * self.joints * 3 * (2 if self.across and not self.own else 1)
+
+    @property
+    def features(self) -> int:
+        """Numbers a frame that the network sees."""
+        return self.vectors + (self.persons * self.joints * (self.joints - 1) // 2 if self.apart else 0)
+
+
+class ActionNet(StateNet):
+    """x [B, T, P, J, 3] metres, y up; lengths [B] int64; state [B, N] -> logits [B, T, K] after each frame, state [B, N].
+
+    A zero row of state is the start. State parts in order: hidden of each layer, last_frame, pool, where answers are steadied the pool of
+    logits, last_logits (`parts`).
+    Frames at t >= lengths never influence anything, whatever they hold.
+    """
+
+    leak: Tensor
+    leaks: Tensor
+    steady: Tensor
+    scale: Tensor | None
+    across: Tensor
+
+    def __init__(self, config: ActionConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        frame = c.persons * c.joints * 3
+        self.stack = skip_chain(nn.Linear(c.features, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm)
+        self.gate = nn.Linear(c.hidden, len(c.pools))
+        self.readout = nn.Linear(c.hidden * (1 + len(c.pools)), c.classes)
+        nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores
+        nn.init.zeros_(self.readout.bias)
+        leak = torch.tensor(c.pools)
+        self.register_buffer("leak", leak, persistent=False)  # [C]
+        self.register_buffer("steady", torch.full((c.classes + 1,), c.steady), persistent=False)  # [K + 1]
+        self.register_buffer("leaks", leak.repeat_interleave(c.hidden), persistent=False)  # [CH]
+        scale = torch.tensor([c.position_scale, c.velocity_scale]).repeat_interleave(frame).repeat(c.vectors // (2 * frame))
+        scale = torch.cat([scale, torch.full((c.features - c.vectors,), c.position_scale)])
+        self.register_buffer("scale", scale if c.norm else None, persistent=False)
+        across = torch.zeros(c.joints)
+        for left, right in c.across:
+            across[left], across[right] = -1, 1
+        self.register_buffer("across", across, persistent=False)
+        self.sizes = [c.layers * c.hidden, frame, len(c.pools) * (c.hidden + 1), c.classes + 1 if c.steady else 0, c.classes]
+
+    def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        c = self.config
+        hidden, last_frame, pool, answers, last_logits = torch.split_with_sizes(state, self.sizes, 1)
+        x = x.clamp(-FARTHEST, FARTHEST)
+        f = self._features(x, last_frame)  # [B, T, features]
+        if self.scale is not None:
+            f = f * self.scale
+        y, hidden = self.stack(f.transpose(0, 1), lengths, hidden)  # [T, B, H]
+        means, pool = self._pool(y, lengths, pool)  # [T, B, CH]
+        seen = torch.cat([y, means], 2)
+        if self.training and c.readout_dropout > 0:  # one mask over time, as in the stack; one a step took a sixth of a step's time
+            seen = seen * nn.functional.dropout(seen.new_ones(1, *seen.shape[1:]), c.readout_dropout)
+        logits = self.readout(seen).float()  # [T, B, K]
+        if c.steady and not self.training:  # learned through the mean, 84.3 % of NW-UCLA's view 2 were right, else 86.9
+            logits, answers = self._steadied(logits, lengths, answers)
+        logits = logits.transpose(0, 1)  # [B, T, K]
+        frame = last_valid(last_frame, x.flatten(2), lengths)
+        return logits, torch.cat([hidden, frame, pool, answers, last_valid(last_logits, logits, lengths)], 1)
+
+    def _features(self, x: Tensor, last_frame: Tensor) -> Tensor:
+        """x [B, T, P, J, 3], last_frame [B, PJ3] -> what the network sees, [B, T, features]."""
+        c = self.config
+        frames = torch.cat([last_frame.view(-1, 1, c.persons, c.joints, 3), x], 1)  # [B, T + 1, P, J, 3]
+        position, velocity = places(frames, c.root, c.together)
+        if c.jump:
+            velocity = velocity.clamp(-c.jump, c.jump)
+        seen = [position, velocity]
+        if c.across:
+            turn = facing(position, self.across)
+            own = [turned(position, turn), turned(velocity, turn)]
+            seen = own if c.own else seen + own
+        if c.apart:
+            seen.append(distances(position))
+        return torch.cat([v.flatten(2) for v in seen], 2)
+
+    def _pool(self, y: Tensor, lengths: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
+        """Leaky weighted means of y [T, B, H], one for each leak a, with weights g_t in (GATE_FLOOR, 1) that the network chooses itself:
+
+        p_t = a p_{t-1} + (1 - a) g_t y_t,  w_t = a w_{t-1} + (1 - a) g_t,  mean_t = p_t / w_t.
+
+        Both are IndRNNs with identity activation and U = a. Frames of little weight, such as rest, dilute nothing, and no frames are
+        counted: a counter would grow. -> means [T, B, CH], pool after [B, CH + C].
+        """
+        C, H = len(self.config.pools), self.config.hidden
+        p, w = torch.split_with_sizes(pool, [C * H, C], 1)
+        g = GATE_FLOOR + (1 - GATE_FLOOR) * self.gate(y).float().sigmoid()  # [T, B, C]
+        weighted = (y[:, :, None] * g[..., None]).flatten(2)  # [T, B, CH]
+        sums, p = recurrence(weighted * (1 - self.leaks), self.leaks, lengths, p, activation="identity")
+        weights, w = recurrence(g * (1 - self.leak), self.leak, lengths, w, activation="identity")
+        share = weights.clamp_min(1e-6).reciprocal()  # the clamp is for steps past a row's length, 0 * 1e6: within it w is above
+        means = sums.view(*y.shape[:2], C, H) * share[..., None]
+        return means.flatten(2), torch.cat([p, w], 1)
+
+    def _steadied(self, logits: Tensor, lengths: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
+        """Leaky means of logits [T, B, K], sums and weights as in `_pool` with g = 1 -> means [T, B, K], pool after [B, K + 1]."""
+        weighted = torch.cat([logits, torch.ones_like(logits[..., :1])], 2) * (1 - self.steady)
+        sums, pool = recurrence(weighted, self.steady, lengths, pool, activation="identity")
+        return sums[..., :-1] / sums[..., -1:].clamp_min(1e-6), pool
+
+    def parts(self) -> tuple[dict[str, Any], ...]:
+        """The state's parts in order, as the manifest lists them."""
+        leak = (*self.leaks.tolist(), *self.leak.tolist())
+        answers = {"role": "pool", "layer": None, "size": self.sizes[3], "activation": "identity", "u": tuple(self.steady.tolist())}
+        return (
+            *self.stack.parts(),
+            {"role": "last_frame", "layer": None, "size": self.sizes[1], "activation": None, "u": None},
+            {"role": "pool", "layer": None, "size": self.sizes[2], "activation": "identity", "u": leak},
+            *([answers] if self.config.steady else []),
+            {"role": "last_logits", "layer": None, "size": self.config.classes, "activation": None, "u": None},
+        )
+
+    def fold_(self) -> None:
+        """Moves batch norm and the features' scale into the linear maps; centres the logits."""
+        self.stack.fold_(self.scale)
+        self.scale = None
+        centre_(self.readout)

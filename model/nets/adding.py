@@ -1,0 +1,54 @@
+"""The adding network: numbers and marks in, after each step the sum it would answer; all state in one vector.
+
+(number, mark) -> stack of IndRNN layers without norm, or a baseline -> sum. Li et al., 2019, section 5.2.1: 2 layers of 128 neurons.
+"""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from indrnn.model.cells.baselines import CELLS, Baseline
+from indrnn.model.cells.recurrent_weight import SizeError
+from indrnn.model.cells.stacks import StackConfig, build_stack
+from indrnn.model.nets.network import StackNet
+
+
+@dataclass(frozen=True)
+class AddingConfig:
+    """Sizes of the network. length T: that of the sequences, |u| <= gamma^(1/T); the last layer's u start in [1/gamma, gamma]^(1/T).
+
+    cell: `indrnn`, or what it is compared with. spread: deviation of the input weights at the start.
+    """
+
+    cell: str = field(
+        default="indrnn", metadata={"choices": ("indrnn", *CELLS), "help": "what is trained: IndRNN, or what it is compared with"}
+    )
+    length: int = field(default=100, metadata={"help": "T, steps of a sequence"})
+    hidden: int = field(default=128, metadata={"help": "neurons H of a layer"})
+    layers: int = field(default=2, metadata={"help": "of IndRNN; the others have one"})
+    gamma: float = field(default=2.0, metadata={"help": "|u| is at most gamma^(1/T)"})
+    spread: float = field(default=0.001, metadata={"help": "deviation of the input weights at the start"})
+
+
+class AddingNet(StackNet):
+    """x [B, T, 2], number and mark; lengths [B] int64; state [B, N] -> the sum [B, T, 1] after each step, state [B, N].
+
+    A zero row of state is the start. State parts in order: hidden of each layer, last_logits, here the last sum.
+    """
+
+    def __init__(self, config: AddingConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        if c.length < 2 or c.gamma <= 0 or c.hidden < 1:
+            raise SizeError(f"expected two steps and more, one for each mark, gamma above 0 and a neuron, got {c}")
+        stack = StackConfig("plain", c.layers, c.hidden, norm="none", T=c.length, gamma=c.gamma, epsilon=1 / c.gamma, spread=c.spread)
+        self.stack = build_stack(stack, 2) if c.cell == "indrnn" else Baseline(c.cell, 2, c.hidden)
+        self.readout = nn.Linear(c.hidden, 1)
+        self.sizes = [self.stack.state_size, 1]
+
+    def answer(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """x [B, T, 2] -> the sum [B] after each row's last step, the only one that is asked for."""
+        return super().answer(x, lengths).squeeze(1)
+
+    def fold_(self) -> None:
+        """Nothing to fold: there is no norm."""

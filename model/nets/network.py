@@ -1,0 +1,106 @@
+"""What every network of ours is: a module that carries its whole state in one vector, and can be folded for serving."""
+
+import copy
+from abc import ABC, abstractmethod
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def centre_(readout: nn.Linear) -> None:
+    """Takes the mean over the classes out of every logit: the scores (softmax) stay, and what is left is small.
+
+    Training is free to move all logits together; 12 million characters into it some stood at 155, and their rounding errors with them.
+    """
+    readout.weight.sub_(readout.weight.mean(0))
+    readout.bias.sub_(readout.bias.mean())
+
+
+class StateNet(nn.Module, ABC):
+    """A network that carries its whole state in one vector: forward(x, lengths [B], state [B, N]) -> logits [B, T, K], state [B, N].
+
+    sizes: length of the state's stretches in order; the last is last_logits, the logits [K] after the last step consumed.
+    """
+
+    config: Any  # a frozen dataclass
+    sizes: list[int]
+
+    @property
+    def state_size(self) -> int:
+        """N."""
+        return sum(self.sizes)
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return self.sizes[-1]
+
+    def start(self, rows: int) -> Tensor:
+        """The state [rows, N] of sequences that begin."""
+        return torch.zeros(rows, self.state_size, device=next(self.parameters()).device)
+
+    @abstractmethod
+    def parts(self) -> tuple[dict[str, Any], ...]:
+        """The state's parts in order, as the manifest lists them."""
+
+    @abstractmethod
+    def fold_(self) -> None:
+        """Moves batch norm and feature scales into the neighbouring linear maps and centres the logits."""
+
+    def fold(self) -> Self:
+        """The same scores without batch norm and feature scales, in evaluation mode; logits differ by their mean, which becomes 0."""
+        net = copy.deepcopy(self).eval()
+        net.fold_()
+        return net
+
+
+class StackNet(StateNet):
+    """A stack of layers (model/cells/stacks.py) between what is seen of x and a read-out, which answers after each step.
+
+    sizes: of the stack's state, of last_frame where what was seen last is kept, of last_logits. A zero row of state is the start.
+    """
+
+    stack: Any  # a Stack, or a module of its shape
+    readout: nn.Linear
+
+    def seen(self, x: Tensor) -> Tensor:
+        """x [B, T, ...] -> what the stack reads, [T, B, in] or symbols [T, B]."""
+        return x.transpose(0, 1)
+
+    def logits(self, y: Tensor) -> Tensor:
+        """y [..., H] of the stack -> answers [..., K]."""
+        logits: Tensor = self.readout(y)
+        return logits.float()
+
+    def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class and `StateNet`."""
+        carried, *frame, last_logits = torch.split_with_sizes(state, self.sizes, 1)
+        seen = self.seen(x)
+        y, carried = self.stack(seen, lengths, carried)  # [T, B, H]
+        logits = self.logits(y).transpose(0, 1)  # [B, T, K]
+        frame = [last_valid(last, seen.transpose(0, 1), lengths) for last in frame]
+        return logits, torch.cat([carried, *frame, last_valid(last_logits, logits, lengths)], 1)
+
+    def answer(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """x [B, T, ...] whole sequences, lengths [B] of 1 and more (default T) -> [B, K] after each one's last step, and only there."""
+        return self.logits(self.stack.final(self.seen(x), lengths))
+
+    def parts(self) -> tuple[dict[str, Any], ...]:
+        """The state's parts in order, as the manifest lists them."""
+        roles = ("last_logits",) if len(self.sizes) == 2 else ("last_frame", "last_logits")
+        kept = ({"role": r, "layer": None, "size": n, "activation": None, "u": None} for r, n in zip(roles, self.sizes[1:], strict=True))
+        return (*self.stack.parts(), *kept)
+
+    def fold_(self) -> None:
+        """Moves batch norm into the linear maps where it can be; centres the logits."""
+        self.stack.fold_()
+        centre_(self.readout)
+
+
+def last_valid(start: Tensor, steps: Tensor, lengths: Tensor) -> Tensor:
+    """What stands after each row's last step: start [B, F] for length 0, else steps [B, T, F] at lengths - 1 -> [B, F]."""
+    every = torch.cat([start[:, None], steps], 1)
+    index = lengths[:, None, None].expand(-1, 1, every.shape[2])
+    return every.gather(1, index).squeeze(1)

@@ -1,0 +1,60 @@
+"""The words network: word numbers in, scores of the next word after each, all state in one vector.
+
+Word -> embedding -> residual stack of IndRNN layers -> scores by the same embedding (Press and Wolf, 2017; Li et al., 2019, section 5.2.3).
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F  # noqa: N812  # its usual name
+from torch import Tensor, nn
+
+from indrnn.model.cells.stacks import skip_chain
+from indrnn.model.nets.network import StackNet
+
+
+@dataclass(frozen=True)
+class WordsConfig:
+    """Sizes of the network; classes: words. Dropout with one mask for all steps, of the embedding, between layers, and of the last."""
+
+    classes: int = field(default=10_000, metadata={"help": "answers K"})
+    hidden: int = field(default=512, metadata={"help": "neurons H of a layer"})
+    layers: int = field(default=4, metadata={"help": "IndRNN layers"})
+    bound: float = field(default=0.99, metadata={"help": "largest |u|: below 1 a stream may be endless"})
+    embedding_dropout: float = field(default=0.4, metadata={"help": "of the embedding, one mask for all steps"})
+    dropout: float = field(default=0.3, metadata={"help": "after each layer, one mask for all steps"})
+    readout_dropout: float = field(default=0.4, metadata={"help": "before the last product"})
+    norm: bool = field(default=True, metadata={"help": "batch norm"})
+
+
+class WordsNet(StackNet):
+    """x [B, T] int64 in [0, K); lengths [B] int64; state [B, N] -> logits [B, T, K] of the word after each, state [B, N].
+
+    A zero row of state is the start: last_logits 0 is a uniform first guess. State parts in order: hidden of each layer, last_logits.
+    """
+
+    def __init__(self, config: WordsConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.embedding = nn.Embedding(c.classes, c.hidden)
+        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
+        self.stack = skip_chain(nn.Linear(c.hidden, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm)
+        self.bias = nn.Parameter(torch.zeros(c.classes))
+        self.sizes = [c.layers * c.hidden, c.classes]
+
+    def seen(self, x: Tensor) -> Tensor:
+        """x [B, T] -> embedded words [T, B, H]."""
+        return self._dropped(self.embedding(x.transpose(0, 1)), self.config.embedding_dropout)
+
+    def logits(self, y: Tensor) -> Tensor:
+        """y [T, B, H] -> [T, B, K]."""
+        y = self._dropped(y, self.config.readout_dropout) * self.config.hidden**-0.5
+        return F.linear(y, self.embedding.weight, self.bias).float()
+
+    def _dropped(self, x: Tensor, share: float) -> Tensor:
+        """x [T, B, H] with a share of the features of each row at 0 for all steps, in training."""
+        return x * F.dropout(x.new_ones(1, *x.shape[1:]), share, self.training)
+
+    def fold_(self) -> None:
+        """Moves batch norm into the linear maps. The logits keep their mean: the embedding that makes them also reads."""
+        self.stack.fold_()

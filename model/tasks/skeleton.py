@@ -1,0 +1,243 @@
+"""Tasks on skeleton clips: anybody's file by `skeleton PATH`, and the published protocols that are such files with their split.
+
+The network reads metres at the file's rate in the file's own joint order. Selection is by the held clips, never by the test clips.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+
+from indrnn.model.data import bodies, layouts
+from indrnn.model.data import clips as skeletons
+from indrnn.model.data import sets as data
+from indrnn.model.data.clips import HZ, Clip, ClipSet
+from indrnn.model.data.mislabelled import SWAPPED, put_right
+from indrnn.model.data.splits import SplitError, pick
+from indrnn.model.nets.action import POSITION_SCALE, VELOCITY_SCALE, ActionConfig
+from indrnn.model.nets.network import StateNet
+from indrnn.model.training.checkpoint import Meta
+from indrnn.model.training.clip_learner import ClipLearner, ClipRecipe
+from indrnn.model.training.measure import clip_accuracy, stream_accuracy
+from indrnn.model.training.task import Figures, Job, NothingHeldError, Task, figure
+
+GIVEN = frozenset({"classes", "joints", "persons", "root", "position_scale", "velocity_scale", "across"})
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where clips are and how they are split. layout: a name in frames/layouts.py, "" for the file's own joint names.
+
+    left_out: indices of classes that neither training nor the usual measures know; the others keep their order.
+    """
+
+    file: str
+    test: str
+    held: str
+    layout: str = ""
+    unit: float = 0.0
+    left_out: tuple[int, ...] = ()
+
+    @classmethod
+    def told(cls, meta: Meta) -> "Source":
+        """What a checkpoint was made from. Raises NothingHeldError for one of another task, or of before this was kept."""
+        if not meta.clips:
+            raise NothingHeldError(f"expected a network of skeleton clips that says which ones, got one of {meta.task!r} that does not")
+        return cls(**meta.clips)
+
+    def read(self) -> ClipSet:
+        """The file's clips of the known classes: a path as it is, and what is no file is looked for under INDRNN_DATA."""
+        found = self._all()
+        known = [k for k in range(len(found.classes)) if k not in self.left_out]
+        clips = [dataclasses.replace(c, label=known.index(c.label)) for c in found.clips if c.label in known]
+        return dataclasses.replace(found, clips=clips, classes=tuple(found.classes[k] for k in known))
+
+    def unknown(self) -> list[Clip]:
+        """The clips of the classes left out."""
+        return [c for c in self._all().clips if c.label in self.left_out]
+
+    def _all(self) -> ClipSet:
+        found = skeletons.read(Path(self.file) if Path(self.file).is_file() else self.file, self.unit or None)
+        found = dataclasses.replace(found, clips=put_right(found.clips, found.classes, SWAPPED.get(self.file, ())))
+        if not self.layout:
+            return found
+        if self.layout not in layouts.LAYOUTS:
+            raise SplitError(f"layout: expected one of {', '.join(layouts.LAYOUTS)}, got {self.layout!r}")
+        names = layouts.LAYOUTS[self.layout][0]
+        if len(names) != found.joints:
+            raise SplitError(f"layout: {self.layout} has {len(names)} joints, {self.file} has {found.joints}")
+        return dataclasses.replace(found, joint_names=names)
+
+    def of(self, split: str) -> tuple[list[Clip], str]:
+        """The clips to measure on, `val` or `test`, and how they were picked. Raises NothingHeldError where there are none."""
+        _, held, test = self.split(self.read().clips)
+        clips, which = (test, self.test) if split == "test" else (held, self.held)
+        if not clips:
+            raise NothingHeldError(f"expected clips held out to measure {split} on, but this network was given none ({which})")
+        return clips, which
+
+    def split(self, clips: list[Clip]) -> tuple[list[Clip], list[Clip], list[Clip]]:
+        """Training, held and test clips."""
+        rest, test = pick(clips, self.test)
+        train, held = pick(rest, self.held)
+        return train, held, test
+
+
+@dataclass(frozen=True)
+class SkeletonRecipe(ClipRecipe):
+    """file: the clips; test, held: which of them to test on and to select by (model/data/splits.py); layout: their joints, if it names
+    none.
+
+    unit: metres in the file's unit of length, 0: told from the bodies. facing: whether the network also sees bodies from their own side,
+    which takes joints with names; by `--own` it sees them only so.
+    """
+
+    file: str = field(default="", metadata={"positional": True, "help": "an .npz of clips, as model/data/clips.py says"})
+    test: str = field(default="fold=1/5", metadata={"help": "clips to test on: flag, subject=1,2, view=3, fold=1/5, none"})
+    held: str = field(default="fold=1/5", metadata={"help": "of the others, clips to select by; none: train on all"})
+    layout: str = field(default="", metadata={"help": "a known order of the joints, for a file that does not name them"})
+    unit: float = field(default=0.0, metadata={"help": "metres in the file's unit of length; 0: told from the bodies"})
+    facing: bool = field(default=True, metadata={"help": "show bodies from their own side too; takes joints with names"})
+
+    @property
+    def source(self) -> Source:
+        """Where the clips are."""
+        return Source(self.file, self.test, self.held, self.layout, self.unit)
+
+
+def begin(job: Job, config: dict[str, Any], recipe: SkeletonRecipe) -> tuple[ClipLearner, Meta]:
+    """Reads the clips and splits them as the recipe says."""
+    return learn(job, config, recipe, recipe.source, DATA.get(recipe.file, ()), recipe.facing)
+
+
+def learn(
+    job: Job,
+    config: dict[str, Any],
+    recipe: ClipRecipe,
+    source: Source,
+    terms: tuple[dict[str, str], ...],
+    facing: bool = False,
+    learner_class: type[ClipLearner] = ClipLearner,
+    config_class: type[ActionConfig] = ActionConfig,
+) -> tuple[ClipLearner, Meta]:
+    """The learner of a source's training clips, and all that its checkpoint will say. Raises as Source.read and Source.split do."""
+    found = source.read()
+    train, held, _ = source.split(found.clips)
+    some = train[:: max(1, len(train) // 2000)]  # enough to tell bones from
+    frames = np.concatenate([c.x.reshape(-1, *c.x.shape[2:]) for c in some])
+    body = bodies.of(found.joint_names, frames[frames.any((1, 2))])
+    lightning.seed_everything(job.seed, verbose=False)
+    sizes = config_class(
+        joints=found.joints,
+        persons=found.persons,
+        root=body.root,
+        classes=len(found.classes),
+        position_scale=POSITION_SCALE,
+        velocity_scale=VELOCITY_SCALE * found.hz / HZ,  # a faster camera sees smaller steps
+        across=body.across if facing and not found.flat else (),
+        **config,
+    )
+    learner = learner_class(sizes, recipe, body, found, train, held, job.seed)
+    names = found.joint_names or tuple(f"joint {j}" for j in range(found.joints))
+    name = source.layout or "own"
+    meta = Meta("action", job.command, job.seed, job.steps, labels=found.classes, layout=name, data=terms, hz=found.hz)
+    own = {name: (names, tuple((j,) for j in range(len(names))))}
+    told = dataclasses.asdict(dataclasses.replace(source, unit=found.unit))
+    return learner, dataclasses.replace(
+        meta, layouts=own | layouts.known(names), persons=found.persons, held=None if source.held == "none" else source.held, clips=told
+    )
+
+
+def measure(net: StateNet, meta: Meta, split: str) -> Figures:
+    """Accuracy on single clips after parts of them, and at the end of each clip in streams without a reset.
+
+    Raises NothingHeldError for a split without clips, as `val` of a network that learned from all training clips.
+    """
+    clips, which = Source.told(meta).of(split)
+    single = [
+        figure(f"{split}_accuracy_{round(100 * p)}", 100 * a, "%", f"{which}; single clips from a zero state, after {round(100 * p)} %")
+        for p, a in clip_accuracy(net, clips).items()
+    ]
+    how = f"{which}; each subject's clips one after another in an order drawn from seed 0, no reset, answer at each clip's last frame"
+    return (*single, figure(f"{split}_accuracy_stream", 100 * stream_accuracy(net, clips), "%", how))
+
+
+@dataclass(frozen=True)
+class NwuclaConfig(ActionConfig):
+    """Bodies from their own side alone, with the distances between joints: what is least another's before another camera.
+
+    Of view 2 after view 1 600 steps get 78.0 % right, with distances and limited velocities 83.1 %. In one frame of nine a joint leaps
+    30 cm and more. Dropout of 0.5, 0.3 and 0.1 gets 76.4, 79.4 and 81.3 % right after 500 steps of 128 neurons.
+    """
+
+    dropout: float = field(default=0.1, metadata={"help": "after each layer, one mask for all steps"})
+    own: bool = field(default=True, metadata={"help": "show bodies in their own directions only"})
+    apart: bool = field(default=True, metadata={"help": "show the distances between all joints of a person"})
+    jump: float = field(default=0.15, metadata={"help": "metres a frame that no part of a velocity exceeds; 0: no limit"})
+
+
+@dataclass(frozen=True)
+class NwuclaRecipe(SkeletonRecipe):
+    """Views 1 and 2 to view 3; selection trains on one view and asks about the other."""
+
+    file: str = field(default="skeleton/nwucla.npz", metadata={"help": "the clips, under INDRNN_DATA"})
+    test: str = field(default="view=3", metadata={"help": "clips to test on: flag, subject=1,2, view=3, fold=1/5, none"})
+    held: str = field(default="view=2", metadata={"help": "of the others, clips to select by; none: train on all"})
+    layout: str = field(default="kinect20", metadata={"help": "a known order of the joints"})
+    clips: int = field(default=1, metadata={"help": "clips that are joined to one sequence, at most"})
+    alike: int = field(default=8, metadata={"help": "batches drawn at once and sorted by length"})
+    mirror: float = field(default=0.5, metadata={"help": "odds of left and right swapped"})
+    noise: float = field(default=0.02, metadata={"help": "of a place, metres"})
+    tilt: float = field(default=0.25, metadata={"help": "about the other axes, up to so many radians"})
+    # clips of view 2 have two thirds of view 1's frames; cross-entropy 0.60 to 0.58 nats (--hidden 128)
+    speed: float = field(default=0.7, metadata={"help": "of the pace, its logarithm at most"})
+
+
+@dataclass(frozen=True)
+class Hdm05Recipe(SkeletonRecipe):
+    """The 11 classes of HDM05, actors bd, bk, dg to mm, tr."""
+
+    file: str = field(default="skeleton/hdm05.npz", metadata={"help": "the clips, under INDRNN_DATA"})
+    test: str = field(default="flag", metadata={"help": "clips to test on: flag, subject=1,2, view=3, fold=1/5, none"})
+    held: str = field(default="subject=1", metadata={"help": "of the others, clips to select by; none: train on all"})
+    clips: int = field(default=1, metadata={"help": "clips that are joined to one sequence, at most"})
+    alike: int = field(default=8, metadata={"help": "batches drawn at once and sorted by length"})
+    # from 14 clips to 52: selected on actor bk, whose three throws were the only errors
+    balanced: bool = field(default=True, metadata={"help": "every class as often as any other"})
+
+
+@dataclass(frozen=True)
+class Hdm05Config(ActionConfig):
+    """With the distances between joints, and steadied answers: after a throw people walk back to where they stood.
+
+    One of three actors left out in turn (189 clips, seed 1): without either 95.8 % right, with the distances 97.4, with both 98.9.
+    """
+
+    apart: bool = field(default=True, metadata={"help": "show the distances between all joints of a person"})
+    steady: float = field(default=0.95, metadata={"help": "leak a of a mean of the logits, the answer when served; 0: none"})
+
+
+DATA = {"skeleton/nwucla.npz": (data.NW_UCLA,), "skeleton/hdm05.npz": (data.HDM05,)}
+
+
+def _task(
+    name: str, summary: str, recipe: type[SkeletonRecipe], steps: int, published: bool, config: type[ActionConfig] = ActionConfig
+) -> Task:
+    runs = tuple(("--held", "none", "--seed", str(seed)) for seed in (1, 2, 3)) if published else ()
+    decay = steps // 2
+    return Task(name, config, recipe, begin, measure, "test_accuracy_100", summary, steps, decay, runs, GIVEN)
+
+
+SKELETON = _task("skeleton", "skeleton clips of a file of your own", SkeletonRecipe, 800, published=False)
+NWUCLA = _task(
+    "nwucla",
+    "Northwestern-UCLA: 10 actions, trained on two views, tested on the third",
+    NwuclaRecipe,
+    1200,
+    published=True,
+    config=NwuclaConfig,
+)
+HDM05 = _task("hdm05", "HDM05: 11 actions, motion capture", Hdm05Recipe, 400, published=True, config=Hdm05Config)

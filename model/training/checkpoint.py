@@ -1,0 +1,112 @@
+"""What training leaves behind: one file with a network's configuration and weights and all that its manifest will say.
+
+`load` is what export needs: a module ready to be exported (evaluation mode, batch norm folded) and its description.
+"""
+
+import dataclasses
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from indrnn.model.nets.action import ActionConfig, ActionNet
+from indrnn.model.nets.adding import AddingConfig, AddingNet
+from indrnn.model.nets.chars import CharsConfig, CharsNet
+from indrnn.model.nets.network import StateNet
+from indrnn.model.nets.pixels import PixelsConfig, PixelsNet
+from indrnn.model.nets.sequence import SequenceConfig, SequenceNet
+from indrnn.model.nets.words import WordsConfig, WordsNet
+
+FORMAT = 1
+# By the kind of what it is made for, unless the file names another: a SequenceNet may read skeletons too.
+NETWORKS: dict[str, tuple[Any, Any]] = {
+    "action": (ActionConfig, ActionNet),
+    "adding": (AddingConfig, AddingNet),
+    "chars": (CharsConfig, CharsNet),
+    "pixels": (PixelsConfig, PixelsNet),
+    "sequence": (SequenceConfig, SequenceNet),
+    "words": (WordsConfig, WordsNet),
+}
+
+
+class CheckpointError(Exception):
+    """A file is not a checkpoint of ours; the message says what was expected and what came."""
+
+
+@dataclass(frozen=True)
+class Meta:
+    """All that a manifest needs beside the graph.
+
+    parts: dicts with role, layer, size, activation, u in the order of the state. layouts: name -> (joint names, table), as in
+    model/data/layouts.py. data: dicts with name, terms, citation. figures: dicts with name, value, unit, protocol, test_evaluations.
+    held: what of the training clips is kept for validation (action), None when nothing is. task: its name in model/tasks/table.py, if it is not
+    the kind. work: minutes of one core that training took. clips: the file of clips and its split, as model/tasks/skeleton.py's Source.
+    temperature: what the logits were divided by; other_below: the score below which the answer is `other` (model/training/calibration.py).
+    """
+
+    kind: str
+    command: str
+    seed: int
+    steps: int
+    parameters: int = 0
+    parts: tuple[dict[str, Any], ...] = ()
+    labels: tuple[str, ...] | None = None
+    alphabet: str | None = None
+    layout: str | None = None
+    layouts: dict[str, tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]] = field(default_factory=dict)
+    persons: int | None = None
+    hz: float | None = None
+    held: int | str | None = None
+    data: tuple[dict[str, str], ...] = ()
+    figures: tuple[dict[str, Any], ...] = ()
+    task: str = ""
+    work: float = 0.0
+    clips: dict[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
+    other_below: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "task", self.task or self.kind)
+
+
+def save(path: Path, net: StateNet, meta: Meta) -> None:
+    """Writes the trained, unfolded network; the file appears whole or not at all."""
+    name = next(name for name, (_, network) in NETWORKS.items() if isinstance(net, network))
+    content = {"format": FORMAT, "config": dataclasses.asdict(net.config), "weights": net.state_dict(), "meta": dataclasses.asdict(meta)}
+    content |= {} if name == meta.kind else {"network": name}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    torch.save(content, partial)
+    partial.replace(path)
+
+
+def load_trained(path: Path) -> tuple[StateNet, Meta]:
+    """The network as it was trained, batch norm and all, in evaluation mode. Raises CheckpointError when the file is not ours."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content["format"] != FORMAT:
+            raise CheckpointError(f"{path}: expected format {FORMAT}, got {content['format']!r}")
+        meta = Meta(**content["meta"])
+        config, network = NETWORKS[content.get("network", meta.kind)]
+        net: StateNet = network(config(**content["config"]))
+        net.load_state_dict(content["weights"])
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file") from None
+    except (OSError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+        if path.suffix == ".ckpt":
+            raise CheckpointError(f"{path} is for --resume; the network is in {path.with_name('model.pt')}") from error
+        raise CheckpointError(f"{path}: expected a checkpoint written by `indrnn train`: {error}") from error
+    net.eval()
+    return net, meta
+
+
+def load(path: Path | str) -> tuple[StateNet, Meta]:
+    """The network to export, folded, gradients off, and its description with parts and parameters filled in.
+
+    forward(x, lengths, state) -> (logits, state_out); shapes in model/nets/action.py and model/nets/chars.py. Raises CheckpointError.
+    """
+    trained, meta = load_trained(Path(path))
+    net = trained.fold().requires_grad_(False)
+    return net, dataclasses.replace(meta, parts=net.parts(), parameters=sum(p.numel() for p in net.parameters()))

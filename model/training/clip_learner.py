@@ -1,0 +1,97 @@
+"""Teaching the action network: clips joined into short streams, an answer asked for throughout the later part of each clip."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  # its usual name
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from indrnn.model.data.augment import Augment, joined
+from indrnn.model.data.bodies import Body
+from indrnn.model.data.clips import Clip, ClipSet
+from indrnn.model.nets.action import ActionConfig, ActionNet
+from indrnn.model.training.learner import Learner, Recipe
+from indrnn.model.training.measure import clip_accuracy, padded, stream_accuracy
+
+
+@dataclass(frozen=True)
+class ClipRecipe(Augment, Recipe):
+    """How the action network learns from clips, beside how these are changed (Augment).
+
+    rows B of a batch, each of 1 to `clips` joined clips; smoothing of the labels; asked: part of a clip after which answers count; alike:
+    batches drawn at once and sorted by length, so that a batch holds little padding; balanced: every class as often as any
+    other, however many clips it has.
+    """
+
+    average: int = field(default=100, metadata={"help": "horizon in steps of the mean of the weights, which are what is kept"})
+    epoch: int = field(default=100, metadata={"help": "steps between looks at validation data"})
+    rows: int = field(default=32, metadata={"help": "sequences of a batch"})
+    clips: int = field(default=3, metadata={"help": "clips that are joined to one sequence, at most"})
+    smoothing: float = field(default=0.1, metadata={"help": "of the labels"})
+    asked: float = field(default=0.3, metadata={"help": "part of a clip after which answers count"})
+    alike: int = field(default=1, metadata={"help": "batches drawn at once and sorted by length"})
+    balanced: bool = field(default=False, metadata={"help": "every class as often as any other"})
+
+
+class ClipLearner(Learner[ActionNet, ClipRecipe]):
+    """Classification of every late frame of augmented, joined clips."""
+
+    def __init__(
+        self, config: ActionConfig, recipe: ClipRecipe, body: Body, data: ClipSet, train: list[Clip], validation: list[Clip], seed: int
+    ) -> None:
+        super().__init__(ActionNet(config), recipe, seed)
+        self.body, self.hz, self.flat, self.validation = body, data.hz, data.flat, validation
+        groups: dict[tuple[int, int | None], list[Clip]] = {}  # what may follow each other in a stream: one person before one camera
+        for c in train:
+            groups.setdefault((c.subject, c.view), []).append(c)
+        self.groups = list(groups.values())
+        count = np.bincount([c.label for c in train], minlength=config.classes)
+        chances = [np.array([1 / count[c.label] if recipe.balanced else 1.0 for c in g]) for g in self.groups]
+        self.odds = np.array([c.sum() for c in chances]) / sum(c.sum() for c in chances)  # of a group
+        self.chances = [c / c.sum() for c in chances]  # of each clip of a group
+
+    def loss(self, step: int) -> Tensor:
+        """Mean over the asked frames of the cross-entropy in nats, the later in its clip the heavier."""
+        rng = np.random.default_rng([self.seed, step])
+        count = int(rng.integers(1, self.recipe.clips + 1))  # one number for all rows: less padding
+        rows = [self._row(clips, rng) for clips in self._chosen(count, rng)]
+        x, lengths = padded([frames for frames, _, _ in rows])
+        T = x.shape[1]
+        label = torch.stack([F.pad(torch.from_numpy(y), (0, T - len(y))) for _, y, _ in rows])
+        weight = torch.stack([F.pad(torch.from_numpy(w), (0, T - len(w))) for _, _, w in rows])
+        x, lengths, label, weight = (part.to(self.device) for part in (x, lengths, label, weight))
+        logits, _ = self.net(x, lengths, self.net.start(len(x)))
+        losses = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none", label_smoothing=self.recipe.smoothing)
+        return (losses * weight.flatten()).sum() / weight.sum()
+
+    def _chosen(self, count: int, rng: Generator) -> list[list[Clip]]:
+        """The clips of each row: `alike` batches are drawn, sorted by length, and one of them taken, so that little is padded."""
+        draws = []
+        for _ in range(self.recipe.rows * self.recipe.alike):
+            g = int(rng.choice(len(self.groups), p=self.odds))
+            draws.append([self.groups[g][i] for i in rng.choice(len(self.groups[g]), size=count, p=self.chances[g])])
+        draws.sort(key=lambda clips: sum(len(c.x) for c in clips))
+        block = int(rng.integers(self.recipe.alike)) * self.recipe.rows
+        return draws[block : block + self.recipe.rows]
+
+    def _row(self, clips: list[Clip], rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+        """One stream of joined clips: frames [T, P, J, 3], label [T], weight [T], which is 0 up to `asked` and 1 a clip in sum."""
+        pieces = joined([c.x for c in clips], self.body, self.recipe, self.hz, rng, self.flat)
+        weights = []
+        for x in pieces:
+            w = np.clip(np.arange(1, len(x) + 1, dtype=np.float32) / len(x) - self.recipe.asked, 0, None)
+            weights.append(w / w.sum())
+        label = np.repeat([c.label for c in clips], [len(x) for x in pieces])
+        return np.concatenate(pieces), label, np.concatenate(weights)
+
+    def validate(self) -> dict[str, float]:
+        """Accuracy of the averaged weights on the validation clips, alone and in streams; none when there are none."""
+        if not self.validation:
+            return {}
+        folded = self.folded()
+        portions = {f"val_{round(100 * p)}": a for p, a in clip_accuracy(folded, self.validation).items()}
+        streams = [stream_accuracy(folded, self.validation, seed) for seed in range(3)]
+        return portions | {"val_stream": float(np.mean(streams))}

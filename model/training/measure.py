@@ -1,0 +1,84 @@
+"""What a network is worth: bits per character of a text, accuracy on clips and on streams of clips.
+
+Each measure runs the graph as it is served: running statistics, float32, one pass, nothing looked at twice.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  # its usual name
+from numpy.typing import NDArray
+from torch import Tensor
+
+from indrnn.model.data.clips import Clip
+from indrnn.model.nets.network import StateNet
+
+CHUNK = 1024  # symbols read at once; the state carries over, so it changes nothing but memory
+PORTIONS = (0.25, 0.5, 0.75, 1.0)
+
+
+@torch.no_grad()
+def bits_per_char(net: StateNet, symbols: NDArray[np.int64], rows: int = 1, before: NDArray[np.int64] | None = None) -> float:
+    """Mean bits that net gives to each of symbols [n], from a zero state on, the first by its uniform guess.
+
+    before: symbols [m] read first and not scored. rows > 1 cuts the text into that many pieces: faster, a little pessimistic.
+    """
+    state = net.start(rows)
+    if before is not None:
+        for x in torch.from_numpy(before).expand(rows, -1).split_with_sizes(_chunks(len(before)), 1):
+            _, state = net(x, torch.full((rows,), x.shape[1]), state)
+    pieces = torch.from_numpy(symbols[: len(symbols) // rows * rows].reshape(rows, -1))
+    nats = 0.0
+    for x in pieces.split_with_sizes(_chunks(pieces.shape[1]), 1):
+        guess = state[:, -net.classes :]
+        logits, state = net(x, torch.full((rows,), x.shape[1]), state)
+        guesses = torch.cat([guess[:, None], logits[:, :-1]], 1)
+        nats += F.cross_entropy(guesses.flatten(0, 1), x.flatten(), reduction="sum").item()
+    return nats / pieces.numel() / math.log(2)
+
+
+def _chunks(n: int) -> list[int]:
+    return [min(CHUNK, n - i) for i in range(0, n, CHUNK)]
+
+
+def padded(sequences: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
+    """Sequences [T_b, P, J, 3] -> x [B, T, P, J, 3], 0 past the ends, and lengths [B]."""
+    lengths = torch.tensor([len(s) for s in sequences])
+    x = torch.zeros(len(sequences), int(lengths.max()), *sequences[0].shape[1:])
+    for row, s in zip(x, sequences, strict=True):
+        row[: len(s)] = torch.from_numpy(s)
+    return x, lengths
+
+
+@torch.no_grad()
+def scores(net: StateNet, sequences: Sequence[NDArray[np.float32]]) -> list[Tensor]:
+    """Logits [T_b, K] after every frame of each sequence [T_b, P, J, 3], each from a zero state on."""
+    x, lengths = padded(sequences)
+    logits, _ = net(x, lengths, net.start(len(x)))
+    return [row[:n] for row, n in zip(logits, lengths.tolist(), strict=True)]
+
+
+def clip_accuracy(net: StateNet, clips: Sequence[Clip]) -> dict[float, float]:
+    """Share of clips answered rightly after 25, 50, 75 and 100 % of their frames (rounded up), each clip from a zero state."""
+    right = dict.fromkeys(PORTIONS, 0)
+    for clip, logits in zip(clips, scores(net, [c.x for c in clips]), strict=True):
+        for p in PORTIONS:
+            right[p] += int(logits[math.ceil(p * len(logits)) - 1].argmax()) == clip.label
+    return {p: n / len(clips) for p, n in right.items()}
+
+
+def stream_accuracy(net: StateNet, clips: Sequence[Clip], seed: int = 0) -> float:
+    """Share of clips answered rightly at their last frame when each subject's clips are one stream, never reset.
+
+    The order is drawn from the seed: the files' own order repeats each action four times in a row.
+    """
+    rng = np.random.default_rng(seed)
+    subjects = sorted({c.subject for c in clips})
+    streams = [[own[i] for i in rng.permutation(len(own))] for own in ([c for c in clips if c.subject == s] for s in subjects)]
+    right = 0
+    for stream, logits in zip(streams, scores(net, [np.concatenate([c.x for c in stream]) for stream in streams]), strict=True):
+        ends = np.cumsum([len(c.x) for c in stream]) - 1
+        right += int((logits[ends].argmax(1) == torch.tensor([c.label for c in stream])).sum())
+    return right / len(clips)

@@ -1,0 +1,48 @@
+"""Teaching a network to say what comes next in an endless stream, whose state is carried from batch to batch."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  # its usual name
+from numpy.typing import NDArray
+from torch import Tensor
+
+from indrnn.model.data import text
+from indrnn.model.nets.network import StateNet
+from indrnn.model.training.learner import Learner, Recipe
+
+
+@dataclass(frozen=True)
+class StreamRecipe(Recipe):
+    """rows B and steps T of a batch; reset: how often a row forgets all, so that the start of a sequence is learned too."""
+
+    warmup: int = field(default=200, metadata={"help": "steps over which the rate rises"})
+    average: int = field(default=300, metadata={"help": "horizon in steps of the mean of the weights, which are what is kept"})
+    epoch: int = field(default=500, metadata={"help": "steps between looks at validation data"})
+    rows: int = field(default=16, metadata={"help": "sequences of a batch"})
+    length: int = field(default=128, metadata={"help": "steps of a batch"})
+    reset: float = field(default=0.01, metadata={"help": "how often a row forgets all"})
+
+
+class StreamLearner(Learner[StateNet, StreamRecipe]):
+    """Truncated backpropagation through time over symbols [n], read by B readers that go round without end; subclasses validate."""
+
+    carried: Tensor
+    lengths: Tensor
+    parallel = False
+
+    def __init__(self, net: StateNet, recipe: StreamRecipe, symbols: NDArray[np.int64], seed: int) -> None:
+        super().__init__(net, recipe, seed)
+        self.streams = text.Streams(symbols, recipe.rows, recipe.length)
+        self.register_buffer("carried", self.net.start(recipe.rows))
+        self.register_buffer("lengths", torch.full((recipe.rows,), recipe.length), persistent=False)
+
+    def loss(self, step: int) -> Tensor:
+        """Mean cross-entropy in nats of a batch of [B, T] symbols."""
+        x, target = (part.to(self.device) for part in self.streams.batch(step))
+        forget = np.random.default_rng([self.seed, step]).random(len(x)) < self.recipe.reset
+        state = self.carried.masked_fill(torch.from_numpy(forget).to(self.device)[:, None], 0)
+        logits, state = self.net(x, self.lengths, state)
+        self.carried = state.detach()
+        return F.cross_entropy(logits.flatten(0, 1), target.flatten())

@@ -1,0 +1,120 @@
+"""`indrnn serve`, and what belongs to it: `settings` lists the variables that can be set, `key NAME` makes an API key and prints the
+secret, once, `backup FILE` copies the SQLite store, `openapi` prints openapi.yaml."""
+
+import argparse
+import gc
+import os
+import sys
+from pathlib import Path
+
+import orjson
+import uvicorn
+
+from indrnn.export.bundle import BundleError
+from indrnn.service.app import create_app
+from indrnn.service.drain import Drain, DrainingServer
+from indrnn.service.engine.runtime import EngineError
+from indrnn.service.http.cors import open_to
+from indrnn.service.logs import set_up
+from indrnn.service.oip.infer_http import InferHttp
+from indrnn.service.serving.access import KeysError, new_key
+from indrnn.service.serving.backend import Backend
+from indrnn.service.settings import Settings, SettingsError, read_settings, variable
+from indrnn.service.store.protocol import StoreError
+from indrnn.service.store.sqlite import back_up
+from indrnn.service.wire.websocket import Wire
+
+
+def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
+    """Settings are environment variables; only two commands take an argument."""
+    if command == "backup":
+        parser.add_argument("file", type=Path, help="where the copy goes; replaced when the copy is complete")
+    if command == "key":
+        parser.add_argument("name", help="of the key's owner; the key's hash is added to the file INDRNN_KEYS")
+    if command == "serve":
+        parser.description = f"{parser.description} Settings are environment variables: `indrnn settings` lists them."
+
+
+def run(command: str, args: argparse.Namespace, argv: list[str]) -> int:
+    """Runs the command. Returns 1 when the service cannot start, with one line that says why."""
+    if command == "openapi":
+        return _print_openapi()
+    if command == "settings":
+        return _print_settings()
+    try:
+        settings = read_settings()
+        if command == "backup":
+            return _back_up(settings, args.file)
+        return _add_key(settings, args.name) if command == "key" else _serve(settings)
+    except (SettingsError, BundleError, EngineError, StoreError, KeysError) as error:
+        print(f"indrnn: {error}", file=sys.stderr)
+        return 1
+
+
+def _serve(settings: Settings) -> int:
+    sys.setswitchinterval(5e-4)  # seconds the engine thread waits for the interpreter at most; Python's 5 ms would be a batch
+    set_up(settings.log_level, settings.log_format)
+    backend = Backend.open(settings)
+    try:
+        app = create_app(settings, backend)
+    except KeysError:
+        backend.close()
+        raise
+    origins = app.state.access.origins
+    config = uvicorn.Config(
+        open_to(origins, app),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        http=InferHttp.of(app.state.oip, settings.header_timeout, settings.send_timeout, bool(origins)),
+        ws=Wire,
+        ws_max_size=settings.max_drain,  # a longer message than max_body is answered, a longer one than this closes the connection
+        ws_per_message_deflate=False,
+    )
+    server = DrainingServer(config, Drain(backend, settings.drain_timeout, lambda: app.state.goodbyes))
+    gc.freeze()  # what start-up made stays; and frames are lists of lists, which would set off a collection every few messages
+    gc.set_threshold(50_000, 20, 50)
+    server.run()
+    return 0 if server.started else 1
+
+
+def _add_key(settings: Settings, name: str) -> int:
+    """Makes a key: its hash into the file, the secret to standard output and nowhere else."""
+    if settings.keys is None:
+        raise SettingsError("INDRNN_KEYS: expected the file that the key shall be added to")
+    secret, line = new_key(name)
+    try:
+        settings.keys.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(settings.keys, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise KeysError(f"keys {settings.keys}: {error}") from error
+    print(secret)
+    print(
+        f"{name} is in {settings.keys} now; the secret is shown only here. A running service reads the file when it starts.",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _back_up(settings: Settings, target: Path) -> int:
+    if "://" in settings.store:
+        raise StoreError("backup: expected a store in an SQLite file; Redis has ways of its own (docs/store.md)")
+    back_up(Path(settings.store), target)
+    return 0
+
+
+def _print_openapi() -> int:
+    """The document of the default settings, as YAML that is also JSON, key by key."""
+    import yaml
+
+    yaml.safe_dump(orjson.loads(orjson.dumps(create_app(Settings()).openapi())), sys.stdout, sort_keys=False, width=120, allow_unicode=True)
+    return 0
+
+
+def _print_settings() -> int:
+    """Each variable, its default, and what it means."""
+    for name, field in Settings.model_fields.items():
+        print(f"{variable(name):24} {field.default!s:18} {field.description or ''}")
+    return 0

@@ -1,0 +1,123 @@
+"""How much one key may have and do: living sessions, and steps per second."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from indrnn.service.errors import RateLimited, SessionLimit
+
+RECOUNT = 10.0  # seconds; sessions expire, and other processes open and end some, without telling this count
+REFUSE = 1.0  # seconds; nobody is refused by an older count
+
+
+@dataclass(slots=True)
+class Bucket:
+    """A token bucket: `rate` steps a second, as many at once. It may be overdrawn by what turns out to cost more than was known."""
+
+    rate: float
+    tokens: float
+    at: float
+
+    def take(self, count: int, now: float) -> float:
+        """Takes a token each if there is one at all, and returns 0; else the seconds until there is."""
+        burst = max(1.0, self.rate)
+        self.tokens = min(burst, self.tokens + (now - self.at) * self.rate)
+        self.at = now
+        if self.tokens < 1:
+            return (1 - self.tokens) / self.rate
+        self.tokens -= count
+        return 0.0
+
+
+@dataclass(slots=True)
+class Count:
+    """Living sessions of one owner, counted in the store at `at` and kept up here since."""
+
+    sessions: int
+    at: float
+
+
+class Quotas:
+    """The limits of every owner. None is no limit. Without keys everybody is one owner."""
+
+    def __init__(
+        self,
+        max_sessions: int | None,
+        steps_per_second: float | None,
+        count: Callable[[str, float], int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`count(owner, unix_time)` is the store's, and may block."""
+        self._max_sessions = max_sessions
+        self._rate = steps_per_second
+        self._count = count
+        self._clock = clock
+        self._buckets: dict[str, Bucket] = {}
+        self._counts: dict[str, Count] = {}
+        self._counting = asyncio.Lock()
+
+    def step(self, owner: str, count: int = 1) -> None:
+        """Before a step, or so many clips. Raises RateLimited; a refused step costs nothing."""
+        if self._rate is None:
+            return
+        wait = self._bucket(owner).take(count, self._clock())
+        if wait > 0:
+            raise RateLimited(f"expected at most {self._rate:g} steps a second", retry_after=math.ceil(wait))
+
+    @property
+    def counts_steps(self) -> bool:
+        """Whether steps have a limit."""
+        return self._rate is not None
+
+    def owe(self, owner: str, count: int = 1) -> None:
+        """After characters that were emitted: paid before the next step."""
+        if self._rate is not None:
+            self._bucket(owner).tokens -= count
+
+    def _bucket(self, owner: str) -> Bucket:
+        assert self._rate is not None, "there is a limit"
+        found = self._buckets.get(owner)
+        if found is None:
+            found = self._buckets[owner] = Bucket(self._rate, max(1.0, self._rate), self._clock())
+        return found
+
+    @property
+    def counts_sessions(self) -> bool:
+        """Whether living sessions have a limit."""
+        return self._max_sessions is not None
+
+    async def new_session(self, owner: str, horizon: float = 0.0) -> None:
+        """Before a session is made. Raises SessionLimit, StoreFailed. Those being stored while it counts may exceed the limit by a few.
+
+        Those that have no more than `horizon` seconds to live do not count.
+        """
+        if self._max_sessions is None:
+            return
+        known = self._recent(owner, RECOUNT) or await self._counted(owner, horizon, RECOUNT)
+        if known.sessions >= self._max_sessions:
+            known = await self._counted(owner, horizon, REFUSE)
+        if known.sessions >= self._max_sessions:
+            raise SessionLimit(
+                f"expected at most {self._max_sessions} living sessions of one key: delete or end some", retry_after=int(RECOUNT)
+            )
+        known.sessions += 1
+
+    def _recent(self, owner: str, seconds: float) -> Count | None:
+        known = self._counts.get(owner)
+        return None if known is None or self._clock() - known.at > seconds else known
+
+    async def _counted(self, owner: str, horizon: float, seconds: float) -> Count:
+        """Counted anew if need be, once for all who wait for it: each with a count of its own would let all of them in."""
+        async with self._counting:
+            known = self._recent(owner, seconds)
+            if known is None:
+                at = self._clock()
+                known = self._counts[owner] = Count(await asyncio.to_thread(self._count, owner, time.time() + horizon), at)
+            return known
+
+    def session_ended(self, owner: str) -> None:
+        """After a session was deleted."""
+        if known := self._counts.get(owner):
+            known.sessions = max(0, known.sessions - 1)

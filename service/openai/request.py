@@ -1,0 +1,158 @@
+"""What a request for OpenAI completions asks for: JSON in, Wish out. A token is a character of the model's alphabet.
+
+What this model cannot do (penalties, biases, infilling) is refused where it is asked for, and taken where it is left at its default.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from indrnn.service.errors import BadInput, TooLarge, said
+from indrnn.service.serving.body import boolean, integer, number, only
+
+FIELDS = (
+    "model", "prompt", "max_tokens", "temperature", "top_p", "n", "best_of", "logprobs", "echo", "stop", "seed", "stream", "stream_options",
+    "suffix", "presence_penalty", "frequency_penalty", "logit_bias", "user",
+)  # fmt: skip
+NEUTRAL: Mapping[str, Sequence[object]] = {
+    "suffix": ("",),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "logit_bias": ({},),
+}
+"""Parameters that are not supported, and the values that ask for nothing."""
+
+MAX_STOPS = 4
+MAX_STOP_CHARS = 64
+MAX_TOP = 5
+MAX_TEMPERATURE = 2
+SEEDS = 2**64
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Of one request: characters of a prompt and of a text, choices, and characters whose log-probabilities are told."""
+
+    max_prompt: int
+    max_tokens: int
+    max_choices: int
+    max_scored: int
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A checked request. `logprobs` is how many of the likeliest characters to name, None for no log-probabilities at all."""
+
+    prompts: tuple[str, ...]
+    max_tokens: int
+    temperature: float
+    top_p: float
+    n: int
+    logprobs: int | None
+    echo: bool
+    stop: tuple[str, ...]
+    seed: int | None
+    stream: bool
+    include_usage: bool
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Characters of all prompts, each read once, however many texts follow it."""
+        return sum(len(p) for p in self.prompts)
+
+    def seed_of(self, k: int, fresh: int) -> int:
+        """The seed of a prompt's k-th text: of its own where the client gave one, else the fresh one."""
+        return ((fresh if self.seed is None else self.seed) + k) % SEEDS
+
+
+def read_wish(body: dict[str, object], alphabet: str, bounds: Bounds) -> Wish:
+    """Checks a request's fields, the model's name apart. Raises BadInput naming the field, TooLarge."""
+    only(body, FIELDS)
+    for name, neutral in NEUTRAL.items():
+        value = body.get(name)
+        if value is not None and value not in neutral:
+            raise BadInput(f"is not supported by this model, got {said(value)}", field=name)
+    stream = boolean(body.get("stream"), "stream")
+    wish = Wish(
+        prompts=_prompts(body.get("prompt"), alphabet, bounds),
+        max_tokens=integer(body.get("max_tokens"), "max_tokens", 0, bounds.max_tokens, 16),
+        temperature=number(body.get("temperature"), "temperature", 0, MAX_TEMPERATURE, 1),
+        top_p=number(body.get("top_p"), "top_p", 0, 1, 1),
+        n=_n(body, bounds),
+        logprobs=None if body.get("logprobs") is None else integer(body["logprobs"], "logprobs", 0, MAX_TOP),
+        echo=boolean(body.get("echo"), "echo"),
+        stop=_stops(body.get("stop")),
+        seed=None if body.get("seed") is None else integer(body["seed"], "seed", -(2**63), 2**63 - 1),
+        stream=stream,
+        include_usage=_include_usage(body.get("stream_options"), stream),
+    )
+    _check_size(wish, bounds)
+    return wish
+
+
+def _prompts(value: object, alphabet: str, bounds: Bounds) -> tuple[str, ...]:
+    """A text, a list of texts, or the same as character numbers, each its place in the alphabet."""
+    if isinstance(value, str) or _numbers(value):
+        return (_prompt(value, alphabet, bounds, "prompt"),)
+    if not isinstance(value, list) or not value:
+        raise BadInput(f"expected a text, or a list of texts, got {said(value)}", field="prompt")
+    if len(value) > bounds.max_choices:
+        raise TooLarge(f"expected at most {bounds.max_choices} prompts, got {len(value)}", field="prompt")
+    return tuple(_prompt(one, alphabet, bounds, f"prompt[{i}]") for i, one in enumerate(value))
+
+
+def _numbers(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(k, int) and not isinstance(k, bool) for k in value)
+
+
+def _prompt(value: object, alphabet: str, bounds: Bounds, field: str) -> str:
+    if isinstance(value, list) and _numbers(value):
+        beyond = next((k for k in value if not 0 <= k < len(alphabet)), None)
+        if beyond is not None:
+            raise BadInput(f"expected places in the model's alphabet, 0 to {len(alphabet) - 1}, got {beyond}", field=field)
+        value = "".join(alphabet[k] for k in value)
+    if not isinstance(value, str):
+        raise BadInput(f"expected a text, got {said(value)}", field=field)
+    if len(value) > bounds.max_prompt:
+        raise TooLarge(f"expected at most {bounds.max_prompt} characters, got {len(value)}", field=field)
+    return value
+
+
+def _n(body: dict[str, object], bounds: Bounds) -> int:
+    n = integer(body.get("n"), "n", 1, bounds.max_choices, 1)
+    if body.get("best_of") not in (None, n):
+        raise BadInput(f"expected {n}, as n is: texts are not ranked against each other, got {said(body['best_of'])}", field="best_of")
+    return n
+
+
+def _stops(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or len(texts) > MAX_STOPS:
+        raise BadInput(f"expected a text or a list of at most {MAX_STOPS} texts, got {said(value)}", field="stop")
+    for text in texts:
+        if not isinstance(text, str) or not 1 <= len(text) <= MAX_STOP_CHARS:
+            raise BadInput(f"expected a text of 1 to {MAX_STOP_CHARS} characters, got {said(text)}", field="stop")
+    return tuple(texts)
+
+
+def _include_usage(value: object, stream: bool) -> bool:
+    if value is None:
+        return False
+    if not stream:
+        raise BadInput(f"expected null without stream, got {said(value)}", field="stream_options")
+    if not isinstance(value, dict):
+        raise BadInput(f"expected an object, got {said(value)}", field="stream_options")
+    only(value, ("include_usage",))
+    return boolean(value.get("include_usage"), "stream_options.include_usage")
+
+
+def _check_size(wish: Wish, bounds: Bounds) -> None:
+    choices = len(wish.prompts) * wish.n
+    if choices > bounds.max_choices:
+        raise TooLarge(f"expected at most {bounds.max_choices} choices, got {len(wish.prompts)} prompts times {wish.n}", field="n")
+    if wish.logprobs is None:
+        return
+    scored = choices * wish.max_tokens + (wish.n * wish.prompt_tokens if wish.echo else 0)
+    if scored > bounds.max_scored:
+        raise TooLarge(f"expected at most {bounds.max_scored} characters with log-probabilities, got up to {scored}", field="logprobs")

@@ -1,0 +1,145 @@
+"""One request for completions on its way through the engine: a job for each prompt, and what comes back, choice by choice."""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+
+import numpy as np
+
+from indrnn.service.engine.jobs import Draw, Drawn, Job, Prompted
+from indrnn.service.engine.work import Sink, Text
+from indrnn.service.errors import Overloaded, TooLarge
+from indrnn.service.openai.reply import Choice, Scored, usage
+from indrnn.service.openai.request import Wish
+from indrnn.service.serving.models import ServedModel
+from indrnn.service.serving.sessions import States
+from indrnn.service.session.machine import Reason, Refused, Sampling
+from indrnn.service.session.sampling import Ranking
+
+WAITING = 65_536  # characters of one answer that may wait for a client to read them
+
+
+class Run:
+    """One request on its way through the engine."""
+
+    def __init__(self, model: ServedModel, wish: Wish, pay: Callable[[], None] = lambda: None) -> None:
+        """`pay` is called for each character. Raises OutOfAlphabet, TooLarge for a model that was not made for texts that long."""
+        self._pay = pay
+        self.wish = wish
+        self.choices = [
+            Choice(i * wish.n + k, prompt, wish.echo, wish.stop, wish.logprobs is not None)
+            for i, prompt in enumerate(wish.prompts)
+            for k in range(wish.n)
+        ]
+        self._model = model
+        self._queue: asyncio.Queue[tuple[int, object]] = asyncio.Queue()
+        self._jobs = [self._job(i, _content(model, wish, i)) for i in range(len(wish.prompts))]
+
+    @property
+    def open(self) -> bool:
+        """Whether something is still to come."""
+        return any(c.reason is None for c in self.choices)
+
+    def usage(self) -> dict[str, int]:
+        """So far."""
+        return usage(self.wish.prompt_tokens, sum(len(c.text) for c in self.choices))
+
+    def submit(self) -> None:
+        """Queues all of it, or none. Raises Overloaded, Stopping."""
+        self._model.batcher.submit(*self._jobs)
+
+    def leave(self) -> None:
+        """Nobody waits for it any more."""
+        for job in self._jobs:
+            for sink in job.sinks:
+                self._model.batcher.detach("", sink)
+
+    async def take(self) -> list[Choice]:
+        """Waits for something, and takes in all that has come -> the choices that have grown. Raises what the engine refused."""
+        events = [await self._queue.get()]
+        while not self._queue.empty():
+            events.append(self._queue.get_nowait())
+        grown: dict[int, Choice] = {}
+        for i, value in events:
+            if isinstance(value, Refused):
+                raise value.error
+            grown.update((c.index, c) for c in await self._apply(i, value))
+        return list(grown.values())
+
+    async def finish(self) -> None:
+        """Takes in the rest."""
+        while self.open:
+            await self.take()
+
+    async def _apply(self, i: int, value: object) -> list[Choice]:
+        if isinstance(value, Prompted):
+            choices = self.choices[(-1 - i) * self.wish.n : -i * self.wish.n]
+            scores: list[Scored] = []
+            if self.wish.echo and self.wish.logprobs is not None:  # some microseconds a character, on another thread
+                scores = await asyncio.to_thread(_prompt_scores, value, choices[0].prompt, self._alphabet)
+            for choice in choices:
+                choice.prompt_scores = scores
+                choice.reason = Reason.LENGTH if self.wish.max_tokens == 0 else None
+            return choices
+        assert isinstance(value, Drawn), "content is answered with Prompted, then Drawn"
+        self._pay()
+        top = _top(value.ranking, 0, self._alphabet, value.char, value.logprob) if self.wish.logprobs is not None else None
+        self.choices[i].grow(Scored(value.char, value.logprob, top), value.done)
+        return [self.choices[i]]
+
+    @property
+    def _alphabet(self) -> str:
+        return self._model.manifest.alphabet or ""
+
+    def _job(self, i: int, content: Text) -> Job:
+        wish, fresh = self.wish, secrets.randbits(64)
+        texts = range(wish.n) if wish.max_tokens else ()
+        draws = tuple(
+            Draw(Sampling(wish.max_tokens, wish.temperature, wish.top_p, wish.seed_of(k, fresh), wish.stop), self._sink(i * wish.n + k))
+            for k in texts
+        )
+        return Job(self._sink(-1 - i), content=content, draws=draws, top=wish.logprobs or 0, protocol="openai")
+
+    def _sink(self, i: int) -> Sink:
+        """What comes for a choice, or for the prompt -1 - i."""
+
+        def sink(value: object, states: States | None) -> None:
+            if self._queue.qsize() == WAITING:
+                self.leave()  # a client that does not read must not fill the memory
+                value = Refused(Overloaded(f"{WAITING} characters wait to be read"))
+            if self._queue.qsize() <= WAITING:
+                self._queue.put_nowait((i, value))
+
+        return sink
+
+
+def _content(model: ServedModel, wish: Wish, i: int) -> Text:
+    prompt = wish.prompts[i]
+    field = "prompt" if len(wish.prompts) == 1 else f"prompt[{i}]"
+    most = model.manifest.limits.max_position
+    if most is not None and len(prompt) + wish.max_tokens > most:
+        raise TooLarge(f"expected at most {most} characters with those to come, got {len(prompt)} and {wish.max_tokens}", field=field)
+    return model.text(prompt, field) if prompt else Text(np.zeros(0, np.int64))
+
+
+def _prompt_scores(prompted: Prompted, prompt: str, alphabet: str) -> list[Scored]:
+    """Of each character of an echoed prompt; the first is guessed by nobody."""
+    logprobs: list[float] = prompted.scores.logprobs.tolist()
+    tops = [
+        _top(ranking, t, alphabet, prompt[start + t], logprobs[start + t])
+        for ranking, start in _with_starts(prompted.ranked)
+        for t in range(len(ranking.symbols))
+    ] or [{char: p} for char, p in zip(prompt, logprobs, strict=True)]
+    known = [Scored(char, p, top) for char, p, top in zip(prompt, logprobs, tops, strict=True)]
+    return [Scored(known[0].char, None, None), *known[1:]] if known else []
+
+
+def _with_starts(ranked: tuple[Ranking, ...]) -> list[tuple[Ranking, int]]:
+    starts = np.cumsum([0, *(len(r.symbols) for r in ranked)]).tolist()
+    return list(zip(ranked, starts, strict=False))
+
+
+def _top(ranking: Ranking, t: int, alphabet: str, char: str, logprob: float) -> dict[str, float]:
+    """The likeliest characters, and the one that came where it is none of them."""
+    likeliest = {alphabet[k]: p for k, p in zip(ranking.symbols[t].tolist(), ranking.logprobs[t].tolist(), strict=True)}
+    return {**likeliest, char: logprob}

@@ -1,0 +1,27 @@
+"""How many clients may keep a connection open for as long as they like: WebSocket and gRPC streams together."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from indrnn.service.engine.statistics import Protocol
+from indrnn.service.errors import Overloaded
+
+
+class Places:
+    """The open streams, at most so many."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.taken: dict[Protocol, int] = {"stream": 0, "oip_grpc": 0}
+
+    @contextmanager
+    def one(self, protocol: Protocol) -> Iterator[None]:
+        """A place while its stream is open. Raises Overloaded."""
+        taken = sum(self.taken.values())
+        if taken >= self._most:
+            raise Overloaded(f"{taken} connections are open already", retry_after=1)
+        self.taken[protocol] += 1
+        try:
+            yield
+        finally:
+            self.taken[protocol] -= 1

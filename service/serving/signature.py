@@ -1,0 +1,69 @@
+"""A model's tensors as the Open Inference Protocol names them: from the bundle's manifest."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indrnn.export.bundle import Manifest
+
+DATATYPES = {
+    "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2", "INT32": "<i4",
+    "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
+}  # fmt: skip
+"""The protocol's names and NumPy's, little-endian; BYTES and BF16 have no counterpart."""
+
+_OF_DTYPE = {"float32": "FP32", "int64": "INT64"}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One input or output; -1 in shape is a free axis, the first is B."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    optional: bool = False
+
+    @cached_property
+    def dtype(self) -> np.dtype[np.generic]:
+        """How its elements lie in memory."""
+        return np.dtype(DATATYPES[self.datatype])
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a model takes and gives: x [B, T, ...], lengths [B, 1], state [B, N] -> logits [B, T, K], state_out [B, N]."""
+
+    model: str
+    version: str
+    inputs: dict[str, Spec]
+    outputs: dict[str, Spec]
+    classes: int
+    state_size: int
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "Signature":
+        """The signature of a bundle. x is needed and logits are answered; the rest is for clients that hold the state, and for rows of
+        several lengths."""
+        inputs = {t.name: Spec(t.name, _OF_DTYPE[t.dtype], _rows(_free(t.shape)), t.name != "x") for t in manifest.inputs}
+        outputs = {t.name: Spec(t.name, _OF_DTYPE[t.dtype], _free(t.shape), t.name != "logits") for t in manifest.outputs}
+        return cls(manifest.name, manifest.version, inputs, outputs, manifest.classes, manifest.state_size)
+
+    @cached_property
+    def x(self) -> Spec:
+        """What is fed."""
+        return self.inputs["x"]
+
+
+def _rows(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A row has an axis at least: clients drop the first one, and some (Triton's load tool) take what is left for no shape at all."""
+    return shape if len(shape) > 1 else (*shape, 1)
+
+
+def _free(shape: tuple[int | str, ...]) -> tuple[int, ...]:
+    return tuple(-1 if isinstance(n, str) else n for n in shape)
+
+
+Array = NDArray[np.generic]

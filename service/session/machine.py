@@ -1,0 +1,476 @@
+"""The session protocol as a pure state machine: (session, event, now) -> (session, reply, effects).
+
+No clock, no store, no model, no protocol in here. A step carries its number. The next number advances; the last number with the same
+content is answered from the stored result; with other content it is a conflict; any other number is a gap. At most one step of a
+session is in flight. A refused or failed step changes nothing and leaves its number free. What comes while content is in flight waits,
+whatever its number: another process may have gone on with the session meanwhile, and only the commit finds that out.
+
+A `generate` is one step that lasts: it takes its number when it is accepted, then every emitted character is a change of its own. One
+that was cut (its connection lost, the server killed) stays unfinished until its number is repeated, which replays the stored
+characters and goes on, or until the next number seals it.
+
+A sequence of the Open Inference Protocol is a session whose id the client chose: its first step begins it, dropping what was there under
+that id (unless it is the stored first step again), and a step may end it. An ended one answers its last number again, and nothing else.
+
+    Feed ------ admit --> Run .......... Consumed --> Commit, Advanced
+    Generate -- admit --> Commit, Run .. Emitted  --> Commit, Char [, Done]
+    Import, Reset ------> Commit, Placed
+    Fork ---------------> Create, Forked
+
+Import, Reset and Fork take their turn like a step: while something is in flight they wait.
+"""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indrnn.service.errors import Gone, NoStoredReply, PositionLimit, ServiceError, StepConflict, StepGap
+
+Floats = NDArray[np.float32]
+
+KEPT = 60.0  # seconds that the result of a step which ended its sequence can be had again
+
+
+class Reason(Enum):
+    """Why a generate ended."""
+
+    LENGTH = "length"
+    STOP = "stop"
+    CANCELLED = "cancelled"
+
+
+class Scores(NamedTuple):
+    """What a fed step answered: logits [K] at its end; where asked for, every [t, K] after each of the model's frames or characters;
+    chars: logprobs [n] in nats."""
+
+    logits: Floats
+    every: Floats
+    logprobs: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a generate draws; `seed` is the one used, also where the client gave none."""
+
+    max_chars: int
+    temperature: float
+    top_p: float
+    seed: int
+    stop: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What a generate has emitted so far; `reason` is None while it is unfinished."""
+
+    sampling: Sampling
+    text: str
+    logprobs: Floats
+    reason: Reason | None
+
+    def grown(self, char: str, logprob: float) -> "Generated":
+        """With one more character, and the reason if that is the last."""
+        text = self.text + char
+        reason = Reason.LENGTH if len(text) >= self.sampling.max_chars else None
+        if text.endswith(self.sampling.stop):
+            reason = Reason.STOP
+        return Generated(self.sampling, text, np.append(self.logprobs, np.float32(logprob)), reason)
+
+
+class Step(NamedTuple):
+    """The last step: the digest of its decoded content and options, its result, and whether it ended its sequence."""
+
+    digest: bytes
+    result: Scores | Generated
+    end: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """What resampling has left over: the last frame as the client sent it, and where between frames the next one falls.
+
+    frame [P, J, 3]; phase = numerator / denominator in client frames after `frame`; `hz` cannot change within a session.
+    """
+
+    hz: float
+    frame: Floats
+    numerator: int
+    denominator: int
+
+
+class Snapshot(NamedTuple):
+    """What of a session can be taken elsewhere: where it stands, without the stored result."""
+
+    state: Floats
+    step: int
+    position: int
+    carry: Carry | None
+
+
+class Flight(NamedTuple):
+    """The message being worked on; never stored. `anew`: the fresh session it begins with, in place of the one that is there."""
+
+    number: int
+    digest: bytes
+    anew: "Session | None" = None
+    end: bool = False
+
+
+class Session(NamedTuple):
+    """One client's state. `step` counts messages, `position` frames or characters consumed; times are Unix seconds.
+
+    A named tuple, as all that each step makes anew: 1 µs, where a frozen data class of this size takes 8.
+    """
+
+    id: str
+    model: str
+    version: str
+    digest: str
+    owner: str
+    state: Floats
+    step: int
+    position: int
+    created_at: float
+    expires_at: float
+    last: Step | None = None
+    carry: Carry | None = None
+    flight: Flight | None = None
+
+    @property
+    def unfinished(self) -> Generated | None:
+        """The generate that was cut, if the last step is one."""
+        result = self.last.result if self.last else None
+        return result if isinstance(result, Generated) and result.reason is None else None
+
+    def flying(self, flight: Flight) -> "Session":
+        """The session with this message being worked on."""
+        return Session(*self[:-1], flight)
+
+    @property
+    def landed(self) -> "Session":
+        """The session as it is stored: without what is in flight."""
+        return self if self.flight is None else Session(*self[:-1], None)
+
+    @property
+    def generating(self) -> bool:
+        """Whether what is in flight is the generate that the last step is."""
+        return self.flight is not None and self.flight.anew is None and self.flight.number == self.step
+
+    @property
+    def ended(self) -> bool:
+        """Whether a step has ended it."""
+        return self.last is not None and self.last.end
+
+
+# --- events ---------------------------------------------------------------------------------------------------------------------------
+
+
+class Feed(NamedTuple):
+    """Content to consume; `number` None lets the server count.
+
+    begin: the fresh session that a sequence's first step begins with; end: the sequence ends after this step.
+    """
+
+    number: int | None
+    digest: bytes
+    length: int
+    max_position: int | None = None
+    begin: Session | None = None
+    end: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Characters to emit."""
+
+    number: int | None
+    digest: bytes
+    sampling: Sampling
+    max_position: int | None = None
+
+
+class Consumed(NamedTuple):
+    """The engine has consumed the feed in flight."""
+
+    state: Floats
+    length: int
+    result: Scores
+    carry: Carry | None
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """The engine has drawn a character and consumed it."""
+
+    char: str
+    logprob: float
+    state: Floats
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The client ends its generate; `number` None means whichever is in flight."""
+
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What was in flight is no more: the connection was lost, the engine or the store failed, or the server restarts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """The client ends the session."""
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """The client puts a state in place of the session's; the stored result goes with the old one."""
+
+    snapshot: Snapshot
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """The client goes back to the start of a sequence: step 0, position 0, a zero row."""
+
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """The client wants a second session that stands where this one does, last result included; `id` will be its id."""
+
+    id: str
+    ttl: float
+
+
+Event = Feed | Generate | Consumed | Emitted | Cancel | Cut | Delete | Import | Reset | Fork
+
+# --- replies --------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The event changed nothing."""
+
+    error: ServiceError
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The event has to be offered again when what is in flight has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """The same generate is in flight: the stored characters, then those to come."""
+
+    number: int
+    generated: Generated
+
+
+class Result(NamedTuple):
+    """A finished step, new or replayed; state [N] after it, where content was fed."""
+
+    number: int
+    position: int
+    result: Scores | Generated
+    state: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Char:
+    """One emitted character, and the reason if it was the last."""
+
+    number: int
+    position: int
+    char: str
+    logprob: float
+    done: Reason | None
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """The session is no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The session stands where the client put it."""
+
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """The second session."""
+
+    session: Session
+
+
+Reply = Refused | Wait | Follow | Result | Char | Deleted | Placed | Forked
+
+
+class Effect(Enum):
+    """What the shell has to do; all but RUN must have happened before the reply is sent. CREATE is of the session in Forked."""
+
+    RUN = "run"
+    COMMIT = "commit"
+    REMOVE = "remove"
+    CREATE = "create"
+
+
+Answer = tuple[Session, Reply | None, tuple[Effect, ...]]
+
+# --- the machine ----------------------------------------------------------------------------------------------------------------------
+
+
+def handle(session: Session, event: Event, now: float) -> Answer:
+    """One event. Pure: the session that comes back is the truth once its effects have happened, the one that went in until then."""
+    if isinstance(event, Consumed):
+        return _consumed(session, event, now)
+    if isinstance(event, Emitted):
+        return _emitted(session, event, now)
+    if isinstance(event, Cut):
+        return session._replace(flight=None), None, ()
+    if isinstance(event, Feed) and event.begin is not None:
+        return _begin_sequence(session, event, event.begin, now)
+    if session.flight is None and now >= session.expires_at:
+        return session, Refused(Gone("the session has expired")), (Effect.REMOVE,)
+    if isinstance(event, Cancel):
+        return _cancel(session, event)
+    if isinstance(event, Delete):
+        if session.flight is not None and not session.generating:
+            return session, Wait(), ()
+        return session._replace(flight=None), Deleted(), (Effect.REMOVE,)
+    if isinstance(event, Feed | Generate):
+        return _admit(session, event)
+    if session.flight is not None:
+        return session, Wait(), ()
+    if isinstance(event, Fork):
+        twin = session._replace(id=event.id, created_at=now, expires_at=now + event.ttl)
+        return session, Forked(twin), (Effect.CREATE,)
+    start = Snapshot(np.zeros_like(session.state), 0, 0, None)
+    return _place(session, start if isinstance(event, Reset) else event.snapshot, now + event.ttl)
+
+
+def _place(session: Session, at: Snapshot, expires_at: float) -> Answer:
+    placed = session._replace(state=at.state, step=at.step, position=at.position, carry=at.carry, last=None, expires_at=expires_at)
+    return placed, Placed(placed), (Effect.COMMIT,)
+
+
+def _begin_sequence(session: Session, event: Feed, fresh: Session, now: float) -> Answer:
+    if session.flight is not None:
+        return session, Wait(), ()
+    first, last = event.number == session.step == 1, session.last
+    if (session.version, session.digest) != (fresh.version, fresh.digest):
+        first = False  # that was another version's answer
+    if first and last is not None and last.digest == event.digest and now < session.expires_at:
+        return session, Result(1, session.position, last.result, session.state), ()
+    if event.number not in (None, 1):
+        return session, Refused(StepGap(f"a sequence begins with step 1, got {event.number}: expected step 1", expected_step=1)), ()
+    return _begin(session, event, 1, fresh)
+
+
+def _admit(session: Session, event: Feed | Generate) -> Answer:
+    flight = session.flight
+    if flight is not None and (event.number is None or not session.generating):
+        return session, Wait(), ()  # what it follows is not there yet; or another process has gone on, which the commit will find out
+    number = session.step + 1 if event.number is None else event.number
+    if flight is not None and number == flight.number:
+        if event.digest != flight.digest:
+            return session, Refused(_conflict(number)), ()
+        so_far = session.unfinished
+        assert so_far is not None, "a generate in flight is unfinished"
+        return session, Follow(number, so_far), ()
+    if flight is not None and number == flight.number + 1:
+        return session, Wait(), ()
+    if number == session.step and session.last is not None:
+        return _repeat(session, event, session.last)
+    if session.ended:
+        return session, Refused(Gone("the sequence has ended")), ()
+    if number == session.step > 0:
+        detail = f"step {number} was answered where the state came from, and its answer did not come along; expected step {number + 1}"
+        return session, Refused(NoStoredReply(detail, field="step", expected_step=number + 1)), ()
+    if number != session.step + 1:
+        again = f", or {session.step} again" if session.last else ""
+        detail = f"expected step {session.step + 1}{again}, got {number}"
+        return session, Refused(StepGap(detail, field="step", expected_step=session.step + 1)), ()
+    return _begin(session, event, number)
+
+
+def _begin(session: Session, event: Feed | Generate, number: int, anew: Session | None = None) -> Answer:
+    length = event.length if isinstance(event, Feed) else event.sampling.max_chars
+    position = (anew or session).position
+    if event.max_position is not None and position + length > event.max_position:
+        detail = f"expected at most {event.max_position - position} more, got {length}: the model was made for {event.max_position}"
+        return session, Refused(PositionLimit(detail)), ()
+    if isinstance(event, Feed):
+        return session.flying(Flight(number, event.digest, anew, event.end)), None, (Effect.RUN,)
+    flight = Flight(number, event.digest)
+    empty = Generated(event.sampling, "", np.zeros(0, np.float32), None)
+    accepted = session._replace(step=number, last=Step(event.digest, empty), flight=flight)
+    return accepted, None, (Effect.COMMIT, Effect.RUN)
+
+
+def _repeat(session: Session, event: Feed | Generate, last: Step) -> Answer:
+    if event.digest != last.digest:
+        return session, Refused(_conflict(session.step)), ()
+    if session.unfinished:
+        going_on = session._replace(flight=Flight(session.step, last.digest))
+        return going_on, Follow(session.step, session.unfinished), (Effect.RUN,)
+    return session, Result(session.step, session.position, last.result, session.state), ()
+
+
+def _conflict(number: int) -> StepConflict:
+    return StepConflict(f"step {number} was sent before with other content", field="step")
+
+
+def _consumed(session: Session, event: Consumed, now: float) -> Answer:
+    flight = session.flight
+    assert flight is not None, "Consumed without a flight"
+    before = flight.anew or session
+    position = before.position + event.length
+    advanced = before._replace(
+        state=event.state,
+        step=flight.number,
+        position=position,
+        expires_at=now + (min(KEPT, event.ttl) if flight.end else event.ttl),
+        last=Step(flight.digest, event.result, flight.end),
+        carry=event.carry,
+        flight=None,
+    )
+    return advanced, Result(advanced.step, position, event.result, event.state), (Effect.COMMIT,)
+
+
+def _emitted(session: Session, event: Emitted, now: float) -> Answer:
+    so_far = session.unfinished
+    assert session.last is not None, "Emitted without a step"
+    assert so_far is not None, "Emitted without a generate"
+    grown = so_far.grown(event.char, event.logprob)
+    advanced = session._replace(
+        state=event.state,
+        position=session.position + 1,
+        expires_at=now + event.ttl,
+        last=Step(session.last.digest, grown),
+        flight=None if grown.reason else session.flight,
+    )
+    return advanced, Char(session.step, advanced.position, event.char, event.logprob, grown.reason), (Effect.COMMIT,)
+
+
+def _cancel(session: Session, event: Cancel) -> Answer:
+    so_far = session.unfinished
+    if session.last is None or so_far is None or event.number not in (None, session.step):
+        return session, None, ()  # it has ended already, or never was
+    cancelled = replace(so_far, reason=Reason.CANCELLED)
+    flight = None if session.generating else session.flight  # a later feed, which seals the generate anyway, goes on
+    ended = session._replace(last=Step(session.last.digest, cancelled), flight=flight)
+    return ended, Result(session.step, session.position, cancelled), (Effect.COMMIT,)

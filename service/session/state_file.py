@@ -1,0 +1,189 @@
+"""A session's state as a file: safetensors, as it is downloaded from one server and uploaded to another.
+
+Tensor `state` [N] float32 and, where frames are being resampled, `carry` [P, J, 3] float32. Metadata, all texts: `format_version`, `model`,
+`version`, `digest` (sha256 of model.onnx), `step`, `position`; with a carry `carry_hz` and `carry_phase` ("7/6", client frames). What comes
+in is believed nothing: it must be what this service could have written for a session of the model.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+import safetensors
+
+from indrnn.export.bundle import Manifest, Part
+from indrnn.service.engine.clips import FARTHEST, HZ_RANGE, may_be_left_over
+from indrnn.service.errors import BadInput, NotFinite, NotState, OtherModel, OutOfRange, said
+from indrnn.service.session.machine import Carry, Floats, Session, Snapshot
+
+FORMAT_VERSION = "1"
+MAX_HEADER = 2**14  # bytes; ours are some 500
+MOST_AXES = 3
+MOST = 2**53 - 1  # steps and positions: what JSON numbers hold
+_TEXTS = ("model", "version", "digest")
+_COUNT = re.compile(r"0|[1-9][0-9]{0,15}")
+_PHASE = re.compile(r"([1-9][0-9]{0,11})/([1-9][0-9]{0,11})")
+_RANGES = {"relu": (0.0, math.inf), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}  # what an activation leaves in a neuron
+
+
+@dataclass(frozen=True, slots=True)
+class StateFile:
+    """A downloaded state and whose it is; whether it fits that model is for `check` to say."""
+
+    model: str
+    version: str
+    digest: str
+    snapshot: Snapshot
+
+
+def encode(session: Session) -> bytes:
+    """The session as it stands, without its stored result."""
+    tensors = {"state": session.state}
+    metadata = {
+        "format_version": FORMAT_VERSION,
+        "model": session.model,
+        "version": session.version,
+        "digest": session.digest,
+        "step": str(session.step),
+        "position": str(session.position),
+    }
+    if carry := session.carry:
+        tensors["carry"] = carry.frame
+        metadata |= {"carry_hz": repr(carry.hz), "carry_phase": f"{carry.numerator}/{carry.denominator}"}
+    return _write(tensors, metadata)
+
+
+def _write(tensors: dict[str, Floats], metadata: dict[str, str]) -> bytes:
+    """Safetensors in a fixed order, so that one state is always the same bytes; the library's own order of metadata is random."""
+    header: dict[str, object] = {"__metadata__": metadata}
+    end = 0
+    for name, tensor in tensors.items():
+        header[name] = {"dtype": "F32", "shape": tensor.shape, "data_offsets": [end, end + tensor.size * 4]}
+        end += tensor.size * 4
+    head = orjson.dumps(header)
+    head += b" " * (-len(head) % 8)  # the data begins at a multiple of 8 bytes
+    return len(head).to_bytes(8, "little") + head + b"".join(t.astype("<f4").tobytes() for t in tensors.values())
+
+
+def decode(data: bytes) -> StateFile:
+    """The inverse of encode. Raises NotState for what is no such file, NotFinite."""
+    metadata = _metadata(data)
+    if metadata.get("format_version") != FORMAT_VERSION:
+        raise NotState(f"expected format_version {FORMAT_VERSION!r}, got {said(metadata.get('format_version'))}", field="format_version")
+    model, version, digest = (_text(metadata, name) for name in _TEXTS)
+    tensors = _tensors(data)
+    state = tensors.pop("state", None)
+    frame = tensors.pop("carry", None)
+    if state is None or state.ndim != 1 or tensors:
+        raise NotState("expected the tensors state [N] and, where frames are resampled, carry [P, J, 3], and no others", field="state")
+    carry = None if frame is None else _carry(metadata, frame)
+    step, position = _count(metadata, "step"), _count(metadata, "position")
+    return StateFile(model, version, digest, Snapshot(state, step, position, carry))
+
+
+def check(file: StateFile, manifest: Manifest) -> Snapshot:
+    """The state, if a session of this model could stand there.
+
+    Raises OtherModel for another model's, BadInput for a wrong shape, OutOfRange for values that no step leaves behind.
+    """
+    if file.digest != manifest.sha256:
+        mine, others = f"{manifest.name}/{manifest.version} ({manifest.sha256[:12]}…)", f"{file.model[:64]}/{file.version[:16]}"
+        raise OtherModel(f"expected a state of {mine}, got one of {others} ({file.digest[:12]}…)", field="digest")
+    at = file.snapshot
+    if len(at.state) != manifest.state_size:
+        raise BadInput(f"expected {manifest.state_size} numbers, got {len(at.state)}", field="state")
+    for part in manifest.state:
+        _check_part(at.state, part)
+    if manifest.limits.max_position is not None and at.position > manifest.limits.max_position:
+        raise OutOfRange(f"expected at most {manifest.limits.max_position}, got {at.position}", field="position")
+    if at.carry is not None:
+        _check_carry(at, manifest)
+    return at
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """The texts of the header, which the library leaves out where it reads from memory."""
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > min(MAX_HEADER, len(data) - 8):
+        raise NotState(f"expected a safetensors file with a header of at most {MAX_HEADER} bytes")
+    try:
+        header = orjson.loads(data[8 : 8 + size])
+    except orjson.JSONDecodeError as error:
+        raise NotState(f"expected a safetensors file: its header is no JSON: {error.msg}") from None
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise NotState("expected metadata of texts, as GET /sessions/{id}/state writes them", field="__metadata__")
+    return metadata
+
+
+def _tensors(data: bytes) -> dict[str, Floats]:
+    found: dict[str, Floats] = {}
+    try:
+        parts = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
+    except safetensors.SafetensorError as error:
+        raise NotState(f"expected a safetensors file: {error}"[:200]) from None
+    for name, tensor in parts:
+        if tensor["dtype"] != "F32":
+            raise NotState(f"expected float32 (F32), got {said(tensor['dtype'])}", field=name[:80])
+        shape = tensor["shape"]
+        if len(shape) > MOST_AXES or 0 in shape:
+            raise NotState(f"expected at most {MOST_AXES} axes, none of them empty, got {said(str(shape))}", field=name[:80])
+        values: Floats = np.frombuffer(bytes(tensor["data"]), "<f4").astype(np.float32)
+        if not np.isfinite(values).all():
+            raise NotFinite("expected finite numbers", field=name[:80])
+        found[name] = values.reshape(shape)
+    return found
+
+
+def _text(metadata: dict[str, str], name: str) -> str:
+    if name not in metadata:
+        raise NotState("expected a text in the metadata, got nothing", field=name)
+    return metadata[name]
+
+
+def _count(metadata: dict[str, str], name: str) -> int:
+    text = metadata.get(name, "")
+    if not _COUNT.fullmatch(text) or int(text) > MOST:
+        raise NotState(f"expected a whole number from 0 to {MOST}, got {said(text)}", field=name)
+    return int(text)
+
+
+def _carry(metadata: dict[str, str], frame: Floats) -> Carry:
+    phase = _PHASE.fullmatch(metadata.get("carry_phase", ""))
+    try:
+        hz = float(metadata.get("carry_hz", ""))
+    except ValueError:
+        hz = math.nan
+    if phase is None or not HZ_RANGE[0] <= hz <= HZ_RANGE[1]:
+        raise NotState("expected carry_hz and carry_phase beside the tensor carry", field="carry")
+    return Carry(hz, frame, int(phase[1]), int(phase[2]))
+
+
+def _check_part(state: Floats, part: Part) -> None:
+    if part.role == "hidden":
+        low, high = _RANGES.get(part.activation or "identity", (-math.inf, math.inf))
+    elif part.role == "last_frame":
+        low, high = -FARTHEST, FARTHEST
+    else:
+        return
+    values = state[part.offset : part.offset + part.size]
+    slack = 1e-5 * high if math.isfinite(high) else 0.0  # a mean of joints at the edge may round over it
+    wrong = np.flatnonzero((values < low - slack) | (values > high + slack))
+    if len(wrong):
+        at = part.offset + int(wrong[0])
+        raise OutOfRange(f"expected {low:g} to {high:g} in part {part.role}, got {state[at]:g}", field=f"state[{at}]")
+
+
+def _check_carry(at: Snapshot, manifest: Manifest) -> None:
+    assert at.carry is not None, "looked at before"
+    if manifest.kind != "action" or manifest.layout is None or manifest.hz is None:
+        raise BadInput(f"expected none: model {manifest.name} resamples nothing", field="carry")
+    shape = manifest.persons, manifest.layouts[manifest.layout].joints, 3
+    if at.carry.frame.shape != shape:
+        raise BadInput(f"expected a frame of {list(shape)}, got {list(at.carry.frame.shape)}", field="carry")
+    if (np.abs(at.carry.frame) > FARTHEST * (1 + 1e-5)).any():
+        raise OutOfRange(f"expected metres within ±{FARTHEST:g}", field="carry")
+    if at.position == 0 or at.carry.hz == manifest.hz or not may_be_left_over(at.carry, manifest.hz):
+        raise OutOfRange(f"expected what resampling to {manifest.hz:g} Hz leaves over", field="carry_phase")

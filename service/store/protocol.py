@@ -1,0 +1,93 @@
+"""Where sessions live: one protocol, and which store an address names.
+
+A session that `commit` does not name is durable when it returns. Of a commit that raises nobody knows whether it has happened: what is
+in memory is then worth nothing, and the truth has to be loaded. Numbered steps make that safe, since a repeat of one that was stored is
+answered and not applied.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from indrnn.service.session.machine import Session
+
+Durability = Literal["strict", "relaxed"]
+
+
+class StoreError(Exception):
+    """The store cannot be opened; the message names it and says why."""
+
+
+class Change(NamedTuple):
+    """One session before and after; `before` None creates it, `after` None removes it.
+
+    `lost` is how often in a row it was refused because somebody else had moved the session: a store may then let it go first.
+    """
+
+    before: Session | None
+    after: Session | None
+    lost: int = 0
+
+    @property
+    def id(self) -> str:
+        """The session's id; both sides have the same."""
+        session = self.after or self.before
+        assert session is not None, "a change has a side"
+        return session.id
+
+
+class Population(NamedTuple):
+    """Living sessions of one model version with one graph, and the bytes of their states."""
+
+    model: str
+    version: str
+    digest: str
+    sessions: int
+    state_bytes: int
+
+
+class Store(Protocol):
+    """What the service asks of a store. Every method may block, and may be called from any thread."""
+
+    key: bytes
+    """signs session ids; made once and kept in the store"""
+
+    def load(self, ids: Sequence[str]) -> dict[str, Session]:
+        """The sessions of these ids that exist, as they are now. Raises StoreFailed."""
+
+    def commit(self, changes: Sequence[Change]) -> frozenset[str]:
+        """Makes each change durable whose `before` is what the store holds, at most one change of a session.
+
+        Returns the ids of the others, which somebody else has moved; they stay as they are. Raises StoreFailed: then nobody knows.
+        """
+
+    def list(self, owner: str, now: float, limit: int) -> list[Session]:
+        """An owner's living sessions, newest first; their states and results are left out. Raises StoreFailed."""
+
+    def count(self, owner: str, now: float) -> int:
+        """How many sessions an owner has that live beyond `now`. Raises StoreFailed."""
+
+    def census(self, now: float) -> tuple[Population, ...]:
+        """Which models the living sessions are of. Looks at all of them, in slices, between which others get their turn.
+
+        Raises StoreFailed.
+        """
+
+    def expire(self, now: float) -> int:
+        """Removes the sessions whose time is over; how many. Raises StoreFailed."""
+
+    def check(self) -> None:
+        """Writes something small as durably as a commit. Raises StoreFailed when a commit would."""
+
+    def close(self) -> None:
+        """Releases the store for other processes."""
+
+
+def open_store(address: str, durability: Durability = "strict") -> Store:
+    """The store at the path of an SQLite file, or at a redis://, rediss:// or unix:// address. Raises StoreError."""
+    if "://" not in address:
+        from indrnn.service.store.sqlite import SQLiteStore
+
+        return SQLiteStore(address, durability)
+    from indrnn.service.store.redis import RedisStore  # only where it is used: 80 ms of start-up
+
+    return RedisStore(address, durability)

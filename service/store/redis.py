@@ -1,0 +1,410 @@
+"""Sessions in one Redis that several services share.
+
+Each session is a hash. A commit is one script, run by Redis in one piece: a session is written where its tag still is the one of `before`.
+The tag is a digest of what the session is, so that cancels, emitted characters and resets count as well as steps, and so that a commit
+may be sent again: one that had got through finds the tag of `after` and is content.
+
+Sessions that were used last are kept in memory with their tags. A look at them asks Redis for nothing but whether the tags still are these,
+in one script; what another service has moved comes back whole. So nobody is ever told what is no longer so.
+
+    indrnn:key, indrnn:schema      the key that signs ids; the layout of all this
+    indrnn:session:<id>            tag, head (numbers and names), body (state, last step, carry); Redis removes it when its time is over
+    indrnn:owned:<owner>           sorted set of ids by time of creation; `expire` takes out those that are no more
+    indrnn:owners                  who has such a set
+    indrnn:claim:<id>              for some milliseconds, who alone may move a session that it lost again and again
+"""
+
+import hashlib
+import logging
+import math
+import secrets
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import numpy as np
+import orjson
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from indrnn.service.errors import StoreFailed
+from indrnn.service.session.ids import new_key
+from indrnn.service.session.machine import Generated, Session
+from indrnn.service.session.record import decode_carry, decode_step, encode_carry, encode_step
+from indrnn.service.store.cache import Kept
+from indrnn.service.store.protocol import Change, Durability, Population, StoreError
+
+log = logging.getLogger(__name__)
+R = TypeVar("R")
+
+SCHEMA_VERSION = b"1"
+CONNECT_TIMEOUT = 2.0  # seconds
+TIMEOUT = 5.0  # seconds for one answer, a slow disk's fsync included; `?socket_timeout=` in the address says otherwise
+TRIES = 2  # how often a command is sent when its connection breaks; the second time on a new one
+SLICE = 200  # sessions of an owner looked at in one go
+SWEPT = 20_000  # sessions looked at by one call of expire: some 50 ms of Redis, spread over slices
+STRICT = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
+PATIENCE = 3  # lost commits in a row before a session is claimed
+CLAIM, CLAIM_MOST = (
+    10,
+    200,
+)  # milliseconds that a claim holds for each commit lost beyond that: a step and a round trip, and more if need be
+NO_TAG = b""  # of a session that is not there
+
+_PREFIX = b"indrnn:"
+_KEY, _SCHEMA, _OWNERS, _PROBE = (_PREFIX + name for name in (b"key", b"schema", b"owners", b"probe"))
+_SESSION, _OWNED, _CLAIM = _PREFIX + b"session:", _PREFIX + b"owned:", _PREFIX + b"claim:"
+_CREATED_AT = 6  # where it stands in a head
+_OTHER_STORE = -1
+
+# KEYS: key, owners, then session and owned of each change. ARGV: the key's value, who commits, then six values of each change.
+# The numbers of the lost ones.
+_COMMIT = f"""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {{{_OTHER_STORE}}} end
+local lost = {{}}
+for i = 3, #KEYS, 2 do
+  local session, owned, n = KEYS[i], KEYS[i + 1], (i - 3) / 2
+  local before, after, expires, head, body, claims = unpack(ARGV, 6 * n + 3, 6 * n + 8)
+  local id = string.sub(session, {len(_SESSION) + 1})
+  local tag = redis.call('HGET', session, 'tag') or ''
+  if tag ~= after then
+    local claim = '{_CLAIM.decode()}' .. id
+    local claimed = redis.call('GET', claim)
+    if tag ~= before or (claimed and claimed ~= ARGV[2]) then
+      lost[#lost + 1] = n
+      if claims ~= '0' then redis.call('SET', claim, ARGV[2], 'NX', 'PX', claims) end
+    elseif after == '' then
+      redis.call('DEL', session)
+      redis.call('ZREM', owned, id)
+    else
+      redis.call('HSET', session, 'tag', after, 'head', head, 'body', body)
+      redis.call('PEXPIREAT', session, expires)
+      if before == '' then
+        local created = cjson.decode(head)[{_CREATED_AT + 1}]
+        redis.call('ZADD', owned, string.format('%.17g', created), id)
+        redis.call('SADD', KEYS[2], string.sub(owned, {len(_OWNED) + 1}))
+      end
+      if claimed then redis.call('DEL', claim) end
+    end
+  end
+end
+return lost
+"""
+
+# KEYS: sessions. ARGV: the tags that are known of them. For each 1 where that is its tag, else tag, head and body.
+_LOAD = """
+local found = {}
+for i = 1, #KEYS do
+  if redis.call('HGET', KEYS[i], 'tag') == ARGV[i] then
+    found[i] = 1
+  else
+    found[i] = redis.call('HMGET', KEYS[i], 'tag', 'head', 'body')
+  end
+end
+return found
+"""
+
+# KEYS: owners, owned, then sessions. ARGV: the owner, then the sessions' ids. How many of them were no more.
+_PRUNE = """
+local gone = 0
+for i = 3, #KEYS do
+  if redis.call('EXISTS', KEYS[i]) == 0 then gone = gone + redis.call('ZREM', KEYS[2], ARGV[i - 1]) end
+end
+if redis.call('EXISTS', KEYS[2]) == 0 then redis.call('SREM', KEYS[1], ARGV[1]) end
+return gone
+"""
+
+
+class RedisStore:
+    """A Redis 5 or newer, alone or as a master (no Redis Cluster), of which nobody else writes to keys that begin with `indrnn:`.
+
+    Strict refuses a Redis that could lose what it has acknowledged; `relaxed` takes it as it is.
+    """
+
+    def __init__(self, address: str, durability: Durability = "strict") -> None:
+        self._strict = durability == "strict"
+        try:
+            self._where = _without_password(address)
+            self._redis: Any = redis.Redis.from_url(  # untyped where RESP2 and 3 differ
+                address, socket_timeout=TIMEOUT, socket_connect_timeout=CONNECT_TIMEOUT, retry=Retry(NoBackoff(), 0)
+            )
+        except ValueError:
+            raise StoreError("store: expected redis://[user:password@]host[:port][/db], rediss://… or unix://path[?db=n]") from None
+        self._commit = self._redis.register_script(_COMMIT)
+        self._prune = self._redis.register_script(_PRUNE)
+        self._look = self._redis.register_script(_LOAD)
+        self._kept = Kept()
+        self._sweep: Iterator[int] | None = None
+        self._name = secrets.token_bytes(8)
+        try:
+            self._need_durability()
+            self.key = self._open()
+        except (redis.RedisError, StoreFailed) as error:
+            self.close()
+            raise StoreError(f"store {self._where}: {error}") from error
+
+    def _open(self) -> bytes:
+        if self._redis.info("server").get("redis_mode") == "cluster":
+            raise StoreFailed("expected one Redis, got a node of a cluster")
+        self._redis.set(_SCHEMA, SCHEMA_VERSION, nx=True)
+        if (version := self._redis.get(_SCHEMA)) != SCHEMA_VERSION:
+            raise StoreFailed(f"expected schema {SCHEMA_VERSION.decode()}, got {version!r}: another release has written it")
+        self._redis.set(_KEY, new_key(), nx=True)
+        return bytes(self._redis.get(_KEY))
+
+    def _need_durability(self) -> None:
+        if not self._strict:
+            return
+        try:
+            found = {name: self._redis.config_get(name).get(name) for name in STRICT}
+        except redis.ResponseError as error:
+            raise StoreFailed(f"its settings cannot be read ({error}); INDRNN_STORE_DURABILITY=relaxed takes them on trust") from error
+        wrong = [f"{name} {wanted}, got {found[name]}" for name, wanted in STRICT.items() if _text(found[name]) != wanted]
+        if wrong:
+            raise StoreFailed(f"expected {'; '.join(wrong)}; INDRNN_STORE_DURABILITY=relaxed may lose what was answered, and takes it")
+
+    def load(self, ids: Sequence[str]) -> dict[str, Session]:
+        """See Store. One round trip, of the tags alone where they are the known ones."""
+        if not ids:
+            return {}
+        known = self._kept.find(ids)
+        tags = [known[i].tag if i in known else NO_TAG for i in ids]
+        answers = self._try(lambda: self._run(self._look, [_SESSION + i.encode() for i in ids], tags))
+        found: dict[str, Session] = {}
+        gone: list[str] = []
+        new: list[tuple[Session, bytes]] = []
+        for i, answer in zip(ids, answers, strict=True):
+            if i in known and answer == 1:
+                found[i] = known[i].session
+            elif answer[0] is None:
+                gone.append(i)
+            else:
+                found[i] = _session(i, answer[1:])
+                new.append((found[i], answer[0]))
+        self._kept.drop(gone)
+        self._kept.keep(new)
+        return found
+
+    def commit(self, changes: Sequence[Change]) -> frozenset[str]:
+        """See Store. One round trip."""
+        keys: list[bytes] = [_KEY, _OWNERS]
+        values: list[bytes | int] = [self.key, self._name]
+        tags = [(self._tag(change.before), tag(change.after)) for change in changes]
+        for change, (before, after) in zip(changes, tags, strict=True):
+            keys += _keys_of(change)
+            values += (before, after, *_values(change))
+        try:
+            lost = self._send(lambda: self._run(self._commit, keys, values))
+        except redis.RedisError as error:
+            raise StoreFailed(f"it is not known whether the new state was stored: {error or type(error).__name__}") from error
+        if lost == [_OTHER_STORE]:
+            raise StoreFailed(f"{self._where} was emptied or replaced while the service runs: restart it")
+        self._kept.drop(change.id for change in changes if change.after is None)
+        self._kept.keep((c.after, tags[n][1]) for n, c in enumerate(changes) if c.after is not None and n not in lost)
+        return frozenset(changes[n].id for n in lost)
+
+    def _tag(self, session: Session | None) -> bytes:
+        """As tag does; what has been loaded or committed here has been given its own (8 µs less)."""
+        known = None if session is None else self._kept.tag_of(session)
+        return tag(session) if known is None else known
+
+    def list(self, owner: str, now: float, limit: int) -> list[Session]:
+        """See Store."""
+        found: list[Session] = []
+        at = 0
+        while len(found) < limit:
+            (ids,) = self._read([("ZREVRANGE", _owned(owner), at, at + SLICE - 1)])
+            rows = self._read([("HGET", _SESSION + i, "head") for i in ids])
+            made = [_session(i.decode(), (row, b"")) for i, row in zip(ids, rows, strict=True) if row is not None]
+            found += [s for s in made if s.expires_at > now]
+            at += SLICE
+            if len(ids) < SLICE:
+                break
+        return found[:limit]
+
+    def count(self, owner: str, now: float) -> int:
+        """See Store. Looks at each of them."""
+        return sum(expires_at > now for *_, expires_at, _, _ in self._heads(_owned(owner)))
+
+    def census(self, now: float) -> tuple[Population, ...]:
+        """See Store."""
+        counted: Counter[tuple[str, str, str]] = Counter()
+        stored: Counter[tuple[str, str, str]] = Counter()
+        (owners,) = self._read([("SMEMBERS", _OWNERS)])
+        for owner in owners:
+            for model, version, digest, _, _, _, _, expires_at, n_state, _ in self._heads(_OWNED + owner):
+                if expires_at > now:
+                    counted[model, version, digest] += 1
+                    stored[model, version, digest] += n_state
+        return tuple(Population(*key, sessions, stored[key]) for key, sessions in sorted(counted.items()))
+
+    def _heads(self, owned: bytes) -> Iterator[Sequence[Any]]:
+        """Of an owner's sessions, a slice at a time."""
+        ids: Sequence[bytes] = ()
+        at = 0
+        while at == 0 or len(ids) == SLICE:
+            (ids,) = self._read([("ZRANGE", owned, at, at + SLICE - 1)])
+            yield from (orjson.loads(head) for head in self._read([("HGET", _SESSION + i, "head") for i in ids]) if head is not None)
+            at += SLICE
+
+    def expire(self, now: float) -> int:
+        """See Store. The sessions themselves are removed by Redis: this counts them, and takes them out of their owners' sets.
+
+        One call looks at up to SWEPT of them, and the next goes on from there.
+        """
+        looked = removed = 0
+        while looked < SWEPT:
+            self._sweep = self._sweep or self._gone()
+            try:
+                removed += next(self._sweep)
+            except StopIteration:
+                self._sweep = None
+                break
+            except BaseException:
+                self._sweep = None
+                raise
+            looked += SLICE
+        return removed
+
+    def _gone(self) -> Iterator[int]:
+        """Goes once through all owners' sets, a slice at a time; how many of each slice were no more."""
+        (owners,) = self._read([("SMEMBERS", _OWNERS)])
+        for owner in owners:
+            owned, at = _OWNED + owner, 0
+            while True:
+                (ids,) = self._read([("ZRANGE", owned, at, at + SLICE - 1)])
+                keys = [_OWNERS, owned, *(_SESSION + i for i in ids)]
+                removed = int(self._try(lambda: self._run(self._prune, keys, [owner, *ids])))  # noqa: B023  # called at once
+                yield removed
+                at += SLICE - removed  # those that are left have moved up
+                if len(ids) < SLICE:
+                    break
+
+    def check(self) -> None:
+        """See Store."""
+        (key, _) = self._read([("GET", _KEY), ("INCR", _PROBE)])
+        if key != self.key:
+            raise StoreFailed(f"{self._where} was emptied or replaced while the service runs: restart it")
+        self._try(self._need_durability)
+
+    def close(self) -> None:
+        """See Store."""
+        self._redis.close()
+
+    def _read(self, commands: Sequence[tuple[object, ...]]) -> Sequence[Any]:
+        """The answers to commands that may be repeated, in one round trip. Raises StoreFailed."""
+
+        def ask() -> Sequence[Any]:
+            if len(commands) == 1:
+                return [self._redis.execute_command(*commands[0], NEVER_DECODE=True)]
+            with self._redis.pipeline(transaction=False) as pipeline:
+                for command in commands:
+                    pipeline.execute_command(*command, NEVER_DECODE=True)
+                answers: Sequence[Any] = pipeline.execute()
+            return answers
+
+        return self._try(ask) if commands else []
+
+    def _run(self, script: Any, keys: Sequence[bytes], values: Sequence[bytes | int]) -> Any:
+        """A script's answer, in bytes whatever the address says of decoding."""
+        command = ("EVALSHA", script.sha, len(keys), *keys, *values)
+        try:
+            return self._redis.execute_command(*command, NEVER_DECODE=True)
+        except redis.exceptions.NoScriptError:
+            self._redis.script_load(script.script)
+            return self._redis.execute_command(*command, NEVER_DECODE=True)
+
+    def _try(self, ask: Callable[[], R]) -> R:
+        try:
+            return self._send(ask)
+        except redis.RedisError as error:
+            raise StoreFailed(f"{self._where} could not be asked: {error or type(error).__name__}") from error
+
+    def _send(self, ask: Callable[[], R]) -> R:
+        """Asks, and once more on a new connection where one broke: whatever this module sends may be sent twice (see above)."""
+        for left in reversed(range(TRIES)):
+            try:
+                return ask()
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                if not left or isinstance(error, redis.AuthenticationError | redis.exceptions.MaxConnectionsError):
+                    raise
+                log.warning("%s: %s", self._where, error or type(error).__name__)
+                self._redis.connection_pool.disconnect(inuse_connections=False)
+        raise AssertionError("the last try returns or raises")
+
+
+def tag(session: Session | None) -> bytes:
+    """What two sessions share exactly when they are the same: a digest of everything that a client can tell, but for the last result.
+
+    That one follows from the state, the step's digest, and how much of it has been generated.
+    """
+    if session is None:
+        return NO_TAG
+    digest = hashlib.blake2b(struct.pack("<qqdd", session.step, session.position, session.created_at, session.expires_at), digest_size=16)
+    if session.last is not None:
+        digest.update(session.last.digest)
+        if isinstance(session.last.result, Generated):
+            reason = session.last.result.reason
+            digest.update(struct.pack("<q", len(session.last.result.text)) + (reason.value.encode() if reason else b""))
+    if session.carry is not None:
+        digest.update(encode_carry(session.carry))
+    digest.update(np.ascontiguousarray(session.state, "<f4").data)
+    return digest.digest()
+
+
+def _owned(owner: str) -> bytes:
+    return _OWNED + owner.encode()
+
+
+def _keys_of(change: Change) -> tuple[bytes, bytes]:
+    session = change.after or change.before
+    assert session is not None, "a change has a side"
+    return _SESSION + session.id.encode(), _owned(session.owner)
+
+
+def _values(change: Change) -> tuple[bytes | int, ...]:
+    s = change.after
+    claims = min(CLAIM_MOST, CLAIM * max(0, change.lost + 1 - PATIENCE))
+    if s is None:
+        return 0, b"", b"", claims
+    state = s.state.astype("<f4", copy=False).tobytes()
+    last = encode_step(s.last) if s.last else b""
+    carry = encode_carry(s.carry) if s.carry else b""
+    names = (s.model, s.version, s.digest, s.owner)
+    head = orjson.dumps([*names, s.step, s.position, s.created_at, s.expires_at, len(state), len(last)])
+    return math.ceil(s.expires_at * 1000), head, state + last + carry, claims
+
+
+def _session(ident: str, row: Sequence[bytes | None]) -> Session:
+    head, body = row
+    model, version, digest, owner, step, position, created_at, expires_at, n_state, n_last = orjson.loads(head or b"")
+    body = body or b""
+    state, last, carry = body[:n_state], body[n_state : n_state + n_last], body[n_state + n_last :]
+    return Session(
+        ident,
+        model,
+        version,
+        digest,
+        owner,
+        np.frombuffer(state, "<f4").astype(np.float32, copy=False),
+        step,
+        position,
+        created_at,
+        expires_at,
+        decode_step(last) if last else None,
+        decode_carry(carry) if carry else None,
+    )
+
+
+def _without_password(address: str) -> str:
+    """The address as it may be shown. Raises ValueError."""
+    url = urlsplit(address)
+    host = f"[{url.hostname}]" if url.hostname and ":" in url.hostname else url.hostname or ""
+    return f"{url.scheme}://{host}{f':{url.port}' if url.port else ''}{url.path}"
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,360 @@
+"""Sessions in one SQLite file that one service has for itself.
+
+The lock that keeps a second service out is on a file beside it. SQLite's own locks are taken per transaction only, so that a backup, or
+anybody's `sqlite3`, may read while the service runs.
+"""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from indrnn.service.errors import StoreFailed
+from indrnn.service.session.ids import new_key
+from indrnn.service.session.machine import Session
+from indrnn.service.session.record import decode_carry, decode_step, encode_carry, encode_step
+from indrnn.service.store.cache import Kept
+from indrnn.service.store.protocol import Change, Durability, Population, StoreError
+
+SLICE = 200  # sessions looked at by expire before it lets others at the file: about 4 ms
+PAGE_SIZE = 8_192  # bytes, of a new file: a row of some 8 KB is one page and not two: a commit of 32 takes 0.85 of the time
+APPLICATION_ID = int.from_bytes(b"IndR", "big")  # where SQLite and `file` look for whose file it is
+
+_UNTAGGED = b""  # nobody else may change the file
+_COLUMNS = "id, model, version, digest, owner, step, position, created_at, expires_at, state, last, carry"
+_ROW = f"({','.join('?' * (_COLUMNS.count(',') + 1))})"
+_ON_CONFLICT = """ON CONFLICT (id) DO UPDATE SET
+    version = excluded.version, digest = excluded.digest, created_at = excluded.created_at,
+    step = excluded.step, position = excluded.position, expires_at = excluded.expires_at,
+    state = excluded.state, last = excluded.last, carry = excluded.carry"""
+
+# The statements at n bring a file of schema n to n + 1; a new file goes through all of them.
+_MIGRATIONS = (
+    """
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE sessions (
+        id TEXT PRIMARY KEY, model TEXT NOT NULL, version TEXT NOT NULL, digest TEXT NOT NULL, owner TEXT NOT NULL,
+        step INTEGER NOT NULL, position INTEGER NOT NULL, created_at REAL NOT NULL, expires_at REAL NOT NULL,
+        state BLOB NOT NULL, last BLOB, carry BLOB
+    );
+    CREATE INDEX sessions_by_owner ON sessions (owner, created_at);
+    INSERT INTO meta VALUES ('key', :key);
+    """,
+    f"""
+    PRAGMA application_id = {APPLICATION_ID};
+    INSERT INTO meta VALUES ('probe', 0);
+    """,
+)
+SCHEMA_VERSION = len(_MIGRATIONS)
+
+
+class SQLiteStore:
+    """One file, write-ahead log, synchronous=FULL: a commit is on the disk before it returns. One process holds the file.
+
+    Recently used sessions are also kept in memory, written through; nobody else may change the file. Threads of this process may want to
+    change one session from where it no longer stands: the later is refused.
+    `relaxed` leaves out the wait for the disk: a kill loses nothing, a power cut the last commits.
+    """
+
+    def __init__(self, path: Path | str, durability: Durability = "strict") -> None:
+        self._path = Path(path)
+        self._lock = threading.Lock()
+        self._kept = Kept()
+        self._synchronous = "FULL" if durability == "strict" else "NORMAL"
+        self._held: int | None = None
+        if str(path) == ":memory:":
+            raise StoreError("store :memory:: expected a file, which outlives the service")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._held = _hold(self._path)
+            self._db = sqlite3.connect(self._path, timeout=1.0, isolation_level=None, check_same_thread=False)
+            self.key = self._open()
+            self._files = self._identity()
+        except (OSError, sqlite3.Error) as error:
+            self.close()
+            raise StoreError(f"store {path}: {_explain(error)}") from error
+
+    def _open(self) -> bytes:
+        db = self._db
+        for pragma in (f"page_size={PAGE_SIZE}", "journal_mode=WAL", f"synchronous={self._synchronous}"):
+            db.execute(f"PRAGMA {pragma}").fetchall()
+        (journal,) = db.execute("PRAGMA journal_mode").fetchone()
+        if journal != "wal":
+            raise sqlite3.DatabaseError(f"expected a file that can have a write-ahead log, got journal mode {journal}")
+        db.execute("BEGIN IMMEDIATE")
+        self._migrate()
+        db.execute("UPDATE meta SET value = value + 1 WHERE name = 'probe'")  # makes the log, whose file is then known
+        db.execute("COMMIT")
+        (key,) = db.execute("SELECT value FROM meta WHERE name = 'key'").fetchone()
+        return bytes(key)
+
+    def _migrate(self) -> None:
+        """Brings the file to this schema within the transaction that is open."""
+        db = self._db
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (owner,) = db.execute("PRAGMA application_id").fetchone()
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        unmarked = (version == 0 and not tables) or (version == 1 and tables == {"meta", "sessions"})  # new, or from before the mark
+        if owner != APPLICATION_ID and not unmarked:
+            raise sqlite3.DatabaseError(f"expected a file of sessions, got a database of something else (application id {owner})")
+        if version > SCHEMA_VERSION:
+            raise sqlite3.DatabaseError(f"expected schema {SCHEMA_VERSION} or older, got {version}: a newer service has written it")
+        for statements in _MIGRATIONS[version:]:
+            for statement in filter(str.strip, statements.split(";")):
+                db.execute(statement, {"key": new_key()} if ":key" in statement else {})
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def load(self, ids: Sequence[str]) -> dict[str, Session]:
+        """See Store."""
+        with self._lock:
+            try:
+                return self._read(ids)
+            except sqlite3.Error as error:
+                raise StoreFailed(f"the store could not be read: {error}") from error
+
+    def _read(self, ids: Sequence[str]) -> dict[str, Session]:
+        found = {i: known.session for i, known in self._kept.find(ids).items()}
+        missing = [i for i in ids if i not in found]
+        if missing:
+            marks = ",".join("?" * len(missing))
+            rows = self._db.execute(f"SELECT {_COLUMNS} FROM sessions WHERE id IN ({marks})", missing).fetchall()
+            new = {row[0]: _session(row) for row in rows}
+            self._kept.keep((session, _UNTAGGED) for session in new.values())
+            found |= new
+        return found
+
+    def commit(self, changes: Sequence[Change]) -> frozenset[str]:
+        """See Store. All changes that are made are one transaction."""
+        written = _Written.of(changes)
+        with self._lock:
+            try:
+                self._need_files()
+                if lost := self._moved(changes):
+                    written = _Written.of([c for c in changes if c.id not in lost])
+                self._write(written)
+            except (OSError, sqlite3.Error) as error:
+                self._abandon([c.id for c in changes])
+                raise StoreFailed(f"the new state could not be stored: {error}") from error
+            self._kept.keep((session, _UNTAGGED) for session in written.kept)
+            self._kept.drop(written.gone)
+        return lost
+
+    def _moved(self, changes: Sequence[Change]) -> frozenset[str]:
+        """Of which sessions `before` is not what the file has. Where the one in memory is that very object, nothing is looked at."""
+        unsure = [c for c in changes if c.before is None or self._kept.tag_of(c.before) is None]
+        if not unsure:
+            return frozenset()
+        there = self._read([c.id for c in unsure])
+        return frozenset(c.id for c in unsure if not _same(there.get(c.id), c.before))
+
+    def _write(self, written: "_Written") -> None:
+        kept, values, gone = written
+        if not kept and not gone:
+            return
+        upsert = f"INSERT INTO sessions ({_COLUMNS}) VALUES {','.join([_ROW] * len(kept))} {_ON_CONFLICT}"
+        if not gone:
+            self._db.execute(upsert, values)  # one statement is one transaction, and gives up the interpreter lock only once
+        else:
+            self._commit_with_removals(upsert if kept else "SELECT 1", values, gone)
+
+    def _commit_with_removals(self, upsert: str, values: Sequence[object], gone: Sequence[str]) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.execute(upsert, values)
+        self._db.executemany("DELETE FROM sessions WHERE id = ?", [(i,) for i in gone])
+        self._db.execute("COMMIT")
+
+    def list(self, owner: str, now: float, limit: int) -> list[Session]:
+        """See Store."""
+        columns = _COLUMNS.replace("state, last, carry", "x'', NULL, NULL")
+        query = f"SELECT {columns} FROM sessions WHERE owner = ? AND expires_at > ? ORDER BY created_at DESC LIMIT ?"
+        with self._lock:
+            try:
+                return [_session(row) for row in self._db.execute(query, (owner, now, limit))]
+            except sqlite3.Error as error:
+                raise StoreFailed(f"the store could not be read: {error}") from error
+
+    def count(self, owner: str, now: float) -> int:
+        """See Store."""
+        query = "SELECT count(*) FROM sessions WHERE owner = ? AND expires_at > ?"
+        with self._lock:
+            try:
+                return int(self._db.execute(query, (owner, now)).fetchone()[0])
+            except sqlite3.Error as error:
+                raise StoreFailed(f"the store could not be read: {error}") from error
+
+    def census(self, now: float) -> tuple[Population, ...]:
+        """See Store."""
+        counted: Counter[tuple[str, str, str]] = Counter()
+        stored: Counter[tuple[str, str, str]] = Counter()
+        query = (
+            "SELECT model, version, digest, count(*), sum(length(state)) FROM sessions"
+            " WHERE rowid BETWEEN ? AND ? AND expires_at > ? GROUP BY model, version, digest"
+        )
+        try:
+            for first, last in self._slices():
+                with self._lock:
+                    rows = self._db.execute(query, (first, last, now)).fetchall()
+                for *key, sessions, size in rows:
+                    counted[tuple(key)] += sessions
+                    stored[tuple(key)] += size
+        except sqlite3.Error as error:
+            raise StoreFailed(f"the store could not be read: {error}") from error
+        return tuple(Population(*key, sessions, stored[key]) for key, sessions in sorted(counted.items()))
+
+    def _slices(self) -> Iterator[tuple[int, int]]:
+        """The rows of the table, the first and the last of a slice at a time."""
+        first = 0
+        while True:
+            with self._lock:
+                slice_of = "SELECT max(rowid) FROM (SELECT rowid FROM sessions WHERE rowid >= ? ORDER BY rowid LIMIT ?)"
+                (last,) = self._db.execute(slice_of, (first, SLICE)).fetchone()
+            if last is None:
+                return
+            yield first, last
+            first = last + 1
+
+    def expire(self, now: float) -> int:
+        """See Store. Goes through the table in slices, and commits of steps come in between."""
+        removed = 0
+        try:
+            for first, last in self._slices():
+                with self._lock:
+                    delete = "DELETE FROM sessions WHERE rowid BETWEEN ? AND ? AND expires_at <= ? RETURNING id"
+                    gone = self._db.execute(delete, (first, last, now)).fetchall()
+                    self._kept.drop(i for (i,) in gone)
+                    removed += len(gone)
+        except sqlite3.Error as error:
+            raise StoreFailed(f"the store could not be written: {error}") from error
+        return removed
+
+    def check(self) -> None:
+        """See Store."""
+        with self._lock:
+            try:
+                self._need_files()
+                self._db.execute("UPDATE meta SET value = value + 1 WHERE name = 'probe'")
+            except (OSError, sqlite3.Error) as error:
+                self._abandon(())
+                raise StoreFailed(f"the store could not be written: {error}") from error
+
+    def close(self) -> None:
+        """See Store."""
+        with self._lock:
+            if hasattr(self, "_db"):
+                self._db.close()
+            if self._held is not None:
+                os.close(self._held)
+                self._held = None
+
+    def _identity(self) -> tuple[tuple[int, int], ...]:
+        """Which files the names stand for: the database and its log."""
+        stats = (os.stat(self._path), os.stat(f"{self._path}-wal"))
+        return tuple((s.st_dev, s.st_ino) for s in stats)
+
+    def _need_files(self) -> None:
+        """SQLite writes to a file that was deleted as happily as to any other. 3 µs a commit."""
+        if self._identity() != self._files:
+            raise FileNotFoundError(f"{self._path} or its log was replaced while the service runs: restart it")
+
+    def _abandon(self, ids: Iterable[str]) -> None:
+        self._kept.drop(ids)
+        with contextlib.suppress(sqlite3.Error):  # the file is gone or full; the next commit says so again
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
+
+def back_up(source: Path, target: Path) -> None:
+    """Copies a store as it is at one moment, while a service may be using it; `target` appears, or is replaced, when it is complete.
+
+    Raises StoreError.
+    """
+    part = target.with_name(target.name + ".part")
+    try:
+        part.unlink(missing_ok=True)
+        with contextlib.closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            (owner,) = db.execute("PRAGMA application_id").fetchone()
+            if owner != APPLICATION_ID:
+                raise sqlite3.DatabaseError(f"expected a file of sessions, got application id {owner}")
+            with contextlib.closing(sqlite3.connect(part)) as copy:
+                db.backup(copy)  # all pages in one read transaction, which hinders no writer
+                copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
+        with part.open("rb") as written:
+            os.fsync(written.fileno())
+        part.replace(target)
+    except (OSError, sqlite3.Error) as error:
+        part.unlink(missing_ok=True)
+        raise StoreError(f"backup of {source} to {target}: {error}") from error
+
+
+def _hold(path: Path) -> int:
+    """Locks the store for this process until the file descriptor is closed. Raises BlockingIOError when another has it.
+
+    On a file of its own: closing any descriptor of the database would drop SQLite's locks on it.
+    """
+    held = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(held)
+        raise
+    return held
+
+
+class _Written(NamedTuple):
+    """What a commit writes: sessions and their rows' values, and the ids of those that it removes."""
+
+    kept: list[Session]
+    values: list[object]
+    gone: list[str]
+
+    @classmethod
+    def of(cls, changes: Sequence[Change]) -> "_Written":
+        kept = [c.after for c in changes if c.after is not None]
+        gone = [c.before.id for c in changes if c.after is None and c.before is not None]
+        return cls(kept, [value for s in kept for value in _row(s)], gone)
+
+
+def _same(one: Session | None, other: Session | None) -> bool:
+    """Whether two sessions are stored alike."""
+    if one is None or other is None:
+        return one is other
+    plain = [tuple(v.tobytes() if isinstance(v, np.ndarray) else v for v in _row(s)) for s in (one, other)]
+    return plain[0] == plain[1]
+
+
+def _row(s: Session) -> tuple[object, ...]:
+    last = encode_step(s.last) if s.last else None
+    carry = encode_carry(s.carry) if s.carry else None
+    state = s.state.astype("<f4", copy=False)  # its memory, as it is
+    return s.id, s.model, s.version, s.digest, s.owner, s.step, s.position, s.created_at, s.expires_at, state, last, carry
+
+
+def _session(row: tuple[object, ...]) -> Session:
+    ident, model, version, digest, owner, step, position, created_at, expires_at, state, last, carry = row
+    return Session(
+        id=str(ident),
+        model=str(model),
+        version=str(version),
+        digest=str(digest),
+        owner=str(owner),
+        state=np.frombuffer(bytes(state), "<f4").astype(np.float32, copy=False),  # type: ignore[call-overload]  # a BLOB column
+        step=int(step),  # type: ignore[call-overload]  # an INTEGER column
+        position=int(position),  # type: ignore[call-overload]  # an INTEGER column
+        created_at=float(created_at),  # type: ignore[arg-type]  # a REAL column
+        expires_at=float(expires_at),  # type: ignore[arg-type]  # a REAL column
+        last=decode_step(last) if isinstance(last, bytes) else None,
+        carry=decode_carry(carry) if isinstance(carry, bytes) else None,
+    )
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, BlockingIOError) or (isinstance(error, sqlite3.OperationalError) and "locked" in str(error)):
+        return "another process holds it (stop that one, or give this one a file of its own: INDRNN_STORE)"
+    return str(error)

@@ -1,0 +1,497 @@
+"""WS /stream/{model}: JSON messages to and from sessions.py.
+
+One socket drives one session. Its messages run in order; only `cancel` overtakes, because it ends the generate that is in flight. An
+error is a message; the connection stays open.
+"""
+
+import asyncio
+import base64
+import logging
+import secrets
+from collections import deque
+from contextlib import ExitStack, aclosing
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+from starlette.types import Message
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from indrnn.service.engine.work import Frames, Text
+from indrnn.service.errors import BadInput, Overloaded, ServiceError, Stopping, TooLarge, said
+from indrnn.service.http.routes import same_version
+from indrnn.service.logs import about
+from indrnn.service.serving.access import Access
+from indrnn.service.serving.body import aside, boolean, integer, number, only, parse_object, size_of, step_number
+from indrnn.service.serving.connections import Places
+from indrnn.service.serving.models import ServedModel
+from indrnn.service.serving.sessions import Sessions, States, content_digest, digest_key
+from indrnn.service.session.machine import Char, Feed, Follow, Generate, Generated, Reason, Result, Sampling, Scores
+from indrnn.service.session.sampling import log_softmax
+from indrnn.service.settings import Settings
+from indrnn.service.stream.intake import Intake, worded
+from indrnn.service.stream.lane import Lane
+from indrnn.service.wire.websocket import EXTENSION, Wire
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 64  # messages read ahead while a generate is in flight
+WATCHED_STEPS = 64  # time steps of one message of a watched session
+STOPPING = Stopping("the service stops: open again with the session's id, and repeat by number what was not answered", retry_after=1)
+MAX_SEED = 2**63 - 1
+MAX_STOPS = 16
+MAX_STOP_CHARS = 64
+
+
+class _Closed(Exception):
+    """The client is gone."""
+
+
+@dataclass(slots=True)
+class _Options:
+    """What `open` chose for the life of the connection."""
+
+    layout: str | None
+    hz: float | None
+    top_k: int
+    every: bool
+    digest_key: bytes = b""
+
+
+class Stream:
+    """One connection."""
+
+    def __init__(self, socket: WebSocket, model: ServedModel, sessions: Sessions, settings: Settings, intake: Intake) -> None:
+        self._socket = socket
+        self._access: Access = socket.app.state.access
+        self._owner = ""  # nobody's until `open`
+        self._wire: Wire | None = socket.scope["extensions"].get(EXTENSION, {}).get("wire")
+        self._intake = intake
+        self._lane: Lane | None = None
+        self._model = model
+        self._sessions = sessions
+        self._settings = settings
+        self._session_id: str | None = None
+        self._options = _Options(None, None, 5, False)
+        self._watch = False
+        self._backlog: deque[tuple[dict[str, object], int]] = deque()  # messages read ahead, and their sizes
+        self._reading: asyncio.Task[str | bytes] | None = None
+        self._idle = asyncio.Event()
+
+    async def run(self) -> None:
+        """Answers messages until the client goes."""
+        try:
+            while True:
+                try:
+                    await self._answer(self._backlog.popleft()[0] if self._backlog else await self._parsed(await self._receive()))
+                except ServiceError as error:
+                    await self._send({"type": "error", **error.body()})
+                except (_Closed, WebSocketDisconnect, OSError):
+                    raise
+                except Exception as error:  # a bug: told and logged, and the connection stays open
+                    log.exception("a message could not be answered", extra=about(self._model.manifest, self._session_id))
+                    await self._send({"type": "error", **ServiceError(f"internal error: {type(error).__name__}").body()})
+        except (_Closed, WebSocketDisconnect, OSError):
+            return
+        finally:
+            if self._reading is not None:
+                self._reading.cancel()
+
+    # --- messages ---------------------------------------------------------------------------------------------------------------------
+
+    async def leave(self) -> None:
+        """The service stops: once everything that came has been answered, tells the client to come back, and closes."""
+        await self._idle.wait()
+        if self._lane is not None:
+            await self._lane.clear()
+        await self._send({"type": "error", **STOPPING.body()})
+        await self._socket.close(1012, "the service stops: open again with the session's id")
+        while self._wire is not None and not self._wire.disconnected:  # noqa: ASYNC110  # until the client has closed too; uvicorn says so here
+            await asyncio.sleep(0.01)
+
+    def abandon(self) -> None:
+        """Drops the connection of a client that does not read."""
+        if self._wire is not None:
+            self._wire.transport.abort()
+
+    async def _receive(self) -> str | bytes:
+        """The next message, also one that was being waited for while a generate was in flight. Meanwhile the lane may be used."""
+        self._idle.set()
+        try:
+            return await self._receive_one()
+        finally:
+            self._idle.clear()
+
+    async def _receive_one(self) -> str | bytes:
+        reading, self._reading = self._reading, None
+        if self._lane is None or reading is not None:
+            return await (self._next() if reading is None else reading)
+        self._lane.open = not self._watch
+        try:
+            raw = await self._next()
+        finally:
+            self._lane.open = False
+        await self._lane.clear()
+        return raw
+
+    async def _next(self) -> str | bytes:
+        message = await (self._socket.receive() if self._session_id is not None else self._first())
+        if message["type"] == "websocket.disconnect":
+            raise _Closed
+        text = message.get("text")
+        return text if text is not None else message.get("bytes") or b""
+
+    async def _first(self) -> Message:
+        """A message before `open`: who says nothing may not keep the place."""
+        try:
+            async with asyncio.timeout(self._settings.body_timeout):
+                return await self._socket.receive()
+        except TimeoutError:
+            await self._socket.close(1008, "expected an open message")
+            raise _Closed from None
+
+    async def _send(self, body: dict[str, object]) -> None:
+        if self._socket.application_state is not WebSocketState.CONNECTED:
+            raise _Closed
+        text = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+        try:
+            async with asyncio.timeout(self._settings.send_timeout):
+                await self._socket.send({"type": "websocket.send", "text": text})
+        except TimeoutError:
+            raise _Closed from None  # a client that does not read may not keep its place
+
+    async def _parsed(self, raw: str | bytes) -> dict[str, object]:
+        return await aside(self._parse, len(raw), raw)
+
+    def _parse(self, raw: str | bytes) -> dict[str, object]:
+        size = len(raw)
+        if isinstance(raw, str) and size <= self._settings.max_body < 4 * size:
+            size = len(raw.encode("utf-8", "surrogatepass"))
+        if size > self._settings.max_body:
+            raise TooLarge(f"expected a message of at most {self._settings.max_body} bytes, got {size}")
+        return parse_object(raw, "message")
+
+    async def _answer(self, message: dict[str, object]) -> None:
+        kind = message.get("type")
+        if kind == "step":
+            await self._step(message)
+        elif kind == "open":
+            await self._open(message)
+        elif kind == "generate":
+            await self._generate(message)
+        elif kind == "cancel":
+            ended = await self._cancel(message)
+            if ended is not None and isinstance(ended.result, Generated) and ended.result.reason is not None:
+                await self._send_done(ended.number, ended.position, ended.result.reason)
+        elif kind == "watch":
+            await self._start_watching(message)
+        else:
+            raise BadInput(f"expected open, step, generate, cancel or watch, got {said(kind)}", field="type")
+
+    def _need_session(self) -> str:
+        if self._session_id is None:
+            raise BadInput("expected an open message first", field="type")
+        return self._session_id
+
+    async def _open(self, message: dict[str, object]) -> None:
+        only(message, ("type", "session_id", "layout", "hz", "top_k", "every", "api_key", "version"))
+        if self._session_id is not None:
+            raise BadInput("expected one open message per connection, got a second", field="type")
+        key = message.get("api_key")
+        self._owner = self._access.owner_of(self._socket.headers) if key is None else self._access.owner_of_key(key)
+        wanted = message.get("session_id")
+        if wanted is None:
+            self._model = self._socket.app.state.models.choose(self._model.manifest.name, message.get("version"))
+            options = self._read_options(message)
+            session = await self._sessions.open(self._model, self._owner, protocol="stream")
+        elif isinstance(wanted, str):
+            self._model = await self._same_model(wanted)
+            same_version(message.get("version"), self._model)
+            options = self._read_options(message)
+            session = await self._sessions.look(wanted, self._owner)
+            self._model.batcher.statistics.resumed += 1
+        else:
+            raise BadInput(f"expected a session's id or null, got {said(wanted)}", field="session_id")
+        self._session_id, self._options = session.id, options
+        if self._wire is not None:
+            self._wire.opened()
+        self._open_lane(session.id, options)
+        cut = session.unfinished
+        pending = None if cut is None else {"step": session.step, "text": cut.text}
+        standing = {"session_id": session.id, "step": session.step, "position": session.position}
+        await self._send({"type": "opened", **standing, "model": session.model, "version": session.version, "pending": pending})
+
+    def _open_lane(self, session_id: str, o: _Options) -> None:
+        if self._wire is None or o.every or self._sessions.charges:
+            return
+        key, s = o.digest_key, self._settings
+        limits = s.send_timeout, s.max_body
+        self._lane = Lane(self._wire, self._intake, self._model, session_id, self._owner, o.layout, o.hz, o.top_k, key, *limits)
+        self._wire.taker = self._lane.offer
+
+    def _read_options(self, message: dict[str, object]) -> _Options:
+        every = boolean(message.get("every"), "every")
+        top_k = integer(message.get("top_k"), "top_k", 1, 2**31, 5)
+        layout, hz = message.get("layout"), message.get("hz")
+        if self._model.manifest.kind == "action":
+            self._model.reader.check_layout(layout)
+            rate = self._model.reader.check_hz(hz)
+            key = digest_key("frames", [rate, top_k, every])
+            return _Options(layout if isinstance(layout, str) else None, rate, top_k, every, key)
+        for field, value in (("layout", layout), ("hz", hz)):
+            if value is not None:
+                raise BadInput(f"model {self._model.manifest.name} reads text: expected null, got {said(value)}", field=field)
+        return _Options(None, None, top_k, every, digest_key("text", [top_k, every]))
+
+    async def _same_model(self, session_id: str) -> ServedModel:
+        model = await self._sessions.model_of(session_id, self._owner)
+        if model.manifest.name != self._model.manifest.name:
+            raise BadInput(f"expected a session of {self._model.manifest.name}, got one of {model.manifest.name}", field="session_id")
+        return model
+
+    async def _find_model(self, session_id: str) -> None:
+        """The session's model may have been unloaded and loaded again: then its engine is another one. Raises ServiceError."""
+        if not self._model.batcher.stopping:
+            return
+        self._model = await self._sessions.model_of(session_id, self._owner)
+        if self._lane is not None:
+            self._lane.model = self._model
+
+    async def _start_watching(self, message: dict[str, object]) -> None:
+        only(message, ("type", "neurons"))
+        self._need_session()
+        self._watch = boolean(message.get("neurons"), "neurons")
+        parts = [p.model_dump(include={"layer", "size", "activation"}) for p in self._model.watched_parts] if self._watch else []
+        await self._send({"type": "watching", "parts": parts})
+
+    # --- step -------------------------------------------------------------------------------------------------------------------------
+
+    async def _step(self, message: dict[str, object]) -> None:
+        session_id = self._need_session()
+        await self._find_model(session_id)
+        if self._model.manifest.kind == "chars":
+            only(message, ("type", "step", "text"))
+            await self._step_text(session_id, message)
+        else:
+            only(message, ("type", "step", "frames"))
+            await self._step_frames(session_id, message)
+
+    async def _step_frames(self, session_id: str, message: dict[str, object]) -> None:
+        o = self._options
+        frames = message.get("frames")
+        content = await aside(self._model.frames, size_of(frames), frames, o.layout, o.hz, "frames")
+        self._check_length(content.length, "frames")
+        await self._feed(session_id, message, content, content.x.tobytes())
+
+    async def _step_text(self, session_id: str, message: dict[str, object]) -> None:
+        content = self._model.text(message.get("text"), "text")
+        self._check_length(content.length, "text")
+        await self._feed(session_id, message, content, content.symbols.tobytes())
+
+    async def _feed(self, session_id: str, message: dict[str, object], content: Frames | Text, data: bytes) -> None:
+        o = self._options
+        digest = content_digest(o.digest_key, data)
+        event = Feed(step_number(message.get("step")), digest, content.length, self._model.manifest.limits.max_position)
+        answered = await self._sessions.feed(self._model, session_id, self._owner, event, content, o.every, self._watch, "stream")
+        scores = answered.result.result
+        assert isinstance(scores, Scores), "a feed's result"
+        reply = worded(answered.result, scores, content, self._model, self._model.best(scores.logits[None], o.top_k)[0])
+        if o.every:
+            reply["scores"] = np.ascontiguousarray(np.exp(log_softmax(scores.every)))
+        await self._send({**reply, **_states(answered.states)})
+
+    def _check_length(self, length: int, field: str) -> None:
+        most = self._settings.max_every
+        if self._options.every and length > most:
+            raise TooLarge(f"expected at most {most} time steps in a message where every one is scored, got {length}", field=field)
+        if self._watch and length > WATCHED_STEPS:
+            raise TooLarge(f"expected at most {WATCHED_STEPS} time steps in a message of a watched session, got {length}", field=field)
+
+    # --- generate ---------------------------------------------------------------------------------------------------------------------
+
+    async def _generate(self, message: dict[str, object]) -> None:
+        session_id = self._need_session()
+        await self._find_model(session_id)
+        only(message, ("type", "step", "max_chars", "temperature", "top_p", "seed", "stop"))
+        event = self._read_generate(message)
+        emitting = asyncio.create_task(self._emit(session_id, event))
+        try:
+            await asyncio.sleep(0)  # the generate is queued now, before any cancel of it
+            await self._cancel_if_asked_before(event.number)
+            while not emitting.done():
+                if self._reading is None:
+                    self._reading = asyncio.create_task(self._next())
+                tasks = {emitting} if self._reading is None else {emitting, self._reading}
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                if self._reading is not None and self._reading.done():
+                    await self._read_ahead(await self._receive_one(), event.number)
+            await emitting
+        finally:
+            emitting.cancel()  # a lost connection cuts the generate
+            await asyncio.gather(emitting, return_exceptions=True)
+
+    def _read_generate(self, message: dict[str, object]) -> Generate:
+        if self._model.manifest.kind != "chars":
+            raise BadInput(f"model {self._model.manifest.name} reads frames and generates nothing", field="type")
+        number_sent = step_number(message.get("step"))
+        max_chars = integer(message.get("max_chars"), "max_chars", 1, self._settings.max_generate, 200)
+        temperature = number(message.get("temperature"), "temperature", 0, 10, 1)
+        top_p = number(message.get("top_p"), "top_p", 0, 1, 1)
+        stop = _stops(message.get("stop"))
+        seed = message.get("seed")
+        chosen = integer(seed, "seed", 0, MAX_SEED) if seed is not None else secrets.randbelow(MAX_SEED)
+        asked = [max_chars, temperature, top_p, seed, stop]  # the seed as sent: a repeat may have none
+        digest = content_digest(digest_key("generate", asked), b"")
+        sampling = Sampling(max_chars, temperature, top_p, chosen, stop)
+        return Generate(number_sent, digest, sampling, self._model.manifest.limits.max_position)
+
+    async def _read_ahead(self, raw: str | bytes, running: int | None) -> None:
+        """A message that came while a generate is in flight: a cancel of it counts now, anything else waits its turn."""
+        try:
+            message = await self._parsed(raw)
+            if message.get("type") == "cancel" and (running is None or message.get("step") in (None, running)):
+                await self._cancel(message)
+                return
+            waiting = sum(size for _, size in self._backlog)
+            if len(self._backlog) >= BACKLOG or waiting + len(raw) > self._settings.max_body:
+                raise Overloaded(f"{len(self._backlog)} messages of {waiting} bytes wait for the generate already")
+        except ServiceError as error:
+            await self._send({"type": "error", **error.body()})
+            return
+        self._backlog.append((message, len(raw)))
+
+    async def _cancel_if_asked_before(self, number: int | None) -> None:
+        """A cancel of this generate may have been read while an earlier one was in flight."""
+        asked = [item for item in self._backlog if number is not None and item[0].get("type") == "cancel" and item[0].get("step") == number]
+        for item in asked:
+            self._backlog.remove(item)
+            await self._cancel(item[0])
+
+    async def _cancel(self, message: dict[str, object]) -> Result | None:
+        """Ends the generate of that number; its `done` goes to whoever follows it. One that has ended already stays as it is: None.
+
+        So is one that could not be ended: an error would be taken for the answer to the generate, or to the next message.
+        """
+        only(message, ("type", "step"))
+        session_id, step = self._need_session(), step_number(message.get("step"))
+        try:
+            await self._find_model(session_id)
+            return await self._sessions.cancel(self._model, session_id, self._owner, step)
+        except ServiceError as error:
+            log.info("a cancel failed: %s", error.detail, extra=about(self._model.manifest, session_id, step))
+            return None
+
+    async def _emit(self, session_id: str, event: Generate) -> None:
+        """Characters as they come. A repeat begins with those that are stored; what then comes is new."""
+        sent = False
+        async with aclosing(self._sessions.generate(self._model, session_id, self._owner, event, self._watch)) as emissions:
+            async for value, states in emissions:
+                if isinstance(value, Char):
+                    await self._send_char(value.number, value.char, value.logprob, states if self._watch else None)
+                    if value.done:
+                        await self._send_done(value.number, value.position, value.done)
+                elif isinstance(value, Follow):
+                    await self._replay(value.number, value.generated)
+                else:
+                    await self._send_end(value, replay=not sent)
+                sent = True
+
+    async def _send_end(self, result: Result, replay: bool) -> None:
+        assert isinstance(result.result, Generated), "a generate's result"
+        assert result.result.reason is not None, "it has ended"
+        if replay:
+            await self._replay(result.number, result.result)
+        await self._send_done(result.number, result.position, result.result.reason)
+
+    async def _replay(self, step: int, generated: Generated) -> None:
+        for char, logprob in zip(generated.text, generated.logprobs.tolist(), strict=True):
+            await self._send_char(step, char, logprob, None)
+
+    async def _send_char(self, step: int, char: str, logprob: float, states: States | None) -> None:
+        shown = float(np.float32(logprob))  # as it is stored, so that a repeat says the same
+        await self._send({"type": "char", "step": step, "char": char, "logprob": shown, **_states(states)})
+
+    async def _send_done(self, step: int, position: int, reason: Reason) -> None:
+        await self._send({"type": "done", "step": step, "position": position, "reason": reason.value})
+
+
+def _states(states: States | None) -> dict[str, object]:
+    """The watched neurons [t, n] as base64 float16, little-endian."""
+    return {} if states is None else {"states": base64.b64encode(states.astype("<f2").tobytes()).decode(), "shape": states.shape}
+
+
+def _stops(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > MAX_STOPS:
+        raise BadInput(f"expected a list of at most {MAX_STOPS} texts, got {said(value)}", field="stop")
+    for i, text in enumerate(value):
+        if not isinstance(text, str) or not 1 <= len(text) <= MAX_STOP_CHARS:
+            raise BadInput(f"expected a text of 1 to {MAX_STOP_CHARS} characters, got {said(text)}", field=f"stop[{i}]")
+    return tuple(value)
+
+
+class Connections:
+    """The open streams, and the route that opens them."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._streams: set[Stream] = set()
+        self._leaving = False
+
+    async def accept(self, socket: WebSocket) -> None:
+        """WS /stream/{model}."""
+        access: Access = socket.app.state.access
+        if not access.allows_origin(socket.headers):
+            await socket.close(1008)  # before it was accepted: 403
+            return
+        await socket.accept()
+        if self._leaving:
+            await socket.send_text(orjson.dumps({"type": "error", **STOPPING.body()}).decode())
+            await socket.close(1012)
+            return
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._places.one("stream"))
+            except Overloaded as error:
+                await socket.send_text(orjson.dumps({"type": "error", **error.body()}).decode())
+                await socket.close(1013)
+                return
+            await self._serve(socket)
+
+    async def leave(self, seconds: float) -> None:
+        """Tells every client to come back, once its last message has been answered; who does not read by then is dropped."""
+        self._leaving = True
+        going = {asyncio.create_task(stream.leave()): stream for stream in self._streams}
+        if not going:
+            return
+        done, stuck = await asyncio.wait(going, timeout=seconds)
+        for task in stuck:
+            task.cancel()
+            going[task].abandon()
+        for task in done:
+            task.exception()  # a client that has left meanwhile needs no goodbye
+
+    async def _serve(self, socket: WebSocket) -> None:
+        state = socket.app.state
+        model = await _model_of(socket)
+        if model is None:
+            return
+        stream = Stream(socket, model, state.sessions, state.settings, state.intake)
+        self._streams.add(stream)
+        try:
+            await stream.run()
+        finally:
+            self._streams.discard(stream)
+
+
+async def _model_of(socket: WebSocket) -> ServedModel | None:
+    """The model that the address names; None where the client was sent away."""
+    try:
+        models, name = socket.app.state.models, socket.path_params["model"]
+        model: ServedModel = (models.loaded(name) or models.versions(name))[-1]  # retired ones go on with theirs
+    except ServiceError as error:
+        await socket.send_text(orjson.dumps({"type": "error", **error.body()}).decode())
+        await socket.close(1008)
+        return None
+    return model

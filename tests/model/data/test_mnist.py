@@ -1,0 +1,104 @@
+"""Pixels: the idx format, the split, the permutation, the network."""
+
+import hashlib
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+from indrnn.model.cells.norm import BatchNorm, settle_
+from indrnn.model.data import mnist
+from indrnn.model.nets.pixels import PixelsConfig, PixelsNet
+
+FILES = [f"mnist/{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+
+
+def test_an_idx_file_is_read_by_its_own_shape():
+    images = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    content = b"\0\0\x08\x03" + struct.pack(">3i", 2, 3, 4) + images.tobytes()
+    np.testing.assert_array_equal(mnist.idx(content), images)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "00 00 08"), (b"\0\0\x0d\x01\0\0\0\1\0\0\0\0", "00 00 0d"), (b"\0\0\x08\x01\0\0\0\x05abc", "expected 5 bytes of data")],
+)
+def test_what_is_no_idx_file_of_bytes_is_refused_with_what_came(content, said):
+    with pytest.raises(mnist.IdxError, match=said):
+        mnist.idx(content)
+
+
+def test_the_permutation_is_the_one_of_the_written_seed_for_ever():
+    order = mnist.permutation()
+    assert sorted(order) == list(range(784))
+    assert hashlib.sha256(order.astype("<i8").tobytes()).hexdigest()[:16] == "b82d3cf1dc5fcb94"
+
+
+def test_the_images_are_split_as_published_and_no_image_is_in_two_parts(needs):
+    for name in FILES:
+        needs(name)
+    parts = {part: mnist.read(part, permuted=False) for part in ("train", "val", "test")}
+    assert {part: x.shape for part, (x, _) in parts.items()} == {"train": (57_000, 784), "val": (3_000, 784), "test": (10_000, 784)}
+    assert all(sorted(np.unique(y)) == list(range(10)) for _, y in parts.values())
+    assert np.bincount(parts["val"][1]).min() > 230  # drawn, not the end of the file
+    kept = {x.tobytes() for x in parts["train"][0]}
+    assert sum(x.tobytes() in kept for x in parts["val"][0]) == 0
+    assert sum(x.tobytes() in kept for x in parts["test"][0]) == 0
+
+
+def test_permuted_images_are_the_same_images_in_that_order(needs):
+    for name in FILES[2:]:
+        needs(name)
+    (x, y), (permuted, same) = mnist.read("test", permuted=False), mnist.read("test", permuted=True)
+    np.testing.assert_array_equal(permuted, x[:, mnist.permutation()])
+    np.testing.assert_array_equal(y, same)
+    assert not np.array_equal(x, permuted)
+
+
+def test_pixels_go_from_minus_one_to_one():
+    assert mnist.scaled(np.array([0, 255], np.uint8)).tolist() == [-1.0, 1.0]
+
+
+@pytest.mark.parametrize("kind", ["skip", "plain", "residual"])
+def test_the_answer_is_that_of_the_last_step_and_any_split_gives_it(kind):
+    torch.manual_seed(0)
+    net = PixelsNet(PixelsConfig(kind=kind, hidden=8, layers=3, steps=20))
+    with torch.no_grad():
+        torch.nn.init.normal_(net.readout.weight)
+        net.answer(torch.randn(4, 20))  # statistics other than 0 and 1
+    net.eval()
+    x = torch.randn(3, 20)
+    logits, _ = net(x, torch.full((3,), 20), net.start(3))
+    torch.testing.assert_close(logits[:, -1], net.answer(x))
+    _, state = net(x[:, :9], torch.full((3,), 9), net.start(3))
+    later, _ = net(x[:, 9:], torch.full((3,), 11), state)
+    torch.testing.assert_close(later[:, -1], logits[:, -1])
+    folded = net.fold()
+    torch.testing.assert_close(folded.answer(x).softmax(1), net.answer(x).softmax(1))
+
+
+@pytest.mark.parametrize("kind", ["skip", "plain"])
+def test_the_last_layer_starts_near_one_and_no_layer_beyond_the_bound(kind):
+    layers = PixelsNet(PixelsConfig(kind=kind)).stack.indrnns()
+    assert all(0 <= layer.u.min() and layer.u.max() <= 2 ** (1 / 784) for layer in layers)
+    assert layers[-1].u.min() >= 0.5 ** (1 / 784)
+    assert layers[0].u.min() < 0.5
+
+
+def test_settled_statistics_are_those_of_the_batches_and_nothing_else_moves():
+    torch.manual_seed(0)
+    net = PixelsNet(PixelsConfig(kind="skip", hidden=4, layers=1, steps=20)).eval()
+    before = {name: p.clone() for name, p in net.named_parameters()}
+    batches = [torch.randn(16, 20) + 3 for _ in range(4)]
+    settle_(net, 4, lambda i: net.answer(batches[i]))
+    layer = net.stack.indrnns()[0]
+    norm = layer.norm
+    assert isinstance(norm, BatchNorm)
+    a = layer.project(torch.cat(batches).t()[:, :, None]).detach().flatten(0, 1)
+    torch.testing.assert_close(norm.mean, a.mean(0))
+    torch.testing.assert_close(norm.var, torch.stack([layer.project(x[:, :, None]).detach().flatten(0, 1).var(0) for x in batches]).mean(0))
+    assert not net.training
+    assert not norm.training
+    assert norm.momentum == 0.05
+    assert all(torch.equal(before[name], p) for name, p in net.named_parameters())

@@ -1,0 +1,544 @@
+"""The engine thread with an engine that can be watched, slowed and broken: batching, waiting, and what happens when things fail."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from indrnn.service.engine.batcher import Batcher, BatcherSettings
+from indrnn.service.engine.jobs import Created, Job, Loaded
+from indrnn.service.engine.runtime import Answer
+from indrnn.service.engine.work import PIECE, Text
+from indrnn.service.errors import (
+    Cancelled,
+    EngineFailed,
+    Gone,
+    ModelGone,
+    Overflow,
+    Overloaded,
+    StepGap,
+    Stopping,
+    StoreFailed,
+    UnknownSession,
+)
+from indrnn.service.session.ids import new_id
+from indrnn.service.session.machine import Cancel, Char, Delete, Deleted, Feed, Follow, Generate, Reason, Refused, Result, Sampling, Session
+from indrnn.service.store.protocol import Change
+from indrnn.service.store.sqlite import SQLiteStore
+
+N, K = 6, 3  # three numbers of history, then three logits
+ALPHABET = "abc"
+
+
+class FakeEngine:
+    """state[0] sums what was consumed, state[1] counts it; logits follow the sum. Runs are recorded, and may be held up or broken."""
+
+    def __init__(self) -> None:
+        last = SimpleNamespace(offset=3, size=K)
+        self.manifest = SimpleNamespace(name="m", version="1", sha256="d", state_size=N, alphabet=ALPHABET, part=lambda role: last)
+        self.runs: list[list[Any]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.fail = False
+        self.poison = False
+
+    def run(self, rows: list[Any]) -> list[Answer]:
+        assert self.gate.wait(20), "a test forgot to open the gate"
+        self.runs.append(rows)
+        if self.fail:
+            raise RuntimeError("broken on purpose")
+        return [self._one(r.x, r.state) for r in rows]
+
+    def _one(self, x: np.ndarray, state: np.ndarray) -> Answer:
+        out, s = [], state.copy()
+        for value in x:
+            s[0] += value + 1
+            s[1] += 1
+            s[3:] = [np.sin(s[0]), np.cos(s[0]), 0]
+            out.append(s[3:].copy())
+        if self.poison:
+            s[2] = np.inf
+        return Answer(np.array(out, np.float32), s, bool(np.isfinite(s).all()))
+
+
+@dataclass
+class Bench:
+    """An engine thread, its store, and the replies that have come."""
+
+    batcher: Batcher
+    engine: FakeEngine
+    store: SQLiteStore
+
+    def ask(self, **job: Any) -> "Asked":
+        asked = Asked()
+        self.batcher.submit(Job(asked.sink, **job))
+        return asked
+
+    def open(self, **changes: Any) -> str:
+        new = Session(new_id(self.store.key), "m", "1", "d", "", np.zeros(N, np.float32), 0, 0, time.time(), time.time() + 60)
+        reply = self.ask(create=new._replace(**changes)).one()
+        assert isinstance(reply, Created)
+        return reply.session.id
+
+    def feed(self, ident: str, number: int | None, symbols: list[int]) -> "Asked":
+        content = Text(np.array(symbols, np.int64))
+        return self.ask(
+            session_id=ident, event=Feed(number, bytes(symbols[:50]) + bytes([len(symbols) % 256]), len(symbols)), content=content
+        )
+
+    def generate(self, ident: str, number: int | None, chars: int, seed: int = 1) -> "Asked":
+        sampling = Sampling(chars, 1.0, 1.0, seed, ())
+        return self.ask(session_id=ident, event=Generate(number, bytes([chars % 256, seed]), sampling))
+
+    def look(self, ident: str) -> Session:
+        reply = self.ask(session_id=ident).one()
+        assert isinstance(reply, Loaded)
+        return reply.session
+
+
+class Asked:
+    """One job's replies."""
+
+    def __init__(self) -> None:
+        self.replies: list[Any] = []
+        self._came = threading.Condition()
+
+    def sink(self, value: object, states: object) -> None:
+        with self._came:
+            self.replies.append(value)
+            self._came.notify_all()
+
+    def wait(self, until: Callable[[list[Any]], bool]) -> list[Any]:
+        with self._came:
+            assert self._came.wait_for(lambda: until(self.replies), 20), f"waited in vain, got {self.replies}"
+            return list(self.replies)
+
+    def one(self) -> Any:
+        return self.wait(lambda r: len(r) >= 1)[0]
+
+    def last(self) -> Any:
+        return self.wait(lambda r: bool(r) and (isinstance(r[-1], Result | Refused) or getattr(r[-1], "done", None)))[-1]
+
+
+def make(tmp_path: Path, **changes: Any) -> Bench:
+    engine, store = FakeEngine(), SQLiteStore(tmp_path / "s.db")
+    settings = replace(BatcherSettings(max_batch=8, max_queue=100, step_timeout=30, session_ttl=60), **changes)
+    return Bench(Batcher(engine, store, settings, lambda deliver: deliver()), engine, store)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = make(tmp_path)
+    yield made
+    made.engine.gate.set()
+    made.batcher.stop(10)
+    made.store.close()
+
+
+def held(bench: Bench, length: int = 1) -> str:
+    """Holds the engine in a run, so that what is asked next waits together; the session that it runs."""
+    ident = bench.open()
+    bench.engine.gate.clear()
+    bench.feed(ident, 1, [0] * length)
+    end = time.monotonic() + 20
+    while not bench.batcher.inbox.empty or not bench.batcher._lives:
+        assert time.monotonic() < end, "the engine thread does not take its jobs"
+    return ident
+
+
+def test_steps_that_wait_together_run_as_one_batch(bench: Bench) -> None:
+    idents = [bench.open() for _ in range(5)]
+    held(bench)
+    asked = [bench.feed(i, 1, [1]) for i in idents]
+    bench.engine.gate.set()
+    assert all(isinstance(a.one(), Result) for a in asked)
+    assert [len(r) for r in bench.engine.runs] == [1, 5]
+
+
+def test_a_batch_never_holds_two_steps_of_one_session_and_they_run_in_order(bench: Bench) -> None:
+    ident = held(bench)
+    asked = [bench.feed(ident, n, [n % 3]) for n in range(2, 7)]
+    bench.engine.gate.set()
+    assert [a.one().number for a in asked] == [2, 3, 4, 5, 6]
+    assert all(len(r) == 1 for r in bench.engine.runs)
+    assert bench.look(ident).position == 6
+
+
+def test_a_look_in_order_waits_for_what_was_sent_before_it_and_another_does_not(bench: Bench) -> None:
+    ident = held(bench, PIECE * 3)
+    behind, at_once = bench.ask(session_id=ident, in_order=True), bench.ask(session_id=ident)
+    bench.engine.gate.set()
+    assert (at_once.one().session.step, behind.one().session.step) == (0, 1)
+
+
+def test_a_repeat_of_the_step_in_flight_waits_for_it_and_runs_nothing(bench: Bench) -> None:
+    ident = held(bench)
+    again = bench.feed(ident, 1, [0])
+    other = bench.feed(ident, 4, [0])
+    bench.engine.gate.set()
+    assert again.one().number == 1
+    assert isinstance(other.one().error, StepGap)
+    assert len(bench.engine.runs) == 1
+
+
+def test_more_than_max_batch_take_turns(bench: Bench) -> None:
+    idents = [bench.open() for _ in range(20)]
+    held(bench)
+    asked = [bench.feed(i, 1, [1]) for i in idents]
+    bench.engine.gate.set()
+    assert all(isinstance(a.one(), Result) for a in asked)
+    assert [len(r) for r in bench.engine.runs] == [1, 8, 8, 4]
+
+
+def test_a_long_message_delays_the_others_by_one_piece_only(bench: Bench) -> None:
+    long, short = bench.open(), bench.open()
+    held(bench)
+    first = bench.feed(long, 1, [1] * (PIECE * 3 + 5))
+    steps = [bench.feed(short, n, [2]) for n in (1, 2, 3)]
+    bench.engine.gate.set()
+    assert all(isinstance(s.one(), Result) for s in steps)
+    assert first.one().position == PIECE * 3 + 5
+    lengths = [[len(r.x) for r in run] for run in bench.engine.runs[1:]]
+    assert lengths[:4] == [[1], [PIECE], [1], [PIECE]]
+    assert max(max(run) for run in lengths) == PIECE
+
+
+def test_a_message_in_pieces_scores_as_in_one(bench: Bench) -> None:
+    symbols = [i % 3 for i in range(PIECE + 10)]
+    ident = bench.open()
+    whole = bench.feed(ident, 1, symbols).one().result
+    other = bench.open()
+    parts = [bench.feed(other, i + 1, symbols[at : at + 50]).one().result for i, at in enumerate(range(0, len(symbols), 50))]
+    assert np.array_equal(np.concatenate([p.logprobs for p in parts]), whole.logprobs)
+    assert np.array_equal(bench.look(ident).state, bench.look(other).state)
+
+
+def test_a_broken_run_answers_everybody_and_moves_nobody(bench: Bench) -> None:
+    idents = [bench.open() for _ in range(3)]
+    held(bench)
+    asked = [bench.feed(i, 1, [1]) for i in idents]
+    bench.engine.fail = True
+    bench.engine.gate.set()
+    assert all(isinstance(a.one().error, EngineFailed) for a in asked)
+    bench.engine.fail = False
+    assert [bench.look(i).step for i in idents] == [0, 0, 0]
+    assert [bench.feed(i, 1, [2]).one().number for i in idents] == [1, 1, 1]
+
+
+def test_a_state_that_is_not_finite_is_never_stored(bench: Bench) -> None:
+    ident = bench.open()
+    bench.engine.poison = True
+    assert isinstance(bench.feed(ident, 1, [1]).one().error, Overflow)
+    assert isinstance(bench.generate(bench.open(), 1, 5).last().error, EngineFailed), "no number of the client's"
+    bench.engine.poison = False
+    assert np.isfinite(bench.look(ident).state).all()
+    assert bench.feed(ident, 1, [1]).one().number == 1
+
+
+def refuse_commits(bench: Bench) -> None:
+    bench.store._db.execute("CREATE TRIGGER no BEFORE UPDATE ON sessions BEGIN SELECT RAISE(ABORT, 'full'); END")
+
+
+def allow_commits(bench: Bench) -> None:
+    bench.store._db.execute("DROP TRIGGER no")
+
+
+def test_a_failed_commit_is_told_and_nothing_has_moved(bench: Bench) -> None:
+    ident = bench.open()
+    refuse_commits(bench)
+    assert isinstance(bench.feed(ident, 1, [1]).one().error, StoreFailed)
+    assert isinstance(bench.generate(ident, 1, 5).last().error, StoreFailed)
+    assert bench.look(ident).step == 0
+    allow_commits(bench)
+    assert bench.feed(ident, 1, [1]).one().number == 1
+
+
+def test_a_commit_that_fails_in_the_middle_of_a_generate_leaves_it_to_be_continued(bench: Bench) -> None:
+    ident, twin = bench.open(), bench.open()
+    bench.generate(twin, 1, 30).last()
+    asked = bench.generate(ident, 1, 30)
+    asked.wait(lambda r: len(r) >= 3)
+    bench.engine.gate.clear()
+    refuse_commits(bench)
+    bench.engine.gate.set()
+    assert isinstance(asked.last().error, StoreFailed)
+    allow_commits(bench)
+    again = bench.generate(ident, 1, 30)
+    assert again.last().done is Reason.LENGTH
+    assert isinstance(again.replies[0], Follow)
+    assert np.array_equal(bench.look(ident).state, bench.look(twin).state)
+
+
+def test_a_full_queue_refuses_and_takes_again_when_it_has_emptied(tmp_path: Path) -> None:
+    bench = make(tmp_path, max_queue=4)
+    idents = [bench.open() for _ in range(4)]
+    held(bench)
+    asked = [bench.feed(i, 1, [1]) for i in idents[:3]]
+    with pytest.raises(Overloaded):
+        bench.feed(idents[3], 1, [1])
+    bench.engine.gate.set()
+    assert all(isinstance(a.one(), Result) for a in asked)
+    assert bench.feed(idents[3], 1, [1]).one().number == 1
+    assert bench.batcher.waiting == 0
+    bench.batcher.stop(10)
+    bench.store.close()
+
+
+def test_of_jobs_queued_together_those_without_a_place_are_told_so_and_counted_once(tmp_path: Path) -> None:
+    bench = make(tmp_path, max_queue=4)
+    idents = [bench.open() for _ in range(5)]
+    held(bench)
+    first = bench.feed(idents[0], 1, [1])
+    asked, one = [Asked() for _ in idents[1:]], Text(np.array([1]))
+    bench.batcher.submit_each([Job(a.sink, i, event=Feed(1, b"1", 1), content=one) for i, a in zip(idents[1:], asked, strict=True)])
+    refused = [a.replies[0] for a in asked[2:]]  # before the engine has moved
+    assert [type(r.error) for r in refused] == [Overloaded, Overloaded]
+    bench.engine.gate.set()
+    assert all(isinstance(a.one(), Result) for a in (first, *asked[:2]))
+    assert bench.batcher.statistics.turned_away == {("overloaded", "http"): 2}
+    bench.batcher.stop(10)
+    late = Asked()
+    bench.batcher.submit_each([Job(late.sink, content=one)])
+    assert isinstance(late.replies[0].error, Stopping)
+    bench.store.close()
+
+
+def test_a_generate_emits_what_its_seed_says_and_the_state_has_consumed_it(bench: Bench) -> None:
+    one, two = bench.open(), bench.open()
+    chars = [bench.generate(i, 1, 20, seed=5) for i in (one, two)]
+    texts = ["".join(r.char for r in c.replies) for c in chars if c.last()]
+    assert texts[0] == texts[1]
+    assert len(texts[0]) == 20
+    assert bench.look(one).state[0] == sum(ALPHABET.index(c) + 1 for c in texts[0])
+    assert bench.look(one).position == 20
+
+
+def test_generates_of_many_sessions_share_runs(bench: Bench) -> None:
+    idents = [bench.open() for _ in range(4)]
+    held(bench)
+    asked = [bench.generate(i, 1, 10) for i in idents]
+    bench.engine.gate.set()
+    assert all(a.last().done for a in asked)
+    assert [len(r) for r in bench.engine.runs] == [1] + [4] * 10
+
+
+def test_a_cancel_overtakes_and_ends_the_generate(bench: Bench) -> None:
+    ident = bench.open()
+    asked = bench.generate(ident, 1, 100_000)
+    asked.wait(lambda r: len(r) > 2)
+    bench.feed(ident, 2, [1])
+    bench.ask(session_id=ident, event=Cancel(1))
+    done = asked.last()
+    assert isinstance(done, Result)
+    assert done.result.reason is Reason.CANCELLED
+    assert len(done.result.text) == sum(isinstance(r, Char) for r in asked.replies)
+    assert bench.feed(ident, 2, [1]).one().number == 2
+
+
+def test_a_lost_connection_cuts_the_generate_and_its_number_goes_on(bench: Bench) -> None:
+    ident, twin = bench.open(), bench.open()
+    bench.generate(twin, 1, 200).last()
+    asked = bench.generate(ident, 1, 200)
+    asked.wait(lambda r: len(r) > 2)
+    bench.batcher.detach(ident, asked.sink)
+    so_far = bench.look(ident).unfinished
+    assert so_far is not None
+    follower = bench.generate(ident, 1, 200)
+    assert follower.last().done is Reason.LENGTH
+    assert follower.replies[0].generated.text == so_far.text
+    assert np.array_equal(bench.look(ident).state, bench.look(twin).state)
+
+
+def test_one_of_two_followers_may_go_without_ending_the_generate(bench: Bench) -> None:
+    ident = bench.open()
+    first = bench.generate(ident, 1, 300)
+    first.wait(lambda r: len(r) > 2)
+    second = bench.generate(ident, 1, 300)
+    second.wait(lambda r: len(r) > 0)
+    bench.batcher.detach(ident, first.sink)
+    assert second.last().done is Reason.LENGTH
+
+
+def test_a_deleted_session_is_gone_for_those_who_wait(bench: Bench) -> None:
+    ident = bench.open()
+    asked = bench.generate(ident, 1, 100_000)
+    asked.wait(lambda r: len(r) > 2)
+    waiting = bench.feed(ident, 2, [1])
+    assert isinstance(bench.ask(session_id=ident, event=Delete()).one(), Deleted)
+    assert isinstance(asked.last().error, Gone)
+    assert isinstance(waiting.one().error, Gone)
+    assert isinstance(bench.feed(ident, 1, [1]).one().error, Gone)
+
+
+def test_a_session_that_is_deleted_beside_its_engine_stays_deleted(bench: Bench) -> None:
+    """As it is where its version is being unloaded: the engine's last commits do not bring it back."""
+    fed = held(bench)
+    step = bench.feed(fed, 1, [0])
+    assert bench.store.commit([Change(bench.store.load([fed])[fed], None)]) == frozenset()
+    bench.engine.gate.set()
+    assert isinstance(step.one().error, Gone)
+    generated = bench.open()
+    generating = bench.generate(generated, 1, 100_000)
+    generating.wait(lambda r: len(r) > 2)
+    while bench.store.commit([Change(bench.store.load([generated])[generated], None)]):
+        pass  # it has emitted one more meanwhile
+    assert isinstance(generating.last().error, Gone)
+    assert bench.store.load([fed, generated]) == {}
+    assert bench.batcher.waiting == 0
+
+
+def test_strangers_and_other_models_are_refused(bench: Bench) -> None:
+    ident, other = bench.open(owner="me"), bench.open(digest="of another file")
+    assert isinstance(bench.feed(ident, 1, [1]).one().error, UnknownSession)
+    assert isinstance(bench.feed("no such id", 1, [1]).one().error, UnknownSession)
+    assert isinstance(bench.feed(other, 1, [1]).one().error, ModelGone)
+
+
+def test_an_expired_session_is_gone(bench: Bench) -> None:
+    ident = bench.open(expires_at=time.time() - 1)
+    assert isinstance(bench.ask(session_id=ident).one().error, Gone)
+    assert isinstance(bench.feed(ident, 1, [1]).one().error, Gone)
+
+
+def test_a_step_that_waits_past_its_deadline_is_told(tmp_path: Path) -> None:
+    bench = make(tmp_path, step_timeout=0.05)
+    ident = bench.open()
+    asked = bench.generate(ident, 1, 1_000_000)
+    late = bench.feed(ident, 2, [1]).one()
+    assert isinstance(late.error, Overloaded)
+    bench.ask(session_id=ident, event=Cancel(None))
+    assert asked.last().result.reason is Reason.CANCELLED
+    bench.batcher.stop(10)
+    bench.store.close()
+
+
+def test_a_step_with_less_time_than_the_one_before_it_is_told_in_its_own_time_and_what_that_was(bench: Bench) -> None:
+    ident = bench.open()
+    asked = bench.generate(ident, 1, 1_000_000)
+    patient = bench.feed(ident, 2, [1])
+    content = Text(np.array([1]))
+    hurried = bench.ask(session_id=ident, event=Feed(2, b"other", 1), content=content, patience=0.05)
+    error = hurried.one().error
+    assert isinstance(error, Overloaded)
+    assert "longer than 0.05 s" in error.detail
+    assert not patient.replies
+    bench.ask(session_id=ident, event=Cancel(None))
+    assert asked.last().result.reason is Reason.CANCELLED
+    assert patient.one().number == 2
+
+
+def test_stopping_finishes_steps_cuts_generates_and_answers_everybody(tmp_path: Path) -> None:
+    bench = make(tmp_path)
+    fed, generated = bench.open(), bench.open()
+    generating = bench.generate(generated, 1, 1_000_000)
+    generating.wait(lambda r: len(r) > 2)
+    feeding = bench.feed(fed, 1, [1])
+    bench.batcher.stop(10)
+    assert feeding.one().number == 1
+    assert isinstance(generating.last().error, Stopping)
+    with pytest.raises(Stopping):
+        bench.feed(fed, 2, [1])
+    bench.store.close()
+    store = SQLiteStore(tmp_path / "s.db")
+    kept = store.load([generated])[generated]
+    assert kept.unfinished is not None
+    assert kept.position == len(kept.unfinished.text) == sum(isinstance(r, Char) for r in generating.replies)
+    store.close()
+
+
+def test_a_bug_on_the_engine_thread_leaves_nobody_waiting(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    ident = bench.open()
+
+    def explode(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(bench.batcher, "_groups", explode)
+    assert isinstance(bench.feed(ident, 1, [1]).one().error, EngineFailed)
+    monkeypatch.undo()
+    assert bench.feed(ident, 1, [1]).one().number == 1
+
+
+def test_a_cut_generate_again_beside_the_next_step_never_runs_two_things(bench: Bench) -> None:
+    ident = bench.open()
+    asked = bench.generate(ident, 1, 50)
+    asked.wait(lambda r: len(r) > 2)
+    bench.batcher.detach(ident, asked.sink)
+    position = bench.look(ident).position
+    other = bench.open()
+    bench.engine.gate.clear()
+    bench.feed(other, 1, [0])
+    feeding, again = bench.feed(ident, 2, [1]), bench.generate(ident, 1, 50)
+    bench.engine.gate.set()
+    assert feeding.one().position == position + 1
+    assert isinstance(again.last().error, StepGap)
+    session = bench.look(ident)
+    assert session.state[1] == session.position
+
+
+def test_a_generate_that_waits_is_cancelled_before_it_begins(bench: Bench) -> None:
+    ident = held(bench, PIECE * 3)
+    waiting = bench.generate(ident, 2, 50)
+    bench.ask(session_id=ident, event=Cancel(2))
+    bench.engine.gate.set()
+    assert isinstance(waiting.last().error, Cancelled)
+    assert bench.feed(ident, 2, [1]).one().position == PIECE * 3 + 1
+
+
+def test_a_step_that_was_ready_too_long_is_told(tmp_path: Path) -> None:
+    bench = make(tmp_path, step_timeout=0.2, max_batch=1)
+    ident = held(bench)
+    late = [bench.ask(content=Text(np.array([1]))) for _ in range(3)]
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        pass
+    bench.engine.gate.set()
+    assert all(isinstance(a.one().error, Overloaded) for a in late)
+    assert bench.look(ident).step == 1
+    bench.batcher.stop(10)
+    bench.store.close()
+
+
+def test_an_error_in_the_middle_of_a_turn_answers_each_waiter_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    ident = bench.open()
+
+    def explode(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("indrnn.service.engine.work.Feeding.take", explode)
+    asked = [bench.feed(ident, 1, [1]), bench.ask(content=Text(np.array([1]))), bench.ask(session_id=ident)]
+    assert all(a.one() for a in asked)
+    monkeypatch.undo()
+    assert bench.feed(ident, 1, [2]).one().number == 1
+    assert bench.batcher.waiting == 0
+    assert all(len(a.replies) == 1 for a in asked)
+
+
+def test_more_jobs_than_places_are_refused_together(tmp_path: Path) -> None:
+    bench = make(tmp_path, max_queue=3)
+    asked = [Asked() for _ in range(4)]
+    with pytest.raises(Overloaded):
+        bench.batcher.submit(*(Job(a.sink, content=Text(np.array([1]))) for a in asked))
+    assert bench.batcher.waiting == 0
+    assert not any(a.replies for a in asked)
+    bench.batcher.stop(10)
+    bench.store.close()
+
+
+def test_characters_are_stored_without_comparing_sessions_with_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the store keeps in memory is the very object that the next character moves on from."""
+    compared: list[object] = []
+    monkeypatch.setattr("indrnn.service.store.sqlite._same", lambda one, other: compared.append(one) or True)
+    bench = make(tmp_path)
+    ident = bench.open()
+    compared.clear()
+    bench.generate(ident, 1, 20).last()
+    assert bench.look(ident).position == 20
+    assert compared == []
+    bench.batcher.stop(10)
+    bench.store.close()

@@ -1,0 +1,261 @@
+"""SQLite: what commit promises, and what a second process gets."""
+
+import contextlib
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indrnn.service.errors import StoreFailed
+from indrnn.service.session.ids import issued, new_id
+from indrnn.service.session.machine import Scores, Session, Step
+from indrnn.service.store.protocol import Change, StoreError
+from indrnn.service.store.sqlite import APPLICATION_ID, SCHEMA_VERSION, SQLiteStore, back_up
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "deep" / "sessions.db"
+
+
+def session(store: SQLiteStore, **changes: object) -> Session:
+    base = Session(new_id(store.key), "m", "1", "d", "", np.arange(5, dtype=np.float32), 0, 0, 1.0, 100.0)
+    return base._replace(**changes)  # type: ignore[arg-type]
+
+
+def reopened(store: SQLiteStore, path: Path) -> SQLiteStore:
+    store.close()
+    return SQLiteStore(path)
+
+
+def test_a_commit_that_fails_half_way_moves_nothing(path: Path) -> None:
+    store = SQLiteStore(path)
+    first, second = session(store), session(store)
+    store.commit([Change(None, first), Change(None, second)])
+    store._db.execute(f"CREATE TRIGGER no BEFORE UPDATE ON sessions WHEN new.id = '{second.id}' BEGIN SELECT RAISE(ABORT, 'full'); END")
+    with pytest.raises(StoreFailed, match="full"):
+        store.commit([Change(first, first._replace(step=1)), Change(second, second._replace(step=1))])
+    assert [s.step for s in store.load([first.id, second.id]).values()] == [0, 0]
+    store._db.execute("DROP TRIGGER no")
+    store.commit([Change(first, first._replace(step=1))])
+    store = reopened(store, path)
+    assert {i: s.step for i, s in store.load([first.id, second.id]).items()} == {first.id: 1, second.id: 0}
+    store.close()
+
+
+def test_a_second_process_is_refused_by_name(path: Path) -> None:
+    store = SQLiteStore(path)
+    code = f"from indrnn.service.store.sqlite import SQLiteStore; from pathlib import Path; SQLiteStore(Path({str(path)!r}))"
+    refused = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    store.close()
+    assert refused.returncode != 0
+    assert f"store {path}: another process holds it" in refused.stderr
+
+
+def test_a_file_of_a_newer_schema_is_refused(path: Path) -> None:
+    store = SQLiteStore(path)
+    store._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    store.close()
+    with pytest.raises(StoreError, match=f"expected schema {SCHEMA_VERSION} or older, got {SCHEMA_VERSION + 1}: a newer service"):
+        SQLiteStore(path)
+
+
+# What the first release wrote, word for word.
+VERSION_1 = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE sessions (
+    id TEXT PRIMARY KEY, model TEXT NOT NULL, version TEXT NOT NULL, digest TEXT NOT NULL, owner TEXT NOT NULL,
+    step INTEGER NOT NULL, position INTEGER NOT NULL, created_at REAL NOT NULL, expires_at REAL NOT NULL,
+    state BLOB NOT NULL, last BLOB, carry BLOB
+);
+CREATE INDEX sessions_by_owner ON sessions (owner, created_at);
+PRAGMA user_version = 1;
+"""
+
+
+def version_1(path: Path) -> tuple[bytes, str]:
+    """A file of the first release with one session at step 7: its key, the session's id."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    key = b"k" * 32
+    ident = new_id(key)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode=WAL").fetchall()
+        db.executescript(VERSION_1)
+        db.execute("INSERT INTO meta VALUES ('key', ?)", (key,))
+        last = b'{"digest":"00","k":1,"n":0}\n' + np.float32(2.5).tobytes()
+        state = np.arange(3, dtype="<f4").tobytes()
+        db.execute("INSERT INTO sessions VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", (ident, "m", "1", "d", "o", 7, 70, 1.5, 9e9, state, last, None))
+        db.commit()
+    return key, ident
+
+
+def test_a_file_of_the_first_release_is_brought_up_to_date_with_its_sessions(path: Path) -> None:
+    key, ident = version_1(path)
+    for _ in range(2):  # and again, when there is nothing left to do
+        store = SQLiteStore(path)
+        read = store.load([ident])[ident]
+        assert store.key == key
+        assert (read.step, read.position, read.owner, read.state.tolist()) == (7, 70, "o", [0, 1, 2])
+        assert read.last is not None
+        assert isinstance(read.last.result, Scores)
+        assert read.last.result.logits == [2.5]
+        assert store._db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        assert store._db.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+        store.check()
+        store.close()
+
+
+def test_a_migration_that_is_interrupted_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, ident = version_1(path)
+    monkeypatch.setattr("indrnn.service.store.sqlite._MIGRATIONS", ("", "CREATE TABLE half (x); CREATE TABLE half (x);"))
+    with pytest.raises(StoreError, match="half already exists"):
+        SQLiteStore(path)
+    monkeypatch.undo()
+    store = SQLiteStore(path)
+    assert store.load([ident])[ident].step == 7
+    assert store.key == key
+    store.close()
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_somebody_elses_database_is_refused_and_left_alone(path: Path, version: int) -> None:
+    path.parent.mkdir()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript(f"CREATE TABLE customers (name TEXT); PRAGMA user_version = {version};")
+    with pytest.raises(StoreError, match="a database of something else"):
+        SQLiteStore(path)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT name FROM sqlite_schema").fetchall() == [("customers",)]
+
+
+def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"x" * 5000)
+    with pytest.raises(StoreError, match="not a database"):
+        SQLiteStore(path)
+
+
+def test_commits_are_synchronous(path: Path) -> None:
+    store = SQLiteStore(path)
+    assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    store.close()
+
+
+def test_removed_and_expired_sessions_are_gone_and_the_others_stay(path: Path) -> None:
+    store = SQLiteStore(path)
+    old, removed, kept = session(store, expires_at=5.0), session(store), session(store)
+    store.commit([Change(None, s) for s in (old, removed, kept)])
+    store.commit([Change(removed, None)])
+    assert store.expire(5.0) == 1
+    assert list(store.load([old.id, removed.id, kept.id])) == [kept.id]
+    store = reopened(store, path)
+    assert list(store.load([old.id, removed.id, kept.id])) == [kept.id]
+    assert issued(store.key, old.id)
+    store.close()
+
+
+def test_expiry_goes_through_the_whole_table_in_slices(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indrnn.service.store.sqlite.SLICE", 3)
+    store = SQLiteStore(path)
+    made = [session(store, expires_at=float(i % 2)) for i in range(20)]
+    store.commit([Change(None, s) for s in made])
+    assert store.expire(0.5) == 10
+    assert sorted(store.load([s.id for s in made])) == sorted(s.id for s in made[1::2])
+    store.close()
+
+
+def test_long_results_are_not_kept_in_memory_but_are_there(path: Path) -> None:
+    store = SQLiteStore(path)
+    long = Step(b"\x03" * 16, Scores(np.ones(27, np.float32), np.ones((5000, 27), np.float32), np.zeros(0, np.float32)))
+    written = session(store, last=long)
+    store.commit([Change(None, written)])
+    assert store._kept.find([written.id]) == {}
+    last = store.load([written.id])[written.id].last
+    assert last is not None
+    assert isinstance(last.result, Scores)
+    assert last.result.every.shape == (5000, 27)
+    store.close()
+
+
+def test_a_file_that_is_deleted_or_replaced_fails_every_commit_until_it_is_back(path: Path) -> None:
+    store = SQLiteStore(path)
+    made = session(store)
+    store.commit([Change(None, made)])
+    for name in (path, Path(f"{path}-wal")):
+        aside = path.with_name("aside")
+        name.rename(aside)
+        with pytest.raises(StoreFailed, match="No such file"):
+            store.commit([Change(made, made._replace(step=1))])
+        with pytest.raises(StoreFailed):
+            store.check()
+        name.write_bytes(b"another file")
+        with pytest.raises(StoreFailed, match="was replaced while the service runs"):
+            store.commit([Change(made, made._replace(step=1))])
+        aside.rename(name)
+        store.check()
+    assert store.load([made.id])[made.id].step == 0
+    store.close()
+
+
+def test_relaxed_does_not_wait_for_the_disk(path: Path) -> None:
+    store = SQLiteStore(path, "relaxed")
+    assert store._db.execute("PRAGMA synchronous").fetchone() == (1,)
+    store.close()
+
+
+def test_a_backup_under_load_is_one_moment_of_the_store(path: Path, tmp_path: Path) -> None:
+    """All sessions move in step, in one transaction each time: a copy in which they differ would be of two moments."""
+    store = SQLiteStore(path)
+    sessions = [session(store, state=np.zeros(1000, np.float32)) for _ in range(50)]
+    store.commit([Change(None, s) for s in sessions])
+    stop = threading.Event()
+    seen: set[int] = set()
+
+    def load() -> None:
+        now = sessions
+        while not stop.is_set():
+            after = [s._replace(step=s.step + 1) for s in now]
+            store.commit([Change(a, b) for a, b in zip(now, after, strict=True)])
+            now = after
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        for n in range(20):
+            target = tmp_path / "copies" / f"{n % 2}.db"
+            target.parent.mkdir(exist_ok=True)
+            back_up(path, target)
+            assert [p.name for p in target.parent.iterdir() if p.suffix != ".db"] == []
+            copy = SQLiteStore(target)
+            steps = {s.step for s in copy.load([s.id for s in sessions]).values()}
+            assert len(steps) == 1
+            seen |= steps
+            assert copy.key == store.key
+            copy.close()
+            for left in target.parent.iterdir():
+                if left.name.endswith("-lock"):
+                    left.unlink()
+    finally:
+        stop.set()
+        thread.join(20)
+    assert len(seen) > 1, "nothing moved while copies were made"
+    store.close()
+
+
+def test_a_backup_of_nothing_or_to_nowhere_says_so(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="unable to open"):
+        back_up(path, tmp_path / "copy.db")
+    store = SQLiteStore(path)
+    with pytest.raises(StoreError, match="nowhere"):
+        back_up(path, tmp_path / "nowhere" / "copy.db")
+    store.close()
+    back_up(path, tmp_path / "copy.db")  # also of a store that nobody uses
+    (tmp_path / "other.db").write_bytes(b"x" * 5000)
+    with pytest.raises(StoreError, match="not a database"):
+        back_up(tmp_path / "other.db", tmp_path / "copy.db")
+    SQLiteStore(tmp_path / "copy.db").close()

@@ -1,0 +1,75 @@
+"""Cutting a connection's bytes into frames, and messages of many streams that are read together."""
+
+import asyncio
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from indrnn.service.engine.work import Text
+from indrnn.service.stream.intake import Intake, Taken
+from indrnn.service.wire.websocket import Wire
+
+
+def test_a_long_frame_in_many_small_pieces_is_not_copied_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list[int] = []
+    monkeypatch.setattr(WebSocketsSansIOProtocol, "data_received", lambda self, data: got.append(len(data)))
+    wire: Any = Wire.__new__(Wire)
+    wire.handshake_initiated, wire._too_long, wire._fragments, wire._held, wire._rest = True, False, False, None, bytearray()
+    wire.taker, wire.config, wire.conn, wire._waits = None, SimpleNamespace(ws_max_size=2**27), SimpleNamespace(), False
+    wire.opened()
+    size = 2**26
+    wire.data_received(b"\x82\xff" + size.to_bytes(8, "big") + b"\0" * 4 + bytes(size - 1000))
+    begun = time.perf_counter()
+    for _ in range(999):
+        wire.data_received(b"\0")
+    assert time.perf_counter() - begun < 1, "each byte cost a copy of all that came before"
+    assert got == []
+    wire.data_received(b"\0")
+    assert got == [14 + size]
+
+
+class Pretended:
+    """A stream whose connection may be broken."""
+
+    layout = hz = None
+    top_k = 1
+    digest_key = b"k"
+
+    def __init__(self, model: Any, broken: bool) -> None:
+        self.model, self.broken = model, broken
+        self.said: list[str] = []
+
+    def job(self, event: object, content: object) -> object:
+        if self.broken:
+            raise RuntimeError("broken on purpose")
+        return SimpleNamespace(stream=self)
+
+    def decline(self, frame: bytes) -> None:
+        if self.broken:
+            raise RuntimeError("broken on purpose")
+        self.said.append("declined")
+
+    def fail(self, error: Exception) -> None:
+        self.said.append("failed")
+
+
+@pytest.mark.parametrize(("message", "said"), [(b'{"type":"step","text":"a"}', "queued"), (b"no JSON", "declined")])
+async def test_a_broken_connection_leaves_the_messages_that_are_read_with_its_own_alone(message: bytes, said: str) -> None:
+    queued: list[Any] = []
+    model = SimpleNamespace(
+        manifest=SimpleNamespace(kind="chars", limits=SimpleNamespace(max_position=None)),
+        text=lambda text, field: Text(np.zeros(1, np.int64)),
+        batcher=SimpleNamespace(submit_each=queued.extend),
+    )
+    streams = [Pretended(model, broken) for broken in (False, True, False)]
+    intake = Intake()
+    for stream in streams:
+        intake.take(Taken(stream, b"", message))  # type: ignore[arg-type]  # pretended
+    await asyncio.sleep(0)
+    for job in queued:
+        job.stream.said.append("queued")
+    assert [streams[0].said, streams[2].said] == [[said]] * 2
