@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from indrnn.service import command
 from indrnn.service.serving import backend
 from indrnn.service.session.machine import Session
-from indrnn.service.store.protocol import Change, Durability, Store, open_store
+from indrnn.service.store.address import open_store
+from indrnn.service.store.protocol import Change, Durability, Store
 from indrnn.service.wire.websocket import Wire
 
 Moment = tuple[int, int]  # nanoseconds in the store so far; since when it is in there, or 0: one tuple, which another thread reads whole

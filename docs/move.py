@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-TOPS = ("service", "model", "export", "client", "kernels")
+TOPS = ("service", "model", "export", "client", "kernels", "frames")
 ROOMS = {
     "service": {
         "http": "routes session_routes schema metrics docs cors",
@@ -29,7 +29,7 @@ ROOMS = {
     "model": {
         "cells": "recurrence reference fused recurrent_weight norm chunked layer stacks baselines",
         "nets": "network action features adding chars pixels sequence words",
-        "data": "data:sets skeletons:clips splits ntu layouts mislabelled mnist treebank text marks:adding bodies camera augment",
+        "data": "data:sets skeletons:clips splits ntu mislabelled mnist treebank text marks:adding bodies camera augment",
         "training": "task checkpoint learner clip_learner stream_learner measure robust sampling "
         "calibrate:calibration train:training quiet",
         "tasks": "tasks:table train_action:action train_adding:adding train_chars:chars train_mnist:mnist train_ntu:ntu "
@@ -38,7 +38,24 @@ ROOMS = {
     },
 }
 # Names that went from one module to another, by the module's new name.
-SYMBOLS: dict[tuple[str, str], str] = {}
+SYMBOLS = {
+    ("indrnn.service.engine.clips", "hold"): "indrnn.frames.joints",
+    ("indrnn.service.engine.clips", "FARTHEST"): "indrnn.frames.joints",
+    ("indrnn.model.data.camera", "hold"): "indrnn.frames.joints",
+    ("indrnn.service.engine.clips", "resample"): "indrnn.frames.rate",
+    ("indrnn.service.engine.clips", "HZ_RANGE"): "indrnn.frames.rate",
+    ("indrnn.service.engine.clips", "may_be_left_over"): "indrnn.frames.rate",
+    ("indrnn.service.session.machine", "Carry"): "indrnn.frames.rate",
+    ("indrnn.service.store.protocol", "open_store"): "indrnn.service.store.address",
+    ("indrnn.service.engine.work", "PIECE"): "indrnn.service.engine.runtime",
+    ("indrnn.service.http.routes", "owner_of"): "indrnn.service.serving.request",
+    ("indrnn.service.http.routes", "raw_body"): "indrnn.service.serving.request",
+    ("indrnn.service.http.routes", "read_body"): "indrnn.service.serving.request",
+    ("indrnn.service.http.routes", "same_version"): "indrnn.service.serving.models",
+    ("indrnn.model.tasks.skeleton", "Source"): "indrnn.model.training.source",
+    ("indrnn.model.cells.chunked", "Gathered"): "indrnn.model.cells.norm",
+    ("indrnn.model.cells.chunked", "ReachedError"): "indrnn.model.cells.norm",
+}
 SUFFIXES = {"docs": ".html"}  # what lies beside a module and goes with it
 TESTS = {
     "service": {
@@ -95,7 +112,7 @@ def modules() -> dict[str, str]:
             for entry in names.split():
                 old, _, new = entry.partition(":")
                 found[f"{top}.{old}"] = f"indrnn.{top}.{room}.{new or old}"
-
+    found["model.layouts"] = "indrnn.frames.layouts"
     return found
 
 

@@ -121,8 +121,8 @@ class IndRNN(_Weights):
     input_size, hidden_size, num_layers, bias, batch_first, bidirectional: as torch.nn.RNN's, in the order of nn.LSTM's.
     dropout       after each layer but the last; unlike nn.RNN's, one mask for all steps (Gal and Ghahramani, 2016).
     nonlinearity  relu, leaky_relu (slope 0.01), tanh, sigmoid or identity.
-    recurrent_max_abs  the bound on |u| that `clamp_recurrent_` and `clamp_after_steps` of model/cells/recurrent_weight.py keep: a number, or
-        (gamma, T) for gamma^(1/T), with which gradients of a relu neuron grow at most gamma-fold in T steps, or None. Streams that never
+    recurrent_max_abs  the bound on |u| that `clamp_recurrent_` and `clamp_after_steps` of model/cells/recurrent_weight.py keep: a number,
+        or (gamma, T) for gamma^(1/T), with which gradients of a relu neuron grow at most gamma-fold in T steps, or None. Streams that never
         end want a number below 1.
     recurrent_init  called with each u to draw it in place, as nn.init.ones_; by default U[0, bound], the last layer's, where (gamma, T)
         is given, U[0.5^(1/T), bound] (Li et al., 2019, section 5.1).

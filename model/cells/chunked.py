@@ -10,52 +10,35 @@ forward pass. (Steps past the last position that has statistics of its own are n
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from indrnn.model.cells.norm import BatchNorm, Moments
-
-if TYPE_CHECKING:
-    from indrnn.model.cells.stacks import Stack
+from indrnn.model.cells.layer import Layer
+from indrnn.model.cells.norm import BatchNorm, Gathered, Moments, ReachedError
 
 
-class ReachedError(Exception):
-    """The pass has come to the norm whose moments it is for. carried: the layer's state after it, [B, H], and its window [B, W]."""
+class Passes(Protocol):
+    """What is run in pieces: a stack (model/cells/stacks.py)."""
 
-    def __init__(self, moments: Moments, carried: tuple[Tensor, Tensor]) -> None:
-        super().__init__("a pass for the moments of a norm ended where none was made")
-        self.moments, self.carried = moments, carried
+    def indrnns(self) -> Sequence[Layer]:
+        """The layers in the order they run."""
 
+    def begin(self, x: Tensor, lengths: Tensor | None, state: Tensor, gathered: Gathered | None = None) -> Any:
+        """A pass over x, for `compute`; its `state()` is the state after it."""
 
-@dataclass
-class Gathered:
-    """Norms within a piece: those whose moments are known use them, in the order they run; the next one ends the pass.
-
-    again: the piece is computed for the second time, and running statistics have been moved.
-    """
-
-    known: list[Moments]
-    again: bool = False
-    used: int = 0
-
-    def normed(self, norm: BatchNorm, x: Tensor, valid: Tensor | None, carried: tuple[Tensor, Tensor]) -> Tensor:
-        """x [T, B, H] by the moments of the next norm. Raises ReachedError where they are not known yet."""
-        if self.used == len(self.known):
-            raise ReachedError(Moments.of(x, valid), carried)
-        self.used += 1
-        return norm.by(x, self.known[self.used - 1])
+    def compute(self, x: Tensor, run: Any) -> Tensor:
+        """x [T, B, in] -> y [T, B, out]."""
 
 
 class _Pieces:
     """A sequence in pieces, and what all passes over it share."""
 
-    def __init__(self, stack: "Stack", x: Tensor, lengths: Tensor | None) -> None:
+    def __init__(self, stack: Passes, x: Tensor, lengths: Tensor | None) -> None:
         self.stack, self.x, self.lengths = stack, x, lengths
         self.size = max(1, math.ceil(math.sqrt(x.shape[0])))
         self.seed = int(torch.randint(2**62, ()))
@@ -118,7 +101,7 @@ class _Pieces:
         return total
 
 
-def run(stack: "Stack", x: Tensor, lengths: Tensor | None, state: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+def run(stack: Passes, x: Tensor, lengths: Tensor | None, state: Tensor, last: bool) -> tuple[Tensor, Tensor]:
     """As Stack.forward, or with `last` as Stack.final: x [T, B, in], state [B, N] -> y [T, B, out] or [B, out], state [B, N]."""
     pieces = _Pieces(stack, x, lengths)
     for layer in stack.indrnns():

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor, nn
 
-from indrnn.model.cells.chunked import Gathered
-from indrnn.model.cells.norm import BatchNorm, StepBatchNorm
+from indrnn.model.cells.norm import BatchNorm, Gathered, StepBatchNorm
 from indrnn.model.cells.recurrence import recurrence
 from indrnn.model.cells.recurrent_weight import Recurrent
 

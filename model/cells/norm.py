@@ -148,3 +148,30 @@ class StepBatchNorm(nn.Module):
                 self.mean.lerp_(mean, weight.expand_as(mean))
                 self.var.lerp_(var * count / (count - 1).clamp_min(1), weight.expand_as(var))
         return moments
+
+
+class ReachedError(Exception):
+    """The pass has come to the norm whose moments it is for. carried: the layer's state after it, [B, H], and its window [B, W]."""
+
+    def __init__(self, moments: Moments, carried: tuple[Tensor, Tensor]) -> None:
+        super().__init__("a pass for the moments of a norm ended where none was made")
+        self.moments, self.carried = moments, carried
+
+
+@dataclass
+class Gathered:
+    """Norms within a piece: those whose moments are known use them, in the order they run; the next one ends the pass.
+
+    again: the piece is computed for the second time, and running statistics have been moved.
+    """
+
+    known: list[Moments]
+    again: bool = False
+    used: int = 0
+
+    def normed(self, norm: BatchNorm, x: Tensor, valid: Tensor | None, carried: tuple[Tensor, Tensor]) -> Tensor:
+        """x [T, B, H] by the moments of the next norm. Raises ReachedError where they are not known yet."""
+        if self.used == len(self.known):
+            raise ReachedError(Moments.of(x, valid), carried)
+        self.used += 1
+        return norm.by(x, self.known[self.used - 1])

@@ -1,8 +1,8 @@
 """The recurrence as one opaque PyTorch operator, `indrnn::recurrence`, with its gradient.
 
 The exporter must see one node: a Python time loop would be unrolled to the length of the export example. Inside, on the CPU, the native
-kernel runs where it has been built (model/cells/fused.py), on NVIDIA GPUs kernels/triton_recurrence.py where Triton is installed, and the plain
-loop over time below elsewhere; model/cells/reference.py is what all are tested against.
+kernel runs where it has been built (model/cells/fused.py), on NVIDIA GPUs kernels/triton_recurrence.py where Triton is installed, and the
+plain loop over time below elsewhere; model/cells/reference.py is what all are tested against.
 """
 
 import functools

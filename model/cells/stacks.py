@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from indrnn.model.cells import chunked
 from indrnn.model.cells.layer import CausalConv, Layer, Norm, Projection, Steps
-from indrnn.model.cells.norm import BatchNorm, StepBatchNorm
+from indrnn.model.cells.norm import BatchNorm, Gathered, ReachedError, StepBatchNorm
 from indrnn.model.cells.recurrent_weight import SizeError, bound
 
 KINDS = ("plain", "residual", "dense", "conv")
@@ -94,7 +94,7 @@ class Stack(nn.Module, ABC):
         y: Tensor = self(x, lengths, state)[0]
         return chunked.final_step(y, lengths)
 
-    def begin(self, x: Tensor, lengths: Tensor | None, state: Tensor, gathered: chunked.Gathered | None = None) -> "Run":
+    def begin(self, x: Tensor, lengths: Tensor | None, state: Tensor, gathered: Gathered | None = None) -> "Run":
         """A pass over x, for `compute`."""
         return Run(self, x.shape[0], lengths, state, gathered)
 
@@ -139,7 +139,7 @@ class Stack(nn.Module, ABC):
 class Run:
     """One pass of a stack: hands each layer its piece of the state, and keeps what comes back."""
 
-    def __init__(self, stack: Stack, T: int, lengths: Tensor | None, state: Tensor, gathered: chunked.Gathered | None = None) -> None:
+    def __init__(self, stack: Stack, T: int, lengths: Tensor | None, state: Tensor, gathered: Gathered | None = None) -> None:
         layers = stack.indrnns()
         pieces = list(torch.split_with_sizes(state, stack.sizes, 1))
         self.hidden, self.rest = pieces[: len(layers)], pieces[len(layers) :]
@@ -156,7 +156,7 @@ class Run:
         y: Tensor
         try:
             y, h, window = layer(x, self.steps, self.hidden[len(self.hidden_out)], window)
-        except chunked.ReachedError as reached:
+        except ReachedError as reached:
             self._keep(layer, *reached.carried)
             raise
         self._keep(layer, h, window)

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor
 
-from indrnn.model.data.layouts import LAYOUTS
+from indrnn.frames.layouts import LAYOUTS
 from indrnn.model.nets.sequence import SequenceConfig, SequenceNet
 from indrnn.model.training.checkpoint import Meta, save
 

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from indrnn.frames.joints import hold
 from indrnn.model.data.bodies import Body
-from indrnn.model.data.camera import hold, lose, resample, seen_at
+from indrnn.model.data.camera import lose, resample, seen_at
 
 Frames = NDArray[np.float32]
 

@@ -1,36 +1,12 @@
-"""What lies between a body and the network: a camera of its own rate that loses joints, and how the service mends what it sends.
-
-`hold` and `resample` mean what service/engine/clips.py means by them, for whole clips; a test holds both to the same numbers. Training puts clips
-through them, so that the network has seen what it will be served.
-"""
+"""What lies between a body and the network: a camera of its own rate that loses joints. Training puts clips through it."""
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from indrnn.frames import rate
+
 Frames = NDArray[np.float32]
-
-
-def hold(x: Frames, last: Frames) -> Frames:
-    """Fills joints not seen (NaN) in x [T, P, J, 3] with their last place, starting from last [P, J, 3].
-
-    A joint of a present person that was never seen stands where the mean of the person's first seen joints was; a person none of whose
-    joints is seen, or all at the origin, is absent: all zeros, and starts anew when coming back.
-    """
-    missing: NDArray[np.bool_] = np.logical_or.reduce(np.isnan(x), axis=-1)
-    if not missing.any():
-        return x
-    x = np.where(missing[..., None], np.float32(0), x)
-    out = np.zeros_like(x)
-    for t, now in enumerate(x):
-        for p in range(x.shape[1]):
-            if not now[p].any():
-                continue  # absent
-            before = out[t - 1, p] if t else last[p]
-            seen = ~missing[t, p]
-            fill = before if before.any() else now[p].sum(0) / max(1, seen.sum())
-            out[t, p] = np.where(seen[:, None], now[p], fill)
-    return out
 
 
 def sample(x: Frames, start: float, step: float) -> Frames:
@@ -50,7 +26,7 @@ def sample(x: Frames, start: float, step: float) -> Frames:
 
 def resample(x: Frames, hz: float, own_hz: float) -> Frames:
     """Frames [T, P, J, 3] of a camera of rate hz as the network of rate own_hz gets them, the first frame first."""
-    return x if hz == own_hz else sample(x, 0.0, hz / own_hz)
+    return x if hz == own_hz else rate.resample(x, hz, own_hz, None)[0]
 
 
 def seen_at(x: Frames, own_hz: float, hz: float, start: float = 0.0) -> Frames:

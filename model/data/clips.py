@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indrnn.model.data.camera import hold
+from indrnn.frames.joints import hold
 from indrnn.model.data.sets import find
 
 # UTD-MHAD's published protocol (Chen et al., 2015). Selection holds out one subject of the training half at a time; the published

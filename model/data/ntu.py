@@ -1,9 +1,9 @@
 """NTU RGB+D's own files: `.skeleton` text -> clips of up to two persons, each in a slot of its own; and the published splits.
 
-`python -m indrnn.model.data.ntu FOLDER OUT.npz --missing LIST` writes the file that the task `ntu` trains on. Sources: Shahroudy et al., CVPR 2016
-(60 classes, setups 1-17) and Liu et al., TPAMI 2019 (120 classes, setups 1-32). The data may not be passed on; the format is: number of
-frames; per frame number of bodies; per body ten numbers, the first its id, then number of joints, then per joint twelve numbers, the first
-three metres from the camera (x to the right of a person who faces it, y up, z away).
+`python -m indrnn.model.data.ntu FOLDER OUT.npz --missing LIST` writes the file that the task `ntu` trains on. Sources: Shahroudy et al.,
+CVPR 2016 (60 classes, setups 1-17) and Liu et al., TPAMI 2019 (120 classes, setups 1-32). The data may not be passed on; the format is:
+number of frames; per frame number of bodies; per body ten numbers, the first its id, then number of joints, then per joint twelve numbers,
+the first three metres from the camera (x to the right of a person who faces it, y up, z away).
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indrnn.model.data.layouts import NTU25
+from indrnn.frames.layouts import NTU25
 
 JOINTS, PERSONS, HZ = 25, 2, 30.0
 # Chosen without the data at hand: a walker's middle moves some 5 cm a frame, and two persons rarely stand nearer than 30 cm.

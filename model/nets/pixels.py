@@ -18,9 +18,9 @@ from indrnn.model.nets.network import StackNet
 class PixelsConfig:
     """Sizes of the network. steps T: the length it is made for; |u| <= gamma^(1/T), so that a gradient grows no more than gamma-fold.
 
-    kind: `skip`, norm before the recurrence and each layer added to its input, or one of the papers' (model/cells/stacks.py), norm after it;
-    hidden: of `dense`, the growth. Measured on permuted images of 14 x 14, 1,200 steps of 32, best of the rates tried: `skip` of 4 layers
-    30.6 % wrong of validation, plain of 4 layers 24.2 %, plain of 6 layers 17.0 % (in half as much time again).
+    kind: `skip`, norm before the recurrence and each layer added to its input, or one of the papers' (model/cells/stacks.py), norm after
+    it; hidden: of `dense`, the growth. Measured on permuted images of 14 x 14, 1,200 steps of 32, best of the rates tried: `skip` of
+    4 layers 30.6 % wrong of validation, plain of 4 layers 24.2 %, plain of 6 layers 17.0 % (in half as much time again).
     """
 
     classes: int = field(default=10, metadata={"help": "answers K"})

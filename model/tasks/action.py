@@ -7,11 +7,12 @@ from indrnn.model.data import sets as data
 from indrnn.model.data.clips import HZ, SUBJECTS
 from indrnn.model.nets.action import ActionConfig
 from indrnn.model.nets.network import StateNet
-from indrnn.model.tasks.skeleton import GIVEN, Source, learn, measure
+from indrnn.model.tasks.skeleton import GIVEN, learn, measure
 from indrnn.model.training.calibration import openness
 from indrnn.model.training.checkpoint import Meta
 from indrnn.model.training.clip_learner import ClipLearner, ClipRecipe
 from indrnn.model.training.robust import curves
+from indrnn.model.training.source import Source
 from indrnn.model.training.task import Figures, Job, Task, figure
 
 HOLDABLE = (0, *SUBJECTS["train"])

@@ -15,11 +15,12 @@ from torch import Tensor
 from indrnn.model.data.augment import joined
 from indrnn.model.nets.action import ActionConfig
 from indrnn.model.nets.network import StateNet
-from indrnn.model.tasks.skeleton import GIVEN, SkeletonRecipe, Source, learn
+from indrnn.model.tasks.skeleton import GIVEN, SkeletonRecipe, learn
 from indrnn.model.training import sampling
 from indrnn.model.training.checkpoint import Meta
 from indrnn.model.training.clip_learner import ClipLearner
 from indrnn.model.training.measure import padded
+from indrnn.model.training.source import Source
 from indrnn.model.training.task import Figures, Job, Task, figure
 
 FRAMES = 20

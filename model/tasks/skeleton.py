@@ -5,85 +5,24 @@ The network reads metres at the file's rate in the file's own joint order. Selec
 
 import dataclasses
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import lightning
 import numpy as np
 
-from indrnn.model.data import bodies, layouts
-from indrnn.model.data import clips as skeletons
+from indrnn.frames import layouts
+from indrnn.model.data import bodies
 from indrnn.model.data import sets as data
-from indrnn.model.data.clips import HZ, Clip, ClipSet
-from indrnn.model.data.mislabelled import SWAPPED, put_right
-from indrnn.model.data.splits import SplitError, pick
+from indrnn.model.data.clips import HZ
 from indrnn.model.nets.action import POSITION_SCALE, VELOCITY_SCALE, ActionConfig
 from indrnn.model.nets.network import StateNet
 from indrnn.model.training.checkpoint import Meta
 from indrnn.model.training.clip_learner import ClipLearner, ClipRecipe
 from indrnn.model.training.measure import clip_accuracy, stream_accuracy
-from indrnn.model.training.task import Figures, Job, NothingHeldError, Task, figure
+from indrnn.model.training.source import Source
+from indrnn.model.training.task import Figures, Job, Task, figure
 
 GIVEN = frozenset({"classes", "joints", "persons", "root", "position_scale", "velocity_scale", "across"})
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where clips are and how they are split. layout: a name in frames/layouts.py, "" for the file's own joint names.
-
-    left_out: indices of classes that neither training nor the usual measures know; the others keep their order.
-    """
-
-    file: str
-    test: str
-    held: str
-    layout: str = ""
-    unit: float = 0.0
-    left_out: tuple[int, ...] = ()
-
-    @classmethod
-    def told(cls, meta: Meta) -> "Source":
-        """What a checkpoint was made from. Raises NothingHeldError for one of another task, or of before this was kept."""
-        if not meta.clips:
-            raise NothingHeldError(f"expected a network of skeleton clips that says which ones, got one of {meta.task!r} that does not")
-        return cls(**meta.clips)
-
-    def read(self) -> ClipSet:
-        """The file's clips of the known classes: a path as it is, and what is no file is looked for under INDRNN_DATA."""
-        found = self._all()
-        known = [k for k in range(len(found.classes)) if k not in self.left_out]
-        clips = [dataclasses.replace(c, label=known.index(c.label)) for c in found.clips if c.label in known]
-        return dataclasses.replace(found, clips=clips, classes=tuple(found.classes[k] for k in known))
-
-    def unknown(self) -> list[Clip]:
-        """The clips of the classes left out."""
-        return [c for c in self._all().clips if c.label in self.left_out]
-
-    def _all(self) -> ClipSet:
-        found = skeletons.read(Path(self.file) if Path(self.file).is_file() else self.file, self.unit or None)
-        found = dataclasses.replace(found, clips=put_right(found.clips, found.classes, SWAPPED.get(self.file, ())))
-        if not self.layout:
-            return found
-        if self.layout not in layouts.LAYOUTS:
-            raise SplitError(f"layout: expected one of {', '.join(layouts.LAYOUTS)}, got {self.layout!r}")
-        names = layouts.LAYOUTS[self.layout][0]
-        if len(names) != found.joints:
-            raise SplitError(f"layout: {self.layout} has {len(names)} joints, {self.file} has {found.joints}")
-        return dataclasses.replace(found, joint_names=names)
-
-    def of(self, split: str) -> tuple[list[Clip], str]:
-        """The clips to measure on, `val` or `test`, and how they were picked. Raises NothingHeldError where there are none."""
-        _, held, test = self.split(self.read().clips)
-        clips, which = (test, self.test) if split == "test" else (held, self.held)
-        if not clips:
-            raise NothingHeldError(f"expected clips held out to measure {split} on, but this network was given none ({which})")
-        return clips, which
-
-    def split(self, clips: list[Clip]) -> tuple[list[Clip], list[Clip], list[Clip]]:
-        """Training, held and test clips."""
-        rest, test = pick(clips, self.test)
-        train, held = pick(rest, self.held)
-        return train, held, test
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from indrnn.model.data.clips import Clip
 from indrnn.model.nets.network import StateNet
-from indrnn.model.tasks.skeleton import Source
 from indrnn.model.training import checkpoint
 from indrnn.model.training.checkpoint import Meta
 from indrnn.model.training.measure import scores
+from indrnn.model.training.source import Source
 from indrnn.model.training.task import Figures, NothingHeldError, figure
 
 BINS = 15

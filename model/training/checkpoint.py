@@ -40,9 +40,9 @@ class Meta:
     """All that a manifest needs beside the graph.
 
     parts: dicts with role, layer, size, activation, u in the order of the state. layouts: name -> (joint names, table), as in
-    model/data/layouts.py. data: dicts with name, terms, citation. figures: dicts with name, value, unit, protocol, test_evaluations.
-    held: what of the training clips is kept for validation (action), None when nothing is. task: its name in model/tasks/table.py, if it is not
-    the kind. work: minutes of one core that training took. clips: the file of clips and its split, as model/tasks/skeleton.py's Source.
+    frames/layouts.py. data: dicts with name, terms, citation. figures: dicts with name, value, unit, protocol, test_evaluations.
+    held: what of the training clips is kept for validation (action), None when nothing is. task: its name in model/tasks/table.py, if it is
+    not the kind. work: minutes of one core that training took. clips: the file of clips and its split, as model/tasks/skeleton.py's Source.
     temperature: what the logits were divided by; other_below: the score below which the answer is `other` (model/training/calibration.py).
     """
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from indrnn.model.data.camera import hold, lose, resample, seen_at
+from indrnn.frames.joints import hold
+from indrnn.model.data.camera import lose, resample, seen_at
 from indrnn.model.data.clips import Clip, Frames
 from indrnn.model.nets.network import StateNet
 from indrnn.model.training.measure import scores

@@ -7,18 +7,17 @@ ahead, so a clip in pieces becomes the same frames as in one.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indrnn.export.bundle import Layout, Manifest
+from indrnn.frames.joints import FARTHEST
+from indrnn.frames.rate import HZ_RANGE
 from indrnn.service.errors import BadInput, OutOfRange, TooLarge, said
-from indrnn.service.session.machine import Carry, Floats
+from indrnn.service.session.machine import Floats
 
-FARTHEST = 50.0  # metres from the camera; what lies beyond is centimetres or millimetres, and would be answered wrongly and surely
-HZ_RANGE = (1.0, 1_000.0)
 _NOT_SEEN = [math.nan] * 3
 
 
@@ -128,67 +127,6 @@ class ClipReader:
             total = np.where(seen, group, 0).sum(2)
             own[:, :, j] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
         return own
-
-
-def hold(x: Floats, last: Floats) -> Floats:
-    """Fills joints not seen (NaN) in x [T, P, J, 3] with their last place, starting from last [P, J, 3].
-
-    A joint of a present person that was never seen stands where the mean of the person's first seen joints was; a person none of whose
-    joints is seen, or all at the origin, is absent: all zeros, and starts anew when coming back.
-    """
-    missing: NDArray[np.bool_] = np.logical_or.reduce(np.isnan(x), axis=-1)
-    if not missing.any():
-        return x
-    x = np.where(missing[..., None], np.float32(0), x)
-    t = np.arange(len(x))[:, None, None]
-    absent = np.logical_not(x.any((-1, -2)))[..., None]
-    began = np.maximum.accumulate(np.where(absent, t, -1)) + 1  # [T, P, 1]: since when the person has been there
-    seen = np.maximum.accumulate(np.where(missing, -1, t))  # [T, P, J]: when the joint was last seen
-    first = np.minimum(began, len(x) - 1)
-    count = (~missing).sum(-1)
-    mean = x.sum(2) / np.maximum(count, 1)[..., None]  # of the seen joints, [T, P, 3]
-    there_before = np.count_nonzero(last, axis=(-1, -2)) > 0  # [P]
-    from_before = np.logical_and(began == 0, there_before[None, :, None])
-    never = np.where(from_before[..., None], last, np.take_along_axis(mean, first, 0)[:, :, None])
-    held = np.where((seen >= began)[..., None], np.take_along_axis(x, np.maximum(seen, 0)[..., None], 0), never)
-    filled: Floats = np.where(absent[..., None], np.float32(0), held).astype(np.float32)
-    return filled
-
-
-def resample(x: Floats, hz: float, own_hz: float, carry: Carry | None) -> tuple[Floats, Carry]:
-    """Frames [T, P, J, 3] at the client's rate -> frames at the model's, by straight lines between neighbours, causally.
-
-    The first frame of a sequence is a frame of the model; what is left over after the last one is in the carry. Exact in time: the phase
-    is a fraction, so that any split gives the same frames. A person who comes or goes between two frames takes the later frame's place.
-    """
-    step = _stride(hz, own_hz)
-    if carry is None:
-        frames, phase = x, Fraction(0)
-    else:
-        frames, phase = np.concatenate([carry.frame[None], x]), Fraction(carry.numerator, carry.denominator)
-    last = len(frames) - 1
-    unit = math.lcm(step.denominator, phase.denominator)
-    stride, offset = int(step * unit), int(phase * unit)
-    count = max(0, (last * unit - offset) // stride + 1)
-    index, rest = np.divmod(offset + stride * np.arange(count, dtype=np.int64), unit)
-    part = (rest / unit).astype(np.float32)[:, None, None, None]
-    left = frames[index]
-    right = frames[np.minimum(index + 1, last)]
-    both = np.logical_and(left.any((-1, -2)), right.any((-1, -2)))[..., None, None]
-    between = np.where(both, left + (right - left) * part, np.where(part > 0, right, left))
-    left_over = phase + count * step - last
-    return between.astype(np.float32), Carry(hz, frames[-1], left_over.numerator, left_over.denominator)
-
-
-def may_be_left_over(carry: Carry, own_hz: float) -> bool:
-    """Whether resampling to the model's rate leaves such a phase: for carries that come from outside."""
-    step, phase = _stride(carry.hz, own_hz), Fraction(carry.numerator, carry.denominator)
-    return 0 < phase <= step and step.denominator % phase.denominator == 0
-
-
-def _stride(hz: float, own_hz: float) -> Fraction:
-    """Client frames per frame of the model."""
-    return Fraction(hz).limit_denominator(1_000) / Fraction(own_hz).limit_denominator(1_000)
 
 
 def _fast(clip: list[object]) -> NDArray[np.float64] | None:

@@ -8,12 +8,13 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from indrnn.service.engine.clips import ClipReader, hold, resample
-from indrnn.service.engine.runtime import PIECE as PIECE
-from indrnn.service.engine.runtime import Row
+from indrnn.frames.joints import hold
+from indrnn.frames.rate import Carry, resample
+from indrnn.service.engine.clips import ClipReader
+from indrnn.service.engine.runtime import PIECE, Row
 from indrnn.service.engine.statistics import Protocol as Spoken
 from indrnn.service.errors import BadInput, TooLarge
-from indrnn.service.session.machine import Carry, Floats, Generated, Sampling, Scores, Session
+from indrnn.service.session.machine import Floats, Generated, Sampling, Scores, Session
 from indrnn.service.session.sampling import Ranking, draw, log_softmax, rank
 
 NOTHING = np.zeros(0, np.float32)

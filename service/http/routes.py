@@ -1,7 +1,5 @@
 """The native HTTP routes but those of sessions: they translate to and from sessions.py, and know nothing else."""
 
-import asyncio
-from collections.abc import AsyncIterator
 from functools import partial
 from http import HTTPStatus
 
@@ -10,13 +8,13 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
-from indrnn.service.errors import BadInput, BodyTimeout, MethodNotAllowed, ServiceError, Stopping, TooLarge, Unauthorized, said, status
+from indrnn.service.errors import BadInput, MethodNotAllowed, ServiceError, Stopping, TooLarge, Unauthorized, said, status
 from indrnn.service.http import schema
 from indrnn.service.revision import revision
-from indrnn.service.serving.access import Access
-from indrnn.service.serving.body import aside, integer, only, parse_object, read_bounded, size_of, step_number
+from indrnn.service.serving.body import aside, integer, only, size_of, step_number
 from indrnn.service.serving.leaving import while_there
-from indrnn.service.serving.models import Models, ServedModel
+from indrnn.service.serving.models import Models, ServedModel, same_version
+from indrnn.service.serving.request import owner_of, read_body
 from indrnn.service.serving.sessions import Sessions, content_digest, digest_key
 from indrnn.service.session.machine import Feed, Scores
 from indrnn.service.settings import Settings
@@ -57,29 +55,6 @@ _MEANING = {
     500: "engine_failed, internal: nothing has moved",
     503: "overloaded, stopping: nothing has moved; store_failed: repeat the step with its number; try again after Retry-After seconds",
 }
-
-
-def owner_of(request: Request) -> str:
-    """Whose request it is. Raises Unauthorized."""
-    access: Access = request.app.state.access
-    return access.owner_of(request.headers)
-
-
-async def raw_body(request: Request) -> bytes:
-    """The request's body. Raises TooLarge, BodyTimeout."""
-    settings: Settings = request.app.state.settings
-    chunks: AsyncIterator[bytes] = request.stream()
-    try:
-        async with asyncio.timeout(settings.body_timeout):
-            return await read_bounded(chunks, request.headers.get("content-length"), settings.max_body, settings.max_drain)
-    except TimeoutError:
-        raise BodyTimeout(f"expected the whole body within {settings.body_timeout:g} s") from None
-
-
-async def read_body(request: Request) -> dict[str, object]:
-    """The request's body, a JSON object. Raises NotJson, BadInput, TooLarge, BodyTimeout."""
-    data = await raw_body(request)
-    return await aside(parse_object, len(data), data, "body")
 
 
 def _model_info(versions: list[ServedModel], settings: Settings, full: bool) -> dict[str, object]:
@@ -239,12 +214,6 @@ async def _step(body: dict[str, object], sessions: Sessions, session_id: str, ow
         "predictions": [model.prediction(model.best(result.logits[None], top_k)[0], content.length)],
         "session": {"session_id": session_id, "step": answered.result.number, "position": answered.result.position},
     }
-
-
-def same_version(wanted: object, model: ServedModel) -> None:
-    """Raises BadInput where a client asks for another version than its session's."""
-    if wanted not in (None, model.manifest.version):
-        raise BadInput(f"expected {model.manifest.version!r}, the session's version, got {said(wanted)}", field="version")
 
 
 def _clips(body: dict[str, object], most: int) -> list[object]:

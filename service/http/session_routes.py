@@ -8,9 +8,10 @@ from starlette.responses import JSONResponse
 
 from indrnn.service.errors import BadInput
 from indrnn.service.http import schema
-from indrnn.service.http.routes import JSON, owner_of, problems, raw_body, read_body
+from indrnn.service.http.routes import JSON, problems
 from indrnn.service.serving.body import aside, only
 from indrnn.service.serving.models import Models
+from indrnn.service.serving.request import owner_of, raw_body, read_body
 from indrnn.service.serving.sessions import Sessions
 from indrnn.service.session import state_file
 from indrnn.service.session.machine import Session

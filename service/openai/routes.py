@@ -19,7 +19,6 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from indrnn.service.errors import ServiceError, UnknownModel, said
-from indrnn.service.http.routes import owner_of, read_body
 from indrnn.service.openai import schema
 from indrnn.service.openai.reply import Head, error_body, error_status
 from indrnn.service.openai.request import Bounds, read_wish
@@ -27,6 +26,7 @@ from indrnn.service.openai.run import Run
 from indrnn.service.serving.body import LONG
 from indrnn.service.serving.leaving import while_there
 from indrnn.service.serving.models import Models, ServedModel
+from indrnn.service.serving.request import owner_of, read_body
 from indrnn.service.serving.sessions import Sessions
 from indrnn.service.settings import Settings
 

@@ -14,7 +14,8 @@ from indrnn.service.errors import StoreFailed
 from indrnn.service.serving.models import Models, ServedModel, serve
 from indrnn.service.serving.repository import Key, Stamp, load_at_start
 from indrnn.service.settings import Settings
-from indrnn.service.store.protocol import Store, StoreError, open_store
+from indrnn.service.store.address import open_store
+from indrnn.service.store.protocol import Store, StoreError
 
 STOP_TIMEOUT = 10.0  # seconds for the steps in flight where nobody has set another time
 

@@ -220,3 +220,9 @@ def serve(bundle: Bundle, settings: Settings, store: Store, post: Callable[[Call
     engine = Engine(bundle, settings.provider, settings.threads, settings.max_batch)
     bounds = BatcherSettings(settings.max_batch, settings.max_queue, settings.step_timeout, settings.session_ttl)
     return ServedModel(bundle.manifest, engine, Batcher(engine, store, bounds, post), settings.max_frames, settings.max_text)
+
+
+def same_version(wanted: object, model: ServedModel) -> None:
+    """Raises BadInput where a client asks for another version than its session's."""
+    if wanted not in (None, model.manifest.version):
+        raise BadInput(f"expected {model.manifest.version!r}, the session's version, got {said(wanted)}", field="version")

@@ -27,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from indrnn.frames.rate import Carry
 from indrnn.service.errors import Gone, NoStoredReply, PositionLimit, ServiceError, StepConflict, StepGap
 
 Floats = NDArray[np.float32]
@@ -86,19 +87,6 @@ class Step(NamedTuple):
     digest: bytes
     result: Scores | Generated
     end: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Carry:
-    """What resampling has left over: the last frame as the client sent it, and where between frames the next one falls.
-
-    frame [P, J, 3]; phase = numerator / denominator in client frames after `frame`; `hz` cannot change within a session.
-    """
-
-    hz: float
-    frame: Floats
-    numerator: int
-    denominator: int
 
 
 class Snapshot(NamedTuple):

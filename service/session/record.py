@@ -6,7 +6,8 @@ One JSON line with the numbers and texts, then the float32 arrays it names, litt
 import numpy as np
 import orjson
 
-from indrnn.service.session.machine import Carry, Floats, Generated, Reason, Sampling, Scores, Step
+from indrnn.frames.rate import Carry
+from indrnn.service.session.machine import Floats, Generated, Reason, Sampling, Scores, Step
 
 
 def encode_step(step: Step) -> bytes:

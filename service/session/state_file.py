@@ -14,9 +14,10 @@ import orjson
 import safetensors
 
 from indrnn.export.bundle import Manifest, Part
-from indrnn.service.engine.clips import FARTHEST, HZ_RANGE, may_be_left_over
+from indrnn.frames.joints import FARTHEST
+from indrnn.frames.rate import HZ_RANGE, Carry, may_be_left_over
 from indrnn.service.errors import BadInput, NotFinite, NotState, OtherModel, OutOfRange, said
-from indrnn.service.session.machine import Carry, Floats, Session, Snapshot
+from indrnn.service.session.machine import Floats, Session, Snapshot
 
 FORMAT_VERSION = "1"
 MAX_HEADER = 2**14  # bytes; ours are some 500

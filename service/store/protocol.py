@@ -1,4 +1,4 @@
-"""Where sessions live: one protocol, and which store an address names.
+"""Where sessions live: what every store does.
 
 A session that `commit` does not name is durable when it returns. Of a commit that raises nobody knows whether it has happened: what is
 in memory is then worth nothing, and the truth has to be loaded. Numbered steps make that safe, since a repeat of one that was stored is
@@ -80,14 +80,3 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Releases the store for other processes."""
-
-
-def open_store(address: str, durability: Durability = "strict") -> Store:
-    """The store at the path of an SQLite file, or at a redis://, rediss:// or unix:// address. Raises StoreError."""
-    if "://" not in address:
-        from indrnn.service.store.sqlite import SQLiteStore
-
-        return SQLiteStore(address, durability)
-    from indrnn.service.store.redis import RedisStore  # only where it is used: 80 ms of start-up
-
-    return RedisStore(address, durability)

@@ -19,12 +19,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from indrnn.service.engine.work import Frames, Text
 from indrnn.service.errors import BadInput, Overloaded, ServiceError, Stopping, TooLarge, said
-from indrnn.service.http.routes import same_version
 from indrnn.service.logs import about
 from indrnn.service.serving.access import Access
 from indrnn.service.serving.body import aside, boolean, integer, number, only, parse_object, size_of, step_number
 from indrnn.service.serving.connections import Places
-from indrnn.service.serving.models import ServedModel
+from indrnn.service.serving.models import ServedModel, same_version
 from indrnn.service.serving.sessions import Sessions, States, content_digest, digest_key
 from indrnn.service.session.machine import Char, Feed, Follow, Generate, Generated, Reason, Result, Sampling, Scores
 from indrnn.service.session.sampling import log_softmax

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from indrnn.export.write import write
-from indrnn.model.data.layouts import LAYOUTS
+from indrnn.frames.layouts import LAYOUTS
 from indrnn.model.nets.sequence import SequenceConfig, SequenceNet
 from indrnn.model.training.checkpoint import Meta, load, save
 

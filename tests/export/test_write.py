@@ -16,7 +16,7 @@ from indrnn.export import command, graph, manifest, parity, write
 from indrnn.export.bundle import PARITY_BOUND, BundleError, Manifest, digest, read, read_all
 from indrnn.export.card import card
 from indrnn.export.errors import ExportError
-from indrnn.model.data.layouts import LAYOUTS
+from indrnn.frames.layouts import LAYOUTS
 from indrnn.model.nets.action import ActionConfig, ActionNet
 from indrnn.model.training.checkpoint import Meta, save
 

@@ -140,7 +140,7 @@ sys.meta_path.insert(0, Forbidden())
 import pkgutil, importlib
 from indrnn import service
 for module in pkgutil.walk_packages(service.__path__, "indrnn.service."):
-    if module.name != "service.__main__":
+    if module.name != "indrnn.service.command":
         importlib.import_module(module.name)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)

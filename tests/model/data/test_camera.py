@@ -1,10 +1,32 @@
-"""What training does to clips is what the service does to a client's: the same numbers from both."""
+"""What cameras do to clips: joints held and rates changed as a slow reading of the same rules would."""
 
 import numpy as np
 import pytest
 
+from indrnn.frames import joints, rate
 from indrnn.model.data import camera
-from indrnn.service.engine import clips as served
+
+
+def hold(x: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Fills joints not seen (NaN) in x [T, P, J, 3] with their last place, starting from last [P, J, 3].
+
+    A joint of a present person that was never seen stands where the mean of the person's first seen joints was; a person none of whose
+    joints is seen, or all at the origin, is absent: all zeros, and starts anew when coming back.
+    """
+    missing = np.logical_or.reduce(np.isnan(x), axis=-1)
+    if not missing.any():
+        return x
+    x = np.where(missing[..., None], np.float32(0), x)
+    out = np.zeros_like(x)
+    for t, now in enumerate(x):
+        for p in range(x.shape[1]):
+            if not now[p].any():
+                continue  # absent
+            before = out[t - 1, p] if t else last[p]
+            seen = ~missing[t, p]
+            fill = before if before.any() else now[p].sum(0) / max(1, seen.sum())
+            out[t, p] = np.where(seen[:, None], now[p], fill)
+    return out
 
 
 def motion(rng, T=40, persons=2, joints=5):
@@ -21,14 +43,14 @@ def test_lost_joints_are_held_as_the_service_holds_them(seed):
     x = motion(rng, persons=1 + seed % 2)
     x = camera.lose(x, rng.uniform(0.05, 0.9), rng, stretch=rng.uniform(1, 12))
     last = motion(rng, 1, x.shape[1])[0] if seed % 3 else np.zeros(x.shape[1:], np.float32)
-    np.testing.assert_allclose(camera.hold(x, last), served.hold(x, last), atol=1e-5)
+    np.testing.assert_allclose(joints.hold(x, last), hold(x, last), atol=1e-5)
 
 
 @pytest.mark.parametrize("hz", [10, 12.5, 15, 24, 25, 29.97, 30, 45, 50, 60])
 def test_other_rates_become_the_networks_as_the_service_makes_them(hz):
     x = motion(np.random.default_rng(3))
-    expected, _ = served.resample(x, hz, 30.0, None)
-    ours = camera.resample(x, hz, 30.0)
+    expected = camera.sample(x, 0.0, hz / 30.0)
+    ours, _ = rate.resample(x, hz, 30.0, None)
     assert ours.shape == expected.shape
     np.testing.assert_allclose(ours, expected, atol=1e-4)
 
@@ -58,5 +80,5 @@ def test_what_is_lost_now_does_not_change_what_came_before():
     x = motion(rng, persons=1)
     y = x.copy()
     y[20:, :, 2] = np.nan
-    np.testing.assert_array_equal(camera.hold(y, x[0])[:20], x[:20])
-    np.testing.assert_array_equal(camera.hold(y, x[0])[20:, 0, 2], np.broadcast_to(x[19, 0, 2], (20, 3)))
+    np.testing.assert_array_equal(joints.hold(y, x[0])[:20], x[:20])
+    np.testing.assert_array_equal(joints.hold(y, x[0])[20:, 0, 2], np.broadcast_to(x[19, 0, 2], (20, 3)))

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from indrnn.frames.layouts import NTU25
 from indrnn.model.data import clips as skeletons
 from indrnn.model.data import ntu
-from indrnn.model.data.layouts import NTU25
 from indrnn.model.data.splits import pick
 
 POSE = np.random.default_rng(0).uniform(-0.4, 0.4, (25, 3)).astype(np.float32)

@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from indrnn.frames.layouts import KINECT20, LAYOUTS, NTU25, UTD20, known
 from indrnn.model.data import bodies
 from indrnn.model.data import clips as skeletons
 from indrnn.model.data.augment import Augment, joined, mirrored, resize, rotation, symmetric_bones, warp
-from indrnn.model.data.layouts import KINECT20, LAYOUTS, NTU25, UTD20, known
 from indrnn.model.tasks.action import ActionRecipe, begin
 from indrnn.model.training.task import Job
 

@@ -13,8 +13,8 @@ import pytest
 
 from indrnn.service.engine.batcher import Batcher, BatcherSettings
 from indrnn.service.engine.jobs import Created, Job, Loaded
-from indrnn.service.engine.runtime import Answer
-from indrnn.service.engine.work import PIECE, Text
+from indrnn.service.engine.runtime import PIECE, Answer
+from indrnn.service.engine.work import Text
 from indrnn.service.errors import (
     Cancelled,
     EngineFailed,

@@ -10,7 +10,8 @@ import pytest
 from test_batcher import ALPHABET, Asked, Bench, held, make
 
 from indrnn.service.engine.jobs import Draw, Drawn, Prompted
-from indrnn.service.engine.work import PIECE, Text
+from indrnn.service.engine.runtime import PIECE
+from indrnn.service.engine.work import Text
 from indrnn.service.errors import EngineFailed, Overloaded
 from indrnn.service.session.machine import Reason, Refused, Sampling
 from indrnn.service.session.sampling import log_softmax

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from test_batcher import Asked, Bench, N, held, make
 
-from indrnn.service.engine.work import PIECE, Text
+from indrnn.service.engine.runtime import PIECE
+from indrnn.service.engine.work import Text
 from indrnn.service.errors import Gone, ModelGone, Overloaded, Stopping, StoreFailed, UnknownSession
 from indrnn.service.session.ids import new_id
 from indrnn.service.session.machine import Char, Delete, Deleted, Fork, Forked, Import, Placed, Reason, Refused, Reset, Result, Snapshot

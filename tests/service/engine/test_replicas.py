@@ -11,7 +11,7 @@ from redis_process import LossyProxy, RedisProcess, running_redis
 from test_batcher import ALPHABET, Asked, Bench, FakeEngine
 
 from indrnn.service.engine.batcher import Batcher, BatcherSettings
-from indrnn.service.engine.work import PIECE
+from indrnn.service.engine.runtime import PIECE
 from indrnn.service.errors import Gone, Overloaded, StepConflict, StepGap, StoreFailed
 from indrnn.service.session.machine import Cancel, Char, Delete, Deleted, Follow, Reason, Result
 from indrnn.service.store.protocol import Change

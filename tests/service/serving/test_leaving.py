@@ -17,7 +17,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from indrnn.service.engine.batcher import Batcher, BatcherSettings
 from indrnn.service.engine.jobs import Job, unset
 from indrnn.service.engine.quota import Quotas
-from indrnn.service.engine.work import PIECE, Text
+from indrnn.service.engine.runtime import PIECE
+from indrnn.service.engine.work import Text
 from indrnn.service.errors import BadInput
 from indrnn.service.oip.http import Target
 from indrnn.service.oip.infer_http import InferHttp, _Busy

@@ -9,10 +9,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from indrnn.frames.rate import Carry
 from indrnn.service.errors import Gone, NoStoredReply, PositionLimit, StepConflict, StepGap
 from indrnn.service.session.machine import (
     Cancel,
-    Carry,
     Char,
     Consumed,
     Cut,

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from indrnn.export.bundle import Manifest, read
-from indrnn.service.engine.clips import resample
+from indrnn.frames.rate import Carry, resample
 from indrnn.service.errors import BadInput, NotFinite, NotState, OtherModel, OutOfRange, ServiceError
-from indrnn.service.session.machine import Carry, Session
+from indrnn.service.session.machine import Session
 from indrnn.service.session.state_file import MAX_HEADER, check, decode, encode
 
 ROOT = Path(__file__).parents[3]

@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis_process import LossyProxy, RedisProcess, free_port, running_redis
 
+from indrnn.frames.rate import Carry
 from indrnn.service.errors import StoreFailed
 from indrnn.service.session.ids import new_id
-from indrnn.service.session.machine import Carry, Generated, Reason, Sampling, Session, Step
+from indrnn.service.session.machine import Generated, Reason, Sampling, Session, Step
 from indrnn.service.store import redis as redis_store
-from indrnn.service.store.protocol import Change, StoreError, open_store
+from indrnn.service.store.address import open_store
+from indrnn.service.store.protocol import Change, StoreError
 from indrnn.service.store.redis import RedisStore, tag
 
 

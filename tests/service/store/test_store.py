@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from redis_process import RedisProcess, running_redis
 
+from indrnn.frames.rate import Carry
 from indrnn.service.session.ids import issued, new_id
-from indrnn.service.session.machine import Carry, Generated, Reason, Sampling, Scores, Session, Step
-from indrnn.service.store.protocol import Change, Population, Store, StoreError, open_store
+from indrnn.service.session.machine import Generated, Reason, Sampling, Scores, Session, Step
+from indrnn.service.store.address import open_store
+from indrnn.service.store.protocol import Change, Population, Store, StoreError
 
 SCORES = Scores(np.array([1.5, -2.0], np.float32), np.ones((3, 2), np.float32), np.array([-0.25], np.float32))
 GENERATED = Generated(Sampling(5, 0.8, 0.9, 2**63 - 1, ("\n\n", "é")), "añ\n", np.array([-1, -2, -3], np.float32), Reason.CANCELLED)
