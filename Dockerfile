@@ -4,18 +4,18 @@
 FROM python:3.11-slim-bookworm AS packages
 WORKDIR /build
 RUN python -m venv --without-pip /opt/venv
-COPY pyproject.toml ./
+COPY locks locks
 ARG EXTRA=serve
-# Empty packages stand in for the source: only the requirements are wanted here, and a change of source installs nothing anew.
-RUN mkdir -p client kernels model export service/oip && touch README.md LICENSE \
-    && python -m pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check ".[$EXTRA]"
+# The requirements alone, in the versions and with the hashes of the lock: a change of source installs nothing anew.
+RUN python -m pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check --require-hashes -r "locks/$EXTRA.txt"
 
 # The native kernel is compiled here, and the compiler stays here.
 FROM python:3.11-slim-bookworm AS kernel
 RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
+COPY indrnn indrnn
 COPY kernels kernels
-RUN indrnn kernels
+RUN python -m indrnn kernels
 
 FROM python:3.11-slim-bookworm
 # A new volume at /data takes over this directory's owner.
@@ -27,11 +27,13 @@ WORKDIR /app
 COPY LICENSE ./
 COPY bundles bundles
 COPY --from=kernel /app/kernels kernels
+COPY indrnn indrnn
 COPY export export
+COPY frames frames
 COPY service service
 ARG REVISION=unknown
-# Compiled now: the running container cannot write.
-RUN echo "$REVISION" > REVISION && python -m compileall -q kernels export service
+# Compiled now: the running container cannot write. The folders, because compileall follows no link.
+RUN echo "$REVISION" > indrnn/REVISION && python -m compileall -q indrnn kernels export frames service
 # onnxruntime reports its use to its maker unless told not to before it is loaded.
 ENV ORT_DISABLE_TELEMETRY=1
 ENV PATH=/opt/venv/bin:$PATH HOST=0.0.0.0 PORT=8000 INDRNN_BUNDLES=/app/bundles INDRNN_STORE=/data/sessions.db

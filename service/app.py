@@ -60,7 +60,7 @@ def create_app(settings: Settings, backend: Backend | None = None) -> FastAPI:
     """
     app = _Front(
         title="IndRNN",
-        version="0.1.0",
+        version="0.2.0",
         summary="Stateful sequence models: every client's per-neuron state is carried from request to request.",
         lifespan=_lifespan,
         docs_url=None,

@@ -116,5 +116,5 @@ def _print_openapi() -> int:
 def _print_settings() -> int:
     """Each variable, its default, and what it means."""
     for name, field in Settings.model_fields.items():
-        print(f"{variable(name):24} {field.default!s:18} {field.description or ''}")
+        print(f"{variable(name):24} {field.get_default(call_default_factory=True)!s:18} {field.description or ''}")
     return 0

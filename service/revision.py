@@ -13,6 +13,8 @@ def revision() -> str:
     written = ROOT / "REVISION"
     if written.is_file():
         return written.read_text().strip() or "unknown"
+    if not (ROOT / "service").is_symlink():  # installed, perhaps inside somebody else's repository
+        return "unknown"
     try:
         asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):

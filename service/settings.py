@@ -11,6 +11,12 @@ PREFIX = "INDRNN_"
 ELSEWHERE = frozenset({"INDRNN_DATA", "INDRNN_TEST_CONTAINER", "INDRNN_TEST_INSTALL"})  # read by model/ and by tests
 
 
+def _bundles() -> Path:
+    """Return ./bundles, or where there is none the bundles that came with the package."""
+    here = Path("bundles")
+    return here if here.is_dir() else Path(__file__).parents[1] / here
+
+
 class SettingsError(Exception):
     """The environment is not usable; the message names the variable."""
 
@@ -23,7 +29,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on", validation_alias=AliasChoices("HOST", "INDRNN_HOST"))
     port: int = Field(8000, ge=0, le=65535, description="port to listen on", validation_alias=AliasChoices("PORT", "INDRNN_PORT"))
     grpc_port: int | None = Field(None, ge=0, le=65535, description="port of the Open Inference Protocol over gRPC; none by default")
-    bundles: Path = Field(Path("bundles"), description="the model repository")
+    bundles: Path = Field(default_factory=_bundles, description="the model repository; default: ./bundles, or what came with the package")
     poll: float = Field(5.0, ge=0, description="seconds between looks at the model repository for new and removed versions; 0: never")
     versions: int = Field(
         1, ge=1, description="newest versions of a model that take new sessions; older ones stay for the sessions they have"
