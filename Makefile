@@ -1,6 +1,6 @@
 # make serve   installs what serving needs and serves bundles/ on http://127.0.0.1:8000 (HOST, PORT)
-# make install installs all of it: training, export, tests, benchmarks
-# make test    installs everything, checks, and runs every test that needs neither GPU nor container engine
+# make install installs all of it: serving, training, export, tests, benchmarks
+# make test    does that, checks, and runs every test that needs neither GPU nor container engine
 # make check   formatting, lint, types, and who may import whom
 # make bench   the benchmarks, one after another
 # make kernel  compiles the native kernel where a C++ compiler is there, and the one for CUDA where a GPU and nvcc are; serve, test and bench
@@ -8,6 +8,7 @@
 # make sanitize  the kernel's tests under AddressSanitizer and UBSan
 # make openapi writes openapi.yaml anew
 # make wheel   dist/indrnn-*.whl, for machines without this checkout
+# make clean   removes .venv and everything built
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
