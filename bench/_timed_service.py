@@ -8,6 +8,7 @@ The engine thread's time in `load` and `commit` is by the wall: waiting for the 
 Of two models that step at once the times would mix; a benchmark steps one. The report is written, as JSON, when the store is closed.
 """
 
+import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -117,7 +118,7 @@ def main() -> int:
         return TimedStore(open_store(address, durability), report)
 
     with patch.object(backend, "open_store", timed), patch.object(command, "Wire", TimedWire):
-        return command.main()
+        return command.run("serve", argparse.Namespace(), [])
 
 
 if __name__ == "__main__":

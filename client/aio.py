@@ -64,7 +64,7 @@ class Client:
         version: str | None = None,
         timeout: float | None = None,
     ) -> "Opening":
-        """A new session, or one to go on with: `async with` it, or await it. Raises NotFound, SessionExpired, DeadlineExceeded."""
+        """Return a new session, or one to go on with: `async with` it, or await it. Raises NotFound, SessionExpired, DeadlineExceeded."""
         fields = given(api_key=self.server.api_key, layout=layout, hz=hz, top_k=top_k, every=every, version=version)
         return Opening(Session(self, Conversation(self.server.stream(model), fields, session_id), timeout))
 
@@ -85,7 +85,7 @@ class Client:
         return await self.run(calls.predict(sequences, options, self.patience(timeout)))
 
     async def models(self) -> list[dict[str, Any]]:
-        """Every served model."""
+        """Return every served model."""
         return await self.run(calls.models(self.patience()))
 
     async def new_session(self, model: str) -> SessionInfo:
@@ -101,15 +101,15 @@ class Client:
         return await self.run(calls.sessions(limit, self.patience()))
 
     async def look(self, session_id: str) -> SessionInfo:
-        """Where a session stands."""
+        """Return where a session stands."""
         return await self.run(calls.look(session_id, self.patience()))
 
     async def delete(self, session_id: str) -> None:
-        """Ends a session."""
+        """End a session on the server."""
         await self.run(calls.delete(session_id, self.patience()))
 
     async def download(self, session_id: str) -> bytes:
-        """A session's state as a file."""
+        """Download a session's state as a file."""
         return await self.run(calls.download(session_id, self.patience()))
 
     async def upload(self, session_id: str, state: bytes) -> SessionInfo:
@@ -117,7 +117,7 @@ class Client:
         return await self.run(calls.upload(session_id, state, self.patience()))
 
     async def fork(self, session_id: str) -> SessionInfo:
-        """A second session that stands where this one does."""
+        """Open a second session that stands where this one does."""
         return await self.run(calls.fork(session_id, self.patience()))
 
     async def reset(self, session_id: str) -> SessionInfo:
@@ -125,7 +125,7 @@ class Client:
         return await self.run(calls.reset(session_id, self.patience()))
 
     def patience(self, timeout: float | None = None) -> Patience:
-        """For one call."""
+        """Return the patience for one call."""
         return Patience(self.server.timeout if timeout is None else timeout, time.monotonic, self.server.random)
 
     async def run(self, plan: Plan[R]) -> R:
@@ -197,7 +197,7 @@ class Session(Handle):
         await self._run(self._conversation.open(self._patience(None)))
 
     async def close(self) -> None:
-        """Drops the connection."""
+        """Drop the connection to the server."""
         self._conversation.lost()
         socket, self._socket = self._socket, None
         if socket is None:
@@ -209,7 +209,7 @@ class Session(Handle):
             socket.transport.abort()
 
     async def step(self, content: Any, *, number: int | None = None, timeout: float | None = None) -> Result:
-        """One step of text, or of frames [T][J][3] or [T][P][J][3]. Applied exactly once, whatever happens to connections and servers.
+        """Take one step of text, or of frames [T][J][3] or [T][P][J][3]. Applied exactly once, whatever happens to connections and servers.
 
         After DeadlineExceeded it may have been applied or not: the same call again finds out. `number` is for those who count themselves.
         """
@@ -226,7 +226,7 @@ class Session(Handle):
         number: int | None = None,
         timeout: float | None = None,
     ) -> "Generation":
-        """Characters as the model draws them; iterate over it. `timeout` is for the next character."""
+        """Return characters as the model draws them; iterate over it. `timeout` is for the next character."""
         wish = given(max_chars=max_chars, temperature=temperature, top_p=top_p, seed=seed, stop=stop)
         return Generation(self, wish, number, timeout)
 
@@ -237,7 +237,7 @@ class Session(Handle):
             await self._perform(Send(urgent, self._client.server.timeout))  # if it fails, the iteration finds out and sends it again
 
     async def watch(self, neurons: bool = True) -> list[Part]:
-        """Whether results and characters from now on carry every recurrent neuron; the layers."""
+        """Choose whether results and characters from now on carry every recurrent neuron; return the layers."""
         return await self._run(self._conversation.watch(neurons, self._patience(None)))
 
     async def reset(self) -> None:
@@ -246,7 +246,7 @@ class Session(Handle):
         self._stands(await self._client.reset(self.id))
 
     async def download(self) -> bytes:
-        """The state as a file: it can be uploaded here or elsewhere."""
+        """Download the state as a file: it can be uploaded here or elsewhere."""
         await self._settle()
         return await self._client.download(self.id)
 
@@ -256,7 +256,7 @@ class Session(Handle):
         self._stands(await self._client.upload(self.id, state))
 
     async def fork(self) -> "Session":
-        """A second session that stands where this one does, with the same options."""
+        """Open a second session that stands where this one does, with the same options."""
         await self._settle()
         twin = Session(self._client, self._conversation.of((await self._client.fork(self.id)).session_id), self._timeout)
         await twin.open()

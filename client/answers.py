@@ -36,7 +36,7 @@ class Prediction(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a step answered. `chars` and `next` of a model of characters, `predictions` of one of skeletons, `scores` [t][K] with
+    """The answer to a step. `chars` and `next` of a model of characters, `predictions` of one of skeletons, `scores` [t][K] with
     `every`, `states` where neurons are watched and the answer is no repeat."""
 
     step: int
@@ -64,7 +64,7 @@ class Part(NamedTuple):
 
 
 class SessionInfo(NamedTuple):
-    """Where a session stands; times as RFC 3339."""
+    """The place where a session stands; times as RFC 3339."""
 
     session_id: str
     model: str
@@ -91,29 +91,29 @@ def neurons(body: dict[str, Any]) -> Neurons | None:
 
 
 def char(body: dict[str, Any]) -> Char:
-    """An emitted character."""
+    """Read an emitted character from a message."""
     return Char(body["char"], body["logprob"], neurons(body))
 
 
 def prediction(body: dict[str, Any]) -> Prediction:
-    """One clip's answer."""
+    """Read one clip's answer from a message."""
     return Prediction(body["label"], body["score"], [Label(t["label"], t["score"]) for t in body["top"]], body["frames"])
 
 
 def result(body: dict[str, Any]) -> Result:
-    """A step's answer."""
+    """Read a step's answer from a message."""
     chars, likely = ([Char(c["char"], c["logprob"]) for c in body.get(name, ())] for name in ("chars", "next"))
     predictions = [prediction(p) for p in body.get("predictions", ())]
     return Result(body["step"], body["position"], chars, likely, predictions, body.get("scores"), neurons(body))
 
 
 def session_info(body: dict[str, Any]) -> SessionInfo:
-    """A session, as lists and looks show it."""
+    """Read a session as lists and looks show it."""
     return SessionInfo(*(body[name] for name in SessionInfo._fields))
 
 
 def predicted(body: dict[str, Any]) -> Predicted:
-    """A predict's answer."""
+    """Read the answer to a predict from a response."""
     standing = body.get("session") or {}
     answers = [prediction(p) for p in body["predictions"]]
     return Predicted(body["model"], body["version"], answers, standing.get("step"), standing.get("position"))

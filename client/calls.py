@@ -48,7 +48,7 @@ def sessions(limit: int, patience: Patience) -> Plan[list[SessionInfo]]:
 
 
 def look(session_id: str, patience: Patience) -> Plan[SessionInfo]:
-    """Where a session stands."""
+    """Return where a session stands."""
     answer = yield from ask("GET", _of(session_id), patience)
     return session_info(decode(answer.content))
 

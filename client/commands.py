@@ -23,7 +23,7 @@ class Connect:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a message."""
+    """Send a message over the WebSocket."""
 
     text: str
     timeout: float
@@ -38,12 +38,12 @@ class Receive:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Drop the WebSocket."""
+    """Drop the open WebSocket."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Wait."""
+    """Wait for some time."""
 
     seconds: float
 

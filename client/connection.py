@@ -28,7 +28,7 @@ WEBSOCKET: dict[str, Any] = {
 
 @dataclass
 class Server:
-    """Where it is, and who asks: `url` http(s)://host[:port][/path], `api_key` where it wants one."""
+    """The server's place, and who asks: `url` http(s)://host[:port][/path], `api_key` where it wants one."""
 
     url: str
     api_key: str | None
@@ -41,27 +41,27 @@ class Server:
             raise ValueError(f"expected http://… or https://…, got {self.url!r}")
 
     def stream(self, model: str) -> str:
-        """The WebSocket's address."""
+        """Return the address of the WebSocket."""
         return f"ws{self.url.removeprefix('http')}/stream/{quote(model, safe='')}"
 
     @property
     def headers(self) -> dict[str, str]:
-        """Of every HTTP request."""
+        """Return the headers of every HTTP request."""
         return {} if self.api_key is None else {"authorization": f"Bearer {self.api_key}"}
 
 
 def content_of(content: object) -> dict[str, object]:
-    """A step's content: a text, or frames."""
+    """Return a step's content: a text, or frames."""
     return {"text" if isinstance(content, str) else "frames": content}
 
 
 def given(**options: object) -> dict[str, object]:
-    """The options that are not None."""
+    """Return the options that are not None."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def lost_socket(error: Exception) -> Lost:
-    """What the end or the failure of a WebSocket means."""
+    """Return what the end or the failure of a WebSocket means."""
     if isinstance(error, ConnectionClosed):
         codes = {close.code for close in (error.rcvd, error.sent) if close is not None}
         if codes & set(HOPELESS):
@@ -78,7 +78,7 @@ HTTP_ERRORS = (httpx.TransportError,)
 
 
 def lost_call(error: httpx.TransportError) -> Lost:
-    """What the failure of an HTTP request means."""
+    """Return what the failure of an HTTP request means."""
     if isinstance(error, httpx.UnsupportedProtocol):
         return Lost(ProtocolError(str(error)), final=True)
     unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
@@ -86,10 +86,10 @@ def lost_call(error: httpx.TransportError) -> Lost:
 
 
 def answer_of(response: httpx.Response) -> Answer:
-    """A response as the core reads it."""
+    """Return a response as the core reads it."""
     return Answer(response.status_code, {name.lower(): value for name, value in response.headers.items()}, response.content)
 
 
 def request_of(call: Call) -> dict[str, Any]:
-    """httpx's words for a call."""
+    """Return a call in httpx's words."""
     return {"method": call.method, "url": call.path, "headers": dict(call.headers), "content": call.content, "timeout": call.timeout}

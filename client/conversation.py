@@ -77,7 +77,7 @@ class Conversation:
         yield from self._persist(patience, lambda: self._link(patience))
 
     def feed(self, content: dict[str, object], number: int | None, patience: Patience) -> Plan[Result]:
-        """One step. Raises Refused, DeadlineExceeded, Unanswered."""
+        """Take one step. Raises Refused, DeadlineExceeded, Unanswered."""
         yield from self._be_ready(patience)
         at = self.step + 1 if number is None else number
         request = encode({"type": "step", "step": at, **content})
@@ -94,7 +94,7 @@ class Conversation:
         return answer
 
     def begin(self, wish: dict[str, object], number: int | None, patience: Patience) -> Plan[Emission]:
-        """A generate; its `running` shows each character once, and ends with it. The deadline is for the next character.
+        """Run a generate; its `running` shows each character once, and ends with it. The deadline is for the next character.
 
         One that failed with the same wish goes on with its number, and is shown from its first character.
         """
@@ -186,7 +186,10 @@ class Conversation:
         self._unanswered = self._emission = None
 
     def _try_to_emit_or_reconnect(self, emission: Emission, patience: Patience) -> Plan[None]:
-        """Where the server cannot now, a cancel behind the generate may still end what is stored: its `done` is not the next try's."""
+        """Try to emit; where the server cannot now and a cancel was asked for, raise _Broken to reconnect.
+
+        A cancel behind the generate may still end what is stored: its `done` is not the next try's.
+        """
         emission.sent = False
         try:
             yield from self._try_to_emit(emission, patience)
@@ -237,7 +240,7 @@ class Conversation:
     # --- messages ---------------------------------------------------------------------------------------------------------------------
 
     def _number_asked(self) -> int:
-        """Of the message that has no answer yet."""
+        """Return the step number of the message that has no answer yet."""
         return int(decode(self._unanswered or "{}").get("step", self.step + 1))
 
     def _claim(self, request: str) -> None:
@@ -320,7 +323,7 @@ def _say(text: str, patience: Patience) -> Plan[None]:
 
 
 def _hear(kind: str | tuple[str, ...], patience: Patience) -> Plan[dict[str, Any]]:
-    """The next message, of that kind. Raises Refused, and what _persist catches."""
+    """Receive the next message, of that kind. Raises Refused, and what _persist catches."""
     raw = _check((yield Receive(patience.left())))
     assert isinstance(raw, str | bytes), "Receive is answered with a message or Lost"
     body = decode(raw)
@@ -341,7 +344,7 @@ def _error(body: dict[str, Any]) -> Exception:
 
 
 def _check(outcome: object) -> object:
-    """The outcome of a command. Raises _Broken where it was lost, or the cause itself where trying again would not help."""
+    """Return the outcome of a command. Raises _Broken where it was lost, or the cause itself where trying again would not help."""
     if isinstance(outcome, Lost):
         if outcome.final:
             raise outcome.cause

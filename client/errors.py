@@ -69,7 +69,7 @@ class SessionLimit(Refused):
 
 
 class Unavailable(Refused):
-    """Not now."""
+    """The server cannot do it now."""
 
 
 class DeadlineExceeded(ClientError):
@@ -111,7 +111,7 @@ _KINDS: dict[str, type[Refused]] = {
 
 
 def refused(body: dict[str, object], status: int | None = None) -> Refused:
-    """The error that a problem document or a stream's error message tells of."""
+    """Return the error that a problem document or a stream's error message tells of."""
     code, detail, field, expected = (body.get(name) for name in ("code", "detail", "field", "expected_step"))
     return _KINDS.get(str(code), Refused)(
         str(detail or body.get("title") or "no detail was given"),

@@ -17,22 +17,22 @@ class Handle:
 
     @property
     def model(self) -> str:
-        """Of the session."""
+        """Return the name of the session's model."""
         return self._conversation.model
 
     @property
     def version(self) -> str:
-        """Of the model."""
+        """Return the version of the session's model."""
         return self._conversation.version
 
     @property
     def number(self) -> int:
-        """The last step's."""
+        """Return the number of the last step."""
         return self._conversation.step
 
     @property
     def position(self) -> int:
-        """Frames or characters consumed."""
+        """Return the number of frames or characters consumed."""
         return self._conversation.position
 
     @property
@@ -49,7 +49,7 @@ class Text:
 
     @property
     def text(self) -> str:
-        """What was drawn so far."""
+        """Return the text that was drawn so far."""
         return "" if self._emission is None else self._emission.text
 
     @property

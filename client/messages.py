@@ -7,7 +7,7 @@ from indrnn.client.errors import BadInput, ProtocolError
 
 
 def encode(message: dict[str, object]) -> str:
-    """A message as text; arrays of NumPy or the like as lists. Raises BadInput for what JSON does not know."""
+    """Return a message as text; arrays of NumPy or the like as lists. Raises BadInput for what JSON does not know."""
     try:
         return json.dumps(message, allow_nan=False, separators=(",", ":"), default=_plain)
     except ValueError as error:
@@ -17,7 +17,7 @@ def encode(message: dict[str, object]) -> str:
 
 
 def decode(raw: str | bytes) -> dict[str, Any]:
-    """An object. Raises ProtocolError."""
+    """Read an object from a text. Raises ProtocolError."""
     try:
         body = json.loads(raw)
     except ValueError:

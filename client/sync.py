@@ -92,7 +92,7 @@ class Client:
         return self.run(calls.predict(sequences, options, self.patience(timeout)))
 
     def models(self) -> list[dict[str, Any]]:
-        """Every served model."""
+        """Return every served model."""
         return self.run(calls.models(self.patience()))
 
     def new_session(self, model: str) -> SessionInfo:
@@ -108,15 +108,15 @@ class Client:
         return self.run(calls.sessions(limit, self.patience()))
 
     def look(self, session_id: str) -> SessionInfo:
-        """Where a session stands."""
+        """Return where a session stands."""
         return self.run(calls.look(session_id, self.patience()))
 
     def delete(self, session_id: str) -> None:
-        """Ends a session."""
+        """End a session on the server."""
         self.run(calls.delete(session_id, self.patience()))
 
     def download(self, session_id: str) -> bytes:
-        """A session's state as a file."""
+        """Download a session's state as a file."""
         return self.run(calls.download(session_id, self.patience()))
 
     def upload(self, session_id: str, state: bytes) -> SessionInfo:
@@ -124,7 +124,7 @@ class Client:
         return self.run(calls.upload(session_id, state, self.patience()))
 
     def fork(self, session_id: str) -> SessionInfo:
-        """A second session that stands where this one does."""
+        """Open a second session that stands where this one does."""
         return self.run(calls.fork(session_id, self.patience()))
 
     def reset(self, session_id: str) -> SessionInfo:
@@ -132,7 +132,7 @@ class Client:
         return self.run(calls.reset(session_id, self.patience()))
 
     def patience(self, timeout: float | None = None) -> Patience:
-        """For one call."""
+        """Return the patience for one call."""
         return Patience(self.server.timeout if timeout is None else timeout, time.monotonic, self.server.random)
 
     def run(self, plan: Plan[R]) -> R:
@@ -177,14 +177,14 @@ class Session(Handle):
         self._run(self._conversation.open(self._patience(None)))
 
     def close(self) -> None:
-        """Drops the connection."""
+        """Drop the connection to the server."""
         self._conversation.lost()
         socket, self._socket = self._socket, None
         if socket is not None:
             socket.close()
 
     def step(self, content: Any, *, number: int | None = None, timeout: float | None = None) -> Result:
-        """One step of text, or of frames [T][J][3] or [T][P][J][3]. Applied exactly once, whatever happens to connections and servers.
+        """Take one step of text, or of frames [T][J][3] or [T][P][J][3]. Applied exactly once, whatever happens to connections and servers.
 
         After DeadlineExceeded it may have been applied or not: the same call again finds out. `number` is for those who count themselves.
         """
@@ -201,7 +201,7 @@ class Session(Handle):
         number: int | None = None,
         timeout: float | None = None,
     ) -> "Generation":
-        """Characters as the model draws them; iterate over it. `timeout` is for the next character."""
+        """Return characters as the model draws them; iterate over it. `timeout` is for the next character."""
         wish = given(max_chars=max_chars, temperature=temperature, top_p=top_p, seed=seed, stop=stop)
         return Generation(self, wish, number, timeout)
 
@@ -212,7 +212,7 @@ class Session(Handle):
             self._perform(Send(urgent, self._client.server.timeout))  # if it fails, the iteration finds out and sends it again
 
     def watch(self, neurons: bool = True) -> list[Part]:
-        """Whether results and characters from now on carry every recurrent neuron; the layers."""
+        """Choose whether results and characters from now on carry every recurrent neuron; return the layers."""
         return self._run(self._conversation.watch(neurons, self._patience(None)))
 
     def reset(self) -> None:
@@ -221,7 +221,7 @@ class Session(Handle):
         self._stands(self._client.reset(self.id))
 
     def download(self) -> bytes:
-        """The state as a file: it can be uploaded here or elsewhere."""
+        """Download the state as a file: it can be uploaded here or elsewhere."""
         self._settle()
         return self._client.download(self.id)
 
@@ -231,7 +231,7 @@ class Session(Handle):
         self._stands(self._client.upload(self.id, state))
 
     def fork(self) -> "Session":
-        """A second session that stands where this one does, with the same options."""
+        """Open a second session that stands where this one does, with the same options."""
         self._settle()
         twin = Session(self._client, self._conversation.of(self._client.fork(self.id).session_id), self._timeout)
         twin.open()

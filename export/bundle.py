@@ -66,7 +66,7 @@ class Layout(_Frozen):
 
     @property
     def joints(self) -> int:
-        """How many joints a frame of this layout has."""
+        """Return how many joints a frame of this layout has."""
         return len(self.joint_names)
 
     @model_validator(mode="after")
@@ -138,17 +138,17 @@ class Manifest(_Frozen):
 
     @property
     def state_size(self) -> int:
-        """N, the length of one row of state."""
+        """Return N, the length of one row of state."""
         return sum(p.size for p in self.state)
 
     @property
     def classes(self) -> int:
-        """K, the length of one row of logits."""
+        """Return K, the length of one row of logits."""
         return len(self.labels if self.labels is not None else self.alphabet or "")
 
     @property
     def max_abs_u(self) -> float:
-        """The largest |u| of any recurrent neuron; below 1, a bounded input keeps the state bounded for ever."""
+        """Return the largest |u| of any recurrent neuron; below 1, a bounded input keeps the state bounded for ever."""
         return max((abs(u) for p in self.state for u in p.u or ()), default=0.0)
 
     def part(self, role: Role) -> Part | None:
@@ -205,7 +205,7 @@ class Bundle:
 
 
 def digest(path: Path) -> str:
-    """The sha256 of a file, in hex."""
+    """Return the sha256 of a file, in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -238,7 +238,7 @@ def read(folder: Path) -> Bundle:
 
 
 def read_all(root: Path) -> list[Bundle]:
-    """Every bundle under bundles/, by name, then by version as a number. Raises BundleError, also when there is none."""
+    """Return every bundle under bundles/, by name, then by version as a number. Raises BundleError, also when there is none."""
     folders = [p.parent for p in root.glob("*/*/manifest.json")]
     if not folders:
         raise BundleError(f"{root}: no bundle found (expected {root}/<name>/<version>/manifest.json)")

@@ -21,7 +21,7 @@ _LIMITS = {
 
 
 def card(manifest: Manifest, export_command: str) -> str:
-    """CARD.md for a bundle; export_command is what wrote it."""
+    """Return CARD.md for a bundle; export_command is what wrote it."""
     m = manifest
     sections = [
         f"# {m.name} {m.version}\n\n{_WHAT[m.kind]}\n\n{_network(m)}",
@@ -95,7 +95,7 @@ def _other(m: Manifest) -> str:
 
 
 def _recorded(m: Manifest) -> str:
-    """What is known of the recordings: of anybody's own clips nothing."""
+    """Return what is known of the recordings: of anybody's own clips nothing."""
     if any(d.name == "UTD-MHAD" for d in m.training.data):
         return "It was trained on recordings of a few adults in one laboratory, facing one depth camera"
     return "It knows the people, the places and the sensors of its recordings"

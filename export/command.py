@@ -17,7 +17,7 @@ from indrnn.model.training.checkpoint import CheckpointError, load
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
-    """What to export, and where to."""
+    """Add the arguments that say what to export, and where to."""
     parser.add_argument("checkpoint", type=Path, help="what `indrnn train` left behind")
     parser.add_argument("bundles", type=Path, help="the model repository, usually bundles/")
     parser.add_argument("--name", help="default: the checkpoint's kind")
@@ -62,7 +62,7 @@ def _figures(path: Path | None) -> tuple[Figure, ...]:
 
 
 def _command(args: argparse.Namespace, kind: str) -> str:
-    """What to type to export this again, from the folder it was typed in, without --force and without this machine's paths."""
+    """Return what to type to export this again, from the folder it was typed in, without --force and without this machine's paths."""
     words = ["indrnn", "export", _relative(args.checkpoint), _relative(args.bundles) + "/"]
     words += ["--name", args.name] if args.name not in (None, kind) else []
     words += ["--version", args.version] if args.version != "1" else []

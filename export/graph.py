@@ -24,7 +24,7 @@ OUTPUTS = {"logits": ("B", "T"), "state_out": ("B",)}
 
 
 def to_onnx(module: nn.Module, x: Tensor, lengths: Tensor, state: Tensor) -> onnx.ModelProto:
-    """The module's graph, one self-contained model at opset 18, equal bytes for equal weights.
+    """Return the module's graph, one self-contained model at opset 18, equal bytes for equal weights.
 
     module: forward(x [B, T, ...], lengths [B] int64, state [B, N]) -> logits [B, T, K], state [B, N], in evaluation mode. The example's B
     and T stay free, and must be above 1, because the exporter takes an axis of 1 for a constant. Raises GraphError when PyTorch
@@ -60,13 +60,13 @@ def to_onnx(module: nn.Module, x: Tensor, lengths: Tensor, state: Tensor) -> onn
 
 
 def serialize(graph: onnx.ModelProto) -> bytes:
-    """The model.onnx file, weights included."""
+    """Return the model.onnx file, weights included."""
     data: bytes = graph.SerializeToString(deterministic=True)
     return data
 
 
 def recurrent_nodes(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The graph's IndRNN nodes in the order they run."""
+    """Return the graph's IndRNN nodes in the order they run."""
     return [n for n in graph.graph.node if (n.domain, n.op_type) == (OP_DOMAIN, OP_TYPE)]
 
 
@@ -100,7 +100,7 @@ def check_recurrence(graph: onnx.ModelProto, parts: Sequence[Part]) -> None:
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    """A node's attributes as Python values, texts decoded."""
+    """Return a node's attributes as Python values, texts decoded."""
     values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     return {k: v.decode() if isinstance(v, bytes) else v for k, v in values.items()}
 

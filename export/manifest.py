@@ -17,7 +17,7 @@ from indrnn.model.training.checkpoint import Meta
 
 
 def parts(meta: Meta) -> tuple[Part, ...]:
-    """The state's parts as the manifest lists them, offsets added."""
+    """Return the state's parts as the manifest lists them, offsets added."""
     ends = list(accumulate(p["size"] for p in meta.parts))
     return tuple(
         Part(**{**p, "offset": end - p["size"], "u": p["u"] and tuple(map(_shortest, p["u"]))})
@@ -26,7 +26,7 @@ def parts(meta: Meta) -> tuple[Part, ...]:
 
 
 def _shortest(value: float) -> float:
-    """The shortest decimal that reads back as the same float32: 0.99 for 0.9900000095367432."""
+    """Return the shortest decimal that reads back as the same float32: 0.99 for 0.9900000095367432."""
     return float(str(np.float32(value)))
 
 
@@ -40,7 +40,7 @@ def manifest(
     figures: tuple[Figure, ...],
     max_position: int | None,
 ) -> Manifest:
-    """The manifest of root/<name>/<version>; arguments as in export.write. Raises ExportError when it would not be a valid one."""
+    """Return the manifest of root/<name>/<version>; arguments as in export.write. Raises ExportError when it would not be a valid one."""
     named = {f.name: f for f in (*(Figure(**f) for f in meta.figures), *figures)}
     try:
         return Manifest.model_validate(
@@ -86,7 +86,7 @@ def _tensor(value: onnx.ValueInfoProto) -> Tensor:
 
 
 def source_revision() -> str:
-    """The commit this code is from, with -dirty when files differ from it; "unknown" outside git."""
+    """Return the commit this code is from, with -dirty when files differ from it; "unknown" outside git."""
     describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=30)
@@ -96,7 +96,7 @@ def source_revision() -> str:
 
 
 def to_json(m: Manifest) -> str:
-    """manifest.json, one entry a line; what is not stated is left out."""
+    """Return manifest.json, one entry a line; what is not stated is left out."""
     entries = m.model_dump(mode="json", exclude_none=True).items()
     lines = [f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in entries]
     return "{\n" + ",\n".join(lines) + "\n}\n"

@@ -89,7 +89,7 @@ _SET_SLOPE = "alpha_float = Constant <value_float: float = @alpha> () slope = Ca
 
 
 def _loop(name: str, activate: str, direction: str, ragged: bool) -> str:
-    """The Loop over all T steps; in reverse it writes Y from its last step to its first and turns it round afterwards."""
+    """Return the Loop over all T steps; in reverse it writes Y from its last step to its first and turns it round afterwards."""
     back = direction == "reverse"
     t = "t" if back else "i"
     if ragged:
@@ -113,14 +113,14 @@ def _loop(name: str, activate: str, direction: str, ragged: bool) -> str:
 
 
 def overload(activation: str, direction: str) -> str:
-    """The overload that a node of this activation and direction names; KeyError when there is no such function."""
+    """Return the overload that a node of this activation and direction names; KeyError when there is no such function."""
     if activation not in ACTIVATIONS or direction not in DIRECTIONS:
         raise KeyError(f"expected one of {tuple(ACTIVATIONS)} and {DIRECTIONS}, got {activation!r} and {direction!r}")
     return f"{activation}_{direction}"
 
 
 def function(activation: str, direction: str) -> onnx.FunctionProto:
-    """The op's portable body for one activation and direction, in standard operators around a Loop.
+    """Return the op's portable body for one activation and direction, in standard operators around a Loop.
 
     All four inputs must be given: a body in standard operators cannot tell whether an optional input is there.
     """
@@ -141,7 +141,7 @@ def function(activation: str, direction: str) -> onnx.FunctionProto:
 
 
 def schema() -> OpSchema:
-    """The op's signature, for the checker, shape inference and PyTorch's exporter."""
+    """Return the op's signature, for the checker, shape inference and PyTorch's exporter."""
     given, optional = OpSchema.FormalParameterOption.Single, OpSchema.FormalParameterOption.Optional
     parameter, attribute = OpSchema.FormalParameter, OpSchema.Attribute
     return OpSchema(

@@ -17,7 +17,7 @@ Arrays = tuple[NDArray[np.float32], NDArray[np.float32]]  # logits [B, T, K], st
 
 
 def largest_error(graph: bytes, module: nn.Module, sample: Sample, state_size: int, seed: int = 0, longest: int | None = None) -> float:
-    """The largest |ONNX Runtime - PyTorch| in a logit, at all sizes in CASES, ragged; NaN when one of them answers NaN.
+    """Return the largest |ONNX Runtime - PyTorch| in a logit, at all sizes in CASES, ragged; NaN when one of them answers NaN.
 
     graph: model.onnx, run on the CPU without a kernel of ours; whole, and in pieces of random length that differ from row to row (some
     are empty) with the state carried. module: in evaluation mode, run on whole sequences only. What lies past a row's length is noise.
@@ -62,7 +62,7 @@ def _run_split(
     lengths: NDArray[np.int64],
     state: NDArray[np.float32],
 ) -> Arrays:
-    """As `_run`, each row in pieces of its own: every round takes 0 to `longest` of the steps a row has left."""
+    """Run as `_run` does, each row in pieces of its own: every round takes 0 to `longest` of the steps a row has left."""
     B, T = x.shape[:2]
     done = np.zeros(B, np.int64)
     logits: NDArray[np.float32] | None = None

@@ -9,7 +9,7 @@ Sample = Callable[[np.random.Generator, int, int], NDArray[np.generic]]  # (rng,
 
 
 def skeletons(persons: int, joints: int) -> Sample:
-    """Persons of about 1.7 m, 3 m from the camera, who swing their joints; now and then one is absent, some rows only tremble.
+    """Return persons of about 1.7 m, 3 m from the camera, who swing their joints; now and then one is absent, some rows only tremble.
 
     They move by some 2 cm a frame, as recorded ones do, the trembling rows by five times that. Far outside what a model was trained
     on its scores grow without bound, and so do the rounding errors of any two runtimes.
@@ -29,7 +29,7 @@ def skeletons(persons: int, joints: int) -> Sample:
 
 
 def symbols(classes: int) -> Sample:
-    """Symbols as unequal as letters (Zipf); some rows use all of them alike."""
+    """Return symbols as unequal as letters (Zipf); some rows use all of them alike."""
 
     def sample(rng: np.random.Generator, B: int, T: int) -> NDArray[np.int64]:
         weight = 1 / np.arange(1, classes + 1)

@@ -35,7 +35,7 @@ def write(
 ) -> Bundle:
     """Exports the module, checks it, and writes root/<name>/<version>; the folder appears whole or not at all.
 
-    module, meta: as model.checkpoint.load returns them. command: what to type to do this again, for the card. figures: added to the
+    module, meta: as model/training/checkpoint.py loads them. command: what to type to do this again, for the card. figures: added to the
     checkpoint's; one of the same name replaces it. Raises ExportError when the version exists (unless force), when ONNX Runtime and
     PyTorch differ by more than PARITY_BOUND, or when the description is not a valid manifest; GraphError as export.graph does.
     """
@@ -52,7 +52,7 @@ def write(
 
 
 def export(module: nn.Module, meta: Meta, max_position: int | None = None) -> tuple[onnx.ModelProto, float]:
-    """The module's graph and its parity error, over at most max_position steps.
+    """Return the module's graph and its parity error, over at most max_position steps.
 
     Raises ExportError when the error is above PARITY_BOUND, GraphError when U is not as trained.
     """

@@ -38,7 +38,7 @@ LAYOUTS: dict[str, Layout] = {
 
 
 def known(names: Sequence[str]) -> dict[str, Layout]:
-    """The layouts that can be mapped to an own one of these joints: those above where all are utd20's, in any order."""
+    """Return the layouts that can be mapped to an own one of these joints: those above where all are utd20's, in any order."""
     if not set(names) <= set(UTD20):
         return {}
     return {layout: (sent, tuple(table[UTD20.index(n)] for n in names)) for layout, (sent, table) in LAYOUTS.items()}

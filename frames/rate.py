@@ -14,7 +14,7 @@ HZ_RANGE = (1.0, 1_000.0)
 
 @dataclass(frozen=True, slots=True)
 class Carry:
-    """What resampling has left over: the last frame as the client sent it, and where between frames the next one falls.
+    """The rest that resampling has left over: the last frame as the client sent it, and where between frames the next one falls.
 
     frame [P, J, 3]; phase = numerator / denominator in client frames after `frame`; `hz` cannot change within a session.
     """
@@ -51,7 +51,7 @@ def resample(x: Floats, hz: float, own_hz: float, carry: Carry | None) -> tuple[
 
 
 def may_be_left_over(carry: Carry, own_hz: float) -> bool:
-    """Whether resampling to the model's rate leaves such a phase: for carries that come from outside."""
+    """Return whether resampling to the model's rate leaves such a phase: for carries that come from outside."""
     step, phase = _stride(carry.hz, own_hz), Fraction(carry.numerator, carry.denominator)
     return 0 < phase <= step and step.denominator % phase.denominator == 0
 

@@ -35,7 +35,7 @@ class KernelMissing(Exception):
 
 
 def find() -> Path:
-    """The library of these sources, whichever compiler made it. Raises KernelMissing with the reason."""
+    """Return the library of these sources, whichever compiler made it. Raises KernelMissing with the reason."""
     built = intact(f"indrnn-{_sources_digest()}")
     if not built:
         raise KernelMissing(f"no library of these sources in {FOLDER} (indrnn kernels builds it)")
@@ -65,7 +65,7 @@ def seal(made: Path, name: str) -> Path:
 
 
 def compiler() -> list[str]:
-    """The command of the C++ compiler: CXX, or the first of c++, g++ and clang++. Raises KernelMissing when there is none."""
+    """Return the command of the C++ compiler: CXX, or the first of c++, g++ and clang++. Raises KernelMissing when there is none."""
     chosen = shlex.split(os.environ.get("CXX", ""))
     for command in [chosen] if chosen else [[name] for name in COMPILERS]:
         if shutil.which(command[0]):

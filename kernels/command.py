@@ -8,7 +8,7 @@ from indrnn.kernels.cuda import build_cuda
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
-    """Which library, and how it is compiled."""
+    """Add the arguments that say which library, and how it is compiled."""
     parser.add_argument("which", nargs="?", choices=["cpu", "cuda"], default="cpu", help="cuda: the op for NVIDIA GPUs; needs nvcc")
     parser.add_argument("--sanitize", action="store_true", help="the CPU's with AddressSanitizer and UBSan, for the kernel's tests")
 

@@ -28,7 +28,7 @@ FLAGS = (
 
 
 def find_cuda() -> Path:
-    """The library of these sources, whichever compiler made it. Raises KernelMissing with the reason."""
+    """Return the library of these sources, whichever compiler made it. Raises KernelMissing with the reason."""
     built = cpu.intact(f"indrnn_cuda-{_digest()}")
     if not built:
         raise KernelMissing(f"no CUDA library of these sources in {cpu.FOLDER} (indrnn kernels cuda builds it)")
@@ -36,7 +36,7 @@ def find_cuda() -> Path:
 
 
 def nvcc() -> str:
-    """The command of CUDA's compiler: NVCC, or nvcc. Raises KernelMissing when there is none."""
+    """Return the command of CUDA's compiler: NVCC, or nvcc. Raises KernelMissing when there is none."""
     wanted = os.environ.get("NVCC") or "nvcc"
     found = shutil.which(wanted) or (USUAL if wanted == "nvcc" and Path(USUAL).exists() else None)
     if not found:
@@ -63,7 +63,7 @@ def build_cuda() -> Path:
 
 @functools.cache
 def registered_cuda() -> Path | None:
-    """What a session on the CUDA provider gives to `register_custom_ops_library`, or None where there is nothing; said once, in the log."""
+    """Return what a CUDA session gives to `register_custom_ops_library`, or None where there is nothing; said once, in the log."""
     try:
         return find_cuda()
     except KernelMissing as missing:

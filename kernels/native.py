@@ -42,7 +42,7 @@ class Library:
         self._pool = ctypes.cast(pool, ctypes.c_void_p)
 
     def isas(self) -> tuple[str, ...]:
-        """The instruction sets of this machine that the library was compiled for."""
+        """Return the instruction sets of this machine that the library was compiled for."""
         return tuple(name for i, name in enumerate(ISAS) if i and self._has(i))
 
     def run(self, call: Call, threads: int, pieces: int | None = None) -> None:

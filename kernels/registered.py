@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 @functools.cache
 def registered() -> Path | None:
-    """What to give to `register_custom_ops_library`, or None where there is nothing that this runtime takes; said once, in the log."""
+    """Return what to give to `register_custom_ops_library`; None, said once in the log, where there is nothing that this runtime takes."""
     try:
         path = find()
     except KernelMissing as missing:

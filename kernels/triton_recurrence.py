@@ -106,7 +106,7 @@ def _backward_loop(
     dy, dy_h, y, u, lens, h0, dx, du_rows, dh0, T, N, H,
     ALPHA: tl.constexpr, F: tl.constexpr, REVERSE: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
-    """The same from the last step to the first: g is the gradient by the state, du its sum with the states before."""
+    """Run the same from the last step to the first: g is the gradient by the state, du its sum with the states before."""
     n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mine = n < N
     g = tl.load(dy_h + n, mine, other=0)
@@ -138,7 +138,7 @@ def _backward_loop(
 
 @triton.jit
 def _then_clamped(b1, a1, lo1, hi1, b2, a2, lo2, hi2):
-    """The clamped affine map 1, then 2. b = 0 is told apart because 0 * inf is not 0."""
+    """Compose two clamped affine maps, 1, then 2. b = 0 is told apart because 0 * inf is not 0."""
     e1 = tl.where(b2 == 0, a2, b2 * lo1 + a2)
     e2 = tl.where(b2 == 0, a2, b2 * hi1 + a2)
     return b2 * b1, b2 * a1 + a2, _clip(tl.where(e1 < e2, e1, e2), lo2, hi2), _clip(tl.where(e1 < e2, e2, e1), lo2, hi2)
@@ -146,13 +146,13 @@ def _then_clamped(b1, a1, lo1, hi1, b2, a2, lo2, hi2):
 
 @triton.jit
 def _then_affine(b1, a1, b2, a2):
-    """The affine map 1, then 2. A factor of 0 ends whatever came before, be it NaN, as the slope 0 does in the loop."""
+    """Compose two affine maps, 1, then 2. A factor of 0 ends whatever came before, be it NaN, as the slope 0 does in the loop."""
     return b2 * b1, tl.where(b2 == 0, a2, b2 * a1 + a2)
 
 
 @triton.jit
 def _then(b1, a1, b2, a2):
-    """The affine map 1, then 2, as the forward pass has it: NaN times 0 is NaN."""
+    """Compose two affine maps, 1, then 2, as the forward pass has it: NaN times 0 is NaN."""
     return b2 * b1, b2 * a1 + a2
 
 
@@ -255,12 +255,12 @@ def _backward_scan(
 
 
 def scans(T: int, B: int, H: int, activation: str) -> bool:
-    """Whether the scan is taken for this shape."""
+    """Return whether the scan is taken for this shape."""
     return activation in LINEAR and B * H <= SCAN_NEURONS and T >= SCAN_STEPS
 
 
 def state_dtype(x: Tensor) -> torch.dtype:
-    """The type of the state and of all arithmetic for inputs of x's type."""
+    """Return the type of the state and of all arithmetic for inputs of x's type."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
@@ -293,7 +293,7 @@ def backward(
     direction: str,
     scan: bool | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients by x [T, B, H], of y's type, u [H] and h0 [B, H], of their own; y is what `forward` returned."""
+    """Return gradients by x [T, B, H], of y's type, u [H] and h0 [B, H], of their own; y is what `forward` returned."""
     T, B, H = y.shape
     dtype = state_dtype(y)
     dy, y, lens = dy.to(y.dtype).contiguous(), y.contiguous(), lens.to(torch.int64).contiguous()

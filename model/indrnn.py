@@ -27,7 +27,7 @@ Init = Callable[[Tensor], object]
 
 
 class _Weights(Recurrent):
-    """What the layer and the cell have in common: how weights are made, drawn and shown."""
+    """The common part of the layer and the cell: how weights are made, drawn and shown."""
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool, nonlinearity: str, max_abs: MaxAbs, init: Init | None) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class _Weights(Recurrent):
         return y.to(u.dtype), h.to(u.dtype)
 
     def extra_repr(self) -> str:
-        """What differs from the defaults."""
+        """Return the options that differ from the defaults, as text."""
         shown = f"{self.input_size}, {self.hidden_size}"
         shown += "" if self.bias else ", bias=False"
         shown += "" if self.nonlinearity == "relu" else f", nonlinearity={self.nonlinearity!r}"
@@ -99,7 +99,7 @@ class IndRNNCell(_Weights):
         self._draw(self.weight_ih, self.bias_ih, self.weight_hh, last=False)
 
     def recurrent_weights(self) -> Iterator[nn.Parameter]:
-        """weight_hh [H]."""
+        """Return the recurrent weights, weight_hh [H]."""
         yield self.weight_hh
 
     def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
@@ -172,7 +172,7 @@ class IndRNN(_Weights):
                 self._draw(getattr(self, f"weight_ih{names}"), bias, getattr(self, f"weight_hh{names}"), k == self.num_layers - 1)
 
     def recurrent_weights(self) -> Iterator[nn.Parameter]:
-        """Each weight_hh [H], layer by layer."""
+        """Return each weight_hh [H], layer by layer."""
         for k in range(self.num_layers):
             for names in self._names(k):
                 yield getattr(self, f"weight_hh{names}")
@@ -232,7 +232,7 @@ class IndRNN(_Weights):
         return x, torch.stack(ends)
 
     def extra_repr(self) -> str:
-        """As torch.nn.RNN's: what differs from the defaults."""
+        """Return the options that differ from the defaults, as torch.nn.RNN does."""
         shown = super().extra_repr()
         for name, default in (("num_layers", 1), ("batch_first", False), ("dropout", 0.0), ("bidirectional", False)):
             value = getattr(self, name)

@@ -37,7 +37,7 @@ class Baseline(nn.Module):
                 p[self.out_features : 2 * self.out_features] = 1  # PyTorch adds two biases; gates in the order i, f, g, o
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """See the class. Raises ValueError on lengths: rows that end earlier are not what is compared here."""
+        """Run the network as the class says. Raises ValueError on lengths: rows that end earlier are not what is compared here."""
         if lengths is not None and not bool((lengths == len(x)).all()):
             raise ValueError(f"expected rows of {len(x)} steps each, got {lengths.tolist()}")
         B = x.shape[1]
@@ -54,8 +54,8 @@ class Baseline(nn.Module):
         return y
 
     def parts(self) -> tuple[dict[str, Any], ...]:
-        """One part, that no manifest describes: these networks are measured, not served."""
+        """Return one part, that no manifest describes: these networks are measured, not served."""
         return ({"role": "hidden", "layer": 0, "size": self.state_size, "activation": None, "u": None},)
 
     def fold_(self, input_scale: Tensor | None = None) -> None:
-        """Nothing to fold."""
+        """Do nothing: these networks have nothing to fold."""

@@ -23,13 +23,13 @@ from indrnn.model.cells.norm import BatchNorm, Gathered, Moments, ReachedError
 
 
 class Passes(Protocol):
-    """What is run in pieces: a stack (model/cells/stacks.py)."""
+    """A network that is run in pieces: a stack (model/cells/stacks.py)."""
 
     def indrnns(self) -> Sequence[Layer]:
-        """The layers in the order they run."""
+        """Return the layers in the order they run."""
 
     def begin(self, x: Tensor, lengths: Tensor | None, state: Tensor, gathered: Gathered | None = None) -> Any:
-        """A pass over x, for `compute`; its `state()` is the state after it."""
+        """Return a pass over x, for `compute`; its `state()` is the state after it."""
 
     def compute(self, x: Tensor, run: Any) -> Tensor:
         """x [T, B, in] -> y [T, B, out]."""
@@ -46,11 +46,11 @@ class _Pieces:
         self.again = False
 
     def starts(self) -> range:
-        """Where the pieces begin; one piece of no steps where T = 0."""
+        """Return the steps at which the pieces begin; where T = 0 there is one piece of no steps."""
         return range(0, max(1, self.x.shape[0]), self.size)
 
     def run(self, start: int, state: Tensor, act: Callable[..., tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """What act(x, lengths, state, gathered) makes of the piece at `start`; nothing else of it is kept."""
+        """Return what act(x, lengths, state, gathered) makes of the piece at `start`; nothing else of it is kept."""
         x = self.x[start : start + self.size]
         lengths = None if self.lengths is None else (self.lengths - start).clamp(0, len(x))
         known = list(self.known)
@@ -66,7 +66,7 @@ class _Pieces:
 
     @contextmanager
     def _drawn(self) -> Iterator[None]:
-        """The same draws of dropout in every piece, and when it is computed again."""
+        """Keep the same draws of dropout in every piece, and when it is computed again."""
         with torch.random.fork_rng([self.x.device] if self.x.is_cuda else []):
             torch.manual_seed(self.seed)
             yield
@@ -83,7 +83,7 @@ class _Pieces:
         return second()
 
     def moments(self, state: Tensor) -> Moments:
-        """Of the first norm whose moments are not known."""
+        """Return the moments of the first norm whose moments are not known."""
 
         def act(x: Tensor, lengths: Tensor | None, state: Tensor, gathered: Gathered) -> tuple[Tensor, ...]:
             run = self.stack.begin(x, lengths, state, gathered)
@@ -102,7 +102,10 @@ class _Pieces:
 
 
 def run(stack: Passes, x: Tensor, lengths: Tensor | None, state: Tensor, last: bool) -> tuple[Tensor, Tensor]:
-    """As Stack.forward, or with `last` as Stack.final: x [T, B, in], state [B, N] -> y [T, B, out] or [B, out], state [B, N]."""
+    """Run the stack in pieces, as Stack.forward, or with `last` as Stack.final.
+
+    x [T, B, in], state [B, N] -> y [T, B, out] or [B, out], state [B, N].
+    """
     pieces = _Pieces(stack, x, lengths)
     for layer in stack.indrnns():
         if isinstance(layer.norm, BatchNorm):

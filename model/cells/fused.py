@@ -31,7 +31,7 @@ def _call(like: Tensor, activation: str, alpha: float, direction: str, **arrays:
 def forward(
     native: Library, x: Tensor, u: Tensor, lens: Tensor, h0: Tensor, activation: str, alpha: float, direction: str
 ) -> tuple[Tensor, Tensor]:
-    """As model/cells/recurrence.py's operator: x [T, B, H], u [H], lens [B], h0 [B, H] -> y [T, B, H], y_h [B, H]."""
+    """Run the operator of model/cells/recurrence.py: x [T, B, H], u [H], lens [B], h0 [B, H] -> y [T, B, H], y_h [B, H]."""
     x, u, lens, h0 = x.contiguous(), u.contiguous(), lens.to(torch.int64).contiguous(), h0.contiguous()
     y, y_h = torch.empty_like(x), torch.empty_like(h0)
     native.run(_call(x, activation, alpha, direction, x=x, u=u, lens=lens, h0=h0, y=y, y_h=y_h), torch.get_num_threads())
@@ -50,7 +50,7 @@ def backward(
     alpha: float,
     direction: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients by x [T, B, H], u [H] and h0 [B, H]."""
+    """Return gradients by x [T, B, H], u [H] and h0 [B, H]."""
     dy, dy_h, y, h0 = (t.contiguous() for t in (dy, dy_h, y, h0))
     u, lens = u.contiguous(), lens.to(torch.int64).contiguous()
     dx, du, dh0, rows = torch.empty_like(y), torch.empty_like(u), torch.empty_like(h0), torch.empty_like(h0)

@@ -50,7 +50,7 @@ Norm = BatchNorm | StepBatchNorm
 
 @dataclass(frozen=True)
 class Steps:
-    """Which steps of a batch count.
+    """The choice of the steps of a batch that count.
 
     lengths [B] (None: all T); valid, in training: the indices in [T * B] of the steps that count (None: all); position [B]: how many
     steps each row has seen before, where a norm asks for it. gathered: the steps are a piece of a longer sequence (model/cells/chunked.py).
@@ -89,11 +89,11 @@ class Layer(Recurrent):
 
     @property
     def window(self) -> int:
-        """How many numbers of state the projection carries beside the H of the recurrence."""
+        """Return how many numbers of state the projection carries beside the H of the recurrence."""
         return self.project.window if isinstance(self.project, CausalConv) else 0
 
     def recurrent_weights(self) -> Iterator[nn.Parameter]:
-        """The layer's U [H]."""
+        """Return the layer's U [H]."""
         yield self.u
 
     def forward(self, x: Tensor, steps: Steps, h0: Tensor, window: Tensor) -> tuple[Tensor, Tensor, Tensor]:

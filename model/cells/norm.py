@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Moments:
-    """Of some steps: their number [], mean [H], and the sum [H] of squared distances from it."""
+    """The moments of some steps: their number [], mean [H], and the sum [H] of squared distances from it."""
 
     count: Tensor
     mean: Tensor
@@ -30,14 +30,17 @@ class Moments:
         return cls(count, mean, (flat - mean).square().sum(0))
 
     def merged(self, other: Self) -> Self:
-        """Of the steps of both (Chan, Golub and LeVeque, 1979): no difference of large sums, as E x^2 - (E x)^2 would be."""
+        """Return the moments of the steps of both (Chan, Golub and LeVeque, 1979).
+
+        It takes no difference of large sums, as E x^2 - (E x)^2 would be.
+        """
         count = self.count + other.count
         share, away = other.count / count.clamp_min(1), other.mean - self.mean
         return type(self)(count, self.mean + away * share, self.squares + other.squares + away.square() * self.count * share)
 
     @property
     def var(self) -> Tensor:
-        """Variance [H]."""
+        """Return the variance [H]."""
         return self.squares / self.count.clamp_min(1)
 
 
@@ -77,7 +80,7 @@ class BatchNorm(nn.Module):
         self.var.lerp_(moments.squares / (moments.count - 1).clamp_min(1), self.momentum)
 
     def affine(self) -> tuple[Tensor, Tensor]:
-        """Scale and shift [H] that evaluation applies: BN(a) = scale * a + shift."""
+        """Return the scale and shift [H] that evaluation applies: BN(a) = scale * a + shift."""
         scale = self.weight * torch.rsqrt(self.var + self.eps)
         return scale, self.bias - self.mean * scale
 

@@ -28,7 +28,7 @@ def _triton() -> ModuleType | None:
 
 
 def _on_gpu(x: Tensor) -> ModuleType | None:
-    """What runs this tensor's recurrence on its GPU; None elsewhere."""
+    """Return the module that runs this tensor's recurrence on its GPU; None elsewhere."""
     return _triton() if x.is_cuda else None
 
 
@@ -104,7 +104,7 @@ def _flip(x: Tensor, lens: Tensor) -> Tensor:
 def recurrence_op(
     x: Tensor, u: Tensor, sequence_lens: Tensor, initial_h: Tensor, activation: str, alpha: float, direction: str
 ) -> tuple[Tensor, Tensor]:
-    """See `recurrence`; this is the bare operator, all four tensors given. x may be of a narrower type than the others; y is of x's."""
+    """Run `recurrence` as a bare operator, all four tensors given. x may be of a narrower type than the others; y is of x's."""
     _check(x, u, sequence_lens, initial_h, activation, direction)
     if gpu := _on_gpu(x):
         y, y_h = gpu.forward(x, u, sequence_lens, initial_h, activation, alpha, direction)
@@ -125,7 +125,7 @@ def _(x, u, sequence_lens, initial_h, activation, alpha, direction):  # type: ig
 def _loop(
     x: Tensor, u: Tensor, sequence_lens: Tensor, initial_h: Tensor, activation: str, alpha: float, direction: str
 ) -> tuple[Tensor, Tensor]:
-    """The operator without the kernel."""
+    """Run the operator without the kernel."""
     if direction == "reverse":
         y, h = _loop(_flip(x, sequence_lens), u, sequence_lens, initial_h, activation, alpha, "forward")
         return _flip(y, sequence_lens), h
@@ -155,7 +155,7 @@ def recurrence_backward_op(
     alpha: float,
     direction: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the forward recurrence by x, u and initial_h: an exact linear scan from the last step to the first."""
+    """Return gradients of the forward recurrence by x, u and initial_h: an exact linear scan from the last step to the first."""
     _check(y, u, sequence_lens, initial_h, activation, direction)
     _check_slope(activation, alpha)
     _check_device(dy, dy_h, y)
@@ -189,7 +189,7 @@ def _loop_backward(
     alpha: float,
     direction: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient without the kernel."""
+    """Compute the gradient without the kernel."""
     lens = sequence_lens
     if direction == "reverse":
         dy, y = _flip(dy, lens), _flip(y, lens)

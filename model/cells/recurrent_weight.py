@@ -31,11 +31,11 @@ class Recurrent(nn.Module, ABC):
 
     @abstractmethod
     def recurrent_weights(self) -> Iterator[nn.Parameter]:
-        """Each U [H] of this module, not of the modules within."""
+        """Return each U [H] of this module, not of the modules within."""
 
 
 def recurrent_weights(net: nn.Module) -> Iterator[nn.Parameter]:
-    """Every U of the net."""
+    """Return every U of the net."""
     for module in net.modules():
         if isinstance(module, Recurrent):
             yield from module.recurrent_weights()

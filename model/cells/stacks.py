@@ -23,7 +23,7 @@ NORMS = ("before", "after", "none")
 
 @dataclass(frozen=True)
 class StackConfig:
-    """What `build_stack` builds.
+    """The description of the stack that `build_stack` builds.
 
     kind     plain; residual (pre-activation, Li et al., 2019, figure 3b); dense (3c); conv: plain, each layer's input projection a causal
              convolution over `kernel` steps.
@@ -72,14 +72,14 @@ class Stack(nn.Module, ABC):
 
     @abstractmethod
     def indrnns(self) -> list[Layer]:
-        """The layers in the order they run, which is that of their state."""
+        """Return the layers in the order they run, which is that of their state."""
 
     @abstractmethod
     def compute(self, x: Tensor, run: "Run") -> Tensor:
         """x [T, B, in] -> y [T, B, out]; runs each layer once, by run(layer, x)."""
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """See the class."""
+        """Run the stack on the shapes that the class names."""
         state = self._start(x) if state is None else state
         if self.training and self.checkpoint_activations:
             return chunked.run(self, x, lengths, state, last=False)
@@ -95,7 +95,7 @@ class Stack(nn.Module, ABC):
         return chunked.final_step(y, lengths)
 
     def begin(self, x: Tensor, lengths: Tensor | None, state: Tensor, gathered: Gathered | None = None) -> "Run":
-        """A pass over x, for `compute`."""
+        """Return a pass over x, for `compute`."""
         return Run(self, x.shape[0], lengths, state, gathered)
 
     def _start(self, x: Tensor) -> Tensor:
@@ -103,23 +103,23 @@ class Stack(nn.Module, ABC):
 
     @property
     def sizes(self) -> list[int]:
-        """Lengths of the state's stretches in order."""
+        """Return the lengths of the state's stretches in order."""
         layers = self.indrnns()
         windows = [layer.window for layer in layers if layer.window]
         return [*(layer.size for layer in layers), *windows, *([1] if self.positions else [])]
 
     @property
     def state_size(self) -> int:
-        """N."""
+        """Return N, the size of the whole state."""
         return sum(self.sizes)
 
     @property
     def positions(self) -> int:
-        """How many positions have statistics of their own; 0 without norms per step."""
+        """Return how many positions have statistics of their own; 0 without norms per step."""
         return max((layer.norm.positions for layer in self.indrnns() if isinstance(layer.norm, StepBatchNorm)), default=0)
 
     def parts(self) -> tuple[dict[str, Any], ...]:
-        """The state's parts in order, as the manifest lists them."""
+        """Return the state's parts in order, as the manifest lists them."""
         hidden: list[dict[str, Any]] = []
         windows: list[dict[str, Any]] = []
         for i, layer in enumerate(self.indrnns()):
@@ -168,7 +168,7 @@ class Run:
             self.rest_out.append(window)
 
     def state(self) -> Tensor:
-        """The state [B, N] after the layers that have run; what the others carry is as it was."""
+        """Return the state [B, N] after the layers that have run; what the others carry is as it was."""
         windows = len(self.rest) - (1 if self.positions else 0)
         rest = [*self.rest_out, *self.rest[len(self.rest_out) : windows]]
         if self.steps.position is not None:
@@ -195,11 +195,11 @@ class Chain(Stack):
         self.skip, self.out_features = skip, layers[-1].size
 
     def indrnns(self) -> list[Layer]:
-        """The layers, from the input on."""
+        """Return the layers, from the input on."""
         return [layer for layer in self.layers if isinstance(layer, Layer)]
 
     def compute(self, x: Tensor, run: Run) -> Tensor:
-        """See `Stack`."""
+        """Run the layers over x as `Stack.compute` says."""
         for i, layer in enumerate(self.indrnns()):
             y = run(layer, x)
             x = x + y if self.skip and i else y
@@ -230,7 +230,7 @@ class Residual(Stack):
         return [block for block in self.blocks if isinstance(block, ResidualBlock)]
 
     def compute(self, x: Tensor, run: Run) -> Tensor:
-        """See `Stack`."""
+        """Run the layers over x as `Stack.compute` says."""
         x = self.inputs(x)
         for block in self._blocks():
             x = x + block.w2(run(block.r2, block.w1(run(block.r1, x))))
@@ -251,7 +251,7 @@ class DenseBlock(nn.Module):
         self.bottlenecks, self.layers, self.transition = nn.ModuleList(bottlenecks), nn.ModuleList(layers), transition
 
     def pairs(self) -> Iterator[tuple[Layer, Layer]]:
-        """Bottleneck and layer, in the order they run."""
+        """Return the bottleneck and layer, in the order they run."""
         for bottleneck, layer in zip(self.bottlenecks, self.layers, strict=True):
             assert isinstance(bottleneck, Layer)
             assert isinstance(layer, Layer)
@@ -270,7 +270,7 @@ class Dense(Stack):
         return [block for block in self.blocks if isinstance(block, DenseBlock)]
 
     def indrnns(self) -> list[Layer]:
-        """The layers in the order they run."""
+        """Return the layers in the order they run."""
         layers = [self.first]
         for block in self._blocks():
             layers += [layer for pair in block.pairs() for layer in pair]
@@ -278,7 +278,7 @@ class Dense(Stack):
         return layers
 
     def compute(self, x: Tensor, run: Run) -> Tensor:
-        """See `Stack`."""
+        """Run the layers over x as `Stack.compute` says."""
         x = run(self.first, x)
         for block in self._blocks():
             for bottleneck, layer in block.pairs():
@@ -304,7 +304,7 @@ def skip_chain(first: Projection, size: int, layers: int, bound: float, dropout:
 
 
 def build_stack(config: StackConfig, input_size: int) -> Stack:
-    """The stack a configuration describes, its weights drawn. Raises SizeError on a configuration that makes no sense."""
+    """Return the stack a configuration describes, its weights drawn. Raises SizeError on a configuration that makes no sense."""
     c = config
     if c.kind not in KINDS or c.norm not in NORMS:
         raise SizeError(f"expected kind of {KINDS} and norm of {NORMS}, got {c.kind!r} and {c.norm!r}")
@@ -316,7 +316,7 @@ def build_stack(config: StackConfig, input_size: int) -> Stack:
 
 
 def _layer(c: StackConfig, inputs: int | None, size: int, dropout: float, last: bool = False) -> Layer:
-    """A layer of the configuration; inputs None: without a projection of its own."""
+    """Return a layer of the configuration; inputs None: without a projection of its own."""
     project: Projection | None = None
     if inputs is not None:
         project = CausalConv(inputs, size, c.kernel) if c.kind == "conv" else _linear(c, inputs, size)

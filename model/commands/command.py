@@ -41,7 +41,7 @@ def _fields(task: Task, cls: type) -> list[dataclasses.Field[Any]]:
 
 
 def _add_fields(parser: argparse.ArgumentParser, task: Task, cls: type) -> None:
-    """An option for each field, in groups: what the network is, what it is fed, how it is trained."""
+    """Add an option for each field, in groups: what the network is, what it is fed, how it is trained."""
     shared = {f.name for f in dataclasses.fields(Recipe)}
     groups: dict[str, Any] = {}
     for f in _fields(task, cls):
@@ -60,7 +60,7 @@ def _add_fields(parser: argparse.ArgumentParser, task: Task, cls: type) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
-    """The arguments of one command."""
+    """Add the arguments of one command."""
     if command == "train":
         _add_tasks(parser)
     elif command == "evaluate":
@@ -160,7 +160,10 @@ def run_training(args: argparse.Namespace, argv: list[str]) -> Path:
 
 
 def _command(args: argparse.Namespace, argv: list[str]) -> str:
-    """What makes these weights again: this command, after those that made what it goes on from, unless it only goes on with the same."""
+    """Return the commands that make these weights again.
+
+    They are this command, after those that made what it goes on from, unless it only goes on with the same.
+    """
     this = "indrnn " + shlex.join(a for a in argv if a not in ("--resume", "--no-progress"))
     if not args.resume or not (args.out / "model.pt").is_file():
         return this

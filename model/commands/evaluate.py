@@ -32,7 +32,7 @@ def run(path: Path, split: str, record: bool, as_json: bool = False) -> Figures:
 
 
 def table(figures: Figures) -> str:
-    """For people: a line for each figure; how each was measured is in the JSON."""
+    """Return a line for each figure, for people; how each was measured is in the JSON."""
     width = max(len(f["name"]) for f in figures)
     lines = [f"{f['name']:{width}} {f['value']:10.4g} {f['unit']}".rstrip() for f in figures]
     looks = max(f["test_evaluations"] for f in figures)

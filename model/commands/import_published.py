@@ -71,7 +71,7 @@ _IGNORED = r".*\.bn\.num_batches_tracked|RNNs\.\d+(?:\.indrnn1)?\.h0"  # a count
 
 @dataclass(frozen=True)
 class _Names:
-    """What the translation of a key depends on beside the key: where the first map and the last transition stand."""
+    """The facts that the translation of a key depends on beside the key: where the first map and the last transition stand."""
 
     first: str
     last: int
@@ -140,7 +140,7 @@ def _place_of_norm(weights: Mapping[str, Tensor]) -> str:
 
 
 def config(ours: Mapping[str, Tensor], kind: str, norm: str, frames: bool) -> SequenceConfig:
-    """The sizes that the weights have. Raises PublishedError where some are missing or make no such network."""
+    """Return the sizes that the weights have. Raises PublishedError where some are missing or make no such network."""
     try:
         classes = len(ours["readout.weight"])
         u = [len(value) for key, value in ours.items() if key.endswith(".u")]
@@ -164,7 +164,7 @@ def config(ours: Mapping[str, Tensor], kind: str, norm: str, frames: bool) -> Se
 
 
 def network(weights: Mapping[str, Tensor], norm: str | None = None, frames: bool = False, threes: bool = False) -> SequenceNet:
-    """The network with their weights, in evaluation mode.
+    """Return the network with their weights, in evaluation mode.
 
     norm: before or after the recurrence, where the order of the keys is not to be believed. frames: as SequenceConfig's. threes: inputs
     that are ignored make their number a multiple of 3.
@@ -188,7 +188,7 @@ def network(weights: Mapping[str, Tensor], norm: str | None = None, frames: bool
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The state_dict in a file. Raises PublishedError. Nothing but tensors is unpickled."""
+    """Read the state_dict in a file. Raises PublishedError. Nothing but tensors is unpickled."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -203,7 +203,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the arguments that the command takes."""
     parser.add_argument("file", type=Path, help="a state_dict of the authors' plain, residual or dense network")
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint to write")
     parser.add_argument("--norm", choices=("before", "after"), help="where batch norm stands (default: told from the order of the keys)")
@@ -246,7 +246,7 @@ def _labels(path: Path | None, classes: int) -> tuple[str, ...]:
 
 
 def _names(path: Path, what: str) -> tuple[str, ...]:
-    """The lines of a file. Raises PublishedError."""
+    """Return the lines of a file. Raises PublishedError."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

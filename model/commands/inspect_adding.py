@@ -35,7 +35,9 @@ Floats = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Neurons:
-    """What was found. at_marks, elsewhere: mean loudness of each first-layer neuron [H]; share: of each last-layer neuron's movement, what
+    """The findings about the neurons.
+
+    at_marks, elsewhere: mean loudness of each first-layer neuron [H]; share: of each last-layer neuron's movement, what
     falls on marks [H]; errors: mean squared error of each last-layer neuron's own read-out [H] on the sequences it was fitted to.
 
     best: the neuron whose is least; u: its; weight, bias: its read-out; answers, sums: on other sequences of T steps [n]; error: on those.
@@ -55,19 +57,19 @@ class Neurons:
 
     @property
     def error(self) -> float:
-        """Mean squared error of the answers."""
+        """Return the mean squared error of the answers."""
         return float(((self.answers - self.sums) ** 2).mean())
 
     @property
     def spiking(self) -> list[int]:
-        """First-layer neurons that spike at the marks, the loudest first."""
+        """Return first-layer neurons that spike at the marks, the loudest first."""
         found = np.flatnonzero((self.at_marks > SPIKE * self.elsewhere) & (self.at_marks > LOUD))
         return [int(i) for i in found[np.argsort(-self.at_marks[found])]]
 
 
 @torch.no_grad()
 def activations(net: AddingNet, x: Tensor) -> list[Tensor]:
-    """Outputs [T, B, H] of every IndRNN layer for x [B, T, 2]."""
+    """Return outputs [T, B, H] of every IndRNN layer for x [B, T, 2]."""
     layers = net.stack.indrnns()
     found: list[Tensor] = []
     hooks = [layer.register_forward_hook(lambda _m, _i, out: found.append(out[0])) for layer in layers]
@@ -80,7 +82,7 @@ def activations(net: AddingNet, x: Tensor) -> list[Tensor]:
 
 
 def look(net: AddingNet, T: int | None = None) -> Neurons:
-    """What the neurons do on sequences of T steps (default: what the network is made for) drawn from SEED."""
+    """Return what the neurons do on sequences of T steps (default: what the network is made for) drawn from SEED."""
     T = T or net.config.length
     rng = np.random.default_rng(SEED)
     loud, moved, last, total = [], [], [], []
@@ -114,14 +116,14 @@ def _fit(h: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
 
 @torch.no_grad()
 def remembering(net: AddingNet) -> AddingNet:
-    """The network whose last layer's neurons all have u = 1: sums that are neither forgotten nor blown up."""
+    """Return the network whose last layer's neurons all have u = 1: sums that are neither forgotten nor blown up."""
     net = copy.deepcopy(net)
     net.stack.indrnns()[-1].u.fill_(1.0)
     return net
 
 
 def inspect(net: AddingNet, length: int, out: Path | None) -> tuple[Neurons, Neurons, Neurons]:
-    """What the neurons do on sequences that the network is made for, on those of `length` steps, and on these with u = 1 in the last layer.
+    """Return what the neurons do on the network's own sequences, on those of `length` steps, and on these with u = 1 in the last layer.
 
     Draws neurons.png and one_neuron.png below out.
     """
@@ -133,7 +135,7 @@ def inspect(net: AddingNet, length: int, out: Path | None) -> tuple[Neurons, Neu
 
 
 def told(seen: tuple[Neurons, ...]) -> dict[str, Any]:
-    """The numbers, for programs."""
+    """Return the numbers, for programs."""
     own = seen[0]
     return {
         "length": own.T,
@@ -146,7 +148,7 @@ def told(seen: tuple[Neurons, ...]) -> dict[str, Any]:
 
 
 def said(seen: tuple[Neurons, ...]) -> str:
-    """The numbers, for people."""
+    """Return the numbers, for people."""
     own = seen[0]
     how = f"mean squared error on {MEASURED} sequences; of the answer 1: {marks.ALWAYS_ONE:.3f}"
     return "\n".join(
@@ -160,7 +162,7 @@ def said(seen: tuple[Neurons, ...]) -> str:
 
 
 def draw(net: AddingNet, n: Neurons, out: Path) -> None:
-    """One sequence: the first layer's neurons, the last layer's with the accumulating one, the marks as lines."""
+    """Draw one sequence: the first layer's neurons, the last layer's with the accumulating one, the marks as lines."""
     from matplotlib.figure import Figure
 
     x, _ = marks.draw(np.random.default_rng(SEED), 1, net.config.length)
@@ -180,7 +182,7 @@ def draw(net: AddingNet, n: Neurons, out: Path) -> None:
 
 
 def draw_answers(seen: tuple[Neurons, ...], out: Path) -> None:
-    """one_neuron.png below out: what the one neuron answers beside what was to be answered."""
+    """Draw one_neuron.png below out: what the one neuron answers beside what was to be answered."""
     from matplotlib.figure import Figure
 
     picture = Figure((9, 3.2), layout="constrained")

@@ -29,7 +29,7 @@ class ManifestError(Exception):
 
 
 def memory(u: Sequence[float] | NDArray[np.floating]) -> NDArray[np.float64]:
-    """Steps k after which |u|^k < 1/2, the least such k, per neuron; infinity for |u| >= 1."""
+    """Return steps k after which |u|^k < 1/2, the least such k, per neuron; infinity for |u| >= 1."""
     size = np.abs(np.asarray(u, np.float64))
     with np.errstate(divide="ignore"):
         exact = np.log(0.5) / np.log(np.minimum(size, 1.0))
@@ -39,7 +39,7 @@ def memory(u: Sequence[float] | NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def layer(part: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of one part of a manifest's state with recurrent weights."""
+    """Return the numbers of one part of a manifest's state with recurrent weights."""
     u = np.asarray(part["u"], np.float64)
     k = memory(u)
     counts, edges = np.histogram(u, BINS, (min(-1.0, float(u.min())), max(1.0, float(u.max()))))
@@ -121,7 +121,7 @@ def run(path: Path, out: Path | None, as_json: bool = False, length: int = inspe
 
 
 def table(layers: Sequence[dict[str, Any]]) -> str:
-    """For people: a line for each layer."""
+    """Return a line for each layer, for people."""
     heads = ["", "neurons", "u least", "median", "largest", "u < 0", "memory", "longest", *(f"> {h}" for h in HORIZONS)]
     rows = [heads]
     for x in layers:
@@ -141,7 +141,7 @@ def _number(k: float) -> float | None:
 
 
 def draw(layers: Sequence[dict[str, Any]], title: str, out: Path) -> None:
-    """Two pictures below out: each layer's histogram of U, and each layer's neurons by their memory."""
+    """Draw two pictures below out: each layer's histogram of U, and each layer's neurons by their memory."""
     from matplotlib.figure import Figure
 
     across = min(3, len(layers))
@@ -166,7 +166,7 @@ def draw(layers: Sequence[dict[str, Any]], title: str, out: Path) -> None:
 
 
 def draw_curves(found: dict[str, dict[str, list[tuple[float, float]]]], title: str, out: Path) -> None:
-    """robustness.png below out: accuracy over lost places and over the camera's rate."""
+    """Draw robustness.png below out: accuracy over lost places and over the camera's rate."""
     from matplotlib.figure import Figure
 
     picture = Figure((8, 3.2), layout="constrained")

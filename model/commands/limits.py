@@ -22,7 +22,7 @@ _LIMITS = (
 
 
 def reader(name: str, kind: Callable[[str], float]) -> Callable[[str], float]:
-    """What argparse reads the option called `name` with, an int or a float: refuses what is no such number or beyond its limits."""
+    """Return what argparse reads the option `name` with, an int or a float: it refuses what is no such number or beyond its limits."""
     return within(kind, *_LIMITS[name]) if name in _LIMITS else kind
 
 

@@ -29,7 +29,7 @@ def read(folder: Path, name: str) -> Curve:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `plot`."""
+    """Add the options of `plot`."""
     parser.add_argument("out", type=Path, help="picture to write, .svg or .png")
     parser.add_argument("runs", nargs="+", help="folders of runs, each with =LABEL if its name does not say enough")
     parser.add_argument("--figure", required=True, help="name in log.txt, e.g. val_error")
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _level(text: str) -> tuple[float, str]:
-    """VALUE=TEXT."""
+    """Read a level from VALUE=TEXT. Raises CurveError."""
     value, _, label = text.partition("=")
     try:
         return float(value), label

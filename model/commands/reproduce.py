@@ -16,7 +16,7 @@ HEADER = "| task | figure | value | test evaluations | seed | steps | core-minut
 
 
 def row(task: Task, meta: Meta, parameters: int) -> str:
-    """One line of the table, of a network whose test figures are recorded."""
+    """Return one line of the table, of a network whose test figures are recorded."""
     f = next(f for f in meta.figures if f["name"] == task.headline)
     cells = [task.name, f["name"], f"{f['value']:.4g} {f['unit']}".strip(), f["test_evaluations"], meta.seed, meta.steps]
     command = re.sub(r" --out \S+", "", meta.command)  # a folder of somebody's machine

@@ -18,7 +18,7 @@ Frames = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Augment:
-    """How far clips are changed. Angles in radians, lengths in metres, shares of 1.
+    """The limits of how far clips are changed. Angles in radians, lengths in metres, shares of 1.
 
     turn, tilt: about the vertical and the two other axes, ±. speed: log of the pace, ±. sway: of the pace within a clip. body, bones: size
     of the whole and of each bone. noise: of a place. mirror: odds of left and right swapped. lost: largest share of places lost, in
@@ -51,7 +51,7 @@ def rotation(turn: float, tilt: float, roll: float) -> NDArray[np.float32]:
 
 
 def resize(x: Frames, bones: NDArray[np.float32], body: Body) -> Frames:
-    """The same motion of another body: each bone of x [..., J, 3] times bones [J], joints placed anew from the root."""
+    """Return the same motion of another body: each bone of x [..., J, 3] times bones [J], joints placed anew from the root."""
     out = np.empty_like(x)
     out[..., body.root, :] = x[..., body.root, :]
     for j in body.order:
@@ -85,7 +85,7 @@ def mirrored(x: Frames, body: Body) -> Frames:
 
 
 def symmetric_bones(body: Body, a: Augment, rng: Generator) -> NDArray[np.float32]:
-    """Random bone lengths [J], alike on both sides of the body."""
+    """Return random bone lengths [J], alike on both sides of the body."""
     bones: NDArray[np.float32] = 1 + np.float32(a.bones) * rng.standard_normal(len(body.parents), dtype=np.float32).clip(-2, 2)
     for left, right in body.twins:
         bones[right] = bones[left]
@@ -94,7 +94,7 @@ def symmetric_bones(body: Body, a: Augment, rng: Generator) -> NDArray[np.float3
 
 
 def joined(clips: list[Frames], body: Body, a: Augment, hz: float, rng: Generator, flat: bool = False) -> list[Frames]:
-    """Clips of one person or pair [T, P, J, 3] as others could have done them one after another before another camera.
+    """Return clips of one person or pair [T, P, J, 3] as others could have done them one after another before another camera.
 
     hz: rate of the clips and of the network. flat: two dimensions, where a camera can only roll.
     """

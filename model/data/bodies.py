@@ -29,7 +29,7 @@ class Body:
 
     @property
     def order(self) -> tuple[int, ...]:
-        """Every joint but the root, parents before children."""
+        """Return every joint but the root, parents before children."""
         return tuple(sorted((j for j in range(len(self.parents)) if j != self.root), key=lambda j: len(self._way(j))))
 
     def _way(self, joint: int) -> list[int]:
@@ -55,7 +55,7 @@ def twins(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
 
 
 def across(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """The twins that lie across the trunk, shoulders and hips: the line between them says where the body faces."""
+    """Return the twins that lie across the trunk, shoulders and hips: the line between them says where the body faces."""
     return tuple((a, b) for a, b in twins(names) if any(side in names[a].lower() for side in _SIDES))
 
 
@@ -77,7 +77,7 @@ def tree(frames: Frames, root: int | None = None, unbound: Sequence[tuple[int, i
 
 
 def of(names: Sequence[str] | None, frames: Frames) -> Body:
-    """The body of frames [n, J, 3], with what the names tell where there are names."""
+    """Return the body of frames [n, J, 3], with what the names tell where there are names."""
     if names is None:
         return tree(frames)
     low = [n.lower() for n in names]
@@ -121,7 +121,7 @@ def _hung_on(parents: dict[int, int], root: int) -> tuple[int, ...]:
 
 
 def _middle(parents: dict[int, int]) -> int:
-    """The joint from which all others are nearest in bones: where their distances sum to the least."""
+    """Return the joint from which all others are nearest in bones: where their distances sum to the least."""
     J = len(parents)
 
     def total(root: int) -> int:

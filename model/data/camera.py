@@ -25,12 +25,12 @@ def sample(x: Frames, start: float, step: float) -> Frames:
 
 
 def resample(x: Frames, hz: float, own_hz: float) -> Frames:
-    """Frames [T, P, J, 3] of a camera of rate hz as the network of rate own_hz gets them, the first frame first."""
+    """Return frames [T, P, J, 3] of a camera of rate hz as the network of rate own_hz gets them, the first frame first."""
     return x if hz == own_hz else rate.resample(x, hz, own_hz, None)[0]
 
 
 def seen_at(x: Frames, own_hz: float, hz: float, start: float = 0.0) -> Frames:
-    """What a camera of rate hz would have sent of x [T, P, J, 3], recorded at own_hz, whose first frame came start (0 to 1) frames in."""
+    """Return what a camera of rate hz would send of x [T, P, J, 3], recorded at own_hz; its first frame comes start (0 to 1) frames in."""
     return x if hz == own_hz and start == 0 else sample(x, min(start, len(x) - 1), own_hz / hz)
 
 

@@ -59,17 +59,17 @@ class ClipSet:
 
     @property
     def persons(self) -> int:
-        """P."""
+        """Return P, the number of persons in a frame."""
         return int(self.clips[0].x.shape[1])
 
     @property
     def joints(self) -> int:
-        """J."""
+        """Return J, the number of joints of a person."""
         return int(self.clips[0].x.shape[2])
 
 
 def read(file: str | Path = "skeleton/utd_mhad.npz", unit: float | None = None) -> ClipSet:
-    """Every clip of a skeleton file; a name is looked for under INDRNN_DATA, a path is taken as it is.
+    """Read every clip of a skeleton file; a name is looked for under INDRNN_DATA, a path is taken as it is.
 
     unit: metres in the file's unit of length; None finds it out: bodies of a person's size are taken for metres, others are scaled to
     one. Raises DataMissingError, ClipFileError.
@@ -84,7 +84,7 @@ def read(file: str | Path = "skeleton/utd_mhad.npz", unit: float | None = None) 
 
 
 def clip_set(arrays: dict[str, Any], title: str, unit: float | None = None) -> ClipSet:
-    """What the arrays of a file say; title is what errors call it. Raises ClipFileError."""
+    """Read the clips from the arrays of a file; title is what errors call it. Raises ClipFileError."""
     x, pieces = _frames(arrays, title)
     flat = x.shape[-1] == 2
     if flat:
@@ -115,7 +115,7 @@ def clip_set(arrays: dict[str, Any], title: str, unit: float | None = None) -> C
 
 
 def _frames(arrays: dict[str, Any], title: str) -> tuple[NDArray[Any], list[slice]]:
-    """All frames [sum T, P, J, D] and where the clips are."""
+    """Return all frames [sum T, P, J, D] and where the clips are."""
     for name in ("x", "off", "y"):
         if name not in arrays:
             raise ClipFileError(f"{title}: expected arrays x, off and y, found {', '.join(sorted(arrays)) or 'none'}")
@@ -155,6 +155,6 @@ def _unit(x: NDArray[Any]) -> float:
 
 
 def of_subjects(clips: list[Clip], subjects: Iterable[int]) -> list[Clip]:
-    """The clips of some subjects, in the file's order."""
+    """Return the clips of some subjects, in the file's order."""
     wanted = set(subjects)
     return [c for c in clips if c.subject in wanted]

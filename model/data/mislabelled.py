@@ -27,7 +27,7 @@ SWAPPED = {
 
 
 def put_right(clips: Sequence[Clip], classes: Sequence[str], swaps: Sequence[Swap]) -> list[Clip]:
-    """The clips, those of the swaps with the labels exchanged back. A class that is not among `classes` leaves its swap undone."""
+    """Return the clips, those of the swaps with the labels exchanged back. A class that is not among `classes` leaves its swap undone."""
     out = list(clips)
     for swap in swaps:
         if swap.one not in classes or swap.other not in classes:

@@ -40,7 +40,7 @@ def idx(content: bytes) -> NDArray[np.uint8]:
 
 
 def permutation() -> NDArray[np.int64]:
-    """The order [784] in which pmnist reads the pixels."""
+    """Return the order [784] in which pmnist reads the pixels."""
     return np.random.RandomState(PERMUTATION_SEED).permutation(PIXELS)
 
 

@@ -39,7 +39,7 @@ class NtuError(Exception):
 
 @dataclass(frozen=True)
 class Name:
-    """What a file's name says: setup, camera, subject, repetition and class, each from 1."""
+    """The facts that a file's name states: setup, camera, subject, repetition and class, each from 1."""
 
     setup: int
     camera: int
@@ -49,7 +49,7 @@ class Name:
 
     @classmethod
     def of(cls, name: str) -> "Name":
-        """From e.g. S001C002P003R002A013.skeleton. Raises NtuError."""
+        """Read the name of a file, e.g. S001C002P003R002A013.skeleton. Raises NtuError."""
         found = _NAME.search(name)
         if not found:
             raise NtuError(f"{name}: expected a name such as S001C002P003R002A013")
@@ -57,17 +57,17 @@ class Name:
 
     @property
     def cross_subject_test(self) -> bool:
-        """Whether the clip is for testing when persons are held out."""
+        """Return whether the clip is for testing when persons are held out."""
         return self.subject not in TRAINING_SUBJECTS
 
     @property
     def cross_view_test(self) -> bool:
-        """Whether the clip is for testing when a camera is held out."""
+        """Return whether the clip is for testing when a camera is held out."""
         return self.camera == TEST_CAMERA
 
     @property
     def cross_setup_test(self) -> bool:
-        """Whether the clip is for testing when the odd setups are held out (120 classes)."""
+        """Return whether the clip is for testing when the odd setups are held out (120 classes)."""
         return self.setup % 2 == 1
 
 
@@ -126,7 +126,7 @@ def align(frames: Sequence[dict[str, Frames]]) -> Frames:
 
 
 class _Slots:
-    """Which id sits in which slot, where its body's middle was last, and in which frame."""
+    """The slots: which id sits in which slot, where its body's middle was last, and in which frame."""
 
     def __init__(self) -> None:
         self.ident: list[str | None] = [None] * PERSONS
@@ -150,7 +150,7 @@ class _Slots:
         return np.inf if last is None else float(np.linalg.norm(middle - last))
 
     def _swapped(self, middles: dict[str, Frames], seats: dict[str, int]) -> bool:
-        """Whether every body is far from its own slot's last place and near the other's."""
+        """Return whether every body is far from its own slot's last place and near the other's."""
         return all(self._away(s, middles[i]) > NEAR >= self._away(1 - s, middles[i]) for i, s in seats.items())
 
     def _free(self, middle: Frames, taken: set[int], t: int) -> int:

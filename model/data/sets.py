@@ -9,7 +9,7 @@ class DataMissingError(Exception):
 
 
 def find(name: str) -> Path:
-    """The path of a data file, e.g. `text/war_and_peace.txt.gz`, under INDRNN_DATA (default data/). Raises DataMissingError."""
+    """Return the path of a data file, e.g. `text/war_and_peace.txt.gz`, under INDRNN_DATA (default data/). Raises DataMissingError."""
     root = Path(os.environ.get("INDRNN_DATA", "data"))
     path = root / name
     if not path.is_file():

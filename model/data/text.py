@@ -37,17 +37,17 @@ def split(text: str) -> dict[str, str]:
 
 
 def read(name: str) -> dict[str, str]:
-    """The three parts of the text called `name` in TEXTS. Raises DataMissingError."""
+    """Read the three parts of the text called `name` in TEXTS. Raises DataMissingError."""
     return split(clean(gzip.decompress(find(TEXTS[name]).read_bytes()).decode("utf-8")))
 
 
 def alphabet_of(texts: list[str]) -> str:
-    """Every code point in the texts, sorted."""
+    """Return every code point in the texts, sorted."""
     return "".join(sorted(set("".join(texts))))
 
 
 def encode(text: str, alphabet: str) -> NDArray[np.int64]:
-    """Symbols [n] int64 of a clean text. Raises AlphabetError."""
+    """Return symbols [n] int64 of a clean text. Raises AlphabetError."""
     index = {c: i for i, c in enumerate(alphabet)}
     try:
         return np.fromiter((index[c] for c in text), np.int64, len(text))

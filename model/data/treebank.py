@@ -13,16 +13,16 @@ EOS = "<eos>"
 
 
 def lines(part: str) -> list[str]:
-    """The lines of `train`, `val` or `test`, without blanks at their ends. Raises DataMissingError."""
+    """Return the lines of `train`, `val` or `test`, without blanks at their ends. Raises DataMissingError."""
     content = gzip.decompress(find(f"ptb/ptb.{PARTS[part]}.txt.gz").read_bytes()).decode("ascii")
     return [line.strip() for line in content.splitlines()]
 
 
 def characters(part: str) -> str:
-    """The part as one text."""
+    """Return the part as one text."""
     return "".join(line + "\n" for line in lines(part))
 
 
 def words(part: str) -> list[str]:
-    """The part as words."""
+    """Return the part as words."""
     return [word for line in lines(part) for word in (*line.split(), EOS)]

@@ -109,7 +109,7 @@ class ActionNet(StateNet):
         self.sizes = [c.layers * c.hidden, frame, len(c.pools) * (c.hidden + 1), c.classes + 1 if c.steady else 0, c.classes]
 
     def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class."""
+        """Run the network on the shapes that the class names."""
         c = self.config
         hidden, last_frame, pool, answers, last_logits = torch.split_with_sizes(state, self.sizes, 1)
         x = x.clamp(-FARTHEST, FARTHEST)
@@ -169,7 +169,7 @@ class ActionNet(StateNet):
         return sums[..., :-1] / sums[..., -1:].clamp_min(1e-6), pool
 
     def parts(self) -> tuple[dict[str, Any], ...]:
-        """The state's parts in order, as the manifest lists them."""
+        """Return the state's parts in order, as the manifest lists them."""
         leak = (*self.leaks.tolist(), *self.leak.tolist())
         answers = {"role": "pool", "layer": None, "size": self.sizes[3], "activation": "identity", "u": tuple(self.steady.tolist())}
         return (

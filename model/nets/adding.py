@@ -51,4 +51,4 @@ class AddingNet(StackNet):
         return super().answer(x, lengths).squeeze(1)
 
     def fold_(self) -> None:
-        """Nothing to fold: there is no norm."""
+        """Do nothing: there is no norm to fold."""

@@ -44,7 +44,7 @@ class CharsNet(StackNet):
         self.sizes = [c.layers * c.hidden, c.classes]
 
     def logits(self, y: Tensor) -> Tensor:
-        """See `StackNet`; of a folded net no less than LEAST_LOGIT."""
+        """Return the logits as `StackNet` does; those of a folded net are no less than LEAST_LOGIT."""
         logits = super().logits(y)
         return logits if self.least is None else logits.clamp_min(self.least)
 

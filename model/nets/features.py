@@ -26,7 +26,7 @@ def places(frames: Tensor, root: int, together: bool = False) -> tuple[Tensor, T
 
 
 def facing(position: Tensor, across: Tensor) -> Tensor:
-    """Where a body faces: position [B, T, P, J, 3], across [J] (+ right, - left) -> cosine and sine of its turn, [B, T, P, 1, 2].
+    """Return where a body faces: position [B, T, P, J, 3], across [J] (+ right, - left) -> cosine and sine of its turn, [B, T, P, 1, 2].
 
     (1, 0) faces the camera. The line across shoulders and hips, seen from above, says it; a body that has none, such as an absent one,
     has no turn: (0, 0), and with it no features of its own.
@@ -44,7 +44,7 @@ def turned(v: Tensor, turn: Tensor) -> Tensor:
 
 
 def distances(position: Tensor) -> Tensor:
-    """How far apart each pair of a person's joints is: position [B, T, P, J, 3] -> metres [B, T, P, J (J - 1) / 2].
+    """Return how far apart each pair of a person's joints is: position [B, T, P, J, 3] -> metres [B, T, P, J (J - 1) / 2].
 
     The same from every side. Pairs in the order (0, 1), (0, 2), ..., (J - 2, J - 1).
     """

@@ -29,21 +29,21 @@ class StateNet(nn.Module, ABC):
 
     @property
     def state_size(self) -> int:
-        """N."""
+        """Return N, the size of the whole state."""
         return sum(self.sizes)
 
     @property
     def classes(self) -> int:
-        """K."""
+        """Return K, the number of classes."""
         return self.sizes[-1]
 
     def start(self, rows: int) -> Tensor:
-        """The state [rows, N] of sequences that begin."""
+        """Return the state [rows, N] of sequences that begin."""
         return torch.zeros(rows, self.state_size, device=next(self.parameters()).device)
 
     @abstractmethod
     def parts(self) -> tuple[dict[str, Any], ...]:
-        """The state's parts in order, as the manifest lists them."""
+        """Return the state's parts in order, as the manifest lists them."""
 
     @abstractmethod
     def fold_(self) -> None:
@@ -75,7 +75,7 @@ class StackNet(StateNet):
         return logits.float()
 
     def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class and `StateNet`."""
+        """Run the network as the class and `StateNet` say."""
         carried, *frame, last_logits = torch.split_with_sizes(state, self.sizes, 1)
         seen = self.seen(x)
         y, carried = self.stack(seen, lengths, carried)  # [T, B, H]
@@ -88,7 +88,7 @@ class StackNet(StateNet):
         return self.logits(self.stack.final(self.seen(x), lengths))
 
     def parts(self) -> tuple[dict[str, Any], ...]:
-        """The state's parts in order, as the manifest lists them."""
+        """Return the state's parts in order, as the manifest lists them."""
         roles = ("last_logits",) if len(self.sizes) == 2 else ("last_frame", "last_logits")
         kept = ({"role": r, "layer": None, "size": n, "activation": None, "u": None} for r, n in zip(roles, self.sizes[1:], strict=True))
         return (*self.stack.parts(), *kept)
@@ -100,7 +100,7 @@ class StackNet(StateNet):
 
 
 def last_valid(start: Tensor, steps: Tensor, lengths: Tensor) -> Tensor:
-    """What stands after each row's last step: start [B, F] for length 0, else steps [B, T, F] at lengths - 1 -> [B, F]."""
+    """Return what stands after each row's last step: start [B, F] for length 0, else steps [B, T, F] at lengths - 1 -> [B, F]."""
     every = torch.cat([start[:, None], steps], 1)
     index = lengths[:, None, None].expand(-1, 1, every.shape[2])
     return every.gather(1, index).squeeze(1)

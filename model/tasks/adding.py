@@ -35,18 +35,18 @@ class AddingLearner(Learner[AddingNet, AddingRecipe]):
         super().__init__(AddingNet(config), recipe, seed)
 
     def loss(self, step: int) -> Tensor:
-        """Mean squared error of the sums."""
+        """Return the mean squared error of the sums."""
         x, total = marks.draw(np.random.default_rng([self.seed, step]), self.recipe.rows, self.net.config.length)
         return F.mse_loss(self.net.answer(torch.from_numpy(x).to(self.device)), torch.from_numpy(total).to(self.device))
 
     def validate(self) -> dict[str, float]:
-        """The same on sequences that no batch has."""
+        """Return the same on sequences that no batch has."""
         return {"val_mse": squared_error(self.folded(), "val")}
 
 
 @torch.no_grad()
 def squared_error(net: AddingNet, split: str) -> float:
-    """Mean squared error on the sequences of `val` or `test`, of the length that the network is made for."""
+    """Return the mean squared error on the sequences of `val` or `test`, of the length that the network is made for."""
     T = net.config.length
     rng, total, rows = np.random.default_rng(marks.SEEDS[split]), 0.0, max(1, PLACES // T)
     for start in range(0, marks.MEASURED, rows):
@@ -62,7 +62,7 @@ def begin(job: Job, config: dict[str, Any], recipe: AddingRecipe) -> tuple[Addin
 
 
 def figures(net: StateNet, meta: Meta, split: str) -> Figures:
-    """Mean squared error; the answer 1 has 0.167."""
+    """Return the mean squared error; the answer 1 has 0.167."""
     assert isinstance(net, AddingNet)
     c = net.config
     protocol = f"{marks.MEASURED:,} sequences of {c.length} steps from seed {marks.SEEDS[split]}, {c.cell}, answer after the last step"

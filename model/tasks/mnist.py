@@ -59,7 +59,7 @@ class PixelsLearner(Learner[PixelsNet, PixelsRecipe]):
         return torch.from_numpy(mnist.scaled(x[chosen])).to(self.device), torch.from_numpy(y[chosen]).to(self.device)
 
     def loss(self, step: int) -> Tensor:
-        """Mean cross-entropy in nats."""
+        """Return the mean cross-entropy in nats."""
         x, y = self.batch(step)
         return F.cross_entropy(self.net.answer(x), y)
 
@@ -68,13 +68,13 @@ class PixelsLearner(Learner[PixelsNet, PixelsRecipe]):
         settle_(self.averaged, self.recipe.settling, lambda i: self.averaged.answer(self.batch(i)[0]))
 
     def validate(self) -> dict[str, float]:
-        """Error on the validation images."""
+        """Return the error on the validation images."""
         return {"val_error": error(self.folded(), *self.validation)}
 
 
 @torch.no_grad()
 def error(net: PixelsNet, x: NDArray[np.uint8], y: NDArray[np.int64]) -> float:
-    """Percentage of images x [N, 784] that are not answered with their class y [N]."""
+    """Return the percentage of images x [N, 784] that are not answered with their class y [N]."""
     wrong = 0
     for i in range(0, len(x), ROWS):
         answers = net.answer(torch.from_numpy(mnist.scaled(x[i : i + ROWS]))).argmax(1)
@@ -91,7 +91,7 @@ def begin(job: Job, config: dict[str, Any], recipe: PixelsRecipe, name: str) -> 
 
 
 def figures(net: StateNet, meta: Meta, split: str) -> Figures:
-    """Error on the validation or test images."""
+    """Return the error on the validation or test images."""
     assert isinstance(net, PixelsNet)
     x, y = mnist.read(split, permuted=meta.task == "pmnist")
     order = f"an order drawn from seed {mnist.PERMUTATION_SEED}" if meta.task == "pmnist" else "the order of the rows"

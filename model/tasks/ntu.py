@@ -57,7 +57,7 @@ class NtuLearner(ClipLearner):
     """Classification after the last of 20 frames."""
 
     def loss(self, step: int) -> Tensor:
-        """Mean cross-entropy in nats at the last frame."""
+        """Return the mean cross-entropy in nats at the last frame."""
         rng = np.random.default_rng([self.seed, step])
         clips = [own[0] for own in self._chosen(1, rng)]
         changed = [joined([c.x], self.body, self.recipe, self.hz, rng, self.flat)[0] for c in clips]
@@ -67,7 +67,7 @@ class NtuLearner(ClipLearner):
         return F.cross_entropy(logits[:, -1], label, label_smoothing=self.recipe.smoothing)
 
     def validate(self) -> dict[str, float]:
-        """Accuracy of the averaged weights on the validation clips; none when there are none."""
+        """Return the accuracy of the averaged weights on the validation clips; none when there are none."""
         if not self.validation:
             return {}
         return {"val": sampling.accuracy(self.averaged.fold(), self.validation, FRAMES, VALIDATION_SAMPLINGS)}
@@ -79,7 +79,7 @@ def begin(job: Job, config: dict[str, Any], recipe: NtuRecipe) -> tuple[ClipLear
 
 
 def figures(net: StateNet, meta: Meta, split: str) -> Figures:
-    """Accuracy by one sampling of 20 frames, the figure of a served model, and by the mean of 20, the papers' figure."""
+    """Return the accuracy by one sampling of 20 frames, the figure of a served model, and by the mean of 20, the papers' figure."""
     clips, which = Source.told(meta).of(split)
     how = f"{which}; 20 of a clip's frames, one answer at the last, running statistics; mean of samplings: "
     return tuple(figure(f"{split}_accuracy_{n}", 100 * sampling.accuracy(net, clips, FRAMES, n), "%", how + str(n)) for n in (1, SAMPLINGS))

@@ -27,7 +27,7 @@ class PtbCharConfig(CharsConfig):
 
 @dataclass(frozen=True)
 class PtbCharRecipe(StreamRecipe):
-    """See StreamRecipe."""
+    """The training recipe of this task; StreamRecipe explains its fields."""
 
     rate: float = field(default=1.5e-3, metadata={"help": "of learning"})
     rows: int = field(default=32, metadata={"help": "sequences of a batch"})

@@ -19,7 +19,7 @@ from indrnn.model.training.task import Figures, Job, Task, figure
 
 @dataclass(frozen=True)
 class PtbWordRecipe(StreamRecipe):
-    """See StreamRecipe."""
+    """The training recipe of this task; StreamRecipe explains its fields."""
 
     rows: int = field(default=32, metadata={"help": "sequences of a batch"})
     length: int = field(default=64, metadata={"help": "steps of a batch"})
@@ -27,13 +27,13 @@ class PtbWordRecipe(StreamRecipe):
 
 
 def encoded(words: list[str], vocabulary: list[str]) -> NDArray[np.int64]:
-    """The numbers [n] of words. Raises KeyError on one that the vocabulary lacks; in Mikolov's preprocessing there is none."""
+    """Return the numbers [n] of words. Raises KeyError on one that the vocabulary lacks; in Mikolov's preprocessing there is none."""
     index = {word: i for i, word in enumerate(vocabulary)}
     return np.array([index[word] for word in words], np.int64)
 
 
 def vocabulary() -> list[str]:
-    """The types of the training part, sorted: 10,000."""
+    """Return the types of the training part, sorted: 10,000."""
     return sorted(set(treebank.words("train")))
 
 
@@ -50,7 +50,7 @@ class WordsLearner(StreamLearner):
         self.validation = parts["val"]
 
     def validate(self) -> dict[str, float]:
-        """Perplexity of the validation part."""
+        """Return the perplexity of the validation part."""
         return {"val_perplexity": perplexity(self.folded(), self.validation, rows=8)}
 
 
@@ -64,7 +64,7 @@ def begin(job: Job, config: dict[str, Any], recipe: PtbWordRecipe) -> tuple[Word
 
 
 def figures(net: StateNet, meta: Meta, split: str) -> Figures:
-    """Perplexity of the validation or test part."""
+    """Return the perplexity of the validation or test part."""
     symbols = encoded(treebank.words(split), vocabulary())
     protocol = f"{split} part, one pass, running statistics, from a zero state, every word, <eos> too, scored before it is read"
     return (figure(f"{split}_perplexity", perplexity(net, symbols), "", protocol),)

@@ -43,7 +43,7 @@ class SkeletonRecipe(ClipRecipe):
 
     @property
     def source(self) -> Source:
-        """Where the clips are."""
+        """Return the source that says where the clips are."""
         return Source(self.file, self.test, self.held, self.layout, self.unit)
 
 
@@ -62,7 +62,7 @@ def learn(
     learner_class: type[ClipLearner] = ClipLearner,
     config_class: type[ActionConfig] = ActionConfig,
 ) -> tuple[ClipLearner, Meta]:
-    """The learner of a source's training clips, and all that its checkpoint will say. Raises as Source.read and Source.split do."""
+    """Return the learner of a source's training clips, and all that its checkpoint will say. Raises as Source.read and Source.split do."""
     found = source.read()
     train, held, _ = source.split(found.clips)
     some = train[:: max(1, len(train) // 2000)]  # enough to tell bones from
@@ -91,7 +91,7 @@ def learn(
 
 
 def measure(net: StateNet, meta: Meta, split: str) -> Figures:
-    """Accuracy on single clips after parts of them, and at the end of each clip in streams without a reset.
+    """Return the accuracy on single clips after parts of them, and at the end of each clip in streams without a reset.
 
     Raises NothingHeldError for a split without clips, as `val` of a network that learned from all training clips.
     """

@@ -29,7 +29,7 @@ SUREST = 0.999  # no threshold is above: float32 calls much of what is surer 1
 
 
 def temperature(logits: Tensor, labels: Tensor) -> float:
-    """The T that makes the cross-entropy of logits [n, K] / T least, within RANGE: golden section over log T."""
+    """Return the T that makes the cross-entropy of logits [n, K] / T least, within RANGE: golden section over log T."""
     low, high = math.log(RANGE[0]), math.log(RANGE[1])
     ratio = (math.sqrt(5) - 1) / 2
 
@@ -59,13 +59,13 @@ def calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS) -> float
 
 
 def threshold(known: Tensor, loss: float = LOSS) -> float:
-    """The score below which `loss` of the known motions' scores [n] fall."""
+    """Return the score below which `loss` of the known motions' scores [n] fall."""
     ordered = known.sort().values
     return min(SUREST, float(ordered[math.floor(loss * len(ordered))]))
 
 
 def ends(net: StateNet, clips: Sequence[Clip]) -> tuple[Tensor, Tensor]:
-    """Logits [n, K] at each clip's last frame, and labels [n]."""
+    """Return logits [n, K] at each clip's last frame, and labels [n]."""
     return torch.stack([s[-1] for s in scores(net, [c.x for c in clips])]), torch.tensor([c.label for c in clips])
 
 

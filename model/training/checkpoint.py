@@ -83,7 +83,7 @@ def save(path: Path, net: StateNet, meta: Meta) -> None:
 
 
 def load_trained(path: Path) -> tuple[StateNet, Meta]:
-    """The network as it was trained, batch norm and all, in evaluation mode. Raises CheckpointError when the file is not ours."""
+    """Return the network as it was trained, batch norm and all, in evaluation mode. Raises CheckpointError when the file is not ours."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content["format"] != FORMAT:
@@ -103,7 +103,7 @@ def load_trained(path: Path) -> tuple[StateNet, Meta]:
 
 
 def load(path: Path | str) -> tuple[StateNet, Meta]:
-    """The network to export, folded, gradients off, and its description with parts and parameters filled in.
+    """Return the network to export, folded, gradients off, and its description with parts and parameters filled in.
 
     forward(x, lengths, state) -> (logits, state_out); shapes in model/nets/action.py and model/nets/chars.py. Raises CheckpointError.
     """

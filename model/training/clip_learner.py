@@ -19,7 +19,7 @@ from indrnn.model.training.measure import clip_accuracy, padded, stream_accuracy
 
 @dataclass(frozen=True)
 class ClipRecipe(Augment, Recipe):
-    """How the action network learns from clips, beside how these are changed (Augment).
+    """The way the action network learns from clips, beside how these are changed (Augment).
 
     rows B of a batch, each of 1 to `clips` joined clips; smoothing of the labels; asked: part of a clip after which answers count; alike:
     batches drawn at once and sorted by length, so that a batch holds little padding; balanced: every class as often as any
@@ -54,7 +54,7 @@ class ClipLearner(Learner[ActionNet, ClipRecipe]):
         self.chances = [c / c.sum() for c in chances]  # of each clip of a group
 
     def loss(self, step: int) -> Tensor:
-        """Mean over the asked frames of the cross-entropy in nats, the later in its clip the heavier."""
+        """Return the mean over the asked frames of the cross-entropy in nats, the later in its clip the heavier."""
         rng = np.random.default_rng([self.seed, step])
         count = int(rng.integers(1, self.recipe.clips + 1))  # one number for all rows: less padding
         rows = [self._row(clips, rng) for clips in self._chosen(count, rng)]
@@ -68,7 +68,7 @@ class ClipLearner(Learner[ActionNet, ClipRecipe]):
         return (losses * weight.flatten()).sum() / weight.sum()
 
     def _chosen(self, count: int, rng: Generator) -> list[list[Clip]]:
-        """The clips of each row: `alike` batches are drawn, sorted by length, and one of them taken, so that little is padded."""
+        """Return the clips of each row: `alike` batches are drawn, sorted by length, and one of them taken, so that little is padded."""
         draws = []
         for _ in range(self.recipe.rows * self.recipe.alike):
             g = int(rng.choice(len(self.groups), p=self.odds))
@@ -78,7 +78,7 @@ class ClipLearner(Learner[ActionNet, ClipRecipe]):
         return draws[block : block + self.recipe.rows]
 
     def _row(self, clips: list[Clip], rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
-        """One stream of joined clips: frames [T, P, J, 3], label [T], weight [T], which is 0 up to `asked` and 1 a clip in sum."""
+        """Return one stream of joined clips: frames [T, P, J, 3], label [T], weight [T], which is 0 up to `asked` and 1 a clip in sum."""
         pieces = joined([c.x for c in clips], self.body, self.recipe, self.hz, rng, self.flat)
         weights = []
         for x in pieces:
@@ -88,7 +88,7 @@ class ClipLearner(Learner[ActionNet, ClipRecipe]):
         return np.concatenate(pieces), label, np.concatenate(weights)
 
     def validate(self) -> dict[str, float]:
-        """Accuracy of the averaged weights on the validation clips, alone and in streams; none when there are none."""
+        """Return the accuracy of the averaged weights on the validation clips, alone and in streams; none when there are none."""
         if not self.validation:
             return {}
         folded = self.folded()

@@ -42,7 +42,7 @@ class Recipe:
     checkpoint_activations: bool = field(default=False, metadata={"help": "memory as the square root of the length, for more arithmetic"})
 
     def factor(self, step: int) -> float:
-        """The rate at a step as a part of `rate`."""
+        """Return the rate at a step as a part of `rate`."""
         return min(1.0, (step + 1) / max(1, self.warmup), max(0.0, (self.steps - step) / max(1, self.decay)))
 
 
@@ -66,23 +66,26 @@ class Learner(lightning.LightningModule, Generic[Net, AnyRecipe]):
         self.averaged = copy.deepcopy(net).requires_grad_(False)  # never run as it is: `folded` and `settle` evaluate it
 
     def loss(self, step: int) -> Tensor:
-        """The loss of the batch drawn from the number `step`, a scalar."""
+        """Return the loss of the batch drawn from the number `step`, a scalar."""
         raise NotImplementedError
 
     def settle(self) -> None:
-        """What the averaged weights need before they are measured and kept; nothing, unless a subclass says otherwise."""
+        """Do what the averaged weights need before they are measured and kept; nothing, unless a subclass says otherwise."""
 
     def folded(self) -> Net:
-        """The averaged weights as they will be served, on the CPU, where everything is measured."""
+        """Return the averaged weights as they will be served, on the CPU, where everything is measured."""
         return self.averaged.fold().cpu()
 
     @property
     def number(self) -> int:
-        """What this process's next batch is drawn from: the step, where there is one process; with several no two draw the same."""
+        """Return the number that this process's next batch is drawn from.
+
+        It is the step, where there is one process; with several no two draw the same.
+        """
         return self.global_step * self.trainer.world_size + self.trainer.global_rank
 
     def validate(self) -> dict[str, float]:
-        """Figures of the averaged weights on validation data."""
+        """Return figures of the averaged weights on validation data."""
         raise NotImplementedError
 
     def train_dataloader(self) -> range:

@@ -21,7 +21,7 @@ PORTIONS = (0.25, 0.5, 0.75, 1.0)
 
 @torch.no_grad()
 def bits_per_char(net: StateNet, symbols: NDArray[np.int64], rows: int = 1, before: NDArray[np.int64] | None = None) -> float:
-    """Mean bits that net gives to each of symbols [n], from a zero state on, the first by its uniform guess.
+    """Return the mean bits that net gives to each of symbols [n], from a zero state on, the first by its uniform guess.
 
     before: symbols [m] read first and not scored. rows > 1 cuts the text into that many pieces: faster, a little pessimistic.
     """
@@ -54,14 +54,14 @@ def padded(sequences: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def scores(net: StateNet, sequences: Sequence[NDArray[np.float32]]) -> list[Tensor]:
-    """Logits [T_b, K] after every frame of each sequence [T_b, P, J, 3], each from a zero state on."""
+    """Return logits [T_b, K] after every frame of each sequence [T_b, P, J, 3], each from a zero state on."""
     x, lengths = padded(sequences)
     logits, _ = net(x, lengths, net.start(len(x)))
     return [row[:n] for row, n in zip(logits, lengths.tolist(), strict=True)]
 
 
 def clip_accuracy(net: StateNet, clips: Sequence[Clip]) -> dict[float, float]:
-    """Share of clips answered rightly after 25, 50, 75 and 100 % of their frames (rounded up), each clip from a zero state."""
+    """Return the share of clips answered rightly after 25, 50, 75 and 100 % of their frames (rounded up), each clip from a zero state."""
     right = dict.fromkeys(PORTIONS, 0)
     for clip, logits in zip(clips, scores(net, [c.x for c in clips]), strict=True):
         for p in PORTIONS:
@@ -70,7 +70,7 @@ def clip_accuracy(net: StateNet, clips: Sequence[Clip]) -> dict[float, float]:
 
 
 def stream_accuracy(net: StateNet, clips: Sequence[Clip], seed: int = 0) -> float:
-    """Share of clips answered rightly at their last frame when each subject's clips are one stream, never reset.
+    """Return the share of clips answered rightly at their last frame when each subject's clips are one stream, never reset.
 
     The order is drawn from the seed: the files' own order repeats each action four times in a row.
     """

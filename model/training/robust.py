@@ -22,25 +22,25 @@ SEED = 0
 
 
 def accuracy(net: StateNet, clips: Sequence[Clip], change: Callable[[Frames], Frames]) -> float:
-    """Share of changed clips answered rightly at their last frame, each from a zero state."""
+    """Return the share of changed clips answered rightly at their last frame, each from a zero state."""
     changed = [replace(c, x=change(c.x)) for c in clips]
     found = scores(net, [c.x for c in changed])
     return sum(int(s[-1].argmax()) == c.label for s, c in zip(found, clips, strict=True)) / len(clips)
 
 
 def without_joints(share: float) -> Callable[[Frames], Frames]:
-    """Clips with that share of their joints' places lost and held, the same ones at every call."""
+    """Return clips with that share of their joints' places lost and held, the same ones at every call."""
     rng = np.random.default_rng(SEED)
     return lambda x: hold(lose(x, share, rng, STRETCH), np.zeros(x.shape[1:], np.float32))
 
 
 def at_rate(own_hz: float, hz: float) -> Callable[[Frames], Frames]:
-    """Clips of rate own_hz as a camera of rate hz would have sent them and the service would have resampled them."""
+    """Return clips of rate own_hz as a camera of rate hz would have sent them and the service would have resampled them."""
     return lambda x: resample(seen_at(x, own_hz, hz), hz, own_hz)
 
 
 def curves(net: StateNet, clips: Sequence[Clip], hz: float, split: str, which: str) -> Figures:
-    """Accuracy at every share of lost joints and every rate."""
+    """Return the accuracy at every share of lost joints and every rate."""
     lost = [
         figure(
             f"{split}_accuracy_lost_{round(100 * share)}",

@@ -44,7 +44,7 @@ def segments(x: Frames, T: int, rng: Generator) -> Frames:
 
 @torch.no_grad()
 def mean_scores(net: StateNet, clips: Sequence[Clip], T: int, samplings: int, seed: int = 0) -> Tensor:
-    """Logits [clips, K] at the last of T frames, the mean over so many samplings drawn from the seed."""
+    """Return logits [clips, K] at the last of T frames, the mean over so many samplings drawn from the seed."""
     rng = np.random.default_rng(seed)
     total = torch.zeros(len(clips), net.classes)
     for _ in range(samplings):
@@ -55,6 +55,6 @@ def mean_scores(net: StateNet, clips: Sequence[Clip], T: int, samplings: int, se
 
 
 def accuracy(net: StateNet, clips: Sequence[Clip], T: int, samplings: int, seed: int = 0) -> float:
-    """Share of clips answered rightly by the mean scores of so many samplings."""
+    """Return the share of clips answered rightly by the mean scores of so many samplings."""
     label = torch.tensor([c.label for c in clips])
     return float((mean_scores(net, clips, T, samplings, seed).argmax(1) == label).float().mean())

@@ -15,7 +15,7 @@ from indrnn.model.training.task import NothingHeldError
 
 @dataclass(frozen=True)
 class Source:
-    """Where clips are and how they are split. layout: a name in frames/layouts.py, "" for the file's own joint names.
+    """The place of the clips and how they are split. layout: a name in frames/layouts.py, "" for the file's own joint names.
 
     left_out: indices of classes that neither training nor the usual measures know; the others keep their order.
     """
@@ -29,20 +29,20 @@ class Source:
 
     @classmethod
     def told(cls, meta: Meta) -> "Source":
-        """What a checkpoint was made from. Raises NothingHeldError for one of another task, or of before this was kept."""
+        """Return a checkpoint's source of clips. Raises NothingHeldError for one of another task, or of before this was kept."""
         if not meta.clips:
             raise NothingHeldError(f"expected a network of skeleton clips that says which ones, got one of {meta.task!r} that does not")
         return cls(**meta.clips)
 
     def read(self) -> ClipSet:
-        """The file's clips of the known classes: a path as it is, and what is no file is looked for under INDRNN_DATA."""
+        """Read the file's clips of the known classes: a path as it is, and what is no file is looked for under INDRNN_DATA."""
         found = self._all()
         known = [k for k in range(len(found.classes)) if k not in self.left_out]
         clips = [dataclasses.replace(c, label=known.index(c.label)) for c in found.clips if c.label in known]
         return dataclasses.replace(found, clips=clips, classes=tuple(found.classes[k] for k in known))
 
     def unknown(self) -> list[Clip]:
-        """The clips of the classes left out."""
+        """Return the clips of the classes left out."""
         return [c for c in self._all().clips if c.label in self.left_out]
 
     def _all(self) -> ClipSet:
@@ -58,7 +58,7 @@ class Source:
         return dataclasses.replace(found, joint_names=names)
 
     def of(self, split: str) -> tuple[list[Clip], str]:
-        """The clips to measure on, `val` or `test`, and how they were picked. Raises NothingHeldError where there are none."""
+        """Return the clips to measure on, `val` or `test`, and how they were picked. Raises NothingHeldError where there are none."""
         _, held, test = self.split(self.read().clips)
         clips, which = (test, self.test) if split == "test" else (held, self.held)
         if not clips:
@@ -66,7 +66,7 @@ class Source:
         return clips, which
 
     def split(self, clips: list[Clip]) -> tuple[list[Clip], list[Clip], list[Clip]]:
-        """Training, held and test clips."""
+        """Return training, held and test clips."""
         rest, test = pick(clips, self.test)
         train, held = pick(rest, self.held)
         return train, held, test

@@ -39,7 +39,7 @@ class StreamLearner(Learner[StateNet, StreamRecipe]):
         self.register_buffer("lengths", torch.full((recipe.rows,), recipe.length), persistent=False)
 
     def loss(self, step: int) -> Tensor:
-        """Mean cross-entropy in nats of a batch of [B, T] symbols."""
+        """Return the mean cross-entropy in nats of a batch of [B, T] symbols."""
         x, target = (part.to(self.device) for part in self.streams.batch(step))
         forget = np.random.default_rng([self.seed, step]).random(len(x)) < self.recipe.reset
         state = self.carried.masked_fill(torch.from_numpy(forget).to(self.device)[:, None], 0)

@@ -17,7 +17,9 @@ Figures = tuple[dict[str, Any], ...]
 
 @dataclass(frozen=True)
 class Job:
-    """What to train and where to put it. out: a folder; resume goes on from its last.ckpt; max_time: minutes of work, then it stops.
+    """One training to be done: what to train and where to put it.
+
+    out: a folder; resume goes on from its last.ckpt; max_time: minutes of work, then it stops.
 
     accelerator, devices, strategy: as Lightning's Trainer takes them; each of several processes draws batches of its own.
     """
@@ -38,7 +40,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Task:
-    """How `indrnn train | evaluate | reproduce NAME` does it.
+    """The task NAME, as `indrnn train | evaluate | reproduce NAME` does it.
 
     config, recipe: dataclasses whose fields are options of `train`; a field's metadata goes to add_argument (help, choices), and
     `positional` makes it one. Fields named in `given` come from elsewhere, such as the number of classes from the data.
@@ -66,5 +68,5 @@ class NothingHeldError(Exception):
 
 
 def figure(name: str, value: float, unit: str, protocol: str) -> dict[str, Any]:
-    """One measured figure as checkpoints and manifests list it; `evaluate` counts the test evaluations."""
+    """Return one measured figure as checkpoints and manifests list it; `evaluate` counts the test evaluations."""
     return {"name": name, "value": round(value, 5), "unit": unit, "protocol": protocol, "test_evaluations": 0}

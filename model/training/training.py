@@ -57,11 +57,11 @@ class Work:
         self.begin, self.before = time.process_time(), before
 
     def minutes(self) -> float:
-        """So far, those before this process included."""
+        """Return the minutes of work so far, those before this process included."""
         return self.before + self.here()
 
     def here(self) -> float:
-        """Of this process alone."""
+        """Return the minutes of work of this process alone."""
         return (time.process_time() - self.begin) / torch.get_num_threads() / 60
 
 
@@ -84,7 +84,7 @@ class Keeper(Callback):
         self.job, self.meta, self.work = job, meta, work
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, learner: Learner[Any, Any]) -> None:  # type: ignore[override]  # ours
-        """Lightning's hook."""
+        """Measure and keep the averaged weights when they are due; Lightning calls this hook."""
         last = trainer.global_step >= self.job.steps or trainer.should_stop
         if trainer.global_step // learner.recipe.epoch % self.job.validate_every and not last:
             return

@@ -1,4 +1,4 @@
-"""The shapes of the native HTTP API, for its documentation. The hot routes read their bodies without them (see clips.py)."""
+"""The shapes of the native HTTP API, for its documentation. The hot routes read their bodies without them (see service/engine/clips.py)."""
 
 from datetime import datetime
 from typing import Annotated, Literal

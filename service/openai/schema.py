@@ -1,4 +1,4 @@
-"""The shapes of OpenAI's completions as served here, for the documentation; requests are read without them (completion_request.py)."""
+"""The shapes of OpenAI's completions as served here, for the documentation; requests are read without them (service/openai/request.py)."""
 
 from typing import Literal
 
