@@ -31,7 +31,9 @@ COMMANDS = {
     "inspect": Command(MODEL, "show what neurons remember or do", "indrnn inspect bundles/action/1 --out pictures"),
     "calibrate": Command(MODEL, "make scores true and set where the answer is `other`", "indrnn calibrate runs/action/model.pt"),
     "import": Command(MODEL, "read a checkpoint of the papers' authors' code", "indrnn import theirs.pt --out net.pt --numbers"),
-    "export": Command("indrnn.export.command", "write a checkpoint as a bundle", "indrnn export runs/action/model.pt my-bundles/", "train,serve"),
+    "export": Command(
+        "indrnn.export.command", "write a checkpoint as a bundle", "indrnn export runs/action/model.pt my-bundles/", "train,serve"
+    ),
     "settings": Command(SERVICE, "list the variables that can be set", "indrnn settings", "serve"),
     "key": Command(SERVICE, "make an API key", "INDRNN_KEYS=keys indrnn key alice", "serve"),
     "backup": Command(SERVICE, "copy the SQLite store, also while a service uses it", "indrnn backup copy.db", "serve"),

@@ -198,4 +198,4 @@ class Drawing(Generating):
 
 
 Sink = Callable[[object, "NDArray[np.float16] | None"], None]
-"""Takes a Reply (service.session) and the watched states; called on the event loop's thread."""
+"""Takes a Reply (service/session/machine.py) and the watched states; called on the event loop's thread."""
