@@ -18,11 +18,12 @@ TOPS = ("service", "model", "export", "client", "kernels", "frames")
 ROOMS = {
     "service": {
         "http": "routes session_routes schema metrics docs cors",
-        "stream": "stream:socket lane intake",
+        "stream": "stream:socket lane:fast_path intake:plain_steps",
         "openai": "completions:routes completion_request:request completion_reply:reply completion_run:run completion_schema:schema",
+        "oip": "oip.under_way:grpc_stream oip.documented:openapi",
         "wire": "websocket timed_http upgrade",
-        "serving": "models repository access places:connections sessions body backend leaving oip.signature:signature",
-        "engine": "batcher choice:schedule engine:runtime inbox jobs outcome turn work clips statistics quota census",
+        "serving": "models repository access places:connections sessions body backend leaving:disconnect oip.signature:signature",
+        "engine": "batcher choice:schedule engine:runtime inbox:mailbox jobs outcome turn work clips statistics quota census:population",
         "store": "store:protocol sqlite_store:sqlite redis_store:redis kept:cache probe",
         "session": "session:machine session_id:ids record sampling state_file",
     },
@@ -30,8 +31,8 @@ ROOMS = {
         "cells": "recurrence reference fused recurrent_weight norm chunked layer stacks baselines",
         "nets": "network action features adding chars pixels sequence words",
         "data": "data:sets skeletons:clips splits ntu mislabelled mnist treebank text marks:adding bodies camera augment",
-        "training": "task checkpoint learner clip_learner stream_learner measure robust sampling "
-        "calibrate:calibration train:training quiet",
+        "training": "task checkpoint learner clip_learner stream_learner measure robust:robustness sampling "
+        "calibrate:calibration train:training quiet:lightning_messages",
         "tasks": "tasks:table train_action:action train_adding:adding train_chars:chars train_mnist:mnist train_ntu:ntu "
         "train_ptb_char:ptb_char train_ptb_word:ptb_word train_skeleton:skeleton",
         "commands": "limits evaluate reproduce curves:plot inspect_bundle inspect_adding published:import_published",

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from indrnn.service.engine.census import Census
+from indrnn.service.engine.population import Census
 from indrnn.service.engine.quota import Quotas
 from indrnn.service.engine.statistics import Totals
 from indrnn.service.errors import BadInput, MethodNotAllowed, NotFound, ServiceError, said
@@ -34,7 +34,7 @@ from indrnn.service.serving.sessions import Sessions
 from indrnn.service.settings import Settings
 from indrnn.service.store.probe import StoreProbe
 from indrnn.service.store.protocol import Store
-from indrnn.service.stream.intake import Intake
+from indrnn.service.stream.plain_steps import Intake
 from indrnn.service.stream.socket import Connections
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from indrnn.service.http import schema
-from indrnn.service.oip import documented
+from indrnn.service.oip import openapi as documented
 from indrnn.service.openai import schema as completion_schema
 from indrnn.service.settings import Settings
 

@@ -11,7 +11,7 @@ from indrnn.model.tasks.skeleton import GIVEN, learn, measure
 from indrnn.model.training.calibration import openness
 from indrnn.model.training.checkpoint import Meta
 from indrnn.model.training.clip_learner import ClipLearner, ClipRecipe
-from indrnn.model.training.robust import curves
+from indrnn.model.training.robustness import curves
 from indrnn.model.training.source import Source
 from indrnn.model.training.task import Figures, Job, Task, figure
 

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from indrnn.model.training import checkpoint
 from indrnn.model.training.learner import Learner
-from indrnn.model.training.quiet import quiet
+from indrnn.model.training.lightning_messages import quiet
 from indrnn.model.training.task import Job
 
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from indrnn.service.engine.inbox import Inbox, tell
 from indrnn.service.engine.jobs import Created, Drawn, Job, Live, Loaded, Prompted, Reply, Stateless
+from indrnn.service.engine.mailbox import Inbox, tell
 from indrnn.service.engine.outcome import repeated, stored
 from indrnn.service.engine.runtime import Engine, Row
 from indrnn.service.engine.schedule import groups, next_turn

@@ -10,7 +10,7 @@ from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import Response
 
-from indrnn.service.engine.census import Census
+from indrnn.service.engine.population import Census
 from indrnn.service.engine.statistics import BOUNDS_NS, Happened, Protocol, Spread, Statistics, Totals
 from indrnn.service.errors import ServiceError
 from indrnn.service.serving.access import Access

@@ -12,7 +12,7 @@ from indrnn.service.errors import BadInput, MethodNotAllowed, ServiceError, Stop
 from indrnn.service.http import schema
 from indrnn.service.revision import revision
 from indrnn.service.serving.body import aside, integer, only, size_of, step_number
-from indrnn.service.serving.leaving import while_there
+from indrnn.service.serving.disconnect import while_there
 from indrnn.service.serving.models import Models, ServedModel, same_version
 from indrnn.service.serving.request import owner_of, read_body
 from indrnn.service.serving.sessions import Sessions, content_digest, digest_key

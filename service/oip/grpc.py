@@ -13,13 +13,13 @@ from google.protobuf.json_format import ParseDict
 from indrnn.service.errors import BadInput, NotSupported, Overloaded, ServiceError, Stopping, UnknownModel
 from indrnn.service.oip import describe
 from indrnn.service.oip.ask import Ask, Wanted
+from indrnn.service.oip.grpc_stream import Begun, UnderWay
 from indrnn.service.oip.http import NO_LOADING, OwnerOf, refuse_parameters
 from indrnn.service.oip.inference import Asked, Inference
 from indrnn.service.oip.message import Answer, refuse_what_is_not_offered
 from indrnn.service.oip.protocol import METHODS, SERVICE, message_classes
 from indrnn.service.oip.refusal import refusal
 from indrnn.service.oip.tensors import MAX_AXES, Tensor
-from indrnn.service.oip.under_way import Begun, UnderWay
 from indrnn.service.serving.body import aside
 from indrnn.service.serving.connections import Places
 from indrnn.service.serving.repository import Repository

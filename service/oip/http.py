@@ -19,7 +19,7 @@ from indrnn.service.oip.compression import accepted, compress, decompress
 from indrnn.service.oip.inference import Asked, Inference
 from indrnn.service.oip.refusal import refusal
 from indrnn.service.serving.body import aside, parse_object, read_bounded
-from indrnn.service.serving.leaving import while_there
+from indrnn.service.serving.disconnect import while_there
 from indrnn.service.serving.repository import Repository
 from indrnn.service.settings import Settings
 

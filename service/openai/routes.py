@@ -24,7 +24,7 @@ from indrnn.service.openai.reply import Head, error_body, error_status
 from indrnn.service.openai.request import Bounds, read_wish
 from indrnn.service.openai.run import Run
 from indrnn.service.serving.body import LONG
-from indrnn.service.serving.leaving import while_there
+from indrnn.service.serving.disconnect import while_there
 from indrnn.service.serving.models import Models, ServedModel
 from indrnn.service.serving.request import owner_of, read_body
 from indrnn.service.serving.sessions import Sessions

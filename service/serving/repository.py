@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from indrnn.export.bundle import BundleError
-from indrnn.service.engine.census import Census
+from indrnn.service.engine.population import Census
 from indrnn.service.engine.runtime import EngineError
 from indrnn.service.engine.statistics import Totals
 from indrnn.service.errors import BadInput, ModelGone, ServiceError, UnknownModel

@@ -28,8 +28,8 @@ from indrnn.service.serving.sessions import Sessions, States, content_digest, di
 from indrnn.service.session.machine import Char, Feed, Follow, Generate, Generated, Reason, Result, Sampling, Scores
 from indrnn.service.session.sampling import log_softmax
 from indrnn.service.settings import Settings
-from indrnn.service.stream.intake import Intake, worded
-from indrnn.service.stream.lane import Lane
+from indrnn.service.stream.fast_path import Lane
+from indrnn.service.stream.plain_steps import Intake, worded
 from indrnn.service.wire.websocket import EXTENSION, Wire
 
 log = logging.getLogger(__name__)

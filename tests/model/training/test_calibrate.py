@@ -8,7 +8,8 @@ from indrnn.__main__ import main
 from indrnn.model.data.clips import Clip
 from indrnn.model.nets.action import ActionConfig, ActionNet
 from indrnn.model.training import calibration as calibrate
-from indrnn.model.training import checkpoint, robust
+from indrnn.model.training import checkpoint
+from indrnn.model.training import robustness as robust
 
 
 def noisy(n=4000, K=5, t=2.5, seed=0):

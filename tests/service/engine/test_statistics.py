@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from indrnn.service.engine.census import Census
+from indrnn.service.engine.population import Census
 from indrnn.service.engine.statistics import BOUNDS_NS, Spread, Statistics, Totals
 from indrnn.service.errors import StoreFailed
 from indrnn.service.http.metrics import Metrics, Sources

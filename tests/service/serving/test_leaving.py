@@ -22,7 +22,7 @@ from indrnn.service.engine.work import Text
 from indrnn.service.errors import BadInput
 from indrnn.service.oip.http import Target
 from indrnn.service.oip.infer_http import InferHttp, _Busy
-from indrnn.service.serving.leaving import while_there
+from indrnn.service.serving.disconnect import while_there
 from indrnn.service.serving.sessions import Sessions, ask_all
 from indrnn.service.session.machine import Refused
 from indrnn.service.store.sqlite import SQLiteStore

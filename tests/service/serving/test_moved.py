@@ -17,10 +17,10 @@ from indrnn.service.engine.quota import Quotas
 from indrnn.service.engine.work import Text
 from indrnn.service.errors import BadInput, ModelGone, Overflow, Overloaded, RateLimited, StoreFailed
 from indrnn.service.oip.ask import Ask
+from indrnn.service.oip.grpc_stream import UnderWay
 from indrnn.service.oip.inference import Asked, Inference, Pending, sequence_owner, session_id
 from indrnn.service.oip.message import Answer
 from indrnn.service.oip.tensors import Tensor
-from indrnn.service.oip.under_way import UnderWay
 from indrnn.service.serving.models import Models
 from indrnn.service.serving.sessions import Sessions
 from indrnn.service.serving.signature import Signature, Spec

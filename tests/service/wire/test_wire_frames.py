@@ -10,7 +10,7 @@ import pytest
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from indrnn.service.engine.work import Text
-from indrnn.service.stream.intake import Intake, Taken
+from indrnn.service.stream.plain_steps import Intake, Taken
 from indrnn.service.wire.websocket import Wire
 
 

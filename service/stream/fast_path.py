@@ -16,7 +16,7 @@ from indrnn.service.engine.work import Frames, Text
 from indrnn.service.errors import EngineFailed, ServiceError
 from indrnn.service.serving.models import ServedModel
 from indrnn.service.session.machine import Feed, Refused, Result
-from indrnn.service.stream.intake import Done, Intake, Taken
+from indrnn.service.stream.plain_steps import Done, Intake, Taken
 from indrnn.service.wire.websocket import Wire
 
 
