@@ -113,23 +113,23 @@ class Batcher:
     # --- the event loop's side, beside the inbox's --------------------------------------------------------------------------------------
 
     def stop(self, timeout: float | None) -> None:
-        """Drains, and waits for the thread's end, for ever without a timeout."""
+        """Drain, and wait for the thread's end, for ever without a timeout."""
         self.drain()
         self._thread.join(timeout)
 
     @property
     def stopping(self) -> bool:
-        """Whether it takes nothing new."""
+        """Return whether it takes nothing new."""
         return self.inbox.stopping
 
     @property
     def alive(self) -> bool:
-        """Whether its thread has not ended."""
+        """Return whether its thread has not ended."""
         return self._thread.is_alive()
 
     @property
     def waiting(self) -> int:
-        """Jobs that have not had their last answer."""
+        """Return the number of jobs that have not had their last answer."""
         return self.inbox.waiting
 
     # --- the engine thread ------------------------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ class Batcher:
                 self._replies += [Reply(sink, Refused(error), removing if removing and removing.dirty else None) for sink in job.sinks]
 
     def _know(self, found: dict[str, Session], stale: Iterable[Live]) -> None:
-        """Takes over what the store has of the sessions that were asked for."""
+        """Take over what the store has of the sessions that were asked for."""
         for live in stale:
             session = found.pop(live.session.id, None)
             live.base, live.session, live.removed, live.stale = session, session or live.session, session is None, False
@@ -216,14 +216,14 @@ class Batcher:
             self._offer(live, job, now)
 
     def _create(self, session: Session, job: Job, reply: object, how: Happened) -> None:
-        """A session that the next commit will make."""
+        """Create a session that the next commit will make."""
         live = self._lives[session.id] = Live(None, session)
         live.happened.append((how, job.protocol))
         self._soil(live)
         self._replies.append(Reply(job.sink, reply, live))
 
     def _cancel_waiting(self, live: Live, event: Cancel) -> None:
-        """A generate of that number that has not begun will not."""
+        """Cancel the generate of that number if it has not begun."""
         if event.number is None:
             return
         waiting = [j for j in live.mailbox if isinstance(j.event, Generate) and j.event.number == event.number]
@@ -249,7 +249,7 @@ class Batcher:
         return live
 
     def _find_or_begin(self, session_id: str, job: Job) -> Live:
-        """The session of a job; a sequence's first step needs none."""
+        """Return the session of a job; a sequence's first step needs none."""
         fresh = job.event.begin if isinstance(job.event, Feed) else None
         if fresh is None:
             return self._find(session_id, job.owner)
@@ -271,7 +271,7 @@ class Batcher:
         self._ready.append(Stateless(work, job.sink, job.draws))
 
     def _offer(self, live: Live, job: Job, now: float) -> bool:
-        """Gives one job to the state machine; False when it has to wait for what is in flight."""
+        """Give one job to the state machine; False when it has to wait for what is in flight."""
         if job.event is None:
             if job.in_order and live.session.flight is not None:
                 live.mailbox.append(job)
@@ -339,7 +339,7 @@ class Batcher:
         log.debug("refused: %s", error.detail, extra=about(self.engine.manifest, job.session_id, getattr(job.event, "number", None)))
 
     def _follow(self, live: Live, job: Job, reply: Follow) -> None:
-        """What is stored of a generate, to somebody who has heard none of it, or some, before another process went on with it."""
+        """Tell what is stored of a generate to somebody who has heard none of it, or some, before another process went on with it."""
         if job.heard is None:
             self._replies.append(Reply(job.sink, reply, live if live.dirty else None, final=False))
         else:
@@ -348,7 +348,7 @@ class Batcher:
             job.heard = len(reply.generated.text)
 
     def _tell_missed(self, live: Live, job: Job, generated: Generated) -> None:
-        """The characters that another process has emitted since the sink last heard of any."""
+        """Tell the characters that another process has emitted since the sink last heard of any."""
         if len(generated.text) > (job.heard or 0):
             self._got_on(job, job.heard)  # whoever wins
         first = live.session.position - len(generated.text) + 1
@@ -357,7 +357,7 @@ class Batcher:
             self._replies.append(Reply(job.sink, char, live if live.dirty else None, final=False))
 
     def _end_of_generate(self, live: Live, job: Job, reply: object) -> object:
-        """The last answer to somebody who has heard some of a generate, and lost it to another process."""
+        """Return the last answer to somebody who has heard some of a generate, and lost it to another process."""
         if isinstance(reply, Result) and isinstance(reply.result, Generated):
             self._tell_missed(live, job, reply.result)
         if isinstance(reply, Refused):
@@ -366,7 +366,7 @@ class Batcher:
         return reply
 
     def _end_generate(self, live: Live, reply: object) -> None:
-        """A cancel or a delete has ended the generate in flight: its followers are told."""
+        """Tell the followers of the generate in flight that a cancel or a delete has ended it."""
         told = reply if isinstance(reply, Result) else Refused(Gone("the session was deleted"))
         self._replies += [Reply(sink, told, live) for sink in live.sinks]
         self._withdraw(live)
@@ -403,7 +403,7 @@ class Batcher:
                 return
 
     def _refuse_late(self) -> None:
-        """Of whatever waits for its session: a later step may have less time than the one before it."""
+        """Refuse the late jobs among those that wait for their session: a later step may have less time than the one before it."""
         now = time.monotonic()
         for live in self._lives.values():
             late = [job for job in live.mailbox if job.deadline < now]
@@ -436,7 +436,7 @@ class Batcher:
             self._ready.remove(live)
 
     def _soil(self, live: Live) -> None:
-        """The session differs from what the store has."""
+        """Mark that the session differs from what the store has."""
         if not live.dirty:
             live.dirty = True
             self._dirty.append(live)
@@ -447,7 +447,7 @@ class Batcher:
             self._cut(live)
 
     def _land(self, live: Live) -> None:
-        """Nothing of this session is in flight any more."""
+        """Mark that nothing of this session is in flight any more."""
         live.work = None
         live.sinks = []
         if live.mailbox and live not in self._freed:
@@ -456,7 +456,7 @@ class Batcher:
     # --- a batch ----------------------------------------------------------------------------------------------------------------------
 
     def _groups(self) -> list[list[Live | Stateless]]:
-        """What runs in this turn, in groups; who is gone, or came too late to begin, is left out."""
+        """Return what runs in this turn, in groups; who is gone, or came too late to begin, is left out."""
         chosen: list[Live | Stateless] = []
         now = time.monotonic()
         for item in next_turn(self._ready, self._settings.max_batch):
@@ -577,7 +577,7 @@ class Batcher:
     # --- commit, reply, forget --------------------------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Commits what has changed, then lets the replies go; when the commit fails, everybody is told and nothing here is believed."""
+        """Commit what has changed, then let the replies go; when the commit fails, everybody is told and nothing here is believed."""
         dirty, self._dirty = self._dirty, []
         if dirty:
             begun = time.perf_counter_ns()
@@ -606,7 +606,7 @@ class Batcher:
         self._send()
 
     def _drop_answered(self, live: Live) -> None:
-        """Of the jobs whose outcome has been stored, those stay whose work goes on."""
+        """Drop the jobs whose outcome has been stored, but for those whose work goes on."""
         live.pending = [job for job in live.pending if job.sink in live.sinks]
         live.lost = 0
         so_far = live.session.unfinished
@@ -642,7 +642,7 @@ class Batcher:
             self._evict(live)
 
     def _evict(self, live: Live) -> None:
-        """Stops what is in flight of the session, and has it read again before anything else is offered to it."""
+        """Stop what is in flight of the session, and have it read again before anything else is offered to it."""
         live.pending = []
         live.stale = True
         self._withdraw(live)
@@ -677,7 +677,7 @@ class Batcher:
             self._cut(item)
 
     def _send(self) -> None:
-        """Lets the replies go. Who has had a last answer gets no other."""
+        """Let the replies go. Who has had a last answer gets no other."""
         replies, self._replies = self._replies, []
         due = self.inbox.due(replies)
         if not due:
@@ -705,12 +705,12 @@ class Batcher:
 
 
 def _late(waited: Job | Feeding, what: str) -> Late:
-    """Names the time that it had, the client's own or the server's."""
+    """Return the error that names the time that it had, the client's own or the server's."""
     return Late(f"{what} {waited.deadline - waited.since:.6g} s", retry_after=1)
 
 
 def _unsound(work: Feeding | Generating | None) -> ServiceError:
-    """Whose numbers led to a state that is not finite: those that were fed, or the model's own."""
+    """Return the error that says whose numbers led to a state that is not finite: those that were fed, or the model's own."""
     if isinstance(work, Feeding):
         return Overflow("expected numbers after which the model's state is finite: with these it would overflow")
     return EngineFailed("the state would no longer be finite")

@@ -33,7 +33,7 @@ class ClipReader:
 
     @classmethod
     def of(cls, manifest: Manifest, max_frames: int) -> "ClipReader":
-        """The reader of an action bundle."""
+        """Return the reader of an action bundle."""
         assert manifest.layout is not None, "an action bundle"
         assert manifest.persons is not None, "an action bundle"
         assert manifest.hz is not None, "an action bundle"
@@ -45,7 +45,7 @@ class ClipReader:
         return self.layouts[self.layout].joints
 
     def check_layout(self, layout: object) -> Layout:
-        """The layout by name, the model's own for None. Raises BadInput."""
+        """Return the layout by name, the model's own for None. Raises BadInput."""
         name = self.layout if layout is None else layout
         found = self.layouts.get(name) if isinstance(name, str) else None
         if found is None:
@@ -53,7 +53,7 @@ class ClipReader:
         return found
 
     def check_hz(self, hz: object) -> float | None:
-        """The client's rate in frames per second; None is the session's own. Raises BadInput."""
+        """Return the client's rate in frames per second; None is the session's own. Raises BadInput."""
         if hz is None:
             return None
         low, high = HZ_RANGE
@@ -62,7 +62,7 @@ class ClipReader:
         return float(hz)
 
     def read(self, clip: object, layout: Layout, field: str) -> Floats:
-        """A decoded JSON clip -> [T, P, J, 3] in the model's own layout; a joint not seen is NaN.
+        """Read a decoded JSON clip -> [T, P, J, 3] in the model's own layout; a joint not seen is NaN.
 
         Raises BadInput naming the element (field is where the clip stands, "sequences[0]"), OutOfRange, TooLarge.
         """
@@ -74,7 +74,7 @@ class ClipReader:
         return self._to_own(sent, layout)
 
     def read_alike(self, clips: Sequence[list[object]], layout: Layout) -> list[Floats] | None:
-        """Many decoded clips [T][J][3] at once, each as `read` reads it; None where one of them is not plain, and `read` says what it is.
+        """Read many clips [T][J][3] at once, each as `read` reads it; None where one of them is not plain, and `read` says what it is.
 
         The caller has made sure that there is no true or false in them, which NumPy takes for numbers, and no text, of which one would
         make an array of texts as long.
@@ -130,7 +130,7 @@ class ClipReader:
 
 
 def _fast(clip: list[object]) -> NDArray[np.float64] | None:
-    """The clip as an array, or None where it is not one of plain numbers."""
+    """Return the clip as an array, or None where it is not one of plain numbers."""
     try:
         x = np.asarray(clip, object)  # else one text among n numbers made n texts of that length
         plain = x.ndim in (3, 4) and set(map(type, x.ravel().tolist())) <= {int, float}
@@ -140,7 +140,7 @@ def _fast(clip: list[object]) -> NDArray[np.float64] | None:
 
 
 def _without_nulls(frame: object) -> object:
-    """The frame with NaN for joints that are null."""
+    """Return the frame with NaN for joints that are null."""
     if not isinstance(frame, list):
         return frame
     return [
@@ -153,7 +153,7 @@ def _is_person(value: object) -> bool:
 
 
 def _walk(clip: Sequence[object], joints: int, persons: int, field: str) -> NDArray[np.float64]:
-    """The slow reader: every element looked at; null joints become NaN. Raises BadInput at the first that does not fit."""
+    """Read slowly, every element looked at; null joints become NaN. Raises BadInput at the first that does not fit."""
     with_persons = _has_persons(clip[0], joints)
     frames = []
     for t, frame in enumerate(clip):
@@ -171,7 +171,7 @@ def _walk(clip: Sequence[object], joints: int, persons: int, field: str) -> NDAr
 
 
 def _has_persons(frame: object, joints: int) -> bool:
-    """Whether a frame is [P][J][3] rather than [J][3], also where joints are null."""
+    """Return whether a frame is [P][J][3] rather than [J][3], also where joints are null."""
     first = frame[0] if isinstance(frame, list) and frame else None
     if not isinstance(first, list):
         return False

@@ -87,12 +87,12 @@ class Job:
 
     @property
     def looks(self) -> bool:
-        """Whether it is a look that waits for nothing."""
+        """Return whether it is a look that waits for nothing."""
         return self.session_id is not None and self.event is None and not self.in_order
 
     @property
     def is_work(self) -> bool:
-        """Whether it needs the model, makes or moves a session, or waits for what does."""
+        """Return whether it needs the model, makes or moves a session, or waits for what does."""
         moves = isinstance(self.event, Generate | Import | Reset | Fork)
         return self.content is not None or self.create is not None or self.in_order or moves
 
@@ -133,7 +133,7 @@ class Stateless:
 
 
 class Reply(NamedTuple):
-    """What a sink will be told once the commit of `live` (if any) has succeeded; `final` frees its place in the queue."""
+    """A value that a sink will be told once the commit of `live` (if any) has succeeded; `final` frees its place in the queue."""
 
     sink: Sink
     value: object

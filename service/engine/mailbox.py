@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Handed(NamedTuple):
-    """What has come since the last look: jobs, sinks that were taken back with their sessions' ids, and whether the end is near."""
+    """The news since the last look: jobs, sinks that were taken back with their sessions' ids, and whether the end is near."""
 
     jobs: list[Job]
     detached: list[tuple[str, Sink]]
@@ -50,18 +50,18 @@ class Inbox:
 
     @property
     def waiting(self) -> int:
-        """Sinks that have not had their last answer."""
+        """Return the number of sinks that have not had their last answer."""
         return len(self._open)
 
     @property
     def empty(self) -> bool:
-        """Whether no job lies here that nobody has looked at."""
+        """Return whether no job lies here that nobody has looked at."""
         return not self._jobs
 
     # --- the event loop's side --------------------------------------------------------------------------------------------------------
 
     def submit(self, *jobs: Job) -> None:
-        """Queues jobs, all or none; each sink will be called at least once. Raises Overloaded or Stopping.
+        """Queue jobs, all or none; each sink will be called at least once. Raises Overloaded or Stopping.
 
         Cancels, deletes and looks that wait for nothing are taken also where the queue is full: two of them make room.
         """
@@ -70,7 +70,7 @@ class Inbox:
             self._gate.notify()
 
     def submit_each(self, jobs: Sequence[Job]) -> None:
-        """Queues those of some jobs that find a place, and tells the others' sinks why not. On the event loop's thread."""
+        """Queue those of some jobs that find a place, and tell the others' sinks why not. On the event loop's thread."""
         refused: list[tuple[Job, ServiceError]] = []
         now = time.monotonic()
         with self._gate:
@@ -84,7 +84,7 @@ class Inbox:
             tell(job.sink, Refused(why), None)
 
     def _admit(self, jobs: Sequence[Job], now: float) -> None:
-        """All or none, within the gate. Raises Overloaded or Stopping."""
+        """Admit all or none, within the gate. Raises Overloaded or Stopping."""
         if self.stopping:
             raise self.why
         sinks = [sink for job in jobs for sink in job.sinks]
@@ -99,7 +99,7 @@ class Inbox:
         self._jobs.extend(jobs)
 
     def detach(self, session_id: str, sink: Sink) -> None:
-        """Takes back a sink whose connection was lost; a generate that nobody follows any more is cut.
+        """Take back a sink whose connection was lost; a generate that nobody follows any more is cut.
 
         Of content without a session and of what is drawn after it, the id is empty.
         """
@@ -121,7 +121,7 @@ class Inbox:
     # --- the engine thread's side -----------------------------------------------------------------------------------------------------
 
     def take(self, busy: bool) -> Handed:
-        """All that has come; waits for something unless the engine has something else to do."""
+        """Return all that has come; wait for something unless the engine has something else to do."""
         with self._gate:
             while not (busy or self._jobs or self._detached or self.stopping):
                 self._gate.wait()
@@ -131,12 +131,12 @@ class Inbox:
             return handed
 
     def leave(self, sink: Sink) -> None:
-        """Whoever was behind it hears nothing more."""
+        """Forget a sink: whoever was behind it hears nothing more."""
         with self._gate:
             self._open.discard(sink)
 
     def abandoned(self, sinks: Sequence[Sink]) -> bool:
-        """Whether everybody who waited is gone."""
+        """Return whether everybody who waited is gone."""
         with self._gate:
             return self._open.isdisjoint(sinks)
 
@@ -151,7 +151,7 @@ class Inbox:
             return self._open - {sink for job in self._jobs for sink in job.sinks}
 
     def due(self, replies: Sequence[Reply]) -> list[Reply]:
-        """Those of some replies that still have a hearer, in their order. Who has had a last answer gets no other."""
+        """Return the replies that still have a hearer, in their order. Who has had a last answer gets no other."""
         due: list[Reply] = []
         with self._gate:
             for r in replies:
@@ -163,7 +163,7 @@ class Inbox:
 
 
 def tell(sink: Sink, value: object, states: NDArray[np.float16] | None) -> None:
-    """One answer. A sink that fails is logged: one client's must not keep the others' replies."""
+    """Tell one answer. A sink that fails is logged: one client's must not keep the others' replies."""
     try:
         sink(value, states)
     except Exception:  # whatever it is

@@ -8,7 +8,7 @@ from indrnn.service.session.machine import Event as SessionEvent
 
 
 def stored(event: SessionEvent, reply: Reply | None, effects: Sequence[Effect]) -> Happened | None:
-    """What will have happened to the session once its effects have; None where nothing that is counted. Content is counted at its end."""
+    """Return what will have happened to the session once its effects have; None for nothing that is counted. Content counts at its end."""
     if isinstance(reply, Placed):
         return "reset" if isinstance(event, Reset) else "imported"
     if isinstance(reply, Deleted):
@@ -19,5 +19,5 @@ def stored(event: SessionEvent, reply: Reply | None, effects: Sequence[Effect]) 
 
 
 def repeated(reply: Reply | None, effects: Sequence[Effect]) -> bool:
-    """Whether it was answered, or is at first, with what was stored before."""
+    """Return whether it was answered, or is at first, with what was stored before."""
     return isinstance(reply, Follow) or (isinstance(reply, Result) and not effects)

@@ -18,7 +18,7 @@ class Census:
         self.populations: Sequence[Population] = ()
 
     async def take(self, age: float) -> Sequence[Population]:
-        """The living sessions as they were at most `age` seconds ago. Raises StoreFailed; then the last answer stands."""
+        """Return the living sessions as they were at most `age` seconds ago. Raises StoreFailed; then the last answer stands."""
         asked = self._clock()
         async with self._one_at_a_time:
             if asked - self._taken >= age:

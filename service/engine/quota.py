@@ -21,7 +21,7 @@ class Bucket:
     at: float
 
     def take(self, count: int, now: float) -> float:
-        """Takes a token each if there is one at all, and returns 0; else the seconds until there is."""
+        """Take a token each if there is one at all, and return 0; else the seconds until there is."""
         burst = max(1.0, self.rate)
         self.tokens = min(burst, self.tokens + (now - self.at) * self.rate)
         self.at = now
@@ -59,7 +59,7 @@ class Quotas:
         self._counting = asyncio.Lock()
 
     def step(self, owner: str, count: int = 1) -> None:
-        """Before a step, or so many clips. Raises RateLimited; a refused step costs nothing."""
+        """Charge a step, or so many clips, before it. Raises RateLimited; a refused step costs nothing."""
         if self._rate is None:
             return
         wait = self._bucket(owner).take(count, self._clock())
@@ -68,11 +68,11 @@ class Quotas:
 
     @property
     def counts_steps(self) -> bool:
-        """Whether steps have a limit."""
+        """Return whether steps have a limit."""
         return self._rate is not None
 
     def owe(self, owner: str, count: int = 1) -> None:
-        """After characters that were emitted: paid before the next step."""
+        """Charge characters after they were emitted: paid before the next step."""
         if self._rate is not None:
             self._bucket(owner).tokens -= count
 
@@ -85,7 +85,7 @@ class Quotas:
 
     @property
     def counts_sessions(self) -> bool:
-        """Whether living sessions have a limit."""
+        """Return whether living sessions have a limit."""
         return self._max_sessions is not None
 
     async def new_session(self, owner: str, horizon: float = 0.0) -> None:
@@ -118,6 +118,6 @@ class Quotas:
             return known
 
     def session_ended(self, owner: str) -> None:
-        """After a session was deleted."""
+        """Take note that a session was deleted."""
         if known := self._counts.get(owner):
             known.sessions = max(0, known.sessions - 1)

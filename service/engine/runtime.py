@@ -121,7 +121,7 @@ class Engine:
         return session
 
     def _warm_up(self, session: ort.InferenceSession, max_batch: int) -> float:
-        """Runs every number of rows with one step, and long pieces -> seconds of a few runs of shapes that are typical of serving.
+        """Run every number of rows with one step, and long pieces -> seconds of a few runs of shapes that are typical of serving.
 
         The runtime plans the memory of each shape when it first sees it.
         """
@@ -150,11 +150,11 @@ class Engine:
             raise ValueError(f"expected logits and state of {expected}, got {(logits.shape, after.shape)}")
 
     def close(self) -> None:
-        """Gives back the memory of the graph; there may be no run now or later."""
+        """Give back the memory of the graph; there may be no run now or later."""
         del self._session
 
     def run(self, rows: list[Row]) -> list[Answer]:
-        """One run over rows of any lengths.
+        """Run once over rows of any lengths.
 
         States are gathered and cut as bytes: NumPy gives up the interpreter lock for every copy of more than 500 numbers, and to get it
         back from a busy event loop takes longer than the run.
@@ -175,7 +175,7 @@ class Engine:
 
 
 def _sample_input(bundle: Bundle) -> NDArray[np.generic]:
-    """One time step of one row of x: zeros of its shape and type."""
+    """Return one time step of one row of x: zeros of its shape and type."""
     x = next((t for t in bundle.manifest.inputs if t.name == "x"), None)
     if x is None:
         raise EngineError(f"{bundle.manifest.name}/{bundle.manifest.version}: manifest.json: expected an input x")
@@ -183,7 +183,7 @@ def _sample_input(bundle: Bundle) -> NDArray[np.generic]:
 
 
 def _has_cuda() -> bool:
-    """Whether onnxruntime has the CUDA provider and a device answers."""
+    """Return whether onnxruntime has the CUDA provider and a device answers."""
     if ORT_NAMES["cuda"] not in ort.get_available_providers():
         return False
     return any(device.ep_name == ORT_NAMES["cuda"] for device in ort.get_ep_devices()) if hasattr(ort, "get_ep_devices") else True

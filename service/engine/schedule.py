@@ -11,7 +11,7 @@ Work = Live | Stateless
 
 
 def next_turn(ready: deque[Work], most: int) -> list[Work]:
-    """Takes what runs in this turn: single steps, and of longer pieces as many as make one whole piece; the others keep their place.
+    """Take what runs in this turn: single steps, and of longer pieces as many as make one whole piece; the others keep their place.
 
     So between two looks at what has come nobody waits for more than a piece, and the piece that has waited longest is always taken.
     """
@@ -32,7 +32,7 @@ def next_turn(ready: deque[Work], most: int) -> list[Work]:
 
 
 def groups(items: Iterable[Work]) -> list[list[Work]]:
-    """Runs of like length, so that padding at most doubles a row. Single steps are first: they are answered before longer ones run."""
+    """Form runs of like length, so that padding at most doubles a row. Single steps are first: they are answered before longer ones run."""
     found: dict[int, list[Work]] = {}
     for item in items:
         found.setdefault(steps_of(item).bit_length(), []).append(item)
@@ -40,6 +40,6 @@ def groups(items: Iterable[Work]) -> list[list[Work]]:
 
 
 def steps_of(item: Work) -> int:
-    """Time steps that it takes in its next run."""
+    """Return the number of time steps that it takes in its next run."""
     work = item.work
     return min(len(work.x) - work.at, PIECE) if isinstance(work, Feeding) and work.watch is None else 1

@@ -33,13 +33,13 @@ class Runs:
 
 @dataclass(slots=True)
 class Duration:
-    """How often something happened, and how long it took in all."""
+    """A count of how often something happened, and the time that it took in all."""
 
     count: int = 0
     ns: int = 0
 
     def add(self, ns: int) -> None:
-        """Once more."""
+        """Count one more event, which took `ns` nanoseconds."""
         self.count += 1
         self.ns += ns
 
@@ -51,7 +51,7 @@ class Spread(Duration):
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_NS) + 1))
 
     def add(self, ns: int) -> None:
-        """Once more. 0.3 µs."""
+        """Count one more event, which took `ns` nanoseconds, in its bucket too. The call takes 0.3 µs."""
         self.count += 1
         self.ns += ns
         self.buckets[bisect_left(BOUNDS_NS, ns)] += 1
@@ -93,7 +93,7 @@ class Statistics:
     """sessions that a stream went on with"""
 
     def ran(self, rows: int, input_ns: int, infer_ns: int, output_ns: int, now: float) -> None:
-        """One run of the model over so many rows."""
+        """Count one run of the model over so many rows."""
         runs = self.runs.get(rows)
         if runs is None:
             runs = Runs()
@@ -107,7 +107,7 @@ class Statistics:
 
     @property
     def executions(self) -> int:
-        """Runs of the model."""
+        """Return the number of runs of the model."""
         return sum(r.count for r in self.runs.values())
 
     @property
@@ -117,13 +117,13 @@ class Statistics:
 
     @property
     def batch_sizes(self) -> Counter[int]:
-        """How many runs there were of each number of rows."""
+        """Return how many runs there were of each number of rows."""
         return Counter({size: r.count for size, r in self.runs.items()})
 
 
 @dataclass(slots=True)
 class Totals:
-    """What belongs to no model. The event loop's thread writes it."""
+    """The counts that belong to no model. The event loop's thread writes it."""
 
     swept: int = 0
     """expired sessions that were removed without having been asked for"""

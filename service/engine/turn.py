@@ -16,7 +16,7 @@ class Turn:
         self._jobs: dict[Batcher, list[Job]] = {}
 
     def add(self, batcher: Batcher, job: Job) -> None:
-        """A job to queue when the turn is over; its sink is told, also where there is no place for it."""
+        """Add a job to queue when the turn is over; its sink is told, also where there is no place for it."""
         if not self._jobs:
             asyncio.get_running_loop().call_soon(self._submit)
         self._jobs.setdefault(batcher, []).append(job)

@@ -28,14 +28,14 @@ class Prepared(NamedTuple):
 
 
 class Content(Protocol):
-    """What a client sent, decoded; how it becomes x depends on where the session stands."""
+    """A client's decoded input; how it becomes x depends on where the session stands."""
 
     @property
     def length(self) -> int:
-        """Frames or characters."""
+        """Return the number of frames or characters."""
 
     def prepare(self, session: Session | None) -> Prepared:
-        """The content after the session's earlier frames. Raises BadInput."""
+        """Return the content after the session's earlier frames. Raises BadInput."""
 
 
 class Text(NamedTuple):
@@ -45,11 +45,11 @@ class Text(NamedTuple):
 
     @property
     def length(self) -> int:
-        """Characters."""
+        """Return the number of characters."""
         return len(self.symbols)
 
     def prepare(self, session: Session | None) -> Prepared:
-        """Symbols need nothing."""
+        """Return the symbols as they are, which need no preparation."""
         return Prepared(self.symbols, None)
 
 
@@ -70,7 +70,7 @@ class Frames(NamedTuple):
         return len(self.x)
 
     def prepare(self, session: Session | None) -> Prepared:
-        """Holds joints not seen and resamples to the model's rate.
+        """Hold joints not seen and resample to the model's rate.
 
         Raises BadInput when the session runs at another rate, TooLarge when that makes more frames than a step may have.
         """
@@ -120,16 +120,16 @@ class Feeding:
 
     @property
     def finished(self) -> bool:
-        """Whether all of it has been consumed."""
+        """Return whether all of it has been consumed."""
         return self.at >= len(self.x)
 
     def next_row(self) -> Row:
-        """The next piece. A watched session goes one step at a time, so that each state can be seen."""
+        """Return the next piece. A watched session goes one step at a time, so that each state can be seen."""
         size = PIECE if self.watch is None else 1
         return Row(self.x[self.at : self.at + size], self.state)
 
     def take(self, logits: Floats, state: Floats) -> None:
-        """The engine's answer for the piece."""
+        """Take the engine's answer for the piece."""
         if self.x.dtype == np.int64:
             self._score(logits)
         if self.every:
@@ -149,13 +149,13 @@ class Feeding:
             self.ranked.append(rank(scores, self.top))
 
     def result(self) -> Scores:
-        """What the step answers."""
+        """Return what the step answers."""
         last = self.state[self.last_logits].copy()
         every = np.concatenate(self.scored) if self.scored else NOTHING.reshape(0, len(last))
         return Scores(last, every, np.concatenate(self.logprobs) if self.logprobs else NOTHING)
 
     def states(self) -> NDArray[np.float16] | None:
-        """The watched neurons after each step, [t, n]."""
+        """Return the watched neurons after each step, [t, n]."""
         return np.stack(self.watched) if self.watched else None
 
 
@@ -170,7 +170,7 @@ class Generating:
     logprob: float = 0.0
 
     def next_row(self, so_far: Generated) -> Row:
-        """Draws the next character."""
+        """Draw the next character."""
         self.symbol, self.logprob = draw(self.state[self.last_logits], so_far.sampling, len(so_far.text))
         return Row(np.array([self.symbol], np.int64), self.state)
 
@@ -185,13 +185,13 @@ class Drawing(Generating):
 
     @classmethod
     def after(cls, prompt: Feeding, sampling: Sampling) -> "Drawing":
-        """A text that begins where the prompt has ended. Several may begin there: none of them writes to the prompt's state."""
+        """Return a text that begins where the prompt has ended. Several may begin there: none of them writes to the prompt's state."""
         nothing = Generated(sampling, "", np.zeros(0, np.float32), None)
         unranked = Ranking(np.zeros((1, 0), np.int64), np.zeros((1, 0), np.float32))
         return cls(prompt.state, prompt.last_logits, None, so_far=nothing, top=prompt.top, ranking=unranked)
 
     def draw_row(self) -> Row:
-        """Draws the next character, and ranks it among the likeliest."""
+        """Draw the next character, and rank it among the likeliest."""
         if self.top:
             self.ranking = rank(log_softmax(self.state[self.last_logits])[None], self.top)
         return self.next_row(self.so_far)

@@ -40,11 +40,11 @@ class Ask:
 
     @property
     def goes_on(self) -> bool:
-        """Whether it is a step of a sequence that has begun, on whichever version that was."""
+        """Return whether it is a step of a sequence that has begun, on whichever version that was."""
         return self.sequence is not None and not self.start
 
     def take_parameters(self, parameters: Mapping[str, object]) -> None:
-        """Reads the request's parameters. Raises BadInput for one of a wrong type, a reserved one, and one of ours that is not known."""
+        """Read the request's parameters. Raises BadInput for one of a wrong type, a reserved one, and one of ours that is not known."""
         for name, value in parameters.items():
             if name == "sequence_id":
                 self.sequence = _sequence(value)
@@ -73,7 +73,7 @@ class Ask:
 
 
 def _sequence(value: object) -> int | str | None:
-    """A correlation id, text or uint64, its type kept; 0 and "" are none."""
+    """Return a correlation id, text or uint64, its type kept; 0 and "" are none."""
     if isinstance(value, str):
         if len(value.encode("utf-8", "surrogatepass")) > LONGEST_ID:
             raise BadInput(f"string correlation ID: expected at most {LONGEST_ID} bytes, got {len(value.encode('utf-8', 'surrogatepass'))}")
@@ -84,7 +84,7 @@ def _sequence(value: object) -> int | str | None:
 
 
 def boolean(value: object, name: str) -> bool:
-    """True or false. Raises BadInput."""
+    """Return true or false. Raises BadInput."""
     if value is not True and value is not False:
         raise BadInput(f"parameter '{name}': expected true or false, got {said(value)}")
     return value

@@ -9,7 +9,7 @@ _LEVEL = 1  # a reply is some 300 bytes of JSON and float32, which nothing makes
 
 
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:
-    """A body as it was before Content-Encoding, at most `limit` bytes. Raises NotSupported, TooLarge, BadInput."""
+    """Return the body as it was before Content-Encoding, at most `limit` bytes. Raises NotSupported, TooLarge, BadInput."""
     name = encoding.strip().lower()
     if name in ("", "identity"):
         return body
@@ -28,7 +28,7 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
 
 
 def accepted(header: str) -> str | None:
-    """Which of the two an Accept-Encoding asks for, by weight, then by order; None for neither."""
+    """Return which of the two an Accept-Encoding asks for, by weight, then by order; None for neither."""
     best, weight = None, 0.0
     for item in header.split(","):
         name, _, rest = item.partition(";")
@@ -42,6 +42,6 @@ def accepted(header: str) -> str | None:
 
 
 def compress(body: bytes, encoding: str) -> bytes:
-    """The body in that encoding; the same bytes for the same body."""
+    """Return the body in that encoding; the same bytes for the same body."""
     deflate = zlib.compressobj(_LEVEL, wbits=_WBITS[encoding])
     return deflate.compress(body) + deflate.flush()

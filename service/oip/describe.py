@@ -19,7 +19,7 @@ Fields = dict[str, object]
 
 
 def server() -> Fields:
-    """Server metadata."""
+    """Return the server's metadata."""
     try:
         ours = version("indrnn")
     except PackageNotFoundError:  # run from a folder that was never installed
@@ -28,7 +28,7 @@ def server() -> Fields:
 
 
 def metadata(model: ServedModel, models: Models) -> Fields:
-    """Model metadata; B and T are -1.
+    """Return the model's metadata; B and T are -1.
 
     Inputs and outputs a request can do without have lists of their own: Triton's load tool fills every input that is listed with random
     numbers, optional or not, and asks for every output.
@@ -54,7 +54,7 @@ def _configured(spec: Spec) -> Fields:
 
 
 def config(model: ServedModel, settings: Settings, rows: int) -> Fields:
-    """Model configuration: sequences with state kept here, or up to `rows` rows without."""
+    """Return the model's configuration: sequences with state kept here, or up to `rows` rows without."""
     s = model.tensors
     return {
         "name": s.model,
@@ -75,7 +75,7 @@ def config(model: ServedModel, settings: Settings, rows: int) -> Fields:
 
 
 def _parameters(m: Manifest, s: Signature) -> Fields:
-    """What a client needs to fill x and to read logits."""
+    """Return what a client needs to fill x and to read logits."""
     known = {"digest": m.sha256, "kind": m.kind, "layout": m.layout, "hz": m.hz and f"{m.hz:g}", "alphabet": m.alphabet}
     optional = [{**_configured(t), "optional": True} for t in (*s.inputs.values(), *s.outputs.values()) if t.optional]
     known["optional"] = orjson.dumps(optional).decode()
@@ -85,7 +85,7 @@ def _parameters(m: Manifest, s: Signature) -> Fields:
 
 
 def statistics(model: ServedModel) -> Fields:
-    """Model statistics. As in Triton, each request of a run counts the run's whole time."""
+    """Return the model's statistics. As in Triton, each request of a run counts the run's whole time."""
     s: Statistics = model.batcher.statistics
     runs = sorted(s.runs.items())
     return {

@@ -51,7 +51,7 @@ class InferenceService:
         self._classes = message_classes()
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """Every method with its messages."""
+        """Return every method with its messages."""
         handlers = {name: self._unary(name) for name in METHODS}
         handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
             self._stream, self._classes["ModelInferRequest"].FromString, _serialized
@@ -187,7 +187,7 @@ class InferenceService:
             _let_go(waiting)
 
     def leave(self) -> None:
-        """The server stops: streams read no further, answer what they have read, and end."""
+        """Let the streams read no further, answer what they have read, and end, as the server stops."""
         self._leaving = True
         for reading in self._readings:
             reading.cancel()
@@ -226,7 +226,7 @@ class InferenceService:
 
 
 def read(request: Message) -> Ask:
-    """A ModelInferRequest as an inference request. Raises BadInput."""
+    """Return a ModelInferRequest as an inference request. Raises BadInput."""
     ask = Ask(request.id, [], None, protocol="oip_grpc")
     if request.parameters:
         ask.take_parameters(_parameters(request.parameters))
@@ -254,7 +254,7 @@ def read(request: Message) -> Ask:
 
 
 def _let_go(waiting: Waiting) -> None:
-    """Requests whose answers nobody will read."""
+    """Let go of requests whose answers nobody will read."""
     while not waiting.empty():
         item = waiting.get_nowait()
         if item is not None and not isinstance(item[1], ServiceError):
@@ -266,26 +266,26 @@ def _parameters(fields: Mapping[str, Message]) -> dict[str, object]:
 
 
 def _serialized(message: Message) -> bytes:
-    """The same bytes for the same message, maps included."""
+    """Return the same bytes for the same message, maps included."""
     data: bytes = message.SerializeToString(deterministic=True)
     return data
 
 
 class GrpcServer:
-    """The running server."""
+    """The gRPC server, which is running."""
 
     def __init__(self, server: grpc.aio.Server, service: InferenceService) -> None:
         self._server = server
         self._service = service
 
     async def leave(self, seconds: float) -> None:
-        """Takes nothing new, lets what was begun be answered, and ends; after so many seconds whatever is left is cut off."""
+        """Take nothing new, let what was begun be answered, and end; after so many seconds whatever is left is cut off."""
         self._service.leave()
         await self._server.stop(seconds)
 
 
 async def serve_grpc(inference: Inference, repository: Repository, settings: Settings, owner_of: OwnerOf, places: Places) -> GrpcServer:
-    """Listens on the setting's port, 0 for one the system chooses. Raises RuntimeError where that cannot be had."""
+    """Listen on the setting's port, 0 for one the system chooses. Raises RuntimeError where that cannot be had."""
     options = [("grpc.max_receive_message_length", settings.max_body), ("grpc.max_send_message_length", -1), ("grpc.so_reuseport", 0)]
     server = grpc.aio.server(options=options)
     service = InferenceService(inference, repository, settings, owner_of, places)

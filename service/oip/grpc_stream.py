@@ -22,7 +22,7 @@ class UnderWay:
         self._answered = asyncio.Event()
 
     async def begin(self, asked: Asked) -> Begun:
-        """Queues a request behind those of its sequence. Raises ServiceError."""
+        """Queue a request behind those of its sequence. Raises ServiceError."""
         if asked.ask.sequence is None:
             return await self._inference.begin(asked, await self._inference.route(asked))
         key = asked.name, asked.ask.sequence
@@ -34,7 +34,7 @@ class UnderWay:
         return begun
 
     async def answer(self, begun: Begun) -> Answer:
-        """The reply. Raises ServiceError."""
+        """Return the reply. Raises ServiceError."""
         try:
             return await self._inference.answered(begun)
         finally:
@@ -45,5 +45,5 @@ class UnderWay:
 
 
 def _must_wait(asked: Asked, last: Begun) -> bool:
-    """Whether what came before it may yet have to be asked again; on another version it would not come behind it."""
+    """Return whether what came before it may yet have to be asked again; on another version it would not come behind it."""
     return last.refused or (asked.ask.start and last.asked.ask.goes_on)

@@ -37,7 +37,7 @@ NO_LOADING = "explicit model load / unload is not allowed if polling is enabled"
 
 
 class Target(NamedTuple):
-    """What a path under /v2/models names."""
+    """The model, version and operation that a path under /v2/models names."""
 
     model: str
     version: str | None
@@ -69,7 +69,7 @@ class OpenInference:
         """steps that came the short way, and are asked again where their sequences are now"""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Answer one request of the protocol."""
         headers: Headers = dict(scope["headers"])
         model = ""
         try:
@@ -179,7 +179,7 @@ class OpenInference:
         return _json([line._asdict() for line in self._repository().index(ready)])
 
     async def _command(self, command: str, name: str, headers: Headers, receive: Receive) -> None:
-        """Loads or unloads a model. Parameters of the body would be another graph or another configuration than the folder's."""
+        """Load or unload a model. Parameters of the body would be another graph or another configuration than the folder's."""
         if not self._settings.model_control:
             raise NotSupported(NO_LOADING)
         body = await self._body(headers, receive)
@@ -193,7 +193,7 @@ class OpenInference:
         return self.repository
 
     def running(self) -> Inference:
-        """What answers."""
+        """Return the inference that answers requests."""
         assert self.inference is not None, "a service that answers has models"
         return self.inference
 
@@ -213,7 +213,7 @@ class OpenInference:
 
 
 def target_of(path: str) -> Target | None:
-    """What /v2/models/NAME[/versions/V][/OPERATION] names; None for another path."""
+    """Return what /v2/models/NAME[/versions/V][/OPERATION] names; None for another path."""
     parts = path.rstrip("/").split("/")
     if parts[:3] != ["", "v2", "models"] or len(parts) < 4 or parts[3:] == ["stats"]:
         return None
@@ -226,20 +226,20 @@ def target_of(path: str) -> Target | None:
 
 
 def inferred(answer: message.Answer) -> Reply:
-    """What a model answered."""
+    """Return the reply that holds what a model answered."""
     body, json_length = message.write(answer)
     return Reply(200, body, (_JSON,) if json_length is None else (_BINARY, (_LENGTH, b"%d" % json_length)), inferred=True)
 
 
 def refuse_parameters(parameters: object) -> None:
-    """Of a load or an unload. Raises BadInput for what would change anything."""
+    """Refuse the parameters of a load or an unload. Raises BadInput for what would change anything."""
     names = list(parameters) if isinstance(parameters, Mapping) else []
     if others := [name for name in names if name != "unload_dependents"]:
         raise BadInput(f"parameter '{others[0][:80]}' is not supported: the repository's folder says what is loaded")
 
 
 def failure(error: ServiceError, model: str) -> Reply:
-    """An error as the protocol says it."""
+    """Return an error as the protocol says it."""
     said_so = refusal(error, model)
     hints: dict[int, tuple[bytes, bytes]] = {
         405: (b"allow", str(error.extra.get("allow", "")).encode()),

@@ -34,7 +34,7 @@ _OF_OWNER = frozenset({b"authorization", b"x-api-key"})
 
 
 class Form(NamedTuple):
-    """What one connection's requests mostly have in common: one row of x in so many bytes, to one model, for these outputs."""
+    """The form that one connection's requests mostly have in common: one row of x in so many bytes, to one model, for these outputs."""
 
     model: ServedModel
     inputs: object
@@ -65,14 +65,14 @@ class _Nobody:
     """The event that nobody waits for."""
 
     def set(self) -> None:
-        """Nothing."""
+        """Do nothing, as nobody waits."""
 
 
 _NOBODY = _Nobody()
 
 
 class InferHttp(TimedHttp):
-    """One connection."""
+    """One HTTP connection, whose plain infer requests take a shorter way."""
 
     oip: OpenInference
     _long_way = _LONG_WAY
@@ -88,13 +88,13 @@ class InferHttp(TimedHttp):
         return type("InferHttp", (cls,), {"oip": oip, "seconds": seconds, "patience": patience, "_long_way": long_way})
 
     def data_received(self, data: bytes) -> None:
-        """A piece of the connection's bytes; a request that is not whole at its end goes the long way."""
+        """Take a piece of the connection's bytes; a request that is not whole at its end goes the long way."""
         super().data_received(data)
         if self._target is not None:
             self._go_the_long_way()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Takes along what was asked for."""
+        """Give up what was asked for, as the connection is lost."""
         running = self._running
         if isinstance(running, _Busy) and not running.response_complete:
             leave, running.leave = running.leave, _NOBODY.set
@@ -102,7 +102,7 @@ class InferHttp(TimedHttp):
         super().connection_lost(exc)
 
     def on_headers_complete(self) -> None:
-        """Decides on the way."""
+        """Decide which way the request goes."""
         target = _infer_target(self.url) if self.url.startswith(b"/v2/") else None
         busy = self.flow.write_paused or (self.cycle is not None and not self.cycle.response_complete)  # or the client does not read
         if target is None or busy or self.parser.get_method() != b"POST" or not self._long_way.isdisjoint(dict(self.headers)):
@@ -113,14 +113,14 @@ class InferHttp(TimedHttp):
             self._target, self._parts = target, []
 
     def on_body(self, body: bytes) -> None:
-        """A piece of a request's body."""
+        """Take a piece of a request's body."""
         if self._target is None:
             super().on_body(body)
         else:
             self._parts.append(body)
 
     def on_message_complete(self) -> None:
-        """The request is whole."""
+        """Answer the request, which is whole."""
         if self._target is not None and self._went_the_short_way(self._target):
             self._target = None
             return
@@ -153,7 +153,7 @@ class InferHttp(TimedHttp):
         return True
 
     def _infer(self, target: Target, body: bytes, busy: _Busy) -> bool:
-        """Queues a request; False where it has to go the long way. Raises ServiceError."""
+        """Queue a request; False where it has to go the long way. Raises ServiceError."""
         headers = dict(self.headers)
         owner = self._owner_of(headers)
         length = message.header_length(self._length(headers), len(body))
@@ -192,7 +192,7 @@ class InferHttp(TimedHttp):
         return True
 
     def _deliver(self, ask: Ask, read: Rows, model: ServedModel, busy: _Busy, value: object, states: object) -> None:
-        """The engine's reply."""
+        """Write the engine's reply, or ask again where the sequence is on another version."""
         if isinstance(value, Refused):
             if isinstance(value.error, ModelGone) and ask.goes_on:
                 self._ask_again(ask, read, model, busy, value.error)
@@ -251,13 +251,13 @@ class InferHttp(TimedHttp):
 
 @lru_cache(256)
 def _infer_target(url: bytes) -> Target | None:
-    """What a URL names, if it is a plain one of an infer request."""
+    """Return what a URL names if it is a plain one of an infer request, else None."""
     target = None if b"%" in url or b"?" in url else target_of(url.decode("latin-1"))
     return target if target is not None and target.operation == "infer" else None
 
 
 def _of_form(form: Form, body: bytes, length: int) -> tuple[Ask | None, Rows | None]:
-    """A request of a form that is known; None for another one. Its values are still to be checked. Raises BadInput."""
+    """Return a request of a form that is known; None for another one. Its values are still to be checked. Raises BadInput."""
     try:
         head = orjson.loads(memoryview(body)[:length])
     except orjson.JSONDecodeError:

@@ -25,13 +25,13 @@ from indrnn.service.settings import Settings
 
 
 def sequence_owner(owner: str) -> str:
-    """Whose a key's sequences are: not the key's own sessions, so that no native route lists, looks at or steps them."""
+    """Return the owner of a key's sequences: not the key's own sessions, so that no native route lists, looks at or steps them."""
     return f"oip:{owner}"
 
 
 @lru_cache(65_536)
 def session_id(owner: str, model: str, sequence: int | str) -> str:
-    """The session behind a correlation id: one per owner, model and id, of which 7 and "7" are two. No signed id has a colon."""
+    """Return the session behind a correlation id: one per owner, model and id, of which 7 and "7" are two. No signed id has a colon."""
     return "seq:" + hashlib.blake2b(orjson.dumps([owner, model, sequence]), digest_size=20).hexdigest()
 
 
@@ -51,7 +51,7 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A queued request."""
+    """A request whose rows are queued."""
 
     asked: Asked
     rows: Rows
@@ -60,7 +60,7 @@ class Pending:
 
     @property
     def refused(self) -> bool:
-        """Whether the version it was sent to is known to refuse it as none of its own."""
+        """Return whether the version it was sent to is known to refuse it as none of its own."""
         done = self.replies.done() and not self.replies.cancelled()
         return done and isinstance(self.replies.exception(), ModelGone)
 
@@ -69,7 +69,7 @@ class Pending:
         self.replies.cancel()
 
     async def answer(self) -> Answer:
-        """The reply, when all of it is there. Raises ServiceError."""
+        """Return the reply, when all of it is there. Raises ServiceError."""
         return answer(self.asked.ask, self.rows, self.model, [r for r, _ in await self.replies if isinstance(r, Result)])
 
 
@@ -87,12 +87,12 @@ class Misread:
         """Nothing of it waits."""
 
     async def answer(self) -> Answer:
-        """Raises the error."""
+        """Raise the error for which the step could not be queued."""
         raise self.error
 
 
 def answer(ask: Ask, read: Rows, model: ServedModel, results: Sequence[Result]) -> Answer:
-    """What the results of a request's rows answer."""
+    """Return what the results of a request's rows answer."""
     s = model.tensors
     outputs = rows.outputs(ask, s, read, results)
     if ask.sequence is None:
@@ -114,7 +114,7 @@ class Inference:
         """rows of a request without a sequence: they are queued all or none"""
 
     def model(self, name: str, version: str | None) -> ServedModel:
-        """The version asked for, the highest for none. Raises UnknownModel."""
+        """Return the version asked for, the highest for none. Raises UnknownModel."""
         try:
             model = self.models.exactly(name, version) if version else self.models.latest(name)
         except UnknownModel:
@@ -126,7 +126,7 @@ class Inference:
         return model
 
     def _serving(self, name: str, version: str | None) -> ServedModel:
-        """As model does, or the highest where none takes new sequences: those that it has go on. Raises UnknownModel."""
+        """Return what `model` does, or the highest where none takes new sequences: those that it has go on. Raises UnknownModel."""
         try:
             return self.model(name, version)
         except UnknownModel:
@@ -144,7 +144,7 @@ class Inference:
         return UnknownModel(f"Request for unknown model: '{name[:80]}' is not found")
 
     def versions(self, name: str, version: str | None) -> list[ServedModel]:
-        """The version asked for, all of a name's for none, all there are for no name. Raises UnknownModel."""
+        """Return the version asked for, all of a name's for none, all there are for no name. Raises UnknownModel."""
         if not name:
             return list(self.models)
         model = self.model(name, version)
@@ -167,7 +167,7 @@ class Inference:
         return await (await self.begin(pending.asked, other, paid=True)).answer()
 
     async def moved(self, asked: Asked, model: ServedModel, error: ServiceError) -> ServedModel | None:
-        """Another model that a sequence is on than the one that made an error of its step; None where the error is the answer.
+        """Return another model that a sequence is on than the one that made an error of its step; None where the error is the answer.
 
         Of content that could not be read, that model's engine says whose it is: it knows what is about to be stored. What waits there is
         charged as a step is, and where no other version is loaded there is nothing to ask. Raises ServiceError.
@@ -182,7 +182,7 @@ class Inference:
         return await self._sessions.moved(ident, holder, model)
 
     async def route(self, asked: Asked) -> ServedModel:
-        """The model that is to answer: of a sequence that goes on, the one it was last seen on. Raises ServiceError."""
+        """Return the model that is to answer: of a sequence that goes on, the one it was last seen on. Raises ServiceError."""
         ask, name, version, owner, _ = asked
         at_once = self.route_at_once(ask, name, version, owner)
         if at_once is not None:
@@ -194,7 +194,7 @@ class Inference:
         return await self._sessions.model_of(ident, sequence_owner(owner))
 
     def route_at_once(self, ask: Ask, name: str, version: str | None, owner: str) -> ServedModel | None:
-        """As route does; None where the store has to be asked. Raises ServiceError."""
+        """Return the model that `route` does, or None where the store has to be asked. Raises ServiceError."""
         model = self._serving(name, version)
         ask.check_sequence(name)
         if self.models.is_retired(model) and (ask.sequence is None or ask.start):
@@ -211,7 +211,7 @@ class Inference:
         return model if known is model or (known is None and self.models.only(name)) else None
 
     async def _of_first_step(self, ident: str, known: ServedModel | None, model: ServedModel, asked: Asked) -> ServedModel:
-        """Where a sequence begins whose id may be live on another version: there if it is the stored first step again, else anew.
+        """Return where a sequence begins whose id may live on another version: there if it is the stored first step again, else anew.
 
         One that names another version than the stored one's is no repeat. What was sent before it ends first. Nothing is removed: the new
         first step takes the old sequence's place in its one commit, and where it fails the old one goes on.
@@ -235,7 +235,7 @@ class Inference:
         return model
 
     async def begin(self, asked: Asked, model: ServedModel, paid: bool = False) -> Pending | Misread:
-        """Queues a request. Raises ServiceError where nothing is queued, and no other model could do it."""
+        """Queue a request. Raises ServiceError where nothing is queued, and no other model could do it."""
         try:
             return await self._begin(asked, model, paid)
         except OF_THE_VERSION as error:
@@ -272,7 +272,7 @@ class Inference:
             self._sessions.sequence_ended(ident, holder, model)
 
     def jobs(self, ask: Ask, read: Rows, model: ServedModel, owner: str, paid: bool = False) -> list[Job]:
-        """What the engine is to do, charged to the owner; their sinks are still to be set. Raises RateLimited."""
+        """Return the jobs that the engine is to do, charged to the owner; their sinks are still to be set. Raises RateLimited."""
         if not paid:
             self._sessions.charge(owner, len(read.x))
         every = read.x.shape[1] > 1
@@ -297,6 +297,6 @@ class Inference:
         return Session(ident, m.name, m.version, m.sha256, holder, np.zeros(m.state_size, np.float32), 0, 0, now, now + self._ttl)
 
     def bounds(self, model: ServedModel) -> Bounds:
-        """How much a request to that model may hold."""
+        """Return how much a request to that model may hold."""
         steps = model.max_frames if model.manifest.kind == "action" else model.max_text
         return Bounds(self.max_rows, steps, min(steps, self._max_every), self._max_reply)

@@ -24,7 +24,7 @@ class Output(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a request is answered with. step and position: where the sequence stands, if it is one."""
+    """The answer to a request. step and position: where the sequence stands, if it is one."""
 
     model: str
     version: str
@@ -44,7 +44,7 @@ def header_length(value: str | None, size: int) -> int | None:
 
 
 def read(body: bytes, length: int | None) -> Ask:
-    """A request whose first `length` bytes are JSON. Raises BadInput."""
+    """Return a request whose first `length` bytes are JSON. Raises BadInput."""
     try:
         head = orjson.loads(body if length is None else memoryview(body)[:length])
     except orjson.JSONDecodeError as error:
@@ -86,7 +86,7 @@ def _read_inputs(ask: Ask, inputs: object, body: memoryview, at: int) -> None:
 
 
 def read_raw(body: bytes, signature: Signature) -> Ask:
-    """A request that is nothing but the bytes of x, one row of it, as Inference-Header-Content-Length 0 says. Raises BadInput."""
+    """Return a request that is nothing but the bytes of x, one row of it, as Inference-Header-Content-Length 0 says. Raises BadInput."""
     rest = signature.x.shape[2:]
     step = int(np.prod(rest, dtype=np.int64)) * signature.x.dtype.itemsize
     if not body or len(body) % step:
@@ -136,7 +136,7 @@ def _list(value: object, what: str) -> list[object]:
 
 
 def write(answer: Answer) -> tuple[bytes, int | None]:
-    """The body of a reply, and how much of it is JSON where raw tensors follow."""
+    """Return the body of a reply, and how much of it is JSON where raw tensors follow."""
     outputs: list[dict[str, object]] = []
     raw: list[bytes] = []
     for o in answer.outputs:

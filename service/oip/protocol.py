@@ -92,7 +92,7 @@ METHODS = (
 
 
 def file_descriptor() -> FileDescriptorProto:
-    """The messages as protobuf describes them."""
+    """Return the messages as protobuf describes them."""
     file = FileDescriptorProto(name="open_inference.proto", package=PACKAGE, syntax="proto3")
     made: dict[str, DescriptorProto] = {}
     for name, fields in MESSAGES.items():
@@ -126,7 +126,7 @@ def _add_fields(message: DescriptorProto, full_name: str, fields: str) -> None:
 
 
 def _add_entry(message: DescriptorProto, full_name: str, field: str, kind: str) -> str:
-    """The message that an entry of a map is."""
+    """Return the message that an entry of a map is."""
     entry = message.nested_type.add(name=f"{field.title()}Entry")
     entry.options.map_entry = True
     key = entry.field.add(name="key", number=1, label=FieldDescriptorProto.LABEL_OPTIONAL)
@@ -145,7 +145,7 @@ def _set_type(field: FieldDescriptorProto, kind: str) -> None:
 
 
 def message_classes() -> dict[str, Any]:
-    """Every message's class by its name."""
+    """Return every message's class by its name."""
     pool = DescriptorPool()
     pool.AddSerializedFile(file_descriptor().SerializeToString())
     return {name: GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}")) for name in MESSAGES}

@@ -48,7 +48,7 @@ _GRPC = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 429: "RESOURCE_EXHAUS
 
 
 def refusal(error: ServiceError, model: str) -> Refusal:
-    """How an error is said to a client of this protocol."""
+    """Return how an error is said to a client of this protocol."""
     known = next((_STATUS[c] for c in type(error).__mro__ if c in _STATUS), None)
     http, grpc = known or (status(error), _GRPC.get(status(error), "INTERNAL"))
     return Refusal(http, grpc, _text(error, model))

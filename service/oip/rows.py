@@ -34,11 +34,11 @@ class Exact(NamedTuple):
 
     @property
     def length(self) -> int:
-        """Frames or characters."""
+        """Return the number of frames or characters."""
         return len(self.x)
 
     def prepare(self, session: Session | None) -> Prepared:
-        """It is prepared."""
+        """Return x as it is, which is prepared already."""
         return Prepared(self.x, None)
 
 
@@ -50,19 +50,20 @@ class Rows(NamedTuple):
     state: Floats | None
 
     def content(self, row: int) -> Exact:
-        """One row."""
+        """Return the content of one row, cut to its length."""
         x = self.x[row]
         return Exact(x if self.lengths is None else x[: self.lengths[row]])
 
     def digest(self, end: bool) -> bytes:
-        """What two requests of a sequence share exactly when they are the same step: the steps that count, and whether it ends there."""
+        """Return a digest of the steps that count, and of whether the sequence ends there: two requests share it exactly when they are
+        the same step."""
         x = self.content(0).x
         head = b"oip %d %d %d" % (self.x.shape[1], len(x), end)
         return hashlib.blake2b(x, digest_size=16, key=head).digest()  # type: ignore[arg-type]  # the bytes of a row, which lie in one piece
 
 
 def read(ask: Ask, signature: Signature, bounds: Bounds) -> Rows:
-    """The rows of a request. Raises BadInput and its kin, in Triton's words where it has some."""
+    """Read the rows of a request. Raises BadInput and its kin, in Triton's words where it has some."""
     model = signature.model
     sent = _by_name(ask.inputs, signature)
     x = decode(sent["x"], signature.x, model)
@@ -131,7 +132,7 @@ def _state(state: Array, B: int, model: str) -> Floats:
 
 
 def check_values(x: Array, signature: Signature) -> None:
-    """Raises NotFinite, OutOfAlphabet."""
+    """Check the values of x. Raises NotFinite, OutOfAlphabet."""
     if signature.x.dtype.kind == "i":
         if x.min() < 0 or x.max() >= signature.classes:
             odd = next(n for n in x.reshape(-1).tolist() if not 0 <= n < signature.classes)
@@ -142,7 +143,7 @@ def check_values(x: Array, signature: Signature) -> None:
 
 
 def outputs(ask: Ask, signature: Signature, rows: Rows, results: Sequence[Result]) -> list[Output]:
-    """What was asked for of logits [B, T, K] and state_out [B, N]; past a row's length the logits are zero.
+    """Return what was asked for of logits [B, T, K] and state_out [B, N]; past a row's length the logits are zero.
 
     Where nothing was named it is the logits, and for a client that sent a state the state after it.
     """

@@ -26,7 +26,7 @@ class Tensor:
 
 
 def decode(tensor: Tensor, spec: Spec, model: str) -> Array:
-    """The array of an input, read-only where it came as bytes. Raises BadInput where datatype, shape or size are not the model's."""
+    """Return the array of an input, read-only where it came as bytes. Raises BadInput where datatype, shape or size are not the model's."""
     if tensor.datatype != spec.datatype:
         raise BadInput(
             f"inference input '{spec.name}' data-type is '{tensor.datatype[:40]}', but model '{model}' expects '{spec.datatype}'"
@@ -71,7 +71,7 @@ def finite(array: Array, name: str, model: str) -> None:
 
 
 def shape_of(value: object, name: str) -> tuple[int, ...]:
-    """A shape as JSON has it. Raises BadInput for what is no list of whole numbers, and for negative and huge ones."""
+    """Return a shape as JSON has it. Raises BadInput for what is no list of whole numbers, and for negative and huge ones."""
     if not isinstance(value, list) or len(value) > MAX_AXES:
         raise BadInput(
             f"unable to parse 'shape' of input '{name[:80]}': expected a list of at most {MAX_AXES} whole numbers, got {said(value)}"

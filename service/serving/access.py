@@ -35,7 +35,7 @@ class Access:
         self._metrics_open = metrics_open
 
     def owner_of(self, headers: Mapping[str, str]) -> str:
-        """Whose request it is, by `Authorization: Bearer` or `X-API-Key`; names of headers in lower case. Raises Unauthorized."""
+        """Return whose request it is, by `Authorization: Bearer` or `X-API-Key`; names of headers in lower case. Raises Unauthorized."""
         if self._owners is None:
             return ANONYMOUS
         bearer = headers.get("authorization", "")
@@ -43,7 +43,7 @@ class Access:
         return self.owner_of_key(secret.strip() if scheme.lower() == "bearer" else headers.get("x-api-key"))
 
     def owner_of_key(self, secret: object) -> str:
-        """Whose key it is. Raises Unauthorized."""
+        """Return whose key it is. Raises Unauthorized."""
         if self._owners is None:
             return ANONYMOUS
         if secret is None:
@@ -57,11 +57,11 @@ class Access:
         return name
 
     def owner_of_scrape(self, headers: Mapping[str, str]) -> str:
-        """Who may read /metrics: everybody, or the owner of a key where the setting says so. Raises Unauthorized."""
+        """Return who may read /metrics: everybody, or the owner of a key where the setting says so. Raises Unauthorized."""
         return ANONYMOUS if self._metrics_open else self.owner_of(headers)
 
     def allows_origin(self, headers: Mapping[str, str]) -> bool:
-        """Whether a script of that page may open a stream: of this host, allowed by name, or no browser's script at all."""
+        """Return whether a script of that page may open a stream: of this host, allowed by name, or no browser's script at all."""
         origin = headers.get("origin")
         if origin is None or "*" in self.origins or origin.lower() in self.origins:
             return True
@@ -72,7 +72,7 @@ class Access:
 
 
 def _host(url: str) -> tuple[str, int | None] | None:
-    """Host and port of an address; a scheme's own port is none. None for what is no address."""
+    """Return host and port of an address; a scheme's own port is none. None for what is no address."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -101,7 +101,7 @@ def read_keys(path: Path) -> list[tuple[str, str]]:
 
 
 def new_key(name: str) -> tuple[str, str]:
-    """A fresh secret and its line for the file. Raises KeysError for a name that may not stand there."""
+    """Return a fresh secret and its line for the file. Raises KeysError for a name that may not stand there."""
     secret = PREFIX + secrets.token_urlsafe(32)
     line = f"{name}:{hashlib.sha256(secret.encode()).hexdigest()}"
     if not _LINE.fullmatch(line):

@@ -38,7 +38,7 @@ class Backend:
 
     @classmethod
     def open(cls, settings: Settings) -> "Backend":
-        """Blocks while the models warm up. Raises BundleError, StoreError, EngineError."""
+        """Open the backend; blocks while the models warm up. Raises BundleError, StoreError, EngineError."""
         if not settings.bundles.is_dir():
             raise BundleError(f"{settings.bundles}: no bundle found (expected {settings.bundles}/<name>/<version>/manifest.json)")
         backend = cls(settings, open_store(settings.store, settings.store_durability))
@@ -52,14 +52,14 @@ class Backend:
         return backend
 
     def living(self) -> set[Key]:
-        """The versions with living sessions. Raises StoreError."""
+        """Return the versions with living sessions. Raises StoreError."""
         try:
             return {Key(p.model, p.version) for p in self.store.census(time.time())}
         except StoreFailed as error:
             raise StoreError(f"store {error.detail}") from error
 
     def load(self, folder: Path) -> ServedModel:
-        """Reads a bundle, warms it up and starts its engine. Blocks; raises BundleError, EngineError."""
+        """Read a bundle, warm it up and start its engine. Blocks; raises BundleError, EngineError."""
         model = serve(read(folder), self.settings, self.store, self.post)
         self._engines = [*(e for e in self._engines if e.alive), model.batcher]
         if self.stopping:
@@ -67,24 +67,24 @@ class Backend:
         return model
 
     def post(self, deliver: Callable[[], None]) -> None:
-        """Hands replies from an engine thread to the event loop."""
+        """Hand replies from an engine thread to the event loop."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
             if self.loop is not None:
                 self.loop.call_soon_threadsafe(deliver)
 
     def drain(self, seconds: float = STOP_TIMEOUT) -> None:
-        """Tells the engines that the end is near: what is in flight is finished, anything new is refused."""
+        """Tell the engines that the end is near: what is in flight is finished, anything new is refused."""
         self.stopping = True
         for engine in self._engines:
             engine.drain(seconds=seconds)
 
     @property
     def busy(self) -> bool:
-        """Whether an engine has not finished."""
+        """Return whether an engine has not finished."""
         return any(engine.alive for engine in self._engines)
 
     def close(self) -> None:
-        """Stops the engines, which finish what is in flight, and releases the store."""
+        """Stop the engines, which finish what is in flight, and release the store."""
         stopping = [threading.Thread(target=engine.stop, args=(STOP_TIMEOUT,)) for engine in self._engines]
         for thread in stopping:
             thread.start()

@@ -18,17 +18,17 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]')
 
 
 async def aside(read: Callable[..., R], size: int, *args: object) -> R:
-    """Runs a reader of `size` bytes, on another thread where it is long: the event loop has others to serve."""
+    """Run a reader of `size` bytes, on another thread where it is long: the event loop has others to serve."""
     return await asyncio.to_thread(read, *args) if size > LONG else read(*args)
 
 
 def size_of(clip: object) -> int:
-    """About how many bytes of JSON a clip was."""
+    """Return about how many bytes of JSON a clip was."""
     return 500 * len(clip) if isinstance(clip, list) else 0
 
 
 async def read_bounded(chunks: AsyncIterator[bytes], declared: str | None, limit: int, drain: int) -> bytes:
-    """The whole body, at most `limit` bytes. A longer one is read to its end and dropped, up to `drain`, so that the client, which
+    """Return the whole body, at most `limit` bytes. A longer one is read to its end and dropped, up to `drain`, so that the client, which
     is still sending, gets to see the TooLarge that is raised."""
     size = int(declared) if declared is not None and declared.isdigit() else 0
     if size > drain:
@@ -49,7 +49,7 @@ async def read_bounded(chunks: AsyncIterator[bytes], declared: str | None, limit
 
 
 def parse_object(data: bytes | str, what: str) -> dict[str, object]:
-    """A JSON object. Raises NotJson, NotFinite for the NaN and Infinity that some encoders write, BadInput for other JSON."""
+    """Return a JSON object. Raises NotJson, NotFinite for the NaN and Infinity that some encoders write, BadInput for other JSON."""
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -67,7 +67,7 @@ def parse_object(data: bytes | str, what: str) -> dict[str, object]:
 
 
 def json_path(text: str, end: int) -> str:
-    """Where in JSON text the value that begins at `end` stands, as `sequences[0][3]`."""
+    """Return where in JSON text the value that begins at `end` stands, as `sequences[0][3]`."""
     path: list[str | int] = []
     key = ""
     for token in _TOKEN.finditer(text, 0, end):
@@ -95,7 +95,7 @@ def only(body: dict[str, object], known: Collection[str]) -> None:
 
 
 def integer(value: object, field: str, low: int, high: int, default: int | None = None) -> int:
-    """A whole number in low..high; None takes the default if there is one. Raises BadInput."""
+    """Return a whole number in low..high; None takes the default if there is one. Raises BadInput."""
     if value is None and default is not None:
         return default
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -104,7 +104,7 @@ def integer(value: object, field: str, low: int, high: int, default: int | None 
 
 
 def number(value: object, field: str, low: float, high: float, default: float) -> float:
-    """A number in low..high. Raises BadInput."""
+    """Return a number in low..high. Raises BadInput."""
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
@@ -120,5 +120,5 @@ def boolean(value: object, field: str) -> bool:
 
 
 def step_number(value: object) -> int | None:
-    """A client's step number; None lets the server count. Raises BadInput."""
+    """Return a client's step number; None lets the server count. Raises BadInput."""
     return None if value is None else integer(value, "step", 1, MAX_STEP)

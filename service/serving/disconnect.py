@@ -11,7 +11,7 @@ R = TypeVar("R")
 
 
 async def while_there(receive: Receive, work: Coroutine[object, object, R]) -> R:
-    """Does the work while the client waits for it. Raises ClientDisconnect once it is gone; the work is cancelled then."""
+    """Do the work while the client waits for it. Raises ClientDisconnect once it is gone; the work is cancelled then."""
     working = asyncio.create_task(work)
     leaving = asyncio.create_task(_gone(receive))
     try:

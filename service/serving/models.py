@@ -32,32 +32,32 @@ class ServedModel:
 
     @cached_property
     def reader(self) -> ClipReader:
-        """Reads this model's clips. Raises BadInput for a model that reads text."""
+        """Return the reader of this model's clips. Raises BadInput for a model that reads text."""
         if self.manifest.kind != "action":
             raise BadInput(f"model {self.manifest.name} reads text, not frames: expected WS /stream/{self.manifest.name} with text")
         return ClipReader.of(self.manifest, self.max_frames)
 
     @cached_property
     def _symbols(self) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        """The alphabet's code points in ascending order, and the symbol of each."""
+        """Return the alphabet's code points in ascending order, and the symbol of each."""
         points = np.array([ord(c) for c in self.manifest.alphabet or ""], np.uint32)
         order = np.argsort(points)
         return points[order], order
 
     @cached_property
     def tensors(self) -> Signature:
-        """What it takes and gives, as the Open Inference Protocol names it."""
+        """Return what the model takes and gives, as the Open Inference Protocol names it."""
         return Signature.of(self.manifest)
 
     @cached_property
     def hidden(self) -> slice:
-        """Where the state holds every recurrent neuron, layer by layer."""
+        """Return where the state holds every recurrent neuron, layer by layer."""
         parts = self.watched_parts
         return slice(parts[0].offset, parts[-1].offset + parts[-1].size)
 
     @cached_property
     def watched_parts(self) -> tuple[Part, ...]:
-        """The hidden parts, which lie at the front of the state one after another."""
+        """Return the hidden parts, which lie at the front of the state one after another."""
         return tuple(p for p in self.manifest.state if p.role == "hidden")
 
     @cached_property
@@ -67,13 +67,13 @@ class ServedModel:
         return slice(part.offset, part.offset + part.size)
 
     def frames(self, clip: object, layout: object, hz: object, field: str) -> Frames:
-        """A client's clip as content. Raises BadInput and its kin."""
+        """Return a client's clip as content. Raises BadInput and its kin."""
         known = self.reader.check_layout(layout)
         rate = self.reader.check_hz(hz)
         return Frames(self.reader.read(clip, known, field), rate, self.reader, self._last_frame)
 
     def text(self, text: object, field: str) -> Text:
-        """A client's text as content. Raises BadInput, OutOfAlphabet naming the character, TooLarge."""
+        """Return a client's text as content. Raises BadInput, OutOfAlphabet naming the character, TooLarge."""
         if self.manifest.kind != "chars":
             raise BadInput(f"model {self.manifest.name} reads frames, not text", field=field)
         if not isinstance(text, str) or not text:
@@ -122,7 +122,7 @@ class ServedModel:
         return {"label": answer, "score": score, "top": [{"label": name, "score": value} for name, value in best], "frames": frames}
 
     def scored_chars(self, symbols: NDArray[np.int64], logprobs: Floats) -> list[dict[str, object]]:
-        """Each character with its log-probability [n], in nats, before the model saw it."""
+        """Return each character with its log-probability [n], in nats, before the model saw it."""
         alphabet = self.manifest.alphabet or ""
         return [{"char": alphabet[k], "logprob": p} for k, p in zip(symbols.tolist(), logprobs.tolist(), strict=True)]
 
@@ -132,7 +132,7 @@ Best = list[tuple[str, float]]
 
 
 def next_chars(best: Best) -> list[dict[str, object]]:
-    """The likeliest next characters."""
+    """Return the likeliest next characters."""
     return [{"char": char, "logprob": logprob} for char, logprob in best]
 
 
@@ -149,12 +149,12 @@ class Models:
             self.add(model)
 
     def add(self, model: ServedModel) -> None:
-        """Takes up a model, in place of one of the same name and version."""
+        """Take up a model, in place of one of the same name and version."""
         loaded = {**self._loaded, (model.manifest.name, model.manifest.version): model}
         self._loaded = dict(sorted(loaded.items(), key=lambda item: (item[0][0], int(item[0][1]))))
 
     def remove(self, model: ServedModel) -> None:
-        """From now on nobody finds it here."""
+        """Remove a model: from now on nobody finds it here."""
         self._loaded = {key: m for key, m in self._loaded.items() if m is not model}
 
     def retire(self, keys: Iterable[tuple[str, str]]) -> None:
@@ -162,7 +162,7 @@ class Models:
         self._retired = frozenset(keys)
 
     def is_retired(self, model: ServedModel) -> bool:
-        """Whether it takes no new sessions."""
+        """Return whether it takes no new sessions."""
         return (model.manifest.name, model.manifest.version) in self._retired
 
     def __iter__(self) -> Iterator[ServedModel]:
@@ -170,11 +170,11 @@ class Models:
         return iter(list(self._loaded.values()))
 
     def loaded(self, name: str) -> list[ServedModel]:
-        """Every loaded version of a name, the highest last, those too that take no new sessions."""
+        """Return every loaded version of a name, the highest last, those too that take no new sessions."""
         return [m for key, m in self._loaded.items() if key[0] == name]
 
     def versions(self, name: object) -> list[ServedModel]:
-        """The versions that may be asked for, the highest last. Raises UnknownModel."""
+        """Return the versions that may be asked for, the highest last. Raises UnknownModel."""
         found = [m for key, m in self._loaded.items() if key[0] == name and key not in self._retired]
         if not found:
             names = sorted({key[0] for key in self._loaded.keys() - self._retired})
@@ -182,19 +182,19 @@ class Models:
         return found
 
     def latest(self, name: object) -> ServedModel:
-        """The version that new sessions take. Raises UnknownModel."""
+        """Return the version that new sessions take. Raises UnknownModel."""
         return self.versions(name)[-1]
 
     def names(self) -> list[str]:
-        """Of what may be asked for."""
+        """Return the names of the models that may be asked for."""
         return list(dict.fromkeys(name for name, version in self._loaded if (name, version) not in self._retired))
 
     def only(self, name: str) -> bool:
-        """Whether a name has just one version."""
+        """Return whether a name has just one version."""
         return len(self.loaded(name)) == 1
 
     def choose(self, name: object, version: object = None) -> ServedModel:
-        """The version a client asks for, the highest for None. Raises UnknownModel."""
+        """Return the version a client asks for, the highest for None. Raises UnknownModel."""
         if version is None:
             return self.latest(name)
         loaded = {m.manifest.version: m for m in self.versions(name)}
@@ -203,7 +203,7 @@ class Models:
         return loaded[version]
 
     def of_digest(self, digest: str, name: str, version: str) -> ServedModel:
-        """The model of that file; where two share it, the one that is called so. Raises UnknownModel, OtherModel."""
+        """Return the model of that file; where two share it, the one that is called so. Raises UnknownModel, OtherModel."""
         same = [m for m in self if m.manifest.sha256 == digest]
         if not same:
             self.versions(name)
@@ -211,12 +211,12 @@ class Models:
         return max(same, key=lambda m: (m.manifest.name == name, m.manifest.version == version))
 
     def exactly(self, name: str, version: str) -> ServedModel | None:
-        """That very version, if it is loaded."""
+        """Return that very version if it is loaded, else None."""
         return self._loaded.get((name, version))
 
 
 def serve(bundle: Bundle, settings: Settings, store: Store, post: Callable[[Callable[[], None]], None]) -> ServedModel:
-    """Loads a bundle and starts its engine thread. Blocks while it warms up; raises EngineError."""
+    """Load a bundle and start its engine thread. Blocks while it warms up; raises EngineError."""
     engine = Engine(bundle, settings.provider, settings.threads, settings.max_batch)
     bounds = BatcherSettings(settings.max_batch, settings.max_queue, settings.step_timeout, settings.session_ttl)
     return ServedModel(bundle.manifest, engine, Batcher(engine, store, bounds, post), settings.max_frames, settings.max_text)

@@ -51,7 +51,7 @@ class Listed(NamedTuple):
 
 
 def scan(root: Path) -> dict[Key, Stamp]:
-    """Every folder that has a manifest. Raises OSError where the root cannot be read: that is no empty repository."""
+    """Return every folder that has a manifest. Raises OSError where the root cannot be read: that is no empty repository."""
     found = {}
     next(root.iterdir(), None)
     for manifest in root.glob("*/*/manifest.json"):
@@ -78,7 +78,7 @@ def _stamp_if_there(path: Path) -> tuple[int, int, int] | None:
 
 
 def newest(keys: Iterable[Key], keep: int) -> set[Key]:
-    """The highest `keep` versions of every name."""
+    """Return the highest `keep` versions of every name."""
     by_name: dict[str, list[Key]] = {}
     for key in keys:
         by_name.setdefault(key.name, []).append(key)
@@ -88,7 +88,7 @@ def newest(keys: Iterable[Key], keep: int) -> set[Key]:
 def to_load(
     found: Mapping[Key, Stamp], loaded: Collection[Key], refused: Mapping[Key, Stamp], living: Collection[Key], keep: int
 ) -> list[Key]:
-    """What should be loaded and is not: the newest of each model that can be, and older ones with living sessions.
+    """Return what should be loaded and is not: the newest of each model that can be, and older ones with living sessions.
 
     `refused`: what could not be loaded, or was given up, and how its files were then.
     """
@@ -98,7 +98,7 @@ def to_load(
 
 
 def to_retire(found: Collection[Key], loaded: Collection[Key], keep: int) -> set[Key]:
-    """Which loaded versions take no new sessions: all but the newest of those that are loaded and still there."""
+    """Return the loaded versions that take no new sessions: all but the newest of those that are loaded and still there."""
     return set(loaded) - newest([key for key in loaded if key in found], keep)
 
 
@@ -113,7 +113,7 @@ class Rules:
 
 @dataclass(slots=True)
 class _Book:
-    """What is known of versions beside the loaded models themselves."""
+    """The facts that are known of versions beside the loaded models themselves."""
 
     stamps: dict[Key, Stamp] = field(default_factory=dict)
     """of what is loaded, as its files were"""
@@ -154,7 +154,7 @@ class Repository:
         self._one_at_a_time = asyncio.Lock()
 
     async def watch(self, seconds: float) -> None:
-        """Looks every so often, until it is cancelled."""
+        """Look every so often, until it is cancelled."""
         while True:
             await asyncio.sleep(seconds)
             try:
@@ -165,7 +165,7 @@ class Repository:
                 log.exception("the model repository could not be looked at")
 
     async def look(self) -> None:
-        """Compares the folder with what is loaded, loads what is new, and lets go of what is not needed. Raises OSError, StoreFailed."""
+        """Compare the folder with what is loaded, load what is new, and let go of what is not needed. Raises OSError, StoreFailed."""
         async with self._one_at_a_time:
             found = await asyncio.to_thread(scan, self._rules.root)
             self._note_changes(found)
@@ -180,7 +180,7 @@ class Repository:
                 await self._let_go(key, found, living)
 
     async def load(self, name: str) -> None:
-        """Loads the newest versions of a model by command, again where their files have changed. Raises BadInput."""
+        """Load the newest versions of a model by command, again where their files have changed. Raises BadInput."""
         async with self._one_at_a_time:
             try:
                 found = {k: s for k, s in (await asyncio.to_thread(scan, self._rules.root)).items() if k.name == name}
@@ -199,7 +199,7 @@ class Repository:
                 raise BadInput(f"failed to load '{name}', {'; '.join(self._book.reasons[k] for k in failed)}")
 
     async def unload(self, name: str) -> None:
-        """Unloads every version of a model by command, with living sessions or without. Raises UnknownModel."""
+        """Unload every version of a model by command, with living sessions or without. Raises UnknownModel."""
         async with self._one_at_a_time:
             loaded = [k for k in self._loaded() if k.name == name]
             if not loaded and name not in self._book.held:
@@ -209,7 +209,7 @@ class Repository:
                 await self._unload(key, "unloaded")
 
     def index(self, ready_only: bool = False) -> list[Listed]:
-        """Every version that is loaded, and every one that is not and why."""
+        """Return every version that is loaded, and every one that is not and why."""
         book = self._book
         lines = {key: Listed(*key, "READY", book.reasons.get(key, "")) for key in self._loaded()}
         if not ready_only:
@@ -223,7 +223,7 @@ class Repository:
         return [(line.name, line.version) for line in self.index() if line.state == "UNAVAILABLE"]
 
     def began_with(self, stamps: Mapping[Key, Stamp], skipped: Collection[Key]) -> None:
-        """What was loaded before the first request, and what was left out as old and without sessions."""
+        """Note what was loaded before the first request, and what was left out as old and without sessions."""
         self._book.stamps.update(stamps)
         self._book.reasons.update(dict.fromkeys(skipped, SUPERSEDED))
 
@@ -250,7 +250,7 @@ class Repository:
         return {Key(p.model, p.version) for p in populations}
 
     async def _load(self, key: Key, stamp: Stamp) -> None:
-        """Loads beside what runs; the table changes in one step when it is warm."""
+        """Load beside what runs; the table changes in one step when it is warm."""
         book = self._book
         before = self._models.exactly(*key)
         book.loading.add(key)
@@ -284,7 +284,7 @@ class Repository:
         return retired
 
     async def _let_go(self, key: Key, found: Mapping[Key, Stamp], living: Collection[Key]) -> None:
-        """Unloads a retired version that nobody needs, not before the next look: a session may be about to be stored."""
+        """Unload a retired version that nobody needs, not before the next look: a session may be about to be stored."""
         at, now = self._book.retired_at, self._clock()
         if key not in at:
             at[key] = now
@@ -312,7 +312,7 @@ class Repository:
         log.info("%s", reason, extra=about(model.manifest))
 
     async def _end(self, model: ServedModel) -> None:
-        """Lets what is in flight finish, ends the engine's thread, and gives back its memory, whoever still holds the model."""
+        """Let what is in flight finish, end the engine's thread, and give back its memory, whoever still holds the model."""
         m = model.manifest
         self._forget(model)
         model.batcher.drain(ModelGone(f"the session's model {m.name}/{m.version} was unloaded"), UNLOAD_TIMEOUT)
@@ -329,7 +329,7 @@ SUPERSEDED = "unloaded: there is a newer version, and no session needs this one"
 
 
 def load_at_start(root: Path, keep: int, living: Callable[[], Collection[Key]]) -> tuple[list[Path], dict[Key, Stamp], list[Key]]:
-    """What to load before the first request: folders, their stamps, and the versions that are left out. Raises BundleError."""
+    """Return what to load before the first request: folders, their stamps, and the versions left out. Raises BundleError."""
     try:
         found = scan(root)
     except OSError:

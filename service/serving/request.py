@@ -12,13 +12,13 @@ from indrnn.service.settings import Settings
 
 
 def owner_of(request: Request) -> str:
-    """Whose request it is. Raises Unauthorized."""
+    """Return whose request it is. Raises Unauthorized."""
     access: Access = request.app.state.access
     return access.owner_of(request.headers)
 
 
 async def raw_body(request: Request) -> bytes:
-    """The request's body. Raises TooLarge, BodyTimeout."""
+    """Return the request's body. Raises TooLarge, BodyTimeout."""
     settings: Settings = request.app.state.settings
     chunks: AsyncIterator[bytes] = request.stream()
     try:
@@ -29,6 +29,6 @@ async def raw_body(request: Request) -> bytes:
 
 
 async def read_body(request: Request) -> dict[str, object]:
-    """The request's body, a JSON object. Raises NotJson, BadInput, TooLarge, BodyTimeout."""
+    """Return the request's body, a JSON object. Raises NotJson, BadInput, TooLarge, BodyTimeout."""
     data = await raw_body(request)
     return await aside(parse_object, len(data), data, "body")

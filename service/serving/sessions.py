@@ -60,12 +60,12 @@ class Answered:
 
 
 def digest_key(kind: str, options: object) -> bytes:
-    """A message's kind and options as a key, [32] bytes, for `content_digest`."""
+    """Return a message's kind and options as a key, [32] bytes, for `content_digest`."""
     return hashlib.blake2b(orjson.dumps([kind, options], option=orjson.OPT_SORT_KEYS), digest_size=32).digest()
 
 
 def content_digest(key: bytes, data: bytes) -> bytes:
-    """What two messages share exactly when they ask for the same: their decoded content and options (`digest_key`)."""
+    """Return a digest that two messages share exactly when they ask for the same: their decoded content and options (`digest_key`)."""
     return hashlib.blake2b(data, digest_size=16, key=key).digest()
 
 
@@ -80,21 +80,21 @@ class Sessions:
         self._routes: OrderedDict[str, tuple[ServedModel, str]] = OrderedDict()
 
     def charge(self, owner: str, steps: int = 1) -> None:
-        """Before steps that do not go through here. Raises RateLimited."""
+        """Charge steps that do not go through here, before them. Raises RateLimited."""
         self._quotas.step(owner, steps)
 
     def owe(self, owner: str, steps: int) -> None:
-        """After steps that were not known before: paid before the next."""
+        """Charge steps that were not known before, after them: paid before the next."""
         self._quotas.owe(owner, steps)
 
     @property
     def charges(self) -> bool:
-        """Whether steps are counted at all."""
+        """Return whether steps are counted at all."""
         return self._quotas.counts_steps
 
     @property
     def counts_sequences(self) -> bool:
-        """Whether sequences have a limit."""
+        """Return whether sequences have a limit."""
         return self._quotas.counts_sessions
 
     async def count_sequence(self, session_id: str, holder: str) -> bool:
@@ -132,7 +132,7 @@ class Sessions:
         return known
 
     async def open(self, model: ServedModel, owner: str, at: Snapshot | None = None, protocol: Protocol = "http") -> Session:
-        """A new session, stored: at the start of a sequence, or where a downloaded one stood. Raises SessionLimit."""
+        """Open a new session, stored: at the start of a sequence, or where a downloaded one stood. Raises SessionLimit."""
         now = time.time()
         m = model.manifest
         start = at or Snapshot(np.zeros(m.state_size, np.float32), 0, 0, None)
@@ -155,7 +155,7 @@ class Sessions:
         return reply.session
 
     async def fork(self, session_id: str, owner: str) -> Session:
-        """A second session that stands where this one does, stored. Waits for what is in flight. Raises SessionLimit, ModelGone."""
+        """Make a second session that stands where this one does, stored. Waits for what is in flight. Raises SessionLimit, ModelGone."""
         model = await self.model_of(session_id, owner)
         reply = await self._make(model, owner, Job(unset, session_id, owner, Fork(new_id(self._store.key, owner), self._ttl)))
         assert isinstance(reply, Forked), "a fork is answered with Forked"
@@ -163,7 +163,7 @@ class Sessions:
         return reply.session
 
     async def _make(self, model: ServedModel, owner: str, job: Job) -> object:
-        """A job that makes a session, where its owner may have one more."""
+        """Return the job that makes a session, where its owner may have one more."""
         await self._quotas.new_session(owner)
         try:
             return await self._ask(model, job)
@@ -172,11 +172,11 @@ class Sessions:
             raise
 
     async def reset(self, session_id: str, owner: str) -> Session:
-        """The session back at the start of a sequence, stored. Waits for what is in flight. Raises ModelGone."""
+        """Put the session back at the start of a sequence, stored. Waits for what is in flight. Raises ModelGone."""
         return await self._place(session_id, owner, Reset(self._ttl))
 
     async def put(self, session_id: str, owner: str, at: Snapshot) -> Session:
-        """The session where a downloaded one stood, stored. Waits for what is in flight. Raises ModelGone."""
+        """Put the session where a downloaded one stood, stored. Waits for what is in flight. Raises ModelGone."""
         return await self._place(session_id, owner, Import(at, self._ttl))
 
     async def _place(self, session_id: str, owner: str, event: Import | Reset) -> Session:
@@ -186,7 +186,7 @@ class Sessions:
         return reply.session
 
     async def look(self, session_id: str, owner: str, in_order: bool = False) -> Session:
-        """The session as it stands; in order: after what is in flight or waits. Raises UnknownSession, Gone."""
+        """Return the session as it stands; in order: after what is in flight or waits. Raises UnknownSession, Gone."""
         try:
             model = await self.model_of(session_id, owner)
             reply = await self._ask(model, Job(unset, session_id, owner, in_order=in_order))
@@ -206,7 +206,7 @@ class Sessions:
         watch: bool = False,
         protocol: Protocol = "http",
     ) -> Answered:
-        """One step of content. The reply is stored before this returns. Raises ServiceError; then nothing has moved."""
+        """Feed one step of content. The reply is stored before this returns. Raises ServiceError; then nothing has moved."""
         self._quotas.step(owner)
         watched = model.hidden if watch else None
         job = Job(unset, session_id, owner, event, content=content, every=every, watch=watched, protocol=protocol)
@@ -255,12 +255,12 @@ class Sessions:
                 model.batcher.detach(session_id, sink)
 
     async def cancel(self, model: ServedModel, session_id: str, owner: str, number: int | None) -> Result | None:
-        """Ends a generate; None where there was none to end."""
+        """End a generate; None where there was none to end."""
         reply, _ = await _ask(model, Job(unset, session_id, owner, Cancel(number)))
         return reply if isinstance(reply, Result) else None
 
     async def delete(self, session_id: str, owner: str) -> None:
-        """Ends a session. Raises UnknownSession, Gone."""
+        """End a session. Raises UnknownSession, Gone."""
         try:
             model = await self.model_of(session_id, owner)
             reply = await self._ask(model, Job(unset, session_id, owner, Delete()))
@@ -276,11 +276,11 @@ class Sessions:
         self._quotas.session_ended(owner)
 
     async def list(self, owner: str, limit: int) -> list[Session]:
-        """An owner's living sessions, newest first."""
+        """Return an owner's living sessions, newest first."""
         return await asyncio.to_thread(self._store.list, owner, time.time(), limit)
 
     def route(self, session_id: str) -> ServedModel | None:
-        """The model that a session was last seen on, if that is still loaded."""
+        """Return the model that a session was last seen on, if that is still loaded."""
         known = self._routes.get(session_id)
         if known is None:
             return None
@@ -291,7 +291,7 @@ class Sessions:
         return model
 
     async def model_of(self, session_id: str, owner: str) -> ServedModel:
-        """The loaded model an owner's session belongs to. Raises UnknownSession, Gone, ModelGone."""
+        """Return the loaded model an owner's session belongs to. Raises UnknownSession, Gone, ModelGone."""
         known = self._routes.get(session_id)
         if known is None or known[1] != owner or self.route(session_id) is None:
             session = await self._stored(session_id, owner)
@@ -305,7 +305,7 @@ class Sessions:
         return known[0]
 
     async def where_it_runs(self, session_id: str, owner: str, model: ServedModel, act: Callable[[ServedModel], Awaitable[R]]) -> R:
-        """What an act on a session gives with `model`, on which it was last seen, or else with the one that the store says it is on.
+        """Return what `act` on a session gives with `model`, where it was last seen, or else with the model that the store says it is on.
 
         What raises ModelGone has moved nothing. Raises what `act` does, UnknownSession, Gone.
         """
@@ -318,7 +318,7 @@ class Sessions:
         return await act(other)
 
     async def moved(self, session_id: str, owner: str, model: ServedModel) -> ServedModel | None:
-        """Another model that a session runs on than `model`, which said that it was not its own; None where there is none.
+        """Return another model that a session runs on than `model`, which said that it was not its own; None where there is none.
 
         What was remembered is a hint, which others may have made wrong: it is dropped, and the store asked. Raises UnknownSession, Gone,
         ModelGone.
@@ -339,13 +339,13 @@ class Sessions:
         return True
 
     async def _ask(self, model: ServedModel, job: Job) -> object:
-        """The reply to a job, of a session from where that runs. Raises the error of a refusal."""
+        """Return the reply to a job, of a session from where that runs. Raises the error of a refusal."""
         if job.session_id is None:
             return (await _ask(model, job))[0]
         return (await self.where_it_runs(job.session_id, job.owner, model, partial(_ask, job=job)))[0]
 
     async def _stored(self, session_id: str, owner: str) -> Session:
-        """The session as the store has it. To whom it does not belong it is not there."""
+        """Return the session as the store has it. To whom it does not belong it is not there."""
         session = (await asyncio.to_thread(self._store.load, [session_id])).get(session_id)
         if session is not None and session.owner == owner:
             return session
@@ -354,19 +354,19 @@ class Sessions:
         raise UnknownSession(f"there is no session {session_id[:64]!r}")
 
     async def _orphan(self, session_id: str, owner: str) -> Session:
-        """A session that no engine owns, as the store has it."""
+        """Return a session that no engine owns, as the store has it."""
         session = await self._stored(session_id, owner)
         if session.expires_at <= time.time():
             raise Gone("the session has expired")
         return session
 
     def forget(self, model: ServedModel) -> None:
-        """A model that was unloaded: nothing here may keep it in memory."""
+        """Forget a model that was unloaded: nothing here may keep it in memory."""
         for session_id in [i for i, (known, _) in self._routes.items() if known is model]:
             del self._routes[session_id]
 
     def remember(self, session_id: str, model: ServedModel, owner: str) -> None:
-        """Where the session's next step will go."""
+        """Remember which model the session's next step will go to."""
         self._routes[session_id] = model, owner
         self._routes.move_to_end(session_id)
         if len(self._routes) > ROUTES:
@@ -374,7 +374,7 @@ class Sessions:
 
 
 def ask_all(model: ServedModel, jobs: Sequence[Job]) -> Replies:
-    """Queues jobs, all or none; what comes back has each one's reply, with the watched states, or raises the first error.
+    """Queue jobs, all or none; what comes back has each one's reply, with the watched states, or raises the first error.
 
     Cancelled, those without a session are dropped. A step is not: it was numbered, and can be repeated.
     """
@@ -411,7 +411,7 @@ def _drop_cancelled(model: ServedModel, jobs: Sequence[Job], future: Replies) ->
 
 
 async def _ask(model: ServedModel, job: Job) -> tuple[object, States | None]:
-    """Submits a job and waits for its one reply. Raises the error of a refusal."""
+    """Submit a job and wait for its one reply. Raises the error of a refusal."""
     return (await ask_all(model, [job]))[0]
 
 

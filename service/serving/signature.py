@@ -28,13 +28,13 @@ class Spec:
 
     @cached_property
     def dtype(self) -> np.dtype[np.generic]:
-        """How its elements lie in memory."""
+        """Return the type by which its elements lie in memory."""
         return np.dtype(DATATYPES[self.datatype])
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What a model takes and gives: x [B, T, ...], lengths [B, 1], state [B, N] -> logits [B, T, K], state_out [B, N]."""
+    """The tensors that a model takes and gives: x [B, T, ...], lengths [B, 1], state [B, N] -> logits [B, T, K], state_out [B, N]."""
 
     model: str
     version: str
@@ -45,7 +45,7 @@ class Signature:
 
     @classmethod
     def of(cls, manifest: Manifest) -> "Signature":
-        """The signature of a bundle. x is needed and logits are answered; the rest is for clients that hold the state, and for rows of
+        """Make the signature of a bundle. x is needed and logits are answered; the rest is for clients that hold the state, and for rows of
         several lengths."""
         inputs = {t.name: Spec(t.name, _OF_DTYPE[t.dtype], _rows(_free(t.shape)), t.name != "x") for t in manifest.inputs}
         outputs = {t.name: Spec(t.name, _OF_DTYPE[t.dtype], _free(t.shape), t.name != "logits") for t in manifest.outputs}
@@ -53,7 +53,7 @@ class Signature:
 
     @cached_property
     def x(self) -> Spec:
-        """What is fed."""
+        """Return the spec of x, the input that is fed."""
         return self.inputs["x"]
 
 

@@ -14,18 +14,18 @@ TAG_BYTES = 5  # with the random bits a multiple of three: no padding; guessing 
 
 
 def new_key() -> bytes:
-    """A signing key."""
+    """Return a new random signing key."""
     return secrets.token_bytes(32)
 
 
 def new_id(key: bytes, owner: str = "") -> str:
-    """A fresh id for an owner, 28 URL-safe characters."""
+    """Return a fresh id for an owner, 28 URL-safe characters."""
     random = secrets.token_bytes(RANDOM_BYTES)
     return base64.urlsafe_b64encode(random + _tag(key, random, owner)).decode()
 
 
 def issued(key: bytes, session_id: str, owner: str = "") -> bool:
-    """Whether the id was signed with this key for this owner."""
+    """Return whether the id was signed with this key for this owner."""
     try:
         raw = base64.b64decode(session_id.encode(), altchars=b"-_", validate=True)
     except (ValueError, UnicodeEncodeError):

@@ -44,7 +44,7 @@ class Reason(Enum):
 
 
 class Scores(NamedTuple):
-    """What a fed step answered: logits [K] at its end; where asked for, every [t, K] after each of the model's frames or characters;
+    """The answer to a fed step: logits [K] at its end; where asked for, every [t, K] after each of the model's frames or characters;
     chars: logprobs [n] in nats."""
 
     logits: Floats
@@ -54,7 +54,7 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a generate draws; `seed` is the one used, also where the client gave none."""
+    """The way a generate draws; `seed` is the one used, also where the client gave none."""
 
     max_chars: int
     temperature: float
@@ -65,7 +65,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """What a generate has emitted so far; `reason` is None while it is unfinished."""
+    """The characters that a generate has emitted so far; `reason` is None while it is unfinished."""
 
     sampling: Sampling
     text: str
@@ -73,7 +73,7 @@ class Generated:
     reason: Reason | None
 
     def grown(self, char: str, logprob: float) -> "Generated":
-        """With one more character, and the reason if that is the last."""
+        """Return this with one more character, and the reason if that is the last."""
         text = self.text + char
         reason = Reason.LENGTH if len(text) >= self.sampling.max_chars else None
         if text.endswith(self.sampling.stop):
@@ -90,7 +90,7 @@ class Step(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """What of a session can be taken elsewhere: where it stands, without the stored result."""
+    """The part of a session that can be taken elsewhere: where it stands, without the stored result."""
 
     state: Floats
     step: int
@@ -129,27 +129,27 @@ class Session(NamedTuple):
 
     @property
     def unfinished(self) -> Generated | None:
-        """The generate that was cut, if the last step is one."""
+        """Return the generate that was cut, if the last step is one."""
         result = self.last.result if self.last else None
         return result if isinstance(result, Generated) and result.reason is None else None
 
     def flying(self, flight: Flight) -> "Session":
-        """The session with this message being worked on."""
+        """Return the session with this message being worked on."""
         return Session(*self[:-1], flight)
 
     @property
     def landed(self) -> "Session":
-        """The session as it is stored: without what is in flight."""
+        """Return the session as it is stored: without what is in flight."""
         return self if self.flight is None else Session(*self[:-1], None)
 
     @property
     def generating(self) -> bool:
-        """Whether what is in flight is the generate that the last step is."""
+        """Return whether what is in flight is the generate that the last step is."""
         return self.flight is not None and self.flight.anew is None and self.flight.number == self.step
 
     @property
     def ended(self) -> bool:
-        """Whether a step has ended it."""
+        """Return whether a step has ended it."""
         return self.last is not None and self.last.end
 
 
@@ -172,7 +172,7 @@ class Feed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Characters to emit."""
+    """A request to emit characters."""
 
     number: int | None
     digest: bytes
@@ -209,7 +209,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What was in flight is no more: the connection was lost, the engine or the store failed, or the server restarts."""
+    """The event that what was in flight is no more: the connection was lost, the engine or the store failed, or the server restarts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +299,7 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Forked:
-    """The second session."""
+    """The reply to a fork: the second session that it made."""
 
     session: Session
 
@@ -308,7 +308,7 @@ Reply = Refused | Wait | Follow | Result | Char | Deleted | Placed | Forked
 
 
 class Effect(Enum):
-    """What the shell has to do; all but RUN must have happened before the reply is sent. CREATE is of the session in Forked."""
+    """One thing that the shell has to do; all but RUN must have happened before the reply is sent. CREATE is of the session in Forked."""
 
     RUN = "run"
     COMMIT = "commit"
@@ -322,7 +322,7 @@ Answer = tuple[Session, Reply | None, tuple[Effect, ...]]
 
 
 def handle(session: Session, event: Event, now: float) -> Answer:
-    """One event. Pure: the session that comes back is the truth once its effects have happened, the one that went in until then."""
+    """Handle one event. Pure: the session that comes back is the truth once its effects have happened, the one that went in until then."""
     if isinstance(event, Consumed):
         return _consumed(session, event, now)
     if isinstance(event, Emitted):

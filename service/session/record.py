@@ -11,7 +11,7 @@ from indrnn.service.session.machine import Floats, Generated, Reason, Sampling, 
 
 
 def encode_step(step: Step) -> bytes:
-    """The last step's digest and result."""
+    """Encode the last step's digest and result."""
     result = step.result
     if isinstance(result, Scores):
         end = ',"end":true' if step.end else ""  # by hand: half of the time of a dictionary and its JSON
@@ -25,7 +25,7 @@ def encode_step(step: Step) -> bytes:
 
 
 def decode_step(data: bytes) -> Step:
-    """The inverse of encode_step."""
+    """Decode what encode_step has encoded."""
     line, _, raw = data.partition(b"\n")
     head = orjson.loads(line)
     floats = np.frombuffer(raw, "<f4").astype(np.float32, copy=False)
@@ -39,13 +39,13 @@ def decode_step(data: bytes) -> Step:
 
 
 def encode_carry(carry: Carry) -> bytes:
-    """What resampling left over."""
+    """Encode what resampling left over."""
     head = {"hz": carry.hz, "phase": [carry.numerator, carry.denominator], "shape": carry.frame.shape}
     return _line(head) + carry.frame.astype("<f4").tobytes()
 
 
 def decode_carry(data: bytes) -> Carry:
-    """The inverse of encode_carry."""
+    """Decode what encode_carry has encoded."""
     line, _, raw = data.partition(b"\n")
     head = orjson.loads(line)
     frame: Floats = np.frombuffer(raw, "<f4").astype(np.float32, copy=False).reshape(head["shape"])

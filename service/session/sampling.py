@@ -24,19 +24,19 @@ class Ranking(NamedTuple):
 
 
 def rank(scores: Floats, k: int) -> Ranking:
-    """The k likeliest of log-probabilities [t, K]."""
+    """Return the k likeliest of log-probabilities [t, K]."""
     symbols = np.argsort(-scores, axis=-1, kind="stable")[:, :k]
     return Ranking(symbols, np.take_along_axis(scores, symbols, -1).astype(np.float32))
 
 
 def uniform(seed: int, index: int) -> float:
-    """A number in [0, 1) from the seed and the index of the draw: a restart needs no generator's state."""
+    """Return a number in [0, 1) from the seed and the index of the draw: a restart needs no generator's state."""
     word = hashlib.blake2b(index.to_bytes(8, "little"), digest_size=8, key=seed.to_bytes(8, "little")).digest()
     return (int.from_bytes(word, "little") >> 11) * 2.0**-53
 
 
 def draw(logits: Floats, sampling: Sampling, index: int) -> tuple[int, float]:
-    """The symbol drawn from logits [K], and its log-probability under the model itself (temperature 1, no nucleus)."""
+    """Return the symbol drawn from logits [K], and its log-probability under the model itself (temperature 1, no nucleus)."""
     scores = log_softmax(logits)
     best = int(scores.argmax())
     if sampling.temperature == 0:

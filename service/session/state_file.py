@@ -40,7 +40,7 @@ class StateFile:
 
 
 def encode(session: Session) -> bytes:
-    """The session as it stands, without its stored result."""
+    """Encode the session as it stands, without its stored result."""
     tensors = {"state": session.state}
     metadata = {
         "format_version": FORMAT_VERSION,
@@ -69,7 +69,7 @@ def _write(tensors: dict[str, Floats], metadata: dict[str, str]) -> bytes:
 
 
 def decode(data: bytes) -> StateFile:
-    """The inverse of encode. Raises NotState for what is no such file, NotFinite."""
+    """Decode what encode has encoded. Raises NotState for what is no such file, NotFinite."""
     metadata = _metadata(data)
     if metadata.get("format_version") != FORMAT_VERSION:
         raise NotState(f"expected format_version {FORMAT_VERSION!r}, got {said(metadata.get('format_version'))}", field="format_version")
@@ -85,7 +85,7 @@ def decode(data: bytes) -> StateFile:
 
 
 def check(file: StateFile, manifest: Manifest) -> Snapshot:
-    """The state, if a session of this model could stand there.
+    """Return the state, if a session of this model could stand there.
 
     Raises OtherModel for another model's, BadInput for a wrong shape, OutOfRange for values that no step leaves behind.
     """
@@ -105,7 +105,7 @@ def check(file: StateFile, manifest: Manifest) -> Snapshot:
 
 
 def _metadata(data: bytes) -> dict[str, str]:
-    """The texts of the header, which the library leaves out where it reads from memory."""
+    """Return the texts of the header, which the library leaves out where it reads from memory."""
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > min(MAX_HEADER, len(data) - 8):
         raise NotState(f"expected a safetensors file with a header of at most {MAX_HEADER} bytes")

@@ -4,7 +4,7 @@ from indrnn.service.store.protocol import Durability, Store
 
 
 def open_store(address: str, durability: Durability = "strict") -> Store:
-    """The store at the path of an SQLite file, or at a redis://, rediss:// or unix:// address. Raises StoreError."""
+    """Return the store at the path of an SQLite file, or at a redis://, rediss:// or unix:// address. Raises StoreError."""
     if "://" not in address:
         from indrnn.service.store.sqlite import SQLiteStore
 

@@ -30,7 +30,7 @@ class Kept:
         self._lock = threading.Lock()
 
     def find(self, idents: Iterable[str]) -> dict[str, Known]:
-        """What is known of some sessions; those of which nothing is are not in it."""
+        """Return what is known of some sessions; those of which nothing is known are not in it."""
         with self._lock:
             found = {i: known for i in idents if (known := self._known.get(i)) is not None}
             for i in found:
@@ -38,12 +38,12 @@ class Kept:
         return found
 
     def tag_of(self, session: Session) -> bytes | None:
-        """The tag of a session that is this very object; None where another one or none is known."""
+        """Return the tag of a session that is this very object; None where another one or none is known."""
         known = self._known.get(session.id)
         return known.tag if known is not None and known.session is session else None
 
     def keep(self, sessions: Iterable[tuple[Session, bytes]]) -> None:
-        """Sessions as they are stored, each with its tag; those used least lately give way.
+        """Keep sessions as they are stored, each with its tag; those used least lately give way.
 
         What is in flight is left out: it is not stored.
         """
@@ -58,14 +58,14 @@ class Kept:
                 self._known.popitem(last=False)
 
     def drop(self, idents: Iterable[str]) -> None:
-        """Sessions that are no more."""
+        """Drop the sessions that are no more."""
         with self._lock:
             for i in idents:
                 self._known.pop(i, None)
 
 
 def result_size(session: Session) -> int:
-    """Bytes of the numbers that its last step answered."""
+    """Return the size in bytes of the numbers that its last step answered."""
     result = session.last.result if session.last else None
     if isinstance(result, Scores):
         return result.logits.nbytes + result.every.nbytes + result.logprobs.nbytes

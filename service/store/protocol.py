@@ -29,7 +29,7 @@ class Change(NamedTuple):
 
     @property
     def id(self) -> str:
-        """The session's id; both sides have the same."""
+        """Return the session's id; both sides have the same."""
         session = self.after or self.before
         assert session is not None, "a change has a side"
         return session.id
@@ -46,13 +46,13 @@ class Population(NamedTuple):
 
 
 class Store(Protocol):
-    """What the service asks of a store. Every method may block, and may be called from any thread."""
+    """The methods that the service asks of a store. Every method may block, and may be called from any thread."""
 
     key: bytes
     """signs session ids; made once and kept in the store"""
 
     def load(self, ids: Sequence[str]) -> dict[str, Session]:
-        """The sessions of these ids that exist, as they are now. Raises StoreFailed."""
+        """Return the sessions of these ids that exist, as they are now. Raises StoreFailed."""
 
     def commit(self, changes: Sequence[Change]) -> frozenset[str]:
         """Makes each change durable whose `before` is what the store holds, at most one change of a session.
@@ -61,22 +61,22 @@ class Store(Protocol):
         """
 
     def list(self, owner: str, now: float, limit: int) -> list[Session]:
-        """An owner's living sessions, newest first; their states and results are left out. Raises StoreFailed."""
+        """Return an owner's living sessions, newest first; their states and results are left out. Raises StoreFailed."""
 
     def count(self, owner: str, now: float) -> int:
-        """How many sessions an owner has that live beyond `now`. Raises StoreFailed."""
+        """Return how many sessions an owner has that live beyond `now`. Raises StoreFailed."""
 
     def census(self, now: float) -> tuple[Population, ...]:
-        """Which models the living sessions are of. Looks at all of them, in slices, between which others get their turn.
+        """Return the living sessions of each model version. Looks at all of them, in slices, between which others get their turn.
 
         Raises StoreFailed.
         """
 
     def expire(self, now: float) -> int:
-        """Removes the sessions whose time is over; how many. Raises StoreFailed."""
+        """Remove the sessions whose time is over, and return how many. Raises StoreFailed."""
 
     def check(self) -> None:
-        """Writes something small as durably as a commit. Raises StoreFailed when a commit would."""
+        """Write something small as durably as a commit. Raises StoreFailed when a commit would."""
 
     def close(self) -> None:
-        """Releases the store for other processes."""
+        """Release the store for other processes."""

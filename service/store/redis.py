@@ -167,7 +167,7 @@ class RedisStore:
             raise StoreFailed(f"expected {'; '.join(wrong)}; INDRNN_STORE_DURABILITY=relaxed may lose what was answered, and takes it")
 
     def load(self, ids: Sequence[str]) -> dict[str, Session]:
-        """See Store. One round trip, of the tags alone where they are the known ones."""
+        """Load the sessions of these ids, as Store says. Takes one round trip, of the tags alone where they are the known ones."""
         if not ids:
             return {}
         known = self._kept.find(ids)
@@ -189,7 +189,7 @@ class RedisStore:
         return found
 
     def commit(self, changes: Sequence[Change]) -> frozenset[str]:
-        """See Store. One round trip."""
+        """Commit the changes, as Store says, in one round trip."""
         keys: list[bytes] = [_KEY, _OWNERS]
         values: list[bytes | int] = [self.key, self._name]
         tags = [(self._tag(change.before), tag(change.after)) for change in changes]
@@ -207,12 +207,12 @@ class RedisStore:
         return frozenset(changes[n].id for n in lost)
 
     def _tag(self, session: Session | None) -> bytes:
-        """As tag does; what has been loaded or committed here has been given its own (8 µs less)."""
+        """Return the session's tag; what has been loaded or committed here has been given its own (8 µs less)."""
         known = None if session is None else self._kept.tag_of(session)
         return tag(session) if known is None else known
 
     def list(self, owner: str, now: float, limit: int) -> list[Session]:
-        """See Store."""
+        """List an owner's living sessions, as Store says."""
         found: list[Session] = []
         at = 0
         while len(found) < limit:
@@ -226,11 +226,11 @@ class RedisStore:
         return found[:limit]
 
     def count(self, owner: str, now: float) -> int:
-        """See Store. Looks at each of them."""
+        """Count an owner's living sessions, as Store says. Looks at each of them."""
         return sum(expires_at > now for *_, expires_at, _, _ in self._heads(_owned(owner)))
 
     def census(self, now: float) -> tuple[Population, ...]:
-        """See Store."""
+        """Count the living sessions of each model version, as Store says."""
         counted: Counter[tuple[str, str, str]] = Counter()
         stored: Counter[tuple[str, str, str]] = Counter()
         (owners,) = self._read([("SMEMBERS", _OWNERS)])
@@ -242,7 +242,7 @@ class RedisStore:
         return tuple(Population(*key, sessions, stored[key]) for key, sessions in sorted(counted.items()))
 
     def _heads(self, owned: bytes) -> Iterator[Sequence[Any]]:
-        """Of an owner's sessions, a slice at a time."""
+        """Yield the heads of an owner's sessions, which are read a slice at a time."""
         ids: Sequence[bytes] = ()
         at = 0
         while at == 0 or len(ids) == SLICE:
@@ -251,7 +251,7 @@ class RedisStore:
             at += SLICE
 
     def expire(self, now: float) -> int:
-        """See Store. The sessions themselves are removed by Redis: this counts them, and takes them out of their owners' sets.
+        """Remove expired sessions, as Store says. Redis removes them itself: this counts them, and takes them out of their owners' sets.
 
         One call looks at up to SWEPT of them, and the next goes on from there.
         """
@@ -270,7 +270,7 @@ class RedisStore:
         return removed
 
     def _gone(self) -> Iterator[int]:
-        """Goes once through all owners' sets, a slice at a time; how many of each slice were no more."""
+        """Go once through all owners' sets, a slice at a time; how many of each slice were no more."""
         (owners,) = self._read([("SMEMBERS", _OWNERS)])
         for owner in owners:
             owned, at = _OWNED + owner, 0
@@ -284,18 +284,18 @@ class RedisStore:
                     break
 
     def check(self) -> None:
-        """See Store."""
+        """Check that the store can be written and is still the same, as Store says."""
         (key, _) = self._read([("GET", _KEY), ("INCR", _PROBE)])
         if key != self.key:
             raise StoreFailed(f"{self._where} was emptied or replaced while the service runs: restart it")
         self._try(self._need_durability)
 
     def close(self) -> None:
-        """See Store."""
+        """Close the connections to Redis, as Store says."""
         self._redis.close()
 
     def _read(self, commands: Sequence[tuple[object, ...]]) -> Sequence[Any]:
-        """The answers to commands that may be repeated, in one round trip. Raises StoreFailed."""
+        """Return the answers to commands that may be repeated, in one round trip. Raises StoreFailed."""
 
         def ask() -> Sequence[Any]:
             if len(commands) == 1:
@@ -309,7 +309,7 @@ class RedisStore:
         return self._try(ask) if commands else []
 
     def _run(self, script: Any, keys: Sequence[bytes], values: Sequence[bytes | int]) -> Any:
-        """A script's answer, in bytes whatever the address says of decoding."""
+        """Return a script's answer, in bytes whatever the address says of decoding."""
         command = ("EVALSHA", script.sha, len(keys), *keys, *values)
         try:
             return self._redis.execute_command(*command, NEVER_DECODE=True)
@@ -324,7 +324,7 @@ class RedisStore:
             raise StoreFailed(f"{self._where} could not be asked: {error or type(error).__name__}") from error
 
     def _send(self, ask: Callable[[], R]) -> R:
-        """Asks, and once more on a new connection where one broke: whatever this module sends may be sent twice (see above)."""
+        """Ask, and once more on a new connection where one broke: whatever this module sends may be sent twice (see above)."""
         for left in reversed(range(TRIES)):
             try:
                 return ask()
@@ -337,7 +337,7 @@ class RedisStore:
 
 
 def tag(session: Session | None) -> bytes:
-    """What two sessions share exactly when they are the same: a digest of everything that a client can tell, but for the last result.
+    """Return what two sessions share exactly when they are the same: a digest of all that a client can tell, but for the last result.
 
     That one follows from the state, the step's digest, and how much of it has been generated.
     """
@@ -400,7 +400,7 @@ def _session(ident: str, row: Sequence[bytes | None]) -> Session:
 
 
 def _without_password(address: str) -> str:
-    """The address as it may be shown. Raises ValueError."""
+    """Return the address as it may be shown. Raises ValueError."""
     url = urlsplit(address)
     host = f"[{url.hostname}]" if url.hostname and ":" in url.hostname else url.hostname or ""
     return f"{url.scheme}://{host}{f':{url.port}' if url.port else ''}{url.path}"

@@ -96,7 +96,7 @@ class SQLiteStore:
         return bytes(key)
 
     def _migrate(self) -> None:
-        """Brings the file to this schema within the transaction that is open."""
+        """Bring the file to this schema within the transaction that is open."""
         db = self._db
         (version,) = db.execute("PRAGMA user_version").fetchone()
         (owner,) = db.execute("PRAGMA application_id").fetchone()
@@ -112,7 +112,7 @@ class SQLiteStore:
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def load(self, ids: Sequence[str]) -> dict[str, Session]:
-        """See Store."""
+        """Load the sessions of these ids, as Store says."""
         with self._lock:
             try:
                 return self._read(ids)
@@ -131,7 +131,7 @@ class SQLiteStore:
         return found
 
     def commit(self, changes: Sequence[Change]) -> frozenset[str]:
-        """See Store. All changes that are made are one transaction."""
+        """Commit the changes, as Store says. All that are made are one transaction."""
         written = _Written.of(changes)
         with self._lock:
             try:
@@ -147,7 +147,7 @@ class SQLiteStore:
         return lost
 
     def _moved(self, changes: Sequence[Change]) -> frozenset[str]:
-        """Of which sessions `before` is not what the file has. Where the one in memory is that very object, nothing is looked at."""
+        """Return the sessions whose `before` is not what the file has. Where it is the very object in memory, nothing is looked at."""
         unsure = [c for c in changes if c.before is None or self._kept.tag_of(c.before) is None]
         if not unsure:
             return frozenset()
@@ -171,7 +171,7 @@ class SQLiteStore:
         self._db.execute("COMMIT")
 
     def list(self, owner: str, now: float, limit: int) -> list[Session]:
-        """See Store."""
+        """List an owner's living sessions, as Store says."""
         columns = _COLUMNS.replace("state, last, carry", "x'', NULL, NULL")
         query = f"SELECT {columns} FROM sessions WHERE owner = ? AND expires_at > ? ORDER BY created_at DESC LIMIT ?"
         with self._lock:
@@ -181,7 +181,7 @@ class SQLiteStore:
                 raise StoreFailed(f"the store could not be read: {error}") from error
 
     def count(self, owner: str, now: float) -> int:
-        """See Store."""
+        """Count an owner's living sessions, as Store says."""
         query = "SELECT count(*) FROM sessions WHERE owner = ? AND expires_at > ?"
         with self._lock:
             try:
@@ -190,7 +190,7 @@ class SQLiteStore:
                 raise StoreFailed(f"the store could not be read: {error}") from error
 
     def census(self, now: float) -> tuple[Population, ...]:
-        """See Store."""
+        """Count the living sessions of each model version, as Store says."""
         counted: Counter[tuple[str, str, str]] = Counter()
         stored: Counter[tuple[str, str, str]] = Counter()
         query = (
@@ -209,7 +209,7 @@ class SQLiteStore:
         return tuple(Population(*key, sessions, stored[key]) for key, sessions in sorted(counted.items()))
 
     def _slices(self) -> Iterator[tuple[int, int]]:
-        """The rows of the table, the first and the last of a slice at a time."""
+        """Yield the rows of the table, the first and the last of a slice at a time."""
         first = 0
         while True:
             with self._lock:
@@ -221,7 +221,7 @@ class SQLiteStore:
             first = last + 1
 
     def expire(self, now: float) -> int:
-        """See Store. Goes through the table in slices, and commits of steps come in between."""
+        """Remove expired sessions, as Store says. Goes through the table in slices, and commits of steps come in between."""
         removed = 0
         try:
             for first, last in self._slices():
@@ -235,7 +235,7 @@ class SQLiteStore:
         return removed
 
     def check(self) -> None:
-        """See Store."""
+        """Check that the store can be written, as Store says."""
         with self._lock:
             try:
                 self._need_files()
@@ -245,7 +245,7 @@ class SQLiteStore:
                 raise StoreFailed(f"the store could not be written: {error}") from error
 
     def close(self) -> None:
-        """See Store."""
+        """Close the database and let go of its lock, as Store says."""
         with self._lock:
             if hasattr(self, "_db"):
                 self._db.close()
@@ -254,7 +254,7 @@ class SQLiteStore:
                 self._held = None
 
     def _identity(self) -> tuple[tuple[int, int], ...]:
-        """Which files the names stand for: the database and its log."""
+        """Return the identity of the files that the names stand for: the database and its log."""
         stats = (os.stat(self._path), os.stat(f"{self._path}-wal"))
         return tuple((s.st_dev, s.st_ino) for s in stats)
 
@@ -271,7 +271,7 @@ class SQLiteStore:
 
 
 def back_up(source: Path, target: Path) -> None:
-    """Copies a store as it is at one moment, while a service may be using it; `target` appears, or is replaced, when it is complete.
+    """Copy a store as it is at one moment, while a service may be using it; `target` appears, or is replaced, when it is complete.
 
     Raises StoreError.
     """
@@ -294,7 +294,7 @@ def back_up(source: Path, target: Path) -> None:
 
 
 def _hold(path: Path) -> int:
-    """Locks the store for this process until the file descriptor is closed. Raises BlockingIOError when another has it.
+    """Lock the store for this process until the file descriptor is closed. Raises BlockingIOError when another has it.
 
     On a file of its own: closing any descriptor of the database would drop SQLite's locks on it.
     """
@@ -308,7 +308,7 @@ def _hold(path: Path) -> int:
 
 
 class _Written(NamedTuple):
-    """What a commit writes: sessions and their rows' values, and the ids of those that it removes."""
+    """The contents of a commit: sessions and their rows' values, and the ids of those that it removes."""
 
     kept: list[Session]
     values: list[object]
@@ -322,7 +322,7 @@ class _Written(NamedTuple):
 
 
 def _same(one: Session | None, other: Session | None) -> bool:
-    """Whether two sessions are stored alike."""
+    """Return whether two sessions are stored alike."""
     if one is None or other is None:
         return one is other
     plain = [tuple(v.tobytes() if isinstance(v, np.ndarray) else v for v in _row(s)) for s in (one, other)]

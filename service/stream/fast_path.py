@@ -42,7 +42,7 @@ class Lane:
     _draining: asyncio.Future[None] | None = None
 
     def offer(self, frame: bytes, payload: bytes) -> bool:
-        """A whole text message; whether it is taken."""
+        """Offer a whole text message, and return whether it is taken."""
         if not self.open or self._busy or len(payload) > self.max_body or self.model.batcher.stopping:
             return False  # the last: the stream's task finds out whether the model has been loaded again
         self._busy = True
@@ -50,7 +50,7 @@ class Lane:
         return True
 
     def job(self, event: Feed, content: Frames | Text) -> Job:
-        """The step as the engine thread gets it."""
+        """Return the step as the engine thread gets it."""
         self._content = content
         self.wire.decided(None)
         return Job(self._arrived, self.session_id, self.owner, event, content=content, protocol="stream")
@@ -62,16 +62,16 @@ class Lane:
             self.fail(value.error if isinstance(value, Refused) else EngineFailed(f"internal error: {type(value).__name__}"))
 
     def decline(self, frame: bytes) -> None:
-        """The message is for the stream's task."""
+        """Give the message back, since it is for the stream's task."""
         self._leave()
         self.wire.decided(frame)
 
     def fail(self, error: ServiceError) -> None:
-        """Nothing has moved."""
+        """Send the error of a step by which nothing has moved."""
         self.answer({"type": "error", **error.body()})
 
     def answer(self, reply: dict[str, object]) -> None:
-        """The step's last word. The lane is clear again when the client's side has room for more."""
+        """Send the step's last word. The lane is clear again when the client's side has room for more."""
         self.wire.write_text(orjson.dumps(reply))
         if self.wire.writable.is_set():
             self._leave()
@@ -94,7 +94,7 @@ class Lane:
         self._clear = None
 
     async def clear(self) -> None:
-        """Waits until no step is in the lane."""
+        """Wait until no step is in the lane."""
         while self._busy:
             if self._clear is None:
                 self._clear = asyncio.get_running_loop().create_future()

@@ -26,7 +26,7 @@ FIELDS = {"action": {"type", "step", "frames"}, "chars": {"type", "step", "text"
 
 
 class Stepping(Protocol):
-    """What the intake asks of a stream with a step in flight."""
+    """The interface that the intake asks of a stream with a step in flight."""
 
     model: ServedModel
     layout: str | None
@@ -35,16 +35,16 @@ class Stepping(Protocol):
     digest_key: bytes
 
     def job(self, event: Feed, content: Frames | Text) -> Job:
-        """The step as the engine thread gets it; its sink gives the result to `done`, and a refusal to `fail`."""
+        """Return the step as the engine thread gets it; its sink gives the result to `done`, and a refusal to `fail`."""
 
     def decline(self, frame: bytes) -> None:
-        """This is for the stream itself."""
+        """Give the message back, since it is for the stream itself."""
 
     def fail(self, error: ServiceError) -> None:
-        """Nothing has moved."""
+        """Answer with the error of a step by which nothing has moved."""
 
     def answer(self, reply: dict[str, object]) -> None:
-        """The step's last word."""
+        """Send the step's last word."""
 
 
 class Taken(NamedTuple):
@@ -71,20 +71,20 @@ class Done(NamedTuple):
 
 
 class Intake:
-    """What came and what is done in one turn of the event loop. Everything here runs on the loop's thread."""
+    """The messages that came and the steps that are done in one turn of the event loop. Everything here runs on the loop's thread."""
 
     def __init__(self) -> None:
         self._taken: list[Taken] = []
         self._done: list[Done] = []
 
     def take(self, taken: Taken) -> None:
-        """A message to read when the turn is over."""
+        """Take a message to read when the turn is over."""
         if not self._taken:
             asyncio.get_running_loop().call_soon(self._read)
         self._taken.append(taken)
 
     def done(self, done: Done) -> None:
-        """A result to word when the turn is over."""
+        """Take a result to word when the turn is over."""
         if not self._done:
             asyncio.get_running_loop().call_soon(self._word)
         self._done.append(done)
@@ -143,7 +143,7 @@ def _decline(taken: Taken) -> None:
 
 
 def plain_step(payload: bytes, fields: set[str]) -> dict[str, object] | None:
-    """The message, if it is a step with the fields of one and a number that can be one."""
+    """Return the message, if it is a step with the fields of one and a number that can be one."""
     try:
         message = orjson.loads(payload)
     except orjson.JSONDecodeError:
@@ -156,7 +156,7 @@ def plain_step(payload: bytes, fields: set[str]) -> dict[str, object] | None:
 
 
 def _contents(model: ServedModel, group: Sequence[Read]) -> Sequence[Frames | Text | None]:
-    """Each message's content; None where it takes a closer look."""
+    """Return each message's content; None where it takes a closer look."""
     if model.manifest.kind == "chars":
         return [_text(model, read.message.get("text")) for read in group]
     first = group[0].taken.stream
@@ -177,7 +177,7 @@ def _text(model: ServedModel, text: object) -> Text | None:
 
 
 def _only_numbers(read: Read) -> bool:
-    """Whether there is no text, true or false but in the message's own fields: their names and its type are all that is quoted."""
+    """Return whether there is no text, true or false but in the message's own fields: their names and its type are all that is quoted."""
     payload = read.taken.payload
     return payload.count(b'"') == 2 * len(read.message) + 2 and b"true" not in payload and b"false" not in payload
 
@@ -188,7 +188,7 @@ def _scores(done: Done) -> Scores:
 
 
 def worded(result: Result, scores: Scores, content: Frames | Text, model: ServedModel, best: Best) -> dict[str, object]:
-    """A step's reply."""
+    """Return the reply to a step, as it is sent."""
     reply: dict[str, object] = {"type": "result", "step": result.number, "position": result.position}
     if isinstance(content, Text):
         reply["chars"] = model.scored_chars(content.symbols, scores.logprobs)

@@ -48,7 +48,7 @@ class _Closed(Exception):
 
 @dataclass(slots=True)
 class _Options:
-    """What `open` chose for the life of the connection."""
+    """The options that `open` chose for the life of the connection."""
 
     layout: str | None
     hz: float | None
@@ -58,7 +58,7 @@ class _Options:
 
 
 class Stream:
-    """One connection."""
+    """One connection of a client that streams to a model."""
 
     def __init__(self, socket: WebSocket, model: ServedModel, sessions: Sessions, settings: Settings, intake: Intake) -> None:
         self._socket = socket
@@ -78,7 +78,7 @@ class Stream:
         self._idle = asyncio.Event()
 
     async def run(self) -> None:
-        """Answers messages until the client goes."""
+        """Answer messages until the client goes."""
         try:
             while True:
                 try:
@@ -99,7 +99,7 @@ class Stream:
     # --- messages ---------------------------------------------------------------------------------------------------------------------
 
     async def leave(self) -> None:
-        """The service stops: once everything that came has been answered, tells the client to come back, and closes."""
+        """Tell the client, once all that came has been answered, to come back, and close: the service stops."""
         await self._idle.wait()
         if self._lane is not None:
             await self._lane.clear()
@@ -109,12 +109,12 @@ class Stream:
             await asyncio.sleep(0.01)
 
     def abandon(self) -> None:
-        """Drops the connection of a client that does not read."""
+        """Drop the connection of a client that does not read."""
         if self._wire is not None:
             self._wire.transport.abort()
 
     async def _receive(self) -> str | bytes:
-        """The next message, also one that was being waited for while a generate was in flight. Meanwhile the lane may be used."""
+        """Receive the next message, also one that was being waited for while a generate was in flight. Meanwhile the lane may be used."""
         self._idle.set()
         try:
             return await self._receive_one()
@@ -141,7 +141,7 @@ class Stream:
         return text if text is not None else message.get("bytes") or b""
 
     async def _first(self) -> Message:
-        """A message before `open`: who says nothing may not keep the place."""
+        """Return a message before `open`: who says nothing may not keep the place."""
         try:
             async with asyncio.timeout(self._settings.body_timeout):
                 return await self._socket.receive()
@@ -367,7 +367,7 @@ class Stream:
             await self._cancel(item[0])
 
     async def _cancel(self, message: dict[str, object]) -> Result | None:
-        """Ends the generate of that number; its `done` goes to whoever follows it. One that has ended already stays as it is: None.
+        """End the generate of that number; its `done` goes to whoever follows it. One that has ended already stays as it is: None.
 
         So is one that could not be ended: an error would be taken for the answer to the generate, or to the next message.
         """
@@ -415,7 +415,7 @@ class Stream:
 
 
 def _states(states: States | None) -> dict[str, object]:
-    """The watched neurons [t, n] as base64 float16, little-endian."""
+    """Return the watched neurons [t, n] as base64 float16, little-endian."""
     return {} if states is None else {"states": base64.b64encode(states.astype("<f2").tobytes()).decode(), "shape": states.shape}
 
 
@@ -439,7 +439,7 @@ class Connections:
         self._leaving = False
 
     async def accept(self, socket: WebSocket) -> None:
-        """WS /stream/{model}."""
+        """Serve one connection to WS /stream/{model}."""
         access: Access = socket.app.state.access
         if not access.allows_origin(socket.headers):
             await socket.close(1008)  # before it was accepted: 403
@@ -459,7 +459,7 @@ class Connections:
             await self._serve(socket)
 
     async def leave(self, seconds: float) -> None:
-        """Tells every client to come back, once its last message has been answered; who does not read by then is dropped."""
+        """Tell every client to come back, once its last message has been answered; who does not read by then is dropped."""
         self._leaving = True
         going = {asyncio.create_task(stream.leave()): stream for stream in self._streams}
         if not going:
@@ -485,7 +485,7 @@ class Connections:
 
 
 async def _model_of(socket: WebSocket) -> ServedModel | None:
-    """The model that the address names; None where the client was sent away."""
+    """Return the model that the address names; None where the client was sent away."""
     try:
         models, name = socket.app.state.models, socket.path_params["model"]
         model: ServedModel = (models.loaded(name) or models.versions(name))[-1]  # retired ones go on with theirs

@@ -41,7 +41,7 @@ class TimedHttp(NoUpgrade):
         self._arm()
 
     def data_received(self, data: bytes) -> None:
-        """A piece of a request; what is still without headers after it is due."""
+        """Take a piece of a request; what is still without headers after it is due."""
         self._loose += len(data)
         super().data_received(data)
         answering = self.cycle is not None and not self.cycle.response_complete
@@ -51,12 +51,12 @@ class TimedHttp(NoUpgrade):
             self._too_long(answering)
 
     def on_message_begin(self) -> None:
-        """The first byte of a request."""
+        """Take the first byte of a request."""
         self._in_head, self._loose = True, 0
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; those behind a body are none: uvicorn would have them override what the request began with."""
+        """Take a header; those behind a body are none: uvicorn would have them override what the request began with."""
         if self._in_head:
             super().on_header(name, value)
 
@@ -68,7 +68,7 @@ class TimedHttp(NoUpgrade):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """A piece of a body."""
+        """Take a piece of a body."""
         self._loose = 0
         super().on_body(body)
 
@@ -115,7 +115,7 @@ class TimedHttp(NoUpgrade):
         self._closing()
 
     def send_400_response(self, msg: str) -> None:
-        """What came is no HTTP."""
+        """Answer 400 to what is no HTTP, and close the connection."""
         super().send_400_response(msg)
         self._closing()
 
@@ -142,7 +142,7 @@ class TimedHttp(NoUpgrade):
             self.transport.abort()
 
     def _unread(self) -> int:
-        """Bytes here and in the system's buffer, which asks for more only once a good part of its megabytes is sent."""
+        """Count the bytes here and in the system's buffer, which asks for more only once a good part of its megabytes is sent."""
         left = bytearray(4)
         with contextlib.suppress(OSError):
             fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, left)

@@ -18,7 +18,7 @@ class NoUpgrade(HttpToolsProtocol):
     _ended = 0  # bytes of the piece up to the end of that head
 
     def data_received(self, data: bytes) -> None:
-        """A piece of a request, or of several."""
+        """Take a piece of a request, or of several."""
         super().data_received(data)
         rest = memoryview(data) if self._again is not None else None
         while rest is not None and self._again is not None and not self.transport.is_closing():
@@ -30,7 +30,7 @@ class NoUpgrade(HttpToolsProtocol):
             super().data_received(rest)  # type: ignore[arg-type]  # the parser takes any buffer: no copy of what is left for each request
 
     def on_headers_complete(self) -> None:
-        """Of a request that offers something, this is its first reading: nothing is to be answered yet."""
+        """Keep the head of a request that offers something: this is its first reading, and nothing is to be answered yet."""
         method = self.parser.get_method()
         if self.parser.should_upgrade() and method != b"CONNECT" and not self._should_upgrade():
             self._again = _head(method, self.url, self.parser.get_http_version(), self.headers)
@@ -43,7 +43,7 @@ class NoUpgrade(HttpToolsProtocol):
             super().on_message_complete()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Where the parser has ended: uvicorn is handling the exception that says at which byte."""
+        """Note where the parser has ended: uvicorn is handling the exception that says at which byte."""
         ended = sys.exc_info()[1]
         if self._again is not None and isinstance(ended, httptools.HttpParserUpgrade):
             self._ended = ended.args[0]
@@ -52,7 +52,7 @@ class NoUpgrade(HttpToolsProtocol):
 
 
 def _head(method: bytes, url: bytes, version: str, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """A request's head without the offer; names are in lower case already."""
+    """Return a request's head without the offer; names are in lower case already."""
     lines = [b"%s %s HTTP/%s" % (method, url, version.encode())]
     lines += [b"%s: %s" % header for header in headers if header[0] != b"upgrade"]
     return b"\r\n".join([*lines, b"", b""])

@@ -47,7 +47,7 @@ class Wire(WebSocketsSansIOProtocol):
             self.scope["extensions"][EXTENSION] = {"wire": self}  # ASGI lets servers name their own
 
     def data_received(self, data: bytes) -> None:
-        """Cuts what came into frames; the parser gets them whole, so that it is always between two frames here."""
+        """Cut what came into frames; the parser gets them whole, so that it is always between two frames here."""
         if not self.handshake_initiated or self._too_long:
             super().data_received(data)
             if not self.handshake_initiated and not self.transport.is_closing():  # the head came whole, and is none of a handshake
@@ -89,7 +89,7 @@ class Wire(WebSocketsSansIOProtocol):
         self._waits = self._opening
 
     async def receive(self) -> Any:
-        """The stream's next message. Until it is open, what comes behind one is read when the stream has dealt with it."""
+        """Return the stream's next message. Until it is open, what comes behind one is read when the stream has dealt with it."""
         if self._waits and self.queue.empty():
             self._waits = False
             self.data_received(b"")
@@ -126,7 +126,7 @@ class Wire(WebSocketsSansIOProtocol):
             self._frame(frame)
 
     def handle_ping(self) -> None:
-        """Answers a ping; of those that come while the client reads nothing the last, when it reads again (RFC 6455, section 5.5.3)."""
+        """Answer a ping; of those that come while the client reads nothing the last, when it reads again (RFC 6455, section 5.5.3)."""
         pong = b"".join(self.conn.data_to_send())
         if self.writable.is_set():
             self.transport.write(pong)
@@ -141,7 +141,7 @@ class Wire(WebSocketsSansIOProtocol):
             self.transport.write(pong)
 
     def write_text(self, payload: bytes) -> None:
-        """Sends one text message; what the client's side cannot take waits in the transport (`writable` is cleared)."""
+        """Send one text message; what the client's side cannot take waits in the transport (`writable` is cleared)."""
         n = len(payload)
         if self.disconnected or self.close_sent or self.transport.is_closing():
             return
@@ -163,7 +163,7 @@ def _is_text(data: bytes) -> bool:
 
 
 def frame_size(data: bytes | bytearray, at: int) -> int | None:
-    """Bytes of the frame that begins at `at` (RFC 6455, section 5.2); None while its header is not all there."""
+    """Return the length in bytes of the frame that begins at `at` (RFC 6455, section 5.2); None while its header is not all there."""
     if len(data) - at < 2:
         return None
     second = data[at + 1]
