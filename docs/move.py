@@ -4,7 +4,8 @@ python docs/move.py rooms      moves files, rewrites imports, dotted names in st
 python docs/move.py commands   rewrites `python -m model …` and the like to `indrnn …`
 python docs/move.py table      prints docs/moves.md
 
-For a branch that was begun on 0.1.0: run it there, in this order, then merge. It is run once and changes nothing the second time.
+To carry over a branch that was begun on 0.1.0: run both, in this order, on 0.1.0 and on the branch, commit each, and apply the difference
+of the two commits to main with `git apply --3way`. What a branch added to an old __main__.py is carried over by hand.
 """
 
 import ast
@@ -287,7 +288,7 @@ def commands() -> None:
 def table() -> None:
     """Prints the table."""
     print("# Where files of 0.1.0 are\n")
-    print("`docs/move.py` did this and does it to a branch that was begun before: imports, strings and paths in prose.\n")
+    print("`docs/move.py` did this: imports, strings and paths in prose. Its docstring says how to carry over a branch begun on 0.1.0.\n")
     print("| 0.1.0 | now |\n|---|---|")
     for old, new in sorted(MODULES.items()):
         print(f"| `{old}` | `{new}` |")

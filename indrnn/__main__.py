@@ -32,7 +32,7 @@ COMMANDS = {
     "calibrate": Command(MODEL, "make scores true and set where the answer is `other`", "indrnn calibrate runs/action/model.pt"),
     "import": Command(MODEL, "read a checkpoint of the papers' authors' code", "indrnn import theirs.pt --out net.pt --numbers"),
     "export": Command(
-        "indrnn.export.command", "write a checkpoint as a bundle", "indrnn export runs/action/model.pt my-bundles/", "train,serve"
+        "indrnn.export.command", "write a checkpoint as a bundle", "indrnn export runs/action/model.pt my-bundles/", "train and serve"
     ),
     "settings": Command(SERVICE, "list the variables that can be set", "indrnn settings", "serve"),
     "key": Command(SERVICE, "make an API key", "INDRNN_KEYS=keys indrnn key alice", "serve"),
@@ -40,6 +40,14 @@ COMMANDS = {
     "openapi": Command(SERVICE, "print openapi.yaml", "indrnn openapi > openapi.yaml", "serve"),
     "kernels": Command("indrnn.kernels.command", "build the native kernels and print the library's path", "indrnn kernels cuda", "serve"),
 }
+
+_SERVE = (
+    *("fastapi", "grpc", "google", "numpy", "onnxruntime", "orjson", "prometheus_client", "pydantic", "pydantic_settings", "redis"),
+    *("safetensors", "starlette", "uvicorn", "uvloop", "websockets", "yaml"),
+)
+_TRAIN = ("lightning", "matplotlib", "numpy", "onnx", "onnxscript", "pydantic", "tensorboard", "torch")
+# Packages whose absence is answered in one line; that of another is a fault and shows as one.
+BROUGHT = {"serve": _SERVE, "train": _TRAIN, "train and serve": (*_TRAIN, *_SERVE)}
 
 
 class Parser(argparse.ArgumentParser):
@@ -70,9 +78,13 @@ def main(argv: list[str] | None = None) -> int:
         args = build_parser(name).parse_args(argv)
         status: int = importlib.import_module(COMMANDS[name].module).run(name, args, argv)
     except ModuleNotFoundError as missing:
-        if not name or (missing.name or "").startswith("indrnn"):
+        package = (missing.name or "").split(".")[0]
+        if package not in BROUGHT.get(COMMANDS[name].extra if name else "", ()):
             raise
-        print(f"indrnn {name} needs {missing.name}: pip install 'indrnn[{COMMANDS[name].extra}]'", file=sys.stderr)
+        print(
+            f"indrnn {name} needs {package}, which comes with the extra {COMMANDS[name].extra!r}: pip install the wheel or the checkout with it",
+            file=sys.stderr,
+        )
         return 1
     return status
 

@@ -168,7 +168,8 @@ def _command(args: argparse.Namespace, argv: list[str]) -> str:
     if not args.resume or not (args.out / "model.pt").is_file():
         return this
     before = load_trained(args.out / "model.pt")[1].command
-    return before if before.split(" && ")[-1].removesuffix(" --resume") == this else f"{before} && {this} --resume"
+    last = before.split(" && ")[-1].removesuffix(" --resume").replace("python -m model ", "indrnn ", 1)  # as 0.1.0 wrote it
+    return before if last == this else f"{before} && {this} --resume"
 
 
 def _reproduce(args: argparse.Namespace) -> None:
