@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
         if package not in BROUGHT.get(COMMANDS[name].extra if name else "", ()):
             raise
         print(
-            f"indrnn {name} needs {package}, which comes with the extra {COMMANDS[name].extra!r}: pip install the wheel or the checkout with it",
+            f"indrnn {name} needs {package}, which comes with the extra {COMMANDS[name].extra!r}",
             file=sys.stderr,
         )
         return 1
