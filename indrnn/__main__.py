@@ -41,14 +41,6 @@ COMMANDS = {
     "kernels": Command("indrnn.kernels.command", "build the native kernels and print the library's path", "indrnn kernels cuda", "serve"),
 }
 
-_SERVE = (
-    *("fastapi", "grpc", "google", "numpy", "onnxruntime", "orjson", "prometheus_client", "pydantic", "pydantic_settings", "redis"),
-    *("safetensors", "starlette", "uvicorn", "uvloop", "websockets", "yaml"),
-)
-_TRAIN = ("lightning", "matplotlib", "numpy", "onnx", "onnxscript", "pydantic", "tensorboard", "torch")
-# Packages whose absence is answered in one line; that of another is a fault and shows as one.
-BROUGHT = {"serve": _SERVE, "train": _TRAIN, "train and serve": (*_TRAIN, *_SERVE)}
-
 
 class Parser(argparse.ArgumentParser):
     """A wrong argument is answered in one line, without a list of the right ones."""
@@ -75,17 +67,14 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     name = argv[0] if argv and argv[0] in COMMANDS else ""
     try:
-        args = build_parser(name).parse_args(argv)
-        status: int = importlib.import_module(COMMANDS[name].module).run(name, args, argv)
-    except ModuleNotFoundError as missing:
-        package = (missing.name or "").split(".")[0]
-        if package not in BROUGHT.get(COMMANDS[name].extra if name else "", ()):
+        parser = build_parser(name)
+    except ModuleNotFoundError as missing:  # the command's own imports; a fault later on shows as one
+        if not missing.name or missing.name.split(".")[0] == "indrnn":
             raise
-        print(
-            f"indrnn {name} needs {package}, which comes with the extra {COMMANDS[name].extra!r}",
-            file=sys.stderr,
-        )
+        print(f"indrnn {name} needs {missing.name}, which comes with the extra {COMMANDS[name].extra!r}", file=sys.stderr)
         return 1
+    args = parser.parse_args(argv)
+    status: int = importlib.import_module(COMMANDS[name].module).run(name, args, argv)
     return status
 
 
