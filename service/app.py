@@ -5,16 +5,17 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import cast
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
-from indrnn.service.engine.population import Census
-from indrnn.service.engine.quota import Quotas
+from indrnn.service.drain import Goodbye
 from indrnn.service.engine.statistics import Totals
 from indrnn.service.errors import BadInput, MethodNotAllowed, NotFound, ServiceError, said
 from indrnn.service.http.docs import docs
@@ -26,16 +27,14 @@ from indrnn.service.oip.inference import Inference
 from indrnn.service.openai.routes import PREFIX, build_completions, openai_problem
 from indrnn.service.openapi import document
 from indrnn.service.revision import revision
-from indrnn.service.serving.access import Access, read_keys
 from indrnn.service.serving.backend import Backend
-from indrnn.service.serving.connections import Places
-from indrnn.service.serving.repository import Repository, Rules
-from indrnn.service.serving.sessions import Sessions
+from indrnn.service.serving.request import Access, read_keys
+from indrnn.service.serving.services import Services
 from indrnn.service.settings import Settings
-from indrnn.service.store.probe import StoreProbe
 from indrnn.service.store.protocol import Store
 from indrnn.service.stream.plain_steps import Intake
 from indrnn.service.stream.socket import Connections
+from indrnn.service.wire.http import Front
 
 log = logging.getLogger(__name__)
 
@@ -43,92 +42,78 @@ SWEEP = 60.0  # seconds between looks for expired sessions
 GRPC_GRACE = 2.0  # seconds for open gRPC calls when the server stops; their steps are finished or refused by then
 
 
-class _Front(FastAPI):
-    """The Open Inference Protocol's paths go past FastAPI."""
+@dataclass(frozen=True)
+class Application:
+    """asgi: all of it; oip: the part behind /v2, which the wire may ask directly; goodbyes: who is told when the service stops."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (scope["path"].startswith("/v2/") or scope["path"] == "/v2"):
-            await self.state.oip(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
+    asgi: ASGIApp
+    oip: OpenInference
+    access: Access
+    goodbyes: list[Goodbye]
 
 
-def create_app(settings: Settings, backend: Backend | None = None) -> FastAPI:
-    """The service; it closes the backend when it stops. Without one it can describe itself (openapi), and nothing else.
+def create_application(settings: Settings, backend: Backend) -> Application:
+    """Return the service, which closes the backend when it stops. Raises KeysError when the file of keys cannot be used."""
+    keys = None if settings.keys is None else read_keys(settings.keys)
+    access = Access(keys, settings.origins.split(","), settings.metrics_open)
+    services = Services.over(settings, access, backend)
+    oip = OpenInference(services, Inference(services))
+    connections = Connections(services, Intake(services.steps.tickets))
+    goodbyes: list[Goodbye] = [connections.leave]
+    app = create_app(settings, services)
+    app.router.routes.append(WebSocketRoute("/stream/{model}", connections.accept))
+    app.router.lifespan_context = lambda app: _lifespan(services, oip, goodbyes)
+    return Application(Front(app, oip), oip, access, goodbyes)
 
-    Raises KeysError when the file of keys cannot be used.
-    """
-    app = _Front(
+
+def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
+    """Return the HTTP routes beside /v2. Without services they can be described (openapi), and nothing else."""
+    app = FastAPI(
         title="IndRNN",
         version="0.2.0",
         summary="Stateful sequence models: every client's per-neuron state is carried from request to request.",
-        lifespan=_lifespan,
         docs_url=None,
         redoc_url=None,
     )
-    app.state.settings = settings
-    app.state.backend = backend
-    keys = None if settings.keys is None else read_keys(settings.keys)
-    app.state.access = Access(keys, settings.origins.split(","), settings.metrics_open)
-    app.state.oip = OpenInference(settings, app.state.access.owner_of)
-    app.include_router(build_router(settings))
-    app.include_router(build_session_router())
-    app.include_router(build_completions(settings))
+    running = cast("Services", services or _Described(settings))
+    app.include_router(build_router(running, _metrics(services) if services else cast("Metrics", None)))
+    app.include_router(build_session_router(running))
+    app.include_router(build_completions(running))
     app.add_route("/docs", docs, include_in_schema=False)
-    app.state.places = Places(settings.max_connections)
-    app.state.connections = Connections(app.state.places)
-    app.router.routes.append(WebSocketRoute("/stream/{model}", app.state.connections.accept))
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _bug)
-    app.add_middleware(_HeadAsGet)
     document(app, settings)
     return app
 
 
-class _HeadAsGet:
-    """Answers HEAD as GET; the server, which knows what was asked, leaves the body out."""
+class _Described:
+    """Stands where the services are, in an app that only describes itself: nobody asks its routes."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.models = self.access = self.sessions = self.steps = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_head = scope["type"] == "http" and scope["method"] == "HEAD"
-        await self._app({**scope, "method": "GET"} if is_head else scope, receive, send)
+
+def _metrics(s: Services) -> Metrics:
+    return Metrics(Sources(s.models.__iter__, s.totals, s.registry.census, lambda: s.places.taken, s.repository.unavailable, revision()))
 
 
 @contextlib.asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    settings: Settings = app.state.settings
-    backend: Backend | None = app.state.backend
-    assert backend is not None, "a service that answers has a backend"
-    backend.loop = asyncio.get_running_loop()
-    state = app.state
-    totals, census = Totals(), Census(backend.store)
-    quotas = Quotas(settings.max_sessions, settings.max_steps_per_second, backend.store.count)
-    state.models = backend.models
-    state.sessions = Sessions(state.models, backend.store, settings.session_ttl, quotas)
-    rules = Rules(settings.bundles, settings.versions, settings.linger)
-    state.repository = Repository(rules, state.models, census, backend.load, state.sessions.forget, totals)
-    state.repository.began_with(backend.stamps, backend.skipped)
-    state.intake = Intake()
-    state.probe = StoreProbe(backend.store)
-    places: Places = state.places
-    state.metrics = Metrics(Sources(state.models.__iter__, totals, census, lambda: places.taken, state.repository.unavailable, revision()))
-    state.oip.inference = Inference(state.models, state.sessions, settings, state.repository)
-    state.oip.repository = state.repository
-    state.goodbyes = [state.connections.leave]
-    tasks = [asyncio.create_task(_sweep(backend.store, totals))]
+async def _lifespan(services: Services, oip: OpenInference, goodbyes: list[Goodbye]) -> AsyncIterator[None]:
+    settings, backend = services.settings, services.backend
+    backend.tickets.loop = asyncio.get_running_loop()
+    tasks = [asyncio.create_task(_sweep(backend.store, services.totals))]
     if settings.poll:
-        tasks.append(asyncio.create_task(state.repository.watch(settings.poll)))
+        tasks.append(asyncio.create_task(services.repository.watch(settings.poll)))
     grpc = None
     if settings.grpc_port is not None:
         from indrnn.service.oip.grpc import serve_grpc  # some 30 MB that only those need who speak it
 
-        grpc = await serve_grpc(state.oip.inference, state.repository, settings, state.oip.owner_of, places)
-        state.goodbyes.append(grpc.leave)
+        grpc = await serve_grpc(oip.inference, services)
+        goodbyes.append(grpc.leave)
     try:
         yield
     finally:

@@ -11,14 +11,14 @@ import orjson
 import uvicorn
 
 from indrnn.export.bundle import BundleError
-from indrnn.service.app import create_app
+from indrnn.service.app import create_app, create_application
 from indrnn.service.drain import Drain, DrainingServer
 from indrnn.service.engine.runtime import EngineError
 from indrnn.service.http.cors import open_to
 from indrnn.service.logs import set_up
 from indrnn.service.oip.infer_http import InferHttp
-from indrnn.service.serving.access import KeysError, new_key
 from indrnn.service.serving.backend import Backend
+from indrnn.service.serving.request import KeysError, new_key
 from indrnn.service.settings import Settings, SettingsError, read_settings, variable
 from indrnn.service.store.protocol import StoreError
 from indrnn.service.store.sqlite import back_up
@@ -56,23 +56,23 @@ def _serve(settings: Settings) -> int:
     set_up(settings.log_level, settings.log_format)
     backend = Backend.open(settings)
     try:
-        app = create_app(settings, backend)
+        application = create_application(settings, backend)
     except KeysError:
         backend.close()
         raise
-    origins = app.state.access.origins
+    origins = application.access.origins
     config = uvicorn.Config(
-        open_to(origins, app),
+        open_to(origins, application.asgi),
         host=settings.host,
         port=settings.port,
         log_config=None,
         access_log=False,
-        http=InferHttp.of(app.state.oip, settings.header_timeout, settings.send_timeout, bool(origins)),
+        http=InferHttp.of(application.oip, settings.header_timeout, settings.send_timeout, bool(origins)),
         ws=Wire,
         ws_max_size=settings.max_drain,  # a longer message than max_body is answered, a longer one than this closes the connection
         ws_per_message_deflate=False,
     )
-    server = DrainingServer(config, Drain(backend, settings.drain_timeout, lambda: app.state.goodbyes))
+    server = DrainingServer(config, Drain(backend, settings.drain_timeout, application.goodbyes))
     gc.freeze()  # what start-up made stays; and frames are lists of lists, which would set off a collection every few messages
     gc.set_threshold(50_000, 20, 50)
     server.run()

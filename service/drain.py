@@ -29,7 +29,7 @@ Goodbye = Callable[[float], Awaitable[None]]
 class Drain:
     """From the first signal to the end of the process."""
 
-    def __init__(self, backend: Backend, seconds: float, goodbyes: Callable[[], Sequence[Goodbye]]) -> None:
+    def __init__(self, backend: Backend, seconds: float, goodbyes: Sequence[Goodbye]) -> None:
         self._backend = backend
         self._seconds = seconds
         self._goodbyes = goodbyes
@@ -55,7 +55,7 @@ class Drain:
         """Waits for the engines, whose last replies are then on their way, and sees the clients off."""
         while self._backend.busy and self.left(ENGINES):  # noqa: ASYNC110  # a thread that ends sets no event of the loop
             await asyncio.sleep(LOOK)
-        said = await asyncio.gather(*(say(self.left(GOODBYES)) for say in self._goodbyes()), return_exceptions=True)
+        said = await asyncio.gather(*(say(self.left(GOODBYES)) for say in self._goodbyes), return_exceptions=True)
         for error in said:
             if isinstance(error, BaseException):
                 log.error("clients could not be told that the service stops: %r", error)

@@ -1,15 +1,16 @@
 """What an engine thread has done since the model was loaded, in counts and nanoseconds. One thread writes, any may read.
 
-These are plain numbers, since they are written on the hot path; service/http/metrics.py words them when somebody asks.
+These are plain numbers, since they are written on the hot path; service/http/metrics.py words them when somebody asks. Durations are only
+noted there, and counted in their buckets when somebody asks, or when many are noted.
 """
 
+import threading
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Literal
 
-Protocol = Literal["http", "stream", "oip_http", "oip_grpc", "openai"]
-"""How a client came: native HTTP, the stream, the Open Inference Protocol, OpenAI's completions."""
+from indrnn.service.engine.requests import ClientProtocol
 
 BOUNDS_NS = tuple(
     int(seconds * 1e9) for seconds in (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -75,22 +76,34 @@ class Statistics:
     runs: dict[int, Runs] = field(default_factory=dict)
     last_inference: float = 0.0
     """Unix seconds"""
-    happened: Counter[tuple[Happened, Protocol]] = field(default_factory=Counter)
+    happened: Counter[tuple[Happened, ClientProtocol]] = field(default_factory=Counter)
     """what has been stored"""
-    repeats: Counter[Protocol] = field(default_factory=Counter)
+    repeats: Counter[ClientProtocol] = field(default_factory=Counter)
     """steps that were answered from the stored result, and generates that were followed"""
-    refused: Counter[tuple[str, Protocol]] = field(default_factory=Counter)
+    refused: Counter[tuple[str, ClientProtocol]] = field(default_factory=Counter)
     """by the error's code; where nothing had been run"""
     failed: Counter[str] = field(default_factory=Counter)
     """steps that the engine began and could not end, by the error's code"""
-    answered: Counter[Protocol] = field(default_factory=Counter)
+    answered: Counter[ClientProtocol] = field(default_factory=Counter)
     """contents without a session"""
     characters: int = 0
     """generated"""
-    turned_away: Counter[tuple[str, Protocol]] = field(default_factory=Counter)
-    """by the error's code: what found no place in the queue; the event loop's thread writes this, and `resumed`"""
-    resumed: int = 0
-    """sessions that a stream went on with"""
+    turned_away: Counter[tuple[str, ClientProtocol]] = field(default_factory=Counter)
+    """by the error's code: what found no place in the queue; the askers' thread writes this"""
+    noted: deque[tuple[Duration, int]] = field(default_factory=deque)
+    """durations that `fold` has still to add: to which they belong, and nanoseconds"""
+    noted_runs: deque[tuple[int, int, int, int, float]] = field(default_factory=deque)
+    """runs that `fold` has still to count, as `ran` has them"""
+    _folding: threading.Lock = field(default_factory=threading.Lock)
+
+    def fold(self) -> None:
+        """Count what has been noted. Any thread may call."""
+        with self._folding:
+            while self.noted:
+                duration, ns = self.noted.popleft()
+                duration.add(ns)
+            while self.noted_runs:
+                self.ran(*self.noted_runs.popleft())
 
     def ran(self, rows: int, input_ns: int, infer_ns: int, output_ns: int, now: float) -> None:
         """Count one run of the model over so many rows."""
@@ -133,3 +146,5 @@ class Totals:
     """bundles loaded"""
     load_failures: int = 0
     """bundles that could not be loaded"""
+    resumed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """sessions that a stream went on with, by model and version"""

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
-from starlette.requests import Request
 from starlette.responses import Response
 
 from indrnn.service.engine.population import Census
-from indrnn.service.engine.statistics import BOUNDS_NS, Happened, Protocol, Spread, Statistics, Totals
+from indrnn.service.engine.requests import ClientProtocol
+from indrnn.service.engine.statistics import BOUNDS_NS, Happened, Spread, Statistics, Totals
 from indrnn.service.errors import ServiceError
-from indrnn.service.serving.access import Access
 from indrnn.service.serving.models import ServedModel
 from indrnn.service.store.protocol import Population
 
@@ -21,7 +20,7 @@ CENSUS_AGE = 15.0  # seconds; counting looks at every session of the store
 MODEL = ("model", "version")
 SPOKEN = (*MODEL, "protocol")
 STORED: dict[Happened, str] = {
-    "opened": "Sessions begun, sequences of the Open Inference Protocol too",
+    "opened": "Sessions begun, sequences of the Open Inference ClientProtocol too",
     "imported": "Sessions made or moved by an uploaded state",
     "forked": "Sessions that began as a copy of another",
     "reset": "Sessions put back to the start",
@@ -36,7 +35,7 @@ class Sources:
     models: Callable[[], Iterable[ServedModel]]
     totals: Totals
     census: Census
-    streams: Callable[[], Mapping[Protocol, int]]
+    streams: Callable[[], Mapping[ClientProtocol, int]]
     unavailable: Callable[[], Sequence[tuple[str, str]]]
     revision: str
 
@@ -53,30 +52,28 @@ class Metrics:
     def collect(self) -> Iterator[Metric]:
         """Every family, as prometheus_client asks for them."""
         s = self._sources
-        models = [(m.manifest.name, m.manifest.version, m) for m in s.models()]
-        statistics = [((name, version), m.batcher.statistics) for name, version, m in models]
+        models = [(m.manifest.name, m.manifest.version, m, m.port.snapshot()) for m in s.models()]
+        statistics = [((name, version), snapshot.statistics) for name, version, _, snapshot in models]
         info = GaugeMetricFamily("indrnn_model_info", "What runs a model", labels=(*MODEL, "provider", "kernel"))
         waiting = GaugeMetricFamily("indrnn_waiting", "Steps that wait for a model or run", labels=MODEL)
-        for name, version, model in models:
-            info.add_metric((name, version, model.engine.provider, model.engine.kernel), 1)
-            waiting.add_metric((name, version), model.batcher.waiting)
+        for name, version, model, snapshot in models:
+            info.add_metric((name, version, model.provider, model.kernel), 1)
+            waiting.add_metric((name, version), snapshot.waiting)
         yield info
         yield waiting
         yield from _of_service(s)
-        yield from _of_sessions(statistics, s.census.populations, s.totals.swept)
+        yield from _of_sessions(statistics, s.census.populations, s.totals)
         yield from _of_steps(statistics)
         yield from _of_times(statistics)
         yield from _of_store(statistics, s.totals.store_failures)
 
-    async def answer(self, request: Request) -> Response:
-        """The route. Raises Unauthorized."""
-        access: Access = request.app.state.access
-        access.owner_of_scrape(request.headers)
+    async def answer(self, accept: str) -> Response:
+        """Return the numbers in the form that a scraper accepts."""
         try:
             await self._sources.census.take(CENSUS_AGE)
         except ServiceError:  # the numbers of the store are old then; how often that happens is one of the others
             self._sources.totals.store_failures += 1
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        encode, content_type = choose_encoder(accept)
         return Response(await asyncio.to_thread(encode, self._registry), headers={"Content-Type": content_type})
 
 
@@ -107,7 +104,7 @@ def _of_service(s: Sources) -> Iterator[Metric]:
     yield _counter("indrnn_model_loads", "Bundles loaded beside the running ones, and those that could not be", ("result",), loads)
 
 
-def _of_sessions(counted: Counted, living: Sequence[Population], swept: int) -> Iterator[Metric]:
+def _of_sessions(counted: Counted, living: Sequence[Population], totals: Totals) -> Iterator[Metric]:
     numbers: dict[tuple[str, str], list[int]] = {}
     for one in living:  # two graphs may have been served under one version
         total = numbers.setdefault((one.model, one.version), [0, 0])
@@ -121,8 +118,8 @@ def _of_sessions(counted: Counted, living: Sequence[Population], swept: int) -> 
         yield _counter(f"indrnn_sessions_{kind}", text, SPOKEN, values)
     expired = [(key, sum(n for (kind, _), n in dict(s.happened).items() if kind == "expired")) for key, s in counted]
     text = "Sessions whose time was over: found by a request, or, without a model, by the sweep"
-    yield _counter("indrnn_sessions_expired", text, MODEL, [*expired, (("", ""), swept)])
-    yield _counter("indrnn_sessions_resumed", "Sessions that a stream went on with", MODEL, [(key, s.resumed) for key, s in counted])
+    yield _counter("indrnn_sessions_expired", text, MODEL, [*expired, (("", ""), totals.swept)])
+    yield _counter("indrnn_sessions_resumed", "Sessions that a stream went on with", MODEL, [(key, n) for key, n in totals.resumed.items()])
 
 
 def _of_steps(counted: Counted) -> Iterator[Metric]:
@@ -139,7 +136,9 @@ def _of_steps(counted: Counted) -> Iterator[Metric]:
     yield _counter("indrnn_characters", "Characters generated", MODEL, [(key, s.characters) for key, s in counted])
 
 
-def _added(one: Mapping[tuple[str, Protocol], int], other: Mapping[tuple[str, Protocol], int]) -> dict[tuple[str, Protocol], int]:
+def _added(
+    one: Mapping[tuple[str, ClientProtocol], int], other: Mapping[tuple[str, ClientProtocol], int]
+) -> dict[tuple[str, ClientProtocol], int]:
     both = dict(one)
     for key, n in dict(other).items():
         both[key] = both.get(key, 0) + n

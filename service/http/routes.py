@@ -3,20 +3,19 @@
 from functools import partial
 from http import HTTPStatus
 
-import numpy as np
 import orjson
 from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
+from indrnn.service.engine.requests import Clip, Content
 from indrnn.service.errors import BadInput, MethodNotAllowed, ServiceError, Stopping, TooLarge, Unauthorized, said, status
 from indrnn.service.http import schema
+from indrnn.service.http.metrics import Metrics
 from indrnn.service.revision import revision
-from indrnn.service.serving.body import aside, integer, only, size_of, step_number
-from indrnn.service.serving.disconnect import while_there
-from indrnn.service.serving.models import Models, ServedModel, same_version
-from indrnn.service.serving.request import owner_of, read_body
-from indrnn.service.serving.sessions import Sessions, content_digest, digest_key
-from indrnn.service.session.machine import Feed, Scores
+from indrnn.service.serving.models import ServedModel, same_version
+from indrnn.service.serving.request import aside, integer, only, read_body, size_of, step_number, while_there
+from indrnn.service.serving.services import Services
+from indrnn.service.serving.steps import StepOptions, Steps, native_step, options_key
 from indrnn.service.settings import Settings
 
 _PREDICT_FIELDS = ("sequences", "model", "version", "layout", "hz", "top_k", "session_id", "step")
@@ -65,8 +64,8 @@ def _model_info(versions: list[ServedModel], settings: Settings, full: bool) -> 
             {
                 "version": m.version,
                 "digest": m.sha256,
-                "provider": model.engine.provider,
-                "kernel": model.engine.kernel,
+                "provider": model.provider,
+                "kernel": model.kernel,
                 "labels": m.labels,
                 "alphabet": m.alphabet,
                 "layout": m.layout,
@@ -87,9 +86,10 @@ def _model_info(versions: list[ServedModel], settings: Settings, full: bool) -> 
     return {"name": versions[0].manifest.name, "kind": versions[0].manifest.kind, "versions": described}
 
 
-def build_router(settings: Settings) -> APIRouter:
-    """The routes. What a request needs of the running service lies in app.state."""
+def build_router(services: Services, numbers: Metrics) -> APIRouter:
+    """Return the routes over the running service."""
     router = APIRouter()
+    settings, served, access = services.settings, services.models, services.access
     predict_body = {"required": True, "content": {JSON: {"schema": {"$ref": "#/components/schemas/PredictRequest"}}}}
 
     @router.post(
@@ -105,28 +105,25 @@ def build_router(settings: Settings) -> APIRouter:
         Without `session_id` each clip is a sequence of its own. With it, the one clip goes on where the session stands, and the reply is
         sent after the new state is stored; a repeated `step` is answered from the stored result.
         """
-        owner = owner_of(request)
-        body = await read_body(request)
+        owner = access.owner_of(request.headers)
+        body = await read_body(request, settings)
         only(body, _PREDICT_FIELDS)
-        sessions: Sessions = request.app.state.sessions
         if body.get("session_id") is None:
-            reply = await while_there(request.receive, _predict_once(body, request.app.state.models, sessions, settings, owner))
+            reply = await while_there(request.receive, _predict_once(body, services, owner))
         else:
-            reply = await _predict_in_session(body, sessions, owner)
+            reply = await _predict_in_session(body, services, owner)
         return Response(orjson.dumps(reply), media_type=JSON)
 
     @router.get("/models", response_model=schema.ModelList, response_model_exclude_none=True, responses=problems(401), tags=["models"])
     async def models(request: Request) -> Response:
         """Every served model, without the recurrent weights."""
-        owner_of(request)
-        served: Models = request.app.state.models
+        access.owner_of(request.headers)
         return JSONResponse({"models": [_model_info(served.versions(n), settings, full=False) for n in served.names()]})
 
     @router.get("/models/{name}", response_model=schema.ModelInfo, responses=problems(401, 404), tags=["models"])
     async def model(request: Request, name: str) -> Response:
         """One model: versions, labels or alphabet, layouts, rate, limits, and the state's parts with each neuron's recurrent weight."""
-        owner_of(request)
-        served: Models = request.app.state.models
+        access.owner_of(request.headers)
         return JSONResponse(_model_info(served.versions(name), settings, full=True))
 
     @router.get("/health/live", response_model=schema.Live, tags=["health"])
@@ -135,23 +132,19 @@ def build_router(settings: Settings) -> APIRouter:
         return JSONResponse({"status": "live"})
 
     @router.get("/health/ready", response_model=schema.Ready, responses=problems(503), tags=["health"])
-    async def ready(request: Request) -> Response:
+    async def ready() -> Response:
         """Every model is warm, and the store takes commits. Names the provider and the implementation of the recurrence in use."""
-        if request.app.state.backend.stopping:
+        if services.backend.stopping:
             raise Stopping("the service is shutting down", retry_after=1)
-        await request.app.state.probe.need_store()
-        served = list(request.app.state.models)
-        described = [
-            {"name": m.manifest.name, "version": m.manifest.version, "provider": m.engine.provider, "kernel": m.engine.kernel}
-            for m in served
-        ]
-        providers = {m.engine.provider for m in served}
+        await services.probe.need_store()
+        described = [{"name": m.manifest.name, "version": m.manifest.version, "provider": m.provider, "kernel": m.kernel} for m in served]
+        providers = {m.provider for m in served}
         return JSONResponse(
             {
                 "status": "ready",
                 "revision": revision(),
                 "provider": "mixed" if len(providers) > 1 else "".join(providers),
-                "kernel": ", ".join(sorted({m.engine.kernel for m in served})),
+                "kernel": ", ".join(sorted({m.kernel for m in served})),
                 "models": described,
             }
         )
@@ -167,52 +160,54 @@ def build_router(settings: Settings) -> APIRouter:
     )
     async def metrics(request: Request) -> Response:
         """Sessions, steps, batches, times and the store, by model and protocol; docs/operations.md lists them."""
-        answer: Response = await request.app.state.metrics.answer(request)
-        return answer
+        access.owner_of_scrape(request.headers)
+        return await numbers.answer(request.headers.get("accept", ""))
 
     return router
 
 
-async def _predict_once(body: dict[str, object], models: Models, sessions: Sessions, settings: Settings, owner: str) -> dict[str, object]:
+async def _predict_once(body: dict[str, object], services: Services, owner: str) -> dict[str, object]:
     if body.get("step") is not None:
         raise BadInput("expected a session_id beside it, got none", field="step")
-    name = body.get("model")
-    model = models.choose("action" if name is None else name, body.get("version"))
+    name, s = body.get("model"), services.settings
+    model = services.models.choose("action" if name is None else name, body.get("version"))
     top_k = integer(body.get("top_k"), "top_k", 1, 2**31, 5)
-    clips = _clips(body, min(settings.max_sequences, settings.max_queue))
-    layout, hz = body.get("layout"), body.get("hz")
-    contents = [await aside(model.frames, size_of(clip), clip, layout, hz, f"sequences[{i}]") for i, clip in enumerate(clips)]
-    scores = await sessions.predict(model, contents, owner)
-    best = model.best(np.stack([s.logits for s in scores]), top_k)
-    predictions = [model.prediction(b, c.length) for b, c in zip(best, contents, strict=True)]
-    return {"model": model.manifest.name, "version": model.manifest.version, "predictions": predictions}
+    clips = _clips(body, min(s.max_sequences, s.max_queue))
+    contents = [await _read(model, clip, body, f"sequences[{i}]") for i, clip in enumerate(clips)]
+    scores = await services.steps.infer(model, contents, owner)
+    worded = model.modality.word(list(zip(scores, contents, strict=True)), top_k)
+    return {"model": model.manifest.name, "version": model.manifest.version, "predictions": [p for w in worded for p in w["predictions"]]}
 
 
-async def _predict_in_session(body: dict[str, object], sessions: Sessions, owner: str) -> dict[str, object]:
+async def _read(model: ServedModel, clip: object, body: dict[str, object], field: str) -> Content:
+    model.need("frames")
+    return await aside(model.modality.read, size_of(clip), clip, body.get("layout"), body.get("hz"), field)
+
+
+async def _predict_in_session(body: dict[str, object], services: Services, owner: str) -> dict[str, object]:
     session_id = body["session_id"]
     if not isinstance(session_id, str):
         raise BadInput(f"expected a session's id, got {said(session_id)}", field="session_id")
-    model = await sessions.model_of(session_id, owner)
-    return await sessions.where_it_runs(session_id, owner, model, partial(_step, body, sessions, session_id, owner))
+    steps = services.steps
+    model = await steps.model_of(session_id, owner)
+    return await steps.where_it_runs(session_id, owner, model, partial(_step, body, steps, session_id, owner))
 
 
-async def _step(body: dict[str, object], sessions: Sessions, session_id: str, owner: str, model: ServedModel) -> dict[str, object]:
+async def _step(body: dict[str, object], steps: Steps, session_id: str, owner: str, model: ServedModel) -> dict[str, object]:
     if body.get("model") not in (None, model.manifest.name):
         raise BadInput(f"expected {model.manifest.name!r}, the session's model, got {said(body['model'])}", field="model")
     same_version(body.get("version"), model)
-    top_k = integer(body.get("top_k"), "top_k", 1, 2**31, 5)
-    clips = _clips(body, 1)
-    content = await aside(model.frames, size_of(clips[0]), clips[0], body.get("layout"), body.get("hz"), "sequences[0]")
-    digest = content_digest(digest_key("frames", [content.hz, top_k, False]), content.x.tobytes())
-    event = Feed(step_number(body.get("step")), digest, content.length, model.manifest.limits.max_position)
-    answered = await sessions.feed(model, session_id, owner, event, content)
-    result = answered.result.result
-    assert isinstance(result, Scores), "a feed's result"
+    options = StepOptions(top_k=integer(body.get("top_k"), "top_k", 1, 2**31, 5))
+    content = await _read(model, _clips(body, 1)[0], body, "sequences[0]")
+    if isinstance(content, Clip):
+        options = options._replace(hz=content.hz)
+    key = options_key(model.modality.field, options)
+    result = (await steps.step(model, native_step(session_id, owner, step_number(body.get("step")), content, key))).result
     return {
         "model": model.manifest.name,
         "version": model.manifest.version,
-        "predictions": [model.prediction(model.best(result.logits[None], top_k)[0], content.length)],
-        "session": {"session_id": session_id, "step": answered.result.number, "position": answered.result.position},
+        **model.modality.word([(result.result, content)], options.top_k)[0],
+        "session": {"session_id": session_id, "step": result.number, "position": result.position},
     }
 
 

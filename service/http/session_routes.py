@@ -9,12 +9,11 @@ from starlette.responses import JSONResponse
 from indrnn.service.errors import BadInput
 from indrnn.service.http import schema
 from indrnn.service.http.routes import JSON, problems
-from indrnn.service.serving.body import aside, only
-from indrnn.service.serving.models import Models
-from indrnn.service.serving.request import owner_of, raw_body, read_body
-from indrnn.service.serving.sessions import Sessions
+from indrnn.service.serving.request import aside, only, raw_body, read_body
+from indrnn.service.serving.services import Services
 from indrnn.service.session import state_file
 from indrnn.service.session.machine import Session
+from indrnn.service.settings import Settings
 
 LISTED = 1_000  # sessions of one answer
 BYTES = "application/octet-stream"
@@ -45,9 +44,10 @@ def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def build_session_router() -> APIRouter:
-    """The routes. What a request needs of the running service lies in app.state."""
+def build_session_router(services: Services) -> APIRouter:
+    """Return the routes over the running service."""
     router = APIRouter(prefix="/sessions", tags=["sessions"])
+    settings, served, access, sessions = services.settings, services.models, services.access, services.sessions
 
     @router.post(
         "",
@@ -58,14 +58,12 @@ def build_session_router() -> APIRouter:
     )
     async def open_session(request: Request) -> Response:
         """Opens a session: at the start of a sequence, or, with a body of `application/octet-stream`, where a downloaded state stood."""
-        owner = owner_of(request)
-        served: Models = request.app.state.models
-        sessions: Sessions = request.app.state.sessions
+        owner = access.owner_of(request.headers)
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() == BYTES:
-            file = await _state(request)
+            file = await _state(request, settings)
             model = served.of_digest(file.digest, file.model, file.version)
             return JSONResponse(session_info(await sessions.open(model, owner, state_file.check(file, model.manifest))), 201)
-        body = await read_body(request)
+        body = await read_body(request, settings)
         only(body, ("model", "version"))
         if "model" not in body:
             raise BadInput("expected the name of a model, got nothing", field="model")
@@ -74,27 +72,23 @@ def build_session_router() -> APIRouter:
     @router.get("", response_model=schema.SessionList, responses=problems(401, 422, 503))
     async def list_sessions(request: Request, limit: int = Query(100, ge=1, le=LISTED)) -> Response:
         """One's own living sessions, newest first. Without keys, everybody is one and the same."""
-        sessions: Sessions = request.app.state.sessions
-        return JSONResponse({"sessions": [session_info(s) for s in await sessions.list(owner_of(request), limit)]})
+        return JSONResponse({"sessions": [session_info(s) for s in await sessions.list(access.owner_of(request.headers), limit)]})
 
     @router.get("/{session_id}", response_model=schema.SessionInfo, responses=problems(*_NAMED))
     async def get_session(request: Request, session_id: str) -> Response:
         """Where a session stands. Looking does not prolong its life."""
-        sessions: Sessions = request.app.state.sessions
-        return JSONResponse(session_info(await sessions.look(session_id, owner_of(request))))
+        return JSONResponse(session_info(await sessions.look(session_id, access.owner_of(request.headers))))
 
     @router.delete("/{session_id}", status_code=204, responses=problems(*_NAMED))
     async def delete_session(request: Request, session_id: str) -> Response:
         """Ends a session and forgets its state. A generate in flight ends with it."""
-        sessions: Sessions = request.app.state.sessions
-        await sessions.delete(session_id, owner_of(request))
+        await sessions.delete(session_id, access.owner_of(request.headers))
         return Response(status_code=204)
 
     @router.get("/{session_id}/state", response_class=Response, responses={**_DOWNLOAD, **problems(*_NAMED)})
     async def download(request: Request, session_id: str) -> Response:
         """The session's state as it is stored, also while a step is in flight, and also where its model is no longer loaded."""
-        sessions: Sessions = request.app.state.sessions
-        session = await sessions.look(session_id, owner_of(request))
+        session = await sessions.look(session_id, access.owner_of(request.headers))
         name = f"{session.model}-{session.version}-step{session.step}.safetensors"
         return Response(state_file.encode(session), media_type=BYTES, headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
@@ -109,27 +103,24 @@ def build_session_router() -> APIRouter:
 
         Waits for what is in flight. The stored result does not come along: the last number again is `no_stored_reply`.
         """
-        owner = owner_of(request)
-        sessions: Sessions = request.app.state.sessions
-        model = await sessions.model_of(session_id, owner)
-        at = state_file.check(await _state(request), model.manifest)
+        owner = access.owner_of(request.headers)
+        model = await services.steps.model_of(session_id, owner)
+        at = state_file.check(await _state(request, settings), model.manifest)
         return JSONResponse(session_info(await sessions.put(session_id, owner, at)))
 
     @router.post("/{session_id}/fork", status_code=201, response_model=schema.SessionInfo, responses=problems(*_NAMED, 429))
     async def fork(request: Request, session_id: str) -> Response:
         """Opens a second session that stands where this one does, last result included. Waits for what is in flight."""
-        sessions: Sessions = request.app.state.sessions
-        return JSONResponse(session_info(await sessions.fork(session_id, owner_of(request))), 201)
+        return JSONResponse(session_info(await sessions.fork(session_id, access.owner_of(request.headers))), 201)
 
     @router.post("/{session_id}/reset", response_model=schema.SessionInfo, responses=problems(*_NAMED))
     async def reset(request: Request, session_id: str) -> Response:
         """Puts the session back at the start of a sequence, step 0 and position 0. Waits for what is in flight."""
-        sessions: Sessions = request.app.state.sessions
-        return JSONResponse(session_info(await sessions.reset(session_id, owner_of(request))))
+        return JSONResponse(session_info(await sessions.reset(session_id, access.owner_of(request.headers))))
 
     return router
 
 
-async def _state(request: Request) -> state_file.StateFile:
-    data = await raw_body(request)
+async def _state(request: Request, settings: Settings) -> state_file.StateFile:
+    data = await raw_body(request, settings)
     return await aside(state_file.decode, len(data), data)

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from indrnn.service.engine.statistics import Protocol
+from indrnn.service.engine.requests import ClientProtocol
 from indrnn.service.errors import BadInput, said
-from indrnn.service.oip.tensors import Tensor
-from indrnn.service.serving.body import MAX_STEP
+from indrnn.service.oip.tensors import SentTensor
+from indrnn.service.serving.request import MAX_STEP
 
 MAX_UINT64 = 2**64 - 1
 LONGEST_ID = 128  # bytes of a text id, as Triton has it
@@ -27,7 +27,7 @@ class Ask:
     """An inference request. sequence None: without state from request to request; step None: the server counts; timeout in seconds."""
 
     id: str
-    inputs: list[Tensor]
+    inputs: list[SentTensor]
     outputs: list[Wanted] | None
     sequence: int | str | None = None
     start: bool = False
@@ -36,7 +36,7 @@ class Ask:
     timeout: float | None = None
     binary: bool = False
     """whether outputs that were not named come as raw bytes"""
-    protocol: Protocol = "oip_http"
+    protocol: ClientProtocol = "oip_http"
 
     @property
     def goes_on(self) -> bool:

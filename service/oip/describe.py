@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 import orjson
 
 from indrnn.export.bundle import Manifest
-from indrnn.service.engine.statistics import Duration, Runs, Statistics
+from indrnn.service.engine.statistics import Duration, Runs
 from indrnn.service.serving.models import Models, ServedModel
 from indrnn.service.serving.signature import Signature, Spec
 from indrnn.service.settings import Settings
@@ -86,7 +86,7 @@ def _parameters(m: Manifest, s: Signature) -> Fields:
 
 def statistics(model: ServedModel) -> Fields:
     """Return the model's statistics. As in Triton, each request of a run counts the run's whole time."""
-    s: Statistics = model.batcher.statistics
+    s = model.port.snapshot().statistics
     runs = sorted(s.runs.items())
     return {
         "name": model.manifest.name,

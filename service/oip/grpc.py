@@ -14,16 +14,14 @@ from indrnn.service.errors import BadInput, NotSupported, Overloaded, ServiceErr
 from indrnn.service.oip import describe
 from indrnn.service.oip.ask import Ask, Wanted
 from indrnn.service.oip.grpc_stream import Begun, UnderWay
-from indrnn.service.oip.http import NO_LOADING, OwnerOf, refuse_parameters
-from indrnn.service.oip.inference import Asked, Inference
-from indrnn.service.oip.message import Answer, refuse_what_is_not_offered
+from indrnn.service.oip.http import NO_LOADING, refuse_parameters
+from indrnn.service.oip.inference import InferAsked, Inference
+from indrnn.service.oip.message import InferAnswer, refuse_what_is_not_offered
 from indrnn.service.oip.protocol import METHODS, SERVICE, message_classes
 from indrnn.service.oip.refusal import refusal
-from indrnn.service.oip.tensors import MAX_AXES, Tensor
-from indrnn.service.serving.body import aside
-from indrnn.service.serving.connections import Places
-from indrnn.service.serving.repository import Repository
-from indrnn.service.settings import Settings
+from indrnn.service.oip.tensors import MAX_AXES, SentTensor
+from indrnn.service.serving.request import aside
+from indrnn.service.serving.services import Services
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +38,14 @@ Message = Any
 class InferenceService:
     """The protocol's service: each method is the RPC of that name, reading its request into what HTTP's JSON would have said."""
 
-    def __init__(self, inference: Inference, repository: Repository, settings: Settings, owner_of: OwnerOf, places: Places) -> None:
+    def __init__(self, inference: Inference, services: Services) -> None:
         self._inference = inference
-        self._places = places
-        self._repository = repository
+        self._places = services.places
+        self._repository = services.repository
         self._readings: set[asyncio.Task[None]] = set()
         self._leaving = False
-        self._settings = settings
-        self._owner_of = owner_of
+        self._settings = services.settings
+        self._owner_of = services.access.owner_of
         self._classes = message_classes()
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -85,14 +83,14 @@ class InferenceService:
         return self._classes["ServerLiveResponse"](live=True)
 
     async def _ServerReady(self, request: Message, owner: str) -> Message:  # noqa: N802
-        return self._classes["ServerReadyResponse"](ready=not any(m.batcher.stopping for m in self._inference.models))
+        return self._classes["ServerReadyResponse"](ready=not any(m.port.stopping for m in self._inference.models))
 
     async def _ServerMetadata(self, request: Message, owner: str) -> Message:  # noqa: N802
         return self._filled("ServerMetadataResponse", describe.server())
 
     async def _ModelReady(self, request: Message, owner: str) -> Message:  # noqa: N802
         try:
-            ready = not self._inference.model(request.name, request.version or None).batcher.stopping
+            ready = not self._inference.model(request.name, request.version or None).port.stopping
         except UnknownModel:
             ready = False
         return self._classes["ModelReadyResponse"](ready=ready)
@@ -137,10 +135,10 @@ class InferenceService:
     async def _ModelInfer(self, request: Message, owner: str) -> Message:  # noqa: N802
         return self._reply(await self._inference.answer(await self._asked(request, owner)))
 
-    async def _asked(self, request: Message, owner: str) -> Asked:
+    async def _asked(self, request: Message, owner: str) -> InferAsked:
         size = 0 if request.raw_input_contents else request.ByteSize()
         ask = await aside(read, size, request)
-        return Asked(ask, request.model_name, request.model_version or None, owner, size)
+        return InferAsked(ask, request.model_name, request.model_version or None, owner, size)
 
     async def _stream(self, requests: AsyncIterator[Message], context: Context) -> AsyncIterator[Message]:
         """A stream, where there is a place for it and its client may come in."""
@@ -214,7 +212,7 @@ class InferenceService:
         finally:
             waiting.put_nowait(None)
 
-    def _reply(self, answer: Answer) -> Message:
+    def _reply(self, answer: InferAnswer) -> Message:
         reply = self._classes["ModelInferResponse"](model_name=answer.model, model_version=answer.version, id=answer.id)
         if answer.step is not None:
             reply.parameters["indrnn_step"].int64_param = answer.step
@@ -245,7 +243,7 @@ def read(request: Message) -> Ask:
             expected = f"contents field must not be specified when using raw_input_contents for '{tensor.name[:80]}'"
             raise BadInput(f"{expected} for model '{request.model_name[:80]}'")
         values = None if raw else list(getattr(tensor.contents, _CONTENTS.get(tensor.datatype, "fp32_contents")))
-        ask.inputs.append(Tensor(tensor.name, tensor.datatype, shape, raw[i] if raw else None, values))
+        ask.inputs.append(SentTensor(tensor.name, tensor.datatype, shape, raw[i] if raw else None, values))
     if request.outputs:
         for output in request.outputs:
             refuse_what_is_not_offered(_parameters(output.parameters))
@@ -284,11 +282,12 @@ class GrpcServer:
         await self._server.stop(seconds)
 
 
-async def serve_grpc(inference: Inference, repository: Repository, settings: Settings, owner_of: OwnerOf, places: Places) -> GrpcServer:
+async def serve_grpc(inference: Inference, services: Services) -> GrpcServer:
     """Listen on the setting's port, 0 for one the system chooses. Raises RuntimeError where that cannot be had."""
+    settings = services.settings
     options = [("grpc.max_receive_message_length", settings.max_body), ("grpc.max_send_message_length", -1), ("grpc.so_reuseport", 0)]
     server = grpc.aio.server(options=options)
-    service = InferenceService(inference, repository, settings, owner_of, places)
+    service = InferenceService(inference, services)
     server.add_generic_rpc_handlers((service.handler(),))
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     port = server.add_insecure_port(f"{host}:{settings.grpc_port}")

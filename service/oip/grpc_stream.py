@@ -6,10 +6,10 @@ another, and are asked again when their turn to be answered has come; until the 
 
 import asyncio
 
-from indrnn.service.oip.inference import Asked, Inference, Misread, Pending
-from indrnn.service.oip.message import Answer
+from indrnn.service.oip.inference import InferAsked, Inference, Misread, QueuedInfer
+from indrnn.service.oip.message import InferAnswer
 
-Begun = Pending | Misread
+Begun = QueuedInfer | Misread
 
 
 class UnderWay:
@@ -21,7 +21,7 @@ class UnderWay:
         """of each sequence what came last, until it is answered"""
         self._answered = asyncio.Event()
 
-    async def begin(self, asked: Asked) -> Begun:
+    async def begin(self, asked: InferAsked) -> Begun:
         """Queue a request behind those of its sequence. Raises ServiceError."""
         if asked.ask.sequence is None:
             return await self._inference.begin(asked, await self._inference.route(asked))
@@ -33,7 +33,7 @@ class UnderWay:
         begun = self._last[key] = await self._inference.begin(asked, model)
         return begun
 
-    async def answer(self, begun: Begun) -> Answer:
+    async def answer(self, begun: Begun) -> InferAnswer:
         """Return the reply. Raises ServiceError."""
         try:
             return await self._inference.answered(begun)
@@ -44,6 +44,6 @@ class UnderWay:
             self._answered.set()
 
 
-def _must_wait(asked: Asked, last: Begun) -> bool:
+def _must_wait(asked: InferAsked, last: Begun) -> bool:
     """Return whether what came before it may yet have to be asked again; on another version it would not come behind it."""
     return last.refused or (asked.ask.start and last.asked.ask.goes_on)

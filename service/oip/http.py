@@ -12,16 +12,13 @@ import orjson
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from indrnn.service.engine.turn import Turn
 from indrnn.service.errors import BadInput, BodyTimeout, MethodNotAllowed, NotFound, NotSupported, ServiceError, Stopping, said
 from indrnn.service.oip import describe, message
 from indrnn.service.oip.compression import accepted, compress, decompress
-from indrnn.service.oip.inference import Asked, Inference
+from indrnn.service.oip.inference import InferAsked, Inference
 from indrnn.service.oip.refusal import refusal
-from indrnn.service.serving.body import aside, parse_object, read_bounded
-from indrnn.service.serving.disconnect import while_there
-from indrnn.service.serving.repository import Repository
-from indrnn.service.settings import Settings
+from indrnn.service.serving.request import aside, parse_object, read_bounded, while_there
+from indrnn.service.serving.services import Services
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +41,7 @@ class Target(NamedTuple):
     operation: str
 
 
-class Reply(NamedTuple):
+class HttpReply(NamedTuple):
     """A reply before compression. inferred: what a model answered.
 
     Only that is ever compressed: Triton's asyncio client accepts gzip for everything, and unpacks nothing else.
@@ -57,14 +54,13 @@ class Reply(NamedTuple):
 
 
 class OpenInference:
-    """The ASGI application. `inference` is None while the service only describes itself."""
+    """The ASGI application."""
 
-    def __init__(self, settings: Settings, owner_of: OwnerOf) -> None:
-        self.inference: Inference | None = None
-        self.repository: Repository | None = None
-        self._settings = settings
-        self.owner_of = owner_of
-        self.turn = Turn()
+    def __init__(self, services: Services, inference: Inference) -> None:
+        self.inference = inference
+        self._repository = services.repository
+        self._settings = services.settings
+        self.owner_of: OwnerOf = services.access.owner_of
         self.again: set[asyncio.Task[None]] = set()
         """steps that came the short way, and are asked again where their sequences are now"""
 
@@ -86,7 +82,7 @@ class OpenInference:
             reply = failure(ServiceError(f"internal error: {type(error).__name__}"), model)
         await self._send(reply, headers, scope["method"], send)
 
-    async def _answer(self, method: str, path: str, target: Target | None, headers: Headers, receive: Receive) -> Reply:
+    async def _answer(self, method: str, path: str, target: Target | None, headers: Headers, receive: Receive) -> HttpReply:
         if target is not None:
             _only(method, OPERATIONS[target.operation], path)
             if target.operation == "infer":
@@ -95,18 +91,18 @@ class OpenInference:
             return self._describe(target)
         return await self._of_server(method, path, headers, receive)
 
-    async def _infer(self, target: Target, headers: Headers, receive: Receive) -> Reply:
+    async def _infer(self, target: Target, headers: Headers, receive: Receive) -> HttpReply:
         owner = self._owner(headers)
         body = await self._body(headers, receive)
         length = message.header_length(_text(headers, _LENGTH), len(body))
-        inference = self.running()
+        inference = self.inference
         raw = length == 0
         size = len(body) if length is None else length  # of the JSON; what is raw costs next to nothing
         if raw:
             ask = message.read_raw(body, inference.model(target.model, target.version).tensors)
         else:
             ask = await aside(message.read, size, body, length)
-        answering = inference.answer(Asked(ask, target.model, target.version, owner, size))
+        answering = inference.answer(InferAsked(ask, target.model, target.version, owner, size))
         answered = await (answering if ask.sequence is not None else while_there(receive, answering))
         return await aside(inferred, sum(o.array.nbytes for o in answered.outputs), answered)
 
@@ -127,18 +123,18 @@ class OpenInference:
         except TimeoutError:
             raise BodyTimeout(f"expected the whole body within {s.body_timeout:g} s") from None
 
-    def _describe(self, target: Target) -> Reply:
-        inference = self.running()
+    def _describe(self, target: Target) -> HttpReply:
+        inference = self.inference
         model = inference.model(target.model, target.version)
         if target.operation == "ready":
-            return _json({"ready": True}) if not model.batcher.stopping else failure(Stopping("not ready"), target.model)
+            return _json({"ready": True}) if not model.port.stopping else failure(Stopping("not ready"), target.model)
         if target.operation == "config":
             return _json(describe.config(model, self._settings, inference.max_rows))
         if target.operation == "stats":
             return _json({"model_stats": [describe.statistics(m) for m in inference.versions(target.model, target.version)]})
         return _json(describe.metadata(model, inference.models))
 
-    async def _of_server(self, method: str, path: str, headers: Headers, receive: Receive) -> Reply:
+    async def _of_server(self, method: str, path: str, headers: Headers, receive: Receive) -> HttpReply:
         if path in ("/v2/health/live", "/v2/health/ready"):
             _only(method, "GET", path)
             return self._health(path)
@@ -149,23 +145,23 @@ class OpenInference:
             return _json(describe.server())
         if parts == ["models", "stats"]:
             _only(method, "GET", path)
-            return _json({"model_stats": [describe.statistics(m) for m in self.running().models]})
+            return _json({"model_stats": [describe.statistics(m) for m in self.inference.models]})
         if parts[0] == "repository" and parts[-1] == "index" and len(parts) <= 3:
             _only(method, "POST", path)
             return await self._index(parts[1:-1], headers, receive)
         if parts[0] == "repository" and parts[-1] in ("load", "unload") and parts[-3:-2] == ["models"] and len(parts) in (4, 5):
             _only(method, "POST", path)
             await self._command(parts[-1], parts[-2], headers, receive)
-            return Reply(200, b"")
+            return HttpReply(200, b"")
         raise NotFound(f"there is nothing at {path[:200]}")
 
-    def _health(self, path: str) -> Reply:
+    def _health(self, path: str) -> HttpReply:
         if path.endswith("live"):
             return _json({"live": True})
-        ready = self.inference is not None and not any(m.batcher.stopping for m in self.inference.models)
+        ready = not any(m.port.stopping for m in self.inference.models)
         return _json({"ready": ready}, 200 if ready else 400)
 
-    async def _index(self, repository: list[str], headers: Headers, receive: Receive) -> Reply:
+    async def _index(self, repository: list[str], headers: Headers, receive: Receive) -> HttpReply:
         if repository:
             raise BadInput("'repository_name' specification is not supported")
         body = await self._body(headers, receive)
@@ -176,7 +172,7 @@ class OpenInference:
         ready = asked.get("ready", False) if isinstance(asked, dict) else None
         if not isinstance(ready, bool):
             raise BadInput(f"unable to parse 'ready': expected true or false, got {said(ready)}")
-        return _json([line._asdict() for line in self._repository().index(ready)])
+        return _json([line._asdict() for line in self._repository.index(ready)])
 
     async def _command(self, command: str, name: str, headers: Headers, receive: Receive) -> None:
         """Load or unload a model. Parameters of the body would be another graph or another configuration than the folder's."""
@@ -185,22 +181,12 @@ class OpenInference:
         body = await self._body(headers, receive)
         asked = parse_object(body, "body") if body else {}
         refuse_parameters(asked.get("parameters"))
-        repository = self._repository()
-        await (repository.load(name) if command == "load" else repository.unload(name))
-
-    def _repository(self) -> Repository:
-        assert self.repository is not None, "a service that answers has a repository"
-        return self.repository
-
-    def running(self) -> Inference:
-        """Return the inference that answers requests."""
-        assert self.inference is not None, "a service that answers has models"
-        return self.inference
+        await (self._repository.load(name) if command == "load" else self._repository.unload(name))
 
     def _owner(self, headers: Headers) -> str:
         return self.owner_of({name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()})
 
-    async def _send(self, reply: Reply, asked: Headers, method: str, send: Send) -> None:
+    async def _send(self, reply: HttpReply, asked: Headers, method: str, send: Send) -> None:
         body = reply.body
         headers = list(reply.headers)
         encoding = accepted(_text(asked, b"accept-encoding") or "") if reply.inferred else None
@@ -225,10 +211,10 @@ def target_of(path: str) -> Target | None:
     return Target(name, version, operation) if operation in OPERATIONS else None
 
 
-def inferred(answer: message.Answer) -> Reply:
+def inferred(answer: message.InferAnswer) -> HttpReply:
     """Return the reply that holds what a model answered."""
     body, json_length = message.write(answer)
-    return Reply(200, body, (_JSON,) if json_length is None else (_BINARY, (_LENGTH, b"%d" % json_length)), inferred=True)
+    return HttpReply(200, body, (_JSON,) if json_length is None else (_BINARY, (_LENGTH, b"%d" % json_length)), inferred=True)
 
 
 def refuse_parameters(parameters: object) -> None:
@@ -238,7 +224,7 @@ def refuse_parameters(parameters: object) -> None:
         raise BadInput(f"parameter '{others[0][:80]}' is not supported: the repository's folder says what is loaded")
 
 
-def failure(error: ServiceError, model: str) -> Reply:
+def failure(error: ServiceError, model: str) -> HttpReply:
     """Return an error as the protocol says it."""
     said_so = refusal(error, model)
     hints: dict[int, tuple[bytes, bytes]] = {
@@ -248,7 +234,7 @@ def failure(error: ServiceError, model: str) -> Reply:
         503: (b"retry-after", str(error.extra.get("retry_after", 1)).encode()),
     }
     headers = (_JSON, hints[said_so.http]) if said_so.http in hints else (_JSON,)
-    return Reply(said_so.http, orjson.dumps({"error": said_so.text}), headers)
+    return HttpReply(said_so.http, orjson.dumps({"error": said_so.text}), headers)
 
 
 def _only(method: str, expected: str, path: str) -> None:
@@ -256,8 +242,8 @@ def _only(method: str, expected: str, path: str) -> None:
         raise MethodNotAllowed(f"Method Not Allowed: expected {expected} for {path[:200]}, got {method[:20]}", allow=expected)
 
 
-def _json(value: object, status: int = 200) -> Reply:
-    return Reply(status, orjson.dumps(value))
+def _json(value: object, status: int = 200) -> HttpReply:
+    return HttpReply(status, orjson.dumps(value))
 
 
 def _text(headers: Headers, name: bytes) -> str | None:

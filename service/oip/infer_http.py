@@ -1,35 +1,31 @@
-"""uvicorn's HTTP with a short way for infer requests that come in one piece, as nearly all do.
+"""The short way of infer requests (service/wire/http.py): read, queued and answered without an ASGI cycle, a task or a future.
 
-They are read, queued and answered without an ASGI cycle, a task or a future: the engine's reply is written where it arrives. Measured with
-Triton's load tool, the event loop's share of a step so falls to about a half. Whatever is out of the ordinary goes the long way, through
-service/oip/http.py, and so does every other request; both ways answer with the same bytes.
+Whatever is out of the ordinary goes the long way, through service/oip/http.py; both ways answer with the same bytes.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
 import orjson
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from indrnn.service.engine.requests import Asked, InferRequest, Reply
 from indrnn.service.errors import ModelGone, ServiceError
 from indrnn.service.oip import message, rows
 from indrnn.service.oip.ask import Ask, Wanted
-from indrnn.service.oip.http import OpenInference, Reply, Target, failure, inferred, target_of
-from indrnn.service.oip.inference import OF_THE_VERSION, Asked, Misread, answer
+from indrnn.service.oip.http import HttpReply, OpenInference, Target, failure, inferred, target_of
+from indrnn.service.oip.inference import OF_THE_VERSION, InferAsked, Misread, answer
 from indrnn.service.oip.rows import Rows
-from indrnn.service.oip.tensors import Tensor
+from indrnn.service.oip.tensors import SentTensor
 from indrnn.service.serving.models import ServedModel
 from indrnn.service.session.machine import Refused, Result
-from indrnn.service.wire.timed_http import TimedHttp
+from indrnn.service.wire.http import LONG_WAY, Busy, ShortHttp
 
 log = logging.getLogger(__name__)
 
-LONGEST = 65_536  # bytes of a request that goes the short way
-_LONG_WAY = frozenset({b"expect", b"content-encoding", b"accept-encoding", b"transfer-encoding", b"upgrade"})
 _OF_OWNER = frozenset({b"authorization", b"x-api-key"})
 
 
@@ -45,106 +41,29 @@ class Form(NamedTuple):
     wanted: list[Wanted] | None
 
 
-class _Busy:
-    """Stands where uvicorn has the cycle of the request that is being answered."""
-
-    __slots__ = ("body", "disconnected", "keep_alive", "leave", "message_event", "more_body", "response_complete", "target")
-
-    def __init__(self, keep_alive: bool, target: Target) -> None:
-        self.body = b""
-        self.leave: Callable[[], None] = _NOBODY.set
-        self.disconnected = False
-        self.keep_alive = keep_alive
-        self.message_event = _NOBODY
-        self.more_body = False
-        self.response_complete = False
-        self.target = target
-
-
-class _Nobody:
-    """The event that nobody waits for."""
-
-    def set(self) -> None:
-        """Do nothing, as nobody waits."""
-
-
-_NOBODY = _Nobody()
-
-
-class InferHttp(TimedHttp):
-    """One HTTP connection, whose plain infer requests take a shorter way."""
+class InferHttp(ShortHttp):
+    """One HTTP connection, whose plain infer requests take a shorter way: the engine's reply is written where it arrives."""
 
     oip: OpenInference
-    _long_way = _LONG_WAY
-    _target: Target | None = None
-    _parts: list[bytes]
     _form: Form | None = None
     _owner: tuple[tuple[tuple[bytes, bytes], ...], str] | None = None
 
     @classmethod
     def of(cls, oip: OpenInference, seconds: float, patience: float, cors: bool) -> type["InferHttp"]:
         """The class for that application, and with those limits on headers and on answers. cors: browsers' requests go the long way."""
-        long_way = _LONG_WAY | {b"origin"} if cors else _LONG_WAY
-        return type("InferHttp", (cls,), {"oip": oip, "seconds": seconds, "patience": patience, "_long_way": long_way})
+        long_way = LONG_WAY | {b"origin"} if cors else LONG_WAY
+        return type("InferHttp", (cls,), {"oip": oip, "seconds": seconds, "patience": patience, "long_way": long_way})
 
-    def data_received(self, data: bytes) -> None:
-        """Take a piece of the connection's bytes; a request that is not whole at its end goes the long way."""
-        super().data_received(data)
-        if self._target is not None:
-            self._go_the_long_way()
+    def target_of(self, url: bytes) -> Target | None:
+        """Return what a URL names if it is a plain one of an infer request, else None."""
+        return _infer_target(url)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Give up what was asked for, as the connection is lost."""
-        running = self._running
-        if isinstance(running, _Busy) and not running.response_complete:
-            leave, running.leave = running.leave, _NOBODY.set
-            leave()
-        super().connection_lost(exc)
-
-    def on_headers_complete(self) -> None:
-        """Decide which way the request goes."""
-        target = _infer_target(self.url) if self.url.startswith(b"/v2/") else None
-        busy = self.flow.write_paused or (self.cycle is not None and not self.cycle.response_complete)  # or the client does not read
-        if target is None or busy or self.parser.get_method() != b"POST" or not self._long_way.isdisjoint(dict(self.headers)):
-            super().on_headers_complete()
-        else:
-            self._in_head = False
-            self._disarm()
-            self._target, self._parts = target, []
-
-    def on_body(self, body: bytes) -> None:
-        """Take a piece of a request's body."""
-        if self._target is None:
-            super().on_body(body)
-        else:
-            self._parts.append(body)
-
-    def on_message_complete(self) -> None:
-        """Answer the request, which is whole."""
-        if self._target is not None and self._went_the_short_way(self._target):
-            self._target = None
-            return
-        if self._target is not None:
-            self._go_the_long_way()
-        super().on_message_complete()
-
-    def _go_the_long_way(self) -> None:
-        parts, self._target = self._parts, None
-        super().on_headers_complete()
-        for part in parts:
-            super().on_body(part)
-
-    def _went_the_short_way(self, target: Target) -> bool:
-        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        if len(body) > LONGEST:
-            return False
-        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-        cycle, busy = self.cycle, _Busy(keep_alive, target)
-        self.cycle = busy  # type: ignore[assignment]  # it has all that uvicorn asks of a cycle here
+    def answer(self, busy: Busy, body: bytes) -> bool:
+        """Queue a request. False where it has to go the long way."""
+        target = busy.target
+        assert isinstance(target, Target), "as target_of has it"
         try:
-            if not self._infer(target, body, busy):
-                self.cycle = cycle
-                return False
+            return self._infer(target, body, busy)
         except ServiceError as error:
             self._write(failure(error, target.model), busy)
         except Exception as error:
@@ -152,14 +71,14 @@ class InferHttp(TimedHttp):
             self._write(failure(ServiceError(f"internal error: {type(error).__name__}"), target.model), busy)
         return True
 
-    def _infer(self, target: Target, body: bytes, busy: _Busy) -> bool:
+    def _infer(self, target: Target, body: bytes, busy: Busy) -> bool:
         """Queue a request; False where it has to go the long way. Raises ServiceError."""
         headers = dict(self.headers)
         owner = self._owner_of(headers)
         length = message.header_length(self._length(headers), len(body))
         if length == 0 or not body:
             return False
-        inference = self.oip.running()
+        inference = self.oip.inference
         read, ask = None, None
         form = self._form
         if form is not None and length is not None and len(body) - length == form.size:
@@ -183,59 +102,46 @@ class InferHttp(TimedHttp):
             if not ask.goes_on or inference.models.only(target.model):
                 raise
             return False  # the sequence may be on another version by now
-        (job,) = inference.jobs(ask, read, model, owner)
-        job.sink = partial(self._deliver, ask, read, model, busy)
-        if job.session_id is None:  # nothing of it is to be kept: it ends with its client
-            busy.leave = partial(model.batcher.detach, "", job.sink)
-            self._running = busy  # type: ignore[assignment]
-        self.oip.turn.add(model.batcher, job)
+        (request,) = inference.requests(ask, read, model, owner)
+        tickets = inference.steps.tickets
+        ticket = tickets.issue(partial(self._deliver, ask, read, model, target, busy))
+        if isinstance(request, InferRequest):
+            self.leaves_with(busy, partial(tickets.withdraw, model.port, [ticket]))
+        tickets.submit_soon(model.port, Asked(ticket, request))
         return True
 
-    def _deliver(self, ask: Ask, read: Rows, model: ServedModel, busy: _Busy, value: object, states: object) -> None:
+    def _deliver(self, ask: Ask, read: Rows, model: ServedModel, target: Target, busy: Busy, reply: Reply, states: object) -> None:
         """Write the engine's reply, or ask again where the sequence is on another version."""
-        if isinstance(value, Refused):
-            if isinstance(value.error, ModelGone) and ask.goes_on:
-                self._ask_again(ask, read, model, busy, value.error)
+        if isinstance(reply, Result):
+            self._write(inferred(answer(ask, read, model, (reply,))), busy)  # type: ignore[arg-type]  # of content
+        elif isinstance(reply, Refused):
+            if isinstance(reply.error, ModelGone) and ask.goes_on:
+                self._ask_again(ask, read, model, target, busy, reply.error)
             else:
-                self._write(failure(value.error, busy.target.model), busy)
-            return
-        assert isinstance(value, Result), "content is answered with Result"
-        self._write(inferred(answer(ask, read, model, (value,))), busy)
+                self._write(failure(reply.error, target.model), busy)
 
-    def _ask_again(self, ask: Ask, read: Rows, model: ServedModel, busy: _Busy, error: ServiceError) -> None:
+    def _ask_again(self, ask: Ask, read: Rows, model: ServedModel, target: Target, busy: Busy, error: ServiceError) -> None:
         """The sequence is on another version than was remembered: the rest of the way is the long one."""
         if not ask.inputs:  # of a form that was known
-            ask.inputs.append(Tensor("x", model.tensors.x.datatype, read.x.shape, read.x.tobytes()))
+            ask.inputs.append(SentTensor("x", model.tensors.x.datatype, read.x.shape, read.x.tobytes()))
         owner = "" if self._owner is None else self._owner[1]  # the connection's request is still the same
-        asked = Asked(ask, *busy.target[:2], owner, 0)
-        task = asyncio.ensure_future(self._answer_again(Misread(asked, model, error), busy))
+        asked = InferAsked(ask, *target[:2], owner, 0)
+        task = asyncio.ensure_future(self._answer_again(Misread(asked, model, error), target, busy))
         self.oip.again.add(task)
         task.add_done_callback(self.oip.again.discard)
 
-    async def _answer_again(self, refused: Misread, busy: _Busy) -> None:
+    async def _answer_again(self, refused: Misread, target: Target, busy: Busy) -> None:
         try:
-            reply = inferred(await self.oip.running().answered(refused))
+            reply = inferred(await self.oip.inference.answered(refused))
         except ServiceError as error:
-            reply = failure(error, busy.target.model)
+            reply = failure(error, target.model)
         except Exception as error:
             log.exception("an infer request failed")
-            reply = failure(ServiceError(f"internal error: {type(error).__name__}"), busy.target.model)
+            reply = failure(ServiceError(f"internal error: {type(error).__name__}"), target.model)
         self._write(reply, busy)
 
-    def _write(self, reply: Reply, busy: _Busy) -> None:
-        busy.response_complete = True
-        busy.leave = _NOBODY.set  # it leads back here: what was asked would stay until the garbage collector comes by
-        if busy.disconnected or self.transport.is_closing():
-            return
-        head = [STATUS_LINE[reply.status]]
-        for name, value in (*self.server_state.default_headers, *reply.headers):
-            head += (name, b": ", value, b"\r\n")
-        head.append(b"content-length: %d\r\n%s\r\n" % (len(reply.body), b"" if busy.keep_alive else b"connection: close\r\n"))
-        head.append(reply.body)
-        self.transport.write(b"".join(head))
-        if not busy.keep_alive:
-            self.transport.close()
-        self.on_response_complete()
+    def _write(self, reply: HttpReply, busy: Busy) -> None:
+        self.write(busy, reply.status, reply.headers, reply.body)
 
     def _owner_of(self, headers: Mapping[bytes, bytes]) -> str:
         keys = tuple((name, headers[name]) for name in _OF_OWNER if name in headers)

@@ -1,27 +1,25 @@
-"""An inference request on its way through the service, whatever carried it: which model, which jobs, and what its results answer."""
+"""An inference request on its way through the service, whatever carried it: which model, what its engine is asked, and what is answered."""
 
+import asyncio
 import hashlib
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import NamedTuple
 
-import numpy as np
 import orjson
 
-from indrnn.service.engine.jobs import Job, unset
+from indrnn.service.engine.requests import InferRequest, StepRequest
 from indrnn.service.errors import BadInput, ModelGone, NotReady, Overloaded, ServiceError, TooLarge, UnknownModel
 from indrnn.service.oip import rows
 from indrnn.service.oip.ask import Ask
-from indrnn.service.oip.message import Answer
-from indrnn.service.oip.rows import Bounds, Rows
-from indrnn.service.serving.body import aside
-from indrnn.service.serving.models import Models, ServedModel
-from indrnn.service.serving.repository import Repository
-from indrnn.service.serving.sessions import Replies, Sessions, ask_all
-from indrnn.service.session.machine import Feed, Result, Session
-from indrnn.service.settings import Settings
+from indrnn.service.oip.message import InferAnswer
+from indrnn.service.oip.rows import InferLimits, Rows
+from indrnn.service.serving.models import ServedModel
+from indrnn.service.serving.request import aside
+from indrnn.service.serving.services import Services
+from indrnn.service.serving.steps import Answered, tensor_digest, tensor_step
+from indrnn.service.session.machine import Result, Scores
 
 
 def sequence_owner(owner: str) -> str:
@@ -39,7 +37,7 @@ OF_THE_VERSION = (ModelGone, BadInput, TooLarge)
 """Errors that another version might not make: a sequence may have been begun anew on one, by another service."""
 
 
-class Asked(NamedTuple):
+class InferAsked(NamedTuple):
     """A request, the model and version that it names, and whose it is; `size` bytes of it are numbers that are still to be read."""
 
     ask: Ask
@@ -50,13 +48,13 @@ class Asked(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
+class QueuedInfer:
     """A request whose rows are queued."""
 
-    asked: Asked
+    asked: InferAsked
     rows: Rows
     model: ServedModel
-    replies: Replies
+    replies: asyncio.Future[list[Answered]]
 
     @property
     def refused(self) -> bool:
@@ -68,16 +66,16 @@ class Pending:
         """Nobody will read the answer."""
         self.replies.cancel()
 
-    async def answer(self) -> Answer:
+    async def answer(self) -> InferAnswer:
         """Return the reply, when all of it is there. Raises ServiceError."""
-        return answer(self.asked.ask, self.rows, self.model, [r for r, _ in await self.replies if isinstance(r, Result)])
+        return answer(self.asked.ask, self.rows, self.model, [a.reply for a in await self.replies if isinstance(a.reply, Result)])  # type: ignore[misc]  # of content
 
 
 @dataclass(frozen=True, slots=True)
 class Misread:
     """A step of a sequence that could not be queued: it is wrong, or it is for another version."""
 
-    asked: Asked
+    asked: InferAsked
     model: ServedModel
     error: ServiceError
 
@@ -86,28 +84,30 @@ class Misread:
     def leave(self) -> None:
         """Nothing of it waits."""
 
-    async def answer(self) -> Answer:
+    async def answer(self) -> InferAnswer:
         """Raise the error for which the step could not be queued."""
         raise self.error
 
 
-def answer(ask: Ask, read: Rows, model: ServedModel, results: Sequence[Result]) -> Answer:
+def answer(ask: Ask, read: Rows, model: ServedModel, results: Sequence[Result[Scores]]) -> InferAnswer:
     """Return what the results of a request's rows answer."""
     s = model.tensors
     outputs = rows.outputs(ask, s, read, results)
     if ask.sequence is None:
-        return Answer(s.model, s.version, ask.id, outputs)
-    return Answer(s.model, s.version, ask.id, outputs, results[0].number, results[0].position)
+        return InferAnswer(s.model, s.version, ask.id, outputs)
+    return InferAnswer(s.model, s.version, ask.id, outputs, results[0].number, results[0].position)
 
 
 class Inference:
     """Answers inference requests. Everything a protocol needs besides reading and writing its own messages."""
 
-    def __init__(self, models: Models, sessions: Sessions, settings: Settings, repository: Repository | None = None) -> None:
-        self.models = models
-        self.repository = repository
-        self._sessions = sessions
-        self._ttl = settings.session_ttl
+    def __init__(self, services: Services) -> None:
+        settings = services.settings
+        self.models = services.models
+        self.steps = services.steps
+        self._repository = services.repository
+        self._sessions = services.sessions
+        self._registry = services.registry
         self._max_every = settings.max_every
         self._max_reply = settings.max_body
         self.max_rows = min(settings.max_sequences, settings.max_queue)
@@ -136,7 +136,7 @@ class Inference:
 
     def _unknown(self, name: str) -> ServiceError:
         """In Triton's words, which tell a model that was never there from one that is not now."""
-        states = {line.state for line in self.repository.index() if line.name == name} if self.repository else set()
+        states = {line.state for line in self._repository.index() if line.name == name}
         if states & {"LOADING", "UNLOADING"}:
             return NotReady(f"Request for unknown model: '{name}' is not at ready state")
         if states:
@@ -150,11 +150,11 @@ class Inference:
         model = self.model(name, version)
         return [model] if version else self.models.versions(name)
 
-    async def answer(self, asked: Asked) -> Answer:
+    async def answer(self, asked: InferAsked) -> InferAnswer:
         """The reply to a request; of a sequence, its state is stored before this returns. Raises ServiceError; then nothing has moved."""
         return await self.answered(await self.begin(asked, await self.route(asked)))
 
-    async def answered(self, pending: Pending | Misread) -> Answer:
+    async def answered(self, pending: QueuedInfer | Misread) -> InferAnswer:
         """The reply to what was begun, from where its sequence is now if that is elsewhere. Raises ServiceError; then nothing has moved."""
         try:
             return await pending.answer()
@@ -166,7 +166,7 @@ class Inference:
                 raise
         return await (await self.begin(pending.asked, other, paid=True)).answer()
 
-    async def moved(self, asked: Asked, model: ServedModel, error: ServiceError) -> ServedModel | None:
+    async def moved(self, asked: InferAsked, model: ServedModel, error: ServiceError) -> ServedModel | None:
         """Return another model that a sequence is on than the one that made an error of its step; None where the error is the answer.
 
         Of content that could not be read, that model's engine says whose it is: it knows what is about to be stored. What waits there is
@@ -176,12 +176,12 @@ class Inference:
         if not isinstance(error, ModelGone):
             if self.models.only(asked.name):
                 return None
-            self._sessions.charge(asked.owner)
+            self.steps.charge(asked.owner)
             if await self._sessions.runs_on(model, ident, holder):
                 return None
-        return await self._sessions.moved(ident, holder, model)
+        return await self.steps.moved(ident, holder, model)
 
-    async def route(self, asked: Asked) -> ServedModel:
+    async def route(self, asked: InferAsked) -> ServedModel:
         """Return the model that is to answer: of a sequence that goes on, the one it was last seen on. Raises ServiceError."""
         ask, name, version, owner, _ = asked
         at_once = self.route_at_once(ask, name, version, owner)
@@ -190,8 +190,8 @@ class Inference:
         assert ask.sequence is not None, "what has no sequence goes anywhere"
         model, ident = self._serving(name, version), session_id(owner, name, ask.sequence)
         if ask.start:
-            return await self._of_first_step(ident, self._sessions.route(ident), model, asked)
-        return await self._sessions.model_of(ident, sequence_owner(owner))
+            return await self._of_first_step(ident, self.steps.route(ident), model, asked)
+        return await self.steps.model_of(ident, sequence_owner(owner))
 
     def route_at_once(self, ask: Ask, name: str, version: str | None, owner: str) -> ServedModel | None:
         """Return the model that `route` does, or None where the store has to be asked. Raises ServiceError."""
@@ -203,14 +203,14 @@ class Inference:
             )
         if ask.sequence is None:
             return model
-        if (ask.start or ask.end) and self._sessions.counts_sequences:
+        if (ask.start or ask.end) and self._registry.quotas.counts_sessions:
             return None
         if ask.start and ask.step == 1 and version is None and not self.models.only(name):
             return None  # it may be stored on another version than that which is remembered
-        known = self._sessions.route(session_id(owner, name, ask.sequence))
+        known = self.steps.route(session_id(owner, name, ask.sequence))
         return model if known is model or (known is None and self.models.only(name)) else None
 
-    async def _of_first_step(self, ident: str, known: ServedModel | None, model: ServedModel, asked: Asked) -> ServedModel:
+    async def _of_first_step(self, ident: str, known: ServedModel | None, model: ServedModel, asked: InferAsked) -> ServedModel:
         """Return where a sequence begins whose id may live on another version: there if it is the stored first step again, else anew.
 
         One that names another version than the stored one's is no repeat. What was sent before it ends first. Nothing is removed: the new
@@ -218,7 +218,7 @@ class Inference:
         """
         ask, holder = asked.ask, sequence_owner(asked.owner)
         try:
-            known = known or await self._sessions.model_of(ident, holder)
+            known = known or await self.steps.model_of(ident, holder)
             may_repeat = ask.step == 1 and asked.version is None
             if known is model and not may_repeat:
                 return model
@@ -226,7 +226,8 @@ class Inference:
             known = self.models.exactly(session.model, session.version)  # by now, or all along: what was known may have been wrong
             if known is None or not may_repeat or session.step != 1 or session.last is None:
                 return model
-            if session.last.digest == rows.read(ask, known.tensors, self.bounds(known)).digest(ask.end):
+            read = rows.read(ask, known.tensors, self.bounds(known))
+            if session.last.digest == tensor_digest(read.content(0), read.x.shape[1], ask.end):
                 return known
         except Overloaded:
             raise  # only what is known is full: a beginning elsewhere would overtake what waits there, or be made twice
@@ -234,7 +235,7 @@ class Inference:
             pass  # it is not there any more, or cannot be had: the beginning says what is wrong
         return model
 
-    async def begin(self, asked: Asked, model: ServedModel, paid: bool = False) -> Pending | Misread:
+    async def begin(self, asked: InferAsked, model: ServedModel, paid: bool = False) -> QueuedInfer | Misread:
         """Queue a request. Raises ServiceError where nothing is queued, and no other model could do it."""
         try:
             return await self._begin(asked, model, paid)
@@ -243,25 +244,27 @@ class Inference:
                 raise
             return Misread(asked, model, error)
 
-    async def _begin(self, asked: Asked, model: ServedModel, paid: bool) -> Pending:
+    async def _begin(self, asked: InferAsked, model: ServedModel, paid: bool) -> QueuedInfer:
         ask, name, version, owner, size = asked
         if ask.goes_on and version and model.manifest.version != version:
             raise BadInput(f"the sequence runs on version {model.manifest.version} of model '{name}', got a request for version {version}")
         read = await aside(rows.read, size, ask, model.tensors, self.bounds(model))
         if ask.sequence is None or not (ask.start or ask.end):
-            return Pending(asked, read, model, ask_all(model, self.jobs(ask, read, model, owner, paid)))
+            return QueuedInfer(asked, read, model, self._queue(model, self.requests(ask, read, model, owner, paid)))
         ident, holder = session_id(owner, model.manifest.name, ask.sequence), sequence_owner(owner)
         lasts = ask.start and not ask.end  # one that ends with its first step takes nobody's room
-        counted = lasts and await self._sessions.count_sequence(ident, holder)
+        counted = lasts and await self._registry.count_sequence(ident, holder)
         try:
-            replies = ask_all(model, self.jobs(ask, read, model, owner, paid))
+            replies = self._queue(model, self.requests(ask, read, model, owner, paid))
         except ServiceError:
             self._sessions.sequence_left(ident, holder, model, counted)
             raise
         replies.add_done_callback(partial(self._settled, ident, holder, model, ask, counted))
-        return Pending(asked, read, model, replies)
+        return QueuedInfer(asked, read, model, replies)
 
-    def _settled(self, ident: str, holder: str, model: ServedModel, ask: Ask, counted: bool, replies: Replies) -> None:
+    def _settled(
+        self, ident: str, holder: str, model: ServedModel, ask: Ask, counted: bool, replies: asyncio.Future[list[Answered]]
+    ) -> None:
         """A sequence that has not begun, or has ended, is no longer where it was said to be, and counts no longer."""
         if replies.cancelled():
             return  # whoever asked has left: what was asked goes on
@@ -271,32 +274,24 @@ class Inference:
         elif ask.end and not failed:
             self._sessions.sequence_ended(ident, holder, model)
 
-    def jobs(self, ask: Ask, read: Rows, model: ServedModel, owner: str, paid: bool = False) -> list[Job]:
-        """Return the jobs that the engine is to do, charged to the owner; their sinks are still to be set. Raises RateLimited."""
+    def _queue(self, model: ServedModel, requests: Sequence[StepRequest | InferRequest]) -> asyncio.Future[list[Answered]]:
+        return self.steps.tickets.ask_all(model.port, requests)
+
+    def requests(self, ask: Ask, read: Rows, model: ServedModel, owner: str, paid: bool = False) -> Sequence[StepRequest | InferRequest]:
+        """Return what the engine is asked, charged to the owner. Raises RateLimited."""
         if not paid:
-            self._sessions.charge(owner, len(read.x))
-        every = read.x.shape[1] > 1
+            self.steps.charge(owner, len(read.x))
+        T = read.x.shape[1]
         if ask.sequence is None:
             B = len(read.x)
             states = [None] * B if read.state is None else read.state
-            return [
-                Job(unset, content=read.content(b), every=every, state=states[b], patience=ask.timeout, protocol=ask.protocol)
-                for b in range(B)
-            ]
-        content = read.content(0)
-        ident = session_id(owner, model.manifest.name, ask.sequence)
-        holder = sequence_owner(owner)
-        fresh = self._fresh(ident, model, holder) if ask.start else None
-        event = Feed(ask.step, read.digest(ask.end), content.length, model.manifest.limits.max_position, fresh, ask.end)
+            return [InferRequest(read.content(b), T > 1, states[b], ask.timeout, ask.protocol) for b in range(B)]
+        ident, holder = session_id(owner, model.manifest.name, ask.sequence), sequence_owner(owner)
         if ask.start:
-            self._sessions.remember(ident, model, holder)
-        return [Job(unset, ident, holder, event, content=content, every=every, patience=ask.timeout, protocol=ask.protocol)]
+            self.steps.remember(ident, model, holder)
+        return [tensor_step(ident, holder, ask.step, read.content(0), T, ask.start, ask.end, ask.timeout, ask.protocol)]
 
-    def _fresh(self, ident: str, model: ServedModel, holder: str) -> Session:
-        now, m = time.time(), model.manifest
-        return Session(ident, m.name, m.version, m.sha256, holder, np.zeros(m.state_size, np.float32), 0, 0, now, now + self._ttl)
-
-    def bounds(self, model: ServedModel) -> Bounds:
+    def bounds(self, model: ServedModel) -> InferLimits:
         """Return how much a request to that model may hold."""
-        steps = model.max_frames if model.manifest.kind == "action" else model.max_text
-        return Bounds(self.max_rows, steps, min(steps, self._max_every), self._max_reply)
+        steps = model.modality.max_steps
+        return InferLimits(self.max_rows, steps, min(steps, self._max_every), self._max_reply)

@@ -8,7 +8,7 @@ import orjson
 
 from indrnn.service.errors import BadInput, said
 from indrnn.service.oip.ask import Ask, Wanted, boolean
-from indrnn.service.oip.tensors import Tensor, shape_of
+from indrnn.service.oip.tensors import SentTensor, shape_of
 from indrnn.service.serving.signature import Array, Signature
 
 _NOT_OFFERED = ("classification", "shared_memory_region")
@@ -23,7 +23,7 @@ class Output(NamedTuple):
     binary: bool
 
 
-class Answer(NamedTuple):
+class InferAnswer(NamedTuple):
     """The answer to a request. step and position: where the sequence stands, if it is one."""
 
     model: str
@@ -75,11 +75,11 @@ def _read_inputs(ask: Ask, inputs: object, body: memoryview, at: int) -> None:
         if size is None:
             if "data" not in described:
                 raise BadInput(f"must specify 'binary_data_size' or 'data' for input '{name[:80]}'")
-            ask.inputs.append(Tensor(name, datatype, shape, None, described["data"]))
+            ask.inputs.append(SentTensor(name, datatype, shape, None, described["data"]))
             continue
         if at + size > len(body):
             raise BadInput(f"unexpected end of the body: input '{name[:80]}' expects {size} bytes, {len(body) - at} are left")
-        ask.inputs.append(Tensor(name, datatype, shape, body[at : at + size]))
+        ask.inputs.append(SentTensor(name, datatype, shape, body[at : at + size]))
         at += size
     if at != len(body):
         raise BadInput(f"unexpected additional input data: {len(body) - at} bytes behind the last input")
@@ -93,7 +93,7 @@ def read_raw(body: bytes, signature: Signature) -> Ask:
         raise BadInput(
             f"input byte size mismatch for input 'x' for model '{signature.model}'. Expected a multiple of {step}, got {len(body)}"
         )
-    return Ask("", [Tensor("x", signature.x.datatype, (1, len(body) // step, *rest), body)], None, binary=True)
+    return Ask("", [SentTensor("x", signature.x.datatype, (1, len(body) // step, *rest), body)], None, binary=True)
 
 
 def _binary_size(parameters: dict[str, object], name: str) -> int | None:
@@ -135,7 +135,7 @@ def _list(value: object, what: str) -> list[object]:
     return value
 
 
-def write(answer: Answer) -> tuple[bytes, int | None]:
+def write(answer: InferAnswer) -> tuple[bytes, int | None]:
     """Return the body of a reply, and how much of it is JSON where raw tensors follow."""
     outputs: list[dict[str, object]] = []
     raw: list[bytes] = []

@@ -1,6 +1,5 @@
 """The tensors of a request as rows to feed, checked against the model. Pure."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -8,38 +7,23 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from indrnn.service.engine.work import Prepared
+from indrnn.service.engine.requests import Exact
 from indrnn.service.errors import BadInput, OutOfAlphabet, TooLarge
 from indrnn.service.oip.ask import Ask
 from indrnn.service.oip.message import Output
-from indrnn.service.oip.tensors import Tensor, decode, finite
+from indrnn.service.oip.tensors import SentTensor, decode, finite
 from indrnn.service.serving.signature import Array, Signature
-from indrnn.service.session.machine import Floats, Result, Scores, Session
+from indrnn.service.session.machine import Floats, Result, Scores
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class InferLimits:
     """Rows of a request without a sequence, time steps of a row, time steps of a sequence's request, bytes of a reply's tensors."""
 
     rows: int
     steps: int
     sequence_steps: int
     reply: int
-
-
-class Exact(NamedTuple):
-    """Content [t, ...] as the graph reads it: nothing missing, at the model's rate."""
-
-    x: Array
-
-    @property
-    def length(self) -> int:
-        """Return the number of frames or characters."""
-        return len(self.x)
-
-    def prepare(self, session: Session | None) -> Prepared:
-        """Return x as it is, which is prepared already."""
-        return Prepared(self.x, None)
 
 
 class Rows(NamedTuple):
@@ -54,15 +38,8 @@ class Rows(NamedTuple):
         x = self.x[row]
         return Exact(x if self.lengths is None else x[: self.lengths[row]])
 
-    def digest(self, end: bool) -> bytes:
-        """Return a digest of the steps that count, and of whether the sequence ends there: two requests share it exactly when they are
-        the same step."""
-        x = self.content(0).x
-        head = b"oip %d %d %d" % (self.x.shape[1], len(x), end)
-        return hashlib.blake2b(x, digest_size=16, key=head).digest()  # type: ignore[arg-type]  # the bytes of a row, which lie in one piece
 
-
-def read(ask: Ask, signature: Signature, bounds: Bounds) -> Rows:
+def read(ask: Ask, signature: Signature, bounds: InferLimits) -> Rows:
     """Read the rows of a request. Raises BadInput and its kin, in Triton's words where it has some."""
     model = signature.model
     sent = _by_name(ask.inputs, signature)
@@ -84,8 +61,8 @@ def read(ask: Ask, signature: Signature, bounds: Bounds) -> Rows:
     return Rows(x, lengths, state)
 
 
-def _by_name(tensors: Sequence[Tensor], signature: Signature) -> dict[str, Tensor]:
-    sent: dict[str, Tensor] = {}
+def _by_name(tensors: Sequence[SentTensor], signature: Signature) -> dict[str, SentTensor]:
+    sent: dict[str, SentTensor] = {}
     for tensor in tensors:
         if tensor.name not in signature.inputs:
             raise BadInput(f"unexpected inference input '{tensor.name[:80]}' for model '{signature.model}'")
@@ -98,7 +75,7 @@ def _by_name(tensors: Sequence[Tensor], signature: Signature) -> dict[str, Tenso
     return sent
 
 
-def _check_bounds(ask: Ask, B: int, T: int, signature: Signature, bounds: Bounds) -> None:
+def _check_bounds(ask: Ask, B: int, T: int, signature: Signature, bounds: InferLimits) -> None:
     model = signature.model
     if ask.sequence is not None and B != 1:
         raise BadInput(f"inference request to model '{model}' must specify batch-size 1 due to requirements of sequence batcher")
@@ -113,7 +90,7 @@ def _check_bounds(ask: Ask, B: int, T: int, signature: Signature, bounds: Bounds
         raise TooLarge(f"the outputs of this inference request to model '{model}' would have {reply} bytes, of at most {bounds.reply}")
 
 
-def _lengths(tensor: Tensor, signature: Signature, B: int, T: int) -> list[int]:
+def _lengths(tensor: SentTensor, signature: Signature, B: int, T: int) -> list[int]:
     if len(tensor.shape) == 1:
         tensor = replace(tensor, shape=(*tensor.shape, 1))  # as the graph has it
     found: list[int] = decode(tensor, signature.inputs["lengths"], signature.model).reshape(-1).tolist()
@@ -142,7 +119,7 @@ def check_values(x: Array, signature: Signature) -> None:
         finite(x, "x", signature.model)  # in any unit: Triton's load tool sends random bits for numbers
 
 
-def outputs(ask: Ask, signature: Signature, rows: Rows, results: Sequence[Result]) -> list[Output]:
+def outputs(ask: Ask, signature: Signature, rows: Rows, results: Sequence[Result[Scores]]) -> list[Output]:
     """Return what was asked for of logits [B, T, K] and state_out [B, N]; past a row's length the logits are zero.
 
     Where nothing was named it is the logits, and for a client that sent a state the state after it.
@@ -154,9 +131,9 @@ def outputs(ask: Ask, signature: Signature, rows: Rows, results: Sequence[Result
     return [Output(name, "FP32", _logits(rows, results) if name == "logits" else _states(results), binary) for name, binary in wanted]
 
 
-def _logits(rows: Rows, results: Sequence[Result]) -> NDArray[np.float32]:
+def _logits(rows: Rows, results: Sequence[Result[Scores]]) -> NDArray[np.float32]:
     B, T = rows.x.shape[:2]
-    scores = [r.result for r in results if isinstance(r.result, Scores)]
+    scores = [r.result for r in results]
     if T == 1:
         return scores[0].logits[None, None] if B == 1 else np.stack([s.logits for s in scores])[:, None]
     logits = np.zeros((B, T, scores[0].every.shape[1]), np.float32)
@@ -165,5 +142,5 @@ def _logits(rows: Rows, results: Sequence[Result]) -> NDArray[np.float32]:
     return logits
 
 
-def _states(results: Sequence[Result]) -> NDArray[np.float32]:
+def _states(results: Sequence[Result[Scores]]) -> NDArray[np.float32]:
     return np.stack([r.state for r in results if r.state is not None])

@@ -15,7 +15,7 @@ MAX_INT64 = 2**63 - 1
 
 
 @dataclass(slots=True)
-class Tensor:
+class SentTensor:
     """An input as it came: `raw` bytes, or `values`, JSON's flat or nested lists."""
 
     name: str
@@ -25,7 +25,7 @@ class Tensor:
     values: object = None
 
 
-def decode(tensor: Tensor, spec: Spec, model: str) -> Array:
+def decode(tensor: SentTensor, spec: Spec, model: str) -> Array:
     """Return the array of an input, read-only where it came as bytes. Raises BadInput where datatype, shape or size are not the model's."""
     if tensor.datatype != spec.datatype:
         raise BadInput(
@@ -43,7 +43,7 @@ def decode(tensor: Tensor, spec: Spec, model: str) -> Array:
     return np.frombuffer(tensor.raw, spec.dtype).reshape(shape)
 
 
-def _of_values(tensor: Tensor, spec: Spec, model: str) -> Array:
+def _of_values(tensor: SentTensor, spec: Spec, model: str) -> Array:
     flat: Sequence[object] = tensor.values if isinstance(tensor.values, list) else [tensor.values]
     for _ in range(MAX_AXES):
         if not any(isinstance(v, list) for v in flat):

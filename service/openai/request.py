@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from indrnn.service.errors import BadInput, TooLarge, said
-from indrnn.service.serving.body import boolean, integer, number, only
+from indrnn.service.serving.request import boolean, integer, number, only
 
 FIELDS = (
     "model", "prompt", "max_tokens", "temperature", "top_p", "n", "best_of", "logprobs", "echo", "stop", "seed", "stream", "stream_options",
@@ -29,7 +29,7 @@ SEEDS = 2**64
 
 
 @dataclass(frozen=True)
-class Bounds:
+class CompletionLimits:
     """Of one request: characters of a prompt and of a text, choices, and characters whose log-probabilities are told."""
 
     max_prompt: int
@@ -64,7 +64,7 @@ class Wish:
         return ((fresh if self.seed is None else self.seed) + k) % SEEDS
 
 
-def read_wish(body: dict[str, object], alphabet: str, bounds: Bounds) -> Wish:
+def read_wish(body: dict[str, object], alphabet: str, bounds: CompletionLimits) -> Wish:
     """Checks a request's fields, the model's name apart. Raises BadInput naming the field, TooLarge."""
     only(body, FIELDS)
     for name, neutral in NEUTRAL.items():
@@ -89,7 +89,7 @@ def read_wish(body: dict[str, object], alphabet: str, bounds: Bounds) -> Wish:
     return wish
 
 
-def _prompts(value: object, alphabet: str, bounds: Bounds) -> tuple[str, ...]:
+def _prompts(value: object, alphabet: str, bounds: CompletionLimits) -> tuple[str, ...]:
     """A text, a list of texts, or the same as character numbers, each its place in the alphabet."""
     if isinstance(value, str) or _numbers(value):
         return (_prompt(value, alphabet, bounds, "prompt"),)
@@ -104,7 +104,7 @@ def _numbers(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(k, int) and not isinstance(k, bool) for k in value)
 
 
-def _prompt(value: object, alphabet: str, bounds: Bounds, field: str) -> str:
+def _prompt(value: object, alphabet: str, bounds: CompletionLimits, field: str) -> str:
     if isinstance(value, list) and _numbers(value):
         beyond = next((k for k in value if not 0 <= k < len(alphabet)), None)
         if beyond is not None:
@@ -117,7 +117,7 @@ def _prompt(value: object, alphabet: str, bounds: Bounds, field: str) -> str:
     return value
 
 
-def _n(body: dict[str, object], bounds: Bounds) -> int:
+def _n(body: dict[str, object], bounds: CompletionLimits) -> int:
     n = integer(body.get("n"), "n", 1, bounds.max_choices, 1)
     if body.get("best_of") not in (None, n):
         raise BadInput(f"expected {n}, as n is: texts are not ranked against each other, got {said(body['best_of'])}", field="best_of")
@@ -147,7 +147,7 @@ def _include_usage(value: object, stream: bool) -> bool:
     return boolean(value.get("include_usage"), "stream_options.include_usage")
 
 
-def _check_size(wish: Wish, bounds: Bounds) -> None:
+def _check_size(wish: Wish, bounds: CompletionLimits) -> None:
     choices = len(wish.prompts) * wish.n
     if choices > bounds.max_choices:
         raise TooLarge(f"expected at most {bounds.max_choices} choices, got {len(wish.prompts)} prompts times {wish.n}", field="n")

@@ -21,13 +21,12 @@ from starlette.types import Receive, Scope, Send
 from indrnn.service.errors import ServiceError, UnknownModel, said
 from indrnn.service.openai import schema
 from indrnn.service.openai.reply import Head, error_body, error_status
-from indrnn.service.openai.request import Bounds, read_wish
-from indrnn.service.openai.run import Run
-from indrnn.service.serving.body import LONG
-from indrnn.service.serving.disconnect import while_there
+from indrnn.service.openai.request import CompletionLimits, read_wish
+from indrnn.service.openai.run import CompletionRun
 from indrnn.service.serving.models import Models, ServedModel
-from indrnn.service.serving.request import owner_of, read_body
-from indrnn.service.serving.sessions import Sessions
+from indrnn.service.serving.request import LONG, read_body, while_there
+from indrnn.service.serving.services import Services
+from indrnn.service.serving.text import TextModality
 from indrnn.service.settings import Settings
 
 PREFIX = "/v1/"
@@ -60,8 +59,9 @@ _MEANING = {
 }
 
 
-def build_completions(settings: Settings) -> APIRouter:
-    """The routes. What a request needs of the running service lies in app.state."""
+def build_completions(services: Services) -> APIRouter:
+    """Return the routes over the running service."""
+    settings, served, access, steps = services.settings, services.models, services.access, services.steps
     router = APIRouter(prefix=PREFIX.rstrip("/"), tags=["openai"])
     body_shape = {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/CompletionRequest"}}}}
     stream_shape: dict[int | str, dict[str, object]] = {
@@ -76,15 +76,14 @@ def build_completions(settings: Settings) -> APIRouter:
     )
     async def completions(request: Request) -> Response:
         """Continues texts as OpenAI's completions do. A token is a character."""
-        owner = owner_of(request)
-        sessions: Sessions = request.app.state.sessions
-        body = await read_body(request)
-        model = _reader_of_text(request.app.state.models, body.get("model"))
-        wish = read_wish(body, model.manifest.alphabet or "", _bounds(settings))
-        pay = partial(sessions.owe, owner, 1)
-        run = await asyncio.to_thread(Run, model, wish, pay) if wish.prompt_tokens > LONG else Run(model, wish, pay)
+        owner = access.owner_of(request.headers)
+        body = await read_body(request, settings)
+        model, text = _reader_of_text(served, body.get("model"))
+        wish = read_wish(body, text.alphabet, _bounds(settings))
+        make = partial(CompletionRun, model, text, wish, steps.tickets, partial(steps.owe, owner, 1))
+        run = await asyncio.to_thread(make) if wish.prompt_tokens > LONG else make()
         head = _head(model)
-        sessions.charge(owner, len(wish.prompts))
+        steps.charge(owner, len(wish.prompts))
         run.submit()
         try:
             await while_there(request.receive, run.take())  # what is refused now still has a status of its own
@@ -99,31 +98,34 @@ def build_completions(settings: Settings) -> APIRouter:
     @router.get("/models", response_model=schema.OpenAIModelList, responses=_errors(401))
     async def models(request: Request) -> Response:
         """The models that complete text."""
-        owner_of(request)
-        return JSONResponse({"object": "list", "data": [_model_info(m) for m in _readers_of_text(request.app.state.models)]})
+        access.owner_of(request.headers)
+        return JSONResponse({"object": "list", "data": [_model_info(m) for m, _ in _readers_of_text(served)]})
 
     @router.get("/models/{model}", response_model=schema.OpenAIModel, responses=_errors(401, 404))
     async def model(request: Request, model: str) -> Response:
         """One model that completes text."""
-        owner_of(request)
-        return JSONResponse(_model_info(_reader_of_text(request.app.state.models, model)))
+        access.owner_of(request.headers)
+        return JSONResponse(_model_info(_reader_of_text(served, model)[0]))
 
     return router
 
 
-def _bounds(settings: Settings) -> Bounds:
-    return Bounds(settings.max_text, settings.max_generate, max(1, min(settings.max_sequences, settings.max_queue // 2)), settings.max_text)
+def _bounds(settings: Settings) -> CompletionLimits:
+    return CompletionLimits(
+        settings.max_text, settings.max_generate, max(1, min(settings.max_sequences, settings.max_queue // 2)), settings.max_text
+    )
 
 
-def _readers_of_text(models: Models) -> list[ServedModel]:
-    return [model for model in map(models.latest, models.names()) if model.manifest.kind == "chars"]
+def _readers_of_text(models: Models) -> list[tuple[ServedModel, TextModality]]:
+    latest = map(models.latest, models.names())
+    return [(model, model.modality) for model in latest if isinstance(model.modality, TextModality)]
 
 
-def _reader_of_text(models: Models, name: object) -> ServedModel:
+def _reader_of_text(models: Models, name: object) -> tuple[ServedModel, TextModality]:
     readers = _readers_of_text(models)
-    found = next((m for m in readers if m.manifest.name == name), None)
+    found = next((one for one in readers if one[0].manifest.name == name), None)
     if found is None:
-        raise UnknownModel(f"expected one of {', '.join(m.manifest.name for m in readers)}, got {said(name)}", field="model")
+        raise UnknownModel(f"expected one of {', '.join(m.manifest.name for m, _ in readers)}, got {said(name)}", field="model")
     return found
 
 
@@ -137,7 +139,7 @@ def _head(model: ServedModel) -> Head:
     return Head(f"cmpl-{secrets.token_urlsafe(18)}", int(time.time()), m.name, f"{m.name}-{m.version}-{m.sha256[:12]}")
 
 
-async def _whole(run: Run, head: Head) -> bytes:
+async def _whole(run: CompletionRun, head: Head) -> bytes:
     """The answer in one, put together on another thread where it is long."""
 
     def made() -> bytes:
@@ -152,7 +154,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, run: Run, head: Head, send_timeout: float) -> None:
+    def __init__(self, run: CompletionRun, head: Head, send_timeout: float) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._run = run

@@ -6,23 +6,23 @@ from collections.abc import Callable
 
 import numpy as np
 
-from indrnn.service.engine.jobs import Draw, Drawn, Job, Prompted
-from indrnn.service.engine.work import Sink, Text
+from indrnn.service.engine.requests import Asked, CompleteRequest, Drawn, Exact, Prompted, Reply, States, Text
 from indrnn.service.errors import Overloaded, TooLarge
 from indrnn.service.openai.reply import Choice, Scored, usage
 from indrnn.service.openai.request import Wish
 from indrnn.service.serving.models import ServedModel
-from indrnn.service.serving.sessions import States
+from indrnn.service.serving.steps import Sink, Tickets
+from indrnn.service.serving.text import TextModality
 from indrnn.service.session.machine import Reason, Refused, Sampling
 from indrnn.service.session.sampling import Ranking
 
 WAITING = 65_536  # characters of one answer that may wait for a client to read them
 
 
-class Run:
+class CompletionRun:
     """One request on its way through the engine."""
 
-    def __init__(self, model: ServedModel, wish: Wish, pay: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, model: ServedModel, text: TextModality, wish: Wish, tickets: Tickets, pay: Callable[[], None]) -> None:
         """`pay` is called for each character. Raises OutOfAlphabet, TooLarge for a model that was not made for texts that long."""
         self._pay = pay
         self.wish = wish
@@ -31,9 +31,12 @@ class Run:
             for i, prompt in enumerate(wish.prompts)
             for k in range(wish.n)
         ]
-        self._model = model
-        self._queue: asyncio.Queue[tuple[int, object]] = asyncio.Queue()
-        self._jobs = [self._job(i, _content(model, wish, i)) for i in range(len(wish.prompts))]
+        self._port = model.port
+        self._alphabet = text.alphabet
+        self._tickets = tickets
+        self._queue: asyncio.Queue[tuple[int, Reply]] = asyncio.Queue()
+        self._contents = [_content(model, text, wish, i) for i in range(len(wish.prompts))]
+        self._asked: list[Asked] = []
 
     @property
     def open(self) -> bool:
@@ -45,14 +48,15 @@ class Run:
         return usage(self.wish.prompt_tokens, sum(len(c.text) for c in self.choices))
 
     def submit(self) -> None:
-        """Queues all of it, or none. Raises Overloaded, Stopping."""
-        self._model.batcher.submit(*self._jobs)
+        """Queue all of it, or none."""
+        self._asked = [self._ask(i, content) for i, content in enumerate(self._contents)]
+        self._port.submit(self._asked, whole=True)
 
     def leave(self) -> None:
         """Nobody waits for it any more."""
-        for job in self._jobs:
-            for sink in job.sinks:
-                self._model.batcher.detach("", sink)
+        tickets = [one.ticket for one in self._asked]
+        tickets += [text.ticket for one in self._asked if isinstance(one.request, CompleteRequest) for text in one.request.texts]
+        self._tickets.withdraw(self._port, tickets)
 
     async def take(self) -> list[Choice]:
         """Waits for something, and takes in all that has come -> the choices that have grown. Raises what the engine refused."""
@@ -71,7 +75,7 @@ class Run:
         while self.open:
             await self.take()
 
-    async def _apply(self, i: int, value: object) -> list[Choice]:
+    async def _apply(self, i: int, value: Reply) -> list[Choice]:
         if isinstance(value, Prompted):
             choices = self.choices[(-1 - i) * self.wish.n : -i * self.wish.n]
             scores: list[Scored] = []
@@ -81,45 +85,44 @@ class Run:
                 choice.prompt_scores = scores
                 choice.reason = Reason.LENGTH if self.wish.max_tokens == 0 else None
             return choices
-        assert isinstance(value, Drawn), "content is answered with Prompted, then Drawn"
+        if not isinstance(value, Drawn):
+            return []
         self._pay()
         top = _top(value.ranking, 0, self._alphabet, value.char, value.logprob) if self.wish.logprobs is not None else None
         self.choices[i].grow(Scored(value.char, value.logprob, top), value.done)
         return [self.choices[i]]
 
-    @property
-    def _alphabet(self) -> str:
-        return self._model.manifest.alphabet or ""
-
-    def _job(self, i: int, content: Text) -> Job:
+    def _ask(self, i: int, content: Exact) -> Asked:
         wish, fresh = self.wish, secrets.randbits(64)
-        texts = range(wish.n) if wish.max_tokens else ()
-        draws = tuple(
-            Draw(Sampling(wish.max_tokens, wish.temperature, wish.top_p, wish.seed_of(k, fresh), wish.stop), self._sink(i * wish.n + k))
-            for k in texts
+        texts = tuple(
+            Text(
+                self._tickets.issue(self._sink(i * wish.n + k)),
+                Sampling(wish.max_tokens, wish.temperature, wish.top_p, wish.seed_of(k, fresh), wish.stop),
+            )
+            for k in (range(wish.n) if wish.max_tokens else ())
         )
-        return Job(self._sink(-1 - i), content=content, draws=draws, top=wish.logprobs or 0, protocol="openai")
+        return Asked(self._tickets.issue(self._sink(-1 - i)), CompleteRequest(content, texts, wish.logprobs or 0))
 
     def _sink(self, i: int) -> Sink:
-        """What comes for a choice, or for the prompt -1 - i."""
+        """Return what takes the answers for a choice, or for the prompt -1 - i."""
 
-        def sink(value: object, states: States | None) -> None:
+        def sink(reply: Reply, states: States | None) -> None:
             if self._queue.qsize() == WAITING:
                 self.leave()  # a client that does not read must not fill the memory
-                value = Refused(Overloaded(f"{WAITING} characters wait to be read"))
+                reply = Refused(Overloaded(f"{WAITING} characters wait to be read"))
             if self._queue.qsize() <= WAITING:
-                self._queue.put_nowait((i, value))
+                self._queue.put_nowait((i, reply))
 
         return sink
 
 
-def _content(model: ServedModel, wish: Wish, i: int) -> Text:
+def _content(model: ServedModel, text: TextModality, wish: Wish, i: int) -> Exact:
     prompt = wish.prompts[i]
     field = "prompt" if len(wish.prompts) == 1 else f"prompt[{i}]"
     most = model.manifest.limits.max_position
     if most is not None and len(prompt) + wish.max_tokens > most:
         raise TooLarge(f"expected at most {most} characters with those to come, got {len(prompt)} and {wish.max_tokens}", field=field)
-    return model.text(prompt, field) if prompt else Text(np.zeros(0, np.int64))
+    return text.read(prompt, None, None, field) if prompt else Exact(np.zeros(0, np.int64))
 
 
 def _prompt_scores(prompted: Prompted, prompt: str, alphabet: str) -> list[Scored]:

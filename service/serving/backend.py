@@ -1,18 +1,20 @@
 """The store and the engines: what has to be there before the first request, and to be closed after the last."""
 
 import asyncio
-import contextlib
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from indrnn.export.bundle import BundleError, read
-from indrnn.service.engine.batcher import Batcher
-from indrnn.service.errors import StoreFailed
-from indrnn.service.serving.models import Models, ServedModel, serve
+from indrnn.service.engine.loop import EngineLoop, EngineSettings
+from indrnn.service.engine.runtime import Engine
+from indrnn.service.errors import ServiceError, StoreFailed
+from indrnn.service.serving.modalities import MODALITIES, StepLimits
+from indrnn.service.serving.models import Models, ServedModel
 from indrnn.service.serving.repository import Key, Stamp, load_at_start
+from indrnn.service.serving.steps import Tickets
 from indrnn.service.settings import Settings
 from indrnn.service.store.address import open_store
 from indrnn.service.store.protocol import Store, StoreError
@@ -30,11 +32,11 @@ class Backend:
     settings: Settings
     store: Store
     models: Models = field(default_factory=Models)
-    loop: asyncio.AbstractEventLoop | None = None
+    tickets: Tickets = field(default_factory=Tickets)
     stopping: bool = False
     stamps: dict[Key, Stamp] = field(default_factory=dict)
     skipped: Collection[Key] = ()
-    _engines: list[Batcher] = field(default_factory=list)
+    _engines: list[EngineLoop] = field(default_factory=list)
 
     @classmethod
     def open(cls, settings: Settings) -> "Backend":
@@ -60,17 +62,22 @@ class Backend:
 
     def load(self, folder: Path) -> ServedModel:
         """Read a bundle, warm it up and start its engine. Blocks; raises BundleError, EngineError."""
-        model = serve(read(folder), self.settings, self.store, self.post)
-        self._engines = [*(e for e in self._engines if e.alive), model.batcher]
+        bundle, s = read(folder), self.settings
+        graph = Engine(bundle, s.provider, s.threads, s.max_batch)
+        bounds = EngineSettings(s.max_batch, s.max_queue, s.step_timeout, s.session_ttl, s.max_frames)
+        engine = EngineLoop(graph, self.store, bounds, self.tickets.answer)
+        self._engines = [*(e for e in self._engines if e.alive), engine]
         if self.stopping:
-            model.batcher.drain()
-        return model
+            engine.drain()
+        m = bundle.manifest
+        return ServedModel(m, engine, MODALITIES[m.kind](m, StepLimits(s.max_frames, s.max_text)), graph.provider, graph.kernel)
 
-    def post(self, deliver: Callable[[], None]) -> None:
-        """Hand replies from an engine thread to the event loop."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
-            if self.loop is not None:
-                self.loop.call_soon_threadsafe(deliver)
+    async def unload(self, model: ServedModel, why: ServiceError, seconds: float) -> None:
+        """Let what is in flight finish, end the engine's thread, and give back its memory, whoever still holds the model."""
+        engine = next(e for e in self._engines if e is model.port)
+        engine.drain(why, seconds)
+        await asyncio.to_thread(engine.stop, None)
+        engine.engine.close()
 
     def drain(self, seconds: float = STOP_TIMEOUT) -> None:
         """Tell the engines that the end is near: what is in flight is finished, anything new is refused."""

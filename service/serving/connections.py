@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from indrnn.service.engine.statistics import Protocol
+from indrnn.service.engine.requests import ClientProtocol
 from indrnn.service.errors import Overloaded
 
 
@@ -12,10 +12,10 @@ class Places:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self.taken: dict[Protocol, int] = {"stream": 0, "oip_grpc": 0}
+        self.taken: dict[ClientProtocol, int] = {"stream": 0, "oip_grpc": 0}
 
     @contextmanager
-    def one(self, protocol: Protocol) -> Iterator[None]:
+    def one(self, protocol: ClientProtocol) -> Iterator[None]:
         """A place while its stream is open. Raises Overloaded."""
         taken = sum(self.taken.values())
         if taken >= self._most:

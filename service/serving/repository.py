@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from indrnn.export.bundle import BundleError
 from indrnn.service.engine.population import Census
@@ -127,10 +127,20 @@ class _Book:
     unloading: set[Key] = field(default_factory=set)
 
 
+class Loader(Protocol):
+    """Whoever starts and ends the engines of models."""
+
+    def load(self, folder: Path) -> ServedModel:
+        """Read a bundle, warm it up and start its engine. Blocks; raises BundleError, EngineError."""
+
+    async def unload(self, model: ServedModel, why: ServiceError, seconds: float) -> None:
+        """Let what is in flight of a model finish, at most so long, refuse the rest with `why`, and give back its memory."""
+
+
 class Repository:
     """Keeps the table of models as the folder says. Everything here runs on the event loop; what blocks goes to worker threads.
 
-    `load(folder)` reads, warms and starts a bundle, and raises BundleError or EngineError; `forget` is told of what was unloaded.
+    `forget` is told of what was unloaded.
     """
 
     def __init__(
@@ -138,7 +148,7 @@ class Repository:
         rules: Rules,
         models: Models,
         census: Census,
-        load: Callable[[Path], ServedModel],
+        loader: Loader,
         forget: Callable[[ServedModel], None],
         totals: Totals,
         clock: Callable[[], float] = time.monotonic,
@@ -146,7 +156,7 @@ class Repository:
         self._rules = rules
         self._models = models
         self._census = census
-        self._load_bundle = load
+        self._loader = loader
         self._forget = forget
         self._totals = totals
         self._clock = clock
@@ -255,7 +265,7 @@ class Repository:
         before = self._models.exactly(*key)
         book.loading.add(key)
         try:
-            model = await asyncio.to_thread(self._load_bundle, self._rules.root / key.name / key.version)
+            model = await asyncio.to_thread(self._loader.load, self._rules.root / key.name / key.version)
         except (BundleError, EngineError) as error:
             self._totals.load_failures += 1
             book.refused[key] = stamp
@@ -315,9 +325,7 @@ class Repository:
         """Let what is in flight finish, end the engine's thread, and give back its memory, whoever still holds the model."""
         m = model.manifest
         self._forget(model)
-        model.batcher.drain(ModelGone(f"the session's model {m.name}/{m.version} was unloaded"), UNLOAD_TIMEOUT)
-        await asyncio.to_thread(model.batcher.stop, None)
-        model.engine.close()
+        await self._loader.unload(model, ModelGone(f"the session's model {m.name}/{m.version} was unloaded"), UNLOAD_TIMEOUT)
 
     def _say(self, key: Key, reason: str) -> None:
         if self._book.reasons.get(key) != reason:

@@ -1,25 +1,242 @@
-"""An HTTP request as every protocol reads it: whose it is, and its body, bounded in length and time."""
+"""A request as every protocol reads it: whose it is, and what it holds, bounded in length and time.
+
+A key is a secret of its client. The service has a file of names and hashes (`name:sha256hex`, a line each), so that reading the file opens
+nothing. The name is the owner of whatever the key opens; two keys of one name are one owner, so that a key can be replaced without a gap.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
 
-from starlette.requests import Request
+import orjson
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
-from indrnn.service.errors import BodyTimeout
-from indrnn.service.serving.access import Access
-from indrnn.service.serving.body import aside, parse_object, read_bounded
+from indrnn.service.errors import BadInput, BodyTimeout, NotFinite, NotJson, TooLarge, Unauthorized, said
 from indrnn.service.settings import Settings
 
+# --- whose it is ------------------------------------------------------------------------------------------------------------------------
 
-def owner_of(request: Request) -> str:
-    """Return whose request it is. Raises Unauthorized."""
-    access: Access = request.app.state.access
-    return access.owner_of(request.headers)
+ANONYMOUS = ""  # the owner of everything where there are no keys
+PREFIX = "indrnn_"  # so that a secret that has leaked into some text can be recognised
+_LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63}):([0-9a-f]{64})")
 
 
-async def raw_body(request: Request) -> bytes:
+class KeysError(Exception):
+    """The file of keys cannot be used; the message names it and says why."""
+
+
+class Access:
+    """The known keys and allowed origins. Without keys everybody is one anonymous owner."""
+
+    def __init__(self, keys: Iterable[tuple[str, str]] | None, origins: Iterable[str] = (), metrics_open: bool = True) -> None:
+        """`keys`: pairs of name and SHA-256 in hex; None lets everybody in."""
+        # Looked up by a digest under a key of this process: how long that takes says nothing of the secrets.
+        self._salt = secrets.token_bytes(32)
+        self._owners = None if keys is None else {self._blind(bytes.fromhex(digest)): (name, digest) for name, digest in keys}
+        self.origins = frozenset(origin.strip().rstrip("/").lower() for origin in origins if origin.strip())
+        self._metrics_open = metrics_open
+
+    def owner_of(self, headers: Mapping[str, str]) -> str:
+        """Return whose request it is, by `Authorization: Bearer` or `X-API-Key`; names of headers in lower case. Raises Unauthorized."""
+        if self._owners is None:
+            return ANONYMOUS
+        bearer = headers.get("authorization", "")
+        scheme, _, secret = bearer.partition(" ")
+        return self.owner_of_key(secret.strip() if scheme.lower() == "bearer" else headers.get("x-api-key"))
+
+    def owner_of_key(self, secret: object) -> str:
+        """Return whose key it is. Raises Unauthorized."""
+        if self._owners is None:
+            return ANONYMOUS
+        if secret is None:
+            raise Unauthorized("expected an API key (Authorization: Bearer …, X-API-Key, or api_key in a stream's open), got none")
+        if not isinstance(secret, str):
+            raise Unauthorized(f"expected an API key, got {said(secret)}")
+        digest = hashlib.sha256(secret.encode("utf-8", "surrogatepass"))
+        name, known = self._owners.get(self._blind(digest.digest()), ("", ""))
+        if not hmac.compare_digest(known, digest.hexdigest()):
+            raise Unauthorized("expected an API key that is known here, got another")
+        return name
+
+    def owner_of_scrape(self, headers: Mapping[str, str]) -> str:
+        """Return who may read /metrics: everybody, or the owner of a key where the setting says so. Raises Unauthorized."""
+        return ANONYMOUS if self._metrics_open else self.owner_of(headers)
+
+    def allows_origin(self, headers: Mapping[str, str]) -> bool:
+        """Return whether a script of that page may open a stream: of this host, allowed by name, or no browser's script at all."""
+        origin = headers.get("origin")
+        if origin is None or "*" in self.origins or origin.lower() in self.origins:
+            return True
+        return _host(origin) == _host(f"//{headers.get('host', '')}") is not None
+
+    def _blind(self, digest: bytes) -> bytes:
+        return hashlib.blake2b(digest, digest_size=32, key=self._salt).digest()
+
+
+def _host(url: str) -> tuple[str, int | None] | None:
+    """Return host and port of an address; a scheme's own port is none. None for what is no address."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    if not parts.hostname:
+        return None
+    return parts.hostname, None if port in (80, 443) else port
+
+
+def read_keys(path: Path) -> list[tuple[str, str]]:
+    """Names and hashes; empty lines and those that begin with # do not count. Raises KeysError."""
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeysError(f"keys {path}: {error}") from error
+    keys = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        found = _LINE.fullmatch(line.strip())
+        if not found:
+            raise KeysError(f"keys {path}: line {number}: expected name:sha256 in hex (indrnn key NAME makes one)")
+        keys.append((found[1], found[2]))
+    return keys
+
+
+def new_key(name: str) -> tuple[str, str]:
+    """Return a fresh secret and its line for the file. Raises KeysError for a name that may not stand there."""
+    secret = PREFIX + secrets.token_urlsafe(32)
+    line = f"{name}:{hashlib.sha256(secret.encode()).hexdigest()}"
+    if not _LINE.fullmatch(line):
+        raise KeysError(f"expected a name of up to 64 letters, digits, dots, dashes and underscores, got {name!r:.80}")
+    return secret, line
+
+
+# --- what it holds ----------------------------------------------------------------------------------------------------------------------
+
+_NOT_FINITE = re.compile(r"-?(NaN|Infinity)\b")
+R = TypeVar("R")
+
+LONG = 2**17  # bytes of JSON, about 2 ms of reading
+MAX_STEP = 2**53  # what JSON numbers count to
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]')
+
+
+async def aside(read: Callable[..., R], size: int, *args: object) -> R:
+    """Run a reader of `size` bytes, on another thread where it is long: the event loop has others to serve."""
+    return await asyncio.to_thread(read, *args) if size > LONG else read(*args)
+
+
+def size_of(clip: object) -> int:
+    """Return about how many bytes of JSON a clip was."""
+    return 500 * len(clip) if isinstance(clip, list) else 0
+
+
+async def read_bounded(chunks: AsyncIterator[bytes], declared: str | None, limit: int, drain: int) -> bytes:
+    """Return the whole body, at most `limit` bytes. A longer one is read to its end and dropped, up to `drain`, so that the client, which
+    is still sending, gets to see the TooLarge that is raised."""
+    size = int(declared) if declared is not None and declared.isdigit() else 0
+    if size > drain:
+        raise TooLarge(f"expected a body of at most {limit} bytes, got {size}")
+    parts: list[bytes] = []
+    received = 0
+    async for chunk in chunks:
+        received += len(chunk)
+        if received <= limit and size <= limit:
+            parts.append(chunk)
+        else:
+            parts.clear()
+        if received > drain:
+            break
+    if max(received, size) > limit:
+        raise TooLarge(f"expected a body of at most {limit} bytes, got {max(received, size)}{' or more' if received > drain else ''}")
+    return b"".join(parts)
+
+
+def parse_object(data: bytes | str, what: str) -> dict[str, object]:
+    """Return a JSON object. Raises NotJson, NotFinite for the NaN and Infinity that some encoders write, BadInput for other JSON."""
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        text = data if isinstance(data, str) else data.decode("utf-8", "replace")
+        found = _NOT_FINITE.match(text, max(error.pos - 1, 0)) or _NOT_FINITE.match(text, error.pos)
+        if found or "infinity" in error.msg:
+            came, where = (found[0], found.start()) if found else ("one beyond float64", error.pos)
+            raise NotFinite(
+                f"expected finite numbers, got {came} (write null for a joint not seen)", field=json_path(text, where) or None
+            ) from None
+        raise NotJson(f"expected a {what} of JSON: {error.msg} at character {error.pos}") from None
+    if not isinstance(value, dict):
+        raise BadInput(f"expected a JSON object, got {said(value)}")
+    return value
+
+
+def json_path(text: str, end: int) -> str:
+    """Return where in JSON text the value that begins at `end` stands, as `sequences[0][3]`."""
+    path: list[str | int] = []
+    key = ""
+    for token in _TOKEN.finditer(text, 0, end):
+        mark = token[0]
+        if mark == "[":
+            path.append(0)
+        elif mark == "{":
+            path.append("")
+        elif mark in "]}" and path:
+            path.pop()
+        elif mark == "," and path and isinstance(path[-1], int):
+            path[-1] += 1
+        elif mark == ":" and path:
+            path[-1] = key
+        elif mark[0] == '"':
+            key = mark[1:-1]
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).removeprefix(".")
+
+
+def only(body: dict[str, object], known: Collection[str]) -> None:
+    """Raises BadInput for a field that is not known: a misspelt option must not be ignored."""
+    for name in body:
+        if name not in known:
+            raise BadInput(f"unknown field, expected {', '.join(known)}", field=str(name)[:80])
+
+
+def integer(value: object, field: str, low: int, high: int, default: int | None = None) -> int:
+    """Return a whole number in low..high; None takes the default if there is one. Raises BadInput."""
+    if value is None and default is not None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise BadInput(f"expected a whole number from {low} to {high}, got {said(value)}", field=field)
+    return value
+
+
+def number(value: object, field: str, low: float, high: float, default: float) -> float:
+    """Return a number in low..high. Raises BadInput."""
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise BadInput(f"expected a number from {low:g} to {high:g}, got {said(value)}", field=field)
+    return float(value)
+
+
+def boolean(value: object, field: str) -> bool:
+    """True or false; null is false. Raises BadInput."""
+    if value is not None and not isinstance(value, bool):
+        raise BadInput(f"expected true or false, got {said(value)}", field=field)
+    return bool(value)
+
+
+def step_number(value: object) -> int | None:
+    """Return a client's step number; None lets the server count. Raises BadInput."""
+    return None if value is None else integer(value, "step", 1, MAX_STEP)
+
+
+async def raw_body(request: Request, settings: Settings) -> bytes:
     """Return the request's body. Raises TooLarge, BodyTimeout."""
-    settings: Settings = request.app.state.settings
     chunks: AsyncIterator[bytes] = request.stream()
     try:
         async with asyncio.timeout(settings.body_timeout):
@@ -28,7 +245,30 @@ async def raw_body(request: Request) -> bytes:
         raise BodyTimeout(f"expected the whole body within {settings.body_timeout:g} s") from None
 
 
-async def read_body(request: Request) -> dict[str, object]:
+async def read_body(request: Request, settings: Settings) -> dict[str, object]:
     """Return the request's body, a JSON object. Raises NotJson, BadInput, TooLarge, BodyTimeout."""
-    data = await raw_body(request)
+    data = await raw_body(request, settings)
     return await aside(parse_object, len(data), data, "body")
+
+
+# --- a client that leaves takes its work along -------------------------------------------------------------------------------------------
+
+
+async def while_there(receive: Receive, work: Coroutine[object, object, R]) -> R:
+    """Do the work while the client waits for it. Raises ClientDisconnect once it is gone; the work is cancelled then."""
+    working = asyncio.create_task(work)
+    leaving = asyncio.create_task(_gone(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return await working
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

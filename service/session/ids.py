@@ -9,6 +9,8 @@ import hashlib
 import hmac
 import secrets
 
+from indrnn.service.errors import Gone, ServiceError, UnknownSession
+
 RANDOM_BYTES = 16
 TAG_BYTES = 5  # with the random bits a multiple of three: no padding; guessing a tag does not give access, only 410 for 404
 
@@ -32,6 +34,13 @@ def issued(key: bytes, session_id: str, owner: str = "") -> bool:
         return False
     random, tag = raw[:RANDOM_BYTES], raw[RANDOM_BYTES:]
     return len(raw) == RANDOM_BYTES + TAG_BYTES and hmac.compare_digest(tag, _tag(key, random, owner))
+
+
+def not_there(key: bytes, session_id: str, owner: str, somebody_elses: bool = False) -> ServiceError:
+    """Return the error for a session that its owner does not find: Gone where its id was once issued, else UnknownSession."""
+    if not somebody_elses and issued(key, session_id, owner):
+        return Gone("the session has expired or was deleted")
+    return UnknownSession(f"there is no session {session_id[:64]!r}")
 
 
 def _tag(key: bytes, random: bytes, owner: str) -> bytes:

@@ -15,14 +15,14 @@ that id (unless it is the stored first step again), and a step may end it. An en
     Feed ------ admit --> Run .......... Consumed --> Commit, Advanced
     Generate -- admit --> Commit, Run .. Emitted  --> Commit, Char [, Done]
     Import, Reset ------> Commit, Placed
-    Fork ---------------> Create, Forked
+    Fork ---------------> Forked, whose session is to be stored too
 
 Import, Reset and Fork take their turn like a step: while something is in flight they wait.
 """
 
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from indrnn.frames.rate import Carry
 from indrnn.service.errors import Gone, NoStoredReply, PositionLimit, ServiceError, StepConflict, StepGap
 
 Floats = NDArray[np.float32]
+Outcome = TypeVar("Outcome", bound="Scores | Generated", covariant=True)
 
 KEPT = 60.0  # seconds that the result of a step which ended its sequence can be had again
 
@@ -265,12 +266,12 @@ class Follow:
     generated: Generated
 
 
-class Result(NamedTuple):
+class Result(NamedTuple, Generic[Outcome]):
     """A finished step, new or replayed; state [N] after it, where content was fed."""
 
     number: int
     position: int
-    result: Scores | Generated
+    result: Outcome
     state: Floats | None = None
 
 
@@ -304,24 +305,23 @@ class Forked:
     session: Session
 
 
-Reply = Refused | Wait | Follow | Result | Char | Deleted | Placed | Forked
+Reply = Refused | Wait | Follow | Result[Scores | Generated] | Char | Deleted | Placed | Forked
 
 
 class Effect(Enum):
-    """One thing that the shell has to do; all but RUN must have happened before the reply is sent. CREATE is of the session in Forked."""
+    """One thing that the shell has to do; all but RUN must have happened before the reply is sent."""
 
     RUN = "run"
     COMMIT = "commit"
     REMOVE = "remove"
-    CREATE = "create"
 
 
-Answer = tuple[Session, Reply | None, tuple[Effect, ...]]
+Handled = tuple[Session, Reply | None, tuple[Effect, ...]]
 
 # --- the machine ----------------------------------------------------------------------------------------------------------------------
 
 
-def handle(session: Session, event: Event, now: float) -> Answer:
+def handle(session: Session, event: Event, now: float) -> Handled:
     """Handle one event. Pure: the session that comes back is the truth once its effects have happened, the one that went in until then."""
     if isinstance(event, Consumed):
         return _consumed(session, event, now)
@@ -345,17 +345,17 @@ def handle(session: Session, event: Event, now: float) -> Answer:
         return session, Wait(), ()
     if isinstance(event, Fork):
         twin = session._replace(id=event.id, created_at=now, expires_at=now + event.ttl)
-        return session, Forked(twin), (Effect.CREATE,)
+        return session, Forked(twin), ()
     start = Snapshot(np.zeros_like(session.state), 0, 0, None)
     return _place(session, start if isinstance(event, Reset) else event.snapshot, now + event.ttl)
 
 
-def _place(session: Session, at: Snapshot, expires_at: float) -> Answer:
+def _place(session: Session, at: Snapshot, expires_at: float) -> Handled:
     placed = session._replace(state=at.state, step=at.step, position=at.position, carry=at.carry, last=None, expires_at=expires_at)
     return placed, Placed(placed), (Effect.COMMIT,)
 
 
-def _begin_sequence(session: Session, event: Feed, fresh: Session, now: float) -> Answer:
+def _begin_sequence(session: Session, event: Feed, fresh: Session, now: float) -> Handled:
     if session.flight is not None:
         return session, Wait(), ()
     first, last = event.number == session.step == 1, session.last
@@ -368,7 +368,7 @@ def _begin_sequence(session: Session, event: Feed, fresh: Session, now: float) -
     return _begin(session, event, 1, fresh)
 
 
-def _admit(session: Session, event: Feed | Generate) -> Answer:
+def _admit(session: Session, event: Feed | Generate) -> Handled:
     flight = session.flight
     if flight is not None and (event.number is None or not session.generating):
         return session, Wait(), ()  # what it follows is not there yet; or another process has gone on, which the commit will find out
@@ -395,7 +395,7 @@ def _admit(session: Session, event: Feed | Generate) -> Answer:
     return _begin(session, event, number)
 
 
-def _begin(session: Session, event: Feed | Generate, number: int, anew: Session | None = None) -> Answer:
+def _begin(session: Session, event: Feed | Generate, number: int, anew: Session | None = None) -> Handled:
     length = event.length if isinstance(event, Feed) else event.sampling.max_chars
     position = (anew or session).position
     if event.max_position is not None and position + length > event.max_position:
@@ -409,7 +409,7 @@ def _begin(session: Session, event: Feed | Generate, number: int, anew: Session 
     return accepted, None, (Effect.COMMIT, Effect.RUN)
 
 
-def _repeat(session: Session, event: Feed | Generate, last: Step) -> Answer:
+def _repeat(session: Session, event: Feed | Generate, last: Step) -> Handled:
     if event.digest != last.digest:
         return session, Refused(_conflict(session.step)), ()
     if session.unfinished:
@@ -422,7 +422,7 @@ def _conflict(number: int) -> StepConflict:
     return StepConflict(f"step {number} was sent before with other content", field="step")
 
 
-def _consumed(session: Session, event: Consumed, now: float) -> Answer:
+def _consumed(session: Session, event: Consumed, now: float) -> Handled:
     flight = session.flight
     assert flight is not None, "Consumed without a flight"
     before = flight.anew or session
@@ -439,7 +439,7 @@ def _consumed(session: Session, event: Consumed, now: float) -> Answer:
     return advanced, Result(advanced.step, position, event.result, event.state), (Effect.COMMIT,)
 
 
-def _emitted(session: Session, event: Emitted, now: float) -> Answer:
+def _emitted(session: Session, event: Emitted, now: float) -> Handled:
     so_far = session.unfinished
     assert session.last is not None, "Emitted without a step"
     assert so_far is not None, "Emitted without a generate"
@@ -454,7 +454,7 @@ def _emitted(session: Session, event: Emitted, now: float) -> Answer:
     return advanced, Char(session.step, advanced.position, event.char, event.logprob, grown.reason), (Effect.COMMIT,)
 
 
-def _cancel(session: Session, event: Cancel) -> Answer:
+def _cancel(session: Session, event: Cancel) -> Handled:
     so_far = session.unfinished
     if session.last is None or so_far is None or event.number not in (None, session.step):
         return session, None, ()  # it has ended already, or never was

@@ -1,56 +1,117 @@
-"""The plain step of a stream, many at once: messages that come in one turn of the event loop are read together, and answered together.
+"""The plain step of a stream: from the wire to the engine and back in callbacks, without waking the stream's task, many at once.
 
-NumPy costs the same for one clip as for sixty, and so do a lock and a wake-up of the engine thread; a task costs more than both. Anything
-but a plain step is declined here, and the stream reads it by itself.
+Messages that come in one turn of the event loop are read together, and answered together: NumPy costs the same for one clip as for sixty,
+and so do a lock and a wake-up of the engine thread; a task costs more than both. Anything but a plain step is declined here, and the stream
+reads it by itself.
+
+At most one step of a connection is under way here; what comes meanwhile waits on the wire's queue for the task, which first waits until
+it is answered. So messages of one socket still run in order.
 """
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import NamedTuple
 
-import numpy as np
 import orjson
 
-from indrnn.service.engine.jobs import Job
-from indrnn.service.engine.work import Frames, Text
+from indrnn.service.engine.requests import Asked, Content, Reply, States
 from indrnn.service.errors import EngineFailed, ServiceError
-from indrnn.service.serving.body import MAX_STEP
-from indrnn.service.serving.models import Best, ServedModel, next_chars
-from indrnn.service.serving.sessions import content_digest
-from indrnn.service.session.machine import Feed, Result, Scores
+from indrnn.service.serving.models import ServedModel
+from indrnn.service.serving.request import MAX_STEP
+from indrnn.service.serving.steps import Tickets, native_step
+from indrnn.service.session.machine import Refused, Result, Scores
+from indrnn.service.wire.websocket import Wire
 
 log = logging.getLogger(__name__)
 
-FIELDS = {"action": {"type", "step", "frames"}, "chars": {"type", "step", "text"}}
 
+@dataclass(slots=True, eq=False)
+class FastPath:
+    """One connection's. `open` is set by the stream while its task waits for a message and has nothing else to do."""
 
-class Stepping(Protocol):
-    """The interface that the intake asks of a stream with a step in flight."""
-
+    wire: Wire
+    intake: "Intake"
     model: ServedModel
+    session_id: str
+    owner: str
     layout: str | None
     hz: float | None
     top_k: int
-    digest_key: bytes
+    options_key: bytes
+    send_timeout: float
+    max_body: int
+    open: bool = False
+    _busy: bool = False
+    _content: Content | None = None
+    _clear: asyncio.Future[None] | None = None
+    _draining: asyncio.Future[None] | None = None
 
-    def job(self, event: Feed, content: Frames | Text) -> Job:
-        """Return the step as the engine thread gets it; its sink gives the result to `done`, and a refusal to `fail`."""
+    def offer(self, frame: bytes, payload: bytes) -> bool:
+        """Offer a whole text message, and return whether it is taken."""
+        if not self.open or self._busy or len(payload) > self.max_body or self.model.port.stopping:
+            return False  # the last: the stream's task finds out whether the model has been loaded again
+        self._busy = True
+        self.intake.take(Taken(self, frame, payload))
+        return True
+
+    def ask(self, number: int | None, content: Content, tickets: Tickets) -> Asked:
+        """Return the step as the engine gets it."""
+        self._content = content
+        self.wire.decided(None)
+        request = native_step(self.session_id, self.owner, number, content, self.options_key, protocol="stream")
+        return Asked(tickets.issue(self._arrived), request)
+
+    def _arrived(self, reply: Reply, states: States | None) -> None:
+        if isinstance(reply, Result) and self._content is not None:
+            self.intake.done(Done(self, reply, self._content))  # type: ignore[arg-type]  # the result of a feed
+        else:
+            self.fail(reply.error if isinstance(reply, Refused) else EngineFailed(f"internal error: {type(reply).__name__}"))
 
     def decline(self, frame: bytes) -> None:
-        """Give the message back, since it is for the stream itself."""
+        """Give the message back, since it is for the stream's task."""
+        self._leave()
+        self.wire.decided(frame)
 
     def fail(self, error: ServiceError) -> None:
-        """Answer with the error of a step by which nothing has moved."""
+        """Send the error of a step by which nothing has moved."""
+        self.answer({"type": "error", **error.body()})
 
     def answer(self, reply: dict[str, object]) -> None:
-        """Send the step's last word."""
+        """Send the step's last word. The way is clear again when the client's side has room for more."""
+        self.wire.write_text(orjson.dumps(reply))
+        if self.wire.writable.is_set():
+            self._leave()
+        else:
+            self._draining = asyncio.ensure_future(self._drain())
+
+    async def _drain(self) -> None:
+        try:
+            async with asyncio.timeout(self.send_timeout):
+                await self.wire.writable.wait()
+        except TimeoutError:
+            self.wire.transport.abort()  # a client that does not read may not keep its place
+        self._leave()
+
+    def _leave(self) -> None:
+        self._busy = False
+        self._content = None
+        if self._clear is not None and not self._clear.done():
+            self._clear.set_result(None)
+        self._clear = None
+
+    async def clear(self) -> None:
+        """Wait until no step is under way here."""
+        while self._busy:
+            if self._clear is None:
+                self._clear = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._clear)
 
 
 class Taken(NamedTuple):
     """A message as it came, unmasked and as the frame it was."""
 
-    stream: Stepping
+    stream: FastPath
     frame: bytes
     payload: bytes
 
@@ -65,15 +126,16 @@ class Read(NamedTuple):
 class Done(NamedTuple):
     """A step's result, and the content it is of."""
 
-    stream: Stepping
-    result: Result
-    content: Frames | Text
+    stream: FastPath
+    result: Result[Scores]
+    content: Content
 
 
 class Intake:
     """The messages that came and the steps that are done in one turn of the event loop. Everything here runs on the loop's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, tickets: Tickets) -> None:
+        self._tickets = tickets
         self._taken: list[Taken] = []
         self._done: list[Done] = []
 
@@ -93,7 +155,7 @@ class Intake:
         taken, self._taken = self._taken, []
         groups: dict[tuple[int, str | None], list[Read]] = {}
         for one in taken:
-            message = plain_step(one.payload, FIELDS[one.stream.model.manifest.kind])
+            message = plain_step(one.payload, one.stream.model.modality.field)
             if message is None:
                 _decline(one)
             else:
@@ -102,23 +164,21 @@ class Intake:
             self._submit(group)
 
     def _submit(self, group: list[Read]) -> None:
-        model = group[0].taken.stream.model
-        most = model.manifest.limits.max_position
-        jobs: list[Job] = []
-        for (taken, message), content in zip(group, _contents(model, group), strict=True):
+        first = group[0].taken.stream
+        model, field = first.model, first.model.modality.field
+        values = [read.message.get(field) if field == "text" or _only_numbers(read) else None for read in group]
+        rates = [read.taken.stream.hz for read in group]
+        asked: list[Asked] = []
+        for (taken, message), content in zip(group, model.modality.read_alike(values, first.layout, rates), strict=True):
             if content is None:
                 _decline(taken)
                 continue
-            data = content.symbols if isinstance(content, Text) else content.x
-            digest = content_digest(taken.stream.digest_key, data.tobytes())
-            number = message.get("step")
-            assert number is None or isinstance(number, int), "plain_step has looked"
             try:
-                jobs.append(taken.stream.job(Feed(number, digest, content.length, most), content))
+                asked.append(taken.stream.ask(_number(message), content, self._tickets))
             except Exception as error:  # of what came behind it on its connection: no reason to let go of the others' steps
                 log.exception("a step could not be taken")
                 taken.stream.fail(EngineFailed(f"internal error: {type(error).__name__}"))
-        model.batcher.submit_each(jobs)
+        model.port.submit(asked)
 
     def _word(self) -> None:
         done, self._done = self._done, []
@@ -126,11 +186,11 @@ class Intake:
         for one in done:
             groups.setdefault((id(one.stream.model), one.stream.top_k), []).append(one)
         for group in groups.values():
-            logits = np.stack([_scores(one).logits for one in group])
             first = group[0].stream
-            for one, best in zip(group, first.model.best(logits, first.top_k), strict=True):
+            answers = [(one.result.result, one.content) for one in group]
+            for one, words in zip(group, first.model.modality.word(answers, first.top_k), strict=True):
                 try:
-                    one.stream.answer(worded(one.result, _scores(one), one.content, first.model, best))
+                    one.stream.answer(worded(one.result, words))
                 except Exception:  # one client's connection must not keep the others' replies
                     log.exception("a reply could not be delivered")
 
@@ -142,38 +202,23 @@ def _decline(taken: Taken) -> None:
         log.exception("a message could not be given back")
 
 
-def plain_step(payload: bytes, fields: set[str]) -> dict[str, object] | None:
-    """Return the message, if it is a step with the fields of one and a number that can be one."""
+def plain_step(payload: bytes, field: str) -> dict[str, object] | None:
+    """Return the message, if it is a step with the fields of one and a number that can be one; field: what holds its content."""
     try:
         message = orjson.loads(payload)
     except orjson.JSONDecodeError:
         return None
-    if not isinstance(message, dict) or message.get("type") != "step" or not fields >= message.keys():
+    if not isinstance(message, dict) or message.get("type") != "step" or not {"type", "step", field} >= message.keys():
         return None
     number = message.get("step")
     counted = number is None or (type(number) is int and 1 <= number <= MAX_STEP)
     return message if counted else None
 
 
-def _contents(model: ServedModel, group: Sequence[Read]) -> Sequence[Frames | Text | None]:
-    """Return each message's content; None where it takes a closer look."""
-    if model.manifest.kind == "chars":
-        return [_text(model, read.message.get("text")) for read in group]
-    first = group[0].taken.stream
-    clips = [read.message.get("frames") if _only_numbers(read) else None for read in group]
-    rates = [read.taken.stream.hz for read in group]
-    together = model.plain_frames(clips, first.layout, rates)
-    if together is not None:
-        return together
-    alone = (model.plain_frames([clip], first.layout, [hz]) for clip, hz in zip(clips, rates, strict=True))
-    return [None if one is None else one[0] for one in alone]
-
-
-def _text(model: ServedModel, text: object) -> Text | None:
-    try:
-        return model.text(text, "text")
-    except ServiceError:
-        return None
+def _number(message: dict[str, object]) -> int | None:
+    number = message.get("step")
+    assert number is None or isinstance(number, int), "plain_step has looked"
+    return number
 
 
 def _only_numbers(read: Read) -> bool:
@@ -182,17 +227,6 @@ def _only_numbers(read: Read) -> bool:
     return payload.count(b'"') == 2 * len(read.message) + 2 and b"true" not in payload and b"false" not in payload
 
 
-def _scores(done: Done) -> Scores:
-    assert isinstance(done.result.result, Scores), "a feed's result"
-    return done.result.result
-
-
-def worded(result: Result, scores: Scores, content: Frames | Text, model: ServedModel, best: Best) -> dict[str, object]:
+def worded(result: Result[Scores], words: dict[str, object]) -> dict[str, object]:
     """Return the reply to a step, as it is sent."""
-    reply: dict[str, object] = {"type": "result", "step": result.number, "position": result.position}
-    if isinstance(content, Text):
-        reply["chars"] = model.scored_chars(content.symbols, scores.logprobs)
-        reply["next"] = next_chars(best)
-    else:
-        reply["predictions"] = [model.prediction(best, content.length)]
-    return reply
+    return {"type": "result", "step": result.number, "position": result.position, **words}

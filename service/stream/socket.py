@@ -17,19 +17,17 @@ import orjson
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from indrnn.service.engine.work import Frames, Text
+from indrnn.service.engine.requests import Content, GenerateRequest, States
 from indrnn.service.errors import BadInput, Overloaded, ServiceError, Stopping, TooLarge, said
 from indrnn.service.logs import about
-from indrnn.service.serving.access import Access
-from indrnn.service.serving.body import aside, boolean, integer, number, only, parse_object, size_of, step_number
-from indrnn.service.serving.connections import Places
-from indrnn.service.serving.models import ServedModel, same_version
-from indrnn.service.serving.sessions import Sessions, States, content_digest, digest_key
-from indrnn.service.session.machine import Char, Feed, Follow, Generate, Generated, Reason, Result, Sampling, Scores
+from indrnn.service.serving.models import Models, ServedModel, same_version
+from indrnn.service.serving.request import aside, boolean, integer, number, only, parse_object, size_of, step_number
+from indrnn.service.serving.services import Services
+from indrnn.service.serving.steps import StepOptions, native_generate, native_step, options_key
+from indrnn.service.serving.text import TextModality
+from indrnn.service.session.machine import Char, Follow, Generated, Reason, Result, Sampling
 from indrnn.service.session.sampling import log_softmax
-from indrnn.service.settings import Settings
-from indrnn.service.stream.fast_path import Lane
-from indrnn.service.stream.plain_steps import Intake, worded
+from indrnn.service.stream.plain_steps import FastPath, Intake, worded
 from indrnn.service.wire.websocket import EXTENSION, Wire
 
 log = logging.getLogger(__name__)
@@ -54,22 +52,24 @@ class _Options:
     hz: float | None
     top_k: int
     every: bool
-    digest_key: bytes = b""
+    key: bytes = b""
 
 
 class Stream:
     """One connection of a client that streams to a model."""
 
-    def __init__(self, socket: WebSocket, model: ServedModel, sessions: Sessions, settings: Settings, intake: Intake) -> None:
+    def __init__(self, socket: WebSocket, model: ServedModel, services: Services, intake: Intake) -> None:
         self._socket = socket
-        self._access: Access = socket.app.state.access
+        self._services = services
+        self._access = services.access
         self._owner = ""  # nobody's until `open`
         self._wire: Wire | None = socket.scope["extensions"].get(EXTENSION, {}).get("wire")
         self._intake = intake
-        self._lane: Lane | None = None
+        self._fast: FastPath | None = None
         self._model = model
-        self._sessions = sessions
-        self._settings = settings
+        self._sessions = services.sessions
+        self._steps = services.steps
+        self._settings = services.settings
         self._session_id: str | None = None
         self._options = _Options(None, None, 5, False)
         self._watch = False
@@ -101,8 +101,8 @@ class Stream:
     async def leave(self) -> None:
         """Tell the client, once all that came has been answered, to come back, and close: the service stops."""
         await self._idle.wait()
-        if self._lane is not None:
-            await self._lane.clear()
+        if self._fast is not None:
+            await self._fast.clear()
         await self._send({"type": "error", **STOPPING.body()})
         await self._socket.close(1012, "the service stops: open again with the session's id")
         while self._wire is not None and not self._wire.disconnected:  # noqa: ASYNC110  # until the client has closed too; uvicorn says so here
@@ -114,7 +114,7 @@ class Stream:
             self._wire.transport.abort()
 
     async def _receive(self) -> str | bytes:
-        """Receive the next message, also one that was being waited for while a generate was in flight. Meanwhile the lane may be used."""
+        """Receive the next message, also one that was being waited for while a generate was in flight. Meanwhile the fast path is open."""
         self._idle.set()
         try:
             return await self._receive_one()
@@ -123,14 +123,14 @@ class Stream:
 
     async def _receive_one(self) -> str | bytes:
         reading, self._reading = self._reading, None
-        if self._lane is None or reading is not None:
+        if self._fast is None or reading is not None:
             return await (self._next() if reading is None else reading)
-        self._lane.open = not self._watch
+        self._fast.open = not self._watch
         try:
             raw = await self._next()
         finally:
-            self._lane.open = False
-        await self._lane.clear()
+            self._fast.open = False
+        await self._fast.clear()
         return raw
 
     async def _next(self) -> str | bytes:
@@ -180,7 +180,7 @@ class Stream:
             await self._generate(message)
         elif kind == "cancel":
             ended = await self._cancel(message)
-            if ended is not None and isinstance(ended.result, Generated) and ended.result.reason is not None:
+            if ended is not None and ended.result.reason is not None:
                 await self._send_done(ended.number, ended.position, ended.result.reason)
         elif kind == "watch":
             await self._start_watching(message)
@@ -200,7 +200,7 @@ class Stream:
         self._owner = self._access.owner_of(self._socket.headers) if key is None else self._access.owner_of_key(key)
         wanted = message.get("session_id")
         if wanted is None:
-            self._model = self._socket.app.state.models.choose(self._model.manifest.name, message.get("version"))
+            self._model = self._services.models.choose(self._model.manifest.name, message.get("version"))
             options = self._read_options(message)
             session = await self._sessions.open(self._model, self._owner, protocol="stream")
         elif isinstance(wanted, str):
@@ -208,53 +208,46 @@ class Stream:
             same_version(message.get("version"), self._model)
             options = self._read_options(message)
             session = await self._sessions.look(wanted, self._owner)
-            self._model.batcher.statistics.resumed += 1
+            self._services.totals.resumed[self._model.manifest.name, self._model.manifest.version] += 1
         else:
             raise BadInput(f"expected a session's id or null, got {said(wanted)}", field="session_id")
         self._session_id, self._options = session.id, options
         if self._wire is not None:
             self._wire.opened()
-        self._open_lane(session.id, options)
+        self._open_fast_path(session.id, options)
         cut = session.unfinished
         pending = None if cut is None else {"step": session.step, "text": cut.text}
         standing = {"session_id": session.id, "step": session.step, "position": session.position}
         await self._send({"type": "opened", **standing, "model": session.model, "version": session.version, "pending": pending})
 
-    def _open_lane(self, session_id: str, o: _Options) -> None:
-        if self._wire is None or o.every or self._sessions.charges:
+    def _open_fast_path(self, session_id: str, o: _Options) -> None:
+        if self._wire is None or o.every or self._steps.charges:
             return
-        key, s = o.digest_key, self._settings
+        s = self._settings
         limits = s.send_timeout, s.max_body
-        self._lane = Lane(self._wire, self._intake, self._model, session_id, self._owner, o.layout, o.hz, o.top_k, key, *limits)
-        self._wire.taker = self._lane.offer
+        self._fast = FastPath(self._wire, self._intake, self._model, session_id, self._owner, o.layout, o.hz, o.top_k, o.key, *limits)
+        self._wire.taker = self._fast.offer
 
     def _read_options(self, message: dict[str, object]) -> _Options:
         every = boolean(message.get("every"), "every")
         top_k = integer(message.get("top_k"), "top_k", 1, 2**31, 5)
-        layout, hz = message.get("layout"), message.get("hz")
-        if self._model.manifest.kind == "action":
-            self._model.reader.check_layout(layout)
-            rate = self._model.reader.check_hz(hz)
-            key = digest_key("frames", [rate, top_k, every])
-            return _Options(layout if isinstance(layout, str) else None, rate, top_k, every, key)
-        for field, value in (("layout", layout), ("hz", hz)):
-            if value is not None:
-                raise BadInput(f"model {self._model.manifest.name} reads text: expected null, got {said(value)}", field=field)
-        return _Options(None, None, top_k, every, digest_key("text", [top_k, every]))
+        modality = self._model.modality
+        layout, hz = modality.check_options(message.get("layout"), message.get("hz"))
+        return _Options(layout, hz, top_k, every, options_key(modality.field, StepOptions(hz, top_k, every)))
 
     async def _same_model(self, session_id: str) -> ServedModel:
-        model = await self._sessions.model_of(session_id, self._owner)
+        model = await self._steps.model_of(session_id, self._owner)
         if model.manifest.name != self._model.manifest.name:
             raise BadInput(f"expected a session of {self._model.manifest.name}, got one of {model.manifest.name}", field="session_id")
         return model
 
     async def _find_model(self, session_id: str) -> None:
         """The session's model may have been unloaded and loaded again: then its engine is another one. Raises ServiceError."""
-        if not self._model.batcher.stopping:
+        if not self._model.port.stopping:
             return
-        self._model = await self._sessions.model_of(session_id, self._owner)
-        if self._lane is not None:
-            self._lane.model = self._model
+        self._model = await self._steps.model_of(session_id, self._owner)
+        if self._fast is not None:
+            self._fast.model = self._model
 
     async def _start_watching(self, message: dict[str, object]) -> None:
         only(message, ("type", "neurons"))
@@ -268,36 +261,21 @@ class Stream:
     async def _step(self, message: dict[str, object]) -> None:
         session_id = self._need_session()
         await self._find_model(session_id)
-        if self._model.manifest.kind == "chars":
-            only(message, ("type", "step", "text"))
-            await self._step_text(session_id, message)
-        else:
-            only(message, ("type", "step", "frames"))
-            await self._step_frames(session_id, message)
+        o, modality = self._options, self._model.modality
+        only(message, ("type", "step", modality.field))
+        value = message.get(modality.field)
+        content = await aside(modality.read, size_of(value), value, o.layout, o.hz, modality.field)
+        self._check_length(len(content.x), modality.field)
+        await self._feed(session_id, step_number(message.get("step")), content)
 
-    async def _step_frames(self, session_id: str, message: dict[str, object]) -> None:
+    async def _feed(self, session_id: str, number: int | None, content: Content) -> None:
         o = self._options
-        frames = message.get("frames")
-        content = await aside(self._model.frames, size_of(frames), frames, o.layout, o.hz, "frames")
-        self._check_length(content.length, "frames")
-        await self._feed(session_id, message, content, content.x.tobytes())
-
-    async def _step_text(self, session_id: str, message: dict[str, object]) -> None:
-        content = self._model.text(message.get("text"), "text")
-        self._check_length(content.length, "text")
-        await self._feed(session_id, message, content, content.symbols.tobytes())
-
-    async def _feed(self, session_id: str, message: dict[str, object], content: Frames | Text, data: bytes) -> None:
-        o = self._options
-        digest = content_digest(o.digest_key, data)
-        event = Feed(step_number(message.get("step")), digest, content.length, self._model.manifest.limits.max_position)
-        answered = await self._sessions.feed(self._model, session_id, self._owner, event, content, o.every, self._watch, "stream")
-        scores = answered.result.result
-        assert isinstance(scores, Scores), "a feed's result"
-        reply = worded(answered.result, scores, content, self._model, self._model.best(scores.logits[None], o.top_k)[0])
+        request = native_step(session_id, self._owner, number, content, o.key, o.every, self._watch, "stream")
+        result, states = await self._steps.step(self._model, request)
+        reply = worded(result, self._model.modality.word([(result.result, content)], o.top_k)[0])
         if o.every:
-            reply["scores"] = np.ascontiguousarray(np.exp(log_softmax(scores.every)))
-        await self._send({**reply, **_states(answered.states)})
+            reply["scores"] = np.ascontiguousarray(np.exp(log_softmax(result.result.every)))
+        await self._send({**reply, **_states(states)})
 
     def _check_length(self, length: int, field: str) -> None:
         most = self._settings.max_every
@@ -312,25 +290,25 @@ class Stream:
         session_id = self._need_session()
         await self._find_model(session_id)
         only(message, ("type", "step", "max_chars", "temperature", "top_p", "seed", "stop"))
-        event = self._read_generate(message)
-        emitting = asyncio.create_task(self._emit(session_id, event))
+        request = self._read_generate(session_id, message)
+        emitting = asyncio.create_task(self._emit(request))
         try:
             await asyncio.sleep(0)  # the generate is queued now, before any cancel of it
-            await self._cancel_if_asked_before(event.number)
+            await self._cancel_if_asked_before(request.number)
             while not emitting.done():
                 if self._reading is None:
                     self._reading = asyncio.create_task(self._next())
                 tasks = {emitting} if self._reading is None else {emitting, self._reading}
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 if self._reading is not None and self._reading.done():
-                    await self._read_ahead(await self._receive_one(), event.number)
+                    await self._read_ahead(await self._receive_one(), request.number)
             await emitting
         finally:
             emitting.cancel()  # a lost connection cuts the generate
             await asyncio.gather(emitting, return_exceptions=True)
 
-    def _read_generate(self, message: dict[str, object]) -> Generate:
-        if self._model.manifest.kind != "chars":
+    def _read_generate(self, session_id: str, message: dict[str, object]) -> GenerateRequest:
+        if not isinstance(self._model.modality, TextModality):
             raise BadInput(f"model {self._model.manifest.name} reads frames and generates nothing", field="type")
         number_sent = step_number(message.get("step"))
         max_chars = integer(message.get("max_chars"), "max_chars", 1, self._settings.max_generate, 200)
@@ -338,11 +316,9 @@ class Stream:
         top_p = number(message.get("top_p"), "top_p", 0, 1, 1)
         stop = _stops(message.get("stop"))
         seed = message.get("seed")
-        chosen = integer(seed, "seed", 0, MAX_SEED) if seed is not None else secrets.randbelow(MAX_SEED)
-        asked = [max_chars, temperature, top_p, seed, stop]  # the seed as sent: a repeat may have none
-        digest = content_digest(digest_key("generate", asked), b"")
-        sampling = Sampling(max_chars, temperature, top_p, chosen, stop)
-        return Generate(number_sent, digest, sampling, self._model.manifest.limits.max_position)
+        sent = None if seed is None else integer(seed, "seed", 0, MAX_SEED)
+        sampling = Sampling(max_chars, temperature, top_p, secrets.randbelow(MAX_SEED) if sent is None else sent, stop)
+        return native_generate(session_id, self._owner, number_sent, sampling, sent, self._watch)
 
     async def _read_ahead(self, raw: str | bytes, running: int | None) -> None:
         """A message that came while a generate is in flight: a cancel of it counts now, anything else waits its turn."""
@@ -366,7 +342,7 @@ class Stream:
             self._backlog.remove(item)
             await self._cancel(item[0])
 
-    async def _cancel(self, message: dict[str, object]) -> Result | None:
+    async def _cancel(self, message: dict[str, object]) -> Result[Generated] | None:
         """End the generate of that number; its `done` goes to whoever follows it. One that has ended already stays as it is: None.
 
         So is one that could not be ended: an error would be taken for the answer to the generate, or to the next message.
@@ -380,10 +356,10 @@ class Stream:
             log.info("a cancel failed: %s", error.detail, extra=about(self._model.manifest, session_id, step))
             return None
 
-    async def _emit(self, session_id: str, event: Generate) -> None:
+    async def _emit(self, request: GenerateRequest) -> None:
         """Characters as they come. A repeat begins with those that are stored; what then comes is new."""
         sent = False
-        async with aclosing(self._sessions.generate(self._model, session_id, self._owner, event, self._watch)) as emissions:
+        async with aclosing(self._steps.generate(self._model, request)) as emissions:
             async for value, states in emissions:
                 if isinstance(value, Char):
                     await self._send_char(value.number, value.char, value.logprob, states if self._watch else None)
@@ -395,8 +371,7 @@ class Stream:
                     await self._send_end(value, replay=not sent)
                 sent = True
 
-    async def _send_end(self, result: Result, replay: bool) -> None:
-        assert isinstance(result.result, Generated), "a generate's result"
+    async def _send_end(self, result: Result[Generated], replay: bool) -> None:
         assert result.result.reason is not None, "it has ended"
         if replay:
             await self._replay(result.number, result.result)
@@ -433,15 +408,15 @@ def _stops(value: object) -> tuple[str, ...]:
 class Connections:
     """The open streams, and the route that opens them."""
 
-    def __init__(self, places: Places) -> None:
-        self._places = places
+    def __init__(self, services: Services, intake: Intake) -> None:
+        self._services = services
+        self._intake = intake
         self._streams: set[Stream] = set()
         self._leaving = False
 
     async def accept(self, socket: WebSocket) -> None:
         """Serve one connection to WS /stream/{model}."""
-        access: Access = socket.app.state.access
-        if not access.allows_origin(socket.headers):
+        if not self._services.access.allows_origin(socket.headers):
             await socket.close(1008)  # before it was accepted: 403
             return
         await socket.accept()
@@ -451,7 +426,7 @@ class Connections:
             return
         with ExitStack() as stack:
             try:
-                stack.enter_context(self._places.one("stream"))
+                stack.enter_context(self._services.places.one("stream"))
             except Overloaded as error:
                 await socket.send_text(orjson.dumps({"type": "error", **error.body()}).decode())
                 await socket.close(1013)
@@ -472,11 +447,10 @@ class Connections:
             task.exception()  # a client that has left meanwhile needs no goodbye
 
     async def _serve(self, socket: WebSocket) -> None:
-        state = socket.app.state
-        model = await _model_of(socket)
+        model = await _model_of(socket, self._services.models)
         if model is None:
             return
-        stream = Stream(socket, model, state.sessions, state.settings, state.intake)
+        stream = Stream(socket, model, self._services, self._intake)
         self._streams.add(stream)
         try:
             await stream.run()
@@ -484,11 +458,11 @@ class Connections:
             self._streams.discard(stream)
 
 
-async def _model_of(socket: WebSocket) -> ServedModel | None:
+async def _model_of(socket: WebSocket, models: Models) -> ServedModel | None:
     """Return the model that the address names; None where the client was sent away."""
     try:
-        models, name = socket.app.state.models, socket.path_params["model"]
-        model: ServedModel = (models.loaded(name) or models.versions(name))[-1]  # retired ones go on with theirs
+        name = socket.path_params["model"]
+        model = (models.loaded(name) or models.versions(name))[-1]  # retired ones go on with theirs
     except ServiceError as error:
         await socket.send_text(orjson.dumps({"type": "error", **error.body()}).decode())
         await socket.close(1008)

@@ -2,8 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,10 +11,29 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indrnn.service.engine.batcher import Batcher, BatcherSettings
-from indrnn.service.engine.jobs import Created, Job, Loaded
-from indrnn.service.engine.runtime import PIECE, Answer
-from indrnn.service.engine.work import Text
+from indrnn.service.engine import requests as engine_requests
+from indrnn.service.engine.loop import EngineLoop, EngineSettings
+from indrnn.service.engine.requests import (
+    CancelRequest,
+    CompleteRequest,
+    Created,
+    CreateRequest,
+    DeleteRequest,
+    Delivery,
+    Exact,
+    ForkRequest,
+    GenerateRequest,
+    ImportRequest,
+    InferRequest,
+    Looked,
+    LookRequest,
+    Request,
+    ResetRequest,
+    StepRequest,
+    Text,
+    Ticket,
+)
+from indrnn.service.engine.runtime import PIECE, RowResult
 from indrnn.service.errors import (
     Cancelled,
     EngineFailed,
@@ -28,7 +47,23 @@ from indrnn.service.errors import (
     UnknownSession,
 )
 from indrnn.service.session.ids import new_id
-from indrnn.service.session.machine import Cancel, Char, Delete, Deleted, Feed, Follow, Generate, Reason, Refused, Result, Sampling, Session
+from indrnn.service.session.machine import (
+    Cancel,
+    Char,
+    Delete,
+    Deleted,
+    Feed,
+    Follow,
+    Fork,
+    Generate,
+    Import,
+    Reason,
+    Refused,
+    Reset,
+    Result,
+    Sampling,
+    Session,
+)
 from indrnn.service.store.protocol import Change
 from indrnn.service.store.sqlite import SQLiteStore
 
@@ -41,21 +76,31 @@ class FakeEngine:
 
     def __init__(self) -> None:
         last = SimpleNamespace(offset=3, size=K)
-        self.manifest = SimpleNamespace(name="m", version="1", sha256="d", state_size=N, alphabet=ALPHABET, part=lambda role: last)
+        self.manifest = SimpleNamespace(
+            name="m",
+            version="1",
+            sha256="d",
+            state_size=N,
+            alphabet=ALPHABET,
+            part=lambda role: last if role == "last_logits" else None,
+            state=(),
+            hz=None,
+            limits=SimpleNamespace(max_position=None),
+        )
         self.runs: list[list[Any]] = []
         self.gate = threading.Event()
         self.gate.set()
         self.fail = False
         self.poison = False
 
-    def run(self, rows: list[Any]) -> list[Answer]:
+    def run(self, rows: list[Any]) -> list[RowResult]:
         assert self.gate.wait(20), "a test forgot to open the gate"
         self.runs.append(rows)
         if self.fail:
             raise RuntimeError("broken on purpose")
         return [self._one(r.x, r.state) for r in rows]
 
-    def _one(self, x: np.ndarray, state: np.ndarray) -> Answer:
+    def _one(self, x: np.ndarray, state: np.ndarray) -> RowResult:
         out, s = [], state.copy()
         for value in x:
             s[0] += value + 1
@@ -64,30 +109,92 @@ class FakeEngine:
             out.append(s[3:].copy())
         if self.poison:
             s[2] = np.inf
-        return Answer(np.array(out, np.float32), s, bool(np.isfinite(s).all()))
+        return RowResult(np.array(out, np.float32), s, bool(np.isfinite(s).all()))
 
 
-@dataclass
+def request_of(
+    session_id: str | None = None,
+    owner: str = "",
+    event: Any = None,
+    content: Exact | None = None,
+    in_order: bool = False,
+    texts: tuple[Text, ...] | None = None,
+    top: int = 0,
+    patience: float | None = None,
+) -> Request:
+    """What is asked of the engine, by what the state machine shall get of it; without an event it is a look."""
+    if session_id is None:
+        assert content is not None
+        return InferRequest(content) if texts is None else CompleteRequest(content, texts, top)
+    if isinstance(event, Feed):
+        assert content is not None
+        begin = event.begin is not None
+        return StepRequest(session_id, owner, event.number, event.digest, content, begin=begin, end=event.end, patience=patience)
+    if isinstance(event, Generate):
+        return GenerateRequest(session_id, owner, event.number, event.digest, event.sampling, protocol="http")
+    if isinstance(event, Cancel):
+        return CancelRequest(session_id, owner, event.number)
+    if isinstance(event, Import):
+        return ImportRequest(session_id, owner, event.snapshot)
+    others: dict[Any, Any] = {Delete: DeleteRequest, Reset: ResetRequest, Fork: ForkRequest}
+    return LookRequest(session_id, owner, in_order) if event is None else others[type(event)](session_id, owner)
+
+
 class Bench:
     """An engine thread, its store, and the replies that have come."""
 
-    batcher: Batcher
-    engine: FakeEngine
-    store: SQLiteStore
+    def __init__(self, engine: Any, store: Any, settings: EngineSettings) -> None:
+        self.engine, self.store = engine, store
+        self.asked: dict[Ticket, Asked] = {}
+        self.loop = EngineLoop(engine, store, settings, self._answer)
 
-    def ask(self, **job: Any) -> "Asked":
+    def _answer(self, deliveries: Sequence[Delivery]) -> None:
+        for d in deliveries:
+            self.asked[d.ticket].sink(d.reply, d.states)
+
+    def ticket(self, asked: "Asked") -> Ticket:
+        ticket = Ticket(1, len(self.asked))
+        self.asked[ticket] = asked
+        return ticket
+
+    def ask(self, **what: Any) -> "Asked":
         asked = Asked()
-        self.batcher.submit(Job(asked.sink, **job))
+        self.submit([(asked, request_of(**what))])
         return asked
 
+    def submit(self, requests: list[tuple["Asked", Request]], whole: bool = True) -> None:
+        """Raises the error of what is refused at once, where all or none was asked for."""
+        self.loop.submit([engine_requests.Asked(self.ticket(asked), request) for asked, request in requests], whole)
+        now = [asked.replies[0].error for asked, _ in requests if asked.replies and isinstance(asked.replies[0], Refused)]
+        if whole and now and isinstance(now[0], Overloaded | Stopping):
+            for asked, _ in requests:
+                asked.replies.clear()
+            raise now[0]
+
+    def withdraw(self, asked: "Asked") -> None:
+        self.loop.withdraw([ticket for ticket, one in self.asked.items() if one is asked])
+
+    @property
+    def waiting(self) -> int:
+        return self.loop.snapshot().waiting
+
+    @property
+    def statistics(self) -> Any:
+        return self.loop.snapshot().statistics
+
     def open(self, **changes: Any) -> str:
-        new = Session(new_id(self.store.key), "m", "1", "d", "", np.zeros(N, np.float32), 0, 0, time.time(), time.time() + 60)
-        reply = self.ask(create=new._replace(**changes)).one()
+        if changes:  # as another service, or an earlier one, has left it
+            new = Session(new_id(self.store.key), "m", "1", "d", "", np.zeros(N, np.float32), 0, 0, time.time(), time.time() + 60)
+            self.store.commit([Change(None, new._replace(**changes))])
+            return new.id
+        asked = Asked()
+        self.submit([(asked, CreateRequest(""))])
+        reply = asked.one()
         assert isinstance(reply, Created)
         return reply.session.id
 
     def feed(self, ident: str, number: int | None, symbols: list[int]) -> "Asked":
-        content = Text(np.array(symbols, np.int64))
+        content = Exact(np.array(symbols, np.int64))
         return self.ask(
             session_id=ident, event=Feed(number, bytes(symbols[:50]) + bytes([len(symbols) % 256]), len(symbols)), content=content
         )
@@ -98,7 +205,7 @@ class Bench:
 
     def look(self, ident: str) -> Session:
         reply = self.ask(session_id=ident).one()
-        assert isinstance(reply, Loaded)
+        assert isinstance(reply, Looked)
         return reply.session
 
 
@@ -127,9 +234,8 @@ class Asked:
 
 
 def make(tmp_path: Path, **changes: Any) -> Bench:
-    engine, store = FakeEngine(), SQLiteStore(tmp_path / "s.db")
-    settings = replace(BatcherSettings(max_batch=8, max_queue=100, step_timeout=30, session_ttl=60), **changes)
-    return Bench(Batcher(engine, store, settings, lambda deliver: deliver()), engine, store)  # type: ignore[arg-type]
+    settings = replace(EngineSettings(max_batch=8, max_queue=100, step_timeout=30, session_ttl=60), **changes)
+    return Bench(FakeEngine(), SQLiteStore(tmp_path / "s.db"), settings)
 
 
 @pytest.fixture
@@ -137,7 +243,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made = make(tmp_path)
     yield made
     made.engine.gate.set()
-    made.batcher.stop(10)
+    made.loop.stop(10)
     made.store.close()
 
 
@@ -147,7 +253,7 @@ def held(bench: Bench, length: int = 1) -> str:
     bench.engine.gate.clear()
     bench.feed(ident, 1, [0] * length)
     end = time.monotonic() + 20
-    while not bench.batcher.inbox.empty or not bench.batcher._lives:
+    while not bench.loop.inbox.empty or not bench.loop._desk.lives:
         assert time.monotonic() < end, "the engine thread does not take its jobs"
     return ident
 
@@ -285,8 +391,8 @@ def test_a_full_queue_refuses_and_takes_again_when_it_has_emptied(tmp_path: Path
     bench.engine.gate.set()
     assert all(isinstance(a.one(), Result) for a in asked)
     assert bench.feed(idents[3], 1, [1]).one().number == 1
-    assert bench.batcher.waiting == 0
-    bench.batcher.stop(10)
+    assert bench.waiting == 0
+    bench.loop.stop(10)
     bench.store.close()
 
 
@@ -295,16 +401,16 @@ def test_of_jobs_queued_together_those_without_a_place_are_told_so_and_counted_o
     idents = [bench.open() for _ in range(5)]
     held(bench)
     first = bench.feed(idents[0], 1, [1])
-    asked, one = [Asked() for _ in idents[1:]], Text(np.array([1]))
-    bench.batcher.submit_each([Job(a.sink, i, event=Feed(1, b"1", 1), content=one) for i, a in zip(idents[1:], asked, strict=True)])
+    asked, one = [Asked() for _ in idents[1:]], Exact(np.array([1]))
+    bench.submit([(a, StepRequest(i, "", 1, b"1", one)) for i, a in zip(idents[1:], asked, strict=True)], whole=False)
     refused = [a.replies[0] for a in asked[2:]]  # before the engine has moved
     assert [type(r.error) for r in refused] == [Overloaded, Overloaded]
     bench.engine.gate.set()
     assert all(isinstance(a.one(), Result) for a in (first, *asked[:2]))
-    assert bench.batcher.statistics.turned_away == {("overloaded", "http"): 2}
-    bench.batcher.stop(10)
+    assert bench.statistics.turned_away == {("overloaded", "http"): 2}
+    bench.loop.stop(10)
     late = Asked()
-    bench.batcher.submit_each([Job(late.sink, content=one)])
+    bench.submit([(late, InferRequest(one))], whole=False)
     assert isinstance(late.replies[0].error, Stopping)
     bench.store.close()
 
@@ -346,7 +452,7 @@ def test_a_lost_connection_cuts_the_generate_and_its_number_goes_on(bench: Bench
     bench.generate(twin, 1, 200).last()
     asked = bench.generate(ident, 1, 200)
     asked.wait(lambda r: len(r) > 2)
-    bench.batcher.detach(ident, asked.sink)
+    bench.withdraw(asked)
     so_far = bench.look(ident).unfinished
     assert so_far is not None
     follower = bench.generate(ident, 1, 200)
@@ -361,7 +467,7 @@ def test_one_of_two_followers_may_go_without_ending_the_generate(bench: Bench) -
     first.wait(lambda r: len(r) > 2)
     second = bench.generate(ident, 1, 300)
     second.wait(lambda r: len(r) > 0)
-    bench.batcher.detach(ident, first.sink)
+    bench.withdraw(first)
     assert second.last().done is Reason.LENGTH
 
 
@@ -390,7 +496,7 @@ def test_a_session_that_is_deleted_beside_its_engine_stays_deleted(bench: Bench)
         pass  # it has emitted one more meanwhile
     assert isinstance(generating.last().error, Gone)
     assert bench.store.load([fed, generated]) == {}
-    assert bench.batcher.waiting == 0
+    assert bench.waiting == 0
 
 
 def test_strangers_and_other_models_are_refused(bench: Bench) -> None:
@@ -414,7 +520,7 @@ def test_a_step_that_waits_past_its_deadline_is_told(tmp_path: Path) -> None:
     assert isinstance(late.error, Overloaded)
     bench.ask(session_id=ident, event=Cancel(None))
     assert asked.last().result.reason is Reason.CANCELLED
-    bench.batcher.stop(10)
+    bench.loop.stop(10)
     bench.store.close()
 
 
@@ -422,7 +528,7 @@ def test_a_step_with_less_time_than_the_one_before_it_is_told_in_its_own_time_an
     ident = bench.open()
     asked = bench.generate(ident, 1, 1_000_000)
     patient = bench.feed(ident, 2, [1])
-    content = Text(np.array([1]))
+    content = Exact(np.array([1]))
     hurried = bench.ask(session_id=ident, event=Feed(2, b"other", 1), content=content, patience=0.05)
     error = hurried.one().error
     assert isinstance(error, Overloaded)
@@ -439,7 +545,7 @@ def test_stopping_finishes_steps_cuts_generates_and_answers_everybody(tmp_path: 
     generating = bench.generate(generated, 1, 1_000_000)
     generating.wait(lambda r: len(r) > 2)
     feeding = bench.feed(fed, 1, [1])
-    bench.batcher.stop(10)
+    bench.loop.stop(10)
     assert feeding.one().number == 1
     assert isinstance(generating.last().error, Stopping)
     with pytest.raises(Stopping):
@@ -458,7 +564,7 @@ def test_a_bug_on_the_engine_thread_leaves_nobody_waiting(bench: Bench, monkeypa
     def explode(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(bench.batcher, "_groups", explode)
+    monkeypatch.setattr(bench.loop._runner, "groups", explode)
     assert isinstance(bench.feed(ident, 1, [1]).one().error, EngineFailed)
     monkeypatch.undo()
     assert bench.feed(ident, 1, [1]).one().number == 1
@@ -468,7 +574,7 @@ def test_a_cut_generate_again_beside_the_next_step_never_runs_two_things(bench: 
     ident = bench.open()
     asked = bench.generate(ident, 1, 50)
     asked.wait(lambda r: len(r) > 2)
-    bench.batcher.detach(ident, asked.sink)
+    bench.withdraw(asked)
     position = bench.look(ident).position
     other = bench.open()
     bench.engine.gate.clear()
@@ -493,14 +599,14 @@ def test_a_generate_that_waits_is_cancelled_before_it_begins(bench: Bench) -> No
 def test_a_step_that_was_ready_too_long_is_told(tmp_path: Path) -> None:
     bench = make(tmp_path, step_timeout=0.2, max_batch=1)
     ident = held(bench)
-    late = [bench.ask(content=Text(np.array([1]))) for _ in range(3)]
+    late = [bench.ask(content=Exact(np.array([1]))) for _ in range(3)]
     end = time.monotonic() + 0.3
     while time.monotonic() < end:
         pass
     bench.engine.gate.set()
     assert all(isinstance(a.one().error, Overloaded) for a in late)
     assert bench.look(ident).step == 1
-    bench.batcher.stop(10)
+    bench.loop.stop(10)
     bench.store.close()
 
 
@@ -510,12 +616,12 @@ def test_an_error_in_the_middle_of_a_turn_answers_each_waiter_once(bench: Bench,
     def explode(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("indrnn.service.engine.work.Feeding.take", explode)
-    asked = [bench.feed(ident, 1, [1]), bench.ask(content=Text(np.array([1]))), bench.ask(session_id=ident)]
+    monkeypatch.setattr("indrnn.service.engine.runtime.Feeding.take", explode)
+    asked = [bench.feed(ident, 1, [1]), bench.ask(content=Exact(np.array([1]))), bench.ask(session_id=ident)]
     assert all(a.one() for a in asked)
     monkeypatch.undo()
     assert bench.feed(ident, 1, [2]).one().number == 1
-    assert bench.batcher.waiting == 0
+    assert bench.waiting == 0
     assert all(len(a.replies) == 1 for a in asked)
 
 
@@ -523,10 +629,10 @@ def test_more_jobs_than_places_are_refused_together(tmp_path: Path) -> None:
     bench = make(tmp_path, max_queue=3)
     asked = [Asked() for _ in range(4)]
     with pytest.raises(Overloaded):
-        bench.batcher.submit(*(Job(a.sink, content=Text(np.array([1]))) for a in asked))
-    assert bench.batcher.waiting == 0
+        bench.submit([(a, InferRequest(Exact(np.array([1])))) for a in asked])
+    assert bench.waiting == 0
     assert not any(a.replies for a in asked)
-    bench.batcher.stop(10)
+    bench.loop.stop(10)
     bench.store.close()
 
 
@@ -540,5 +646,5 @@ def test_characters_are_stored_without_comparing_sessions_with_the_store(tmp_pat
     bench.generate(ident, 1, 20).last()
     assert bench.look(ident).position == 20
     assert compared == []
-    bench.batcher.stop(10)
+    bench.loop.stop(10)
     bench.store.close()

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from test_batcher import ALPHABET, Asked, Bench, held, make
 
-from indrnn.service.engine.jobs import Draw, Drawn, Prompted
+from indrnn.service.engine.requests import Drawn, Exact, Prompted, Text
 from indrnn.service.engine.runtime import PIECE
-from indrnn.service.engine.work import Text
 from indrnn.service.errors import EngineFailed, Overloaded
 from indrnn.service.session.machine import Reason, Refused, Sampling
 from indrnn.service.session.sampling import log_softmax
@@ -22,14 +21,14 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made = make(tmp_path)
     yield made
     made.engine.gate.set()
-    made.batcher.stop(10)
+    made.loop.stop(10)
     made.store.close()
 
 
 def complete(bench: Bench, prompt: list[int], chars: int, seeds: tuple[int, ...] = (1,), top: int = 0) -> tuple[Asked, list[Asked]]:
     texts = [Asked() for _ in seeds]
-    draws = tuple(Draw(Sampling(chars, 1.0, 1.0, seed, ()), asked.sink) for seed, asked in zip(seeds, texts, strict=True))
-    return bench.ask(content=Text(np.array(prompt, np.int64)), draws=draws, top=top), texts
+    wanted = tuple(Text(bench.ticket(one), Sampling(chars, 1.0, 1.0, seed, ())) for seed, one in zip(seeds, texts, strict=True))
+    return bench.ask(content=Exact(np.array(prompt, np.int64)), texts=wanted, top=top), texts
 
 
 def text_of(asked: Asked) -> str:
@@ -66,7 +65,7 @@ def test_an_empty_prompt_begins_a_sequence_and_no_draws_only_read(bench: Bench) 
     prompt, none = complete(bench, [1, 1], 5, seeds=())
     assert np.shape(prompt.one().scores.logprobs) == (2,)
     assert none == []
-    assert bench.batcher.waiting == 0
+    assert bench.waiting == 0
 
 
 def test_rankings_are_of_what_was_expected_before_each_character(bench: Bench) -> None:
@@ -96,12 +95,12 @@ def test_rankings_are_of_what_was_expected_before_each_character(bench: Bench) -
 def test_whoever_leaves_takes_the_rest_along_and_gives_the_places_back(bench: Bench) -> None:
     _, (mine, other) = complete(bench, [0], 1_000_000, seeds=(1, 2))
     mine.wait(lambda r: len(r) > 3)
-    bench.batcher.detach("", mine.sink)
+    bench.withdraw(mine)
     length = len(other.replies)
     other.wait(lambda r: len(r) > length + 3)
-    bench.batcher.detach("", other.sink)
+    bench.withdraw(other)
     end = time.monotonic() + 20
-    while bench.batcher.waiting or bench.batcher._ready:
+    while bench.waiting or bench.loop._runner.ready:
         assert time.monotonic() < end, "the draws go on for nobody"
     count = len(bench.engine.runs)
     bench.feed(bench.open(), 1, [0]).one()
@@ -117,7 +116,7 @@ def test_every_text_takes_a_place_in_the_queue(tmp_path: Path) -> None:
             complete(bench, [0], 3)
         bench.engine.gate.set()
     finally:
-        bench.batcher.stop(10)
+        bench.loop.stop(10)
         bench.store.close()
 
 
@@ -131,7 +130,7 @@ def test_a_failed_run_is_told_to_everybody_who_waits_for_it(bench: Bench, when: 
     told: list[Any] = [t.wait(lambda r: isinstance(r[-1], Refused) if r else False)[-1] for t in texts]
     assert all(isinstance(r.error, EngineFailed) for r in told)
     assert isinstance(prompt.one(), Refused if when == "prompt" else Prompted)
-    assert bench.batcher.waiting == 0
+    assert bench.waiting == 0
 
 
 def test_a_long_prompt_delays_a_text_by_no_more_than_a_piece_at_a_time(bench: Bench) -> None:
@@ -143,4 +142,4 @@ def test_a_long_prompt_delays_a_text_by_no_more_than_a_piece_at_a_time(bench: Be
     sizes = [len(r.x) for run in bench.engine.runs for r in run]
     assert max(sizes) == PIECE
     assert sizes.count(1) >= 7
-    bench.batcher.detach("", text.sink)
+    bench.withdraw(text)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from test_batcher import Asked, Bench, make
 
+from indrnn.service.engine.requests import Exact
 from indrnn.service.engine.runtime import PIECE
-from indrnn.service.engine.work import Text
 from indrnn.service.session.machine import Result
 
 
@@ -24,7 +24,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made = make(tmp_path, max_batch=64, max_queue=2_000)
     yield made
     made.engine.gate.set()
-    made.batcher.stop(10)
+    made.loop.stop(10)
     made.store.close()
 
 
@@ -93,7 +93,7 @@ def test_singles_come_first_in_a_turn_and_the_piece_after_them_is_not_put_off(be
     """Sixty-four places a turn, all of which single steps would fill: the prompt still has one piece a turn."""
     long, singles = bench.open(), [bench.open() for _ in range(70)]
     bench.engine.gate.clear()
-    bench.ask(content=Text(np.zeros(1, np.int64)))
+    bench.ask(content=Exact(np.zeros(1, np.int64)))
     assert begun.wait(10)
     prompt = bench.feed(long, 1, [0] * PIECE * 2)
     asked = [bench.feed(s, n, [1]) for n in (1, 2, 3) for s in singles]
@@ -117,6 +117,6 @@ def test_a_long_prompt_is_not_put_off_for_ever_by_single_steps(bench: Bench) -> 
 
 def test_content_of_every_length_is_all_consumed_once(bench: Bench) -> None:
     sizes = [1, 2, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 7] * 6
-    asked = [bench.ask(content=Text(np.zeros(n, np.int64))) for n in sizes]
+    asked = [bench.ask(content=Exact(np.zeros(n, np.int64))) for n in sizes]
     assert [a.one().position for a in asked] == sizes
     assert sum(map(sum, lengths(bench))) == sum(sizes)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from test_batcher import Asked, Bench, N, held, make
 
+from indrnn.service.engine.requests import Exact
 from indrnn.service.engine.runtime import PIECE
-from indrnn.service.engine.work import Text
 from indrnn.service.errors import Gone, ModelGone, Overloaded, Stopping, StoreFailed, UnknownSession
 from indrnn.service.session.ids import new_id
 from indrnn.service.session.machine import Char, Delete, Deleted, Fork, Forked, Import, Placed, Reason, Refused, Reset, Result, Snapshot
@@ -23,7 +23,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made = make(tmp_path)
     yield made
     made.engine.gate.set()
-    made.batcher.stop(10)
+    made.loop.stop(10)
     made.store.close()
 
 
@@ -151,7 +151,7 @@ def test_moves_are_refused_where_the_queue_is_full(tmp_path: Path) -> None:
         with pytest.raises(Overloaded):
             move(bench, ident)
     bench.engine.gate.set()
-    bench.batcher.stop(10)
+    bench.loop.stop(10)
     bench.store.close()
 
 
@@ -187,7 +187,7 @@ def test_moves_that_wait_when_the_server_stops_are_told(tmp_path: Path) -> None:
     generating = bench.generate(ident, 1, 1_000_000)
     generating.wait(lambda r: len(r) > 2)
     waiting = [upload(bench, ident, 1), fork(bench, ident)]
-    bench.batcher.stop(10)
+    bench.loop.stop(10)
     for asked in waiting:
         reply = asked.one()
         assert isinstance(reply, Placed | Forked) or isinstance(reply.error, Stopping)
@@ -196,14 +196,14 @@ def test_moves_that_wait_when_the_server_stops_are_told(tmp_path: Path) -> None:
 
 def test_content_whose_client_left_is_not_run_to_its_end(bench: Bench) -> None:
     ident = held(bench)
-    left, stays = (bench.ask(content=Text(np.zeros(PIECE * n, np.int64))) for n in (50, 2))
-    bench.batcher.detach(None, left.sink)
+    left, stays = (bench.ask(content=Exact(np.zeros(PIECE * n, np.int64))) for n in (50, 2))
+    bench.withdraw(left)
     bench.engine.gate.set()
     assert isinstance(stays.one(), Result)
     assert isinstance(bench.feed(ident, 2, [1]).one(), Result)
     assert sum(len(r.x) for run in bench.engine.runs for r in run) == 1 + PIECE * 2 + 1
     assert left.replies == []
-    assert bench.batcher.waiting == 0
+    assert bench.waiting == 0
 
 
 def test_a_refused_fork_is_told_why(bench: Bench) -> None:

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from indrnn.service.engine.quota import RECOUNT, REFUSE, Quotas
+from indrnn.service.engine.registry import Registry
 from indrnn.service.errors import RateLimited, SequenceLimit, SessionLimit
 from indrnn.service.serving.sessions import Sessions
+from indrnn.service.serving.steps import Steps, Tickets
 from indrnn.service.session.machine import Scores, Session, Step
 from indrnn.service.store.protocol import Change
 from indrnn.service.store.sqlite import SQLiteStore
@@ -149,33 +151,34 @@ def sequence(ident: str, seconds: float, ended: bool = False) -> Session:
 async def test_an_id_that_was_a_sequence_is_no_way_past_the_limit(tmp_path: Path) -> None:
     """Whether it has ended or expired, and whether or not this service knows where it was."""
     store, model = SQLiteStore(tmp_path / "s.db"), SimpleNamespace(manifest=SimpleNamespace(name="m", version="1"))
-    models: Any = SimpleNamespace(exactly=lambda name, version: model)
+    models: Any = SimpleNamespace(exactly=lambda name, version: model, by_key={("m", "1"): model})
     store.commit([Change(None, s) for s in (sequence("living", 9999), sequence("ended", 50, ended=True), sequence("expired", -1))])
-    sessions = Sessions(models, store, 9999, Quotas(1, None, store.count))
-    assert not await sessions.count_sequence("living", "oip:")
+    steps = Steps(models, Registry(store, 9999, Quotas(1, None, store.count)), Tickets())
+    assert not await steps.registry.count_sequence("living", "oip:")
     for known in (False, True):
         for ident in ("ended", "expired", "new"):
             if known:
-                sessions.remember(ident, model, "oip:")  # type: ignore[arg-type]
+                steps.remember(ident, model, "oip:")  # type: ignore[arg-type]
             with pytest.raises(SequenceLimit):
-                await sessions.count_sequence(ident, "oip:")
+                await steps.registry.count_sequence(ident, "oip:")
     store.close()
 
 
 async def test_the_end_of_a_sequence_makes_room_once_however_often_it_is_repeated(tmp_path: Path) -> None:
     store, model = SQLiteStore(tmp_path / "s.db"), SimpleNamespace(manifest=SimpleNamespace(name="m", version="1"))
-    models: Any = SimpleNamespace(exactly=lambda name, version: model)
+    models: Any = SimpleNamespace(exactly=lambda name, version: model, by_key={("m", "1"): model})
     store.commit([Change(None, sequence(ident, 9999)) for ident in "abc"])
-    sessions = Sessions(models, store, 9999, Quotas(3, None, store.count))
+    steps = Steps(models, Registry(store, 9999, Quotas(3, None, store.count)), Tickets())
+    sessions = Sessions(steps)
     with pytest.raises(SequenceLimit):
-        await sessions.count_sequence("d", "oip:")
+        await steps.registry.count_sequence("d", "oip:")
     before = store.load(["a"])["a"]
     store.commit([Change(before, sequence("a", 50, ended=True))])
-    sessions.remember("a", model, "oip:")  # type: ignore[arg-type]
+    steps.remember("a", model, "oip:")  # type: ignore[arg-type]
     for _ in range(3):
         sessions.sequence_ended("a", "oip:", model)  # type: ignore[arg-type]
-        assert await sessions.model_of("a", "oip:") is model
-    assert await sessions.count_sequence("d", "oip:")
+        assert await steps.model_of("a", "oip:") is model
+    assert await steps.registry.count_sequence("d", "oip:")
     with pytest.raises(SequenceLimit):
-        await sessions.count_sequence("e", "oip:")
+        await steps.registry.count_sequence("e", "oip:")
     store.close()

@@ -10,7 +10,7 @@ import pytest
 from redis_process import LossyProxy, RedisProcess, running_redis
 from test_batcher import ALPHABET, Asked, Bench, FakeEngine
 
-from indrnn.service.engine.batcher import Batcher, BatcherSettings
+from indrnn.service.engine.loop import EngineSettings
 from indrnn.service.engine.runtime import PIECE
 from indrnn.service.errors import Gone, Overloaded, StepConflict, StepGap, StoreFailed
 from indrnn.service.session.machine import Cancel, Char, Delete, Deleted, Follow, Reason, Result
@@ -32,14 +32,14 @@ def make(process: RedisProcess) -> Iterator[Make]:
 
     def replica(url: str = process.url, step_timeout: float = 30) -> Bench:
         engine, store = FakeEngine(), RedisStore(url)
-        settings = BatcherSettings(max_batch=8, max_queue=100, step_timeout=step_timeout, session_ttl=60)
-        made.append(Bench(Batcher(engine, store, settings, lambda deliver: deliver()), engine, store))  # type: ignore[arg-type]
+        settings = EngineSettings(max_batch=8, max_queue=100, step_timeout=step_timeout, session_ttl=60)
+        made.append(Bench(engine, store, settings))
         return made[-1]
 
     yield replica
     for bench in made:
         bench.engine.gate.set()
-        bench.batcher.stop(10)
+        bench.loop.stop(10)
         bench.store.close()
 
 
@@ -87,7 +87,7 @@ def test_a_step_that_another_replica_overtook_is_answered_from_the_store(pair: t
     same, unlike, older = (here.open() for _ in range(3))
     here.engine.gate.clear()
     asked = [here.feed(same, 1, [1]), here.feed(unlike, 1, [1]), here.feed(older, 1, [1])]
-    while not here.batcher.inbox.empty:  # they are running now
+    while not here.loop.inbox.empty:  # they are running now
         pass
     first = there.feed(same, 1, [1]).one()
     there.feed(unlike, 1, [2]).one()
@@ -106,7 +106,7 @@ def test_a_long_step_in_flight_does_not_say_where_the_session_stood_before_other
     ident = here.open()
     here.engine.gate.clear()
     late = here.feed(ident, 1, [1] * PIECE * 3)
-    while not here.batcher.inbox.empty:  # its first piece runs
+    while not here.loop.inbox.empty:  # its first piece runs
         pass
     there.feed(ident, 1, [1] * PIECE * 3).one()
     for n in (2, 3):
@@ -206,7 +206,7 @@ def test_a_session_that_never_holds_still_is_overloaded_and_not_waited_for_forev
     assert sum(len(rows) for rows in here.engine.runs) > 2
     here.store.commit = commit  # type: ignore[method-assign]
     assert here.feed(ident, 1, [1]).one().number == 1
-    assert here.batcher.waiting == 0
+    assert here.waiting == 0
 
 
 def test_after_a_commit_of_unknown_outcome_a_repeat_finds_the_truth(process: RedisProcess, make: Make) -> None:
@@ -232,7 +232,7 @@ def test_after_a_commit_of_unknown_outcome_a_repeat_finds_the_truth(process: Red
     assert isinstance(again, Result) or again.error.extra["expected_step"] == 3
     assert here.feed(ident, 2, [2]).one().number == 2
     assert here.look(ident).state.tolist()[:2] == [5, 2]
-    here.batcher.stop(10)
+    here.loop.stop(10)
     here.store.close()
     proxy.close()
 
@@ -278,4 +278,4 @@ def test_a_dead_redis_is_told_and_what_waited_goes_on_when_it_is_back(tmp_path: 
         assert here.feed(ident, 3, [0]).one().number == 3
         assert here.look(ident).state[:2].tolist() == [2 + 3 + 1, 3]
         for bench in (here, there):
-            bench.batcher.stop(10)
+            bench.loop.stop(10)

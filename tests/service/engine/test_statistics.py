@@ -13,6 +13,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from indrnn.service.engine.population import Census
+from indrnn.service.engine.port import EngineSnapshot
 from indrnn.service.engine.statistics import BOUNDS_NS, Spread, Statistics, Totals
 from indrnn.service.errors import StoreFailed
 from indrnn.service.http.metrics import Metrics, Sources
@@ -47,8 +48,9 @@ def scrape(statistics: Statistics, populations: tuple[Population, ...] = (), swe
     manifest = SimpleNamespace(name='m"\\', version="1")
     model: Any = SimpleNamespace(
         manifest=manifest,
-        batcher=SimpleNamespace(statistics=statistics, waiting=0),
-        engine=SimpleNamespace(provider="cpu", kernel="loop"),
+        port=SimpleNamespace(snapshot=lambda: EngineSnapshot(statistics, 0)),
+        provider="cpu",
+        kernel="loop",
     )
     census: Any = SimpleNamespace(populations=populations)
     metrics = Metrics(Sources(lambda: [model], Totals(swept=swept), census, lambda: {"stream": 0}, lambda: [("m", "2")], "r"))

@@ -16,13 +16,14 @@ from indrnn.service.errors import BadInput, NotFinite, NotSupported, OutOfAlphab
 from indrnn.service.oip import message
 from indrnn.service.oip.ask import Ask
 from indrnn.service.oip.compression import accepted, compress, decompress
-from indrnn.service.oip.message import Answer, Output
-from indrnn.service.oip.rows import Bounds, read
-from indrnn.service.oip.tensors import Tensor, decode
+from indrnn.service.oip.message import InferAnswer, Output
+from indrnn.service.oip.rows import InferLimits, read
+from indrnn.service.oip.tensors import SentTensor, decode
 from indrnn.service.serving.signature import Signature, Spec
+from indrnn.service.serving.steps import tensor_digest
 
 K, N = 4, 6
-BOUNDS = Bounds(rows=8, steps=100, sequence_steps=10, reply=10_000)
+BOUNDS = InferLimits(rows=8, steps=100, sequence_steps=10, reply=10_000)
 
 
 def signature(datatype: str = "FP32", shape: tuple[int, ...] = (-1, -1, 2, 3)) -> Signature:
@@ -37,7 +38,7 @@ def request(inputs: list[dict[str, Any]], raw: bytes = b"", **more: Any) -> tupl
 
 
 def tensor(array: np.ndarray, datatype: str = "FP32", name: str = "x", shape: list[Any] | None = None) -> Ask:
-    return Ask("", [Tensor(name, datatype, tuple(shape or array.shape), array.tobytes())], None)
+    return Ask("", [SentTensor(name, datatype, tuple(shape or array.shape), array.tobytes())], None)
 
 
 ARRAYS = st.one_of(
@@ -69,7 +70,7 @@ def test_a_reply_carries_its_outputs_each_as_asked_for(a: np.ndarray, b: np.ndar
     outputs = [Output("a", "FP32" if a.dtype == np.float32 else "INT64", a, a_raw), Output("b", "INT64", b, b_raw)]
     if any(not o.binary and not np.isfinite(o.array).all() for o in outputs):
         return
-    body, length = message.write(Answer("m", "1", ident, outputs, 3, 4))
+    body, length = message.write(InferAnswer("m", "1", ident, outputs, 3, 4))
     assert (length is not None) == (a_raw or b_raw)
     head = orjson.loads(body[:length])
     assert head["model_name"] == "m"
@@ -145,7 +146,7 @@ def test_numbers_that_are_not_finite_are_refused_in_x_and_in_state(value: float,
     x[0, 2, 1, 1] = value
     says(f"expected finite numbers, got {what}", tensor(x), kind=NotFinite)
     state = np.full((1, N), value, np.float32)
-    ask = Ask("", [*tensor(X).inputs, Tensor("state", "FP32", (1, N), state.tobytes())], None)
+    ask = Ask("", [*tensor(X).inputs, SentTensor("state", "FP32", (1, N), state.tobytes())], None)
     says(f"input 'state' for model 'm': expected finite numbers, got {what}", ask, kind=NotFinite)
 
 
@@ -161,19 +162,19 @@ def test_a_symbol_outside_the_alphabet_is_refused(symbol: int) -> None:
 
 def test_lengths_may_have_one_axis_or_two_and_must_fit() -> None:
     for shape in ((2,), (2, 1)):
-        lengths = Tensor("lengths", "INT64", shape, np.array([3, 1]).tobytes())
+        lengths = SentTensor("lengths", "INT64", shape, np.array([3, 1]).tobytes())
         rows = read(Ask("", [*tensor(np.repeat(X, 2, 0)).inputs, lengths], None), signature(), BOUNDS)
-        assert [rows.content(b).length for b in (0, 1)] == [3, 1]
+        assert [len(rows.content(b).x) for b in (0, 1)] == [3, 1]
     for odd in ([0], [4], [-1]):
-        lengths = Tensor("lengths", "INT64", (1,), np.array(odd).tobytes())
+        lengths = SentTensor("lengths", "INT64", (1,), np.array(odd).tobytes())
         says("expected 1 numbers from 1 to 3", Ask("", [*tensor(X).inputs, lengths], None))
-    says("expected 1 numbers", Ask("", [*tensor(X).inputs, Tensor("lengths", "INT64", (2,), np.array([1, 1]).tobytes())], None))
+    says("expected 1 numbers", Ask("", [*tensor(X).inputs, SentTensor("lengths", "INT64", (2,), np.array([1, 1]).tobytes())], None))
 
 
 def test_the_digest_of_a_step_tells_steps_apart_and_nothing_else() -> None:
     def digest(x: np.ndarray, end: bool = False, lengths: list[int] | None = None) -> bytes:
         rows = read(tensor(x), signature(), BOUNDS)
-        return type(rows)(rows.x, lengths, None).digest(end)
+        return tensor_digest(type(rows)(rows.x, lengths, None).content(0), rows.x.shape[1], end)
 
     other = X.copy()
     other[0, 2, 1, 2] = 1e-30

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from indrnn.service.errors import BadInput, TooLarge
-from indrnn.service.openai.request import Bounds, read_wish
+from indrnn.service.openai.request import CompletionLimits, read_wish
 
-BOUNDS = Bounds(max_prompt=20, max_tokens=50, max_choices=4, max_scored=60)
+BOUNDS = CompletionLimits(max_prompt=20, max_tokens=50, max_choices=4, max_scored=60)
 ALPHABET = "abc "
 
 

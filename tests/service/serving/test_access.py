@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from indrnn.service.errors import Unauthorized
-from indrnn.service.serving.access import ANONYMOUS, Access, KeysError, new_key, read_keys
+from indrnn.service.serving.request import ANONYMOUS, Access, KeysError, new_key, read_keys
 
 
 def hashed(secret: str) -> str:

@@ -14,19 +14,25 @@ from starlette.requests import ClientDisconnect, Request
 from test_batcher import FakeEngine
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from indrnn.service.engine.batcher import Batcher, BatcherSettings
-from indrnn.service.engine.jobs import Job, unset
+from indrnn.service.engine.loop import EngineLoop, EngineSettings
 from indrnn.service.engine.quota import Quotas
+from indrnn.service.engine.registry import Registry
+from indrnn.service.engine.requests import Delivery, Exact, InferRequest
 from indrnn.service.engine.runtime import PIECE
-from indrnn.service.engine.work import Text
 from indrnn.service.errors import BadInput
 from indrnn.service.oip.http import Target
-from indrnn.service.oip.infer_http import InferHttp, _Busy
-from indrnn.service.serving.disconnect import while_there
-from indrnn.service.serving.sessions import Sessions, ask_all
+from indrnn.service.oip.infer_http import InferHttp
+from indrnn.service.serving.request import while_there
+from indrnn.service.serving.steps import Steps, Tickets
 from indrnn.service.session.machine import Refused
 from indrnn.service.store.sqlite import SQLiteStore
-from indrnn.service.wire.timed_http import TimedHttp
+from indrnn.service.wire.http import Busy, TimedHttp
+
+
+def tickets() -> Tickets:
+    asking = Tickets()
+    asking.loop = asyncio.get_running_loop()
+    return asking
 
 
 def request(leaves: asyncio.Event) -> Request:
@@ -67,48 +73,46 @@ async def test_work_of_a_client_that_stays_is_answered_and_its_errors_told() -> 
 
 async def test_clips_of_a_cancelled_request_are_not_run_to_their_end(tmp_path: Path) -> None:
     engine, store = FakeEngine(), SQLiteStore(tmp_path / "s.db")
-    loop = asyncio.get_running_loop()
-    batcher = Batcher(engine, store, BatcherSettings(8, 10, 30, 60), loop.call_soon_threadsafe)  # type: ignore[arg-type]
-    sessions = Sessions(None, store, 60, Quotas(None, None, store.count))  # type: ignore[arg-type]
-    model: Any = SimpleNamespace(batcher=batcher)
+    steps = Steps(None, Registry(store, 60, Quotas(None, None, store.count)), tickets())  # type: ignore[arg-type]
+    port = EngineLoop(engine, store, EngineSettings(8, 10, 30, 60), steps.tickets.answer)  # type: ignore[arg-type]
+    model: Any = SimpleNamespace(port=port)
     engine.gate.clear()
-    asking = asyncio.create_task(sessions.predict(model, [Text(np.zeros(PIECE * 50, np.int64))] * 3, ""))
+    asking = asyncio.create_task(steps.infer(model, [Exact(np.zeros(PIECE * 50, np.int64))] * 3, ""))
     await asyncio.sleep(0)
-    assert batcher.waiting == 3
+    assert port.inbox.waiting == 3
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
     engine.gate.set()
-    assert len(await sessions.predict(model, [Text(np.zeros(1, np.int64))], "")) == 1
-    assert batcher.waiting == 0
+    assert len(await steps.infer(model, [Exact(np.zeros(1, np.int64))], "")) == 1
+    assert port.inbox.waiting == 0
     assert sum(len(r.x) for run in engine.runs for r in run) <= 3 * PIECE + 1
-    batcher.stop(10)
+    port.stop(10)
     store.close()
 
 
 async def test_rows_of_a_cancelled_request_are_not_run_to_their_end(tmp_path: Path) -> None:
     engine, store = FakeEngine(), SQLiteStore(tmp_path / "s.db")
-    loop = asyncio.get_running_loop()
-    batcher = Batcher(engine, store, BatcherSettings(8, 10, 30, 60), loop.call_soon_threadsafe)  # type: ignore[arg-type]
-    model: Any = SimpleNamespace(batcher=batcher)
+    asking = tickets()
+    port = EngineLoop(engine, store, EngineSettings(8, 10, 30, 60), asking.answer)  # type: ignore[arg-type]
     engine.gate.clear()
-    asked = ask_all(model, [Job(unset, content=Text(np.zeros(PIECE * 50, np.int64))) for _ in range(3)])
-    assert batcher.waiting == 3
+    asked = asking.ask_all(port, [InferRequest(Exact(np.zeros(PIECE * 50, np.int64))) for _ in range(3)])
+    assert port.inbox.waiting == 3
     asked.cancel()
     await asyncio.wait([asked])
     engine.gate.set()
-    assert len(await ask_all(model, [Job(unset, content=Text(np.zeros(1, np.int64)))])) == 1
-    assert batcher.waiting == 0
+    assert len(await asking.ask_all(port, [InferRequest(Exact(np.zeros(1, np.int64)))])) == 1
+    assert port.inbox.waiting == 0
     assert sum(len(r.x) for run in engine.runs for r in run) <= 3 * PIECE + 1
-    batcher.stop(10)
+    port.stop(10)
     store.close()
 
 
 async def test_no_content_at_all_is_answered_with_nothing_and_not_waited_for() -> None:
-    sessions = Sessions(None, None, 60, Quotas(None, None, lambda owner, now: 0))  # type: ignore[arg-type]
-    model: Any = SimpleNamespace(batcher=SimpleNamespace(submit=lambda *jobs: None))
+    steps = Steps(None, Registry(None, 60, Quotas(None, None, lambda owner, now: 0)), tickets())  # type: ignore[arg-type]
+    model: Any = SimpleNamespace(port=SimpleNamespace(submit=lambda asked, whole: None))
     async with asyncio.timeout(5):
-        assert await sessions.predict(model, [], "") == []
+        assert await steps.infer(model, [], "") == []
 
 
 def test_what_was_asked_over_a_connection_is_let_go_of_with_its_answer_and_with_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,18 +123,19 @@ def test_what_was_asked_over_a_connection_is_let_go_of_with_its_answer_and_with_
         connection: Any = InferHttp.__new__(InferHttp)
         connection.transport = SimpleNamespace(is_closing=lambda: False, write=lambda data: None)
         connection.server_state = SimpleNamespace(default_headers=[])
-        asked, batcher = Symbols(), SimpleNamespace(detach=lambda ident, sink: None)
-        busy = connection.cycle = connection._running = _Busy(keep_alive=True, target=Target("m", None, "infer"))
-        sink = partial(connection._deliver, None, asked, None, busy)
-        busy.leave = partial(batcher.detach, "", sink)
+        asked, port, asking = Symbols(), SimpleNamespace(withdraw=lambda tickets: None), Tickets()
+        target = Target("m", None, "infer")
+        busy = connection.cycle = Busy(keep_alive=True, target=target)
+        ticket = asking.issue(partial(connection._deliver, None, asked, None, target, busy))
+        connection.leaves_with(busy, partial(asking.withdraw, port, [ticket]))
         known = weakref.ref(asked)
         if ends == "answer":
-            sink(Refused(BadInput("no")), None)
+            asking._tell([Delivery(ticket, Refused(BadInput("no")))])
         else:
             connection.connection_lost(None)
         gc.disable()
         try:
-            del asked, sink, busy
+            del asked, busy
             assert known() is None, ends
         finally:
             gc.enable()

@@ -12,22 +12,25 @@ import numpy as np
 import pytest
 from test_batcher import FakeEngine, K, N
 
-from indrnn.service.engine.batcher import Batcher, BatcherSettings
+from indrnn.service.engine.loop import EngineLoop, EngineSettings
 from indrnn.service.engine.quota import Quotas
-from indrnn.service.engine.work import Text
+from indrnn.service.engine.registry import Registry
+from indrnn.service.engine.requests import Exact, StepRequest
 from indrnn.service.errors import BadInput, ModelGone, Overflow, Overloaded, RateLimited, StoreFailed
 from indrnn.service.oip.ask import Ask
 from indrnn.service.oip.grpc_stream import UnderWay
-from indrnn.service.oip.inference import Asked, Inference, Pending, sequence_owner, session_id
-from indrnn.service.oip.message import Answer
-from indrnn.service.oip.tensors import Tensor
+from indrnn.service.oip.inference import InferAsked, Inference, QueuedInfer, sequence_owner, session_id
+from indrnn.service.oip.message import InferAnswer
+from indrnn.service.oip.tensors import SentTensor
 from indrnn.service.serving.models import Models
 from indrnn.service.serving.sessions import Sessions
 from indrnn.service.serving.signature import Signature, Spec
-from indrnn.service.session.machine import Feed, Snapshot
+from indrnn.service.serving.steps import Steps, Tickets
+from indrnn.service.session.machine import Snapshot
 from indrnn.service.store.sqlite import SQLiteStore
 
 SETTINGS: Any = SimpleNamespace(session_ttl=60.0, max_every=100, max_body=10_000, max_sequences=8, max_queue=100)
+NO_REPOSITORY = SimpleNamespace(index=list)
 IDENT = session_id("", "m", 7)
 
 
@@ -40,28 +43,34 @@ class Service:
 
     def __post_init__(self) -> None:
         models = Models()
+        self.tickets = Tickets()
+        self.tickets.loop = asyncio.get_running_loop()
         for version in ("1", "2"):
             models.add(self._model(version))
         self.models = models
-        self.sessions = Sessions(models, self.store, 60, Quotas(None, None, self.store.count))  # type: ignore[arg-type]
-        self.inference = Inference(models, self.sessions, SETTINGS)
+        registry = Registry(self.store, 60, Quotas(None, None, self.store.count))
+        self.steps = Steps(models, registry, self.tickets)
+        self.sessions = Sessions(self.steps)
+        services: Any = SimpleNamespace(
+            settings=SETTINGS, models=models, steps=self.steps, sessions=self.sessions, registry=registry, repository=NO_REPOSITORY
+        )
+        self.inference = Inference(services)
 
     def _model(self, version: str) -> Any:
         engine = self.engines[version] = FakeEngine()
         more = {"version": version, "sha256": f"d{version}", "kind": "chars", "limits": SimpleNamespace(max_position=None)}
         engine.manifest = SimpleNamespace(**{**vars(engine.manifest), **more})
-        post = asyncio.get_running_loop().call_soon_threadsafe
-        batcher = Batcher(engine, self.store, BatcherSettings(8, 100, 30, 60), post)  # type: ignore[arg-type]
+        port = EngineLoop(engine, self.store, EngineSettings(8, 100, 30, 60), self.tickets.answer)  # type: ignore[arg-type]
         classes = K if version == "2" else K - 1
         inputs = {"x": Spec("x", "INT64", (-1, -1)), "lengths": Spec("lengths", "INT64", (-1, 1), True)}
         outputs = {"logits": Spec("logits", "FP32", (-1, -1, classes))}
         tensors = Signature("m", version, inputs, outputs, classes, N)
-        return SimpleNamespace(manifest=engine.manifest, engine=engine, batcher=batcher, tensors=tensors, max_text=100)
+        return SimpleNamespace(manifest=engine.manifest, engine=engine, port=port, tensors=tensors, modality=SimpleNamespace(max_steps=100))
 
-    async def step(self, symbol: int, number: int | None = None, **more: Any) -> Answer:
+    async def step(self, symbol: int, number: int | None = None, **more: Any) -> InferAnswer:
         return await self.inference.answer(asked(symbol, number, **more))
 
-    async def begin(self, version: str, symbol: int = 0) -> Answer:
+    async def begin(self, version: str, symbol: int = 0) -> InferAnswer:
         told = await self.step(symbol, start=True, version=version)
         assert (told.version, told.step) == (version, 1)
         return told
@@ -69,15 +78,15 @@ class Service:
     def stop(self) -> None:
         for model in self.models:
             model.engine.gate.set()  # type: ignore[attr-defined]
-            model.batcher.stop(10)
+            model.port.stop(10)  # type: ignore[attr-defined]
 
 
 def asked(
     symbol: int, number: int | None = None, start: bool = False, end: bool = False, version: str | None = None, sequence: int = 7
-) -> Asked:
+) -> InferAsked:
     x = np.array([[symbol]])
-    ask = Ask("", [Tensor("x", "INT64", x.shape, x.tobytes())], None, sequence, start, end, number)
-    return Asked(ask, "m", version, "", 0)
+    ask = Ask("", [SentTensor("x", "INT64", x.shape, x.tobytes())], None, sequence, start, end, number)
+    return InferAsked(ask, "m", version, "", 0)
 
 
 async def load_again(service: Service, version: str = "1") -> None:
@@ -85,8 +94,8 @@ async def load_again(service: Service, version: str = "1") -> None:
     old = service.models.exactly("m", version)
     assert old is not None
     service.models.remove(old)
-    old.batcher.drain(ModelGone("it was unloaded"))
-    await asyncio.to_thread(old.batcher.stop, 10)
+    old.port.drain(ModelGone("it was unloaded"))
+    await asyncio.to_thread(old.port.stop, 10)
     service.models.add(service._model(version))
 
 
@@ -110,7 +119,7 @@ async def waiting(service: Service, version: str, jobs: int) -> None:
     model = service.models.exactly("m", version)
     assert model is not None
     deadline = time.monotonic() + 10
-    while len(model.batcher.inbox._jobs) != jobs or not model.batcher._lives:
+    while len(model.port.inbox._queued) != jobs or not model.port._desk.lives:
         assert time.monotonic() < deadline
         await asyncio.sleep(0)
 
@@ -120,8 +129,8 @@ async def unanswered(service: Service, version: str, jobs: int) -> None:
     model = service.models.exactly("m", version)
     assert model is not None
     deadline = time.monotonic() + 10
-    while model.batcher.waiting != jobs:
-        assert time.monotonic() < deadline, f"expected {jobs} that wait, got {model.batcher.waiting}"
+    while model.port.inbox.waiting != jobs:
+        assert time.monotonic() < deadline, f"expected {jobs} that wait, got {model.port.inbox.waiting}"
         await asyncio.sleep(0)
 
 
@@ -130,7 +139,7 @@ async def test_a_step_that_has_to_be_asked_again_is_charged_and_applied_once(pai
     charged: list[int] = []
     await here.begin("1")
     await there.begin("2")
-    here.sessions.charge = lambda owner, steps=1: charged.append(steps)  # type: ignore[method-assign]
+    here.steps.charge = lambda owner, steps=1: charged.append(steps)  # type: ignore[method-assign]
     told = await here.step(1, 2)
     assert (told.version, told.step, charged) == ("2", 2, [1])
     assert len(here.engines["1"].runs) == 1, "its own beginning"
@@ -152,13 +161,13 @@ async def test_it_is_asked_once_again_and_where_a_sequence_is_then_is_remembered
     await here.begin("1")
     await there.begin("2")
     looks: list[Any] = []
-    stored = here.sessions._stored
+    stored = here.steps.registry.find
 
     async def counted(ident: str, owner: str) -> Any:
         looks.append(ident)
         return await stored(ident, owner)
 
-    monkeypatch.setattr(here.sessions, "_stored", counted)
+    monkeypatch.setattr(here.steps.registry, "find", counted)
     for n in (2, 3, 4):
         assert (await here.step(1, n)).step == n
     assert looks == [IDENT]
@@ -177,7 +186,7 @@ async def test_where_the_store_cannot_be_asked_again_the_client_hears_that(
         await here.begin("1")
         await there.begin("2")
         with monkeypatch.context() as patch:
-            patch.setattr(here.sessions, "_stored", fail)
+            patch.setattr(here.steps.registry, "find", fail)
             with pytest.raises(StoreFailed):
                 await here.step(symbol, 2)
         assert (await here.step(symbol, 2)).step == 2
@@ -195,7 +204,7 @@ async def test_a_version_that_is_not_loaded_here_is_gone_here_and_forgotten_when
         await here.step(1, 2)
     await there.begin("1")
     assert (await here.step(1, 2)).version == "1"
-    second.batcher.stop(10)
+    second.port.stop(10)
 
 
 async def test_what_is_wrong_on_every_version_stays_wrong_and_moves_nothing(pair: tuple[Service, Service]) -> None:
@@ -238,7 +247,7 @@ async def test_wrong_content_is_charged_where_an_engine_is_asked_whose_it_is(pai
             raise RateLimited("too many")
 
     await here.begin("1")
-    here.sessions.charge = charge  # type: ignore[method-assign]
+    here.steps.charge = charge  # type: ignore[method-assign]
     with pytest.raises(BadInput):
         await here.step(9, 2)
     with pytest.raises(RateLimited):
@@ -255,7 +264,7 @@ async def test_wrong_content_is_charged_where_an_engine_is_asked_whose_it_is(pai
         with pytest.raises(BadInput):
             await here.step(9, 2)
     assert charged == []
-    second.batcher.stop(10)
+    second.port.stop(10)
 
 
 async def test_a_start_does_not_begin_on_another_version_because_the_queue_before_it_is_full(pair: tuple[Service, Service]) -> None:
@@ -346,7 +355,7 @@ async def test_of_a_stream_nothing_overtakes_what_came_back_and_is_asked_again(p
     await there.begin("2")
     stream = UnderWay(here.inference)
     begun = [await stream.begin(asked(s)) for s in (0, 1)]
-    assert isinstance(begun[-1], Pending)
+    assert isinstance(begun[-1], QueuedInfer)
     await asyncio.wait([begun[-1].replies])
     assert begun[-1].refused
     answers = [await stream.answer(begun[0])]  # from now on it is known where the sequence is
@@ -372,7 +381,7 @@ async def test_of_a_stream_what_follows_steps_that_may_still_come_back_is_sent_a
     await waiting(here, "1", 0)
     stream = UnderWay(here.inference)
     begun = [await stream.begin(asked(0))]
-    here.sessions.remember(IDENT, new, sequence_owner(""))
+    here.steps.remember(IDENT, new, sequence_owner(""))
     begun.append(await stream.begin(asked(1)))
     assert [b.model for b in begun] == [old, old]
     here.engines["1"].gate.set()
@@ -397,7 +406,7 @@ async def test_a_start_in_a_stream_does_not_overtake_a_step_that_has_to_be_asked
 async def test_the_end_of_a_sequence_that_has_moved_makes_room_once(pair: tuple[Service, Service]) -> None:
     here, there = pair
     ended: list[str] = []
-    here.sessions._quotas.session_ended = ended.append  # type: ignore[method-assign]
+    here.steps.registry.quotas.session_ended = ended.append  # type: ignore[method-assign]
     await here.begin("1")
     await there.begin("2")
     for _ in range(3):
@@ -410,10 +419,11 @@ async def test_a_session_of_another_graph_can_be_looked_at_and_deleted_though_no
     model = here.models.exactly("m", "1")
     assert model is not None
     opened = await here.sessions.open(model, "")
-    here.engines["1"].manifest.sha256 = "changed"
+    desk = model.port._desk  # type: ignore[attr-defined]
+    desk._facts = desk._facts._replace(digest="changed")
     assert (await here.sessions.look(opened.id, "")).digest == "d1"
     with pytest.raises(ModelGone):
-        await here.sessions.feed(model, opened.id, "", Feed(1, b"d", 1), Text(np.array([1])))
+        await here.steps.step(model, StepRequest(opened.id, "", 1, b"d", Exact(np.array([1]))))
     with pytest.raises(ModelGone):
         await here.sessions.reset(opened.id, "")
     await here.sessions.delete(opened.id, "")
@@ -425,11 +435,11 @@ async def test_what_is_asked_of_a_session_while_its_model_is_loaded_again_is_ask
 ) -> None:
     """Between the look for the model and the job: whatever the job is, it is done once."""
     here, _ = pair
-    sessions = here.sessions
+    sessions, steps = here.sessions, here.steps
     model = here.models.exactly("m", "1")
     assert model is not None
     opened = await sessions.open(model, "")
-    found = sessions.model_of
+    found = steps.model_of
     overtaken = 0
 
     async def model_of(ident: str, owner: str) -> Any:
@@ -441,15 +451,14 @@ async def test_what_is_asked_of_a_session_while_its_model_is_loaded_again_is_ask
         return known
 
     async def fed(by: Any) -> int:
-        content = Text(np.array([1]))
-        return (await sessions.feed(by, opened.id, "", Feed(1, b"d", 1), content)).result.number
+        return (await steps.step(by, StepRequest(opened.id, "", 1, b"d", Exact(np.array([1]))))).result.number
 
     def again() -> None:
         nonlocal overtaken
         overtaken = 0
 
-    monkeypatch.setattr(sessions, "model_of", model_of)
-    assert await sessions.where_it_runs(opened.id, "", await sessions.model_of(opened.id, ""), fed) == 1
+    monkeypatch.setattr(steps, "model_of", model_of)
+    assert await steps.where_it_runs(opened.id, "", await steps.model_of(opened.id, ""), fed) == 1
     again()
     assert (await sessions.look(opened.id, "")).step == 1
     again()

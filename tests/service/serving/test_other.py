@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from indrnn.export.bundle import Manifest
-from indrnn.service.serving.models import ServedModel
+from indrnn.service.engine.requests import Clip
+from indrnn.service.serving.skeleton import SkeletonModality
+from indrnn.service.session.machine import Scores
 
 
 def told(**changes: Any) -> Manifest:
@@ -22,8 +23,10 @@ def answer(manifest: Manifest, score: float) -> dict[str, Any]:
     rest = (1 - score) / (manifest.classes - 1)
     logits = np.log(np.full(manifest.classes, rest, np.float32))
     logits[2] = np.log(score)
-    model: Any = SimpleNamespace(manifest=manifest)
-    return ServedModel.prediction(model, ServedModel.best(model, logits[None], 2)[0], 30)
+    clip = Clip(np.zeros((30, 1, 1, 3), np.float32), None)
+    (words,) = SkeletonModality(manifest, 5_000).word([(Scores(logits, logits[:0], logits[:0]), clip)], 2)
+    (prediction,) = words["predictions"]
+    return dict(prediction)
 
 
 @pytest.mark.parametrize(("below", "score", "label"), [(0.6, 0.59, "other"), (0.6, 0.61, "wave"), (None, 0.06, "wave")])

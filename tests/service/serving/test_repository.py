@@ -63,7 +63,7 @@ class World:
             Rules(root, 1, linger),
             self.models,
             self,
-            self._load,
+            self,
             self._forget,
             self.totals,
             lambda: self.now,  # type: ignore[arg-type]
@@ -84,23 +84,20 @@ class World:
             file.unlink()
         folder.rmdir()
 
-    def _load(self, folder: Path) -> Any:
+    def load(self, folder: Path) -> Any:
         assert self.gate.wait(10)
         key = Key(folder.parent.name, folder.name)
         if reason := self.broken.get(key):
             raise BundleError(reason)
 
-        def drain(why: Exception, seconds: float) -> None:
-            self.why.append(why)
-
-        batcher = SimpleNamespace(drain=drain, stop=lambda timeout: None)
         manifest = SimpleNamespace(name=key.name, version=key.version, sha256=(folder / "model.onnx").read_text())
+        return SimpleNamespace(manifest=manifest)
 
-        def close() -> None:
-            self.ended.append(key)
-            self.beside.append(self.models.exactly(*key) is not None)
-
-        return SimpleNamespace(manifest=manifest, batcher=batcher, engine=SimpleNamespace(close=close))
+    async def unload(self, model: Any, why: Exception, seconds: float) -> None:
+        key = Key(model.manifest.name, model.manifest.version)
+        self.why.append(why)
+        self.ended.append(key)
+        self.beside.append(self.models.exactly(*key) is not None)
 
     def _forget(self, model: Any) -> None:
         self.forgotten.append(Key(model.manifest.name, model.manifest.version))

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from test_batcher import Asked, Bench, FakeEngine, held, make
 
-from indrnn.service.engine.batcher import Batcher, BatcherSettings
-from indrnn.service.engine.work import Text
+from indrnn.service.engine.loop import EngineSettings
+from indrnn.service.engine.requests import Exact
 from indrnn.service.errors import Gone, PositionLimit, StepConflict, StepGap, StoreFailed, UnknownSession
 from indrnn.service.session.machine import (
     KEPT,
@@ -185,7 +185,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made = make(tmp_path)
     yield made
     made.engine.gate.set()
-    made.batcher.stop(10)
+    made.loop.stop(10)
     made.store.close()
 
 
@@ -196,7 +196,7 @@ def new() -> Session:
 
 def feed(bench: Bench, symbol: int, start: bool = False, end: bool = False, number: int | None = None) -> Asked:
     event = Feed(number, bytes([symbol, end]), 1, None, new() if start else None, end)
-    return bench.ask(session_id=IDENT, owner="oip:", event=event, content=Text(np.array([symbol], np.int64)))
+    return bench.ask(session_id=IDENT, owner="oip:", event=event, content=Exact(np.array([symbol], np.int64)))
 
 
 def refusal(asked: Asked) -> type[Exception]:
@@ -294,7 +294,7 @@ def test_an_ended_sequence_repeats_its_last_step_and_an_expired_one_can_begin_at
     assert refusal(feed(bench, 2, number=3)) is Gone
     session = bench.store.load([IDENT])[IDENT]
     assert session.expires_at < time.time() + KEPT + 1
-    bench.batcher._clock = lambda: time.time() + 2 * KEPT
+    bench.loop._clock = lambda: time.time() + 2 * KEPT
     bench.engine.gate.clear()
     late, anew = feed(bench, 2, end=True, number=2), feed(bench, 0, start=True)
     bench.engine.gate.set()
@@ -306,11 +306,12 @@ def test_runs_rows_and_waits_are_counted(bench: Bench) -> None:
     feed(bench, 1, start=True).one()
     feed(bench, 2, number=2).one()
     feed(bench, 2, number=2).one()
-    statistics = bench.batcher.statistics
+    statistics = bench.statistics
     assert (statistics.rows, statistics.executions, statistics.success.count, statistics.queue.count) == (2, 2, 2, 2)
     assert statistics.batch_sizes == {1: 2}
     bench.engine.fail = True
     feed(bench, 1).one()
+    statistics = bench.statistics
     assert (statistics.fail.count, statistics.executions) == (1, 2)
 
 
@@ -318,11 +319,11 @@ def test_runs_rows_and_waits_are_counted(bench: Bench) -> None:
 def pair(bench: Bench) -> Iterator[tuple[Bench, Bench]]:
     """Two engine threads on one store, as two services have them."""
     engine = FakeEngine()
-    settings = BatcherSettings(max_batch=8, max_queue=100, step_timeout=30, session_ttl=60)
-    other = Bench(Batcher(engine, bench.store, settings, lambda deliver: deliver()), engine, bench.store)  # type: ignore[arg-type]
+    settings = EngineSettings(max_batch=8, max_queue=100, step_timeout=30, session_ttl=60)
+    other = Bench(engine, bench.store, settings)
     yield bench, other
     engine.gate.set()
-    other.batcher.stop(10)
+    other.loop.stop(10)
 
 
 def begin_at_once(pair: tuple[Bench, Bench], symbols: tuple[int, int], number: int | None) -> list[Asked]:
@@ -331,7 +332,7 @@ def begin_at_once(pair: tuple[Bench, Bench], symbols: tuple[int, int], number: i
         bench.engine.gate.clear()
     asked = [feed(bench, symbol, start=True, number=number) for bench, symbol in zip(pair, symbols, strict=True)]
     for bench in pair:
-        while not bench.batcher.inbox.empty or bench.batcher._ready or not bench.batcher._lives:  # it is running now
+        while not bench.loop.inbox.empty or bench.loop._runner.ready or not bench.loop._desk.lives:  # it is running now
             pass
     for bench in pair:
         bench.engine.gate.set()
@@ -375,7 +376,7 @@ def test_what_another_service_has_deleted_is_not_shown_because_a_sequence_begins
     cut = bench.open()
     generating = bench.generate(cut, 1, 100_000)
     generating.wait(lambda r: len(r) > 2)
-    bench.batcher.detach(cut, generating.sink)
+    bench.withdraw(generating)
     feed(bench, 1, start=True).one()
     session = bench.look(cut)
     commit = bench.store.commit

@@ -262,7 +262,7 @@ class Protocol(RuleBasedStateMachine):
             assert isinstance(reply, Wait)
             return
         assert isinstance(reply, Forked)
-        assert effects == (Effect.CREATE,)
+        assert effects == ()
         assert reply.session.id != before.id
         assert (reply.session.created_at, reply.session.expires_at) == (self.now, self.now + TTL)
         self.session = self.stored = reply.session

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from indrnn.service.engine.work import Text
+from indrnn.service.engine.requests import Exact
+from indrnn.service.serving.steps import Tickets
 from indrnn.service.stream.plain_steps import Intake, Taken
 from indrnn.service.wire.websocket import Wire
 
@@ -37,13 +38,13 @@ class Pretended:
 
     layout = hz = None
     top_k = 1
-    digest_key = b"k"
+    options_key = b"k"
 
     def __init__(self, model: Any, broken: bool) -> None:
         self.model, self.broken = model, broken
         self.said: list[str] = []
 
-    def job(self, event: object, content: object) -> object:
+    def ask(self, number: int | None, content: object, tickets: object) -> object:
         if self.broken:
             raise RuntimeError("broken on purpose")
         return SimpleNamespace(stream=self)
@@ -61,12 +62,11 @@ class Pretended:
 async def test_a_broken_connection_leaves_the_messages_that_are_read_with_its_own_alone(message: bytes, said: str) -> None:
     queued: list[Any] = []
     model = SimpleNamespace(
-        manifest=SimpleNamespace(kind="chars", limits=SimpleNamespace(max_position=None)),
-        text=lambda text, field: Text(np.zeros(1, np.int64)),
-        batcher=SimpleNamespace(submit_each=queued.extend),
+        modality=SimpleNamespace(field="text", read_alike=lambda texts, layout, rates: [Exact(np.zeros(1, np.int64))] * len(texts)),
+        port=SimpleNamespace(submit=queued.extend),
     )
     streams = [Pretended(model, broken) for broken in (False, True, False)]
-    intake = Intake()
+    intake = Intake(Tickets())
     for stream in streams:
         intake.take(Taken(stream, b"", message))  # type: ignore[arg-type]  # pretended
     await asyncio.sleep(0)

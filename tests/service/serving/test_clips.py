@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from indrnn.export.bundle import Layout
 from indrnn.frames.joints import hold
 from indrnn.frames.rate import Carry, resample
-from indrnn.service.engine.clips import ClipReader
 from indrnn.service.errors import BadInput, OutOfRange, ServiceError, TooLarge
+from indrnn.service.serving.skeleton import ClipReader
 
 OWN = Layout(joint_names=("a", "b"), table=((0,), (1,)))
 WIDE = Layout(joint_names=("b", "x", "a"), table=((2,), (0, 1)))

@@ -1,4 +1,4 @@
-"""Skeleton clips as clients send them -> frames as the graph reads them.
+"""Models that read skeletons: clips as clients send them -> frames as the graph reads them, and answers in words.
 
 A clip is [T][J][3] or [T][P][J][3] in metres, y up; `null` stands for a joint not seen, which holds its last place. Nothing here looks
 ahead, so a clip in pieces becomes the same frames as in one.
@@ -12,13 +12,76 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from indrnn.export.bundle import Layout, Manifest
+from indrnn.export.bundle import OTHER, Layout, Manifest
 from indrnn.frames.joints import FARTHEST
 from indrnn.frames.rate import HZ_RANGE
+from indrnn.service.engine.requests import Clip, Content
 from indrnn.service.errors import BadInput, OutOfRange, TooLarge, said
-from indrnn.service.session.machine import Floats
+from indrnn.service.serving.modality import Options, Words
+from indrnn.service.session.machine import Floats, Scores
 
 _NOT_SEEN = [math.nan] * 3
+
+
+class SkeletonModality:
+    """What a service knows of a model that reads skeletons. max_frames: of a clip, or of one step."""
+
+    field = "frames"
+
+    def __init__(self, manifest: Manifest, max_frames: int) -> None:
+        self.reader = ClipReader.of(manifest, max_frames)
+        self.max_steps = max_frames
+        self._labels = manifest.labels or ()
+        self._other_below = manifest.other_below
+
+    def check_options(self, layout: object, hz: object) -> Options:
+        """Check the options of a stream or a request. Raises BadInput."""
+        self.reader.check_layout(layout)
+        return Options(layout if isinstance(layout, str) else None, self.reader.check_hz(hz))
+
+    def read(self, value: object, layout: object, hz: object, field: str) -> Clip:
+        """Return a client's clip as content. Raises BadInput and its kin."""
+        known = self.reader.check_layout(layout)
+        rate = self.reader.check_hz(hz)
+        x = self.reader.read(value, known, field)
+        return Clip(x, rate, whole=not np.isnan(x).any())
+
+    def read_alike(self, values: Sequence[object], layout: str | None, rates: Sequence[float | None]) -> list[Content | None]:
+        """Return clips of plain numbers [T][J][3] as contents, all at once; None for those that take a closer look (`read`).
+
+        There must be no true or false and no text in them; layout and rates are checked already.
+        """
+        together = self._read_all(values, layout, rates)
+        if together is not None:
+            return together
+        alone = [self._read_all([value], layout, [hz]) for value, hz in zip(values, rates, strict=True)]
+        return [None if one is None else one[0] for one in alone]
+
+    def _read_all(self, values: Sequence[object], layout: str | None, rates: Sequence[float | None]) -> list[Content | None] | None:
+        lists = [clip for clip in values if isinstance(clip, list)]
+        found = self.reader.read_alike(lists, self.reader.check_layout(layout)) if len(lists) == len(values) else None
+        return None if found is None else [Clip(x, hz, whole=True) for x, hz in zip(found, rates, strict=True)]
+
+    def word(self, answers: Sequence[tuple[Scores, Content]], top_k: int) -> list[Words]:
+        """Return each answer as the native protocols word it: the best label, its score (softmax), the others, frames as they were sent.
+
+        The label is `other` where the bundle says that so low a score means none.
+        """
+        logits = np.stack([scores.logits for scores, _ in answers])
+        odds = np.exp(logits - logits.max(-1, keepdims=True))
+        odds /= odds.sum(-1, keepdims=True)
+        order = np.argsort(-odds, axis=-1, kind="stable")[:, :top_k]
+        values = np.take_along_axis(odds, order, -1).tolist()
+        return [
+            {"predictions": [self._prediction(ks, vs, len(content.x))]}
+            for ks, vs, (_, content) in zip(order.tolist(), values, answers, strict=True)
+        ]
+
+    def _prediction(self, best: Sequence[int], scores: Sequence[float], frames: int) -> Words:
+        top = [{"label": self._labels[k], "score": score} for k, score in zip(best, scores, strict=True)]
+        below = self._other_below
+        label = OTHER if below is not None and scores[0] < below else self._labels[best[0]]
+        return {"label": label, "score": scores[0], "top": top, "frames": frames}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1000 @@
+"""One engine thread per model: take what came, run it as one batch, commit once, reply.
+
+Everything that changes a session of this model happens on this thread, so the state machine needs no locks. A reply leaves only after
+the commit that holds its state. Whatever fails, every waiter gets an answer and the session stays where the store has it.
+
+Other processes may share the store. A session is read from it when a request comes for it, and kept only while something of it is in
+flight or waits here. Where a commit finds that somebody else has moved the session, nothing of it is answered: the session is read again,
+and the requests are offered again to where it now stands, until their deadline.
+
+    LiveSession   one session in the engine's hands: where it stands, its mailbox, what is in flight
+    Ledger        what has changed and is not stored, and the replies that wait for it
+    Runner        what is ready to run, which of it runs now, and what comes of a run
+    Desk          requests come to their sessions: in turn, refused, or sent back to wait
+    EngineLoop    the thread, and the order of all that; what others see of it is the engine port
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+import numpy as np
+
+from indrnn.service.engine.inbox import Answer, Inbox, Queued, tickets_of
+from indrnn.service.engine.port import EngineSnapshot
+from indrnn.service.engine.requests import (
+    CancelRequest,
+    ClientProtocol,
+    CompleteRequest,
+    Created,
+    CreateRequest,
+    DeleteRequest,
+    Delivery,
+    Drawn,
+    ForkRequest,
+    GenerateRequest,
+    ImportRequest,
+    InferRequest,
+    Looked,
+    LookRequest,
+    Prompted,
+    Reply,
+    ResetRequest,
+    SessionRequest,
+    StatelessRequest,
+    States,
+    StepRequest,
+    Text,
+    Ticket,
+)
+from indrnn.service.engine.runtime import Drawing, Engine, Feeding, Generating, ModelFacts, Row, groups, next_turn, prepare
+from indrnn.service.engine.statistics import Happened, Statistics
+from indrnn.service.errors import (
+    BadInput,
+    Cancelled,
+    EngineFailed,
+    Gone,
+    Late,
+    ModelGone,
+    Overflow,
+    Overloaded,
+    ServiceError,
+    StoreFailed,
+)
+from indrnn.service.logs import about
+from indrnn.service.session.ids import new_id, not_there
+from indrnn.service.session.machine import (
+    Cancel,
+    Char,
+    Consumed,
+    Cut,
+    Delete,
+    Deleted,
+    Effect,
+    Emitted,
+    Event,
+    Feed,
+    Floats,
+    Follow,
+    Fork,
+    Forked,
+    Generate,
+    Generated,
+    Import,
+    Placed,
+    Refused,
+    Reset,
+    Result,
+    Session,
+    Wait,
+    handle,
+)
+from indrnn.service.session.machine import Reply as MachineReply
+from indrnn.service.store.protocol import Change, Store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Bounds: rows of a run, tickets that may wait, seconds a request may wait, seconds a session lives after a step, frames of a step."""
+
+    max_batch: int
+    max_queue: int
+    step_timeout: float
+    session_ttl: float
+    max_frames: int = 5_000
+
+
+# --- one session ----------------------------------------------------------------------------------------------------------------------
+
+
+class Standing(Enum):
+    """How a session in the engine's hands differs from what the store has."""
+
+    NEW = "new"
+    STORED = "stored"
+    CHANGED = "changed"
+    REMOVING = "removing"
+    GONE = "gone"
+    STALE = "stale"
+
+
+@dataclass(slots=True, eq=False)
+class LiveSession:
+    """A session in the engine's hands: `base` as the store has it (None: not yet), `session` as it will be after the next commit.
+
+        read ───────────────────────────────► STORED ◄──────────────┐ committed
+        a sequence's first step ──► NEW         │ a step's result,  │
+                                     │          │ a character, a    │
+                                     │          ▼ move              │
+        a session is made ───────────┴──────► CHANGED ──────────────┤
+                                                │ deleted, expired  │ the commit failed, or somebody else has moved it
+                                                ▼                   ▼
+        read, and not there ──► GONE ◄────── REMOVING ───────────► STALE ──► read again: STORED or GONE
+                                 │ committed
+                                 └─► NEW, where a sequence begins under its id
+
+    NEW: a sequence that is to begin, of which the store knows nothing; without anything in flight it is as good as not there.
+    CHANGED, REMOVING: the next commit writes or removes it. STALE: it is read again before anything else is offered to it.
+
+    What is in flight (`work`) is the second half: nothing, content, or a generate. Content is in flight while STORED or NEW, since what
+    it changes is known at its end; a generate also while CHANGED, as each character changes the session. `tickets` hear of it.
+    `mailbox` holds requests whose turn has not come, `pending` those whose outcome hangs on the next commit. `happened` counts once that
+    has succeeded; `lost` is how often in a row another process was faster.
+    """
+
+    base: Session | None
+    session: Session
+    standing: Standing
+    work: Feeding | Generating | None = None
+    tickets: list[Ticket] = field(default_factory=list)
+    mailbox: deque[Queued] = field(default_factory=deque)
+    pending: list[Queued] = field(default_factory=list)
+    happened: list[tuple[Happened, ClientProtocol]] = field(default_factory=list)
+    lost: int = 0
+
+    @property
+    def unsettled(self) -> bool:
+        """Return whether the next commit writes or removes it."""
+        return self.standing is Standing.CHANGED or self.standing is Standing.REMOVING
+
+    @property
+    def idle(self) -> bool:
+        """Return whether nothing of it is in flight, waits, or is to be stored: the engine may forget it."""
+        return self.work is None and not self.mailbox and not self.unsettled
+
+    @property
+    def there(self) -> bool:
+        """Return whether it is a session that requests may find."""
+        if self.standing is Standing.NEW:
+            return self.session.flight is not None  # else the step that was to begin it has failed
+        return self.standing is not Standing.GONE and self.standing is not Standing.REMOVING
+
+    def read(self, found: Session | None) -> None:
+        """Take over what the store has of it."""
+        self.base, self.session = found, found or self.session
+        self.standing = Standing.GONE if found is None else Standing.STORED
+
+    def begin_anew(self, fresh: Session) -> None:
+        """A sequence begins in place of what was removed."""
+        self.base, self.session, self.standing = None, fresh, Standing.NEW
+
+    def settled(self, after: Session, patience: float) -> None:
+        """The commit has succeeded; of requests whose outcome is stored only those stay whose work goes on."""
+        gone = self.standing is Standing.REMOVING
+        self.base, self.standing = (None, Standing.GONE) if gone else (after, Standing.STORED)
+        self.lost = 0
+        if self.pending:
+            self.pending = [q for q in self.pending if q.ticket in self.tickets]
+        so_far = after.unfinished if self.pending else None
+        for q in self.pending if so_far is not None else ():
+            if so_far is not None and isinstance(q.event, Generate):
+                q.got_on(len(so_far.text), patience)
+
+
+@dataclass(slots=True, eq=False)
+class StatelessWork:
+    """Content without a session on its way through the model, or a text that is being drawn after it."""
+
+    work: Feeding | Drawing
+    ticket: Ticket
+    texts: tuple[Text, ...] | None = None
+
+    @property
+    def tickets(self) -> tuple[Ticket, ...]:
+        """Return every ticket that waits for it."""
+        return (self.ticket, *(text.ticket for text in self.texts or ()))
+
+
+Work = LiveSession | StatelessWork
+
+# --- what is to be stored, and said then ----------------------------------------------------------------------------------------------
+
+
+class Held(NamedTuple):
+    """A reply that waits for the commit of a session, or for none."""
+
+    delivery: Delivery
+    live: LiveSession | None
+
+
+class Settling(NamedTuple):
+    """What a commit came to: sessions that were not stored, and why; sessions that somebody else has moved."""
+
+    failed: Sequence[LiveSession]
+    error: ServiceError | None
+    lost: Sequence[LiveSession]
+
+
+class Ledger:
+    """What has changed and is not stored, and the replies that wait for it."""
+
+    def __init__(self, engine: Engine, store: Store, patience: float, statistics: Statistics, inbox: Inbox, answer: Answer) -> None:
+        """patience: seconds that a generate may stand still."""
+        self._engine = engine
+        self._patience = patience
+        self._store = store
+        self.statistics = statistics
+        self._inbox = inbox
+        self._answer = answer
+        self._unsettled: list[LiveSession] = []
+        self._held: list[Held] = []
+
+    def change(self, live: LiveSession, remove: bool = False) -> None:
+        """Mark that the next commit writes or removes a session."""
+        if not live.unsettled:
+            self._unsettled.append(live)
+        if live.standing is not Standing.REMOVING:
+            live.standing = Standing.REMOVING if remove else Standing.CHANGED
+
+    def reply(
+        self, ticket: Ticket, reply: Reply, live: LiveSession | None = None, states: States | None = None, final: bool = True
+    ) -> None:
+        """Say something once the commit of `live`, if any, has succeeded."""
+        self._held.append(Held(Delivery(ticket, reply, states, final), live))
+
+    def reply_now(self, ticket: Ticket, reply: Reply, live: LiveSession, final: bool = True) -> None:
+        """Say something with the next commit, if that has to do with the session at all."""
+        self.reply(ticket, reply, live if live.unsettled else None, None, final)
+
+    def refuse(self, tickets: Iterable[Ticket], error: ServiceError, live: LiveSession | None = None) -> None:
+        """Refuse what was asked, whatever is stored."""
+        for ticket in tickets:
+            self.reply(ticket, Refused(error), live)
+
+    def commit(self) -> Settling:
+        """Store what has changed. Replies of what could not be stored are still held."""
+        unsettled, self._unsettled = self._unsettled, []
+        if not unsettled:
+            return Settling((), None, ())
+        begun = time.perf_counter_ns()
+        landed = [live.session.landed for live in unsettled]  # these very objects come back as `before`: a store knows them again at sight
+        try:
+            lost = self._store.commit(
+                [
+                    Change(live.base, None if live.standing is Standing.REMOVING else after, live.lost)
+                    for live, after in zip(unsettled, landed, strict=True)
+                ]
+            )
+        except ServiceError as error:
+            self.statistics.store_failures += 1
+            log.error("a commit of %d sessions failed: %s", len(unsettled), error, extra=about(self._engine.manifest))
+            return Settling(self._leave_stale(unsettled), error, ())
+        self.statistics.noted.append((self.statistics.store, time.perf_counter_ns() - begun))
+        moved = [live for live in unsettled if live.session.id in lost] if lost else []
+        happened: list[tuple[Happened, ClientProtocol]] = []
+        for live, after in zip(unsettled, landed, strict=True):
+            if live.session.id not in lost:
+                happened += live.happened
+                live.happened = []
+                live.settled(after, self._patience)
+        self.statistics.happened.update(happened)
+        # Of a session that was to be made here nobody else knows the id: then it is taken.
+        made = [live for live in moved if live.base is None and not live.pending]
+        taken = StoreFailed("the new session's id is taken: try again") if made else None
+        return Settling(self._leave_stale(made), taken, self._leave_stale([live for live in moved if live not in made]))
+
+    @staticmethod
+    def _leave_stale(lives: Sequence[LiveSession]) -> Sequence[LiveSession]:
+        for live in lives:
+            live.standing, live.happened = Standing.STALE, []
+        return lives
+
+    def take_back(self, lives: Sequence[LiveSession]) -> set[Ticket]:
+        """Drop the replies that waited for sessions which others have moved, and return the tickets that are still to be answered."""
+        moved = {id(live) for live in lives}
+        self._held = [h for h in self._held if id(h.live) not in moved]
+        return self._inbox.unanswered({h.delivery.ticket for h in self._held if h.delivery.final})
+
+    def turn_into_refusals(self, lives: Sequence[LiveSession], error: ServiceError) -> None:
+        """Refuse instead whatever was to be said of sessions that could not be stored."""
+        failed = {id(live) for live in lives}
+        self._held = [
+            Held(Delivery(h.delivery.ticket, Refused(error)), h.live) if h.live is not None and id(h.live) in failed else h
+            for h in self._held
+        ]
+        told = {h.delivery.ticket for h in self._held}
+        for live in lives:
+            self.refuse([ticket for ticket in live.tickets if ticket not in told], error)
+
+    def send(self) -> None:
+        """Let the replies go. Who has had a last answer gets no other."""
+        held, self._held = self._held, []
+        if due := self._inbox.due([h.delivery for h in held]):
+            self._answer(due)
+
+    def clear(self, error: ServiceError) -> None:
+        """Forget everything; whoever waits for a request that was taken is told the error."""
+        self._unsettled.clear()
+        self._held = [Held(Delivery(ticket, Refused(error)), None) for ticket in self._inbox.taken()]
+        self.send()
+
+
+# --- running --------------------------------------------------------------------------------------------------------------------------
+
+
+class Runner:
+    """What is ready to run, and what comes of it."""
+
+    def __init__(
+        self, engine: Engine, facts: ModelFacts, settings: EngineSettings, ledger: Ledger, statistics: Statistics, inbox: Inbox
+    ) -> None:
+        self.ready: deque[Work] = deque()
+        self.freed: list[LiveSession] = []
+        """sessions with mail, of which nothing is in flight any more"""
+        self._engine = engine
+        self._facts = facts
+        self._settings = settings
+        self._ledger = ledger
+        self._statistics = statistics
+        self._inbox = inbox
+
+    def withdraw(self, live: LiveSession) -> None:
+        """Stop what is in flight of a session."""
+        if live in self.ready:
+            self.ready.remove(live)
+        self.land(live)
+
+    def cut(self, live: LiveSession, now: float) -> None:
+        """Stop what is in flight of a session, which stays as it was before."""
+        live.session, _, _ = handle(live.session, Cut(), now)
+        self.withdraw(live)
+
+    def land(self, live: LiveSession) -> None:
+        """Mark that nothing of a session is in flight any more."""
+        live.work, live.tickets = None, []
+        if live.mailbox and live not in self.freed:
+            self.freed.append(live)
+
+    def groups(self, now: float) -> list[list[Work]]:
+        """Return what runs in this turn, in groups; who is gone, or came too late to begin, is left out."""
+        chosen: list[Work] = []
+        clock = time.monotonic()
+        for item in next_turn(self.ready, self._settings.max_batch):
+            work = item.work
+            if isinstance(item, StatelessWork) and self._inbox.abandoned(item.tickets):
+                continue
+            if isinstance(work, Feeding) and work.at == 0 and work.deadline < clock:
+                self._fail([item], late(work, "the step waited longer than"), now)
+                continue
+            chosen.append(item)
+        return groups(chosen)
+
+    def run(self, group: Sequence[Work], clock: Callable[[], float]) -> None:
+        """Run a group once, and take up what comes of it."""
+        begun = time.perf_counter_ns()
+        now = clock()
+        rows: list[Row] = []
+        running: list[Work] = []
+        for item in group:
+            if isinstance(item.work, Feeding) and item.work.finished:  # resampling left no frame of the model's rate
+                self._finish(item, item.work, now)
+                continue
+            rows.append(self._row(item))
+            running.append(item)
+        if not rows:
+            return
+        self._count_waits(running)
+        prepared = time.perf_counter_ns()
+        try:
+            results = self._engine.run(rows)
+        except Exception as error:  # the runtime's exceptions have no common base of their own
+            log.exception("a run of %d rows failed", len(rows))
+            self._fail(running, EngineFailed(f"the model could not be run: {type(error).__name__}"), now)
+            return
+        ran, now = time.perf_counter_ns(), clock()
+        for item, (logits, state, sound) in zip(running, results, strict=True):
+            if not sound:
+                self._fail([item], _unsound(item.work), now)
+            else:
+                self._advance(item, logits, state, now)
+        self._statistics.noted_runs.append((len(rows), prepared - begun, ran - prepared, time.perf_counter_ns() - ran, now))
+
+    def _count_waits(self, running: Sequence[Work]) -> None:
+        now, s = time.monotonic(), self._statistics
+        for item in running:
+            if isinstance(item.work, Feeding) and item.work.at == 0:
+                s.noted.append((s.queue, int((now - item.work.since) * 1e9)))
+
+    def _row(self, item: Work) -> Row:
+        work = item.work
+        if isinstance(work, Drawing):
+            return work.draw_row()
+        if isinstance(work, Generating) and isinstance(item, LiveSession) and item.session.unfinished is not None:
+            return work.next_row(item.session.unfinished)
+        assert isinstance(work, Feeding), "what is ready has work"
+        return work.next_row()
+
+    def _advance(self, item: Work, logits: Floats, state: Floats, now: float) -> None:
+        work = item.work
+        if isinstance(work, Feeding):
+            work.take(logits, state)
+            if work.finished:
+                self._finish(item, work, now)
+            else:
+                self.ready.append(item)
+        elif isinstance(item, StatelessWork) and isinstance(work, Drawing):
+            self._draw(item, work, state)
+        elif isinstance(item, LiveSession) and isinstance(work, Generating):
+            self._emit(item, work, state, now)
+
+    def _emit(self, live: LiveSession, work: Generating, state: Floats, now: float) -> None:
+        self._statistics.characters += 1
+        event = Emitted(self._facts.alphabet[work.symbol], work.logprob, state, self._settings.session_ttl)
+        live.session, reply, _ = handle(live.session, event, now)
+        self._ledger.change(live)
+        work.state = state
+        states = None if work.watch is None else state[work.watch].astype(np.float16)[None]
+        done = isinstance(reply, Char) and reply.done is not None
+        for ticket in live.tickets:
+            self._ledger.reply(ticket, _said(reply), live, states, final=done)
+        if done:
+            self.land(live)
+        else:
+            self.ready.append(live)
+
+    def _draw(self, item: StatelessWork, work: Drawing, state: Floats) -> None:
+        self._statistics.characters += 1
+        char = self._facts.alphabet[work.symbol]
+        work.so_far = work.so_far.grown(char, work.logprob)
+        work.state = state
+        reason = work.so_far.reason
+        self._ledger.reply(item.ticket, Drawn(char, work.logprob, work.ranking, reason), final=reason is not None)
+        if reason is None:
+            self.ready.append(item)
+
+    def _finish(self, item: Work, work: Feeding, now: float) -> None:
+        s = self._statistics
+        s.noted.append((s.success, int((time.monotonic() - work.since) * 1e9)))
+        if isinstance(item, StatelessWork):
+            s.answered[work.protocol] += 1
+            if item.texts is None:
+                self._ledger.reply(item.ticket, Result(0, work.length, work.result(), work.state), None, work.states())
+                return
+            self._ledger.reply(item.ticket, Prompted(work.result(), tuple(work.ranked)))
+            self.ready += [StatelessWork(Drawing.after(work, text.sampling), text.ticket) for text in item.texts]
+            return
+        if item.session.flight is not None and item.session.flight.anew is not None:
+            item.happened.append(("opened", work.protocol))
+        item.happened.append(("step", work.protocol))
+        event = Consumed(work.state, work.length, work.result(), work.carry, self._settings.session_ttl)
+        item.session, reply, _ = handle(item.session, event, now)
+        self._ledger.change(item)
+        for ticket in item.tickets:
+            self._ledger.reply(ticket, _said(reply), item, work.states())
+        self.land(item)
+
+    def _fail(self, items: Sequence[Work], error: ServiceError, now: float) -> None:
+        s = self._statistics
+        for item in items:
+            s.failed[error.code] += 1
+            flight = item.session.flight if isinstance(item, LiveSession) else None
+            named = (item.session.id, flight.number) if flight is not None and isinstance(item, LiveSession) else ()
+            level = logging.INFO if isinstance(error, BadInput) else logging.WARNING
+            log.log(level, "a step failed: %s", error.detail, extra=about(self._engine.manifest, *named))
+            if isinstance(item.work, Feeding):
+                s.noted.append((s.fail, int((time.monotonic() - item.work.since) * 1e9)))
+            if isinstance(item, StatelessWork):
+                self._ledger.refuse(item.tickets, error)
+                continue
+            self._ledger.refuse(item.tickets, error, item if item.unsettled else None)
+            self.cut(item, now)
+
+
+# --- requests come to their sessions --------------------------------------------------------------------------------------------------
+
+
+class Desk:
+    """Sessions that are in the engine's hands, and the requests that come for them."""
+
+    def __init__(self, engine: Engine, facts: ModelFacts, store: Store, settings: EngineSettings, ledger: Ledger, runner: Runner) -> None:
+        self.lives: dict[str, LiveSession] = {}
+        self._engine = engine
+        self._facts = facts
+        self._store = store
+        self._settings = settings
+        self._ledger = ledger
+        self._runner = runner
+        self._statistics = ledger.statistics
+        self._looked: dict[str, Session | None] = {}
+        """what the store has, in this turn, of sessions that are looked at while something of theirs is in flight"""
+
+    # --- in: what came in this turn ----------------------------------------------------------------------------------------------------
+
+    def take_in(self, queued: Sequence[Queued], now: float) -> None:
+        """Offer what came to its sessions, which are read first where they are not here."""
+        for q in self._read(queued):
+            try:
+                self._begin(q, now)
+            except ServiceError as error:
+                live = self.lives.get(q.request.session_id) if isinstance(q.request, SessionRequest) else None
+                self._refuse(q, error, live if live is not None and live.unsettled else None)
+
+    def _read(self, queued: Sequence[Queued]) -> Sequence[Queued]:
+        """Read from the store what the requests need; those of them come back that can be offered."""
+        self._looked = {}
+        stale = [live for live in self._runner.freed if live.standing is Standing.STALE]
+        named = {q.request.session_id for q in queued if isinstance(q.request, SessionRequest) and q.request.session_id not in self.lives}
+        named.update(live.session.id for live in stale)
+        looked = {q.request.session_id for q in queued if isinstance(q.request, LookRequest) and not q.request.in_order} - named
+        named |= looked
+        if not named:
+            return queued
+        try:
+            found = self._store.load(list(named))
+        except ServiceError as error:
+            self._statistics.store_failures += 1
+            away = [q for q in queued if isinstance(q.request, SessionRequest) and q.request.session_id in named]
+            self._ledger.refuse([q.ticket for q in away], error)
+            for live in stale:
+                self._ledger.refuse([q.ticket for q in live.mailbox], error)
+                live.mailbox.clear()
+            return [q for q in queued if q not in away]
+        self._looked = {i: found.pop(i, None) for i in looked}
+        for live in stale:
+            live.read(found.pop(live.session.id, None))
+        for session in found.values():
+            self.lives[session.id] = LiveSession(session, session, Standing.STORED)
+        return queued
+
+    def _begin(self, q: Queued, now: float) -> None:
+        request = q.request
+        if isinstance(request, StatelessRequest):
+            self._start_stateless(q, request)
+            return
+        if isinstance(request, CreateRequest):
+            session = self._made(request, now)
+            self._create(session, q, Created(session), "imported" if session.step else "opened")
+            return
+        q.event = self._event(request, now)
+        overtakes = isinstance(request, CancelRequest | DeleteRequest) or (isinstance(request, LookRequest) and not request.in_order)
+        known = self.lives.get(request.session_id)
+        if known is not None and known.mailbox and known.session.owner == request.owner and not overtakes:
+            known.mailbox.append(q)  # whose turn it is there then will say: a sequence may begin before, also on another version
+            return
+        live = self._find_or_begin(request.session_id, request.owner, q.event)
+        if isinstance(request, CancelRequest):
+            self._cancel_waiting(live, request)
+        self._offer(live, q, now)
+
+    def _event(self, request: SessionRequest, now: float) -> Event | None:
+        """Return what the state machine gets of a request; None for a look."""
+        ttl, most = self._settings.session_ttl, self._facts.max_position
+        if isinstance(request, StepRequest):
+            begin = self._fresh(request.session_id, request.owner, now) if request.begin else None
+            return Feed(request.number, request.digest, len(request.content.x), most, begin, request.end)
+        if isinstance(request, GenerateRequest):
+            return Generate(request.number, request.digest, request.sampling, most)
+        if isinstance(request, CancelRequest):
+            return Cancel(request.number)
+        if isinstance(request, DeleteRequest):
+            return Delete()
+        if isinstance(request, ForkRequest):
+            return Fork(new_id(self._store.key, request.owner), ttl)
+        if isinstance(request, ImportRequest):
+            return Import(request.start, ttl)
+        return Reset(ttl) if isinstance(request, ResetRequest) else None
+
+    def _fresh(self, session_id: str, owner: str, now: float) -> Session:
+        f = self._facts
+        zeros = np.zeros(f.state_size, np.float32)
+        return Session(session_id, f.name, f.version, f.digest, owner, zeros, 0, 0, now, now + self._settings.session_ttl)
+
+    def _made(self, request: CreateRequest, now: float) -> Session:
+        fresh, at = self._fresh(new_id(self._store.key, request.owner), request.owner, now), request.start
+        return fresh if at is None else fresh._replace(state=at.state, step=at.step, position=at.position, carry=at.carry)
+
+    def _create(self, session: Session, q: Queued, reply: Created | Forked, how: Happened) -> None:
+        """Create a session that the next commit will make."""
+        live = self.lives[session.id] = LiveSession(None, session, Standing.NEW)
+        live.happened.append((how, q.request.protocol))
+        self._ledger.change(live)
+        self._ledger.reply(q.ticket, reply, live)
+
+    def _cancel_waiting(self, live: LiveSession, request: CancelRequest) -> None:
+        """Cancel the generate of that number if it has not begun."""
+        if request.number is None:
+            return
+        for q in [q for q in live.mailbox if isinstance(q.event, Generate) and q.event.number == request.number]:
+            live.mailbox.remove(q)
+            why = Cancelled(f"step {request.number} was cancelled before it began", field="step")
+            self._ledger.refuse([q.ticket], why)
+
+    def _find(self, session_id: str, owner: str) -> LiveSession:
+        live = self.lives.get(session_id)
+        if live is None or not live.there:
+            removed = live is not None and live.standing is not Standing.NEW and live.session.owner == owner
+            raise Gone("the session has expired or was deleted") if removed else not_there(self._store.key, session_id, owner)
+        if live.session.owner != owner:
+            raise not_there(self._store.key, session_id, owner, somebody_elses=True)
+        flight, f = live.session.flight, self._facts
+        coming = live.session if flight is None or flight.anew is None else flight.anew
+        if coming.digest != f.digest or coming.version != f.version:
+            raise ModelGone(f"the session's model {coming.model}/{coming.version} is not loaded")
+        return live
+
+    def _find_or_begin(self, session_id: str, owner: str, event: Event | None) -> LiveSession:
+        """Return the session of a request; a sequence's first step needs none."""
+        fresh = event.begin if isinstance(event, Feed) else None
+        if fresh is None:
+            return self._find(session_id, owner)
+        live = self.lives.get(session_id)
+        if live is None:
+            live = self.lives[session_id] = LiveSession(None, fresh, Standing.NEW)
+        elif live.standing is Standing.GONE:
+            live.begin_anew(fresh)
+        return live
+
+    def _start_stateless(self, q: Queued, request: InferRequest | CompleteRequest) -> None:
+        f = self._facts
+        prepared = prepare(request.content, None, f.frames)
+        length = len(request.content.x)
+        if isinstance(request, CompleteRequest):
+            state, every, top, texts = None, False, request.top, request.texts
+        else:
+            state, every, top, texts = request.state, request.every, 0, None
+        begin = np.zeros(f.state_size, np.float32) if state is None else state
+        work = Feeding(prepared.x, None, length, begin, f.last_logits, every, None, q.deadline, q.since, top=top)
+        work.protocol = request.protocol
+        self._runner.ready.append(StatelessWork(work, q.ticket, texts))
+
+    # --- a request's turn ---------------------------------------------------------------------------------------------------------------
+
+    def _offer(self, live: LiveSession, q: Queued, now: float) -> bool:
+        """Give one request to the state machine; False when it has to wait for what is in flight."""
+        if q.event is None:
+            return self._look(live, q, now)
+        # what begins anew in place of what was removed, or copies what is stored, does so after this turn's commit
+        if live.standing is Standing.REMOVING or (live.standing is Standing.CHANGED and isinstance(q.event, Fork)):
+            live.mailbox.append(q)
+            self._runner.freed.append(live)
+            return False
+        before = live.session
+        session, reply, effects = handle(before, q.event, now)
+        if isinstance(reply, Wait):
+            live.mailbox.append(q)
+            return False
+        if isinstance(q.event, Feed) and Effect.RUN in effects:
+            if self._start_feeding(live, q, (session.flight and session.flight.anew) or before):
+                live.session = session
+                live.pending.append(q)
+        elif isinstance(reply, Forked):
+            self._create(reply.session, q, reply, "forked")
+        else:
+            self._take_over(live, q, session, reply, effects)
+        return True
+
+    def _look(self, live: LiveSession, q: Queued, now: float) -> bool:
+        assert isinstance(q.request, LookRequest), "the only request without an event"
+        if q.request.in_order and live.session.flight is not None:
+            live.mailbox.append(q)
+            return False
+        seen = live.session if live.unsettled else self._looked.get(live.session.id, live.session)
+        gone = seen is None or (live.session.flight is None and now >= seen.expires_at)
+        reply = Refused(Gone("the session has expired or was deleted")) if gone or seen is None else Looked(seen)
+        self._ledger.reply_now(q.ticket, reply, live)
+        if live.unsettled:
+            live.pending.append(q)
+        return True
+
+    def _start_feeding(self, live: LiveSession, q: Queued, before: Session) -> bool:
+        request, f = q.request, self._facts
+        assert isinstance(request, StepRequest), "a feed is asked for by a step"
+        try:
+            prepared = prepare(request.content, before, f.frames)
+        except ServiceError as error:
+            self._refuse(q, error)
+            return False
+        watch = f.hidden if request.watch else None
+        work = live.work = Feeding(
+            prepared.x, prepared.carry, len(request.content.x), before.state, f.last_logits, request.every, watch, q.deadline, q.since
+        )
+        work.protocol = request.protocol
+        live.tickets.append(q.ticket)
+        self._runner.ready.append(live)
+        return True
+
+    def _take_over(self, live: LiveSession, q: Queued, session: Session, reply: MachineReply | None, effects: Sequence[Effect]) -> None:
+        """Take over what the state machine says of a request that is no content, or was content and is answered at once."""
+        was_running = live.work is not None
+        assert q.event is not None, "the machine has had it"
+        live.session = session
+        self._count(live, q, q.event, reply, effects)
+        if Effect.COMMIT in effects or Effect.REMOVE in effects:
+            self._ledger.change(live, Effect.REMOVE in effects)
+        if live.unsettled or effects or isinstance(reply, Follow):
+            live.pending.append(q)
+        if Effect.RUN in effects:
+            assert live.work is None, "one thing in flight"
+            live.work = Generating(session.state, self._facts.last_logits, None)
+            self._runner.ready.append(live)
+        if isinstance(q.event, Generate) and (Effect.RUN in effects or isinstance(reply, Follow)):
+            self._join(live, q, reply)
+            return
+        if was_running and session.flight is None:
+            self._end_generate(live, reply)
+        told = reply if q.heard is None else self._end_of_heard(live, q, reply)
+        self._ledger.reply_now(q.ticket, _said(told), live)
+
+    def _join(self, live: LiveSession, q: Queued, reply: MachineReply | None) -> None:
+        """Hear a generate that begins, or one that is in flight already."""
+        live.tickets.append(q.ticket)
+        watched = isinstance(q.request, GenerateRequest) and q.request.watch
+        if watched and isinstance(live.work, Generating):
+            live.work.watch = self._facts.hidden
+        if not isinstance(reply, Follow):
+            return
+        if q.heard is None:
+            self._ledger.reply_now(q.ticket, reply, live, final=False)
+        else:
+            self._tell_missed(live, q, reply.generated)
+        if not live.unsettled:
+            q.heard = len(reply.generated.text)
+
+    def _tell_missed(self, live: LiveSession, q: Queued, generated: Generated) -> None:
+        """Tell the characters that another process has emitted since the asker last heard of any."""
+        heard = q.heard or 0
+        if len(generated.text) > heard:
+            q.got_on(q.heard, self._settings.step_timeout)  # whoever wins
+        first = live.session.position - len(generated.text) + 1
+        for n in range(heard, len(generated.text)):
+            char = Char(live.session.step, first + n, generated.text[n], float(generated.logprobs[n]), None)
+            self._ledger.reply_now(q.ticket, char, live, final=False)
+
+    def _end_of_heard(self, live: LiveSession, q: Queued, reply: MachineReply | None) -> MachineReply | None:
+        """Return the last answer to somebody who has heard some of a generate, and lost it to another process."""
+        if isinstance(reply, Result) and isinstance(reply.result, Generated):
+            self._tell_missed(live, q, reply.result)
+        if isinstance(reply, Refused):
+            e = reply.error
+            return Refused(type(e)(f"the session has gone on elsewhere: {e.detail}", field=e.field, **e.extra))
+        return reply
+
+    def _end_generate(self, live: LiveSession, reply: MachineReply | None) -> None:
+        """Tell the followers of the generate in flight that a cancel or a delete has ended it."""
+        told = reply if isinstance(reply, Result) else Refused(Gone("the session was deleted"))
+        for ticket in live.tickets:
+            self._ledger.reply(ticket, told, live)
+        self._runner.withdraw(live)
+
+    def offer_waiting(self, live: LiveSession, now: float) -> None:
+        """Offer a session, of which nothing is in flight, the mail that waits for it."""
+        waiting, live.mailbox = live.mailbox, deque()
+        while waiting:
+            q = waiting.popleft()
+            try:
+                self._find_or_begin(live.session.id, _owner(q), q.event)
+            except ServiceError as error:
+                self._refuse(q, error)
+                continue
+            if not self._offer(live, q, now):
+                live.mailbox.extend(waiting)
+                return
+
+    # --- out: what is late, gone, lost or done -------------------------------------------------------------------------------------------
+
+    def refuse_late(self) -> None:
+        """Refuse what waits for its session too long: a later step may have less time than the one before it."""
+        now = time.monotonic()
+        for live in self.lives.values():
+            for q in [q for q in live.mailbox if q.deadline < now]:
+                live.mailbox.remove(q)
+                self._refuse(q, late(q, "the step waited for earlier ones of its session longer than"))
+
+    def withdraw(self, tickets: Sequence[Ticket], now: float) -> None:
+        """Let go of what was asked by those who are gone."""
+        away = set(tickets)
+        for live in self.lives.values():
+            live.mailbox = deque(q for q in live.mailbox if q.ticket not in away)
+            live.pending = [q for q in live.pending if q.ticket not in away]
+            if isinstance(live.work, Generating) and not away.isdisjoint(live.tickets):
+                live.tickets = [ticket for ticket in live.tickets if ticket not in away]
+                if not live.tickets:
+                    self._runner.cut(live, now)
+
+    def cut_generating(self, why: ServiceError, now: float) -> None:
+        """End what would go on for long: each generate is told to come back and repeat its number."""
+        error = type(why)(f"{why.detail}; repeat the number to go on")
+        for live in [w for w in self._runner.ready if isinstance(w, LiveSession) and isinstance(w.work, Generating)]:
+            self._ledger.refuse(live.tickets, error, live if live.unsettled else None)
+            self._runner.cut(live, now)
+
+    def settle(self) -> None:
+        """Commit what has changed, then let the replies go; where that fails, everybody is told and nothing here is believed."""
+        settling = self._ledger.commit()
+        if settling.error is not None:
+            self._roll_back(settling.failed, settling.error)
+        if settling.lost:
+            self._offer_again(settling.lost)
+        self._ledger.send()
+
+    def _offer_again(self, lives: Sequence[LiveSession]) -> None:
+        """Somebody else has moved these sessions: nothing of theirs is answered, and their requests come before what waits.
+
+        So it is with a sequence that somebody else has begun too.
+        """
+        unanswered = self._ledger.take_back(lives)
+        now = time.monotonic()
+        for live in lives:
+            live.lost += 1
+            again = [q for q in live.pending if q.ticket in unanswered]
+            tired = [q for q in again if q.deadline < now]
+            self._ledger.refuse([q.ticket for q in tired], Overloaded("another process keeps moving the session: try again", retry_after=1))
+            live.mailbox.extendleft(q for q in reversed(again) if q not in tired)
+            live.pending = []
+            self._runner.withdraw(live)
+
+    def _roll_back(self, lives: Sequence[LiveSession], error: ServiceError) -> None:
+        self._ledger.turn_into_refusals(lives, error)
+        for live in lives:
+            live.pending = []
+            self._runner.withdraw(live)
+            live.session = live.base or live.session
+
+    def forget_idle(self) -> None:
+        """Let go of the sessions of which nothing is in flight, waits or is to be stored."""
+        for i in [i for i, live in self.lives.items() if live.idle]:
+            del self.lives[i]
+
+    # --- counting -------------------------------------------------------------------------------------------------------------------------
+
+    def _count(self, live: LiveSession, q: Queued, event: Event, reply: MachineReply | None, effects: Sequence[Effect]) -> None:
+        """Note what will have happened to the session once the effects have. Content counts at its end."""
+        happened: Happened | None = None
+        if isinstance(reply, Placed):
+            happened = "reset" if isinstance(event, Reset) else "imported"
+        elif isinstance(reply, Deleted):
+            happened = "deleted"
+        elif isinstance(reply, Refused):
+            happened = "expired" if Effect.REMOVE in effects else None
+            self._count_refused(q, reply.error)
+        elif Effect.RUN in effects and Effect.COMMIT in effects:
+            happened = "step"
+        elif q.heard is None and (isinstance(reply, Follow) or (isinstance(reply, Result) and not effects)):
+            self._statistics.repeats[q.request.protocol] += 1  # answered, or at first, with what was stored before
+        if happened:
+            live.happened.append((happened, q.request.protocol))
+
+    def _refuse(self, q: Queued, error: ServiceError, live: LiveSession | None = None) -> None:
+        self._count_refused(q, error)
+        self._ledger.refuse(tickets_of(q.ticket, q.request), error, live)
+
+    def _count_refused(self, q: Queued, error: ServiceError) -> None:
+        self._statistics.refused[error.code, q.request.protocol] += 1
+        named = q.request.session_id if isinstance(q.request, SessionRequest) else None
+        log.debug("refused: %s", error.detail, extra=about(self._engine.manifest, named, getattr(q.request, "number", None)))
+
+
+# --- the thread -----------------------------------------------------------------------------------------------------------------------
+
+
+class EngineLoop:
+    """The engine thread of one model: an engine port. `answer` hands deliveries to who asked; it is called on this thread and others."""
+
+    def __init__(
+        self, engine: Engine, store: Store, settings: EngineSettings, answer: Answer, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.engine = engine
+        self._statistics = Statistics()
+        self.inbox = Inbox(settings.max_queue, settings.step_timeout, self._statistics, answer)
+        self.submit, self.withdraw, self.drain = self.inbox.submit, self.inbox.withdraw, self.inbox.drain
+        self._clock = clock
+        facts = ModelFacts.of(engine.manifest, settings.max_frames)
+        self._ledger = Ledger(engine, store, settings.step_timeout, self._statistics, self.inbox, answer)
+        self._runner = Runner(engine, facts, settings, self._ledger, self._statistics, self.inbox)
+        self._desk = Desk(engine, facts, store, settings, self._ledger, self._runner)
+        self._thread = threading.Thread(target=self._main, name=f"engine-{facts.name}-{facts.version}", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout: float | None) -> None:
+        """Drain, and wait for the thread's end, for ever without a timeout."""
+        self.drain()
+        self._thread.join(timeout)
+
+    @property
+    def stopping(self) -> bool:
+        """Return whether it takes nothing new."""
+        return self.inbox.stopping
+
+    @property
+    def alive(self) -> bool:
+        """Return whether its thread has not ended."""
+        return self._thread.is_alive()
+
+    def snapshot(self) -> EngineSnapshot:
+        """Return what it has done."""
+        self._statistics.fold()
+        return EngineSnapshot(self._statistics, self.inbox.waiting)
+
+    def _main(self) -> None:
+        while True:
+            handed = self.inbox.take(busy=bool(self._runner.ready or self._runner.freed))
+            try:
+                self._turn(*handed)
+            except Exception as error:  # a bug must not leave anybody waiting
+                log.exception("the engine thread failed")
+                self._fail_everything(EngineFailed(f"internal error: {type(error).__name__}"))
+            ended = self.inbox.empty and not self._runner.ready
+            if handed.stopping and (time.monotonic() > self.inbox.until or ended):
+                self._fail_everything(self.inbox.why)
+                return
+
+    def _turn(self, queued: Sequence[Queued], withdrawn: Sequence[Ticket], stopping: bool) -> None:
+        now = self._clock()
+        desk, runner = self._desk, self._runner
+        desk.take_in(queued, now)
+        freed, runner.freed = runner.freed, []
+        for live in freed:
+            desk.offer_waiting(live, now)
+        if withdrawn:
+            self.inbox.leave(withdrawn)
+            desk.withdraw(withdrawn, now)
+        desk.refuse_late()
+        if stopping:
+            desk.cut_generating(self.inbox.why, now)
+        desk.settle()
+        for group in runner.groups(now):
+            runner.run(group, self._clock)
+            desk.settle()
+        desk.settle()
+        desk.forget_idle()
+        if len(self._statistics.noted) > NOTED:
+            self._statistics.fold()
+
+    def _fail_everything(self, error: ServiceError) -> None:
+        """Everybody but those who came in after the failed turn began is told; the sessions are where the store has them."""
+        self._desk.lives.clear()
+        self._runner.ready.clear()
+        self._runner.freed.clear()
+        self._ledger.clear(error)
+
+
+NOTED = 4_096  # durations that wait to be counted, some seconds of a busy engine
+
+
+def late(waited: Queued | Feeding, what: str) -> Late:
+    """Return the error that names the time that it had, the client's own or the server's."""
+    return Late(f"{what} {waited.deadline - waited.since:.6g} s", retry_after=1)
+
+
+def _unsound(work: Feeding | Generating | None) -> ServiceError:
+    """Return the error that says whose numbers led to a state that is not finite: those that were fed, or the model's own."""
+    if isinstance(work, Feeding):
+        return Overflow("expected numbers after which the model's state is finite: with these it would overflow")
+    return EngineFailed("the state would no longer be finite")
+
+
+def _said(reply: MachineReply | None) -> Reply:
+    """Return what the state machine answers, as it is said: Wait, the only answer that is not, never comes here."""
+    return None if isinstance(reply, Wait) else reply
+
+
+def _owner(q: Queued) -> str:
+    assert isinstance(q.request, SessionRequest), "what lies in a mailbox names its session"
+    return q.request.owner

@@ -1,0 +1,77 @@
+"""Models that read text: characters as clients send them -> symbols of the alphabet, and answers in words."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from indrnn.export.bundle import Manifest
+from indrnn.service.engine.requests import Content, Exact
+from indrnn.service.errors import BadInput, OutOfAlphabet, ServiceError, TooLarge, said
+from indrnn.service.serving.modality import Options, Words
+from indrnn.service.session.machine import Scores
+from indrnn.service.session.sampling import log_softmax
+
+
+class TextModality:
+    """What a service knows of a model that reads text. max_text: characters of one step."""
+
+    field = "text"
+
+    def __init__(self, manifest: Manifest, max_text: int) -> None:
+        self.alphabet = manifest.alphabet or ""
+        self.max_steps = max_text
+        self._name = manifest.name
+        points = np.array([ord(c) for c in self.alphabet], np.uint32)
+        self._symbols = np.argsort(points)
+        self._points = points[self._symbols]
+        """the alphabet's code points in ascending order; _symbols: the symbol of each"""
+
+    def check_options(self, layout: object, hz: object) -> Options:
+        """Check the options of a stream or a request, of which text has none. Raises BadInput."""
+        for field, value in (("layout", layout), ("hz", hz)):
+            if value is not None:
+                raise BadInput(f"model {self._name} reads text: expected null, got {said(value)}", field=field)
+        return Options(None, None)
+
+    def read(self, value: object, layout: object, hz: object, field: str) -> Exact:
+        """Return a client's text as content. Raises BadInput, OutOfAlphabet naming the character, TooLarge."""
+        if not isinstance(value, str) or not value:
+            raise BadInput(f"expected a text of at least one character, got {said(value)}", field=field)
+        if len(value) > self.max_steps:
+            raise TooLarge(f"expected at most {self.max_steps} characters, got {len(value)}", field=field)
+        sent = np.frombuffer(value.encode("utf-32-le", "surrogatepass"), np.uint32)
+        at = np.minimum(np.searchsorted(self._points, sent), len(self._points) - 1)
+        unknown = np.flatnonzero(self._points[at] != sent)
+        if len(unknown):
+            i = int(unknown[0])
+            what = f"character {value[i]!r} (U+{ord(value[i]):04X}) at {i}"
+            hint = f"see GET /models/{self._name}; quotes and dashes are plain"
+            raise OutOfAlphabet(f"{what} is not in the model's alphabet ({hint})", field=field)
+        return Exact(self._symbols[at])
+
+    def read_alike(self, values: Sequence[object], layout: str | None, rates: Sequence[float | None]) -> list[Content | None]:
+        """Return texts as contents; None for those that cannot be read (`read` says why)."""
+        return [self._read_or_none(value) for value in values]
+
+    def _read_or_none(self, value: object) -> Exact | None:
+        try:
+            return self.read(value, None, None, self.field)
+        except ServiceError:
+            return None
+
+    def word(self, answers: Sequence[tuple[Scores, Content]], top_k: int) -> list[Words]:
+        """Return each answer as the native protocols word it: each character's log-probability before the model saw it, in nats, and the
+        likeliest next characters."""
+        scores = log_softmax(np.stack([scores.logits for scores, _ in answers]))
+        order = np.argsort(-scores, axis=-1, kind="stable")[:, :top_k]
+        values = np.take_along_axis(scores, order, -1).tolist()
+        return [
+            {
+                "chars": self._with_logprobs(content.x.tolist(), read.logprobs.tolist()),
+                "next": self._with_logprobs(ks, vs),
+            }
+            for ks, vs, (read, content) in zip(order.tolist(), values, answers, strict=True)
+        ]
+
+    def _with_logprobs(self, symbols: Sequence[int], logprobs: Sequence[float]) -> list[Words]:
+        return [{"char": self.alphabet[k], "logprob": p} for k, p in zip(symbols, logprobs, strict=True)]
