@@ -20,7 +20,7 @@ import orjson
 import pytest
 from conftest import ROOT, Server
 
-from indrnn.service.serving.access import new_key
+from indrnn.service.serving.request import new_key
 
 Start = Callable[..., Server]
 INFER = "/v2/models/action/infer"
