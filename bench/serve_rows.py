@@ -20,7 +20,7 @@ from bench.asked import MANY, MODEL, OPEN, Asked, frames
 from bench.figure import Figure
 from bench.server import Server, echo, redis_server, service
 from indrnn.service.engine.runtime import Engine, Row
-from indrnn.service.store.cache import CACHED_SESSIONS
+from indrnn.service.store.record import CACHED_SESSIONS
 
 SEQUENCE = 20  # steps of a sequence
 CLIENTS = (1, 16, 64)

@@ -12,14 +12,12 @@ from google.protobuf.json_format import ParseDict
 
 from indrnn.service.errors import BadInput, NotSupported, Overloaded, ServiceError, Stopping, UnknownModel
 from indrnn.service.oip import describe
-from indrnn.service.oip.ask import Ask, Wanted
 from indrnn.service.oip.grpc_stream import Begun, UnderWay
 from indrnn.service.oip.http import NO_LOADING, refuse_parameters
 from indrnn.service.oip.inference import InferAsked, Inference
-from indrnn.service.oip.message import InferAnswer, refuse_what_is_not_offered
+from indrnn.service.oip.message import MAX_AXES, Ask, InferAnswer, SentTensor, Wanted, refuse_what_is_not_offered
 from indrnn.service.oip.protocol import METHODS, SERVICE, message_classes
 from indrnn.service.oip.refusal import refusal
-from indrnn.service.oip.tensors import MAX_AXES, SentTensor
 from indrnn.service.serving.request import aside
 from indrnn.service.serving.services import Services
 

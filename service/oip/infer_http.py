@@ -15,11 +15,10 @@ import orjson
 from indrnn.service.engine.requests import Asked, InferRequest, Reply
 from indrnn.service.errors import ModelGone, ServiceError
 from indrnn.service.oip import message, rows
-from indrnn.service.oip.ask import Ask, Wanted
 from indrnn.service.oip.http import HttpReply, OpenInference, Target, failure, inferred, target_of
 from indrnn.service.oip.inference import OF_THE_VERSION, InferAsked, Misread, answer
+from indrnn.service.oip.message import Ask, SentTensor, Wanted
 from indrnn.service.oip.rows import Rows
-from indrnn.service.oip.tensors import SentTensor
 from indrnn.service.serving.models import ServedModel
 from indrnn.service.session.machine import Refused, Result
 from indrnn.service.wire.http import LONG_WAY, Busy, ShortHttp

@@ -12,8 +12,7 @@ import orjson
 from indrnn.service.engine.requests import InferRequest, StepRequest
 from indrnn.service.errors import BadInput, ModelGone, NotReady, Overloaded, ServiceError, TooLarge, UnknownModel
 from indrnn.service.oip import rows
-from indrnn.service.oip.ask import Ask
-from indrnn.service.oip.message import InferAnswer
+from indrnn.service.oip.message import Ask, InferAnswer
 from indrnn.service.oip.rows import InferLimits, Rows
 from indrnn.service.serving.models import ServedModel
 from indrnn.service.serving.request import aside

@@ -1,19 +1,64 @@
-"""The tensors of a request as rows to feed, checked against the model. Pure."""
+"""Tensors as they were sent, raw little-endian bytes or JSON numbers, as rows to feed, checked against the model. Pure."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indrnn.service.engine.requests import Exact
-from indrnn.service.errors import BadInput, OutOfAlphabet, TooLarge
-from indrnn.service.oip.ask import Ask
-from indrnn.service.oip.message import Output
-from indrnn.service.oip.tensors import SentTensor, decode, finite
-from indrnn.service.serving.signature import Array, Signature
+from indrnn.service.errors import BadInput, NotFinite, OutOfAlphabet, TooLarge, said
+from indrnn.service.oip.message import MAX_AXES, Ask, Output, SentTensor
+from indrnn.service.serving.signature import Array, Signature, Spec
 from indrnn.service.session.machine import Floats, Result, Scores
+
+
+def decode(tensor: SentTensor, spec: Spec, model: str) -> Array:
+    """Return the array of an input, read-only where it came as bytes. Raises BadInput where datatype, shape or size are not the model's."""
+    if tensor.datatype != spec.datatype:
+        raise BadInput(
+            f"inference input '{spec.name}' data-type is '{tensor.datatype[:40]}', but model '{model}' expects '{spec.datatype}'"
+        )
+    shape = tensor.shape
+    if len(shape) != len(spec.shape) or not all(n == own or own == -1 for n, own in zip(shape, spec.shape, strict=True)):
+        expected, got = (",".join(str(n) for n in s) for s in (spec.shape, shape))
+        raise BadInput(f"unexpected shape for input '{spec.name}' for model '{model}'. Expected [{expected}], got [{got}]")
+    if tensor.raw is None:
+        return _of_values(tensor, spec, model)
+    size = math.prod(shape) * spec.dtype.itemsize
+    if len(tensor.raw) != size:
+        raise BadInput(f"input byte size mismatch for input '{spec.name}' for model '{model}'. Expected {size}, got {len(tensor.raw)}")
+    return np.frombuffer(tensor.raw, spec.dtype).reshape(shape)
+
+
+def _of_values(tensor: SentTensor, spec: Spec, model: str) -> Array:
+    flat: Sequence[object] = tensor.values if isinstance(tensor.values, list) else [tensor.values]
+    for _ in range(MAX_AXES):
+        if not any(isinstance(v, list) for v in flat):
+            break
+        flat = list(chain.from_iterable(v if isinstance(v, list) else [v] for v in flat))
+    count = math.prod(tensor.shape)
+    if len(flat) != count:
+        raise BadInput(f"unexpected number of elements for input '{spec.name}' for model '{model}'. Expected {count}, got {len(flat)}")
+    numbers = (int,) if spec.dtype.kind in "iu" else (int, float)
+    odd = next((v for v in flat if isinstance(v, bool) or not isinstance(v, numbers)), None)
+    if odd is not None or any(v is None for v in flat):
+        raise BadInput(f"unable to parse 'data' of input '{spec.name}' for model '{model}': expected numbers, got {said(odd)}")
+    try:
+        with np.errstate(over="ignore"):
+            return np.array(flat, spec.dtype).reshape(tensor.shape)
+    except OverflowError:
+        raise BadInput(f"unable to parse 'data' of input '{spec.name}' for model '{model}': a number is beyond {spec.datatype}") from None
+
+
+def finite(array: Array, name: str, model: str) -> None:
+    """Raises NotFinite where an input holds NaN or infinity."""
+    if not np.isfinite(array).all():
+        what = "NaN" if np.isnan(array).any() else "infinity"
+        raise NotFinite(f"inference input '{name}' for model '{model}': expected finite numbers, got {what}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,9 +33,8 @@ from redis.retry import Retry
 from indrnn.service.errors import StoreFailed
 from indrnn.service.session.ids import new_key
 from indrnn.service.session.machine import Generated, Session
-from indrnn.service.session.record import decode_carry, decode_step, encode_carry, encode_step
-from indrnn.service.store.cache import Kept
 from indrnn.service.store.protocol import Change, Durability, Population, StoreError
+from indrnn.service.store.record import Kept, decode_carry, decode_step, encode_carry, encode_step
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")

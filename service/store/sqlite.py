@@ -19,9 +19,8 @@ import numpy as np
 from indrnn.service.errors import StoreFailed
 from indrnn.service.session.ids import new_key
 from indrnn.service.session.machine import Session
-from indrnn.service.session.record import decode_carry, decode_step, encode_carry, encode_step
-from indrnn.service.store.cache import Kept
 from indrnn.service.store.protocol import Change, Durability, Population, StoreError
+from indrnn.service.store.record import Kept, decode_carry, decode_step, encode_carry, encode_step
 
 SLICE = 200  # sessions looked at by expire before it lets others at the file: about 4 ms
 PAGE_SIZE = 8_192  # bytes, of a new file: a row of some 8 KB is one page and not two: a commit of 32 takes 0.85 of the time

@@ -14,11 +14,9 @@ from hypothesis.extra import numpy as hnp
 
 from indrnn.service.errors import BadInput, NotFinite, NotSupported, OutOfAlphabet, ServiceError, TooLarge
 from indrnn.service.oip import message
-from indrnn.service.oip.ask import Ask
 from indrnn.service.oip.compression import accepted, compress, decompress
-from indrnn.service.oip.message import InferAnswer, Output
-from indrnn.service.oip.rows import InferLimits, read
-from indrnn.service.oip.tensors import SentTensor, decode
+from indrnn.service.oip.message import Ask, InferAnswer, Output, SentTensor
+from indrnn.service.oip.rows import InferLimits, decode, read
 from indrnn.service.serving.signature import Signature, Spec
 from indrnn.service.serving.steps import tensor_digest
 

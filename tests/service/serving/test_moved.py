@@ -17,11 +17,9 @@ from indrnn.service.engine.quota import Quotas
 from indrnn.service.engine.registry import Registry
 from indrnn.service.engine.requests import Exact, StepRequest
 from indrnn.service.errors import BadInput, ModelGone, Overflow, Overloaded, RateLimited, StoreFailed
-from indrnn.service.oip.ask import Ask
 from indrnn.service.oip.grpc_stream import UnderWay
 from indrnn.service.oip.inference import InferAsked, Inference, QueuedInfer, sequence_owner, session_id
-from indrnn.service.oip.message import InferAnswer
-from indrnn.service.oip.tensors import SentTensor
+from indrnn.service.oip.message import Ask, InferAnswer, SentTensor
 from indrnn.service.serving.models import Models
 from indrnn.service.serving.sessions import Sessions
 from indrnn.service.serving.signature import Signature, Spec

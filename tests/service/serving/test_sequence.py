@@ -33,8 +33,8 @@ from indrnn.service.session.machine import (
     Wait,
     handle,
 )
-from indrnn.service.session.record import decode_step, encode_step
 from indrnn.service.store.protocol import Change
+from indrnn.service.store.record import decode_step, encode_step
 
 TTL = 100.0
 CONTENTS = st.sampled_from(["a", "bb"])

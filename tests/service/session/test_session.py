@@ -39,7 +39,7 @@ from indrnn.service.session.machine import (
     Wait,
     handle,
 )
-from indrnn.service.session.record import decode_step, encode_step
+from indrnn.service.store.record import decode_step, encode_step
 
 TTL = 100.0
 CONTENTS = st.sampled_from(["a", "bb", "ccc"])
