@@ -74,6 +74,7 @@ class Engine:
         self.bundle = bundle
         self.manifest = bundle.manifest
         self._threads = threads
+        self._state_size = bundle.manifest.state_size
         self._sample = _sample_input(bundle)
         loaded = []
         for name in self._wanted(provider):
@@ -177,7 +178,7 @@ class Engine:
         x = np.zeros((len(rows), T, *self._sample.shape), self._sample.dtype)
         for b, r in enumerate(rows):
             x[b, : lengths[b]] = r.x
-        N = self.manifest.state_size
+        N = self._state_size
         state = np.frombuffer(b"".join([r.state.data for r in rows]), np.float32).reshape(len(rows), N)
         feeds = {"x": x, "lengths": np.array(lengths, np.int64), "state": state}
         logits, after = self._session.run(["logits", "state_out"], feeds)

@@ -12,10 +12,10 @@ from indrnn.service.errors import BadInput, MethodNotAllowed, ServiceError, Stop
 from indrnn.service.http import schema
 from indrnn.service.http.metrics import Metrics
 from indrnn.service.revision import revision
-from indrnn.service.serving.models import ServedModel, same_version
+from indrnn.service.serving.models import ServedModel
 from indrnn.service.serving.request import aside, integer, only, read_body, size_of, step_number, while_there
 from indrnn.service.serving.services import Services
-from indrnn.service.serving.steps import StepOptions, Steps, native_step, options_key
+from indrnn.service.serving.steps import StepOptions, Steps, native_step, options_key, same_version
 from indrnn.service.settings import Settings
 
 _PREDICT_FIELDS = ("sequences", "model", "version", "layout", "hz", "top_k", "session_id", "step")
@@ -180,7 +180,9 @@ async def _predict_once(body: dict[str, object], services: Services, owner: str)
 
 
 async def _read(model: ServedModel, clip: object, body: dict[str, object], field: str) -> Content:
-    model.need("frames")
+    if model.modality.field != "frames":
+        name = model.manifest.name
+        raise BadInput(f"model {name} reads {model.modality.field}, not frames: expected WS /stream/{name} with {model.modality.field}")
     return await aside(model.modality.read, size_of(clip), clip, body.get("layout"), body.get("hz"), field)
 
 

@@ -16,6 +16,7 @@ from indrnn.service.errors import BadInput, BodyTimeout, MethodNotAllowed, NotFo
 from indrnn.service.oip import describe, message
 from indrnn.service.oip.compression import accepted, compress, decompress
 from indrnn.service.oip.inference import InferAsked, Inference
+from indrnn.service.oip.message import JSON, LENGTH, HttpReply, inferred
 from indrnn.service.oip.refusal import refusal
 from indrnn.service.serving.request import aside, parse_object, read_bounded, while_there
 from indrnn.service.serving.services import Services
@@ -26,9 +27,6 @@ Headers = Mapping[bytes, bytes]
 OwnerOf = Callable[[Mapping[str, str]], str]
 """Whose request it is, by its headers with names in lower case. Raises ServiceError for who may not come in."""
 
-_LENGTH = b"inference-header-content-length"
-_JSON = (b"content-type", b"application/json")
-_BINARY = (b"content-type", b"application/octet-stream")
 OPERATIONS = {"": "GET", "infer": "POST", "config": "GET", "ready": "GET", "stats": "GET"}
 NO_LOADING = "explicit model load / unload is not allowed if polling is enabled"
 
@@ -39,18 +37,6 @@ class Target(NamedTuple):
     model: str
     version: str | None
     operation: str
-
-
-class HttpReply(NamedTuple):
-    """A reply before compression. inferred: what a model answered.
-
-    Only that is ever compressed: Triton's asyncio client accepts gzip for everything, and unpacks nothing else.
-    """
-
-    status: int
-    body: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = (_JSON,)
-    inferred: bool = False
 
 
 class OpenInference:
@@ -94,7 +80,7 @@ class OpenInference:
     async def _infer(self, target: Target, headers: Headers, receive: Receive) -> HttpReply:
         owner = self._owner(headers)
         body = await self._body(headers, receive)
-        length = message.header_length(_text(headers, _LENGTH), len(body))
+        length = message.header_length(_text(headers, LENGTH), len(body))
         inference = self.inference
         raw = length == 0
         size = len(body) if length is None else length  # of the JSON; what is raw costs next to nothing
@@ -211,12 +197,6 @@ def target_of(path: str) -> Target | None:
     return Target(name, version, operation) if operation in OPERATIONS else None
 
 
-def inferred(answer: message.InferAnswer) -> HttpReply:
-    """Return the reply that holds what a model answered."""
-    body, json_length = message.write(answer)
-    return HttpReply(200, body, (_JSON,) if json_length is None else (_BINARY, (_LENGTH, b"%d" % json_length)), inferred=True)
-
-
 def refuse_parameters(parameters: object) -> None:
     """Refuse the parameters of a load or an unload. Raises BadInput for what would change anything."""
     names = list(parameters) if isinstance(parameters, Mapping) else []
@@ -233,7 +213,7 @@ def failure(error: ServiceError, model: str) -> HttpReply:
         501: (b"accept-encoding", b"gzip, deflate"),
         503: (b"retry-after", str(error.extra.get("retry_after", 1)).encode()),
     }
-    headers = (_JSON, hints[said_so.http]) if said_so.http in hints else (_JSON,)
+    headers = (JSON, hints[said_so.http]) if said_so.http in hints else (JSON,)
     return HttpReply(said_so.http, orjson.dumps({"error": said_so.text}), headers)
 
 

@@ -15,9 +15,9 @@ import orjson
 from indrnn.service.engine.requests import Asked, InferRequest, Reply
 from indrnn.service.errors import ModelGone, ServiceError
 from indrnn.service.oip import message, rows
-from indrnn.service.oip.http import HttpReply, OpenInference, Target, failure, inferred, target_of
+from indrnn.service.oip.http import OpenInference, Target, failure, target_of
 from indrnn.service.oip.inference import OF_THE_VERSION, InferAsked, Misread, answer
-from indrnn.service.oip.message import Ask, SentTensor, Wanted
+from indrnn.service.oip.message import Ask, HttpReply, SentTensor, Wanted, inferred
 from indrnn.service.oip.rows import Rows
 from indrnn.service.serving.models import ServedModel
 from indrnn.service.session.machine import Refused, Result

@@ -12,6 +12,9 @@ from indrnn.service.errors import BadInput, said
 from indrnn.service.serving.request import MAX_STEP
 from indrnn.service.serving.signature import Array, Signature
 
+LENGTH = b"inference-header-content-length"
+JSON = (b"content-type", b"application/json")
+BINARY = (b"content-type", b"application/octet-stream")
 MAX_UINT64 = 2**64 - 1
 LONGEST_ID = 128  # bytes of a text id, as Triton has it
 _OURS = "indrnn_"
@@ -271,3 +274,21 @@ def write(answer: InferAnswer) -> tuple[bytes, int | None]:
     head["outputs"] = outputs
     json = orjson.dumps(head, option=orjson.OPT_SERIALIZE_NUMPY)
     return (b"".join([json, *raw]), len(json)) if raw else (json, None)
+
+
+class HttpReply(NamedTuple):
+    """A reply before compression. inferred: what a model answered.
+
+    Only that is ever compressed: Triton's asyncio client accepts gzip for everything, and unpacks nothing else.
+    """
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = (JSON,)
+    inferred: bool = False
+
+
+def inferred(answer: InferAnswer) -> HttpReply:
+    """Return the reply that holds what a model answered."""
+    body, json_length = write(answer)
+    return HttpReply(200, body, (JSON,) if json_length is None else (BINARY, (LENGTH, b"%d" % json_length)), inferred=True)

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from indrnn.export.bundle import Manifest, Part
 from indrnn.service.engine.port import EnginePort
-from indrnn.service.errors import BadInput, OtherModel, UnknownModel, said
+from indrnn.service.errors import OtherModel, UnknownModel, said
 from indrnn.service.serving.modality import Modality
 from indrnn.service.serving.signature import Signature
 
@@ -30,14 +30,6 @@ class ServedModel:
     def watched_parts(self) -> tuple[Part, ...]:
         """Return the hidden parts, which lie at the front of the state one after another."""
         return tuple(p for p in self.manifest.state if p.role == "hidden")
-
-    def need(self, field: str) -> None:
-        """Raises BadInput where a request sends content of another modality; field: "frames" or "text"."""
-        if self.modality.field == field:
-            return
-        name, reads = self.manifest.name, self.modality.field
-        hint = f": expected WS /stream/{name} with text" if field == "frames" else ""
-        raise BadInput(f"model {name} reads {reads}, not {field}{hint}")
 
 
 class Models:
@@ -118,9 +110,3 @@ class Models:
     def exactly(self, name: str, version: str) -> ServedModel | None:
         """Return that very version if it is loaded, else None."""
         return self.by_key.get((name, version))
-
-
-def same_version(wanted: object, model: ServedModel) -> None:
-    """Raises BadInput where a client asks for another version than its session's."""
-    if wanted not in (None, model.manifest.version):
-        raise BadInput(f"expected {model.manifest.version!r}, the session's version, got {said(wanted)}", field="version")

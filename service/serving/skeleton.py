@@ -147,7 +147,7 @@ class ClipReader:
             x = np.asarray([frame for clip in clips for frame in clip])
         except ValueError:
             return None  # ragged
-        if x.dtype.kind not in "fi" or x.shape[1:] != (layout.joints, 3) or min(lengths) < 1 or max(lengths) > self.max_frames:
+        if x.dtype.kind not in "fi" or x.shape[1:] != (len(layout.joint_names), 3) or min(lengths) < 1 or max(lengths) > self.max_frames:
             return None
         if not ((x >= -FARTHEST) & (x <= FARTHEST)).all():  # the least integer has no absolute value
             return None
@@ -163,12 +163,12 @@ class ClipReader:
         if x is None:
             x = _fast([_without_nulls(frame) for frame in clip])
         if x is None:
-            x = _walk(clip, layout.joints, self.persons, field)
+            x = _walk(clip, len(layout.joint_names), self.persons, field)
         if x.ndim == 3:
             x = x[:, None]
         _, P, J, D = x.shape
-        if J != layout.joints or D != 3 or P > self.persons:
-            _walk(clip, layout.joints, self.persons, field)  # says where
+        if J != len(layout.joint_names) or D != 3 or P > self.persons:
+            _walk(clip, len(layout.joint_names), self.persons, field)  # says where
         x = x.astype(np.float64, copy=False)
         if np.isinf(x).any() or (np.abs(x) > FARTHEST).any():
             t, p, j, d = np.argwhere(np.isinf(x) | (np.abs(x) > FARTHEST))[0]

@@ -42,7 +42,7 @@ from indrnn.service.engine.requests import (
     StepRequest,
     Ticket,
 )
-from indrnn.service.errors import ModelGone, Overloaded, ServiceError
+from indrnn.service.errors import BadInput, ModelGone, Overloaded, ServiceError, said
 from indrnn.service.serving.models import Models, ServedModel
 from indrnn.service.session.machine import (
     Char,
@@ -65,6 +65,12 @@ ROUTES = 65_536  # sessions whose model is remembered, so that a step needs no l
 R = TypeVar("R")
 
 # --- content and options -> request -----------------------------------------------------------------------------------------------------
+
+
+def same_version(wanted: object, model: ServedModel) -> None:
+    """Raises BadInput where a client asks for another version than its session's."""
+    if wanted not in (None, model.manifest.version):
+        raise BadInput(f"expected {model.manifest.version!r}, the session's version, got {said(wanted)}", field="version")
 
 
 class StepOptions(NamedTuple):

@@ -20,10 +20,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from indrnn.service.engine.requests import Content, GenerateRequest, States
 from indrnn.service.errors import BadInput, Overloaded, ServiceError, Stopping, TooLarge, said
 from indrnn.service.logs import about
-from indrnn.service.serving.models import Models, ServedModel, same_version
+from indrnn.service.serving.models import Models, ServedModel
 from indrnn.service.serving.request import aside, boolean, integer, number, only, parse_object, size_of, step_number
 from indrnn.service.serving.services import Services
-from indrnn.service.serving.steps import StepOptions, native_generate, native_step, options_key
+from indrnn.service.serving.steps import StepOptions, native_generate, native_step, options_key, same_version
 from indrnn.service.serving.text import TextModality
 from indrnn.service.session.machine import Char, Follow, Generated, Reason, Result, Sampling
 from indrnn.service.session.sampling import log_softmax

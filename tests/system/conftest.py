@@ -29,6 +29,7 @@ class Server:
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
     sockets: ExitStack = field(default_factory=ExitStack)
+    arguments: tuple[str, ...] | list[str] = (sys.executable, "-m", "indrnn", "serve")
 
     @property
     def url(self) -> str:
@@ -41,9 +42,7 @@ class Server:
         log = (self.folder / "log").open("ab")
         env = {k: v for k, v in os.environ.items() if not k.startswith("INDRNN_") and k not in ("HOST", "PORT")}
         settings = {"PORT": str(self.port), "INDRNN_STORE": str(self.folder / "sessions.db"), **self.env}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "indrnn", "serve"], cwd=ROOT, env={**env, **settings}, stderr=log, stdout=log
-        )
+        self.process = subprocess.Popen(self.arguments, cwd=ROOT, env={**env, **settings}, stderr=log, stdout=log)
         log.close()
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self.process.poll() is None:
