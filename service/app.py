@@ -1,4 +1,4 @@
-"""The application, wired in one place: settings in, ASGI app out. Nothing is built at import."""
+"""Wire the application in one place: settings in, ASGI app out. Nothing is built at import."""
 
 import asyncio
 import contextlib
@@ -44,7 +44,7 @@ GRPC_GRACE = 2.0  # seconds for open gRPC calls when the server stops; their ste
 
 
 class _Front(FastAPI):
-    """The Open Inference Protocol's paths go past FastAPI."""
+    """A FastAPI application that hands the paths of the Open Inference Protocol to that protocol's own application."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (scope["path"].startswith("/v2/") or scope["path"] == "/v2"):
@@ -54,7 +54,7 @@ class _Front(FastAPI):
 
 
 def create_app(settings: Settings, backend: Backend | None = None) -> FastAPI:
-    """The service; it closes the backend when it stops. Without one it can describe itself (openapi), and nothing else.
+    """Return the service; it closes the backend when it stops. Without a backend it can only describe itself (openapi).
 
     Raises KeysError when the file of keys cannot be used.
     """
@@ -89,7 +89,7 @@ def create_app(settings: Settings, backend: Backend | None = None) -> FastAPI:
 
 
 class _HeadAsGet:
-    """Answers HEAD as GET; the server, which knows what was asked, leaves the body out."""
+    """A middleware that answers HEAD as GET. The server knows the request's method, and leaves the body out."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -157,7 +157,7 @@ async def _sweep(store: Store, totals: Totals) -> None:
 
 
 def _problem(request: Request, error: ServiceError) -> Response:
-    """An error in the shape of the protocol that was spoken."""
+    """Return an error in the shape of the request's protocol."""
     return openai_problem(error) if request.url.path.startswith(PREFIX) else problem(error)
 
 
@@ -183,7 +183,7 @@ async def _validation_error(request: Request, error: Exception) -> Response:
 
 
 async def _gone(request: Request, error: Exception) -> Response:
-    """The client left in the middle of its body: nobody reads this, and it is no bug."""
+    """Answer a client that left in the middle of its body: nobody reads the answer, and a client that leaves is no bug."""
     return Response(status_code=400)
 
 

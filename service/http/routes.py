@@ -1,4 +1,4 @@
-"""The native HTTP routes but those of sessions: they translate to and from sessions.py, and know nothing else."""
+"""Define the native HTTP routes but those of sessions. They translate to and from serving/sessions.py, and know nothing else."""
 
 from functools import partial
 from http import HTTPStatus
@@ -25,7 +25,7 @@ _PROBLEM = "application/problem+json"
 
 
 def problem(error: ServiceError) -> Response:
-    """An error as an RFC 9457 document."""
+    """Return an error as an RFC 9457 document."""
     code = status(error)
     body = {"type": "about:blank", "title": HTTPStatus(code).phrase, "status": code, **error.body()}
     headers = {"Retry-After": str(error.extra.get("retry_after", 1))} if code in (429, 503) else {}
@@ -37,7 +37,7 @@ def problem(error: ServiceError) -> Response:
 
 
 def problems(*codes: int) -> dict[int | str, dict[str, object]]:
-    """Documents error answers."""
+    """Return what the API's documentation says about answers of these status codes."""
     content = {_PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {c: {"description": _MEANING[c], "content": content} for c in codes}
 
@@ -88,7 +88,7 @@ def _model_info(versions: list[ServedModel], settings: Settings, full: bool) -> 
 
 
 def build_router(settings: Settings) -> APIRouter:
-    """The routes. What a request needs of the running service lies in app.state."""
+    """Return the routes. A request finds the parts of the running service in app.state."""
     router = APIRouter()
     predict_body = {"required": True, "content": {JSON: {"schema": {"$ref": "#/components/schemas/PredictRequest"}}}}
 
@@ -100,7 +100,7 @@ def build_router(settings: Settings) -> APIRouter:
         tags=["predict"],
     )
     async def predict(request: Request) -> Response:
-        """Classifies skeleton clips.
+        """Classify skeleton clips.
 
         Without `session_id` each clip is a sequence of its own. With it, the one clip goes on where the session stands, and the reply is
         sent after the new state is stored; a repeated `step` is answered from the stored result.
@@ -117,26 +117,26 @@ def build_router(settings: Settings) -> APIRouter:
 
     @router.get("/models", response_model=schema.ModelList, response_model_exclude_none=True, responses=problems(401), tags=["models"])
     async def models(request: Request) -> Response:
-        """Every served model, without the recurrent weights."""
+        """List every served model, without the recurrent weights."""
         owner_of(request)
         served: Models = request.app.state.models
         return JSONResponse({"models": [_model_info(served.versions(n), settings, full=False) for n in served.names()]})
 
     @router.get("/models/{name}", response_model=schema.ModelInfo, responses=problems(401, 404), tags=["models"])
     async def model(request: Request, name: str) -> Response:
-        """One model: versions, labels or alphabet, layouts, rate, limits, and the state's parts with each neuron's recurrent weight."""
+        """Describe one model: versions, labels or alphabet, layouts, rate, limits, and the state with each neuron's recurrent weight."""
         owner_of(request)
         served: Models = request.app.state.models
         return JSONResponse(_model_info(served.versions(name), settings, full=True))
 
     @router.get("/health/live", response_model=schema.Live, tags=["health"])
     async def live() -> Response:
-        """The process is up."""
+        """Answer that the process is up."""
         return JSONResponse({"status": "live"})
 
     @router.get("/health/ready", response_model=schema.Ready, responses=problems(503), tags=["health"])
     async def ready(request: Request) -> Response:
-        """Every model is warm, and the store takes commits. Names the provider and the implementation of the recurrence in use."""
+        """Answer that every model is warm and the store takes commits; name the provider and the implementation of the recurrence."""
         if request.app.state.backend.stopping:
             raise Stopping("the service is shutting down", retry_after=1)
         await request.app.state.probe.need_store()
@@ -166,7 +166,7 @@ def build_router(settings: Settings) -> APIRouter:
         tags=["health"],
     )
     async def metrics(request: Request) -> Response:
-        """Sessions, steps, batches, times and the store, by model and protocol; docs/operations.md lists them."""
+        """Report sessions, steps, batches, times and the store, by model and protocol; docs/operations.md lists the metrics."""
         answer: Response = await request.app.state.metrics.answer(request)
         return answer
 

@@ -1,4 +1,4 @@
-"""One request for completions on its way through the engine: a job for each prompt, and what comes back, choice by choice."""
+"""Take one request for completions through the engine: queue a job for each prompt, and add what comes back to its choices."""
 
 import asyncio
 import secrets
@@ -20,10 +20,10 @@ WAITING = 65_536  # characters of one answer that may wait for a client to read 
 
 
 class Run:
-    """One request on its way through the engine."""
+    """A request for completions, its jobs in the engine, and its choices so far."""
 
     def __init__(self, model: ServedModel, wish: Wish, pay: Callable[[], None] = lambda: None) -> None:
-        """`pay` is called for each character. Raises OutOfAlphabet, TooLarge for a model that was not made for texts that long."""
+        """Make the jobs; `pay` is called for each character. Raises OutOfAlphabet, or TooLarge for texts longer than the model allows."""
         self._pay = pay
         self.wish = wish
         self.choices = [
@@ -37,25 +37,25 @@ class Run:
 
     @property
     def open(self) -> bool:
-        """Whether something is still to come."""
+        """Return whether a choice has not ended."""
         return any(c.reason is None for c in self.choices)
 
     def usage(self) -> dict[str, int]:
-        """So far."""
+        """Return the usage of the request so far."""
         return usage(self.wish.prompt_tokens, sum(len(c.text) for c in self.choices))
 
     def submit(self) -> None:
-        """Queues all of it, or none. Raises Overloaded, Stopping."""
+        """Queue all jobs, or none. Raises Overloaded or Stopping."""
         self._model.batcher.submit(*self._jobs)
 
     def leave(self) -> None:
-        """Nobody waits for it any more."""
+        """Take the jobs back: their client has left."""
         for job in self._jobs:
             for sink in job.sinks:
                 self._model.batcher.detach("", sink)
 
     async def take(self) -> list[Choice]:
-        """Waits for something, and takes in all that has come -> the choices that have grown. Raises what the engine refused."""
+        """Wait for an event, take in all events that have come -> the choices that have grown. Raises the error of a refused job."""
         events = [await self._queue.get()]
         while not self._queue.empty():
             events.append(self._queue.get_nowait())
@@ -67,7 +67,7 @@ class Run:
         return list(grown.values())
 
     async def finish(self) -> None:
-        """Takes in the rest."""
+        """Take in events until every choice has ended."""
         while self.open:
             await self.take()
 
@@ -101,7 +101,7 @@ class Run:
         return Job(self._sink(-1 - i), content=content, draws=draws, top=wish.logprobs or 0, protocol="openai")
 
     def _sink(self, i: int) -> Sink:
-        """What comes for a choice, or for the prompt -1 - i."""
+        """Return the sink for choice i; for a negative i, the sink for prompt -1 - i."""
 
         def sink(value: object, states: States | None) -> None:
             if self._queue.qsize() == WAITING:
@@ -123,7 +123,7 @@ def _content(model: ServedModel, wish: Wish, i: int) -> Text:
 
 
 def _prompt_scores(prompted: Prompted, prompt: str, alphabet: str) -> list[Scored]:
-    """Of each character of an echoed prompt; the first is guessed by nobody."""
+    """Return each character of an echoed prompt with its score; the first character has none."""
     logprobs: list[float] = prompted.scores.logprobs.tolist()
     tops = [
         _top(ranking, t, alphabet, prompt[start + t], logprobs[start + t])
@@ -140,6 +140,6 @@ def _with_starts(ranked: tuple[Ranking, ...]) -> list[tuple[Ranking, int]]:
 
 
 def _top(ranking: Ranking, t: int, alphabet: str, char: str, logprob: float) -> dict[str, float]:
-    """The likeliest characters, and the one that came where it is none of them."""
+    """Return the log-probabilities of the likeliest characters and of the character that came."""
     likeliest = {alphabet[k]: p for k, p in zip(ranking.symbols[t].tolist(), ranking.logprobs[t].tolist(), strict=True)}
     return {**likeliest, char: logprob}
