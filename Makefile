@@ -30,7 +30,7 @@ CAN_SANITIZE = $(word 2,$(filter /%,$(SANITIZERS)))
 test-all: check kernel
 	@$(if $(CAN_SANITIZE),$(MAKE) --no-print-directory sanitize,true)
 	@status=0; engine=; if docker info >/dev/null 2>&1; then engine=1; fi; \
-	INDRNN_TEST_INSTALL=1 INDRNN_TEST_CONTAINER=$$engine $(BIN)/python -m pytest || status=$$?; \
+	INDRNN_TEST_INSTALL=all INDRNN_TEST_CONTAINER=$$engine $(BIN)/python -m pytest || status=$$?; \
 	$(if $(CAN_SANITIZE),,echo "SKIPPED make sanitize: needs a C++ compiler with libasan.so and libubsan.so";) exit $$status
 
 check: .venv/installed-dev
