@@ -1,6 +1,8 @@
 # make serve   installs what serving needs and serves bundles/ on http://127.0.0.1:8000 (HOST, PORT)
 # make install installs all of it: serving, training, export, tests, benchmarks
 # make test    does that, checks, and runs every test that needs neither GPU nor container engine
+# make test-all  that, and what takes minutes more: installs from nothing, the container images where an engine answers, make sanitize;
+#              it ends with a list of the tests that were skipped, and says of each what it lacked
 # make check   formatting, lint, types, and who may import whom
 # make bench   the benchmarks, one after another
 # make kernel  compiles the native kernel where a C++ compiler is there, and the one for CUDA where a GPU and nvcc are; serve, test and bench
@@ -15,13 +17,21 @@ BIN := .venv/bin
 # With an NVIDIA GPU the runtime is onnxruntime-gpu with CUDA and cuDNN, otherwise onnxruntime: the two cannot be installed together.
 RUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo serve-gpu || echo serve)
 
-.PHONY: install serve test check bench kernel sanitize openapi wheel clean
+.PHONY: install serve test test-all check bench kernel sanitize openapi wheel clean
 
 serve: .venv/installed-serve kernel
 	@exec $(BIN)/indrnn serve
 
 test: check kernel
 	$(BIN)/python -m pytest
+
+# pytest comes last, for the skipped tests and their reasons are the last that it prints. Recursion has a line of its own: make -n runs such lines.
+CAN_SANITIZE = $(word 2,$(filter /%,$(SANITIZERS)))
+test-all: check kernel
+	@$(if $(CAN_SANITIZE),$(MAKE) --no-print-directory sanitize,true)
+	@status=0; engine=; if docker info >/dev/null 2>&1; then engine=1; fi; \
+	INDRNN_TEST_INSTALL=all INDRNN_TEST_CONTAINER=$$engine $(BIN)/python -m pytest || status=$$?; \
+	$(if $(CAN_SANITIZE),,echo "SKIPPED make sanitize: needs a C++ compiler with libasan.so and libubsan.so";) exit $$status
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .

@@ -11,7 +11,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from indrnn.client import calls
 from indrnn.client.answers import Char, Part, Predicted, Result, SessionInfo
-from indrnn.client.commands import Call, Close, Command, Connect, Lost, Plan, Receive, Send, Show, Sleep
+from indrnn.client.commands import Close, Command, Connect, HttpRequest, Lost, Plan, Receive, Send, Show, Sleep
 from indrnn.client.connection import (
     CLOSE_WITHIN,
     HTTP_ERRORS,
@@ -26,7 +26,7 @@ from indrnn.client.connection import (
     request_of,
 )
 from indrnn.client.conversation import Conversation, Emission
-from indrnn.client.handle import Handle, Text
+from indrnn.client.handle import GenerationHandle, SessionHandle
 from indrnn.client.patience import Patience
 
 R = TypeVar("R")
@@ -143,7 +143,7 @@ class Client:
         if isinstance(command, Sleep):
             await asyncio.sleep(command.seconds)
             return None
-        assert isinstance(command, Call), "HTTP needs no other"
+        assert isinstance(command, HttpRequest), "HTTP needs no other"
         try:
             async with asyncio.timeout(command.timeout):  # httpx's own is for each read
                 return answer_of(await self._http.request(**request_of(command)))
@@ -177,7 +177,7 @@ class Opening:
         return self._session
 
 
-class Session(Handle):
+class Session(SessionHandle):
     """One session over a WebSocket. It stays on the server when this is closed."""
 
     def __init__(self, client: Client, conversation: Conversation, timeout: float | None) -> None:
@@ -329,7 +329,7 @@ class Session(Handle):
         return self._socket
 
 
-class Generation(Text):
+class Generation(GenerationHandle):
     """A generate: iterate over it. `text` is what the session has consumed; left early, the next call of the session cancels it."""
 
     def __init__(self, session: Session, wish: dict[str, object], number: int | None, timeout: float | None) -> None:

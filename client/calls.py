@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import quote
 
 from indrnn.client.answers import Predicted, SessionInfo, predicted, session_info
-from indrnn.client.commands import Answer, Call, Lost, Plan, Sleep
+from indrnn.client.commands import HttpRequest, HttpResponse, Lost, Plan, Sleep
 from indrnn.client.errors import TRANSIENT, BadInput, ConnectionLost, Refused, SessionExpired, Unavailable, refused
 from indrnn.client.messages import decode, encode
 from indrnn.client.patience import Patience
@@ -95,12 +95,12 @@ def ask(
     kind: dict[str, str] = JSON,
     again: bool = True,
     tries: list[int] | None = None,
-) -> Plan[Answer]:
+) -> Plan[HttpResponse]:
     """One request until it is answered; `again`: also where the server may have seen it before. Counts its tries."""
     while True:
         if tries is not None:
             tries[0] += 1
-        outcome = yield Call(method, path, kind if content else {}, content, patience.left())
+        outcome = yield HttpRequest(method, path, kind if content else {}, content, patience.left())
         if isinstance(outcome, Lost):
             if outcome.final:
                 raise outcome.cause
@@ -108,7 +108,7 @@ def ask(
                 raise ConnectionLost(f"it is not known whether the step was applied: {outcome.cause}", "lost") from outcome.cause
             cause, pause = outcome.cause, 0.0
         else:
-            assert isinstance(outcome, Answer), "a Call is answered with Answer or Lost"
+            assert isinstance(outcome, HttpResponse), "an HttpRequest is answered with HttpResponse or Lost"
             if outcome.status < 400:
                 return outcome
             error = _refused(outcome)
@@ -118,7 +118,7 @@ def ask(
         yield Sleep(patience.pause(cause, pause))
 
 
-def _refused(answer: Answer) -> Refused:
+def _refused(answer: HttpResponse) -> Refused:
     try:
         body = json.loads(answer.content)
     except ValueError:
@@ -129,7 +129,7 @@ def _refused(answer: Answer) -> Refused:
     return kind(f"HTTP {answer.status}, and no reason was given", f"http_{answer.status}", status=answer.status)
 
 
-def _retry_after(answer: Answer) -> float:
+def _retry_after(answer: HttpResponse) -> float:
     said = answer.headers.get("retry-after", "")
     return float(said) if said.isdigit() else 0.0
 

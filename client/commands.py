@@ -1,7 +1,7 @@
 """What the core asks its shell to do, and what it is told of it. The core itself touches no socket and no clock of its own.
 
 A plan is a generator: it yields commands and is sent their outcomes; what it returns is the answer to the user's call. Outcomes: nothing
-for Connect, Send, Sleep, Close and Show, the message for Receive, an Answer for Call; or Lost for any of them.
+for Connect, Send, Sleep, Close and Show, the message for Receive, an HttpResponse for HttpRequest; or Lost for any of them.
 """
 
 from collections.abc import Generator, Mapping
@@ -56,7 +56,7 @@ class Show:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class HttpRequest:
     """An HTTP request; `path` begins behind the server's address."""
 
     method: str
@@ -67,7 +67,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResponse:
     """An HTTP response; names of headers in lower case."""
 
     status: int
@@ -84,5 +84,5 @@ class Lost:
     sent: bool = True
 
 
-Command = Connect | Send | Receive | Close | Sleep | Show | Call
+Command = Connect | Send | Receive | Close | Sleep | Show | HttpRequest
 Plan = Generator[Command, object, R]

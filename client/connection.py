@@ -8,7 +8,7 @@ from urllib.parse import quote
 import httpx
 from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
 
-from indrnn.client.commands import Answer, Call, Lost
+from indrnn.client.commands import HttpRequest, HttpResponse, Lost
 from indrnn.client.errors import ProtocolError, Refused
 
 MAX_MESSAGE = 64 * 2**20  # bytes of a message from the server: the states of a watched step are some hundred kilobytes
@@ -85,11 +85,17 @@ def lost_call(error: httpx.TransportError) -> Lost:
     return Lost(error, sent=not unsent)
 
 
-def answer_of(response: httpx.Response) -> Answer:
+def answer_of(response: httpx.Response) -> HttpResponse:
     """Return a response as the core reads it."""
-    return Answer(response.status_code, {name.lower(): value for name, value in response.headers.items()}, response.content)
+    return HttpResponse(response.status_code, {name.lower(): value for name, value in response.headers.items()}, response.content)
 
 
-def request_of(call: Call) -> dict[str, Any]:
-    """Return a call in httpx's words."""
-    return {"method": call.method, "url": call.path, "headers": dict(call.headers), "content": call.content, "timeout": call.timeout}
+def request_of(request: HttpRequest) -> dict[str, Any]:
+    """Return an HTTP request in httpx's words."""
+    return {
+        "method": request.method,
+        "url": request.path,
+        "headers": dict(request.headers),
+        "content": request.content,
+        "timeout": request.timeout,
+    }

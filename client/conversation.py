@@ -29,7 +29,7 @@ class _Broken(Exception):
         self.pause = pause
 
 
-class _Busy(_Broken):
+class _TryLater(_Broken):
     """The server cannot now; the connection is sound."""
 
 
@@ -193,10 +193,10 @@ class Conversation:
         emission.sent = False
         try:
             yield from self._try_to_emit(emission, patience)
-        except _Busy as busy:
+        except _TryLater as later:
             emission.sent = False  # a cancel from now on goes with the next try
             if emission.cancelling:
-                raise _Broken(busy.cause, busy.pause) from None
+                raise _Broken(later.cause, later.pause) from None
             raise
 
     def _try_to_emit(self, emission: Emission, patience: Patience) -> Plan[None]:
@@ -279,8 +279,8 @@ class Conversation:
         while True:
             try:
                 return (yield from attempt())
-            except _Busy as busy:
-                yield Sleep(patience.pause(busy.cause, busy.pause))
+            except _TryLater as later:
+                yield Sleep(patience.pause(later.cause, later.pause))
             except _Broken as broken:
                 self._linked = False
                 yield Close()
@@ -300,8 +300,8 @@ class Conversation:
         yield Send(encode({"type": "open", **self._opening, **session}), patience.left())  # lost: the server has said why before it closed
         try:
             body = yield from _hear("opened", patience)
-        except _Busy as busy:
-            raise _Broken(busy.cause, busy.pause) from None  # the server closes after it
+        except _TryLater as later:
+            raise _Broken(later.cause, later.pause) from None  # the server closes after it
         self._linked = True
         _read(self._stand_as, body)
         if self._watching:
@@ -340,7 +340,7 @@ def _error(body: dict[str, Any]) -> Exception:
         return error
     pause = body.get("retry_after")
     seconds = float(pause) if isinstance(pause, int | float) else 0.0
-    return _Broken(error, seconds) if error.code == "stopping" else _Busy(error, seconds)
+    return _Broken(error, seconds) if error.code == "stopping" else _TryLater(error, seconds)
 
 
 def _check(outcome: object) -> object:

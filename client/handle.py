@@ -4,7 +4,7 @@ from indrnn.client.answers import Pending
 from indrnn.client.conversation import Conversation, Emission
 
 
-class Handle:
+class SessionHandle:
     """A session as its user sees it."""
 
     def __init__(self, conversation: Conversation) -> None:
@@ -41,7 +41,7 @@ class Handle:
         return self._conversation.pending
 
 
-class Text:
+class GenerationHandle:
     """A generate as its user sees it. Each character is in `text` once the session has consumed it."""
 
     def __init__(self) -> None:

@@ -6,9 +6,13 @@ Each has `add_arguments(parser, command)` and `run(command, args, argv)`, which 
 
 import argparse
 import importlib
+import os
+import select
 import sys
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, TextIO
+
+READER_LEFT = 141  # the exit status of a program that SIGPIPE ends
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,37 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command. Returns the exit status: 0 done, 1 refused with a line that says why, 2 wrong arguments."""
-    argv = sys.argv[1:] if argv is None else argv
+    """Run one command, and write out all that it has printed.
+
+    Returns the exit status: 0 done, 1 refused with a line that says why, 2 wrong arguments, 141 when the reader of the output has left.
+    """
+    try:
+        try:
+            status = run_command(sys.argv[1:] if argv is None else argv)
+        except SystemExit:  # --help has been printed
+            print(end="", flush=True)
+            raise
+        print(end="", flush=True)
+        return status
+    except BrokenPipeError:
+        left = [stream for stream in (sys.stdout, sys.stderr) if stream is not None and reader_has_left(stream)]
+        if not left:  # it was a pipe or a connection of the command's own
+            raise
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in left:  # the interpreter flushes both once more when it ends
+            os.dup2(nowhere, stream.fileno())
+        return READER_LEFT
+
+
+def reader_has_left(stream: TextIO) -> bool:
+    """Return whether a stream is a pipe or a socket whose other end is closed."""
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return any(happened & (select.POLLERR | select.POLLHUP) for _, happened in poll.poll(0))
+
+
+def run_command(argv: list[str]) -> int:
+    """Run one command. Returns the exit status."""
     name = argv[0] if argv and argv[0] in COMMANDS else ""
     try:
         parser = build_parser(name)

@@ -1,4 +1,4 @@
-"""The application, wired in one place: settings in, ASGI app out. Nothing is built at import."""
+"""Wire the application in one place: settings in, ASGI app out. Nothing is built at import."""
 
 import asyncio
 import contextlib
@@ -142,7 +142,7 @@ async def _sweep(store: Store, totals: Totals) -> None:
 
 
 def _problem(request: Request, error: ServiceError) -> Response:
-    """An error in the shape of the protocol that was spoken."""
+    """Return an error in the shape of the request's protocol."""
     return openai_problem(error) if request.url.path.startswith(PREFIX) else problem(error)
 
 
@@ -168,7 +168,7 @@ async def _validation_error(request: Request, error: Exception) -> Response:
 
 
 async def _gone(request: Request, error: Exception) -> Response:
-    """The client left in the middle of its body: nobody reads this, and it is no bug."""
+    """Answer a client that left in the middle of its body: nobody reads the answer, and a client that leaves is no bug."""
     return Response(status_code=400)
 
 

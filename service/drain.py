@@ -1,7 +1,7 @@
-"""How the service ends: nothing new, what is in flight is finished, everybody is told to come back, and all that within a time.
+"""End the service within a time: take nothing new, finish what is in flight, and tell every client to come back.
 
-The deadline is kept by the kernel's alarm, which ends the process whatever it is doing; a state is stored or it was not answered for, so
-that costs nobody a step.
+The operating system's alarm keeps the deadline: it ends the process, whatever the process is doing. That costs nobody a step, because
+every step that was answered is stored.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ Goodbye = Callable[[float], Awaitable[None]]
 
 
 class Drain:
-    """From the first signal to the end of the process."""
+    """The end of the service, from the first signal to the end of the process."""
 
     def __init__(self, backend: Backend, seconds: float, goodbyes: Sequence[Goodbye]) -> None:
         self._backend = backend
@@ -37,22 +37,22 @@ class Drain:
 
     @property
     def begun(self) -> bool:
-        """Whether the end has begun."""
+        """Return whether the end has begun."""
         return self._began > 0
 
     def begin(self) -> None:
-        """At the signal: from here on nothing new is taken, and the service is not ready."""
+        """Begin the end, at the signal: from now on nothing new is taken, and the service is not ready."""
         self._began = time.monotonic()
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, self._seconds)
         self._backend.drain(self._seconds * ENGINES)
 
     def left(self, part: float) -> float:
-        """Seconds until that part of the time has gone by."""
+        """Return the seconds until that part of the time has gone by."""
         return max(0.0, self._began + self._seconds * part - time.monotonic())
 
     async def finish(self) -> None:
-        """Waits for the engines, whose last replies are then on their way, and sees the clients off."""
+        """Wait until the engines have sent their last replies, then tell the clients to come back."""
         while self._backend.busy and self.left(ENGINES):  # noqa: ASYNC110  # a thread that ends sets no event of the loop
             await asyncio.sleep(LOOK)
         said = await asyncio.gather(*(say(self.left(GOODBYES)) for say in self._goodbyes), return_exceptions=True)
@@ -62,14 +62,14 @@ class Drain:
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn, which closes its connections after the service has ended what it was doing, and not before."""
+    """A uvicorn server that closes its connections only after the service has finished what is in flight."""
 
     def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
         super().__init__(config)
         self._drain = drain
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal begins the end, the second is the end."""
+        """Begin the end at the first signal; end the process at the second."""
         if self._drain.begun:
             signal.signal(sig, signal.SIG_DFL)
             os.kill(os.getpid(), sig)
@@ -77,7 +77,7 @@ class DrainingServer(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: "list[object] | None" = None) -> None:  # type: ignore[override]  # sockets of ours there are none
-        """Until the clients have been seen off the listeners stay open: who asks is told, instead of finding nobody."""
+        """Keep the listeners open until the clients have been told to come back, so that new requests get an answer; then shut down."""
         if self._drain.begun:
             await self._drain.finish()
             self.config.timeout_graceful_shutdown = self._drain.left(CONNECTIONS)  # type: ignore[assignment]  # any number does

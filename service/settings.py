@@ -1,4 +1,4 @@
-"""The one place that reads the environment."""
+"""Read the settings from the environment; no other file of the service does."""
 
 import os
 from pathlib import Path
@@ -18,11 +18,11 @@ def _bundles() -> Path:
 
 
 class SettingsError(Exception):
-    """The environment is not usable; the message names the variable."""
+    """An error of the environment; the message names the variable."""
 
 
 class Settings(BaseSettings):
-    """What can be set, with defaults. Each field `x` is the variable INDRNN_X; host and port are also HOST and PORT."""
+    """All settings, with defaults. The variable INDRNN_X sets the field `x`; HOST and PORT set host and port as well."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", populate_by_name=True)
 
@@ -73,7 +73,7 @@ class Settings(BaseSettings):
 
 
 def read_settings() -> Settings:
-    """Settings from the environment. Raises SettingsError on an unknown INDRNN_… variable or a value that does not fit."""
+    """Return the settings of the environment. Raises SettingsError on an unknown INDRNN_… variable or a value that does not fit."""
     known = {PREFIX + name.upper() for name in Settings.model_fields} | ELSEWHERE
     unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name not in known)
     if unknown:
@@ -86,5 +86,5 @@ def read_settings() -> Settings:
 
 
 def variable(field: str) -> str:
-    """The variable that sets a field."""
+    """Return the name of the variable that sets a field."""
     return field.upper() if field.lower() in ("host", "port") else PREFIX + field.upper()

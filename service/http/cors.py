@@ -1,4 +1,4 @@
-"""Cross-origin requests (the Fetch standard's CORS): which pages' scripts may call the HTTP API from a browser."""
+"""Decide which pages' scripts may call the HTTP API from a browser: cross-origin requests, the Fetch standard's CORS."""
 
 from collections.abc import Collection
 
@@ -11,9 +11,9 @@ TOLD = ("content-disposition", "inference-header-content-length", "retry-after",
 
 
 def open_to(origins: Collection[str], app: ASGIApp) -> ASGIApp:
-    """The application for scripts of those origins too; itself where there are none, at no cost.
+    """Return the application, open to the scripts of those origins; without origins return the application itself.
 
-    Keys are sent as headers by the script, never by the browser on its own: there are no credentials here that a page could misuse.
+    The script sends keys as headers, and the browser never sends them on its own: a page finds no credentials here that it could misuse.
     """
     if not origins:
         return app

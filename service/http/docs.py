@@ -1,4 +1,4 @@
-"""/docs: the API's documentation as one page that loads nothing from elsewhere but /openapi.json."""
+"""Serve /docs, the API's documentation: one page, which loads nothing but /openapi.json."""
 
 from pathlib import Path
 
@@ -10,5 +10,5 @@ _POLICY = "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; s
 
 
 async def docs(request: Request) -> HTMLResponse:
-    """The page. Its script reads /openapi.json, and the policy forbids it anything else."""
+    """Return the page. Its script reads /openapi.json, and the page's policy forbids it to load anything else."""
     return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _POLICY})

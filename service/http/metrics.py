@@ -1,4 +1,4 @@
-"""GET /metrics: the plain numbers of service/engine/statistics.py in Prometheus' words, put together when somebody asks."""
+"""Answer GET /metrics: put the numbers of service/engine/statistics.py in Prometheus' format when somebody asks."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ STORED: dict[Happened, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the numbers are: loaded models, what belongs to none, the census, open streams, and versions that are not served."""
+    """The places of the numbers: loaded models, totals of no model, the census, open streams, and versions that are not served."""
 
     models: Callable[[], Iterable[ServedModel]]
     totals: Totals
@@ -50,7 +50,7 @@ class Metrics:
         ProcessCollector(registry=self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """Every family, as prometheus_client asks for them."""
+        """Return every family of metrics; prometheus_client calls this."""
         s = self._sources
         models = [(m.manifest.name, m.manifest.version, m, m.port.snapshot()) for m in s.models()]
         statistics = [((name, version), snapshot.statistics) for name, version, _, snapshot in models]
@@ -161,7 +161,7 @@ def _of_store(counted: Counted, others: int) -> Iterator[Metric]:
 
 
 def _sizes(runs: Mapping[int, int]) -> list[tuple[str, float]]:
-    """Cumulated, by powers of two, at least to the largest there was."""
+    """Return how many runs had at most so many rows: for each power of two to the largest run, and for infinity."""
     bounds = [2**i for i in range(max(7, (max(runs, default=1) - 1).bit_length() + 1))]
     up_to = [(str(float(bound)), float(sum(n for size, n in runs.items() if size <= bound))) for bound in bounds]
     return [*up_to, ("+Inf", float(sum(runs.values())))]

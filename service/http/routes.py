@@ -1,4 +1,4 @@
-"""The native HTTP routes but those of sessions: they translate to and from sessions.py, and know nothing else."""
+"""Define the native HTTP routes but those of sessions. They translate to and from serving/sessions.py, and know nothing else."""
 
 from functools import partial
 from http import HTTPStatus
@@ -24,7 +24,7 @@ _PROBLEM = "application/problem+json"
 
 
 def problem(error: ServiceError) -> Response:
-    """An error as an RFC 9457 document."""
+    """Return an error as an RFC 9457 document."""
     code = status(error)
     body = {"type": "about:blank", "title": HTTPStatus(code).phrase, "status": code, **error.body()}
     headers = {"Retry-After": str(error.extra.get("retry_after", 1))} if code in (429, 503) else {}
@@ -36,7 +36,7 @@ def problem(error: ServiceError) -> Response:
 
 
 def problems(*codes: int) -> dict[int | str, dict[str, object]]:
-    """Documents error answers."""
+    """Return what the API's documentation says about answers of these status codes."""
     content = {_PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {c: {"description": _MEANING[c], "content": content} for c in codes}
 
@@ -100,7 +100,7 @@ def build_router(services: Services, numbers: Metrics) -> APIRouter:
         tags=["predict"],
     )
     async def predict(request: Request) -> Response:
-        """Classifies skeleton clips.
+        """Classify skeleton clips.
 
         Without `session_id` each clip is a sequence of its own. With it, the one clip goes on where the session stands, and the reply is
         sent after the new state is stored; a repeated `step` is answered from the stored result.
@@ -116,24 +116,24 @@ def build_router(services: Services, numbers: Metrics) -> APIRouter:
 
     @router.get("/models", response_model=schema.ModelList, response_model_exclude_none=True, responses=problems(401), tags=["models"])
     async def models(request: Request) -> Response:
-        """Every served model, without the recurrent weights."""
+        """List every served model, without the recurrent weights."""
         access.owner_of(request.headers)
         return JSONResponse({"models": [_model_info(served.versions(n), settings, full=False) for n in served.names()]})
 
     @router.get("/models/{name}", response_model=schema.ModelInfo, responses=problems(401, 404), tags=["models"])
     async def model(request: Request, name: str) -> Response:
-        """One model: versions, labels or alphabet, layouts, rate, limits, and the state's parts with each neuron's recurrent weight."""
+        """Describe one model: versions, labels or alphabet, layouts, rate, limits, and the state with each neuron's recurrent weight."""
         access.owner_of(request.headers)
         return JSONResponse(_model_info(served.versions(name), settings, full=True))
 
     @router.get("/health/live", response_model=schema.Live, tags=["health"])
     async def live() -> Response:
-        """The process is up."""
+        """Answer that the process is up."""
         return JSONResponse({"status": "live"})
 
     @router.get("/health/ready", response_model=schema.Ready, responses=problems(503), tags=["health"])
     async def ready() -> Response:
-        """Every model is warm, and the store takes commits. Names the provider and the implementation of the recurrence in use."""
+        """Answer that every model is warm and the store takes commits; name the provider and the implementation of the recurrence."""
         if services.backend.stopping:
             raise Stopping("the service is shutting down", retry_after=1)
         await services.probe.need_store()
@@ -159,7 +159,7 @@ def build_router(services: Services, numbers: Metrics) -> APIRouter:
         tags=["health"],
     )
     async def metrics(request: Request) -> Response:
-        """Sessions, steps, batches, times and the store, by model and protocol; docs/operations.md lists them."""
+        """Report sessions, steps, batches, times and the store, by model and protocol; docs/operations.md lists the metrics."""
         access.owner_of_scrape(request.headers)
         return await numbers.answer(request.headers.get("accept", ""))
 

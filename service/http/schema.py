@@ -1,4 +1,4 @@
-"""The shapes of the native HTTP API, for its documentation. The hot routes read their bodies without them (see service/engine/clips.py)."""
+"""Document the shapes of the native HTTP API. The hot routes read their bodies without these classes (see service/engine/clips.py)."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -20,7 +20,7 @@ class _Shape(BaseModel):
 
 
 class PredictRequest(_Shape):
-    """Clips to classify, each from the start of a sequence, or one clip that goes on where a session stands."""
+    """A request to classify clips: each from the start of a sequence, or one clip that goes on where a session stands."""
 
     sequences: list[Clip] = Field(min_length=1)
     model: str = Field("action", description="an action model")
@@ -35,14 +35,14 @@ class PredictRequest(_Shape):
 
 
 class Score(_Shape):
-    """One label's softmax score."""
+    """The softmax score of one label."""
 
     label: str
     score: float = Field(ge=0, le=1)
 
 
 class Prediction(_Shape):
-    """The answer at the end of a clip."""
+    """The label and the scores at the end of a clip."""
 
     label: str = Field(description="the likeliest class, or `other` where its score is below the model's `other_below`")
     score: float = Field(ge=0, le=1)
@@ -51,7 +51,7 @@ class Prediction(_Shape):
 
 
 class Standing(_Shape):
-    """Where a session stands after the step."""
+    """The step and the position of a session after the step."""
 
     session_id: SessionId
     step: int
@@ -59,7 +59,7 @@ class Standing(_Shape):
 
 
 class PredictResponse(_Shape):
-    """One prediction per clip."""
+    """The reply to a PredictRequest: one prediction for each clip."""
 
     model: str
     version: str
@@ -68,14 +68,14 @@ class PredictResponse(_Shape):
 
 
 class OpenRequest(_Shape):
-    """Which model the session is for."""
+    """A request to open a session: it names the session's model."""
 
     model: str = Field(examples=["action"])
     version: str | None = Field(None, description="one of its loaded versions, the highest by default")
 
 
 class SessionInfo(_Shape):
-    """A session as it stands."""
+    """A session: its id, model, step, position and times."""
 
     session_id: SessionId
     model: str
@@ -87,13 +87,13 @@ class SessionInfo(_Shape):
 
 
 class SessionList(_Shape):
-    """One's own sessions, newest first."""
+    """The sessions of the key that asks, newest first."""
 
     sessions: list[SessionInfo]
 
 
 class PartInfo(_Shape):
-    """One stretch of the state."""
+    """One part of the state: the values from `offset` on that one layer carries."""
 
     role: str
     layer: int | None = None
@@ -111,7 +111,7 @@ class LayoutInfo(_Shape):
 
 
 class VersionLimits(_Shape):
-    """What a request to this model may hold."""
+    """The limits of a request to this model: frames, characters, and the session's position."""
 
     max_frames: int
     max_text: int
@@ -147,13 +147,13 @@ class ModelInfo(_Shape):
 
 
 class ModelList(_Shape):
-    """Every served model."""
+    """The list of every served model."""
 
     models: list[ModelInfo]
 
 
 class ReadyModel(_Shape):
-    """A model that answers."""
+    """A model that answers requests."""
 
     name: str
     version: str
@@ -162,7 +162,7 @@ class ReadyModel(_Shape):
 
 
 class Ready(_Shape):
-    """The service answers requests."""
+    """The answer of a service that is ready for requests."""
 
     status: Literal["ready"]
     revision: str
@@ -172,13 +172,13 @@ class Ready(_Shape):
 
 
 class Live(_Shape):
-    """The process is up."""
+    """The answer of a process that is up."""
 
     status: Literal["live"]
 
 
 class Problem(BaseModel):
-    """RFC 9457. `code` is for programs, `detail` for people: what was expected and what came."""
+    """An error, as RFC 9457 describes it. `code` is for programs; `detail` tells people what was expected and what came."""
 
     type: str = Field("about:blank")
     title: str

@@ -1,4 +1,4 @@
-"""The routes of sessions: open, look, list, delete, download, upload, fork, reset."""
+"""Define the routes of sessions: open, look, list, delete, download, upload, fork, reset."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -28,7 +28,7 @@ _NAMED = (401, 404, 409, 410, 503)  # what may be wrong wherever a session is na
 
 
 def session_info(session: Session) -> dict[str, object]:
-    """A session as the API shows it."""
+    """Return a session as the API shows it."""
     return {
         "session_id": session.id,
         "model": session.model,
@@ -57,7 +57,7 @@ def build_session_router(services: Services) -> APIRouter:
         openapi_extra=_OPEN,
     )
     async def open_session(request: Request) -> Response:
-        """Opens a session: at the start of a sequence, or, with a body of `application/octet-stream`, where a downloaded state stood."""
+        """Open a session at the start of a sequence, or, with a body of `application/octet-stream`, where a downloaded state stood."""
         owner = access.owner_of(request.headers)
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() == BYTES:
             file = await _state(request, settings)
@@ -71,23 +71,23 @@ def build_session_router(services: Services) -> APIRouter:
 
     @router.get("", response_model=schema.SessionList, responses=problems(401, 422, 503))
     async def list_sessions(request: Request, limit: int = Query(100, ge=1, le=LISTED)) -> Response:
-        """One's own living sessions, newest first. Without keys, everybody is one and the same."""
+        """List the living sessions of the key that asks, newest first; a service without keys lists all sessions."""
         return JSONResponse({"sessions": [session_info(s) for s in await sessions.list(access.owner_of(request.headers), limit)]})
 
     @router.get("/{session_id}", response_model=schema.SessionInfo, responses=problems(*_NAMED))
     async def get_session(request: Request, session_id: str) -> Response:
-        """Where a session stands. Looking does not prolong its life."""
+        """Tell where a session stands. The request does not make the session live longer."""
         return JSONResponse(session_info(await sessions.look(session_id, access.owner_of(request.headers))))
 
     @router.delete("/{session_id}", status_code=204, responses=problems(*_NAMED))
     async def delete_session(request: Request, session_id: str) -> Response:
-        """Ends a session and forgets its state. A generate in flight ends with it."""
+        """End a session and delete its state. A generate that is in flight ends with the session."""
         await sessions.delete(session_id, access.owner_of(request.headers))
         return Response(status_code=204)
 
     @router.get("/{session_id}/state", response_class=Response, responses={**_DOWNLOAD, **problems(*_NAMED)})
     async def download(request: Request, session_id: str) -> Response:
-        """The session's state as it is stored, also while a step is in flight, and also where its model is no longer loaded."""
+        """Download the session's stored state, also while a step is in flight, and also when the session's model is no longer loaded."""
         session = await sessions.look(session_id, access.owner_of(request.headers))
         name = f"{session.model}-{session.version}-step{session.step}.safetensors"
         return Response(state_file.encode(session), media_type=BYTES, headers={"Content-Disposition": f'attachment; filename="{name}"'})
@@ -99,9 +99,9 @@ def build_session_router(services: Services) -> APIRouter:
         openapi_extra=_UPLOAD,
     )
     async def upload(request: Request, session_id: str) -> Response:
-        """Puts a downloaded state in place of the session's; it then stands at the file's step and position.
+        """Replace the session's state by a downloaded one; the session then stands at the file's step and position.
 
-        Waits for what is in flight. The stored result does not come along: the last number again is `no_stored_reply`.
+        The request waits for the step in flight. The file holds no stored result: repeating the last step is answered `no_stored_reply`.
         """
         owner = access.owner_of(request.headers)
         model = await services.steps.model_of(session_id, owner)
@@ -110,12 +110,12 @@ def build_session_router(services: Services) -> APIRouter:
 
     @router.post("/{session_id}/fork", status_code=201, response_model=schema.SessionInfo, responses=problems(*_NAMED, 429))
     async def fork(request: Request, session_id: str) -> Response:
-        """Opens a second session that stands where this one does, last result included. Waits for what is in flight."""
+        """Open a second session with this one's state and last result, after the step that is in flight."""
         return JSONResponse(session_info(await sessions.fork(session_id, access.owner_of(request.headers))), 201)
 
     @router.post("/{session_id}/reset", response_model=schema.SessionInfo, responses=problems(*_NAMED))
     async def reset(request: Request, session_id: str) -> Response:
-        """Puts the session back at the start of a sequence, step 0 and position 0. Waits for what is in flight."""
+        """Put the session back to the start of a sequence, step 0 and position 0, after the step that is in flight."""
         return JSONResponse(session_info(await sessions.reset(session_id, access.owner_of(request.headers))))
 
     return router

@@ -1,4 +1,7 @@
-"""What OpenAI's clients are answered: choices that grow by characters, the chunks and bodies made of them, and errors. Pure."""
+"""Word the replies to OpenAI's clients: choices that grow by characters, chunks and bodies made of choices, and errors.
+
+Everything here is pure.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +12,7 @@ from indrnn.service.session.machine import Reason
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One character: its log-probability in nats (None for the first of a prompt, which nothing precedes), and the likeliest there."""
+    """One character, its log-probability in nats (None for a prompt's first character, which nothing precedes), and the likeliest ones."""
 
     char: str
     logprob: float | None
@@ -18,7 +21,7 @@ class Scored:
 
 @dataclass(slots=True)
 class Choice:
-    """One text after one prompt. It is told in pieces: what may turn out to begin a stop string is held back."""
+    """One text after one prompt. The client gets it in pieces; characters that may begin a stop string are held back."""
 
     index: int
     prompt: str
@@ -34,14 +37,14 @@ class Choice:
     ended: bool = False
 
     def grow(self, scored: Scored, reason: Reason | None) -> None:
-        """One more drawn character."""
+        """Add one drawn character."""
         self.text += scored.char
         self.reason = reason
         if self.with_logprobs:
             self.scores.append(scored)
 
     def piece(self) -> dict[str, object] | None:
-        """What can be told since the last piece, as an element of `choices`; None if that is nothing."""
+        """Return the text that has settled since the last piece, as an element of `choices`; None if there is none."""
         until = settled(self.text, self.stop, self.reason)
         head = self.prompt if self.echo and not self.began else ""
         if self.ended or (not head and until == self.told and self.reason is None):
@@ -67,7 +70,7 @@ class Choice:
 
 
 def settled(text: str, stop: tuple[str, ...], reason: Reason | None) -> int:
-    """How much of a text can be told: all but a stop string at its end, or what may become one if more follows."""
+    """Return how many characters of a text can be sent: all but a stop string at its end, or the beginning of one if more may follow."""
     if reason is Reason.STOP:
         return len(text) - max(len(s) for s in stop if text.endswith(s))
     if reason is not None or not stop:
@@ -79,7 +82,7 @@ def settled(text: str, stop: tuple[str, ...], reason: Reason | None) -> int:
 
 @dataclass(frozen=True)
 class Head:
-    """What every answer to a request has in front."""
+    """The first fields of every answer to a request."""
 
     id: str
     created: int
@@ -87,7 +90,7 @@ class Head:
     fingerprint: str
 
     def body(self, choices: Sequence[dict[str, object]]) -> dict[str, object]:
-        """An answer, or a chunk of one."""
+        """Return an answer, or a chunk of one, with these choices."""
         return {
             "id": self.id,
             "object": "text_completion",
@@ -99,18 +102,18 @@ class Head:
 
 
 def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    """Characters read and drawn; a stop string was drawn too."""
+    """Return the usage of a request: characters read and characters drawn, those of stop strings included."""
     return {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": prompt_tokens + completion_tokens}
 
 
 def error_status(error: ServiceError) -> int:
-    """The HTTP status of an error under /v1: the native one, but 400 for bad input, as OpenAI's API has it."""
+    """Return the HTTP status of an error under /v1: the native API's, but 400 for bad input, as in OpenAI's API."""
     code = status(error)
     return 400 if code == 422 else code
 
 
 def error_body(error: ServiceError) -> dict[str, object]:
-    """OpenAI's shape of an error. `message` names the field, since that is all that most clients show."""
+    """Return an error in OpenAI's shape. `message` names the field, because most clients show the message alone."""
     code = error_status(error)
     kind = "server_error" if code >= 500 else "rate_limit_error" if code == 429 else "invalid_request_error"
     return {

@@ -1,6 +1,6 @@
-"""What a request for OpenAI completions asks for: JSON in, Wish out. A token is a character of the model's alphabet.
+"""Read a request for OpenAI completions: JSON in, Wish out. A token is a character of the model's alphabet.
 
-What this model cannot do (penalties, biases, infilling) is refused where it is asked for, and taken where it is left at its default.
+The models here have no penalties, biases or infilling: such a parameter is accepted at its default and refused at any other value.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ SEEDS = 2**64
 
 @dataclass(frozen=True)
 class CompletionLimits:
-    """Of one request: characters of a prompt and of a text, choices, and characters whose log-probabilities are told."""
+    """The limits of one request: characters of a prompt and of a text, choices, and characters with log-probabilities."""
 
     max_prompt: int
     max_tokens: int
@@ -40,7 +40,7 @@ class CompletionLimits:
 
 @dataclass(frozen=True)
 class Wish:
-    """A checked request. `logprobs` is how many of the likeliest characters to name, None for no log-probabilities at all."""
+    """A checked request. `logprobs` says how many of the likeliest characters to name; None asks for no log-probabilities."""
 
     prompts: tuple[str, ...]
     max_tokens: int
@@ -56,16 +56,16 @@ class Wish:
 
     @property
     def prompt_tokens(self) -> int:
-        """Characters of all prompts, each read once, however many texts follow it."""
+        """Return the number of characters of all prompts. Each prompt counts once, however many texts follow it."""
         return sum(len(p) for p in self.prompts)
 
     def seed_of(self, k: int, fresh: int) -> int:
-        """The seed of a prompt's k-th text: of its own where the client gave one, else the fresh one."""
+        """Return the seed of a prompt's k-th text: the client's seed plus k, or `fresh` plus k where the client gave none."""
         return ((fresh if self.seed is None else self.seed) + k) % SEEDS
 
 
 def read_wish(body: dict[str, object], alphabet: str, bounds: CompletionLimits) -> Wish:
-    """Checks a request's fields, the model's name apart. Raises BadInput naming the field, TooLarge."""
+    """Check the fields of a request, all but the model's name. Raises BadInput, which names the field, or TooLarge."""
     only(body, FIELDS)
     for name, neutral in NEUTRAL.items():
         value = body.get(name)
@@ -90,7 +90,7 @@ def read_wish(body: dict[str, object], alphabet: str, bounds: CompletionLimits) 
 
 
 def _prompts(value: object, alphabet: str, bounds: CompletionLimits) -> tuple[str, ...]:
-    """A text, a list of texts, or the same as character numbers, each its place in the alphabet."""
+    """Read the prompts: a text, a list of texts, or the same as numbers, a character's number being its place in the alphabet."""
     if isinstance(value, str) or _numbers(value):
         return (_prompt(value, alphabet, bounds, "prompt"),)
     if not isinstance(value, list) or not value:

@@ -1,7 +1,7 @@
-"""OpenAI's completions for models that read characters: POST /v1/completions and GET /v1/models.
+"""Serve OpenAI's completions with models that read characters: POST /v1/completions and GET /v1/models.
 
-No session and no store: a prompt is read from the start of a sequence and texts are drawn after it, in the same batches as everybody
-else's steps. Whoever leaves takes the rest of the text along.
+A completion has no session and no store: a prompt is read from the start of a sequence and texts are drawn after it, in the same batches
+as everybody else's steps. When a client leaves, its texts are not drawn any further.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ PREFIX = "/v1/"
 
 
 def openai_problem(error: ServiceError) -> Response:
-    """An error in OpenAI's shape."""
+    """Return an error in OpenAI's shape."""
     code = error_status(error)
     headers = {"Retry-After": str(error.extra.get("retry_after", 1))} if code in (429, 503) else {}
     if code == 401:
@@ -75,7 +75,7 @@ def build_completions(services: Services) -> APIRouter:
         openapi_extra={"requestBody": body_shape},
     )
     async def completions(request: Request) -> Response:
-        """Continues texts as OpenAI's completions do. A token is a character."""
+        """Continue texts as OpenAI's completions do. A token is a character."""
         owner = access.owner_of(request.headers)
         body = await read_body(request, settings)
         model, text = _reader_of_text(served, body.get("model"))
@@ -97,13 +97,13 @@ def build_completions(services: Services) -> APIRouter:
 
     @router.get("/models", response_model=schema.OpenAIModelList, responses=_errors(401))
     async def models(request: Request) -> Response:
-        """The models that complete text."""
+        """List the models that complete text."""
         access.owner_of(request.headers)
         return JSONResponse({"object": "list", "data": [_model_info(m) for m, _ in _readers_of_text(served)]})
 
     @router.get("/models/{model}", response_model=schema.OpenAIModel, responses=_errors(401, 404))
     async def model(request: Request, model: str) -> Response:
-        """One model that completes text."""
+        """Describe one model that completes text."""
         access.owner_of(request.headers)
         return JSONResponse(_model_info(_reader_of_text(served, model)[0]))
 
@@ -140,7 +140,7 @@ def _head(model: ServedModel) -> Head:
 
 
 async def _whole(run: CompletionRun, head: Head) -> bytes:
-    """The answer in one, put together on another thread where it is long."""
+    """Return the whole answer as JSON; a long one is put together on another thread."""
 
     def made() -> bytes:
         choices = [piece for choice in run.choices if (piece := choice.piece()) is not None]
@@ -150,7 +150,7 @@ async def _whole(run: CompletionRun, head: Head) -> bytes:
 
 
 class EventStream(Response):
-    """Server-sent events: a chunk for each piece of text, `[DONE]` at the end. Closed early where the client leaves or does not read."""
+    """A reply of server-sent events: a chunk for each piece of text, then `[DONE]`. It ends early if the client leaves or does not read."""
 
     media_type = "text/event-stream"
 
@@ -162,7 +162,7 @@ class EventStream(Response):
         self._send_timeout = send_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends it, and lets go of what is left when nobody reads on."""
+        """Send the events; take the jobs back when the client no longer reads."""
         try:
             with suppress(ClientDisconnect, OSError, TimeoutError):
                 await while_there(receive, self._send_all(send))

@@ -1,4 +1,4 @@
-"""One request for completions on its way through the engine: a job for each prompt, and what comes back, choice by choice."""
+"""Take one request for completions through the engine: queue a job for each prompt, and add what comes back to its choices."""
 
 import asyncio
 import secrets
@@ -20,10 +20,10 @@ WAITING = 65_536  # characters of one answer that may wait for a client to read 
 
 
 class CompletionRun:
-    """One request on its way through the engine."""
+    """A request for completions, its jobs in the engine, and its choices so far."""
 
     def __init__(self, model: ServedModel, text: TextModality, wish: Wish, tickets: Tickets, pay: Callable[[], None]) -> None:
-        """`pay` is called for each character. Raises OutOfAlphabet, TooLarge for a model that was not made for texts that long."""
+        """Make the jobs; `pay` is called for each character. Raises OutOfAlphabet, or TooLarge for texts longer than the model allows."""
         self._pay = pay
         self.wish = wish
         self.choices = [
@@ -40,11 +40,11 @@ class CompletionRun:
 
     @property
     def open(self) -> bool:
-        """Whether something is still to come."""
+        """Return whether a choice has not ended."""
         return any(c.reason is None for c in self.choices)
 
     def usage(self) -> dict[str, int]:
-        """So far."""
+        """Return the usage of the request so far."""
         return usage(self.wish.prompt_tokens, sum(len(c.text) for c in self.choices))
 
     def submit(self) -> None:
@@ -53,13 +53,13 @@ class CompletionRun:
         self._port.submit(self._asked, whole=True)
 
     def leave(self) -> None:
-        """Nobody waits for it any more."""
+        """Take the jobs back: their client has left."""
         tickets = [one.ticket for one in self._asked]
         tickets += [text.ticket for one in self._asked if isinstance(one.request, CompleteRequest) for text in one.request.texts]
         self._tickets.withdraw(self._port, tickets)
 
     async def take(self) -> list[Choice]:
-        """Waits for something, and takes in all that has come -> the choices that have grown. Raises what the engine refused."""
+        """Wait for an event, take in all events that have come -> the choices that have grown. Raises the error of a refused job."""
         events = [await self._queue.get()]
         while not self._queue.empty():
             events.append(self._queue.get_nowait())
@@ -71,7 +71,7 @@ class CompletionRun:
         return list(grown.values())
 
     async def finish(self) -> None:
-        """Takes in the rest."""
+        """Take in events until every choice has ended."""
         while self.open:
             await self.take()
 
@@ -126,7 +126,7 @@ def _content(model: ServedModel, text: TextModality, wish: Wish, i: int) -> Exac
 
 
 def _prompt_scores(prompted: Prompted, prompt: str, alphabet: str) -> list[Scored]:
-    """Of each character of an echoed prompt; the first is guessed by nobody."""
+    """Return each character of an echoed prompt with its score; the first character has none."""
     logprobs: list[float] = prompted.scores.logprobs.tolist()
     tops = [
         _top(ranking, t, alphabet, prompt[start + t], logprobs[start + t])
@@ -143,6 +143,6 @@ def _with_starts(ranked: tuple[Ranking, ...]) -> list[tuple[Ranking, int]]:
 
 
 def _top(ranking: Ranking, t: int, alphabet: str, char: str, logprob: float) -> dict[str, float]:
-    """The likeliest characters, and the one that came where it is none of them."""
+    """Return the log-probabilities of the likeliest characters and of the character that came."""
     likeliest = {alphabet[k]: p for k, p in zip(ranking.symbols[t].tolist(), ranking.logprobs[t].tolist(), strict=True)}
     return {**likeliest, char: logprob}

@@ -1,4 +1,4 @@
-"""The shapes of OpenAI's completions as served here, for the documentation; requests are read without them (service/openai/request.py)."""
+"""Document the shapes of OpenAI's completions as served here. Requests are read without these classes (service/openai/request.py)."""
 
 from typing import Literal
 
@@ -6,13 +6,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class StreamOptions(BaseModel):
-    """With `stream` only."""
+    """Options of a stream; only a request with `stream` may have them."""
 
     include_usage: bool = Field(False, description="one more chunk before the end, without choices, with the usage")
 
 
 class CompletionRequest(BaseModel):
-    """A token is a character of the model's alphabet."""
+    """A request to complete texts. A token is a character of the model's alphabet."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -37,7 +37,7 @@ class CompletionRequest(BaseModel):
 
 
 class CompletionLogprobs(BaseModel):
-    """Of each character told; nats. A prompt's first character has none, since nothing precedes it."""
+    """The log-probability in nats of each character. A prompt's first character has none, because nothing precedes it."""
 
     tokens: list[str]
     token_logprobs: list[float | None]
@@ -46,7 +46,7 @@ class CompletionLogprobs(BaseModel):
 
 
 class CompletionChoice(BaseModel):
-    """One text; those of a prompt stand together, in the prompts' order."""
+    """One text. The texts of a prompt stand together, and the prompts keep their order."""
 
     text: str
     index: int
@@ -55,7 +55,7 @@ class CompletionChoice(BaseModel):
 
 
 class Usage(BaseModel):
-    """Characters: of the prompts, each once, and drawn, stop strings included."""
+    """The characters of a request: of the prompts, each counted once, and those drawn, stop strings included."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -63,7 +63,7 @@ class Usage(BaseModel):
 
 
 class Completion(BaseModel):
-    """The answer; a chunk of a stream looks the same."""
+    """The answer to a request; a chunk of a stream has the same shape."""
 
     id: str
     object: Literal["text_completion"]
@@ -84,14 +84,14 @@ class OpenAIModel(BaseModel):
 
 
 class OpenAIModelList(BaseModel):
-    """Every served model that completes text."""
+    """The list of every served model that completes text."""
 
     object: Literal["list"]
     data: list[OpenAIModel]
 
 
 class OpenAIErrorDetail(BaseModel):
-    """`message` is for people, `code` for programs."""
+    """The details of an error: `message` is for people, `code` for programs."""
 
     message: str
     type: Literal["invalid_request_error", "rate_limit_error", "server_error"]
@@ -100,6 +100,6 @@ class OpenAIErrorDetail(BaseModel):
 
 
 class OpenAIError(BaseModel):
-    """Every error under /v1."""
+    """The body of every error under /v1."""
 
     error: OpenAIErrorDetail

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from indrnn.client import calls
-from indrnn.client.commands import Answer, Call, Lost, Plan, R, Sleep
+from indrnn.client.commands import HttpRequest, HttpResponse, Lost, Plan, R, Sleep
 from indrnn.client.errors import (
     BadInput,
     ConnectionLost,
@@ -28,11 +28,11 @@ PREDICTED = {"model": "m", "version": "1", "predictions": [{"label": "a", "score
 LOST, UNSENT = Lost(ConnectionError("reset")), Lost(ConnectionError("refused"), sent=False)
 
 
-def answer(status: int, body: Any, **headers: str) -> Answer:
-    return Answer(status, headers, json.dumps(body).encode())
+def answer(status: int, body: Any, **headers: str) -> HttpResponse:
+    return HttpResponse(status, headers, json.dumps(body).encode())
 
 
-def run(plan: Plan[R], outcomes: Iterable[object], slept: list[float] | None = None) -> tuple[R, list[Call]]:
+def run(plan: Plan[R], outcomes: Iterable[object], slept: list[float] | None = None) -> tuple[R, list[HttpRequest]]:
     """The plan's result, and the calls it made; the last outcome is repeated."""
     left, sent, outcome = list(outcomes), [], None
     while True:
@@ -46,7 +46,7 @@ def run(plan: Plan[R], outcomes: Iterable[object], slept: list[float] | None = N
                 slept.append(command.seconds)
             outcome = None
         else:
-            assert isinstance(command, Call)
+            assert isinstance(command, HttpRequest)
             sent.append(command)
             outcome = left.pop(0) if len(left) > 1 else left[0]
 
@@ -60,8 +60,8 @@ def patience(seconds: float = 60) -> Patience:
 
 def test_a_call_is_sent_again_until_it_is_answered_and_waits_as_long_as_it_is_told() -> None:
     slept: list[float] = []
-    busy = Answer(503, {"retry-after": "7"}, b'{"code": "overloaded", "detail": "full"}')
-    bare = Answer(502, {}, b"<html>")
+    busy = HttpResponse(503, {"retry-after": "7"}, b'{"code": "overloaded", "detail": "full"}')
+    bare = HttpResponse(502, {}, b"<html>")
     info, sent = run(calls.look("s", patience()), [UNSENT, LOST, busy, bare, answer(200, INFO)], slept)
     assert (info.step, info.position) == (2, 9)
     assert {(c.method, c.path) for c in sent} == {("GET", "/sessions/s")}
@@ -98,11 +98,11 @@ def test_what_stays_unavailable_is_the_cause_of_the_deadline() -> None:
         (answer(404, {"code": "unknown_session", "detail": "none"}), NotFound),
         (answer(409, {"code": "step_gap", "detail": "gap", "expected_step": 4}), StepGap),
         (answer(422, {"code": "invalid_input", "detail": "no", "field": "model"}), BadInput),
-        (Answer(404, {}, b"<html>"), Refused),
-        (Answer(200, {}, b"<html>"), ProtocolError),
+        (HttpResponse(404, {}, b"<html>"), Refused),
+        (HttpResponse(200, {}, b"<html>"), ProtocolError),
     ],
 )
-def test_errors_are_raised_at_once_with_what_the_server_said(reply: Answer, kind: type[Exception]) -> None:
+def test_errors_are_raised_at_once_with_what_the_server_said(reply: HttpResponse, kind: type[Exception]) -> None:
     with pytest.raises(kind) as caught:
         run(calls.look("s", patience()), [reply])
     if kind is StepGap:

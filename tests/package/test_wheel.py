@@ -15,12 +15,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+INSTALL = os.environ.get("INDRNN_TEST_INSTALL")
 pytestmark = pytest.mark.skipif(
-    os.environ.get("INDRNN_TEST_INSTALL") != "1", reason="builds and installs, needs package registries: INDRNN_TEST_INSTALL=1"
+    INSTALL not in ("1", "all"), reason="builds and installs, needs package registries: INDRNN_TEST_INSTALL=1, or all"
 )
 ROOT = Path(__file__).parent.parent.parent
 FOLDERS = ("indrnn", "bundles", "client", "export", "frames", "kernels", "model", "service")
 FILES = ("LICENSE", "README.md", "openapi.yaml", "pyproject.toml")
+(TORCH,) = re.findall(r'"(torch==[\d.]+)"', (ROOT / "pyproject.toml").read_text())
 USER = {"model.py": "mine = 1\n", "client.py": "mine = 2\n"}
 
 
@@ -29,8 +31,8 @@ def environment(**more: str) -> dict[str, str]:
     return env | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"} | more
 
 
-def run(*command: str | Path, cwd: Path) -> str:
-    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=600)
+def run(*command: str | Path, cwd: Path, timeout: float = 600) -> str:
+    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout
 
@@ -45,21 +47,23 @@ class Installed:
     def python(self) -> Path:
         return self.folder / "venv" / "bin" / "python"
 
-    def run(self, *args: str) -> str:
-        return run(self.python, *args, cwd=self.folder)
+    def run(self, *args: str, timeout: float = 600) -> str:
+        return run(self.python, *args, cwd=self.folder, timeout=timeout)
 
     def packages(self) -> set[str]:
         return {line.split("==")[0].lower() for line in self.run("-m", "pip", "list", "--format=freeze").splitlines()}
 
 
-def installed(folder: Path, wheel: Path, extra: str) -> Installed:
-    """An empty environment, and into it the wheel with one extra."""
+def installed(folder: Path, wheel: Path, extra: str, *before: str) -> Installed:
+    """An empty environment, and into it the wheel with one extra, after the packages that are named."""
     folder.mkdir()
     for name, text in USER.items():
         (folder / name).write_text(text)
     made = Installed(folder)
     venv.create(folder / "venv", with_pip=True)
-    made.run("-m", "pip", "install", "--quiet", f"{wheel}[{extra}]")
+    for packages in (before, (f"{wheel}[{extra}]",)):
+        if packages:
+            made.run("-m", "pip", "install", "--quiet", *packages, timeout=1800)
     return made
 
 
@@ -150,8 +154,32 @@ def test_the_client_comes_without_numpy_pydantic_or_the_service(wheel: Path, tmp
     assert re.fullmatch(r"indrnn serve needs \w+, which comes with the extra 'serve'\n", said.stderr)
 
 
+@pytest.mark.skipif(INSTALL != "all", reason="installs PyTorch, which takes gigabytes from some registries: INDRNN_TEST_INSTALL=all")
+def test_training_is_installed_into_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
+    """The first example of docs/layers.md learns, and so does the command."""
+    made = installed(tmp_path / "work", wheel, "train", TORCH)
+    example = (ROOT / "docs" / "layers.md").read_text().split("```python\n")[1].split("```")[0]
+    learn = """
+before = [p.detach().clone() for p in rnn.parameters()]
+output.square().mean().backward()
+assert all(p.grad is not None and p.grad.isfinite().all() for p in rnn.parameters())
+optimizer.step()
+assert output.shape == (32, 784, 256) and h_n.shape == (4, 32, 128)
+assert not any(torch.equal(old, new) for old, new in zip(before, rnn.parameters()))
+import indrnn, model
+print(indrnn.__file__, model.mine)
+"""
+    place, mine = made.run("-c", example + learn).split()
+    assert place.startswith(str(made.folder))
+    assert mine == "1"
+    assert not {"fastapi", "uvicorn", "onnxruntime", "httpx", "websockets"} & made.packages()
+    command = made.folder / "venv" / "bin" / "indrnn"
+    said = run(command, "train", "adding", "--steps", "3", "--length", "10", "--no-progress", cwd=made.folder)
+    assert (made.folder / said.strip().splitlines()[-1]).is_file()
+
+
 def test_training_needs_no_more_than_its_extra(wheel: Path, tmp_path: Path) -> None:
-    """The packages are those of this environment, torch is too big to install for a test; the wheel is a fresh one."""
+    """The packages are those of this environment, so that PyTorch is not installed anew; the wheel is a fresh one."""
     (tmp_path / "model.py").write_text(USER["model.py"])
     with zipfile.ZipFile(wheel) as opened:
         opened.extractall(tmp_path / "wheel")
