@@ -10,7 +10,8 @@ and the requests are offered again to where it now stands, until their deadline.
     LiveSession   one session in the engine's hands: where it stands, its mailbox, what is in flight
     Ledger        what has changed and is not stored, and the replies that wait for it
     Runner        what is ready to run, which of it runs now, and what comes of a run
-    Desk          requests come to their sessions: in turn, refused, or sent back to wait
+    Turns         a request's turn: its session's state machine is asked, and what that says is taken over
+    Desk          requests come to their sessions, which are read first; what is late, gone or lost is seen to
     EngineLoop    the thread, and the order of all that; what others see of it is the engine port
 """
 
@@ -510,163 +511,24 @@ class Runner:
 # --- requests come to their sessions --------------------------------------------------------------------------------------------------
 
 
-class Desk:
-    """Sessions that are in the engine's hands, and the requests that come for them."""
+class Turns:
+    """A request's turn: it is given to the state machine of its session, and what that says is taken over."""
 
-    def __init__(self, engine: Engine, facts: ModelFacts, store: Store, settings: EngineSettings, ledger: Ledger, runner: Runner) -> None:
-        self.lives: dict[str, LiveSession] = {}
+    def __init__(
+        self, engine: Engine, facts: ModelFacts, patience: float, ledger: Ledger, runner: Runner, lives: dict[str, LiveSession]
+    ) -> None:
+        """patience: seconds that a generate may stand still; lives: what is in the engine's hands, to which forks are added."""
+        self.looked: dict[str, Session | None] = {}
+        """what the store has, in this turn, of sessions that are looked at while something of theirs is in flight"""
         self._engine = engine
         self._facts = facts
-        self._store = store
-        self._settings = settings
+        self._patience = patience
         self._ledger = ledger
         self._runner = runner
         self._statistics = ledger.statistics
-        self._looked: dict[str, Session | None] = {}
-        """what the store has, in this turn, of sessions that are looked at while something of theirs is in flight"""
+        self._lives = lives
 
-    # --- in: what came in this turn ----------------------------------------------------------------------------------------------------
-
-    def take_in(self, queued: Sequence[Queued], now: float) -> None:
-        """Offer what came to its sessions, which are read first where they are not here."""
-        for q in self._read(queued):
-            try:
-                self._begin(q, now)
-            except ServiceError as error:
-                live = self.lives.get(q.request.session_id) if isinstance(q.request, SessionRequest) else None
-                self._refuse(q, error, live if live is not None and live.unsettled else None)
-
-    def _read(self, queued: Sequence[Queued]) -> Sequence[Queued]:
-        """Read from the store what the requests need; those of them come back that can be offered."""
-        self._looked = {}
-        stale = [live for live in self._runner.freed if live.standing is Standing.STALE]
-        named = {q.request.session_id for q in queued if isinstance(q.request, SessionRequest) and q.request.session_id not in self.lives}
-        named.update(live.session.id for live in stale)
-        looked = {q.request.session_id for q in queued if isinstance(q.request, LookRequest) and not q.request.in_order} - named
-        named |= looked
-        if not named:
-            return queued
-        try:
-            found = self._store.load(list(named))
-        except ServiceError as error:
-            self._statistics.store_failures += 1
-            away = [q for q in queued if isinstance(q.request, SessionRequest) and q.request.session_id in named]
-            self._ledger.refuse([q.ticket for q in away], error)
-            for live in stale:
-                self._ledger.refuse([q.ticket for q in live.mailbox], error)
-                live.mailbox.clear()
-            return [q for q in queued if q not in away]
-        self._looked = {i: found.pop(i, None) for i in looked}
-        for live in stale:
-            live.read(found.pop(live.session.id, None))
-        for session in found.values():
-            self.lives[session.id] = LiveSession(session, session, Standing.STORED)
-        return queued
-
-    def _begin(self, q: Queued, now: float) -> None:
-        request = q.request
-        if isinstance(request, StatelessRequest):
-            self._start_stateless(q, request)
-            return
-        if isinstance(request, CreateRequest):
-            session = self._made(request, now)
-            self._create(session, q, Created(session), "imported" if session.step else "opened")
-            return
-        q.event = self._event(request, now)
-        overtakes = isinstance(request, CancelRequest | DeleteRequest) or (isinstance(request, LookRequest) and not request.in_order)
-        known = self.lives.get(request.session_id)
-        if known is not None and known.mailbox and known.session.owner == request.owner and not overtakes:
-            known.mailbox.append(q)  # whose turn it is there then will say: a sequence may begin before, also on another version
-            return
-        live = self._find_or_begin(request.session_id, request.owner, q.event)
-        if isinstance(request, CancelRequest):
-            self._cancel_waiting(live, request)
-        self._offer(live, q, now)
-
-    def _event(self, request: SessionRequest, now: float) -> Event | None:
-        """Return what the state machine gets of a request; None for a look."""
-        ttl, most = self._settings.session_ttl, self._facts.max_position
-        if isinstance(request, StepRequest):
-            begin = self._fresh(request.session_id, request.owner, now) if request.begin else None
-            return Feed(request.number, request.digest, len(request.content.x), most, begin, request.end)
-        if isinstance(request, GenerateRequest):
-            return Generate(request.number, request.digest, request.sampling, most)
-        if isinstance(request, CancelRequest):
-            return Cancel(request.number)
-        if isinstance(request, DeleteRequest):
-            return Delete()
-        if isinstance(request, ForkRequest):
-            return Fork(new_id(self._store.key, request.owner), ttl)
-        if isinstance(request, ImportRequest):
-            return Import(request.start, ttl)
-        return Reset(ttl) if isinstance(request, ResetRequest) else None
-
-    def _fresh(self, session_id: str, owner: str, now: float) -> Session:
-        f = self._facts
-        zeros = np.zeros(f.state_size, np.float32)
-        return Session(session_id, f.name, f.version, f.digest, owner, zeros, 0, 0, now, now + self._settings.session_ttl)
-
-    def _made(self, request: CreateRequest, now: float) -> Session:
-        fresh, at = self._fresh(new_id(self._store.key, request.owner), request.owner, now), request.start
-        return fresh if at is None else fresh._replace(state=at.state, step=at.step, position=at.position, carry=at.carry)
-
-    def _create(self, session: Session, q: Queued, reply: Created | Forked, how: Happened) -> None:
-        """Create a session that the next commit will make."""
-        live = self.lives[session.id] = LiveSession(None, session, Standing.NEW)
-        live.happened.append((how, q.request.protocol))
-        self._ledger.change(live)
-        self._ledger.reply(q.ticket, reply, live)
-
-    def _cancel_waiting(self, live: LiveSession, request: CancelRequest) -> None:
-        """Cancel the generate of that number if it has not begun."""
-        if request.number is None:
-            return
-        for q in [q for q in live.mailbox if isinstance(q.event, Generate) and q.event.number == request.number]:
-            live.mailbox.remove(q)
-            why = Cancelled(f"step {request.number} was cancelled before it began", field="step")
-            self._ledger.refuse([q.ticket], why)
-
-    def _find(self, session_id: str, owner: str) -> LiveSession:
-        live = self.lives.get(session_id)
-        if live is None or not live.there:
-            removed = live is not None and live.standing is not Standing.NEW and live.session.owner == owner
-            raise Gone("the session has expired or was deleted") if removed else not_there(self._store.key, session_id, owner)
-        if live.session.owner != owner:
-            raise not_there(self._store.key, session_id, owner, somebody_elses=True)
-        flight, f = live.session.flight, self._facts
-        coming = live.session if flight is None or flight.anew is None else flight.anew
-        if coming.digest != f.digest or coming.version != f.version:
-            raise ModelGone(f"the session's model {coming.model}/{coming.version} is not loaded")
-        return live
-
-    def _find_or_begin(self, session_id: str, owner: str, event: Event | None) -> LiveSession:
-        """Return the session of a request; a sequence's first step needs none."""
-        fresh = event.begin if isinstance(event, Feed) else None
-        if fresh is None:
-            return self._find(session_id, owner)
-        live = self.lives.get(session_id)
-        if live is None:
-            live = self.lives[session_id] = LiveSession(None, fresh, Standing.NEW)
-        elif live.standing is Standing.GONE:
-            live.begin_anew(fresh)
-        return live
-
-    def _start_stateless(self, q: Queued, request: InferRequest | CompleteRequest) -> None:
-        f = self._facts
-        prepared = prepare(request.content, None, f.frames)
-        length = len(request.content.x)
-        if isinstance(request, CompleteRequest):
-            state, every, top, texts = None, False, request.top, request.texts
-        else:
-            state, every, top, texts = request.state, request.every, 0, None
-        begin = np.zeros(f.state_size, np.float32) if state is None else state
-        work = Feeding(prepared.x, None, length, begin, f.last_logits, every, None, q.deadline, q.since, top=top)
-        work.protocol = request.protocol
-        self._runner.ready.append(StatelessWork(work, q.ticket, texts))
-
-    # --- a request's turn ---------------------------------------------------------------------------------------------------------------
-
-    def _offer(self, live: LiveSession, q: Queued, now: float) -> bool:
+    def offer(self, live: LiveSession, q: Queued, now: float) -> bool:
         """Give one request to the state machine; False when it has to wait for what is in flight."""
         if q.event is None:
             return self._look(live, q, now)
@@ -685,7 +547,7 @@ class Desk:
                 live.session = session
                 live.pending.append(q)
         elif isinstance(reply, Forked):
-            self._create(reply.session, q, reply, "forked")
+            self.create(reply.session, q, reply, "forked")
         else:
             self._take_over(live, q, session, reply, effects)
         return True
@@ -695,7 +557,7 @@ class Desk:
         if q.request.in_order and live.session.flight is not None:
             live.mailbox.append(q)
             return False
-        seen = live.session if live.unsettled else self._looked.get(live.session.id, live.session)
+        seen = live.session if live.unsettled else self.looked.get(live.session.id, live.session)
         gone = seen is None or (live.session.flight is None and now >= seen.expires_at)
         reply = Refused(Gone("the session has expired or was deleted")) if gone or seen is None else Looked(seen)
         self._ledger.reply_now(q.ticket, reply, live)
@@ -709,7 +571,7 @@ class Desk:
         try:
             prepared = prepare(request.content, before, f.frames)
         except ServiceError as error:
-            self._refuse(q, error)
+            self.refuse(q, error)
             return False
         watch = f.hidden if request.watch else None
         work = live.work = Feeding(
@@ -761,7 +623,7 @@ class Desk:
         """Tell the characters that another process has emitted since the asker last heard of any."""
         heard = q.heard or 0
         if len(generated.text) > heard:
-            q.got_on(q.heard, self._settings.step_timeout)  # whoever wins
+            q.got_on(q.heard, self._patience)  # whoever wins
         first = live.session.position - len(generated.text) + 1
         for n in range(heard, len(generated.text)):
             char = Char(live.session.step, first + n, generated.text[n], float(generated.logprobs[n]), None)
@@ -783,6 +645,186 @@ class Desk:
             self._ledger.reply(ticket, told, live)
         self._runner.withdraw(live)
 
+    def create(self, session: Session, q: Queued, reply: Created | Forked, how: Happened) -> None:
+        """Create a session that the next commit will make."""
+        live = self._lives[session.id] = LiveSession(None, session, Standing.NEW)
+        live.happened.append((how, q.request.protocol))
+        self._ledger.change(live)
+        self._ledger.reply(q.ticket, reply, live)
+
+    def _count(self, live: LiveSession, q: Queued, event: Event, reply: MachineReply | None, effects: Sequence[Effect]) -> None:
+        """Note what will have happened to the session once the effects have. Content counts at its end."""
+        happened: Happened | None = None
+        if isinstance(reply, Placed):
+            happened = "reset" if isinstance(event, Reset) else "imported"
+        elif isinstance(reply, Deleted):
+            happened = "deleted"
+        elif isinstance(reply, Refused):
+            happened = "expired" if Effect.REMOVE in effects else None
+            self._count_refused(q, reply.error)
+        elif Effect.RUN in effects and Effect.COMMIT in effects:
+            happened = "step"
+        elif q.heard is None and (isinstance(reply, Follow) or (isinstance(reply, Result) and not effects)):
+            self._statistics.repeats[q.request.protocol] += 1  # answered, or at first, with what was stored before
+        if happened:
+            live.happened.append((happened, q.request.protocol))
+
+    def refuse(self, q: Queued, error: ServiceError, live: LiveSession | None = None) -> None:
+        """Refuse a request, which has moved nothing, and count that."""
+        self._count_refused(q, error)
+        self._ledger.refuse(tickets_of(q.ticket, q.request), error, live)
+
+    def _count_refused(self, q: Queued, error: ServiceError) -> None:
+        self._statistics.refused[error.code, q.request.protocol] += 1
+        named = q.request.session_id if isinstance(q.request, SessionRequest) else None
+        log.debug("refused: %s", error.detail, extra=about(self._engine.manifest, named, getattr(q.request, "number", None)))
+
+
+class Desk:
+    """Sessions that are in the engine's hands, and the requests that come for them."""
+
+    def __init__(self, engine: Engine, facts: ModelFacts, store: Store, settings: EngineSettings, ledger: Ledger, runner: Runner) -> None:
+        self.lives: dict[str, LiveSession] = {}
+        self._facts = facts
+        self._store = store
+        self._settings = settings
+        self._ledger = ledger
+        self._runner = runner
+        self._statistics = ledger.statistics
+        self._turns = Turns(engine, facts, settings.step_timeout, ledger, runner, self.lives)
+
+    # --- in: what came in this turn ----------------------------------------------------------------------------------------------------
+
+    def take_in(self, queued: Sequence[Queued], now: float) -> None:
+        """Offer what came to its sessions, which are read first where they are not here."""
+        for q in self._read(queued):
+            try:
+                self._begin(q, now)
+            except ServiceError as error:
+                live = self.lives.get(q.request.session_id) if isinstance(q.request, SessionRequest) else None
+                self._turns.refuse(q, error, live if live is not None and live.unsettled else None)
+
+    def _read(self, queued: Sequence[Queued]) -> Sequence[Queued]:
+        """Read from the store what the requests need; those of them come back that can be offered."""
+        self._turns.looked = {}
+        stale = [live for live in self._runner.freed if live.standing is Standing.STALE]
+        named = {q.request.session_id for q in queued if isinstance(q.request, SessionRequest) and q.request.session_id not in self.lives}
+        named.update(live.session.id for live in stale)
+        looked = {q.request.session_id for q in queued if isinstance(q.request, LookRequest) and not q.request.in_order} - named
+        named |= looked
+        if not named:
+            return queued
+        try:
+            found = self._store.load(list(named))
+        except ServiceError as error:
+            self._statistics.store_failures += 1
+            away = [q for q in queued if isinstance(q.request, SessionRequest) and q.request.session_id in named]
+            self._ledger.refuse([q.ticket for q in away], error)
+            for live in stale:
+                self._ledger.refuse([q.ticket for q in live.mailbox], error)
+                live.mailbox.clear()
+            return [q for q in queued if q not in away]
+        self._turns.looked = {i: found.pop(i, None) for i in looked}
+        for live in stale:
+            live.read(found.pop(live.session.id, None))
+        for session in found.values():
+            self.lives[session.id] = LiveSession(session, session, Standing.STORED)
+        return queued
+
+    def _begin(self, q: Queued, now: float) -> None:
+        request = q.request
+        if isinstance(request, StatelessRequest):
+            self._start_stateless(q, request)
+            return
+        if isinstance(request, CreateRequest):
+            session = self._made(request, now)
+            self._turns.create(session, q, Created(session), "imported" if session.step else "opened")
+            return
+        q.event = self._event(request, now)
+        overtakes = isinstance(request, CancelRequest | DeleteRequest) or (isinstance(request, LookRequest) and not request.in_order)
+        known = self.lives.get(request.session_id)
+        if known is not None and known.mailbox and known.session.owner == request.owner and not overtakes:
+            known.mailbox.append(q)  # whose turn it is there then will say: a sequence may begin before, also on another version
+            return
+        live = self._find_or_begin(request.session_id, request.owner, q.event)
+        if isinstance(request, CancelRequest):
+            self._cancel_waiting(live, request)
+        self._turns.offer(live, q, now)
+
+    def _event(self, request: SessionRequest, now: float) -> Event | None:
+        """Return what the state machine gets of a request; None for a look."""
+        ttl, most = self._settings.session_ttl, self._facts.max_position
+        if isinstance(request, StepRequest):
+            begin = self._fresh(request.session_id, request.owner, now) if request.begin else None
+            return Feed(request.number, request.digest, len(request.content.x), most, begin, request.end)
+        if isinstance(request, GenerateRequest):
+            return Generate(request.number, request.digest, request.sampling, most)
+        if isinstance(request, CancelRequest):
+            return Cancel(request.number)
+        if isinstance(request, DeleteRequest):
+            return Delete()
+        if isinstance(request, ForkRequest):
+            return Fork(new_id(self._store.key, request.owner), ttl)
+        if isinstance(request, ImportRequest):
+            return Import(request.start, ttl)
+        return Reset(ttl) if isinstance(request, ResetRequest) else None
+
+    def _fresh(self, session_id: str, owner: str, now: float) -> Session:
+        f = self._facts
+        zeros = np.zeros(f.state_size, np.float32)
+        return Session(session_id, f.name, f.version, f.digest, owner, zeros, 0, 0, now, now + self._settings.session_ttl)
+
+    def _made(self, request: CreateRequest, now: float) -> Session:
+        fresh, at = self._fresh(new_id(self._store.key, request.owner), request.owner, now), request.start
+        return fresh if at is None else fresh._replace(state=at.state, step=at.step, position=at.position, carry=at.carry)
+
+    def _cancel_waiting(self, live: LiveSession, request: CancelRequest) -> None:
+        """Cancel the generate of that number if it has not begun."""
+        if request.number is None:
+            return
+        for q in [q for q in live.mailbox if isinstance(q.event, Generate) and q.event.number == request.number]:
+            live.mailbox.remove(q)
+            why = Cancelled(f"step {request.number} was cancelled before it began", field="step")
+            self._ledger.refuse([q.ticket], why)
+
+    def _find(self, session_id: str, owner: str) -> LiveSession:
+        live = self.lives.get(session_id)
+        if live is None or not live.there:
+            removed = live is not None and live.standing is not Standing.NEW and live.session.owner == owner
+            raise Gone("the session has expired or was deleted") if removed else not_there(self._store.key, session_id, owner)
+        if live.session.owner != owner:
+            raise not_there(self._store.key, session_id, owner, somebody_elses=True)
+        flight, f = live.session.flight, self._facts
+        coming = live.session if flight is None or flight.anew is None else flight.anew
+        if coming.digest != f.digest or coming.version != f.version:
+            raise ModelGone(f"the session's model {coming.model}/{coming.version} is not loaded")
+        return live
+
+    def _find_or_begin(self, session_id: str, owner: str, event: Event | None) -> LiveSession:
+        """Return the session of a request; a sequence's first step needs none."""
+        fresh = event.begin if isinstance(event, Feed) else None
+        if fresh is None:
+            return self._find(session_id, owner)
+        live = self.lives.get(session_id)
+        if live is None:
+            live = self.lives[session_id] = LiveSession(None, fresh, Standing.NEW)
+        elif live.standing is Standing.GONE:
+            live.begin_anew(fresh)
+        return live
+
+    def _start_stateless(self, q: Queued, request: InferRequest | CompleteRequest) -> None:
+        f = self._facts
+        prepared = prepare(request.content, None, f.frames)
+        length = len(request.content.x)
+        if isinstance(request, CompleteRequest):
+            state, every, top, texts = None, False, request.top, request.texts
+        else:
+            state, every, top, texts = request.state, request.every, 0, None
+        begin = np.zeros(f.state_size, np.float32) if state is None else state
+        work = Feeding(prepared.x, None, length, begin, f.last_logits, every, None, q.deadline, q.since, top=top)
+        work.protocol = request.protocol
+        self._runner.ready.append(StatelessWork(work, q.ticket, texts))
+
     def offer_waiting(self, live: LiveSession, now: float) -> None:
         """Offer a session, of which nothing is in flight, the mail that waits for it."""
         waiting, live.mailbox = live.mailbox, deque()
@@ -791,9 +833,9 @@ class Desk:
             try:
                 self._find_or_begin(live.session.id, _owner(q), q.event)
             except ServiceError as error:
-                self._refuse(q, error)
+                self._turns.refuse(q, error)
                 continue
-            if not self._offer(live, q, now):
+            if not self._turns.offer(live, q, now):
                 live.mailbox.extend(waiting)
                 return
 
@@ -805,7 +847,7 @@ class Desk:
         for live in self.lives.values():
             for q in [q for q in live.mailbox if q.deadline < now]:
                 live.mailbox.remove(q)
-                self._refuse(q, late(q, "the step waited for earlier ones of its session longer than"))
+                self._turns.refuse(q, late(q, "the step waited for earlier ones of its session longer than"))
 
     def withdraw(self, tickets: Sequence[Ticket], now: float) -> None:
         """Let go of what was asked by those who are gone."""
@@ -861,34 +903,6 @@ class Desk:
         """Let go of the sessions of which nothing is in flight, waits or is to be stored."""
         for i in [i for i, live in self.lives.items() if live.idle]:
             del self.lives[i]
-
-    # --- counting -------------------------------------------------------------------------------------------------------------------------
-
-    def _count(self, live: LiveSession, q: Queued, event: Event, reply: MachineReply | None, effects: Sequence[Effect]) -> None:
-        """Note what will have happened to the session once the effects have. Content counts at its end."""
-        happened: Happened | None = None
-        if isinstance(reply, Placed):
-            happened = "reset" if isinstance(event, Reset) else "imported"
-        elif isinstance(reply, Deleted):
-            happened = "deleted"
-        elif isinstance(reply, Refused):
-            happened = "expired" if Effect.REMOVE in effects else None
-            self._count_refused(q, reply.error)
-        elif Effect.RUN in effects and Effect.COMMIT in effects:
-            happened = "step"
-        elif q.heard is None and (isinstance(reply, Follow) or (isinstance(reply, Result) and not effects)):
-            self._statistics.repeats[q.request.protocol] += 1  # answered, or at first, with what was stored before
-        if happened:
-            live.happened.append((happened, q.request.protocol))
-
-    def _refuse(self, q: Queued, error: ServiceError, live: LiveSession | None = None) -> None:
-        self._count_refused(q, error)
-        self._ledger.refuse(tickets_of(q.ticket, q.request), error, live)
-
-    def _count_refused(self, q: Queued, error: ServiceError) -> None:
-        self._statistics.refused[error.code, q.request.protocol] += 1
-        named = q.request.session_id if isinstance(q.request, SessionRequest) else None
-        log.debug("refused: %s", error.detail, extra=about(self._engine.manifest, named, getattr(q.request, "number", None)))
 
 
 # --- the thread -----------------------------------------------------------------------------------------------------------------------

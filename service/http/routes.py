@@ -126,6 +126,13 @@ def build_router(services: Services, numbers: Metrics) -> APIRouter:
         access.owner_of(request.headers)
         return JSONResponse(_model_info(served.versions(name), settings, full=True))
 
+    _add_health(router, services, numbers)
+    return router
+
+
+def _add_health(router: APIRouter, services: Services, numbers: Metrics) -> None:
+    served = services.models
+
     @router.get("/health/live", response_model=schema.Live, tags=["health"])
     async def live() -> Response:
         """Answer that the process is up."""
@@ -160,10 +167,8 @@ def build_router(services: Services, numbers: Metrics) -> APIRouter:
     )
     async def metrics(request: Request) -> Response:
         """Report sessions, steps, batches, times and the store, by model and protocol; docs/operations.md lists the metrics."""
-        access.owner_of_scrape(request.headers)
+        services.access.owner_of_scrape(request.headers)
         return await numbers.answer(request.headers.get("accept", ""))
-
-    return router
 
 
 async def _predict_once(body: dict[str, object], services: Services, owner: str) -> dict[str, object]:

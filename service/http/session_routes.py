@@ -85,6 +85,13 @@ def build_session_router(services: Services) -> APIRouter:
         await sessions.delete(session_id, access.owner_of(request.headers))
         return Response(status_code=204)
 
+    _add_moves(router, services)
+    return router
+
+
+def _add_moves(router: APIRouter, services: Services) -> None:
+    settings, access, sessions = services.settings, services.access, services.sessions
+
     @router.get("/{session_id}/state", response_class=Response, responses={**_DOWNLOAD, **problems(*_NAMED)})
     async def download(request: Request, session_id: str) -> Response:
         """Download the session's stored state, also while a step is in flight, and also when the session's model is no longer loaded."""
@@ -117,8 +124,6 @@ def build_session_router(services: Services) -> APIRouter:
     async def reset(request: Request, session_id: str) -> Response:
         """Put the session back to the start of a sequence, step 0 and position 0, after the step that is in flight."""
         return JSONResponse(session_info(await sessions.reset(session_id, access.owner_of(request.headers))))
-
-    return router
 
 
 async def _state(request: Request, settings: Settings) -> state_file.StateFile:

@@ -27,6 +27,7 @@ from indrnn.service.serving.steps import StepOptions, native_generate, native_st
 from indrnn.service.serving.text import TextModality
 from indrnn.service.session.machine import Char, Follow, Generated, Reason, Result, Sampling
 from indrnn.service.session.sampling import log_softmax
+from indrnn.service.settings import Settings
 from indrnn.service.stream.plain_steps import FastPath, Intake, worded
 from indrnn.service.wire.websocket import EXTENSION, Wire
 
@@ -55,86 +56,48 @@ class _Options:
     key: bytes = b""
 
 
-class Stream:
-    """One connection of a client that streams to a model."""
+class Channel:
+    """One connection's messages, in and out."""
 
-    def __init__(self, socket: WebSocket, model: ServedModel, services: Services, intake: Intake) -> None:
+    def __init__(self, socket: WebSocket, settings: Settings) -> None:
+        self.wire: Wire | None = socket.scope["extensions"].get(EXTENSION, {}).get("wire")
+        self.fast: FastPath | None = None
+        """the way of plain steps past the stream's task, once the stream is open"""
+        self.watched = False
+        """whether the fast path stays shut"""
+        self.idle = asyncio.Event()
+        """set while nothing that came is without its answer"""
+        self.reading: asyncio.Task[str | bytes] | None = None
+        """a message that is waited for while a generate is in flight"""
+        self.opened = False
+        """whether the session is known: before that a client has to hurry"""
         self._socket = socket
-        self._services = services
-        self._access = services.access
-        self._owner = ""  # nobody's until `open`
-        self._wire: Wire | None = socket.scope["extensions"].get(EXTENSION, {}).get("wire")
-        self._intake = intake
-        self._fast: FastPath | None = None
-        self._model = model
-        self._sessions = services.sessions
-        self._steps = services.steps
-        self._settings = services.settings
-        self._session_id: str | None = None
-        self._options = _Options(None, None, 5, False)
-        self._watch = False
-        self._backlog: deque[tuple[dict[str, object], int]] = deque()  # messages read ahead, and their sizes
-        self._reading: asyncio.Task[str | bytes] | None = None
-        self._idle = asyncio.Event()
+        self._settings = settings
 
-    async def run(self) -> None:
-        """Answer messages until the client goes."""
-        try:
-            while True:
-                try:
-                    await self._answer(self._backlog.popleft()[0] if self._backlog else await self._parsed(await self._receive()))
-                except ServiceError as error:
-                    await self._send({"type": "error", **error.body()})
-                except (_Closed, WebSocketDisconnect, OSError):
-                    raise
-                except Exception as error:  # a bug: told and logged, and the connection stays open
-                    log.exception("a message could not be answered", extra=about(self._model.manifest, self._session_id))
-                    await self._send({"type": "error", **ServiceError(f"internal error: {type(error).__name__}").body()})
-        except (_Closed, WebSocketDisconnect, OSError):
-            return
-        finally:
-            if self._reading is not None:
-                self._reading.cancel()
-
-    # --- messages ---------------------------------------------------------------------------------------------------------------------
-
-    async def leave(self) -> None:
-        """Tell the client, once all that came has been answered, to come back, and close: the service stops."""
-        await self._idle.wait()
-        if self._fast is not None:
-            await self._fast.clear()
-        await self._send({"type": "error", **STOPPING.body()})
-        await self._socket.close(1012, "the service stops: open again with the session's id")
-        while self._wire is not None and not self._wire.disconnected:  # noqa: ASYNC110  # until the client has closed too; uvicorn says so here
-            await asyncio.sleep(0.01)
-
-    def abandon(self) -> None:
-        """Drop the connection of a client that does not read."""
-        if self._wire is not None:
-            self._wire.transport.abort()
-
-    async def _receive(self) -> str | bytes:
+    async def receive(self) -> str | bytes:
         """Receive the next message, also one that was being waited for while a generate was in flight. Meanwhile the fast path is open."""
-        self._idle.set()
+        self.idle.set()
         try:
-            return await self._receive_one()
+            return await self.receive_one()
         finally:
-            self._idle.clear()
+            self.idle.clear()
 
-    async def _receive_one(self) -> str | bytes:
-        reading, self._reading = self._reading, None
-        if self._fast is None or reading is not None:
-            return await (self._next() if reading is None else reading)
-        self._fast.open = not self._watch
+    async def receive_one(self) -> str | bytes:
+        """Receive the next message, whatever else is in flight."""
+        reading, self.reading = self.reading, None
+        if self.fast is None or reading is not None:
+            return await (self.next() if reading is None else reading)
+        self.fast.open = not self.watched
         try:
-            raw = await self._next()
+            raw = await self.next()
         finally:
-            self._fast.open = False
-        await self._fast.clear()
+            self.fast.open = False
+        await self.fast.clear()
         return raw
 
-    async def _next(self) -> str | bytes:
-        message = await (self._socket.receive() if self._session_id is not None else self._first())
+    async def next(self) -> str | bytes:
+        """Receive a message from the socket itself. Raises _Closed when the client is gone."""
+        message = await (self._socket.receive() if self.opened else self._first())
         if message["type"] == "websocket.disconnect":
             raise _Closed
         text = message.get("text")
@@ -149,7 +112,8 @@ class Stream:
             await self._socket.close(1008, "expected an open message")
             raise _Closed from None
 
-    async def _send(self, body: dict[str, object]) -> None:
+    async def send(self, body: dict[str, object]) -> None:
+        """Send a message. Raises _Closed when the client is gone, or does not read."""
         if self._socket.application_state is not WebSocketState.CONNECTED:
             raise _Closed
         text = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY).decode()
@@ -159,7 +123,8 @@ class Stream:
         except TimeoutError:
             raise _Closed from None  # a client that does not read may not keep its place
 
-    async def _parsed(self, raw: str | bytes) -> dict[str, object]:
+    async def parsed(self, raw: str | bytes) -> dict[str, object]:
+        """Return what a message says. Raises NotJson, NotFinite, BadInput, TooLarge."""
         return await aside(self._parse, len(raw), raw)
 
     def _parse(self, raw: str | bytes) -> dict[str, object]:
@@ -169,6 +134,66 @@ class Stream:
         if size > self._settings.max_body:
             raise TooLarge(f"expected a message of at most {self._settings.max_body} bytes, got {size}")
         return parse_object(raw, "message")
+
+    def abandon(self) -> None:
+        """Drop the connection of a client that does not read."""
+        if self.wire is not None:
+            self.wire.transport.abort()
+
+
+class Stream:
+    """One connection of a client that streams to a model."""
+
+    def __init__(self, socket: WebSocket, model: ServedModel, services: Services, intake: Intake) -> None:
+        self._socket = socket
+        self._channel = Channel(socket, services.settings)
+        self._services = services
+        self._access = services.access
+        self._owner = ""  # nobody's until `open`
+        self._intake = intake
+        self._model = model
+        self._sessions = services.sessions
+        self._steps = services.steps
+        self._settings = services.settings
+        self._session_id: str | None = None
+        self._options = _Options(None, None, 5, False)
+        self._backlog: deque[tuple[dict[str, object], int]] = deque()  # messages read ahead, and their sizes
+
+    async def run(self) -> None:
+        """Answer messages until the client goes."""
+        try:
+            while True:
+                try:
+                    waiting = self._backlog.popleft()[0] if self._backlog else None
+                    await self._answer(await self._channel.parsed(await self._channel.receive()) if waiting is None else waiting)
+                except ServiceError as error:
+                    await self._channel.send({"type": "error", **error.body()})
+                except (_Closed, WebSocketDisconnect, OSError):
+                    raise
+                except Exception as error:  # a bug: told and logged, and the connection stays open
+                    log.exception("a message could not be answered", extra=about(self._model.manifest, self._session_id))
+                    await self._channel.send({"type": "error", **ServiceError(f"internal error: {type(error).__name__}").body()})
+        except (_Closed, WebSocketDisconnect, OSError):
+            return
+        finally:
+            if self._channel.reading is not None:
+                self._channel.reading.cancel()
+
+    def abandon(self) -> None:
+        """Drop the connection of a client that does not read."""
+        self._channel.abandon()
+
+    # --- messages ---------------------------------------------------------------------------------------------------------------------
+
+    async def leave(self) -> None:
+        """Tell the client, once all that came has been answered, to come back, and close: the service stops."""
+        await self._channel.idle.wait()
+        if self._channel.fast is not None:
+            await self._channel.fast.clear()
+        await self._channel.send({"type": "error", **STOPPING.body()})
+        await self._socket.close(1012, "the service stops: open again with the session's id")
+        while self._channel.wire is not None and not self._channel.wire.disconnected:  # noqa: ASYNC110  # until the client has closed too; uvicorn says so here
+            await asyncio.sleep(0.01)
 
     async def _answer(self, message: dict[str, object]) -> None:
         kind = message.get("type")
@@ -212,21 +237,24 @@ class Stream:
         else:
             raise BadInput(f"expected a session's id or null, got {said(wanted)}", field="session_id")
         self._session_id, self._options = session.id, options
-        if self._wire is not None:
-            self._wire.opened()
+        self._channel.opened = True
+        if self._channel.wire is not None:
+            self._channel.wire.opened()
         self._open_fast_path(session.id, options)
         cut = session.unfinished
         pending = None if cut is None else {"step": session.step, "text": cut.text}
         standing = {"session_id": session.id, "step": session.step, "position": session.position}
-        await self._send({"type": "opened", **standing, "model": session.model, "version": session.version, "pending": pending})
+        await self._channel.send({"type": "opened", **standing, "model": session.model, "version": session.version, "pending": pending})
 
     def _open_fast_path(self, session_id: str, o: _Options) -> None:
-        if self._wire is None or o.every or self._steps.charges:
+        if self._channel.wire is None or o.every or self._steps.charges:
             return
         s = self._settings
         limits = s.send_timeout, s.max_body
-        self._fast = FastPath(self._wire, self._intake, self._model, session_id, self._owner, o.layout, o.hz, o.top_k, o.key, *limits)
-        self._wire.taker = self._fast.offer
+        self._channel.fast = FastPath(
+            self._channel.wire, self._intake, self._model, session_id, self._owner, o.layout, o.hz, o.top_k, o.key, *limits
+        )
+        self._channel.wire.taker = self._channel.fast.offer
 
     def _read_options(self, message: dict[str, object]) -> _Options:
         every = boolean(message.get("every"), "every")
@@ -246,15 +274,15 @@ class Stream:
         if not self._model.port.stopping:
             return
         self._model = await self._steps.model_of(session_id, self._owner)
-        if self._fast is not None:
-            self._fast.model = self._model
+        if self._channel.fast is not None:
+            self._channel.fast.model = self._model
 
     async def _start_watching(self, message: dict[str, object]) -> None:
         only(message, ("type", "neurons"))
         self._need_session()
-        self._watch = boolean(message.get("neurons"), "neurons")
-        parts = [p.model_dump(include={"layer", "size", "activation"}) for p in self._model.watched_parts] if self._watch else []
-        await self._send({"type": "watching", "parts": parts})
+        self._channel.watched = boolean(message.get("neurons"), "neurons")
+        parts = [p.model_dump(include={"layer", "size", "activation"}) for p in self._model.watched_parts] if self._channel.watched else []
+        await self._channel.send({"type": "watching", "parts": parts})
 
     # --- step -------------------------------------------------------------------------------------------------------------------------
 
@@ -270,18 +298,18 @@ class Stream:
 
     async def _feed(self, session_id: str, number: int | None, content: Content) -> None:
         o = self._options
-        request = native_step(session_id, self._owner, number, content, o.key, o.every, self._watch, "stream")
+        request = native_step(session_id, self._owner, number, content, o.key, o.every, self._channel.watched, "stream")
         result, states = await self._steps.step(self._model, request)
         reply = worded(result, self._model.modality.word([(result.result, content)], o.top_k)[0])
         if o.every:
             reply["scores"] = np.ascontiguousarray(np.exp(log_softmax(result.result.every)))
-        await self._send({**reply, **_states(states)})
+        await self._channel.send({**reply, **_states(states)})
 
     def _check_length(self, length: int, field: str) -> None:
         most = self._settings.max_every
         if self._options.every and length > most:
             raise TooLarge(f"expected at most {most} time steps in a message where every one is scored, got {length}", field=field)
-        if self._watch and length > WATCHED_STEPS:
+        if self._channel.watched and length > WATCHED_STEPS:
             raise TooLarge(f"expected at most {WATCHED_STEPS} time steps in a message of a watched session, got {length}", field=field)
 
     # --- generate ---------------------------------------------------------------------------------------------------------------------
@@ -296,12 +324,12 @@ class Stream:
             await asyncio.sleep(0)  # the generate is queued now, before any cancel of it
             await self._cancel_if_asked_before(request.number)
             while not emitting.done():
-                if self._reading is None:
-                    self._reading = asyncio.create_task(self._next())
-                tasks = {emitting} if self._reading is None else {emitting, self._reading}
+                if self._channel.reading is None:
+                    self._channel.reading = asyncio.create_task(self._channel.next())
+                tasks = {emitting} if self._channel.reading is None else {emitting, self._channel.reading}
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                if self._reading is not None and self._reading.done():
-                    await self._read_ahead(await self._receive_one(), request.number)
+                if self._channel.reading is not None and self._channel.reading.done():
+                    await self._read_ahead(await self._channel.receive_one(), request.number)
             await emitting
         finally:
             emitting.cancel()  # a lost connection cuts the generate
@@ -318,12 +346,12 @@ class Stream:
         seed = message.get("seed")
         sent = None if seed is None else integer(seed, "seed", 0, MAX_SEED)
         sampling = Sampling(max_chars, temperature, top_p, secrets.randbelow(MAX_SEED) if sent is None else sent, stop)
-        return native_generate(session_id, self._owner, number_sent, sampling, sent, self._watch)
+        return native_generate(session_id, self._owner, number_sent, sampling, sent, self._channel.watched)
 
     async def _read_ahead(self, raw: str | bytes, running: int | None) -> None:
         """A message that came while a generate is in flight: a cancel of it counts now, anything else waits its turn."""
         try:
-            message = await self._parsed(raw)
+            message = await self._channel.parsed(raw)
             if message.get("type") == "cancel" and (running is None or message.get("step") in (None, running)):
                 await self._cancel(message)
                 return
@@ -331,7 +359,7 @@ class Stream:
             if len(self._backlog) >= BACKLOG or waiting + len(raw) > self._settings.max_body:
                 raise Overloaded(f"{len(self._backlog)} messages of {waiting} bytes wait for the generate already")
         except ServiceError as error:
-            await self._send({"type": "error", **error.body()})
+            await self._channel.send({"type": "error", **error.body()})
             return
         self._backlog.append((message, len(raw)))
 
@@ -362,7 +390,7 @@ class Stream:
         async with aclosing(self._steps.generate(self._model, request)) as emissions:
             async for value, states in emissions:
                 if isinstance(value, Char):
-                    await self._send_char(value.number, value.char, value.logprob, states if self._watch else None)
+                    await self._send_char(value.number, value.char, value.logprob, states if self._channel.watched else None)
                     if value.done:
                         await self._send_done(value.number, value.position, value.done)
                 elif isinstance(value, Follow):
@@ -383,10 +411,10 @@ class Stream:
 
     async def _send_char(self, step: int, char: str, logprob: float, states: States | None) -> None:
         shown = float(np.float32(logprob))  # as it is stored, so that a repeat says the same
-        await self._send({"type": "char", "step": step, "char": char, "logprob": shown, **_states(states)})
+        await self._channel.send({"type": "char", "step": step, "char": char, "logprob": shown, **_states(states)})
 
     async def _send_done(self, step: int, position: int, reason: Reason) -> None:
-        await self._send({"type": "done", "step": step, "position": position, "reason": reason.value})
+        await self._channel.send({"type": "done", "step": step, "position": position, "reason": reason.value})
 
 
 def _states(states: States | None) -> dict[str, object]:
