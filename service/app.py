@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -50,6 +50,8 @@ class Application:
     oip: OpenInference
     access: Access
     goodbyes: list[Goodbye]
+    lifespan: Callable[[], contextlib.AbstractAsyncContextManager[None]]
+    """from the first request to the last; the server enters it through `asgi`"""
 
 
 def create_application(settings: Settings, backend: Backend) -> Application:
@@ -58,16 +60,18 @@ def create_application(settings: Settings, backend: Backend) -> Application:
     access = Access(keys, settings.origins.split(","), settings.metrics_open)
     services = Services.over(settings, access, backend)
     oip = OpenInference(services, Inference(services))
-    connections = Connections(services, Intake(services.steps.tickets))
-    goodbyes: list[Goodbye] = [connections.leave]
-    app = create_app(settings, services)
-    app.router.routes.append(WebSocketRoute("/stream/{model}", connections.accept))
-    app.router.lifespan_context = lambda app: _lifespan(services, oip, goodbyes)
-    return Application(Front(app, oip), oip, access, goodbyes)
+    goodbyes: list[Goodbye] = []
+    app = create_app(settings, services, goodbyes)
+
+    def lifespan(app: object = None) -> contextlib.AbstractAsyncContextManager[None]:
+        return _lifespan(services, oip, goodbyes)
+
+    app.router.lifespan_context = lifespan
+    return Application(Front(app, oip), oip, access, goodbyes, lifespan)
 
 
-def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
-    """Return the HTTP routes beside /v2. Without services they can be described (openapi), and nothing else."""
+def create_app(settings: Settings, services: Services | None = None, goodbyes: list[Goodbye] | None = None) -> FastAPI:
+    """Return all protocols but /v2, which stands before them. Without services they can be described (openapi), and nothing else."""
     app = FastAPI(
         title="IndRNN",
         version="0.2.0",
@@ -75,10 +79,8 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    running = cast("Services", services or _Described(settings))
-    app.include_router(build_router(running, _metrics(services) if services else cast("Metrics", None)))
-    app.include_router(build_session_router(running))
-    app.include_router(build_completions(running))
+    for mount in PROTOCOLS.values():
+        mount(app, services or cast("Services", _Described(settings)), goodbyes if goodbyes is not None else [])
     app.add_route("/docs", docs, include_in_schema=False)
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -89,16 +91,36 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     return app
 
 
+def _mount_native(app: FastAPI, services: Services, goodbyes: list[Goodbye]) -> None:
+    s = services
+    where = Sources(s.models.__iter__, s.totals, s.registry.census, lambda: s.places.taken, s.repository.unavailable, revision())
+    app.include_router(build_router(services, Metrics(where)))
+    app.include_router(build_session_router(services))
+
+
+def _mount_openai(app: FastAPI, services: Services, goodbyes: list[Goodbye]) -> None:
+    app.include_router(build_completions(services))
+
+
+def _mount_stream(app: FastAPI, services: Services, goodbyes: list[Goodbye]) -> None:
+    connections = Connections(services, Intake(services.steps.tickets))
+    app.router.routes.append(WebSocketRoute("/stream/{model}", connections.accept))
+    goodbyes.append(connections.leave)
+
+
+Mount = Callable[[FastAPI, Services, list[Goodbye]], None]
+PROTOCOLS: dict[str, Mount] = {"http": _mount_native, "openai": _mount_openai, "stream": _mount_stream}
+"""The protocols beside /v2, a line each: a function adds its routes, and who is to be told when the service stops."""
+
+
 class _Described:
-    """Stands where the services are, in an app that only describes itself: nobody asks its routes."""
+    """Stands where the services are, in an app that only describes itself: nobody asks its routes, and nothing of it is looked at."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.models = self.access = self.sessions = self.steps = None
 
-
-def _metrics(s: Services) -> Metrics:
-    return Metrics(Sources(s.models.__iter__, s.totals, s.registry.census, lambda: s.places.taken, s.repository.unavailable, revision()))
+    def __getattr__(self, name: str) -> "_Described":
+        return self
 
 
 @contextlib.asynccontextmanager

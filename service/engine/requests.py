@@ -13,7 +13,7 @@ function or belongs to an event loop. Named tuples, since every step makes one: 
 Any of them may be answered with Refused.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +36,8 @@ from indrnn.service.session.machine import (
 )
 from indrnn.service.session.sampling import Ranking
 
-ClientProtocol = Literal["http", "stream", "oip_http", "oip_grpc", "openai"]
-"""How a client came: native HTTP, the stream, the Open Inference Protocol, OpenAI's completions."""
+ClientProtocol = str
+"""How a client came, as the metrics say it: "http" (native), "stream", "oip_http", "oip_grpc", "openai", or the name of another protocol."""
 
 States = NDArray[np.float16]
 """The hidden neurons of a watched session after each time step, [t, n]."""
