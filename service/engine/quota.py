@@ -1,12 +1,13 @@
 """How much one key may have and do: living sessions, and steps per second."""
 
-import asyncio
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from indrnn.service.errors import RateLimited, SessionLimit
+from indrnn.service.store.refreshed import Refreshed
 
 RECOUNT = 10.0  # seconds; sessions expire, and other processes open and end some, without telling this count
 REFUSE = 1.0  # seconds; nobody is refused by an older count
@@ -31,14 +32,6 @@ class Bucket:
         return 0.0
 
 
-@dataclass(slots=True)
-class Count:
-    """Living sessions of one owner, counted in the store at `at` and kept up here since."""
-
-    sessions: int
-    at: float
-
-
 class Quotas:
     """The limits of every owner. None is no limit. Without keys everybody is one owner."""
 
@@ -55,8 +48,8 @@ class Quotas:
         self._count = count
         self._clock = clock
         self._buckets: dict[str, Bucket] = {}
-        self._counts: dict[str, Count] = {}
-        self._counting = asyncio.Lock()
+        self._counts: dict[str, Refreshed[int]] = {}
+        """living sessions of each owner, as the store has counted them, and kept up here since"""
 
     def step(self, owner: str, count: int = 1) -> None:
         """Charge a step, or so many clips, before it. Raises RateLimited; a refused step costs nothing."""
@@ -95,29 +88,24 @@ class Quotas:
         """
         if self._max_sessions is None:
             return
-        known = self._recent(owner, RECOUNT) or await self._counted(owner, horizon, RECOUNT)
-        if known.sessions >= self._max_sessions:
-            known = await self._counted(owner, horizon, REFUSE)
-        if known.sessions >= self._max_sessions:
+        known = self._counts.get(owner)
+        if known is None:
+            ask = partial(self._ask, owner, horizon)
+            known = self._counts[owner] = Refreshed(ask, 0, self._clock)
+        if not known.is_within(RECOUNT):
+            await known.take(RECOUNT)
+        if known.value >= self._max_sessions:
+            await known.take(REFUSE)
+        if known.value >= self._max_sessions:
             raise SessionLimit(
                 f"expected at most {self._max_sessions} living sessions of one key: delete or end some", retry_after=int(RECOUNT)
             )
-        known.sessions += 1
+        known.value += 1
 
-    def _recent(self, owner: str, seconds: float) -> Count | None:
-        known = self._counts.get(owner)
-        return None if known is None or self._clock() - known.at > seconds else known
-
-    async def _counted(self, owner: str, horizon: float, seconds: float) -> Count:
-        """Counted anew if need be, once for all who wait for it: each with a count of its own would let all of them in."""
-        async with self._counting:
-            known = self._recent(owner, seconds)
-            if known is None:
-                at = self._clock()
-                known = self._counts[owner] = Count(await asyncio.to_thread(self._count, owner, time.time() + horizon), at)
-            return known
+    def _ask(self, owner: str, horizon: float) -> int:
+        return self._count(owner, time.time() + horizon)
 
     def session_ended(self, owner: str) -> None:
         """Take note that a session was deleted."""
         if known := self._counts.get(owner):
-            known.sessions = max(0, known.sessions - 1)
+            known.value = max(0, known.value - 1)

@@ -3,12 +3,12 @@
 import asyncio
 import time
 
-from indrnn.service.engine.population import Census
 from indrnn.service.engine.quota import Quotas
 from indrnn.service.errors import Gone, Overloaded, SequenceLimit, SessionLimit
 from indrnn.service.session.ids import not_there
 from indrnn.service.session.machine import KEPT, Session
 from indrnn.service.store.protocol import Change, Store
+from indrnn.service.store.refreshed import census_of
 
 DELETE_TRIES = 16  # of a session that another process keeps moving; the fifth has always won
 
@@ -21,7 +21,7 @@ class Registry:
 
     def __init__(self, store: Store, ttl: float, quotas: Quotas) -> None:
         self.quotas = quotas
-        self.census = Census(store)
+        self.census = census_of(store)
         self._store = store
         self._ttl = ttl
 

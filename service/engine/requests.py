@@ -37,7 +37,7 @@ from indrnn.service.session.machine import (
 from indrnn.service.session.sampling import Ranking
 
 ClientProtocol = str
-"""How a client came, as the metrics say it: "http" (native), "stream", "oip_http", "oip_grpc", "openai", or the name of another protocol."""
+"""How a client came, as the metrics say it: "http" (native), "stream", "oip_http", "oip_grpc", "openai", or another protocol's name."""
 
 States = NDArray[np.float16]
 """The hidden neurons of a watched session after each time step, [t, n]."""

@@ -9,12 +9,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import Response
 
-from indrnn.service.engine.population import Census
 from indrnn.service.engine.requests import ClientProtocol
 from indrnn.service.engine.statistics import BOUNDS_NS, Happened, Spread, Statistics, Totals
 from indrnn.service.errors import ServiceError
 from indrnn.service.serving.models import ServedModel
 from indrnn.service.store.protocol import Population
+from indrnn.service.store.refreshed import Refreshed
 
 CENSUS_AGE = 15.0  # seconds; counting looks at every session of the store
 MODEL = ("model", "version")
@@ -34,7 +34,7 @@ class Sources:
 
     models: Callable[[], Iterable[ServedModel]]
     totals: Totals
-    census: Census
+    census: Refreshed[Sequence[Population]]
     streams: Callable[[], Mapping[ClientProtocol, int]]
     unavailable: Callable[[], Sequence[tuple[str, str]]]
     revision: str
@@ -62,7 +62,7 @@ class Metrics:
         yield info
         yield waiting
         yield from _of_service(s)
-        yield from _of_sessions(statistics, s.census.populations, s.totals)
+        yield from _of_sessions(statistics, s.census.value, s.totals)
         yield from _of_steps(statistics)
         yield from _of_times(statistics)
         yield from _of_store(statistics, s.totals.store_failures)

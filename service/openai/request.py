@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from indrnn.service.errors import BadInput, TooLarge, said
 from indrnn.service.serving.request import boolean, integer, number, only
+from indrnn.service.serving.text import stop_texts
 
 FIELDS = (
     "model", "prompt", "max_tokens", "temperature", "top_p", "n", "best_of", "logprobs", "echo", "stop", "seed", "stream", "stream_options",
@@ -22,7 +23,6 @@ NEUTRAL: Mapping[str, Sequence[object]] = {
 """Parameters that are not supported, and the values that ask for nothing."""
 
 MAX_STOPS = 4
-MAX_STOP_CHARS = 64
 MAX_TOP = 5
 MAX_TEMPERATURE = 2
 SEEDS = 2**64
@@ -80,7 +80,7 @@ def read_wish(body: dict[str, object], alphabet: str, bounds: CompletionLimits) 
         n=_n(body, bounds),
         logprobs=None if body.get("logprobs") is None else integer(body["logprobs"], "logprobs", 0, MAX_TOP),
         echo=boolean(body.get("echo"), "echo"),
-        stop=_stops(body.get("stop")),
+        stop=stop_texts(body.get("stop"), MAX_STOPS, alone=True),
         seed=None if body.get("seed") is None else integer(body["seed"], "seed", -(2**63), 2**63 - 1),
         stream=stream,
         include_usage=_include_usage(body.get("stream_options"), stream),
@@ -122,18 +122,6 @@ def _n(body: dict[str, object], bounds: CompletionLimits) -> int:
     if body.get("best_of") not in (None, n):
         raise BadInput(f"expected {n}, as n is: texts are not ranked against each other, got {said(body['best_of'])}", field="best_of")
     return n
-
-
-def _stops(value: object) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list) or len(texts) > MAX_STOPS:
-        raise BadInput(f"expected a text or a list of at most {MAX_STOPS} texts, got {said(value)}", field="stop")
-    for text in texts:
-        if not isinstance(text, str) or not 1 <= len(text) <= MAX_STOP_CHARS:
-            raise BadInput(f"expected a text of 1 to {MAX_STOP_CHARS} characters, got {said(text)}", field="stop")
-    return tuple(texts)
 
 
 def _include_usage(value: object, stream: bool) -> bool:

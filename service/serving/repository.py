@@ -8,18 +8,19 @@ changes nothing: the index and the log say why, and it is looked at again when i
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from indrnn.export.bundle import BundleError
-from indrnn.service.engine.population import Census
 from indrnn.service.engine.runtime import EngineError
 from indrnn.service.engine.statistics import Totals
 from indrnn.service.errors import BadInput, ModelGone, ServiceError, UnknownModel
 from indrnn.service.logs import about
 from indrnn.service.serving.models import Models, ServedModel
+from indrnn.service.store.protocol import Population
+from indrnn.service.store.refreshed import Refreshed
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ class Repository:
         self,
         rules: Rules,
         models: Models,
-        census: Census,
+        census: Refreshed[Sequence[Population]],
         loader: Loader,
         forget: Callable[[ServedModel], None],
         totals: Totals,

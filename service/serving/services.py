@@ -13,7 +13,7 @@ from indrnn.service.serving.request import Access
 from indrnn.service.serving.sessions import Sessions
 from indrnn.service.serving.steps import Steps
 from indrnn.service.settings import Settings
-from indrnn.service.store.probe import StoreProbe
+from indrnn.service.store.refreshed import StoreProbe
 
 
 @dataclass(frozen=True)

@@ -75,3 +75,23 @@ class TextModality:
 
     def _with_logprobs(self, symbols: Sequence[int], logprobs: Sequence[float]) -> list[Words]:
         return [{"char": self.alphabet[k], "logprob": p} for k, p in zip(symbols, logprobs, strict=True)]
+
+
+MAX_STOPS = 16
+MAX_STOP_CHARS = 64
+
+
+def stop_texts(value: object, most: int = MAX_STOPS, alone: bool = False) -> tuple[str, ...]:
+    """Return the texts at which a generate stops; null is none, and `alone` takes a single text too. Raises BadInput naming the one."""
+    if value is None:
+        return ()
+    texts = [value] if alone and isinstance(value, str) else value
+    if not isinstance(texts, list) or len(texts) > most:
+        kind = "a text or a list" if alone else "a list"
+        raise BadInput(f"expected {kind} of at most {most} texts, got {said(value)}", field="stop")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str) or not 1 <= len(text) <= MAX_STOP_CHARS:
+            raise BadInput(
+                f"expected a text of 1 to {MAX_STOP_CHARS} characters, got {said(text)}", field="stop" if alone else f"stop[{i}]"
+            )
+    return tuple(texts)

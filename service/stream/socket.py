@@ -24,7 +24,7 @@ from indrnn.service.serving.models import Models, ServedModel
 from indrnn.service.serving.request import aside, boolean, integer, number, only, parse_object, size_of, step_number
 from indrnn.service.serving.services import Services
 from indrnn.service.serving.steps import StepOptions, native_generate, native_step, options_key, same_version
-from indrnn.service.serving.text import TextModality
+from indrnn.service.serving.text import TextModality, stop_texts
 from indrnn.service.session.machine import Char, Follow, Generated, Reason, Result, Sampling
 from indrnn.service.session.sampling import log_softmax
 from indrnn.service.settings import Settings
@@ -37,8 +37,6 @@ BACKLOG = 64  # messages read ahead while a generate is in flight
 WATCHED_STEPS = 64  # time steps of one message of a watched session
 STOPPING = Stopping("the service stops: open again with the session's id, and repeat by number what was not answered", retry_after=1)
 MAX_SEED = 2**63 - 1
-MAX_STOPS = 16
-MAX_STOP_CHARS = 64
 
 
 class _Closed(Exception):
@@ -342,7 +340,7 @@ class Stream:
         max_chars = integer(message.get("max_chars"), "max_chars", 1, self._settings.max_generate, 200)
         temperature = number(message.get("temperature"), "temperature", 0, 10, 1)
         top_p = number(message.get("top_p"), "top_p", 0, 1, 1)
-        stop = _stops(message.get("stop"))
+        stop = stop_texts(message.get("stop"))
         seed = message.get("seed")
         sent = None if seed is None else integer(seed, "seed", 0, MAX_SEED)
         sampling = Sampling(max_chars, temperature, top_p, secrets.randbelow(MAX_SEED) if sent is None else sent, stop)
@@ -420,17 +418,6 @@ class Stream:
 def _states(states: States | None) -> dict[str, object]:
     """Return the watched neurons [t, n] as base64 float16, little-endian."""
     return {} if states is None else {"states": base64.b64encode(states.astype("<f2").tobytes()).decode(), "shape": states.shape}
-
-
-def _stops(value: object) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    if not isinstance(value, list) or len(value) > MAX_STOPS:
-        raise BadInput(f"expected a list of at most {MAX_STOPS} texts, got {said(value)}", field="stop")
-    for i, text in enumerate(value):
-        if not isinstance(text, str) or not 1 <= len(text) <= MAX_STOP_CHARS:
-            raise BadInput(f"expected a text of 1 to {MAX_STOP_CHARS} characters, got {said(text)}", field=f"stop[{i}]")
-    return tuple(value)
 
 
 class Connections:

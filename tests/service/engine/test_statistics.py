@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from indrnn.service.engine.population import Census
 from indrnn.service.engine.port import EngineSnapshot
 from indrnn.service.engine.statistics import BOUNDS_NS, Spread, Statistics, Totals
 from indrnn.service.errors import StoreFailed
 from indrnn.service.http.metrics import Metrics, Sources
 from indrnn.service.store.protocol import Population
+from indrnn.service.store.refreshed import census_of
 
 
 @given(st.lists(st.integers(0, 20_000_000_000)))
@@ -52,7 +52,7 @@ def scrape(statistics: Statistics, populations: tuple[Population, ...] = (), swe
         provider="cpu",
         kernel="loop",
     )
-    census: Any = SimpleNamespace(populations=populations)
+    census: Any = SimpleNamespace(value=populations)
     metrics = Metrics(Sources(lambda: [model], Totals(swept=swept), census, lambda: {"stream": 0}, lambda: [("m", "2")], "r"))
     text = generate_latest(metrics._registry).decode()
     families = list(text_string_to_metric_families(text))
@@ -98,13 +98,13 @@ class Store:
 
 async def test_the_store_is_counted_at_most_once_in_a_while_and_by_one_at_a_time() -> None:
     store, now = Store(), [0.0]
-    census = Census(store, lambda: now[0])  # type: ignore[arg-type]
+    census = census_of(store, lambda: now[0])  # type: ignore[arg-type]
     answers = await asyncio.gather(*(census.take(10) for _ in range(5)))
     assert {a[0].sessions for a in answers} == {1}
     now[0] = 10
     store.broken = True
     with pytest.raises(StoreFailed):
         await census.take(10)
-    assert census.populations[0].sessions == 1, "the last answer stands"
+    assert census.value[0].sessions == 1, "the last answer stands"
     store.broken = False
     assert (await census.take(10))[0].sessions == 3

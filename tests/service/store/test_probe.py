@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from indrnn.service.errors import StoreFailed
-from indrnn.service.store.probe import FRESH, StoreProbe
+from indrnn.service.store.refreshed import FRESH, StoreProbe
 
 
 class FakeStore:
