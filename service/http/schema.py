@@ -1,4 +1,4 @@
-"""Document the shapes of the native HTTP API. The hot routes read their bodies without these classes (see service/engine/clips.py)."""
+"""Document the shapes of the native HTTP API. The hot routes read their bodies without these classes (see service/serving/skeleton.py)."""
 
 from datetime import datetime
 from typing import Annotated, Literal
