@@ -43,6 +43,7 @@ class Meta:
     frames/layouts.py. data: dicts with name, terms, citation. figures: dicts with name, value, unit, protocol, test_evaluations.
     held: what of the training clips is kept for validation (action), None when nothing is. task: its name in model/tasks/table.py, if it is
     not the kind. work: minutes of one core that training took. clips: the file of clips and its split, as model/tasks/skeleton.py's Source.
+    told: entries of the manifest that a modality has for itself (export/modalities/), by their names.
     temperature: what the logits were divided by; other_below: the score below which the answer is `other` (model/training/calibration.py).
     """
 
@@ -66,6 +67,7 @@ class Meta:
     clips: dict[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
     other_below: float | None = None
+    told: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", self.task or self.kind)
