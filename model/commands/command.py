@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from indrnn.model.cells.recurrent_weight import SizeError
 from indrnn.model.commands import evaluate, import_published, inspect_adding, inspect_bundle, limits, plot, reproduce
 from indrnn.model.data.clips import ClipFileError
+from indrnn.model.data.series import SeriesFileError
 from indrnn.model.data.sets import DataMissingError
 from indrnn.model.data.splits import SplitError
 from indrnn.model.tasks.table import TASKS
@@ -26,6 +27,7 @@ REFUSALS = (
     ClipFileError,
     DataMissingError,
     NothingHeldError,
+    SeriesFileError,
     SplitError,
     plot.CurveError,
     inspect_bundle.ManifestError,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 _COUNTS = "steps validate_every devices hidden layers rows clips epoch alike average settling length joints persons"
 _SHARES = "mirror lossy lost other_rate reset"  # odds and parts
 _BELOW_ONE = "dropout embedding_dropout readout_dropout steady pools smoothing asked"
-_NOT_NEGATIVE = "decay warmup max_time rate recurrent_rate weight_decay clip jump unit turn tilt speed sway body bones noise spread"
+_NOT_NEGATIVE = "decay warmup horizon max_time rate recurrent_rate weight_decay clip jump unit turn tilt speed sway body bones noise spread"
 _ABOVE_ZERO = "gamma bound slowest fastest"
 
 # option -> (least, most, whether the least is allowed, whether the most is)
