@@ -71,7 +71,7 @@ def read(file: str | Path, answer: str = "auto") -> SeriesSet:
     """
     path = find(file) if isinstance(file, str) else file
     try:
-        with np.load(path, allow_pickle=False) as d:
+        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as d:  # np.load itself leaves a cut file open
             arrays = dict(d)
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         hint = "; sequences of unequal length lie one after another in x, with off" if "Object arrays" in str(error) else ""
