@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,15 @@ NOT_OPTIONS = {"steps", "decay", "norm"}  # the first two are given to every tas
 
 def _fields(task: Task, cls: type) -> list[dataclasses.Field[Any]]:
     return [f for f in dataclasses.fields(cls) if f.name not in NOT_OPTIONS | task.given]
+
+
+def require_limits(tasks: Iterable[Task]) -> None:
+    """Raises limits.UnlimitedError for the first option of these tasks that takes numbers without limits."""
+    for task in tasks:
+        limits.require(f"task {task.name}", [*_fields(task, task.config), *_fields(task, task.recipe)])
+
+
+require_limits(TASKS.values())  # here and not in a test alone: a task that somebody adds is told so at once
 
 
 def _add_fields(parser: argparse.ArgumentParser, task: Task, cls: type) -> None:
