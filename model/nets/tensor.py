@@ -14,6 +14,7 @@ from indrnn.model.cells.recurrence import recurrence
 from indrnn.model.cells.recurrent_weight import SizeError
 from indrnn.model.cells.stacks import skip_chain
 from indrnn.model.nets.network import StackNet, centre_, last_valid
+from indrnn.model.nets.options import BOUND, DROPOUT, HIDDEN, LAYERS, NORM
 
 FARTHEST = 100.0  # deviations from the mean; what is farther counts as here, so that no number that a client sends overflows
 
@@ -30,14 +31,14 @@ class TensorConfig:
     classes: int = 2
     value_mean: tuple[float, ...] = ()
     value_scale: tuple[float, ...] = ()
-    hidden: int = field(default=128, metadata={"help": "neurons H of a layer"})
-    layers: int = field(default=3, metadata={"help": "IndRNN layers"})
-    bound: float = field(default=0.99, metadata={"help": "largest |u|: below 1 a stream may be endless"})
+    hidden: int = field(default=128, metadata=HIDDEN)
+    layers: int = field(default=3, metadata=LAYERS)
+    bound: float = field(default=0.99, metadata=BOUND)
     pools: tuple[float, ...] = field(
         default=(0.9, 0.97, 0.99), metadata={"help": "leak a of each mean that is read; remembers 1 / (1 - a) steps"}
     )
-    dropout: float = field(default=0.1, metadata={"help": "after each layer, one mask for all steps"})
-    norm: bool = field(default=True, metadata={"help": "batch norm"})
+    dropout: float = field(default=0.1, metadata=DROPOUT)
+    norm: bool = field(default=True, metadata=NORM)
 
 
 class TensorNet(StackNet):
@@ -78,7 +79,8 @@ class TensorNet(StackNet):
     def answer(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """x [B, T, F] whole sequences, lengths [B] of 1 and more (default T) -> [B, K] after each one's last step."""
         lengths = torch.full((len(x),), x.shape[1], device=x.device) if lengths is None else lengths
-        return self(x, lengths, self.start(len(x)))[1][:, -self.classes :]
+        state: Tensor = self(x, lengths, self.start(len(x)))[1]
+        return state[:, -self.classes :]
 
     def seen(self, x: Tensor) -> Tensor:
         """x [B, T, F] -> deviations from the means [T, B, F]."""

@@ -14,6 +14,7 @@ from indrnn.model.data.series import Series
 from indrnn.model.nets.tensor import TensorConfig, TensorNet
 from indrnn.model.training.learner import Learner, Recipe
 from indrnn.model.training.measure import padded, series_accuracy, series_errors
+from indrnn.model.training.options import ALIKE, BALANCED, SEQUENCES, SMOOTHING
 
 SEEN = 0.25  # part of a window begun within a sequence that is not asked: its answers rest on steps that the network was not shown
 
@@ -27,14 +28,14 @@ class SeriesRecipe(Recipe):
     which its class counts, the later the more; a value counts at the end alone. noise: added to each number, in deviations of its feature.
     """
 
-    precision: str = field(default="32-true", metadata={"choices": ("bf16-mixed", "32-true"), "help": "of the matrix products"})
-    rows: int = field(default=32, metadata={"help": "sequences of a batch"})
+    precision: str = "32-true"
+    rows: int = field(default=32, metadata=SEQUENCES)
     length: int = field(default=256, metadata={"help": "steps of a sequence that are read at once, where each step has an answer"})
-    smoothing: float = field(default=0.05, metadata={"help": "of the labels"})
+    smoothing: float = field(default=0.05, metadata=SMOOTHING)
     asked: float = field(default=0.5, metadata={"help": "part of a sequence after which its class counts"})
     noise: float = field(default=0.05, metadata={"help": "of each number, in deviations of its feature"})
-    alike: int = field(default=4, metadata={"help": "batches drawn at once and sorted by length"})
-    balanced: bool = field(default=False, metadata={"help": "every class as often as any other"})
+    alike: int = field(default=4, metadata=ALIKE)
+    balanced: bool = field(default=False, metadata=BALANCED)
 
 
 class SeriesLearner(Learner[TensorNet, SeriesRecipe]):

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from indrnn.model.commands.command import require_limits
 from indrnn.model.commands.limits import UnlimitedError
 from indrnn.model.nets.adding import AddingConfig
 from indrnn.model.tasks.table import TASKS
+
+ROOT = Path(__file__).parents[3]
 
 
 def subparser(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:
@@ -91,3 +94,13 @@ def test_such_an_option_is_an_error_at_import() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "UnlimitedError: task adding: the option loudness" in done.stderr.splitlines()[-1]
+
+
+def test_what_an_option_is_is_written_once() -> None:
+    """A text that two fields share is one constant, and a subclass that changes a default says nothing."""
+    classes = {c for t in TASKS.values() for top in (t.config, t.recipe) for c in top.__mro__ if dataclasses.is_dataclass(c)}
+    texts = {f.metadata["help"] for c in classes for f in dataclasses.fields(c) if "help" in f.metadata}
+    assert len(texts) > 50
+    rooms = ("nets", "data", "training", "tasks")  # those of the tasks; a stack's configuration is no task's
+    sources = [path.read_text() for room in rooms for path in (ROOT / "model" / room).rglob("*.py")]
+    assert not {text: n for text in texts if (n := sum(s.count(f'"help": "{text}"') for s in sources)) > 1}
