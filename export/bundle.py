@@ -1,19 +1,26 @@
 """What a trained model is on disk: bundles/<name>/<version>/{model.onnx, manifest.json, CARD.md}.
 
-The trainer writes bundles and the service reads them; this file is all they share. It imports neither torch nor model.
+The trainer writes bundles and the service reads them; this file, and what x means (export/modalities/), is all they share. It imports
+neither torch nor model.
 """
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
+
+from indrnn.export.modalities.modality import Content, Dtype
+from indrnn.export.modalities.modality import Frozen as _Frozen
+from indrnn.export.modalities.modality import Layout as Layout
+from indrnn.export.modalities.modality import Quantity as Quantity
+from indrnn.export.modalities.skeleton import OTHER as OTHER
+from indrnn.export.modalities.table import MODALITIES, of_kind
 
 OP_DOMAIN = "ai.indrnn"
 OP_TYPE = "IndRNN"
 OP_VERSION = 1
-OTHER = "other"  # the label of what looks like none of the classes
 PARITY_BOUND = 1e-4  # largest |ONNX Runtime - PyTorch| in a logit that a bundle may carry
 
 Role = Literal["hidden", "window", "position", "last_frame", "origin", "pool", "started", "last_logits"]
@@ -22,10 +29,6 @@ Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid", "identity"]
 
 class BundleError(Exception):
     """A bundle cannot be used; the message names the bundle, what was expected and what came."""
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Part(_Frozen):
@@ -51,30 +54,8 @@ class Tensor(_Frozen):
     """An input or output of the graph; a text in shape is a free axis by its letter (B, T)."""
 
     name: str
-    dtype: Literal["float32", "int64"]
+    dtype: Dtype
     shape: tuple[int | str, ...]
-
-
-class Layout(_Frozen):
-    """A joint order that clients may send and how it becomes the model's own.
-
-    Own joint j is the mean of the sent joints table[j]; the model's own layout maps each joint to itself.
-    """
-
-    joint_names: tuple[str, ...]
-    table: tuple[tuple[int, ...], ...]
-
-    @property
-    def joints(self) -> int:
-        """Return how many joints a frame of this layout has."""
-        return len(self.joint_names)
-
-    @model_validator(mode="after")
-    def _indices_exist(self) -> Self:
-        for j, sources in enumerate(self.table):
-            if not sources or not all(0 <= s < self.joints for s in sources):
-                raise ValueError(f"table[{j}]: expected indices in 0..{self.joints - 1}, got {sources}")
-        return self
 
 
 class Limits(_Frozen):
@@ -110,25 +91,20 @@ class Training(_Frozen):
     data: tuple[TrainingData, ...]
 
 
-class Manifest(_Frozen):
-    """manifest.json: all that a server needs to know about a model. Sizes are counts, times ISO 8601 UTC."""
+class Manifest(Content):
+    """manifest.json: all that a server needs to know about a model. Sizes are counts, times ISO 8601 UTC.
+
+    A manifest that states kind or modality alone, as 0.1.0's do, gets the other.
+    """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")
     version: str = Field(pattern=r"^[0-9]{1,9}$")
-    kind: Literal["action", "chars"]
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of model.onnx")
     op_version: int
     opset: int
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     state: tuple[Part, ...]
-    labels: tuple[str, ...] | None = Field(default=None, description="action: class k's name")
-    alphabet: str | None = Field(default=None, description="chars: symbol k's code point; text is NFC")
-    layout: str | None = Field(default=None, description="action: the model's own joint layout")
-    layouts: dict[str, Layout] = Field(default_factory=dict)
-    persons: int | None = Field(default=None, ge=1, description="action: P, the person axis of x")
-    hz: float | None = Field(default=None, ge=1, le=1000, description="action: frames per second the model reads")
-    other_below: float | None = Field(default=None, gt=0, lt=1, description="action: the score below which the label is `other`")
     limits: Limits = Limits()
     training: Training
     figures: tuple[Figure, ...]
@@ -144,7 +120,7 @@ class Manifest(_Frozen):
     @property
     def classes(self) -> int:
         """Return K, the length of one row of logits."""
-        return len(self.labels if self.labels is not None else self.alphabet or "")
+        return MODALITIES[self.modality].answers(self)
 
     @property
     def max_abs_u(self) -> float:
@@ -154,6 +130,18 @@ class Manifest(_Frozen):
     def part(self, role: Role) -> Part | None:
         """The first part of that role, or None."""
         return next((p for p in self.state if p.role == role), None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _modality_and_kind(cls, told: Any) -> Any:
+        if not isinstance(told, dict):
+            return told
+        kind, name = told.get("kind"), told.get("modality")
+        found = of_kind(kind) if name is None else MODALITIES.get(name) if isinstance(name, str) else None
+        if found is None or kind not in (None, found.kind):
+            known = ", ".join(f"{m.name} ({m.kind})" for m in MODALITIES.values())
+            raise ValueError(f"modality (and kind): expected one of {known}, got {name} ({kind})")
+        return {**told, "modality": found.name, "kind": found.kind}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -165,12 +153,7 @@ class Manifest(_Frozen):
         hidden = [p.role == "hidden" for p in self.state]
         if hidden != sorted(hidden, reverse=True) or not any(hidden):
             raise ValueError("state: expected the hidden parts first, at least one")
-        if self.kind == "action":
-            self._check_action()
-        elif self.alphabet is None or len(set(self.alphabet)) != len(self.alphabet):
-            raise ValueError("a chars bundle has an alphabet of distinct symbols")
-        if self.labels is not None and self.alphabet is not None:
-            raise ValueError("expected labels or an alphabet, got both")
+        MODALITIES[self.modality].check(self, {p.role: p.size for p in reversed(self.state)})
         last_logits = self.part("last_logits")
         if last_logits is None or last_logits.size != self.classes:
             raise ValueError(f"state: expected a last_logits part of {self.classes}")
@@ -179,21 +162,6 @@ class Manifest(_Frozen):
         if self.max_abs_u >= 1 and self.limits.max_position is None:
             raise ValueError(f"max |u| is {self.max_abs_u:g}: limits.max_position is required")
         return self
-
-    def _check_action(self) -> None:
-        if self.labels is None or self.layout is None or self.persons is None or self.hz is None:
-            raise ValueError("an action bundle has labels, layout, persons and hz")
-        if self.other_below is not None and OTHER in self.labels:
-            raise ValueError(f"labels: {OTHER!r} is what scores below other_below are called")
-        own = self.layouts.get(self.layout)
-        if own is None:
-            raise ValueError(f"layouts: the model's own layout {self.layout!r} is not in {sorted(self.layouts)}")
-        last_frame = self.part("last_frame")
-        if last_frame is None or last_frame.size != self.persons * own.joints * 3:
-            raise ValueError(f"state: expected a last_frame part of {self.persons * own.joints * 3}")
-        for name, layout in self.layouts.items():
-            if len(layout.table) != own.joints:
-                raise ValueError(f"layouts.{name}.table: expected {own.joints} joints, got {len(layout.table)}")
 
 
 @dataclass(frozen=True)
@@ -212,8 +180,8 @@ def digest(path: Path) -> str:
 def read(folder: Path) -> Bundle:
     """Reads and checks bundles/<name>/<version>.
 
-    Raises BundleError when the manifest is missing or wrong, when the folder's name disagrees with it, or when model.onnx is not the
-    file whose digest the manifest states.
+    Raises BundleError when the manifest is missing or wrong, when the folder's name disagrees with it, when x has not the axes of its
+    modality, or when model.onnx is not the file whose digest the manifest states.
     """
     title = f"bundle {folder.parent.name}/{folder.name}"
     for name in ("manifest.json", "model.onnx"):
@@ -228,6 +196,11 @@ def read(folder: Path) -> Bundle:
         raise BundleError(f"{title}: manifest.json: {wrong}") from error
     if (manifest.name, manifest.version) != (folder.parent.name, folder.name):
         raise BundleError(f"{title}: manifest.json says {manifest.name}/{manifest.version}")
+    modality = MODALITIES[manifest.modality]
+    x, expected = manifest.inputs[0] if manifest.inputs else None, ("B", "T", *modality.step(manifest))
+    if x is None or (x.dtype, x.shape) != (modality.dtype, expected):
+        said = f"expected x, {modality.dtype} {list(expected)}, first, got {x and f'{x.name}, {x.dtype} {list(x.shape)}'}"
+        raise BundleError(f"{title}: manifest.json: inputs: {said}".replace("'", ""))
     graph = folder / "model.onnx"
     if not graph.is_file():
         raise BundleError(f"{title}: model.onnx is missing")

@@ -1,41 +1,22 @@
 """The model card: CARD.md, the manifest in words."""
 
-from indrnn.export.bundle import OTHER, Manifest
-
-_WHAT = {
-    "action": "Reads human skeletons frame by frame and says, after every frame, which action they show.",
-    "chars": "Reads text character by character and says, after every character, which comes next; it can write, too.",
-}
-_LIMITS = {
-    "action": (
-        "It knows the actions listed below and no others: shown anything else, it may name one of them all the same, often with a high "
-        "score. {recorded}; expect less of other people, "
-        "views and sensors, and measure before relying on it. It is not meant for surveillance, nor for decisions about persons."
-    ),
-    "chars": (
-        "It imitates the texts it was trained on, their views and their spelling included: mostly real words, phrases that hold, sentences "
-        "that do not. What it writes is neither true nor advice; it "
-        "knows no words outside its alphabet and no language but that of those texts."
-    ),
-}
+from indrnn.export.bundle import Manifest
+from indrnn.export.modalities.table import MODALITIES
 
 
 def card(manifest: Manifest, export_command: str) -> str:
     """Return CARD.md for a bundle; export_command is what wrote it."""
-    m = manifest
+    m, modality = manifest, MODALITIES[manifest.modality]
     sections = [
-        f"# {m.name} {m.version}\n\n{_WHAT[m.kind]}\n\n{_network(m)}",
-        "## What goes in and what comes out\n\n" + _contract(m),
+        f"# {m.name} {m.version}\n\n{modality.what(m)}\n\n{_network(m)}",
+        "## What goes in and what comes out\n\n" + _contract(m, modality.contract(m)),
         "## Figures\n\n" + _figures(m),
         "## Training data\n\n"
         + ("\n".join(f"- **{d.name}**. Terms: {d.terms}. Source: {d.citation}" for d in m.training.data) or "Not stated."),
-        f"## Limits\n\n{_other(m)}{_LIMITS[m.kind].format(recorded=_recorded(m))}\n\n{_endless(m)}",
+        f"## Limits\n\n{modality.limits(m, tuple(d.name for d in m.training.data))}\n\n{_endless(m)}",
         "## How to make it again\n\n```\n" + f"{m.training.command}\n{export_command}\n```\n\n" + _provenance(m),
+        *modality.sections(m),
     ]
-    if m.labels is not None:
-        sections.append("## Classes\n\n" + ", ".join(m.labels))
-    if m.alphabet is not None:
-        sections.append("## Alphabet\n\nBlank, newline, and: " + " ".join(f"`{c}`" for c in m.alphabet if not c.isspace()))
     return "\n\n".join(sections) + "\n"
 
 
@@ -49,22 +30,10 @@ def _network(m: Manifest) -> str:
     )
 
 
-def _contract(m: Manifest) -> str:
+def _contract(m: Manifest, content: str) -> str:
     rows = [f"| `{t.name}` | {t.dtype} | {list(t.shape)} |".replace("'", "") for t in (*m.inputs, *m.outputs)]
     table = "\n".join(["| | type | shape |", "|---|---|---|", *rows])
-    words = [f"B rows, T steps, each row valid up to `lengths`. A zero row of `state` ({m.state_size} numbers) starts a sequence."]
-    if m.kind == "action":
-        others = ", ".join(f"`{k}`" for k in sorted(m.layouts) if k != m.layout)
-        words.append(
-            f"`x` is raw joint positions in metres (x to the right of a person who faces the camera: negative at the left hand; y up; "
-            f"z away from the camera) at {m.hz:g} frames a second, in the joint order `{m.layout}`"
-            + (f" ({others} can be mapped to it)" if others else "")
-            + f"; persons at once: {m.persons}, an absent one is all zeros. Centring and scaling are part of the graph. "
-            "Turning by some 30° and shifting do no harm; a mirrored or flipped axis or another unit gives wrong answers, often sure ones. "
-            f"`logits` are scores of the {m.classes} classes below."
-        )
-    else:
-        words.append(f"`x` is indices into the alphabet below; text is NFC. `logits` are scores of the next character, one of {m.classes}.")
+    words = [f"B rows, T steps, each row valid up to `lengths`. A zero row of `state` ({m.state_size} numbers) starts a sequence.", content]
     words.append(
         "The file carries the op `ai.indrnn::IndRNN` together with a body in standard operators, so that any ONNX runtime can run it."
     )
@@ -83,22 +52,6 @@ def _figures(m: Manifest) -> str:
         "two are drawn in different orders. `val` is validation data, which the recipe was chosen by."
     )
     return "\n".join([*head, *rows]) + "\n\n" + count
-
-
-def _other(m: Manifest) -> str:
-    if m.other_below is None:
-        return ""
-    return (
-        f"A score below {m.other_below:g} is answered with the label `{OTHER}`: on validation clips 5 % of the known motions fall below. "
-        "`top` then still lists the classes. "
-    )
-
-
-def _recorded(m: Manifest) -> str:
-    """Return what is known of the recordings: of anybody's own clips nothing."""
-    if any(d.name == "UTD-MHAD" for d in m.training.data):
-        return "It was trained on recordings of a few adults in one laboratory, facing one depth camera"
-    return "It knows the people, the places and the sensors of its recordings"
 
 
 def _endless(m: Manifest) -> str:

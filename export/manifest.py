@@ -11,8 +11,10 @@ import onnx
 from pydantic import ValidationError
 
 from indrnn.export import op
-from indrnn.export.bundle import OP_VERSION, Figure, Layout, Limits, Manifest, Part, Tensor, Training, TrainingData
+from indrnn.export.bundle import OP_VERSION, Figure, Limits, Manifest, Part, Tensor, Training, TrainingData
 from indrnn.export.errors import ExportError
+from indrnn.export.modalities.modality import Content, Layout
+from indrnn.export.modalities.table import MODALITIES, of_kind
 from indrnn.model.training.checkpoint import Meta
 
 
@@ -28,6 +30,27 @@ def parts(meta: Meta) -> tuple[Part, ...]:
 def _shortest(value: float) -> float:
     """Return the shortest decimal that reads back as the same float32: 0.99 for 0.9900000095367432."""
     return float(str(np.float32(value)))
+
+
+def content(meta: Meta) -> Content:
+    """Return what goes in and comes out, as the checkpoint tells it. Raises ExportError for a network of what no modality reads."""
+    modality = of_kind(meta.kind)
+    if modality is None:
+        reads = " or ".join(m.reads for m in MODALITIES.values())
+        what = f"expected a network of {reads}, which is what the service reads, got one of {meta.kind!r}"
+        imported = "; `indrnn import` says with --layout, --joints or --numbers, or --features, what a network reads"
+        raise ExportError(what + (imported if meta.task == "import" else ""))
+    told = {name: meta.told.get(name, getattr(meta, name, None)) for name in modality.fields}
+    if "layouts" in told:
+        told["layouts"] = {k: Layout(joint_names=names, table=table) for k, (names, table) in meta.layouts.items()}
+    try:
+        return Content(modality=modality.name, kind=modality.kind, **told)
+    except ValidationError as invalid:
+        raise ExportError(f"the checkpoint does not make a manifest: {_reasons(invalid)}") from invalid
+
+
+def _reasons(invalid: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in invalid.errors())
 
 
 def manifest(
@@ -47,20 +70,13 @@ def manifest(
             {
                 "name": name,
                 "version": version,
-                "kind": meta.kind,
+                **content(meta).model_dump(exclude_none=True),
                 "sha256": sha256,
                 "op_version": OP_VERSION,
                 "opset": op.OPSET,
                 "inputs": tuple(_tensor(v) for v in graph.graph.input),
                 "outputs": tuple(_tensor(v) for v in graph.graph.output),
                 "state": parts(meta),
-                "labels": meta.labels,
-                "alphabet": meta.alphabet,
-                "layout": meta.layout,
-                "layouts": {k: Layout(joint_names=names, table=table) for k, (names, table) in meta.layouts.items()},
-                "persons": meta.persons,
-                "hz": meta.hz,
-                "other_below": meta.other_below,
                 "limits": Limits(max_position=max_position),
                 "training": Training(
                     command=meta.command,
@@ -75,8 +91,7 @@ def manifest(
             }
         )
     except ValidationError as invalid:
-        reasons = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in invalid.errors())
-        raise ExportError(f"the checkpoint does not make a manifest: {reasons}") from invalid
+        raise ExportError(f"the checkpoint does not make a manifest: {_reasons(invalid)}") from invalid
 
 
 def _tensor(value: onnx.ValueInfoProto) -> Tensor:

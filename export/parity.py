@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from indrnn.export.sample import Sample
+from indrnn.export.modalities.modality import Sample
 from indrnn.kernels.runtime import ort
 
 EXAMPLE = (2, 6)  # B, T of the example that is exported; no case below may share either
@@ -16,12 +16,21 @@ LEVELS = (ort.GraphOptimizationLevel.ORT_DISABLE_ALL, ort.GraphOptimizationLevel
 Arrays = tuple[NDArray[np.float32], NDArray[np.float32]]  # logits [B, T, K], state [B, N]
 
 
-def largest_error(graph: bytes, module: nn.Module, sample: Sample, state_size: int, seed: int = 0, longest: int | None = None) -> float:
+def largest_error(
+    graph: bytes,
+    module: nn.Module,
+    sample: Sample,
+    state_size: int,
+    seed: int = 0,
+    longest: int | None = None,
+    unit: NDArray[np.float64] | float = 1.0,
+) -> float:
     """Return the largest |ONNX Runtime - PyTorch| in a logit, at all sizes in CASES, ragged; NaN when one of them answers NaN.
 
     graph: model.onnx, run on the CPU without a kernel of ours; whole, and in pieces of random length that differ from row to row (some
     are empty) with the state carried. module: in evaluation mode, run on whole sequences only. What lies past a row's length is noise.
-    longest: steps that the model is good for; with |u| > 1 states, and rounding errors with them, grow beyond.
+    longest: steps that the model is good for; with |u| > 1 states, and rounding errors with them, grow beyond. unit: [K], what a difference
+    is measured in (a value in pascals cannot be told to 1e-4 in float32).
     """
     rng = np.random.default_rng(seed)
     worst = 0.0
@@ -38,7 +47,7 @@ def largest_error(graph: bytes, module: nn.Module, sample: Sample, state_size: i
             whole, _ = _run(session, x, lengths, state)
             pieces, _ = _run_split(session, sample, rng, x, lengths, state)
             valid = np.arange(T) < lengths[:, None]
-            errors = [np.abs(got - want)[valid].max() for got in (whole, pieces)]
+            errors = [(np.abs(got - want) / unit)[valid].max() for got in (whole, pieces)]
             worst = float(np.max([worst, *errors]))  # np.max keeps a NaN
     return worst
 

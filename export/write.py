@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from indrnn.export import graph as graphs
-from indrnn.export import parity, sample
+from indrnn.export import parity
 from indrnn.export.bundle import PARITY_BOUND, Bundle, Figure, digest, read
 from indrnn.export.card import card
 from indrnn.export.errors import ExportError
-from indrnn.export.manifest import manifest, parts, to_json
+from indrnn.export.manifest import content, manifest, parts, to_json
+from indrnn.export.modalities.table import MODALITIES
 from indrnn.model.training.checkpoint import Meta
 
 SEED = 0  # of the example and of the parity cases, so that an export can be repeated
@@ -58,27 +59,20 @@ def export(module: nn.Module, meta: Meta, max_position: int | None = None) -> tu
     """
     state = parts(meta)
     size = sum(p.size for p in state)
-    source = _sample(meta)
+    told = content(meta)
+    modality = MODALITIES[told.modality]
+    try:
+        source = modality.sample(told)
+    except ValueError as missing:
+        raise ExportError(str(missing)) from missing
     B, T = parity.EXAMPLE
     x = torch.from_numpy(source(np.random.default_rng(SEED), B, T))
     graph = graphs.to_onnx(module, x, torch.arange(T - B + 1, T + 1), torch.zeros(B, size))
     graphs.check_recurrence(graph, state)
-    error = parity.largest_error(graphs.serialize(graph), module, source, size, SEED, max_position)
+    error = parity.largest_error(graphs.serialize(graph), module, source, size, SEED, max_position, modality.unit(told))
     if not error <= PARITY_BOUND:  # a NaN is refused too
         raise ExportError(f"ONNX Runtime and PyTorch differ by {error:.2g} in a logit; expected at most {PARITY_BOUND:g}")
     return graph, error
-
-
-def _sample(meta: Meta) -> sample.Sample:
-    if meta.kind == "chars":
-        return sample.symbols(len(meta.alphabet or ""))
-    if meta.kind != "action":
-        what = f"expected a network of skeletons or text, which is what the service reads, got one of {meta.kind!r}"
-        imported = "; `indrnn import` says with --layout, --joints or --numbers what a network reads" if meta.task == "import" else ""
-        raise ExportError(what + imported)
-    if meta.persons is None or meta.layout is None:
-        raise ExportError(f"expected an action model to state persons and layout, got {meta.persons} and {meta.layout}")
-    return sample.skeletons(meta.persons, len(meta.layouts[meta.layout][0]))
 
 
 @contextmanager

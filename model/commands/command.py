@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from indrnn.model.cells.recurrent_weight import SizeError
 from indrnn.model.commands import evaluate, import_published, inspect_adding, inspect_bundle, limits, plot, reproduce
 from indrnn.model.data.clips import ClipFileError
+from indrnn.model.data.series import SeriesFileError
 from indrnn.model.data.sets import DataMissingError
 from indrnn.model.data.splits import SplitError
 from indrnn.model.tasks.table import TASKS
@@ -26,6 +27,7 @@ REFUSALS = (
     ClipFileError,
     DataMissingError,
     NothingHeldError,
+    SeriesFileError,
     SplitError,
     plot.CurveError,
     inspect_bundle.ManifestError,
@@ -40,12 +42,29 @@ def _fields(task: Task, cls: type) -> list[dataclasses.Field[Any]]:
     return [f for f in dataclasses.fields(cls) if f.name not in NOT_OPTIONS | task.given]
 
 
+def require_limits(tasks: Iterable[Task]) -> None:
+    """Raises limits.UnlimitedError for the first option of these tasks that takes numbers without limits."""
+    for task in tasks:
+        limits.require(f"task {task.name}", [*_fields(task, task.config), *_fields(task, task.recipe)])
+
+
+require_limits(TASKS.values())  # here and not in a test alone: a task that somebody adds is told so at once
+
+
+def _said(cls: type, name: str) -> dict[str, Any]:
+    """Return what a field's metadata say; a subclass that changes a default alone says nothing of its own."""
+    said: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        said |= next((dict(f.metadata) for f in (dataclasses.fields(base) if dataclasses.is_dataclass(base) else ()) if f.name == name), {})
+    return said
+
+
 def _add_fields(parser: argparse.ArgumentParser, task: Task, cls: type) -> None:
     """Add an option for each field, in groups: what the network is, what it is fed, how it is trained."""
     shared = {f.name for f in dataclasses.fields(Recipe)}
     groups: dict[str, Any] = {}
     for f in _fields(task, cls):
-        options: dict[str, Any] = {"help": f"see {cls.__name__}"} | dict(f.metadata)
+        options: dict[str, Any] = {"help": f"see {cls.__name__}"} | _said(cls, f.name)
         if options.pop("positional", False):
             parser.add_argument(f.name, type=f.type, **options)
             continue
@@ -96,7 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
 def _add_tasks(parser: argparse.ArgumentParser) -> None:
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK", title="tasks")
     for name, task in TASKS.items():
-        file = " mine.npz" if any(f.metadata.get("positional") for f in _fields(task, task.recipe)) else ""
+        file = " mine.npz" if any(_said(task.recipe, f.name).get("positional") for f in _fields(task, task.recipe)) else ""
         p = tasks.add_parser(
             name,
             help=task.summary,

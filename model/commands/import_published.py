@@ -38,6 +38,9 @@ ORIGIN = {
 }
 
 
+HZ = 30.0  # of skeletons, where nothing else is said
+
+
 class PublishedError(Exception):
     """A file is not a checkpoint that can be read; the message says what was expected and what came."""
 
@@ -211,31 +214,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     reads = parser.add_mutually_exclusive_group()
     reads.add_argument("--layout", choices=sorted(LAYOUTS), help="the network reads raw skeletons, metres, in this order of joints")
     reads.add_argument("--joints", type=Path, help="it reads raw skeletons of other joints: a text file of their names, one a line")
-    reads.add_argument("--numbers", action="store_true", help="it reads numbers: served three to a joint, the last filled up with zeros")
-    parser.add_argument("--hz", type=float, default=30.0, help="frames a second it reads, where it is to be served (default: %(default)s)")
+    reads.add_argument("--features", type=Path, help="it reads numbers, x [B, T, F]: a text file of their names, one a line")
+    reads.add_argument(
+        "--numbers", action="store_true", help="it reads numbers in 0.1.0's form: three to a joint, the last filled up with zeros"
+    )
+    parser.add_argument("--hz", type=float, help=f"steps a second it reads, where it is to be served (default: {HZ:g}; of numbers none)")
 
 
 def run(args: argparse.Namespace, command: str) -> None:
     """Reads args.file and writes args.out. Raises PublishedError."""
-    layout = "numbers" if args.numbers else "own" if args.joints is not None else args.layout
-    net = network(read(args.file), args.norm, frames=layout is not None, threes=args.numbers)
+    skeletons = args.joints is not None or args.layout is not None
+    weights = read(args.file)
+    net = network(weights, args.norm, frames=skeletons, threes=args.numbers)
     meta = Meta(kind="sequence", command=command, seed=0, steps=0, labels=_labels(args.labels, net.classes), data=(ORIGIN,), task="import")
-    if layout is not None:
-        joints = _joints(args, net.config.inputs)
-        persons, rest = divmod(net.config.inputs, 3 * len(joints))
-        if rest or not persons:
-            raise PublishedError(f"expected a multiple of {3 * len(joints)} inputs for {layout}, got {net.config.inputs}")
-        own = (joints, tuple((j,) for j in range(len(joints))))
-        meta = dataclasses.replace(meta, kind="action", layout=layout, layouts={layout: own}, persons=persons, hz=args.hz)
+    if skeletons:
+        meta = _of_skeletons(args, meta, net.config.inputs)
+    elif args.numbers or args.features is not None:
+        meta = _of_numbers(args, meta, network(weights, args.norm).config.inputs, net.config.inputs)
     save(args.out, net, meta)
     c, depth = net.config, len(net.stack.indrnns())
     print(f"{args.out}: {c.kind}, {depth} layers, {c.inputs} inputs, {c.classes} classes, norm {c.norm}, largest |u| {c.gamma:g}")
 
 
-def _joints(args: argparse.Namespace, inputs: int) -> tuple[str, ...]:
-    if args.numbers:
-        return tuple(f"numbers {i} to {i + 2}" for i in range(0, inputs, 3))
-    return LAYOUTS[args.layout][0] if args.joints is None else _names(args.joints, "joints")
+def _of_skeletons(args: argparse.Namespace, meta: Meta, inputs: int) -> Meta:
+    layout = "own" if args.joints is not None else args.layout
+    joints = LAYOUTS[args.layout][0] if args.joints is None else _names(args.joints, "joints")
+    persons, rest = divmod(inputs, 3 * len(joints))
+    if rest or not persons:
+        raise PublishedError(f"expected a multiple of {3 * len(joints)} inputs for {layout}, got {inputs}")
+    own = _own(joints)
+    return dataclasses.replace(
+        meta, kind="action", layout=layout, layouts={layout: own}, persons=persons, hz=HZ if args.hz is None else args.hz
+    )
+
+
+def _of_numbers(args: argparse.Namespace, meta: Meta, features: int, inputs: int) -> Meta:
+    """Return the description of a network of numbers; with --numbers they are joints of three, `inputs` in all, as 0.1.0 served them."""
+    names = tuple(map(str, range(features))) if args.features is None else _names(args.features, "features")
+    if len(names) != features:
+        raise PublishedError(f"{args.features}: expected {features} features, one a line, got {len(names)}")
+    told = {"features": tuple({"name": name} for name in names), "answer": "end"}
+    meta = dataclasses.replace(meta, kind="tensor", hz=args.hz, told=told)
+    if not args.numbers:
+        return meta
+    joints = tuple(f"numbers {i} to {i + 2}" for i in range(0, inputs, 3))
+    return dataclasses.replace(meta, layout="numbers", layouts={"numbers": _own(joints)}, persons=1)
+
+
+def _own(joints: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
+    return joints, tuple((j,) for j in range(len(joints)))
 
 
 def _labels(path: Path | None, classes: int) -> tuple[str, ...]:

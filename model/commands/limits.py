@@ -1,13 +1,17 @@
 """Which values the options of `indrnn train` take: a value beyond is refused in one line before anything is read."""
 
 import argparse
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 _COUNTS = "steps validate_every devices hidden layers rows clips epoch alike average settling length joints persons"
 _SHARES = "mirror lossy lost other_rate reset"  # odds and parts
 _BELOW_ONE = "dropout embedding_dropout readout_dropout steady pools smoothing asked"
-_NOT_NEGATIVE = "decay warmup max_time rate recurrent_rate weight_decay clip jump unit turn tilt speed sway body bones noise spread"
+_NOT_NEGATIVE = (
+    "decay warmup left_out horizon max_time rate recurrent_rate weight_decay clip jump unit turn tilt speed sway body bones noise spread"
+)
 _ABOVE_ZERO = "gamma bound slowest fastest"
 
 # option -> (least, most, whether the least is allowed, whether the most is)
@@ -19,6 +23,19 @@ _LIMITS = (
     | dict.fromkeys(_ABOVE_ZERO.split(), (0.0, math.inf, False, False))
     | {"seed": (0.0, 2.0**32 - 1, True, True)}
 )
+
+
+class UnlimitedError(Exception):
+    """An option that takes a number has no limits; the message names it, and where they belong."""
+
+
+def require(title: str, options: Iterable[dataclasses.Field[Any]]) -> None:
+    """Raises UnlimitedError unless each field that becomes an option of numbers has limits here, or choices; title: whose they are."""
+    for f in options:
+        one = f.default[0] if isinstance(f.default, tuple) and f.default else f.default
+        number = isinstance(one, int | float | tuple) and not isinstance(one, bool)
+        if number and f.name not in _LIMITS and "choices" not in f.metadata:
+            raise UnlimitedError(f"{title}: the option {f.name} takes numbers: expected its limits in model/commands/limits.py, found none")
 
 
 def reader(name: str, kind: Callable[[str], float]) -> Callable[[str], float]:

@@ -1,4 +1,4 @@
-"""Which clips are trained on, which are selected by, which are tested on: a few words that pick clips from a file.
+"""Which clips are trained on, which are selected by, which are tested on: a few words that pick clips, or other sequences, from a file.
 
 flag          those the file marks with `test`
 subject=2,4   those of some subjects; view=3 those seen from some places
@@ -8,26 +8,48 @@ cross-subject, cross-view, cross-setup   those that NTU RGB+D's protocols test o
 """
 
 import re
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 from indrnn.model.data import ntu
-from indrnn.model.data.clips import Clip
 
 _WORDS = "flag, subject=1,2, view=3, fold=1/5, cross-subject, cross-view, cross-setup or none"
+
+
+class Recorded(Protocol):
+    """All that a choice rests on: a class, who it is of, its name, from where it was seen, and the file's word on testing."""
+
+    @property
+    def label(self) -> int: ...  # noqa: D102
+    @property
+    def subject(self) -> int: ...  # noqa: D102
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def view(self) -> int | None: ...  # noqa: D102
+    @property
+    def test(self) -> bool | None: ...  # noqa: D102
+
+
+One = TypeVar("One", bound=Recorded)
 
 
 class SplitError(Exception):
     """Clips cannot be picked as asked; the message names what was asked and what the file has."""
 
 
-def pick(clips: list[Clip], what: str) -> tuple[list[Clip], list[Clip]]:
-    """The clips that `what` does not pick, and those it does, each in the file's order. Raises SplitError, also when all are picked."""
+def pick(clips: Sequence[One], what: str, called: str = "clips") -> tuple[list[One], list[One]]:
+    """The clips that `what` does not pick, and those it does, each in the file's order. Raises SplitError, also when all are picked.
+
+    called: what errors call them.
+    """
     chosen = _chosen(clips, what)
     if what != "none" and not 0 < sum(chosen) < len(clips):
-        raise SplitError(f"{what}: expected to pick some of the {len(clips)} clips, picked {sum(chosen)}")
+        raise SplitError(f"{what}: expected to pick some of the {len(clips)} {called}, picked {sum(chosen)}")
     return [c for c, y in zip(clips, chosen, strict=True) if not y], [c for c, y in zip(clips, chosen, strict=True) if y]
 
 
-def _chosen(clips: list[Clip], what: str) -> list[bool]:
+def _chosen(clips: Sequence[Recorded], what: str) -> list[bool]:
     if what == "none":
         return [False] * len(clips)
     if what == "flag":
@@ -47,7 +69,7 @@ def _chosen(clips: list[Clip], what: str) -> list[bool]:
     raise SplitError(f"expected {_WORDS}, got {what!r}")
 
 
-def _by_name(clips: list[Clip], what: str) -> list[bool]:
+def _by_name(clips: Sequence[Recorded], what: str) -> list[bool]:
     try:
         names = [ntu.Name.of(c.name) for c in clips]
     except ntu.NtuError as error:
@@ -55,7 +77,7 @@ def _by_name(clips: list[Clip], what: str) -> list[bool]:
     return [bool(getattr(n, f"{what.replace('-', '_')}_test")) for n in names]
 
 
-def _fold(clips: list[Clip], i: int, k: int) -> list[bool]:
+def _fold(clips: Sequence[Recorded], i: int, k: int) -> list[bool]:
     subjects = sorted({c.subject for c in clips})
     if k <= len(subjects) < len(clips):  # whoever is tested on was never seen
         part = {s: n % k for n, s in enumerate(subjects)}

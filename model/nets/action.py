@@ -15,6 +15,7 @@ from indrnn.model.cells.recurrence import recurrence
 from indrnn.model.cells.stacks import skip_chain
 from indrnn.model.nets.features import distances, facing, places, turned
 from indrnn.model.nets.network import StateNet, centre_, last_valid
+from indrnn.model.nets.options import BOUND, CLASSES, DROPOUT, HIDDEN, LAYERS, NORM, READOUT_DROPOUT
 
 # Features reach the first layer at about unit size; a scale without a shift keeps an absent person (zeros) at no contribution.
 # Measured on the training subjects: joints relative to the hip have a deviation of 0.3 m, velocities of 0.019 m a frame.
@@ -42,16 +43,16 @@ class ActionConfig:
     joints: int = field(default=20, metadata={"help": "joints J of a body"})
     persons: int = field(default=1, metadata={"help": "persons P of a clip"})
     root: int = field(default=3, metadata={"help": "index of the hip centre"})
-    classes: int = field(default=27, metadata={"help": "answers K"})
-    hidden: int = field(default=256, metadata={"help": "neurons H of a layer"})
-    layers: int = field(default=4, metadata={"help": "IndRNN layers"})
-    bound: float = field(default=0.99, metadata={"help": "largest |u|: below 1 a stream may be endless"})
+    classes: int = field(default=27, metadata=CLASSES)
+    hidden: int = field(default=256, metadata=HIDDEN)
+    layers: int = field(default=4, metadata=LAYERS)
+    bound: float = field(default=0.99, metadata=BOUND)
     pools: tuple[float, ...] = field(
         default=(0.9, 0.97, 0.99), metadata={"help": "leak a of each leaky mean, which remembers 1 / (1 - a) frames"}
     )
-    dropout: float = field(default=0.3, metadata={"help": "after each layer, one mask for all steps"})
-    readout_dropout: float = field(default=0.5, metadata={"help": "before the last product"})
-    norm: bool = field(default=True, metadata={"help": "batch norm"})
+    dropout: float = field(default=0.3, metadata=DROPOUT)
+    readout_dropout: float = field(default=0.5, metadata=READOUT_DROPOUT)
+    norm: bool = field(default=True, metadata=NORM)
     position_scale: float = field(default=POSITION_SCALE, metadata={"help": "what places are multiplied by"})
     velocity_scale: float = field(default=VELOCITY_SCALE, metadata={"help": "what velocities are multiplied by"})
     across: tuple[tuple[int, int], ...] = field(default=(), metadata={"help": "pairs of left and right joints that say where a body faces"})

@@ -11,6 +11,7 @@ from indrnn.model.cells.baselines import CELLS, Baseline
 from indrnn.model.cells.recurrent_weight import SizeError
 from indrnn.model.cells.stacks import StackConfig, build_stack
 from indrnn.model.nets.network import StackNet
+from indrnn.model.nets.options import HIDDEN
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class AddingConfig:
         default="indrnn", metadata={"choices": ("indrnn", *CELLS), "help": "what is trained: IndRNN, or what it is compared with"}
     )
     length: int = field(default=100, metadata={"help": "T, steps of a sequence"})
-    hidden: int = field(default=128, metadata={"help": "neurons H of a layer"})
+    hidden: int = field(default=128, metadata=HIDDEN)
     layers: int = field(default=2, metadata={"help": "of IndRNN; the others have one"})
     gamma: float = field(default=2.0, metadata={"help": "|u| is at most gamma^(1/T)"})
     spread: float = field(default=0.001, metadata={"help": "deviation of the input weights at the start"})

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from indrnn.model.cells.stacks import skip_chain
 from indrnn.model.nets.network import StackNet
+from indrnn.model.nets.options import BOUND, DROPOUT, HIDDEN, LAYERS, NORM
 
 # Folded nets answer no less than this. Training pushes symbols that it saw three times to logits of -150, where rounding errors of two
 # runtimes differ by 1e-4 about a chance of e^-180; with the bound they differ by a sixth of that, and no such symbol costs 200 bits.
@@ -20,11 +21,11 @@ class CharsConfig:
     """Sizes of the network; classes is the length K of the alphabet."""
 
     classes: int
-    hidden: int = field(default=640, metadata={"help": "neurons H of a layer"})
-    layers: int = field(default=5, metadata={"help": "IndRNN layers"})
-    bound: float = field(default=0.99, metadata={"help": "largest |u|: below 1 a stream may be endless"})
-    dropout: float = field(default=0.0, metadata={"help": "after each layer, one mask for all steps"})
-    norm: bool = field(default=True, metadata={"help": "batch norm"})
+    hidden: int = field(default=640, metadata=HIDDEN)
+    layers: int = field(default=5, metadata=LAYERS)
+    bound: float = field(default=0.99, metadata=BOUND)
+    dropout: float = field(default=0.0, metadata=DROPOUT)
+    norm: bool = field(default=True, metadata=NORM)
 
 
 class CharsNet(StackNet):

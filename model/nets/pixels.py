@@ -12,6 +12,7 @@ from indrnn.model.cells.norm import BatchNorm
 from indrnn.model.cells.recurrent_weight import bound
 from indrnn.model.cells.stacks import KINDS, Chain, Stack, StackConfig, build_stack, skip_chain
 from indrnn.model.nets.network import StackNet
+from indrnn.model.nets.options import CLASSES, DROPOUT, LAYERS, NORM
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,14 @@ class PixelsConfig:
     4 layers 30.6 % wrong of validation, plain of 4 layers 24.2 %, plain of 6 layers 17.0 % (in half as much time again).
     """
 
-    classes: int = field(default=10, metadata={"help": "answers K"})
+    classes: int = field(default=10, metadata=CLASSES)
     kind: str = field(default="plain", metadata={"choices": ("skip", *KINDS), "help": "stack of layers (model/cells/stacks.py)"})
     hidden: int = field(default=128, metadata={"help": "neurons H of a layer; of a dense stack the growth"})
-    layers: int = field(default=6, metadata={"help": "IndRNN layers"})
+    layers: int = field(default=6, metadata=LAYERS)
     steps: int = field(default=784, metadata={"help": "T, the length it is made for: |u| <= gamma^(1/T)"})
     gamma: float = field(default=2.0, metadata={"help": "most that a gradient grows through T steps"})
-    dropout: float = field(default=0.0, metadata={"help": "after each layer, one mask for all steps"})
-    norm: bool = field(default=True, metadata={"help": "batch norm"})
+    dropout: float = field(default=0.0, metadata=DROPOUT)
+    norm: bool = field(default=True, metadata=NORM)
 
 
 class PixelsNet(StackNet):

@@ -11,20 +11,21 @@ from torch import Tensor, nn
 
 from indrnn.model.cells.stacks import skip_chain
 from indrnn.model.nets.network import StackNet
+from indrnn.model.nets.options import BOUND, CLASSES, DROPOUT, HIDDEN, LAYERS, NORM, READOUT_DROPOUT
 
 
 @dataclass(frozen=True)
 class WordsConfig:
     """Sizes of the network; classes: words. Dropout with one mask for all steps, of the embedding, between layers, and of the last."""
 
-    classes: int = field(default=10_000, metadata={"help": "answers K"})
-    hidden: int = field(default=512, metadata={"help": "neurons H of a layer"})
-    layers: int = field(default=4, metadata={"help": "IndRNN layers"})
-    bound: float = field(default=0.99, metadata={"help": "largest |u|: below 1 a stream may be endless"})
+    classes: int = field(default=10_000, metadata=CLASSES)
+    hidden: int = field(default=512, metadata=HIDDEN)
+    layers: int = field(default=4, metadata=LAYERS)
+    bound: float = field(default=0.99, metadata=BOUND)
     embedding_dropout: float = field(default=0.4, metadata={"help": "of the embedding, one mask for all steps"})
-    dropout: float = field(default=0.3, metadata={"help": "after each layer, one mask for all steps"})
-    readout_dropout: float = field(default=0.4, metadata={"help": "before the last product"})
-    norm: bool = field(default=True, metadata={"help": "batch norm"})
+    dropout: float = field(default=0.3, metadata=DROPOUT)
+    readout_dropout: float = field(default=0.4, metadata=READOUT_DROPOUT)
+    norm: bool = field(default=True, metadata=NORM)
 
 
 class WordsNet(StackNet):

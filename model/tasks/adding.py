@@ -14,6 +14,7 @@ from indrnn.model.nets.adding import AddingConfig, AddingNet
 from indrnn.model.nets.network import StateNet
 from indrnn.model.training.checkpoint import Meta
 from indrnn.model.training.learner import Learner, Recipe
+from indrnn.model.training.options import SEQUENCES
 from indrnn.model.training.task import Figures, Job, Task, figure
 
 PLACES = 50_000  # rows times steps measured at once
@@ -23,9 +24,9 @@ PLACES = 50_000  # rows times steps measured at once
 class AddingRecipe(Recipe):
     """rows B of a batch."""
 
-    rate: float = field(default=1e-3, metadata={"help": "of learning"})
-    precision: str = field(default="32-true", metadata={"help": "of the matrix products"})
-    rows: int = field(default=32, metadata={"help": "sequences of a batch"})
+    rate: float = 1e-3
+    precision: str = "32-true"
+    rows: int = field(default=32, metadata=SEQUENCES)
 
 
 class AddingLearner(Learner[AddingNet, AddingRecipe]):

@@ -18,6 +18,7 @@ from indrnn.model.nets.network import StateNet
 from indrnn.model.nets.pixels import PixelsConfig, PixelsNet
 from indrnn.model.training.checkpoint import Meta
 from indrnn.model.training.learner import Learner, Recipe
+from indrnn.model.training.options import SEQUENCES
 from indrnn.model.training.task import Figures, Job, Task, figure
 
 Images = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -33,11 +34,11 @@ class PixelsRecipe(Recipe):
     rate: 2e-3 did no better than 1e-3 (24.5 and 24.2 %, see PixelsConfig); `skip` lost with 5e-3.
     """
 
-    rate: float = field(default=1e-3, metadata={"help": "of learning"})
-    warmup: int = field(default=200, metadata={"help": "steps over which the rate rises"})
-    average: int = field(default=300, metadata={"help": "horizon in steps of the mean of the weights, which are what is kept"})
-    epoch: int = field(default=500, metadata={"help": "steps between looks at validation data"})
-    rows: int = field(default=32, metadata={"help": "sequences of a batch"})
+    rate: float = 1e-3
+    warmup: int = 200
+    average: int = 300
+    epoch: int = 500
+    rows: int = field(default=32, metadata=SEQUENCES)
     settling: int = field(default=50, metadata={"help": "batches that the norms of the averaged weights are measured on"})
 
 

@@ -20,6 +20,7 @@ from indrnn.model.training import sampling
 from indrnn.model.training.checkpoint import Meta
 from indrnn.model.training.clip_learner import ClipLearner
 from indrnn.model.training.measure import padded
+from indrnn.model.training.options import CLIPS
 from indrnn.model.training.source import Source
 from indrnn.model.training.task import Figures, Job, Task, figure
 
@@ -32,25 +33,25 @@ VALIDATION_SAMPLINGS = 5
 class NtuConfig(ActionConfig):
     """The papers' plain network: 6 layers of 512."""
 
-    hidden: int = field(default=512, metadata={"help": "neurons H of a layer"})
-    layers: int = field(default=6, metadata={"help": "IndRNN layers"})
-    pools: tuple[float, ...] = field(default=(0.9,), metadata={"help": "leak a of each leaky mean, which remembers 1 / (1 - a) frames"})
-    dropout: float = field(default=0.25, metadata={"help": "after each layer, one mask for all steps"})
-    together: bool = field(default=True, metadata={"help": "places of all persons relative to the first one's root"})
+    hidden: int = 512
+    layers: int = 6
+    pools: tuple[float, ...] = (0.9,)
+    dropout: float = 0.25
+    together: bool = True
 
 
 @dataclass(frozen=True)
 class NtuRecipe(SkeletonRecipe):
     """test: cross-subject, cross-view or cross-setup; 5 % of the training clips, those of one subject in twenty, are held."""
 
-    file: str = field(default="skeleton/ntu.npz", metadata={"help": "the clips, under INDRNN_DATA"})
-    test: str = field(default="cross-subject", metadata={"help": "clips to test on: flag, subject=1,2, view=3, fold=1/5, none"})
-    held: str = field(default="fold=1/20", metadata={"help": "of the others, clips to select by; none: train on all"})
-    rows: int = field(default=128, metadata={"help": "sequences of a batch"})
-    rate: float = field(default=2e-3, metadata={"help": "of learning"})
-    smoothing: float = field(default=0.0, metadata={"help": "of the labels"})
-    turn: float = field(default=0.5, metadata={"help": "about the vertical, up to so many radians"})
-    sway: float = field(default=0.0, metadata={"help": "of the pace within a clip"})
+    file: str = field(default="skeleton/ntu.npz", metadata=CLIPS)
+    test: str = "cross-subject"
+    held: str = "fold=1/20"
+    rows: int = 128
+    rate: float = 2e-3
+    smoothing: float = 0.0
+    turn: float = 0.5
+    sway: float = 0.0
 
 
 class NtuLearner(ClipLearner):

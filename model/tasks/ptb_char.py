@@ -1,6 +1,6 @@
 """The ptb-char task: characters of the Penn Treebank, one endless stream; the network and its learner are those of chars."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import lightning
@@ -20,18 +20,18 @@ from indrnn.model.training.task import Figures, Job, Task, figure
 class PtbCharConfig(CharsConfig):
     """Sizes of the network."""
 
-    hidden: int = field(default=1024, metadata={"help": "neurons H of a layer"})
-    layers: int = field(default=6, metadata={"help": "IndRNN layers"})
-    dropout: float = field(default=0.1, metadata={"help": "after each layer, one mask for all steps"})
+    hidden: int = 1024
+    layers: int = 6
+    dropout: float = 0.1
 
 
 @dataclass(frozen=True)
 class PtbCharRecipe(StreamRecipe):
     """The training recipe of this task; StreamRecipe explains its fields."""
 
-    rate: float = field(default=1.5e-3, metadata={"help": "of learning"})
-    rows: int = field(default=32, metadata={"help": "sequences of a batch"})
-    length: int = field(default=128, metadata={"help": "steps of a batch"})
+    rate: float = 1.5e-3
+    rows: int = 32
+    length: int = 128
 
 
 def begin(job: Job, config: dict[str, Any], recipe: PtbCharRecipe) -> tuple[CharsLearner, Meta]:

@@ -1,6 +1,6 @@
 """The ptb-word task: words of the Penn Treebank, one endless stream."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import lightning
@@ -21,9 +21,9 @@ from indrnn.model.training.task import Figures, Job, Task, figure
 class PtbWordRecipe(StreamRecipe):
     """The training recipe of this task; StreamRecipe explains its fields."""
 
-    rows: int = field(default=32, metadata={"help": "sequences of a batch"})
-    length: int = field(default=64, metadata={"help": "steps of a batch"})
-    weight_decay: float = field(default=0.01, metadata={"help": "of all weights but U"})
+    rows: int = 32
+    length: int = 64
+    weight_decay: float = 0.01
 
 
 def encoded(words: list[str], vocabulary: list[str]) -> NDArray[np.int64]:

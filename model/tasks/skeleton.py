@@ -19,6 +19,7 @@ from indrnn.model.nets.network import StateNet
 from indrnn.model.training.checkpoint import Meta
 from indrnn.model.training.clip_learner import ClipLearner, ClipRecipe
 from indrnn.model.training.measure import clip_accuracy, stream_accuracy
+from indrnn.model.training.options import CLIPS, FACING
 from indrnn.model.training.source import Source
 from indrnn.model.training.task import Figures, Job, Task, figure
 
@@ -39,7 +40,7 @@ class SkeletonRecipe(ClipRecipe):
     held: str = field(default="fold=1/5", metadata={"help": "of the others, clips to select by; none: train on all"})
     layout: str = field(default="", metadata={"help": "a known order of the joints, for a file that does not name them"})
     unit: float = field(default=0.0, metadata={"help": "metres in the file's unit of length; 0: told from the bodies"})
-    facing: bool = field(default=True, metadata={"help": "show bodies from their own side too; takes joints with names"})
+    facing: bool = field(default=True, metadata=FACING)
 
     @property
     def source(self) -> Source:
@@ -112,40 +113,40 @@ class NwuclaConfig(ActionConfig):
     30 cm and more. Dropout of 0.5, 0.3 and 0.1 gets 76.4, 79.4 and 81.3 % right after 500 steps of 128 neurons.
     """
 
-    dropout: float = field(default=0.1, metadata={"help": "after each layer, one mask for all steps"})
-    own: bool = field(default=True, metadata={"help": "show bodies in their own directions only"})
-    apart: bool = field(default=True, metadata={"help": "show the distances between all joints of a person"})
-    jump: float = field(default=0.15, metadata={"help": "metres a frame that no part of a velocity exceeds; 0: no limit"})
+    dropout: float = 0.1
+    own: bool = True
+    apart: bool = True
+    jump: float = 0.15
 
 
 @dataclass(frozen=True)
 class NwuclaRecipe(SkeletonRecipe):
     """Views 1 and 2 to view 3; selection trains on one view and asks about the other."""
 
-    file: str = field(default="skeleton/nwucla.npz", metadata={"help": "the clips, under INDRNN_DATA"})
-    test: str = field(default="view=3", metadata={"help": "clips to test on: flag, subject=1,2, view=3, fold=1/5, none"})
-    held: str = field(default="view=2", metadata={"help": "of the others, clips to select by; none: train on all"})
+    file: str = field(default="skeleton/nwucla.npz", metadata=CLIPS)
+    test: str = "view=3"
+    held: str = "view=2"
     layout: str = field(default="kinect20", metadata={"help": "a known order of the joints"})
-    clips: int = field(default=1, metadata={"help": "clips that are joined to one sequence, at most"})
-    alike: int = field(default=8, metadata={"help": "batches drawn at once and sorted by length"})
-    mirror: float = field(default=0.5, metadata={"help": "odds of left and right swapped"})
-    noise: float = field(default=0.02, metadata={"help": "of a place, metres"})
-    tilt: float = field(default=0.25, metadata={"help": "about the other axes, up to so many radians"})
+    clips: int = 1
+    alike: int = 8
+    mirror: float = 0.5
+    noise: float = 0.02
+    tilt: float = 0.25
     # clips of view 2 have two thirds of view 1's frames; cross-entropy 0.60 to 0.58 nats (--hidden 128)
-    speed: float = field(default=0.7, metadata={"help": "of the pace, its logarithm at most"})
+    speed: float = 0.7
 
 
 @dataclass(frozen=True)
 class Hdm05Recipe(SkeletonRecipe):
     """The 11 classes of HDM05, actors bd, bk, dg to mm, tr."""
 
-    file: str = field(default="skeleton/hdm05.npz", metadata={"help": "the clips, under INDRNN_DATA"})
-    test: str = field(default="flag", metadata={"help": "clips to test on: flag, subject=1,2, view=3, fold=1/5, none"})
-    held: str = field(default="subject=1", metadata={"help": "of the others, clips to select by; none: train on all"})
-    clips: int = field(default=1, metadata={"help": "clips that are joined to one sequence, at most"})
-    alike: int = field(default=8, metadata={"help": "batches drawn at once and sorted by length"})
+    file: str = field(default="skeleton/hdm05.npz", metadata=CLIPS)
+    test: str = "flag"
+    held: str = "subject=1"
+    clips: int = 1
+    alike: int = 8
     # from 14 clips to 52: selected on actor bk, whose three throws were the only errors
-    balanced: bool = field(default=True, metadata={"help": "every class as often as any other"})
+    balanced: bool = True
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,8 @@ class Hdm05Config(ActionConfig):
     One of three actors left out in turn (189 clips, seed 1): without either 95.8 % right, with the distances 97.4, with both 98.9.
     """
 
-    apart: bool = field(default=True, metadata={"help": "show the distances between all joints of a person"})
-    steady: float = field(default=0.95, metadata={"help": "leak a of a mean of the logits, the answer when served; 0: none"})
+    apart: bool = True
+    steady: float = 0.95
 
 
 DATA = {"skeleton/nwucla.npz": (data.NW_UCLA,), "skeleton/hdm05.npz": (data.HDM05,)}

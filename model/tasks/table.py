@@ -1,6 +1,6 @@
 """The table of tasks: the one line that each needs beside its own file."""
 
-from indrnn.model.tasks import action, adding, chars, mnist, ntu, ptb_char, ptb_word, skeleton
+from indrnn.model.tasks import action, adding, chars, mnist, ntu, ptb_char, ptb_word, skeleton, tensor
 from indrnn.model.training.task import Task
 
 _ALL = (
@@ -15,5 +15,6 @@ _ALL = (
     skeleton.NWUCLA,
     skeleton.HDM05,
     ntu.TASK,
+    tensor.TASK,
 )
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}

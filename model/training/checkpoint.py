@@ -17,6 +17,7 @@ from indrnn.model.nets.chars import CharsConfig, CharsNet
 from indrnn.model.nets.network import StateNet
 from indrnn.model.nets.pixels import PixelsConfig, PixelsNet
 from indrnn.model.nets.sequence import SequenceConfig, SequenceNet
+from indrnn.model.nets.tensor import TensorConfig, TensorNet
 from indrnn.model.nets.words import WordsConfig, WordsNet
 
 FORMAT = 1
@@ -27,6 +28,7 @@ NETWORKS: dict[str, tuple[Any, Any]] = {
     "chars": (CharsConfig, CharsNet),
     "pixels": (PixelsConfig, PixelsNet),
     "sequence": (SequenceConfig, SequenceNet),
+    "tensor": (TensorConfig, TensorNet),
     "words": (WordsConfig, WordsNet),
 }
 
@@ -42,7 +44,9 @@ class Meta:
     parts: dicts with role, layer, size, activation, u in the order of the state. layouts: name -> (joint names, table), as in
     frames/layouts.py. data: dicts with name, terms, citation. figures: dicts with name, value, unit, protocol, test_evaluations.
     held: what of the training clips is kept for validation (action), None when nothing is. task: its name in model/tasks/table.py, if it is
-    not the kind. work: minutes of one core that training took. clips: the file of clips and its split, as model/tasks/skeleton.py's Source.
+    not the kind. work: minutes of one core that training took. clips: the file of clips and its split: Source of model/training/source.py,
+    or TensorSource of model/tasks/tensor.py.
+    told: entries of the manifest that a modality has for itself (export/modalities/), by their names.
     temperature: what the logits were divided by; other_below: the score below which the answer is `other` (model/training/calibration.py).
     """
 
@@ -66,6 +70,7 @@ class Meta:
     clips: dict[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
     other_below: float | None = None
+    told: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", self.task or self.kind)

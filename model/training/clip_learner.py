@@ -15,6 +15,7 @@ from indrnn.model.data.clips import Clip, ClipSet
 from indrnn.model.nets.action import ActionConfig, ActionNet
 from indrnn.model.training.learner import Learner, Recipe
 from indrnn.model.training.measure import clip_accuracy, padded, stream_accuracy
+from indrnn.model.training.options import ALIKE, BALANCED, SEQUENCES, SMOOTHING
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,14 @@ class ClipRecipe(Augment, Recipe):
     other, however many clips it has.
     """
 
-    average: int = field(default=100, metadata={"help": "horizon in steps of the mean of the weights, which are what is kept"})
-    epoch: int = field(default=100, metadata={"help": "steps between looks at validation data"})
-    rows: int = field(default=32, metadata={"help": "sequences of a batch"})
+    average: int = 100
+    epoch: int = 100
+    rows: int = field(default=32, metadata=SEQUENCES)
     clips: int = field(default=3, metadata={"help": "clips that are joined to one sequence, at most"})
-    smoothing: float = field(default=0.1, metadata={"help": "of the labels"})
+    smoothing: float = field(default=0.1, metadata=SMOOTHING)
     asked: float = field(default=0.3, metadata={"help": "part of a clip after which answers count"})
-    alike: int = field(default=1, metadata={"help": "batches drawn at once and sorted by length"})
-    balanced: bool = field(default=False, metadata={"help": "every class as often as any other"})
+    alike: int = field(default=1, metadata=ALIKE)
+    balanced: bool = field(default=False, metadata=BALANCED)
 
 
 class ClipLearner(Learner[ActionNet, ClipRecipe]):

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from indrnn.model.data.clips import Clip
+from indrnn.model.data.series import Series
 from indrnn.model.nets.network import StateNet
 
 CHUNK = 1024  # symbols read at once; the state carries over, so it changes nothing but memory
 PORTIONS = (0.25, 0.5, 0.75, 1.0)
+PLACES = 50_000  # rows times steps of series that are measured at once
 
 
 @torch.no_grad()
@@ -44,7 +46,7 @@ def _chunks(n: int) -> list[int]:
 
 
 def padded(sequences: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
-    """Sequences [T_b, P, J, 3] -> x [B, T, P, J, 3], 0 past the ends, and lengths [B]."""
+    """Sequences [T_b, ...] -> x [B, T, ...], 0 past the ends, and lengths [B]."""
     lengths = torch.tensor([len(s) for s in sequences])
     x = torch.zeros(len(sequences), int(lengths.max()), *sequences[0].shape[1:])
     for row, s in zip(x, sequences, strict=True):
@@ -82,3 +84,39 @@ def stream_accuracy(net: StateNet, clips: Sequence[Clip], seed: int = 0) -> floa
         ends = np.cumsum([len(c.x) for c in stream]) - 1
         right += int((logits[ends].argmax(1) == torch.tensor([c.label for c in stream])).sum())
     return right / len(clips)
+
+
+def told(net: StateNet, series: Sequence[Series], end: bool) -> list[Tensor]:
+    """Return logits [T_b, K] after every step of each sequence from a zero state on; where `end`, [1, K], after the last alone."""
+    order = sorted(range(len(series)), key=lambda i: len(series[i].x))
+    found: list[Tensor] = [torch.empty(0)] * len(series)
+    while order:
+        rows = max(1, min(len(order), PLACES // len(series[order[-1]].x)))
+        order, block = order[:-rows], order[-rows:]
+        for i, logits in zip(block, scores(net, [series[i].x for i in block]), strict=True):
+            found[i] = logits[-1:] if end else logits
+    return found
+
+
+def series_accuracy(net: StateNet, series: Sequence[Series]) -> dict[float, float]:
+    """Return the share of sequences answered rightly after 25, 50, 75 and 100 % of their steps; with a class a step, of all steps."""
+    if series[0].y.ndim:
+        right = sum(int((a.argmax(1) == torch.from_numpy(s.y)).sum()) for a, s in zip(told(net, series, False), series, strict=True))
+        return {1.0: right / sum(len(s.x) for s in series)}
+    answers = told(net, series, False)
+    return {
+        p: sum(int(a[math.ceil(p * len(a)) - 1].argmax()) == s.label for a, s in zip(answers, series, strict=True)) / len(series)
+        for p in PORTIONS
+    }
+
+
+def series_errors(net: StateNet, series: Sequence[Series]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return, for each of the D values, the root mean squared error in its own unit and R^2, 1 less its square over the values' variance.
+
+    Over all steps where there is a value a step, else over the sequences' ends. R^2 is NaN where the values are all the same.
+    """
+    end = series[0].y.ndim == 1
+    got = torch.cat(told(net, series, end)).double().numpy()
+    want = np.concatenate([np.atleast_2d(s.y) for s in series]).astype(np.float64)
+    squared, variance = ((got - want) ** 2).mean(0), want.var(0)
+    return np.sqrt(squared), 1 - squared / np.where(variance > 0, variance, np.nan)

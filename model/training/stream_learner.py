@@ -11,16 +11,17 @@ from torch import Tensor
 from indrnn.model.data import text
 from indrnn.model.nets.network import StateNet
 from indrnn.model.training.learner import Learner, Recipe
+from indrnn.model.training.options import SEQUENCES
 
 
 @dataclass(frozen=True)
 class StreamRecipe(Recipe):
     """rows B and steps T of a batch; reset: how often a row forgets all, so that the start of a sequence is learned too."""
 
-    warmup: int = field(default=200, metadata={"help": "steps over which the rate rises"})
-    average: int = field(default=300, metadata={"help": "horizon in steps of the mean of the weights, which are what is kept"})
-    epoch: int = field(default=500, metadata={"help": "steps between looks at validation data"})
-    rows: int = field(default=16, metadata={"help": "sequences of a batch"})
+    warmup: int = 200
+    average: int = 300
+    epoch: int = 500
+    rows: int = field(default=16, metadata=SEQUENCES)
     length: int = field(default=128, metadata={"help": "steps of a batch"})
     reset: float = field(default=0.01, metadata={"help": "how often a row forgets all"})
 

@@ -1,5 +1,6 @@
 """Define the native HTTP routes but those of sessions. They translate to and from serving/sessions.py, and know nothing else."""
 
+from collections.abc import Sequence
 from functools import partial
 from http import HTTPStatus
 
@@ -12,6 +13,7 @@ from indrnn.service.errors import BadInput, MethodNotAllowed, ServiceError, Stop
 from indrnn.service.http import schema
 from indrnn.service.http.metrics import Metrics
 from indrnn.service.revision import revision
+from indrnn.service.serving.modality import Words
 from indrnn.service.serving.models import ServedModel
 from indrnn.service.serving.request import aside, integer, only, read_body, size_of, step_number, while_there
 from indrnn.service.serving.services import Services
@@ -73,6 +75,9 @@ def _model_info(versions: list[ServedModel], settings: Settings, full: bool) -> 
                 "persons": m.persons,
                 "hz": m.hz,
                 "other_below": m.other_below,
+                "features": m.features and [{"name": f.name, "unit": f.unit} for f in m.features],
+                "values": m.values and [{"name": v.name, "unit": v.unit} for v in m.values],
+                "answer": m.answer,
                 "limits": {
                     "max_frames": settings.max_frames,
                     "max_text": settings.max_text,
@@ -83,7 +88,12 @@ def _model_info(versions: list[ServedModel], settings: Settings, full: bool) -> 
                 "state": [p.model_dump(exclude=None if full else {"u"}, exclude_none=True) for p in m.state],
             }
         )
-    return {"name": versions[0].manifest.name, "kind": versions[0].manifest.kind, "versions": described}
+    return {
+        "name": versions[0].manifest.name,
+        "kind": versions[0].manifest.kind,
+        "modality": versions[0].manifest.modality,
+        "versions": described,
+    }
 
 
 def build_router(services: Services, numbers: Metrics) -> APIRouter:
@@ -181,13 +191,21 @@ async def _predict_once(body: dict[str, object], services: Services, owner: str)
     contents = [await _read(model, clip, body, f"sequences[{i}]") for i, clip in enumerate(clips)]
     scores = await services.steps.infer(model, contents, owner)
     worded = model.modality.word(list(zip(scores, contents, strict=True)), top_k)
-    return {"model": model.manifest.name, "version": model.manifest.version, "predictions": [p for w in worded for p in w["predictions"]]}
+    return {"model": model.manifest.name, "version": model.manifest.version, **_together(worded, model)}
+
+
+def _together(worded: Sequence[Words], model: ServedModel) -> Words:
+    """Return the answers to several sequences as one: predictions, or of each value one a sequence, or as many as it has rows."""
+    if "predictions" in worded[0]:
+        return {"predictions": [p for words in worded for p in words["predictions"]]}
+    each = model.modality.each_step
+    return {"outputs": {name: [w["outputs"][name] if each else w["outputs"][name][-1] for w in worded] for name in worded[0]["outputs"]}}
 
 
 async def _read(model: ServedModel, clip: object, body: dict[str, object], field: str) -> Content:
-    if model.modality.field != "frames":
+    if model.modality.field == "text":
         name = model.manifest.name
-        raise BadInput(f"model {name} reads {model.modality.field}, not frames: expected WS /stream/{name} with {model.modality.field}")
+        raise BadInput(f"model {name} reads text, not frames: expected WS /stream/{name} with text")
     return await aside(model.modality.read, size_of(clip), clip, body.get("layout"), body.get("hz"), field)
 
 
@@ -209,11 +227,12 @@ async def _step(body: dict[str, object], steps: Steps, session_id: str, owner: s
     if isinstance(content, Clip):
         options = options._replace(hz=content.hz)
     key = options_key(model.modality.field, options)
-    result = (await steps.step(model, native_step(session_id, owner, step_number(body.get("step")), content, key))).result
+    request = native_step(session_id, owner, step_number(body.get("step")), content, key, model.modality.each_step)
+    result = (await steps.step(model, request)).result
     return {
         "model": model.manifest.name,
         "version": model.manifest.version,
-        **model.modality.word([(result.result, content)], options.top_k)[0],
+        **_together(model.modality.word([(result.result, content)], options.top_k), model),
         "session": {"session_id": session_id, "step": result.number, "position": result.position},
     }
 

@@ -14,16 +14,20 @@ Clip = Annotated[
     Field(description="[T][J][3], or [T][P][J][3] with persons; null for a joint not seen, which holds its last place", min_length=1),
 ]
 
+Rows = Annotated[
+    list[list[float]], Field(description="[T][F], a row a step, in the order and the units of the model's features", min_length=1)
+]
+
 
 class _Shape(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
 class PredictRequest(_Shape):
-    """A request to classify clips: each from the start of a sequence, or one clip that goes on where a session stands."""
+    """A request to classify clips, or to answer rows of numbers: each from the start of a sequence, or one that goes on in a session."""
 
-    sequences: list[Clip] = Field(min_length=1)
-    model: str = Field("action", description="an action model")
+    sequences: list[Clip] | list[Rows] = Field(min_length=1, description="clips for a model of skeletons, rows for one of numbers")
+    model: str = Field("action", description="a model that reads skeletons or numbers")
     version: str | None = Field(None, description="one of its loaded versions, the highest by default; of a session its own")
     layout: str | None = Field(None, description="the joint order of the clips; the model's own by default", examples=["kinect20"])
     hz: float | None = Field(
@@ -47,7 +51,9 @@ class Prediction(_Shape):
     label: str = Field(description="the likeliest class, or `other` where its score is below the model's `other_below`")
     score: float = Field(ge=0, le=1)
     top: list[Score]
-    frames: int = Field(description="frames of the clip, as the client counts them")
+    frames: int | None = Field(None, description="skeletons: frames of the clip, as the client counts them")
+    steps: int | None = Field(None, description="numbers: rows of the sequence")
+    labels: list[str] | None = Field(None, description="numbers: the class of each row, where the model answers each")
 
 
 class Standing(_Shape):
@@ -59,11 +65,14 @@ class Standing(_Shape):
 
 
 class PredictResponse(_Shape):
-    """The reply to a PredictRequest: one prediction for each clip."""
+    """The reply to a PredictRequest: one prediction for each sequence, or values by name."""
 
     model: str
     version: str
-    predictions: list[Prediction]
+    predictions: list[Prediction] | None = Field(None, description="where the answer is a class")
+    outputs: dict[str, list[float] | list[list[float]]] | None = Field(
+        None, description="where the answer is values: of each sequence the last, or all of them where the model answers each row"
+    )
     session: Standing | None = None
 
 
@@ -110,8 +119,15 @@ class LayoutInfo(_Shape):
     joint_names: list[str]
 
 
+class QuantityInfo(_Shape):
+    """One number of a row, or of an answer, in its own unit."""
+
+    name: str
+    unit: str | None = None
+
+
 class VersionLimits(_Shape):
-    """The limits of a request to this model: frames, characters, and the session's position."""
+    """The limits of a request to this model: frames or rows, characters, and the session's position."""
 
     max_frames: int
     max_text: int
@@ -133,6 +149,9 @@ class VersionInfo(_Shape):
     persons: int | None = None
     hz: float | None = None
     other_below: float | None = Field(None, description="the score below which the label is `other`")
+    features: list[QuantityInfo] | None = Field(None, description="tensor: the numbers of a row, in their order")
+    values: list[QuantityInfo] | None = Field(None, description="tensor: the numbers of an answer, where it is no class")
+    answer: Literal["step", "end"] | None = Field(None, description="tensor: whether each row is answered, or the last")
     limits: VersionLimits
     state_size: int
     state: list[PartInfo]
@@ -142,7 +161,8 @@ class ModelInfo(_Shape):
     """A model and its loaded versions, the highest last; new sessions take that one."""
 
     name: str
-    kind: Literal["action", "chars"]
+    kind: str = Field(description="action, chars or tensor")
+    modality: str = Field(description="what it reads: skeleton, text or tensor")
     versions: list[VersionInfo]
 
 

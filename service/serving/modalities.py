@@ -1,4 +1,4 @@
-"""The modalities that are served, one line each: by a manifest's kind."""
+"""The modalities that are served, one line each."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -6,17 +6,20 @@ from typing import NamedTuple
 from indrnn.export.bundle import Manifest
 from indrnn.service.serving.modality import Modality
 from indrnn.service.serving.skeleton import SkeletonModality
+from indrnn.service.serving.tensor import TensorModality
 from indrnn.service.serving.text import TextModality
 
 
 class StepLimits(NamedTuple):
-    """How much one step may hold: frames, characters."""
+    """How much one step may hold: frames or rows, characters, and time steps that are answered one by one."""
 
     max_frames: int
     max_text: int
+    max_every: int
 
 
 MODALITIES: Mapping[str, Callable[[Manifest, StepLimits], Modality]] = {
-    "action": lambda manifest, limits: SkeletonModality(manifest, limits.max_frames),
-    "chars": lambda manifest, limits: TextModality(manifest, limits.max_text),
+    "skeleton": lambda manifest, limits: SkeletonModality(manifest, limits.max_frames),
+    "text": lambda manifest, limits: TextModality(manifest, limits.max_text),
+    "tensor": lambda manifest, limits: TensorModality(manifest, limits.max_frames, limits.max_every),
 }

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from indrnn.service.engine.requests import Content
-from indrnn.service.session.machine import Scores
+from indrnn.service.session.machine import Floats, Scores
 
 Words = dict[str, Any]
 """An answer, or a part of one, as JSON has it."""
@@ -22,8 +24,12 @@ class Modality(Protocol):
 
     field: str
     """the field of a stream's step that holds the content; it is also part of the digest of a step"""
+    old_field: str | None
+    """another name that 0.1.0's clients have for it"""
     max_steps: int
     """time steps of one message"""
+    each_step: bool
+    """whether an answer is of every time step, and not of the last alone"""
 
     def check_options(self, layout: object, hz: object) -> Options:
         """Check the options of a stream or a request. Raises BadInput."""
@@ -36,3 +42,10 @@ class Modality(Protocol):
 
     def word(self, answers: Sequence[tuple[Scores, Content]], top_k: int) -> list[Words]:
         """Return answers in words, each with its content."""
+
+
+def softmax(logits: Floats) -> Floats:
+    """Return the scores of logits [n, K], which add up to 1."""
+    odds = np.exp(logits - logits.max(-1, keepdims=True))
+    scores: Floats = odds / odds.sum(-1, keepdims=True)
+    return scores

@@ -17,7 +17,7 @@ from indrnn.frames.joints import FARTHEST
 from indrnn.frames.rate import HZ_RANGE
 from indrnn.service.engine.requests import Clip, Content
 from indrnn.service.errors import BadInput, OutOfRange, TooLarge, said
-from indrnn.service.serving.modality import Options, Words
+from indrnn.service.serving.modality import Options, Words, softmax
 from indrnn.service.session.machine import Floats, Scores
 
 _NOT_SEEN = [math.nan] * 3
@@ -27,6 +27,8 @@ class SkeletonModality:
     """What a service knows of a model that reads skeletons. max_frames: of a clip, or of one step."""
 
     field = "frames"
+    old_field: str | None = None
+    each_step = False
 
     def __init__(self, manifest: Manifest, max_frames: int) -> None:
         self.reader = ClipReader.of(manifest, max_frames)
@@ -68,8 +70,7 @@ class SkeletonModality:
         The label is `other` where the bundle says that so low a score means none.
         """
         logits = np.stack([scores.logits for scores, _ in answers])
-        odds = np.exp(logits - logits.max(-1, keepdims=True))
-        odds /= odds.sum(-1, keepdims=True)
+        odds = softmax(logits)
         order = np.argsort(-odds, axis=-1, kind="stable")[:, :top_k]
         values = np.take_along_axis(odds, order, -1).tolist()
         return [

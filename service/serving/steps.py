@@ -83,7 +83,7 @@ class StepOptions(NamedTuple):
 
 @lru_cache(1_024)
 def options_key(kind: str, options: StepOptions) -> bytes:
-    """Return a native step's kind and options as a key, [32] bytes. kind: the field that holds the content, "frames" or "text"."""
+    """Return a native step's kind and options as a key, [32] bytes. kind: the field that holds the content ("frames")."""
     hz, top_k, every = options
     return _key(kind, [hz, top_k, every] if kind == "frames" else [top_k, every])
 
@@ -304,7 +304,8 @@ class Steps:
     async def infer(self, model: ServedModel, contents: Sequence[Content], owner: str) -> list[Scores]:
         """Answer content without a session, in as few batches as fit; all is queued, or none. Cancelled, its work is dropped."""
         self.charge(owner, len(contents))
-        return [s.result.result for s in await self.infer_all(model.port, [InferRequest(content) for content in contents])]
+        requests = [InferRequest(content, model.modality.each_step) for content in contents]
+        return [s.result.result for s in await self.infer_all(model.port, requests)]
 
     async def infer_all(self, port: EnginePort, requests: Sequence[StepRequest | InferRequest]) -> list[Stepped]:
         """Ask for all of it, or none; not charged. Raises the first error."""

@@ -16,6 +16,8 @@ class TextModality:
     """What a service knows of a model that reads text. max_text: characters of one step."""
 
     field = "text"
+    old_field: str | None = None
+    each_step = False
 
     def __init__(self, manifest: Manifest, max_text: int) -> None:
         self.alphabet = manifest.alphabet or ""

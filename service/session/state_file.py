@@ -179,7 +179,7 @@ def _check_part(state: Floats, part: Part) -> None:
 
 def _check_carry(at: Snapshot, manifest: Manifest) -> None:
     assert at.carry is not None, "looked at before"
-    if manifest.kind != "action" or manifest.layout is None or manifest.hz is None:
+    if manifest.part("last_frame") is None or manifest.layout is None or manifest.hz is None:
         raise BadInput(f"expected none: model {manifest.name} resamples nothing", field="carry")
     shape = manifest.persons, manifest.layouts[manifest.layout].joints, 3
     if at.carry.frame.shape != shape:

@@ -59,7 +59,9 @@ class FastPath:
         """Return the step as the engine gets it."""
         self._content = content
         self.wire.decided(None)
-        request = native_step(self.session_id, self.owner, number, content, self.options_key, protocol="stream")
+        request = native_step(
+            self.session_id, self.owner, number, content, self.options_key, self.model.modality.each_step, protocol="stream"
+        )
         return Asked(tickets.issue(self._arrived), request)
 
     def _arrived(self, reply: Reply, states: States | None) -> None:

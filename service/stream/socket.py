@@ -288,15 +288,17 @@ class Stream:
         session_id = self._need_session()
         await self._find_model(session_id)
         o, modality = self._options, self._model.modality
-        only(message, ("type", "step", modality.field))
-        value = message.get(modality.field)
-        content = await aside(modality.read, size_of(value), value, o.layout, o.hz, modality.field)
-        self._check_length(len(content.x), modality.field)
+        field = modality.old_field if modality.old_field in message and modality.old_field else modality.field
+        only(message, ("type", "step", field))
+        value = message.get(field)
+        content = await aside(modality.read, size_of(value), value, o.layout, o.hz, field)
+        self._check_length(len(content.x), field)
         await self._feed(session_id, step_number(message.get("step")), content)
 
     async def _feed(self, session_id: str, number: int | None, content: Content) -> None:
         o = self._options
-        request = native_step(session_id, self._owner, number, content, o.key, o.every, self._channel.watched, "stream")
+        every = o.every or self._model.modality.each_step
+        request = native_step(session_id, self._owner, number, content, o.key, every, self._channel.watched, "stream")
         result, states = await self._steps.step(self._model, request)
         reply = worded(result, self._model.modality.word([(result.result, content)], o.top_k)[0])
         if o.every:

@@ -8,11 +8,13 @@ import pytest
 from onnx import numpy_helper
 from tiny import STATE, K, Tiny
 
-from indrnn.export import graph, parity, sample
+from indrnn.export import graph, parity
+from indrnn.export.modalities.skeleton import skeletons
+from indrnn.export.modalities.text import symbols
 
 
 def error(model: onnx.ModelProto, module: Tiny, seed: int = 0) -> float:
-    return parity.largest_error(graph.serialize(model), module, sample.symbols(K), STATE, seed)
+    return parity.largest_error(graph.serialize(model), module, symbols(K), STATE, seed)
 
 
 def altered(exported: onnx.ModelProto) -> onnx.ModelProto:
@@ -74,8 +76,8 @@ def test_nan_is_an_error_not_agreement(exported: onnx.ModelProto, module: Tiny) 
 
 def test_samples_are_what_the_graphs_read() -> None:
     rng = np.random.default_rng(0)
-    x = sample.skeletons(2, 20)(rng, 40, 30)
+    x = skeletons(2, 20)(rng, 40, 30)
     assert (x.shape, x.dtype) == ((40, 30, 2, 20, 3), np.float32)
     assert (np.abs(x).max((3, 4)) == 0).any(), "somebody is absent somewhere"
-    s = sample.symbols(7)(rng, 40, 30)
+    s = symbols(7)(rng, 40, 30)
     assert (s.shape, s.dtype, s.min(), s.max()) == ((40, 30), np.int64, 0, 6)

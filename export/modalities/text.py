@@ -1,0 +1,70 @@
+"""Text: x [B, T] int64, places in an alphabet; answers are scores of the next character."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indrnn.export.modalities.modality import Content, Modality, Sample
+
+
+class Text(Modality):
+    """Characters one by one, from an alphabet of code points."""
+
+    name = "text"
+    kind = "chars"
+    reads = "text"
+    fields = ("alphabet",)
+    dtype = "int64"
+
+    def check(self, m: Content, state: Mapping[str, int]) -> None:
+        """Raise ValueError as the class says."""
+        if m.alphabet is None or len(set(m.alphabet)) != len(m.alphabet):
+            raise ValueError("a chars bundle has an alphabet of distinct symbols")
+        if m.labels is not None:
+            raise ValueError("expected labels or an alphabet, got both")
+
+    def step(self, m: Content) -> tuple[int, ...]:
+        """Return no axis at all: a step is one symbol."""
+        return ()
+
+    def answers(self, m: Content) -> int:
+        """Return how many symbols the alphabet has."""
+        return len(m.alphabet or "")
+
+    def sample(self, m: Content) -> Sample:
+        """Return symbols as unequal as letters."""
+        return symbols(self.answers(m))
+
+    def what(self, m: Content) -> str:
+        """Return what a network of text does."""
+        return "Reads text character by character and says, after every character, which comes next; it can write, too."
+
+    def contract(self, m: Content) -> str:
+        """Return what symbols and scores are."""
+        return f"`x` is indices into the alphabet below; text is NFC. `logits` are scores of the next character, one of {self.answers(m)}."
+
+    def limits(self, m: Content, data: tuple[str, ...]) -> str:
+        """Return what its text is worth."""
+        return (
+            "It imitates the texts it was trained on, their views and their spelling included: mostly real words, phrases that hold, "
+            "sentences that do not. What it writes is neither true nor advice; it "
+            "knows no words outside its alphabet and no language but that of those texts."
+        )
+
+    def sections(self, m: Content) -> list[str]:
+        """Return the alphabet."""
+        return ["## Alphabet\n\nBlank, newline, and: " + " ".join(f"`{c}`" for c in m.alphabet or "" if not c.isspace())]
+
+
+def symbols(classes: int) -> Sample:
+    """Return symbols as unequal as letters (Zipf); some rows use all of them alike."""
+
+    def sample(rng: np.random.Generator, B: int, T: int) -> NDArray[np.int64]:
+        weight = 1 / np.arange(1, classes + 1)
+        x = rng.choice(classes, size=(B, T), p=weight / weight.sum())
+        noise = rng.random(B) < 0.25
+        x[noise] = rng.integers(0, classes, x[noise].shape)
+        return x.astype(np.int64)
+
+    return sample

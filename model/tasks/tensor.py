@@ -1,0 +1,154 @@
+"""Tasks on sequences of numbers: anybody's file by `tensor PATH`, classes or values, of each step or at the end.
+
+The network reads the file's own numbers in their own units: means and deviations, of the training part alone, are part of it.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+from numpy.typing import NDArray
+
+from indrnn.model.data import series as data
+from indrnn.model.data.series import ANSWERS, Series, SeriesSet
+from indrnn.model.data.splits import pick
+from indrnn.model.nets.network import StateNet
+from indrnn.model.nets.tensor import TensorConfig
+from indrnn.model.training.checkpoint import Meta
+from indrnn.model.training.measure import series_accuracy, series_errors
+from indrnn.model.training.series_learner import SeriesLearner, SeriesRecipe
+from indrnn.model.training.task import Figures, Job, NothingHeldError, Task, figure
+
+HORIZONS = (69, 6931)  # steps, the least and the most that U's bound is told from: |u| at most 0.99 to 0.9999
+WHAT = "sequences"
+
+
+@dataclass(frozen=True)
+class TensorRecipe(SeriesRecipe):
+    """file: the sequences; test, held: which of them to test on and to select by (model/data/splits.py); answer: whether y is of steps.
+
+    horizon: steps after which a neuron may have forgotten half, |u| at most 0.5^(1/horizon); 0: as many as a training sequence has.
+    """
+
+    file: str = field(default="", metadata={"positional": True, "help": "an .npz of sequences, as model/data/series.py says"})
+    test: str = field(default="fold=1/5", metadata={"help": "sequences to test on: flag, subject=1,2, view=3, fold=1/5, none"})
+    held: str = field(default="fold=1/5", metadata={"help": "of the others, sequences to select by; none: train on all"})
+    answer: str = field(default="auto", metadata={"choices": ANSWERS, "help": "what y is of, where its shape leaves it open"})
+    horizon: int = field(default=0, metadata={"help": "steps after which half may be forgotten; 0: as many as a training sequence has"})
+
+
+@dataclass(frozen=True)
+class TensorSource:
+    """The place of the sequences and how they are split, as a checkpoint tells it."""
+
+    file: str
+    test: str
+    held: str
+    answer: str
+
+    def read(self) -> SeriesSet:
+        """Read the file: a path as it is, and what is no file is looked for under INDRNN_DATA."""
+        return data.read(Path(self.file) if Path(self.file).is_file() else self.file, self.answer)
+
+    def split(self, series: list[Series]) -> tuple[list[Series], list[Series], list[Series]]:
+        """Return training, held and test sequences."""
+        rest, test = pick(series, self.test, WHAT)
+        train, held = pick(rest, self.held, WHAT)
+        return train, held, test
+
+
+def begin(job: Job, config: dict[str, Any], recipe: TensorRecipe) -> tuple[SeriesLearner, Meta]:
+    """Reads the sequences and splits them as the recipe says. Raises SeriesFileError, DataMissingError, SplitError."""
+    source = TensorSource(recipe.file, recipe.test, recipe.held, recipe.answer)
+    found = source.read()
+    train, held, _ = source.split(found.series)
+    mean, scale = _spread([s.x for s in train])
+    value_mean, value_scale = ((), ()) if found.classes is not None else _spread([np.atleast_2d(s.y) for s in train])
+    longest = max(len(s.x) for s in train)
+    horizon = recipe.horizon or min(longest, recipe.length if found.answer == "step" else longest)
+    horizon = horizon if recipe.horizon else min(max(horizon, HORIZONS[0]), HORIZONS[1])
+    lightning.seed_everything(job.seed, verbose=False)
+    sizes = TensorConfig(
+        mean=mean,
+        scale=scale,
+        classes=len(found.classes if found.classes is not None else found.values),
+        value_mean=value_mean,
+        value_scale=value_scale,
+        bound=0.5 ** (1 / horizon),
+        **config,
+    )
+    told: dict[str, Any] = {"features": _quantities(found.features, found.units, mean, scale), "answer": found.answer}
+    if found.classes is None:
+        told["values"] = _quantities(found.values, found.value_units, value_mean, value_scale)
+    meta = Meta("tensor", job.command, job.seed, job.steps, labels=found.classes, hz=found.hz, told=told)
+    held_out = None if source.held == "none" else source.held
+    return SeriesLearner(sizes, recipe, train, held, job.seed), dataclasses.replace(meta, held=held_out, clips=dataclasses.asdict(source))
+
+
+def _spread(pieces: Sequence[NDArray[np.float32]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and deviation of each column over all rows; of one that never changes 1.
+
+    Two passes: of a column far from 0 the mean of squares says nothing.
+    """
+    n = sum(len(p) for p in pieces)
+    mean = np.sum([p.sum(0, np.float64) for p in pieces], 0) / n
+    scale = np.sqrt(np.sum([((p - mean) ** 2).sum(0) for p in pieces], 0) / n)
+    scale = np.where(scale > 1e-6 * np.abs(mean), scale, 1.0)  # less than that float32 cannot tell from no change at all
+    return tuple(float(np.float32(m)) for m in mean), tuple(float(np.float32(s)) or 1.0 for s in scale)
+
+
+def _quantities(
+    names: Sequence[str], units: Sequence[str | None], mean: Sequence[float], scale: Sequence[float]
+) -> tuple[dict[str, Any], ...]:
+    return tuple({"name": n, "unit": u, "mean": m, "scale": s} for n, u, m, s in zip(names, units, mean, scale, strict=True))
+
+
+def figures(net: StateNet, meta: Meta, split: str) -> Figures:
+    """Return the accuracy after parts of the sequences or on all steps, and that of the most frequent class; or error and R^2 of values.
+
+    Raises NothingHeldError for a split without sequences, as `val` of a network that learned from all of them.
+    """
+    source = TensorSource(**meta.clips)
+    found = source.read()
+    train, held, test = source.split(found.series)
+    series, which = (test, source.test) if split == "test" else (held, source.held)
+    if not series:
+        raise NothingHeldError(f"expected {WHAT} held out to measure {split} on, but this network was given none ({which})")
+    where = "at every step" if found.answer == "step" else "at the end"
+    how = f"{which}; {len(series)} {WHAT}, each from a zero state"
+    if found.classes is None:
+        errors, r2 = series_errors(net, series)
+        rows = []
+        for d, (name, unit) in enumerate(zip(found.values, found.value_units, strict=True)):
+            tail = "" if len(found.values) == 1 else f"_{d}"
+            rows.append(figure(f"{split}_rmse{tail}", float(errors[d]), unit or "", f"{name}; {how}, {where}; root mean squared error"))
+            if np.isfinite(r2[d]):
+                rows.append(figure(f"{split}_r2{tail}", float(r2[d]), "", f"{name}; {how}, {where}; the mean of these values has 0"))
+        return tuple(rows)
+    common = np.bincount(np.concatenate([np.ravel(s.y) for s in train])).argmax()
+    blind = float(np.mean(np.concatenate([np.ravel(s.y) for s in series]) == common))
+    rows = []
+    for part, share in series_accuracy(net, series).items():
+        when = where if part == 1 else f"after {round(100 * part)} %"
+        name = f"{split}_accuracy" + ("" if part == 1 else f"_{round(100 * part)}")
+        rows.append(figure(name, 100 * share, "%", f"{how}, {when}; the class most frequent in training has {100 * blind:.1f} %"))
+    return tuple(rows)
+
+
+TASK = Task(
+    "tensor",
+    TensorConfig,
+    TensorRecipe,
+    begin,
+    figures,
+    "test_accuracy",
+    "sequences of numbers of a file of your own: classes or values",
+    steps=1000,
+    decay=500,
+    published=(),
+    given=frozenset({"mean", "scale", "classes", "value_mean", "value_scale", "bound"}),
+)
