@@ -336,3 +336,30 @@ def test_joints_of_a_skeleton_that_nobody_knows_are_named_in_a_file(tmp_path, ca
     module, meta = checkpoint.load(tmp_path / "ours.pt")
     m = write(module, meta, tmp_path / "bundles", "mouse", "1", command="", max_position=20).manifest
     assert (m.layout, m.persons, m.hz, m.layouts["own"].joint_names) == ("own", 2, 12, ("nose", "tail"))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_network_of_numbers_is_a_model_of_numbers_in_its_own_axes_or_in_those_of_old_requests(named, tmp_path, capsys):
+    weights, forward = plain(False)
+    torch.save(dict(weights), tmp_path / "theirs.pt")
+    (tmp_path / "features.txt").write_text("heat\nhum\nrain\nwind\n")
+    told = ["--features", str(tmp_path / "features.txt"), "--hz", "0.5"] if named else ["--numbers"]
+    assert main(["import", str(tmp_path / "theirs.pt"), "--out", str(tmp_path / "ours.pt"), *told]) == 0
+    module, meta = checkpoint.load(tmp_path / "ours.pt")
+    bundle = write(module, meta, tmp_path / "bundles", "numbers", "1", command="", max_position=9)
+    m = bundle.manifest
+    assert (m.modality, m.answer, m.labels, m.part("last_frame")) == ("tensor", "end", ("0", "1", "2"), None)
+    assert [f.name for f in m.features] == (["heat", "hum", "rain", "wind"] if named else ["0", "1", "2", "3"])
+    assert (m.hz, m.layout, m.inputs[0].shape[2:]) == ((0.5, None, (4,)) if named else (None, "numbers", (1, 2, 3)))
+    card = (bundle.graph.parent / "CARD.md").read_text()
+    assert not re.search("skelet|metre|person|camera", card)
+    if named:
+        x = np.random.default_rng(1).standard_normal((9, 1, IN)).astype(np.float32)
+        session = ort.InferenceSession(bundle.graph, providers=["CPUExecutionProvider"])
+        state = np.zeros((1, m.state_size), np.float32)
+        logits, _ = session.run(None, {"x": x.transpose(1, 0, 2), "lengths": np.array([9]), "state": state})
+        want = forward(x)
+        np.testing.assert_allclose(logits.transpose(1, 0, 2), want - want.mean(2, keepdims=True), rtol=1e-3, atol=1e-3)
+        (tmp_path / "features.txt").write_text("heat\nhum\n")
+        assert main(["import", str(tmp_path / "theirs.pt"), "--out", str(tmp_path / "again.pt"), *told]) == 1
+        assert "expected 4 features, one a line, got 2" in capsys.readouterr().err

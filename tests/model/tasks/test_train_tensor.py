@@ -1,6 +1,8 @@
 """Files of numbers that nobody has seen before are trained on, measured and exported: classes and values, of steps and at the end."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +36,7 @@ SMALL = [
     "--average",
     "20",
 ]
+PAGE = Path(__file__).parents[3] / "docs" / "tensors.md"
 FREQUENCIES = np.array([0.02, 0.2])
 
 
@@ -116,6 +119,16 @@ def test_a_file_never_seen_is_learned_measured_exported_and_answers_the_same_in_
     assert "skelet" not in card
     assert "metre" not in card
     assert "| 0 | pressure | Pa | " in card
+
+
+def test_the_page_makes_a_file_that_its_commands_split(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    exec(code, {})
+    found = TensorSource("mine.npz", "subject=7,8", "subject=6", "auto")
+    train, held, test = found.split(found.read().series)
+    assert (len(train), len(held), len(test)) == (42, 6, 12)
+    assert (found.read().answer, found.read().values, found.read().value_units) == ("end", ("mean",), ("°C",))
 
 
 def test_scaling_is_the_training_parts_alone_and_of_its_own_numbers(tmp_path):
