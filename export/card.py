@@ -1,6 +1,7 @@
 """The model card: CARD.md, the manifest in words."""
 
-from indrnn.export.bundle import OTHER, Manifest
+from indrnn.export.bundle import OTHER, Manifest, Part
+from indrnn.model.cells.table import CELLS
 
 _WHAT = {
     "action": "Reads human skeletons frame by frame and says, after every frame, which action they show.",
@@ -42,11 +43,16 @@ def card(manifest: Manifest, export_command: str) -> str:
 def _network(m: Manifest) -> str:
     hidden = [p for p in m.state if p.role == "hidden"]
     sizes = " + ".join(dict.fromkeys(str(p.size) for p in hidden))
-    kinds = ", ".join(sorted({str(p.activation) for p in hidden}))
+    kinds = ", ".join(sorted({str(p.activation) for p in hidden})) if hidden[0].name is None else f"state {_named(hidden)}"
+    layers = len({p.layer for p in hidden})
     return (
-        f"An independently recurrent network (IndRNN; Li et al., CVPR 2018, arXiv 1803.04831): {len(hidden)} layers of {sizes} neurons "
-        f"({kinds}), {m.training.parameters:,} parameters. Causal: an answer depends on what came before it and on nothing after."
+        f"{CELLS[m.cell].about}: {layers} layers of {sizes} neurons ({kinds}), {m.training.parameters:,} parameters. "
+        "Causal: an answer depends on what came before it and on nothing after."
     )
+
+
+def _named(hidden: list[Part]) -> str:
+    return " and ".join(dict.fromkeys(str(p.name) for p in hidden))
 
 
 def _contract(m: Manifest) -> str:
@@ -65,9 +71,7 @@ def _contract(m: Manifest) -> str:
         )
     else:
         words.append(f"`x` is indices into the alphabet below; text is NFC. `logits` are scores of the next character, one of {m.classes}.")
-    words.append(
-        "The file carries the op `ai.indrnn::IndRNN` together with a body in standard operators, so that any ONNX runtime can run it."
-    )
+    words += dict.fromkeys([CELLS[m.cell].carried, *([CELLS["indrnn"].carried] if any(p.u for p in m.state) else [])])
     return table + "\n\n" + "\n".join(words)
 
 
@@ -102,9 +106,12 @@ def _recorded(m: Manifest) -> str:
 
 
 def _endless(m: Manifest) -> str:
+    if m.cell != "indrnn":
+        limit = "" if m.limits.max_position is None else f" A sequence may not be longer than {m.limits.max_position:,} steps."
+        return CELLS[m.cell].endless + limit
     largest = f"The largest |u| of a recurrent neuron is {m.max_abs_u:g}"
     if m.limits.max_position is None:
-        return f"{largest}, below 1: the state stays bounded however long a stream goes on."
+        return f"{largest}, {CELLS[m.cell].endless}"
     return f"{largest}: a sequence may not be longer than {m.limits.max_position:,} steps."
 
 

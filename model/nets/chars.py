@@ -1,6 +1,6 @@
 """The chars network: symbols in, scores of the next symbol after each, all state in one vector.
 
-Symbols -> embedding -> residual stack of IndRNN layers -> scores of the next symbol.
+Symbols -> embedding -> residual stack of recurrent layers -> scores of the next symbol.
 """
 
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from indrnn.model.cells.stacks import skip_chain
+from indrnn.model.cells.table import CELLS
 from indrnn.model.nets.network import StackNet
 
 # Folded nets answer no less than this. Training pushes symbols that it saw three times to logits of -150, where rounding errors of two
@@ -21,10 +22,11 @@ class CharsConfig:
 
     classes: int
     hidden: int = field(default=640, metadata={"help": "neurons H of a layer"})
-    layers: int = field(default=5, metadata={"help": "IndRNN layers"})
-    bound: float = field(default=0.99, metadata={"help": "largest |u|: below 1 a stream may be endless"})
+    layers: int = field(default=5, metadata={"help": "recurrent layers"})
+    bound: float = field(default=0.99, metadata={"help": "IndRNN: largest |u|; below 1 a stream may be endless"})
     dropout: float = field(default=0.0, metadata={"help": "after each layer, one mask for all steps"})
     norm: bool = field(default=True, metadata={"help": "batch norm"})
+    cell: str = field(default="indrnn", metadata={"choices": CELLS, "help": "what the layers are made of"})
 
 
 class CharsNet(StackNet):
@@ -36,12 +38,12 @@ class CharsNet(StackNet):
     def __init__(self, config: CharsConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.stack = skip_chain(nn.Embedding(c.classes, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm)
+        self.stack = skip_chain(nn.Embedding(c.classes, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm, c.cell)
         self.readout = nn.Linear(c.hidden, c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores
         nn.init.zeros_(self.readout.bias)
         self.least: float | None = None
-        self.sizes = [c.layers * c.hidden, c.classes]
+        self.sizes = [self.stack.state_size, c.classes]
 
     def logits(self, y: Tensor) -> Tensor:
         """Return the logits as `StackNet` does; those of a folded net are no less than LEAST_LOGIT."""

@@ -1,6 +1,6 @@
 """The pixels network: one number after another in, class scores after each, all state in one vector.
 
-Pixel -> stack of IndRNN layers -> classes. Li et al., 2019, section 5.2.2: 6 layers of 128 neurons for images of 784 steps.
+Pixel -> stack of recurrent layers -> classes. Li et al., 2019, section 5.2.2: 6 layers of 128 neurons for images of 784 steps.
 """
 
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from indrnn.model.cells.norm import BatchNorm
 from indrnn.model.cells.recurrent_weight import bound
 from indrnn.model.cells.stacks import KINDS, Chain, Stack, StackConfig, build_stack, skip_chain
+from indrnn.model.cells.table import CELLS
 from indrnn.model.nets.network import StackNet
 
 
@@ -26,11 +27,12 @@ class PixelsConfig:
     classes: int = field(default=10, metadata={"help": "answers K"})
     kind: str = field(default="plain", metadata={"choices": ("skip", *KINDS), "help": "stack of layers (model/cells/stacks.py)"})
     hidden: int = field(default=128, metadata={"help": "neurons H of a layer; of a dense stack the growth"})
-    layers: int = field(default=6, metadata={"help": "IndRNN layers"})
+    layers: int = field(default=6, metadata={"help": "recurrent layers"})
     steps: int = field(default=784, metadata={"help": "T, the length it is made for: |u| <= gamma^(1/T)"})
     gamma: float = field(default=2.0, metadata={"help": "most that a gradient grows through T steps"})
     dropout: float = field(default=0.0, metadata={"help": "after each layer, one mask for all steps"})
     norm: bool = field(default=True, metadata={"help": "batch norm"})
+    cell: str = field(default="indrnn", metadata={"choices": CELLS, "help": "what the layers are made of"})
 
 
 class PixelsNet(StackNet):
@@ -56,15 +58,15 @@ class PixelsNet(StackNet):
 
 @torch.no_grad()
 def _skipping(c: PixelsConfig) -> Chain:
-    """The last layer's u start near 1, because the answer at the end rests on all steps (Li et al., 2019, section 5.1).
+    """The last IndRNN layer's u start near 1, because the answer at the end rests on all steps (Li et al., 2019, section 5.1).
 
     A sum over T steps of white noise of unit variance has variance T: the norm before the last layer starts so as to make that 1.
     """
     high = bound(c.gamma, c.steps)
-    stack = skip_chain(nn.Linear(1, c.hidden), c.hidden, c.layers, high, c.dropout, c.norm)
+    stack = skip_chain(1, c.hidden, c.layers, high, c.dropout, c.norm, c.cell)
     last = stack.indrnns()[-1]
-    last.u.uniform_(1 / high, high)
-    if isinstance(last.norm, BatchNorm):
+    last.cell.remember_(1 / high)
+    if isinstance(last.norm, BatchNorm) and last.cell.loudness() is not None:
         last.norm.weight.fill_(c.steps**-0.5)
     return stack
 
@@ -72,6 +74,5 @@ def _skipping(c: PixelsConfig) -> Chain:
 def _published(c: PixelsConfig) -> Stack:
     norm = "after" if c.norm else "none"
     epsilon = 1 / c.gamma  # the authors' code: the last layer starts in [gamma^(-1/T), gamma^(1/T)]
-    return build_stack(
-        StackConfig(c.kind, c.layers, c.hidden, c.hidden, norm=norm, T=c.steps, gamma=c.gamma, epsilon=epsilon, dropout=c.dropout), 1
-    )
+    shared = {"norm": norm, "T": c.steps, "gamma": c.gamma, "epsilon": epsilon, "dropout": c.dropout, "cell": c.cell}
+    return build_stack(StackConfig(c.kind, c.layers, c.hidden, c.hidden, **shared), 1)  # type: ignore[arg-type]  # of several types

@@ -1,6 +1,6 @@
 """The words network: word numbers in, scores of the next word after each, all state in one vector.
 
-Word -> embedding -> residual stack of IndRNN layers -> scores by the same embedding (Press and Wolf, 2017; Li et al., 2019, section 5.2.3).
+Word -> embedding -> residual stack of recurrent layers -> scores by the same embedding (Press and Wolf, 2017; Li et al., 2019, section 5.2.3).
 """
 
 from dataclasses import dataclass, field
@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor, nn
 
 from indrnn.model.cells.stacks import skip_chain
+from indrnn.model.cells.table import CELLS
 from indrnn.model.nets.network import StackNet
 
 
@@ -19,12 +20,13 @@ class WordsConfig:
 
     classes: int = field(default=10_000, metadata={"help": "answers K"})
     hidden: int = field(default=512, metadata={"help": "neurons H of a layer"})
-    layers: int = field(default=4, metadata={"help": "IndRNN layers"})
-    bound: float = field(default=0.99, metadata={"help": "largest |u|: below 1 a stream may be endless"})
+    layers: int = field(default=4, metadata={"help": "recurrent layers"})
+    bound: float = field(default=0.99, metadata={"help": "IndRNN: largest |u|; below 1 a stream may be endless"})
     embedding_dropout: float = field(default=0.4, metadata={"help": "of the embedding, one mask for all steps"})
     dropout: float = field(default=0.3, metadata={"help": "after each layer, one mask for all steps"})
     readout_dropout: float = field(default=0.4, metadata={"help": "before the last product"})
     norm: bool = field(default=True, metadata={"help": "batch norm"})
+    cell: str = field(default="indrnn", metadata={"choices": CELLS, "help": "what the layers are made of"})
 
 
 class WordsNet(StackNet):
@@ -38,9 +40,9 @@ class WordsNet(StackNet):
         c = self.config = config
         self.embedding = nn.Embedding(c.classes, c.hidden)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
-        self.stack = skip_chain(nn.Linear(c.hidden, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm)
+        self.stack = skip_chain(c.hidden, c.hidden, c.layers, c.bound, c.dropout, c.norm, c.cell)
         self.bias = nn.Parameter(torch.zeros(c.classes))
-        self.sizes = [c.layers * c.hidden, c.classes]
+        self.sizes = [self.stack.state_size, c.classes]
 
     def seen(self, x: Tensor) -> Tensor:
         """x [B, T] -> embedded words [T, B, H]."""

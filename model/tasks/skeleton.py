@@ -11,8 +11,7 @@ import lightning
 import numpy as np
 
 from indrnn.frames import layouts
-from indrnn.model.data import bodies
-from indrnn.model.data import sets as data
+from indrnn.model.data import bodies, sets
 from indrnn.model.data.clips import HZ
 from indrnn.model.nets.action import POSITION_SCALE, VELOCITY_SCALE, ActionConfig
 from indrnn.model.nets.network import StateNet
@@ -159,7 +158,7 @@ class Hdm05Config(ActionConfig):
     steady: float = field(default=0.95, metadata={"help": "leak a of a mean of the logits, the answer when served; 0: none"})
 
 
-DATA = {"skeleton/nwucla.npz": (data.NW_UCLA,), "skeleton/hdm05.npz": (data.HDM05,)}
+DATA = {"skeleton/nwucla.npz": (sets.NW_UCLA,), "skeleton/hdm05.npz": (sets.HDM05,)}
 
 
 def _task(
