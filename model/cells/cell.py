@@ -1,7 +1,7 @@
 """What a recurrent cell is, and the seam through which layers, stacks, the exporter, bundles and cards know one.
 
-A cell is a module of one layer: it reads x [T, B, in], carries a state [B, S] and answers y [T, B, H]. A new one is a class below `Cell` in a
-file of its own, and a line in `CELLS` of model/cells/table.py; nothing else of ours names it (docs/layers.md shows one).
+A cell is a module of one layer: it reads x [T, B, in], carries a state [B, S] and answers y [T, B, H]. A new one is a class below `Cell`
+in a file of its own, and a line in `CELLS` of model/cells/table.py; nothing else of ours names it (docs/layers.md shows one).
 """
 
 from abc import ABC, abstractmethod

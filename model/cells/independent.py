@@ -58,7 +58,7 @@ class Independent(Cell, Recurrent):
     @torch.no_grad()
     def remember_(self, low: float) -> None:
         """Draw U anew from U[low, bound]."""
-        self.u.uniform_(low, self.bound)
+        self.u.uniform_(low, 1.0 if self.bound is None else self.bound)
 
     def reference(self, weights: Mapping[str, Floats], x: Floats, state: Floats) -> tuple[Floats, Floats]:
         """h = f(x + u h)."""

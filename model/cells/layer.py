@@ -80,7 +80,7 @@ class Layer(nn.Module):
         self.project = project
         self.norm = norm
         self.size, self.dropout, self.after = cell.size, dropout, after
-        self.register_load_state_dict_pre_hook(_take_old_names)
+        self.register_load_state_dict_pre_hook(_take_old_names)  # type: ignore[no-untyped-call]
 
     @property
     def window(self) -> int:
@@ -122,7 +122,7 @@ class Layer(nn.Module):
 
     @torch.no_grad()
     def fold_(self, input_scale: Tensor | None = None) -> bool:
-        """Moves a norm before the cell, and a scale [in] of the input, into the projection or the cell; the layer computes the same without.
+        """Moves a norm before the cell, and a scale [in] of the input, into the projection or the cell: the layer computes the same.
 
         A norm after the cell, one per step, and one before a cell that cannot take it stay. False where the scale could not be moved.
         """

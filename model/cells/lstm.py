@@ -27,10 +27,10 @@ class LSTM(TorchCell):
     operator = "LSTM"
 
     def __init__(self, inputs: int, size: int, bound: float = 1.0, low: float = 0.0, activation: str = "relu") -> None:
-        rnn = nn.LSTM(inputs, size)
-        with torch.no_grad():
-            rnn.bias_hh_l0[size : 2 * size] = 1  # PyTorch adds two biases
-        super().__init__(rnn)
+        super().__init__(nn.LSTM(inputs, size))
+        bias = self.rnn.bias_hh_l0
+        assert isinstance(bias, torch.Tensor)
+        bias.data[size : 2 * size] = 1  # PyTorch adds two biases
 
     def reference(self, weights: Mapping[str, Floats], x: Floats, state: Floats) -> tuple[Floats, Floats]:
         """One step, as above."""

@@ -37,8 +37,8 @@ class StackConfig:
              (section 5.1) where only the last step is read; epsilon 0: as the others.
     dropout  after each layer (dense: after each dense layer), one mask for all steps; dense takes `dropout_first` after the first layer,
              `dropout_bottleneck` and `dropout_transition` besides.
-    spread   deviation of normal input weights of cells without their own (IndRNN); 0: uniform, Kaiming of slope 8, as the authors' code. Without a norm take 0.001 in the
-             adding problem.
+    spread   deviation of IndRNN's normal input weights; 0: uniform, Kaiming of slope 8, as the authors' code. Without a norm take 0.001 in
+             the adding problem.
     """
 
     kind: str = field(default="plain", metadata={"help": "plain, residual, dense or conv"})
@@ -130,7 +130,8 @@ class Stack(nn.Module, ABC):
 
     def fold_(self, input_scale: Tensor | None = None) -> bool:
         """Moves the norms that can be, and a scale [in] of the features, into the weights. False where the scale could not be."""
-        return all([layer.fold_(input_scale if i == 0 else None) for i, layer in enumerate(self.indrnns())])
+        moved = [layer.fold_(input_scale if i == 0 else None) for i, layer in enumerate(self.indrnns())]
+        return all(moved)
 
 
 class StackRun:

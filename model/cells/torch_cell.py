@@ -80,7 +80,7 @@ class TorchCell(Cell):
             return self._ragged(x, lengths, state)
 
     def _all_steps(self, x: Tensor | PackedSequence, state: Tensor) -> tuple[Tensor, Tensor]:
-        carried = [part[None].contiguous() for part in state.split(self.size, 1)]
+        carried = [part[None].contiguous() for part in torch.split(state, self.size, 1)]
         y, after = self.rnn(x, carried[0] if len(carried) == 1 else tuple(carried))
         return y, torch.cat([after] if isinstance(after, Tensor) else list(after), 2)[0]
 

@@ -1,7 +1,7 @@
 """The action network: raw skeleton frames in, class scores after every frame out, all state in one vector.
 
-Frames -> joints relative to the hip centre, and velocities (model/nets/features.py) -> stack of recurrent layers -> [last output, leaky means
-of it] -> classes, or a leaky mean of these answers.
+Frames -> joints relative to the hip centre, and velocities (model/nets/features.py) -> stack of recurrent layers -> [last output, leaky
+means of it] -> classes, or a leaky mean of these answers.
 Nothing looks ahead and everything forgets, so that a stream may go on for ever.
 """
 

@@ -46,7 +46,7 @@ class AddingNet(StackNet):
         self.stack = build_stack(StackConfig("plain", layers, c.hidden, norm="none", **shared), 2)  # type: ignore[arg-type]  # of several types
         self.readout = nn.Linear(c.hidden, 1)
         self.sizes = [self.stack.state_size, 1]
-        self.register_load_state_dict_pre_hook(_take_old_names)
+        self.register_load_state_dict_pre_hook(_take_old_names)  # type: ignore[no-untyped-call]
 
     def answer(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """x [B, T, 2] -> the sum [B] after each row's last step, the only one that is asked for."""

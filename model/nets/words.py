@@ -1,6 +1,7 @@
 """The words network: word numbers in, scores of the next word after each, all state in one vector.
 
-Word -> embedding -> residual stack of recurrent layers -> scores by the same embedding (Press and Wolf, 2017; Li et al., 2019, section 5.2.3).
+Word -> embedding -> residual stack of recurrent layers -> scores by the same embedding (Press and Wolf, 2017; Li et al., 2019, section
+5.2.3).
 """
 
 from dataclasses import dataclass, field
