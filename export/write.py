@@ -56,12 +56,12 @@ def export(module: nn.Module, meta: Meta, max_position: int | None = None) -> tu
 
     Raises ExportError when the error is above PARITY_BOUND, GraphError when U is not as trained.
     """
-    cell = CELLS[meta.cell]
-    if not cell.bounded and max_position is None:
-        raise ExportError(f"nothing bounds the state of the cell {cell.name}: --max-position is required, the steps a session may last")
     state = parts(meta)
     size = sum(p.size for p in state)
     source = _sample(meta)
+    cell = CELLS[meta.cell]
+    if not cell.bounded and max_position is None:
+        raise ExportError(f"nothing bounds the state of the cell {cell.name}: --max-position is required, the steps a session may last")
     B, T = parity.EXAMPLE
     x = torch.from_numpy(source(np.random.default_rng(SEED), B, T))
     model = graph.to_onnx(module, x, torch.arange(T - B + 1, T + 1), torch.zeros(B, size))
