@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from indrnn.model.cells.cell import Floats
-from indrnn.model.cells.torch_cell import TorchCell, sigmoid
+from indrnn.model.cells.rnn import TorchCell, sigmoid
 
 
 class GRU(TorchCell):

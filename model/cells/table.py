@@ -1,10 +1,10 @@
 """The table of cells: the one line that each needs beside its own file."""
 
 from indrnn.model.cells.cell import Cell
-from indrnn.model.cells.elman import IRNN, TanhRNN
 from indrnn.model.cells.gru import GRU
 from indrnn.model.cells.independent import Independent
 from indrnn.model.cells.lstm import LSTM
+from indrnn.model.cells.rnn import IRNN, TanhRNN
 
 _ALL: tuple[type[Cell], ...] = (
     Independent,

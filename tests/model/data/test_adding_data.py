@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from indrnn.model.cells.elman import IRNN
 from indrnn.model.cells.lstm import LSTM
+from indrnn.model.cells.rnn import IRNN
 from indrnn.model.cells.table import CELLS
 from indrnn.model.data import adding
 from indrnn.model.nets.adding import AddingConfig, AddingNet
