@@ -79,7 +79,7 @@ class Layer(nn.Module):
         self.cell = cell  # first, as its u was when it was the layer's own: optimisers keep the order
         self.project = project
         self.norm = norm
-        self.size, self.dropout, self.after = cell.size, dropout, after
+        self.size, self.state_size, self.dropout, self.after = cell.size, cell.state_size, dropout, after
         self.register_load_state_dict_pre_hook(_take_old_names)  # type: ignore[no-untyped-call]
 
     @property

@@ -139,7 +139,7 @@ class StackRun:
 
     def __init__(self, stack: Stack, T: int, lengths: Tensor | None, state: Tensor, gathered: Gathered | None = None) -> None:
         layers = stack.indrnns()
-        sizes = [layer.cell.state_size for layer in layers]
+        sizes = [layer.state_size for layer in layers]
         windows = [layer.window for layer in layers if layer.window]
         pieces = torch.split_with_sizes(state, [*sizes, *windows, *([1] if stack.positions else [])], 1)
         self.hidden, self.rest = pieces[: len(layers)], pieces[len(layers) :]
