@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from test_tasks import idx
-from test_train_skeleton import file
+from test_skeleton import file
 
 from indrnn.__main__ import main
 from indrnn.export.bundle import read
