@@ -99,6 +99,16 @@ def test_what_stands_past_a_length_and_in_other_rows_matters_to_nobody(cell):
     assert not gradient[4:, 0].any()
 
 
+def test_a_row_of_no_steps_teaches_nothing_whatever_it_holds(cell):
+    grads = []
+    for filler in (0.0, np.nan):
+        x, state = given(cell)
+        x[:, 1], x[3:, 2] = filler, filler
+        y, after = cell(x, torch.tensor([6, 0, 3]), state)
+        grads.append(torch.autograd.grad(y.sum() + after.sum(), list(cell.parameters())))
+    torch.testing.assert_close(grads[0], grads[1])
+
+
 def test_the_parts_say_how_the_state_lies(cell):
     assert [p.size for p in cell.parts()] == list(cell.sizes)
     assert sum(cell.sizes) == cell.state_size

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_tasks import idx
 from test_skeleton import file
+from test_tasks import idx
 
 from indrnn.__main__ import main
 from indrnn.export.bundle import read
