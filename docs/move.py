@@ -29,7 +29,7 @@ ROOMS = {
         "session": "session:machine session_id:ids record sampling state_file",
     },
     "model": {
-        "cells": "recurrence reference fused recurrent_weight norm chunked layer stacks baselines",
+        "cells": "recurrence reference fused recurrent_weight norm chunked layer stacks baselines:table",
         "nets": "network action features adding chars pixels sequence words",
         "data": "data:sets skeletons:clips splits ntu mislabelled mnist treebank text marks:adding bodies camera augment",
         "training": "task checkpoint learner clip_learner stream_learner measure robust:robustness sampling "

@@ -35,7 +35,8 @@ class Part(_Frozen):
     """One stretch of the state vector: state[offset : offset + size], float32."""
 
     role: Role
-    layer: int | None = Field(default=None, description="index of the IndRNN layer, for role hidden")
+    layer: int | None = Field(default=None, description="index of the recurrent layer, for role hidden")
+    name: str | None = Field(default=None, description="what its cell's equations call it (h, c); of IndRNN's, which have u, not stated")
     offset: int = Field(ge=0)
     size: int = Field(gt=0)
     activation: Activation | None = None
@@ -43,8 +44,10 @@ class Part(_Frozen):
 
     @model_validator(mode="after")
     def _hidden_has_u(self) -> Self:
-        if self.role == "hidden" and (self.u is None or self.layer is None or self.activation is None):
+        if self.role == "hidden" and self.name is None and (self.u is None or self.layer is None or self.activation is None):
             raise ValueError("a hidden part states its layer, activation and u")
+        if self.name is not None and (self.role != "hidden" or self.layer is None or self.u is not None):
+            raise ValueError("a part with a name is hidden, states its layer and has no u")
         if self.u is not None and len(self.u) != self.size:
             raise ValueError(f"u: expected {self.size} weights, got {len(self.u)}")
         return self
@@ -99,6 +102,7 @@ class Manifest(Content):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")
     version: str = Field(pattern=r"^[0-9]{1,9}$")
+    cell: str = Field(default="indrnn", pattern=r"^[a-z][a-z0-9_-]{0,31}$", description="what its layers are made of")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of model.onnx")
     op_version: int
     opset: int
@@ -153,6 +157,8 @@ class Manifest(Content):
         hidden = [p.role == "hidden" for p in self.state]
         if hidden != sorted(hidden, reverse=True) or not any(hidden):
             raise ValueError("state: expected the hidden parts first, at least one")
+        if any((p.u is None) is (self.cell == "indrnn") for p in self.state if p.role == "hidden"):
+            raise ValueError(f"state: expected hidden parts of the cell {self.cell!r}, with u if and only if it is indrnn")
         MODALITIES[self.modality].check(self, {p.role: p.size for p in reversed(self.state)})
         last_logits = self.part("last_logits")
         if last_logits is None or last_logits.size != self.classes:

@@ -1,7 +1,8 @@
 """The model card: CARD.md, the manifest in words."""
 
-from indrnn.export.bundle import Manifest
+from indrnn.export.bundle import Manifest, Part
 from indrnn.export.modalities.table import MODALITIES
+from indrnn.model.cells.table import CELLS
 
 
 def card(manifest: Manifest, export_command: str) -> str:
@@ -23,20 +24,23 @@ def card(manifest: Manifest, export_command: str) -> str:
 def _network(m: Manifest) -> str:
     hidden = [p for p in m.state if p.role == "hidden"]
     sizes = " + ".join(dict.fromkeys(str(p.size) for p in hidden))
-    kinds = ", ".join(sorted({str(p.activation) for p in hidden}))
+    kinds = ", ".join(sorted({str(p.activation) for p in hidden})) if hidden[0].name is None else f"state {_named(hidden)}"
+    layers = len({p.layer for p in hidden})
     return (
-        f"An independently recurrent network (IndRNN; Li et al., CVPR 2018, arXiv 1803.04831): {len(hidden)} layers of {sizes} neurons "
-        f"({kinds}), {m.training.parameters:,} parameters. Causal: an answer depends on what came before it and on nothing after."
+        f"{CELLS[m.cell].about}: {layers} layers of {sizes} neurons ({kinds}), {m.training.parameters:,} parameters. "
+        "Causal: an answer depends on what came before it and on nothing after."
     )
+
+
+def _named(hidden: list[Part]) -> str:
+    return " and ".join(dict.fromkeys(str(p.name) for p in hidden))
 
 
 def _contract(m: Manifest, content: str) -> str:
     rows = [f"| `{t.name}` | {t.dtype} | {list(t.shape)} |".replace("'", "") for t in (*m.inputs, *m.outputs)]
     table = "\n".join(["| | type | shape |", "|---|---|---|", *rows])
     words = [f"B rows, T steps, each row valid up to `lengths`. A zero row of `state` ({m.state_size} numbers) starts a sequence.", content]
-    words.append(
-        "The file carries the op `ai.indrnn::IndRNN` together with a body in standard operators, so that any ONNX runtime can run it."
-    )
+    words += dict.fromkeys([CELLS[m.cell].carried, *([CELLS["indrnn"].carried] if any(p.u for p in m.state) else [])])
     return table + "\n\n" + "\n".join(words)
 
 
@@ -55,9 +59,12 @@ def _figures(m: Manifest) -> str:
 
 
 def _endless(m: Manifest) -> str:
+    if m.cell != "indrnn":
+        limit = "" if m.limits.max_position is None else f" A sequence may not be longer than {m.limits.max_position:,} steps."
+        return CELLS[m.cell].endless + limit
     largest = f"The largest |u| of a recurrent neuron is {m.max_abs_u:g}"
     if m.limits.max_position is None:
-        return f"{largest}, below 1: the state stays bounded however long a stream goes on."
+        return f"{largest}, {CELLS[m.cell].endless}"
     return f"{largest}: a sequence may not be longer than {m.limits.max_position:,} steps."
 
 

@@ -1,4 +1,4 @@
-"""From a PyTorch module to an ONNX model whose recurrence is `ai.indrnn::IndRNN`, portable body included."""
+"""From a PyTorch module to an ONNX model whose recurrence is `ai.indrnn::IndRNN`, portable body included, or another cell's operators."""
 
 import logging
 import warnings
@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import indrnn.model.cells.recurrence  # noqa: F401  # registers torch.ops.indrnn.recurrence
-from indrnn.export import op
+from indrnn.export import lowering, op
 from indrnn.export.bundle import OP_DOMAIN, OP_TYPE, OP_VERSION, Part
 from indrnn.export.errors import GraphError
+from indrnn.model.cells.cell import numbered
 
 INPUTS = {"x": ("B", "T"), "lengths": ("B",), "state": ("B",)}  # leading axes, free; those after them are the model's own
 OUTPUTS = {"logits": ("B", "T"), "state_out": ("B",)}
@@ -28,13 +29,14 @@ def to_onnx(module: nn.Module, x: Tensor, lengths: Tensor, state: Tensor) -> onn
 
     module: forward(x [B, T, ...], lengths [B] int64, state [B, N]) -> logits [B, T, K], state [B, N], in evaluation mode. The example's B
     and T stay free, and must be above 1, because the exporter takes an axis of 1 for a constant. Raises GraphError when PyTorch
-    cannot export the module, when an axis is not free, as with a time loop in Python, or when there is no IndRNN node.
+    cannot export the module, when an axis is not free, as with a time loop in Python, or when there is no recurrence.
     """
     if min(x.shape[:2]) < 2:
         raise GraphError(f"expected an example of B and T above 1, got {tuple(x.shape[:2])}")
     op.register()
+    lowering.register()
     try:
-        with _quiet():
+        with _quiet(), numbered(module) as cells:
             program = torch.onnx.export(
                 module,
                 (x, lengths, state),
@@ -43,7 +45,10 @@ def to_onnx(module: nn.Module, x: Tensor, lengths: Tensor, state: Tensor) -> onn
                 input_names=list(INPUTS),
                 output_names=list(OUTPUTS),
                 dynamic_shapes={name: dict.fromkeys(range(len(axes)), Dim.DYNAMIC) for name, axes in INPUTS.items()},
-                custom_translation_table={torch.ops.indrnn.recurrence.default: _translate},
+                custom_translation_table={
+                    torch.ops.indrnn.recurrence.default: _translate,
+                    torch.ops.indrnn.cell.default: lowering.translate,
+                },
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
@@ -54,6 +59,9 @@ def to_onnx(module: nn.Module, x: Tensor, lengths: Tensor, state: Tensor) -> onn
     graph = program.model_proto
     _name_axes(graph)
     _strip(graph.graph)
+    if not cells and not recurrent_nodes(graph):
+        raise GraphError("expected IndRNN nodes, got none: the recurrence must go through model.recurrence")
+    graph = lowering.lower(graph, cells)
     _append_functions(graph)
     onnx.checker.check_model(graph, full_check=True)
     return graph
@@ -157,8 +165,6 @@ def _strip(graph: onnx.GraphProto) -> None:
 
 def _append_functions(graph: onnx.ModelProto) -> None:
     """Points each IndRNN node at the portable body for its attributes and adds the bodies that are used."""
-    if not recurrent_nodes(graph):
-        raise GraphError("expected IndRNN nodes, got none: the recurrence must go through model.recurrence")
     graph.ClearField("metadata_props")
     graph.ClearField("doc_string")
     graph.ir_version = max(graph.ir_version, op.IR_VERSION)

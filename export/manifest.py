@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import accumulate
 from pathlib import Path
@@ -20,9 +21,9 @@ from indrnn.model.training.checkpoint import Meta
 
 def parts(meta: Meta) -> tuple[Part, ...]:
     """Return the state's parts as the manifest lists them, offsets added."""
-    ends = list(accumulate(p["size"] for p in meta.parts))
+    ends = list(accumulate(p.size for p in meta.parts))
     return tuple(
-        Part(**{**p, "offset": end - p["size"], "u": p["u"] and tuple(map(_shortest, p["u"]))})
+        Part(**{**asdict(p), "offset": end - p.size, "u": p.u and tuple(map(_shortest, p.u))})
         for p, end in zip(meta.parts, ends, strict=True)
     )
 
@@ -71,6 +72,7 @@ def manifest(
                 "name": name,
                 "version": version,
                 **content(meta).model_dump(exclude_none=True),
+                "cell": meta.cell,
                 "sha256": sha256,
                 "op_version": OP_VERSION,
                 "opset": op.OPSET,

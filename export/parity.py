@@ -1,17 +1,22 @@
-"""Does the exported graph answer what the PyTorch module answers, whole and split?"""
+"""Does the exported graph answer what the PyTorch module answers, whole and split, and each cell what its specification says?"""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from indrnn.export.errors import ExportError
 from indrnn.export.modalities.modality import Sample
 from indrnn.kernels.runtime import ort
+from indrnn.model.cells.cell import Cell
 
 EXAMPLE = (2, 6)  # B, T of the example that is exported; no case below may share either
 CASES = ((1, 1), (1, 331), (3, 1), (5, 67), (9, 33))  # B, T: one is 1, one is longer, one is odd
 # The service runs what the optimiser makes of the graph; without it the graph is what we wrote.
 LEVELS = (ort.GraphOptimizationLevel.ORT_DISABLE_ALL, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
+
+CELL_CASE = (3, 7)  # B, T of each cell's own check
+CELL_BOUND = 1e-4  # of its largest number, float32 against float64
 
 Arrays = tuple[NDArray[np.float32], NDArray[np.float32]]  # logits [B, T, K], state [B, N]
 
@@ -50,6 +55,24 @@ def largest_error(
             errors = [(np.abs(got - want) / unit)[valid].max() for got in (whole, pieces)]
             worst = float(np.max([worst, *errors]))  # np.max keeps a NaN
     return worst
+
+
+def check_cells(module: nn.Module, seed: int = 0) -> None:
+    """Raises ExportError unless every cell of the module answers what its specification in NumPy says, ragged rows and states included.
+
+    A cell that forgets a recurrent weight forgets it in its graph as well, and passes every comparison of the two.
+    """
+    rng, (B, T) = np.random.default_rng(seed), CELL_CASE
+    for cell in (m for m in module.modules() if isinstance(m, Cell)):
+        x, state = rng.normal(size=(T, B, cell.inputs)), rng.normal(size=(B, cell.state_size))
+        lengths = np.array([T, 0, T // 2])
+        want = cell.specified(x, lengths, state)
+        with torch.no_grad():
+            got = cell(torch.from_numpy(x).float(), torch.from_numpy(lengths), torch.from_numpy(state).float())
+        for expected, answered in zip(want, got, strict=True):
+            error = np.abs(expected - answered.numpy()).max() / max(1.0, np.abs(expected).max())
+            if not error <= CELL_BOUND:
+                raise ExportError(f"the cell {cell.name} and its specification differ by {error:.2g}; expected at most {CELL_BOUND:g}")
 
 
 def _session(graph: bytes, level: ort.GraphOptimizationLevel) -> ort.InferenceSession:

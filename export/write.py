@@ -10,13 +10,13 @@ import onnx
 import torch
 from torch import nn
 
-from indrnn.export import graph as graphs
-from indrnn.export import parity
+from indrnn.export import graph, parity
 from indrnn.export.bundle import PARITY_BOUND, Bundle, Figure, digest, read
 from indrnn.export.card import card
 from indrnn.export.errors import ExportError
 from indrnn.export.manifest import content, manifest, parts, to_json
 from indrnn.export.modalities.table import MODALITIES
+from indrnn.model.cells.table import CELLS
 from indrnn.model.training.checkpoint import Meta
 
 SEED = 0  # of the example and of the parity cases, so that an export can be repeated
@@ -43,10 +43,10 @@ def write(
     folder = root / name / version
     if folder.exists() and not force:
         raise ExportError(f"{folder} exists; a published version does not change (--force replaces it)")
-    graph, error = export(module, meta, max_position)
+    model, error = export(module, meta, max_position)
     with _appearing(folder, root / f".partial-{name}-{version}") as partial:
-        (partial / "model.onnx").write_bytes(graphs.serialize(graph))
-        described = manifest(meta, graph, name, version, digest(partial / "model.onnx"), error, figures, max_position)
+        (partial / "model.onnx").write_bytes(graph.serialize(model))
+        described = manifest(meta, model, name, version, digest(partial / "model.onnx"), error, figures, max_position)
         (partial / "manifest.json").write_text(to_json(described), encoding="utf-8")
         (partial / "CARD.md").write_text(card(described, command), encoding="utf-8")
     return read(folder)
@@ -65,14 +65,18 @@ def export(module: nn.Module, meta: Meta, max_position: int | None = None) -> tu
         source = modality.sample(told)
     except ValueError as missing:
         raise ExportError(str(missing)) from missing
+    cell = CELLS[meta.cell]
+    if not cell.bounded and max_position is None:
+        raise ExportError(f"nothing bounds the state of the cell {cell.name}: --max-position is required, the steps a session may last")
     B, T = parity.EXAMPLE
     x = torch.from_numpy(source(np.random.default_rng(SEED), B, T))
-    graph = graphs.to_onnx(module, x, torch.arange(T - B + 1, T + 1), torch.zeros(B, size))
-    graphs.check_recurrence(graph, state)
-    error = parity.largest_error(graphs.serialize(graph), module, source, size, SEED, max_position, modality.unit(told))
+    model = graph.to_onnx(module, x, torch.arange(T - B + 1, T + 1), torch.zeros(B, size))
+    graph.check_recurrence(model, state)
+    parity.check_cells(module)
+    error = parity.largest_error(graph.serialize(model), module, source, size, SEED, max_position, modality.unit(told))
     if not error <= PARITY_BOUND:  # a NaN is refused too
         raise ExportError(f"ONNX Runtime and PyTorch differ by {error:.2g} in a logit; expected at most {PARITY_BOUND:g}")
-    return graph, error
+    return model, error
 
 
 @contextmanager

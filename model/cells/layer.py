@@ -1,20 +1,18 @@
-"""One layer of a stack: input projection, recurrence, batch norm before or after it, dropout with one mask over time.
+"""One layer of a stack: input projection, a cell, batch norm before or after it, dropout with one mask over time.
 
-h_t = f(W x_t + b + u * h_{t-1})  (Li et al., CVPR 2018, equation 4). Before the recurrence, the norm keeps a carried state independent
-of another batch's statistics; after it, classifiers learn faster (Li et al., 2019, section 4).
-The matrix product may run in bfloat16 under autocast; the recurrence and the state are float32.
+Before the cell, the norm keeps a carried state independent of another batch's statistics; after it, classifiers learn faster (Li et al.,
+2019, section 4). The matrix product may run in bfloat16 under autocast; the recurrence and the state are float32.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor, nn
 
+from indrnn.model.cells.cell import Cell
 from indrnn.model.cells.norm import BatchNorm, Gathered, StepBatchNorm
-from indrnn.model.cells.recurrence import recurrence
-from indrnn.model.cells.recurrent_weight import Recurrent
 
 
 class CausalConv(nn.Module):
@@ -62,42 +60,35 @@ class Steps:
     gathered: Gathered | None = None
 
 
-class Layer(Recurrent):
+class Layer(nn.Module):
     """One recurrent layer.
 
-    project: nn.Linear(in, H), CausalConv, for symbols nn.Embedding(K, H), or None: x [T, B, H] goes in as it is. U [H] starts in
-    U[low, bound] and is clamped to ±bound after each optimiser step (`clamp_recurrent_`). Dropout uses one mask for all steps (Gal and
-    Ghahramani, 2016). The norm stands before the recurrence, or after it (`after`).
+    project: nn.Linear(in, H), CausalConv, for symbols nn.Embedding(K, H), or None: the cell reads x as it is. Dropout uses one mask for all
+    steps (Gal and Ghahramani, 2016). The norm stands before the cell, or after it (`after`).
     """
 
     def __init__(
         self,
         project: Projection | None,
-        size: int,
-        bound: float,
-        low: float = 0.0,
+        cell: Cell,
         dropout: float = 0.0,
         norm: Norm | None = None,
         after: bool = False,
-        activation: str = "relu",
     ) -> None:
         super().__init__()
+        self.cell = cell  # first, as its u was when it was the layer's own: optimisers keep the order
         self.project = project
         self.norm = norm
-        self.u = nn.Parameter(torch.empty(size).uniform_(low, bound))
-        self.size, self.bound, self.dropout, self.after, self.activation = size, bound, dropout, after, activation
+        self.size, self.state_size, self.dropout, self.after = cell.size, cell.state_size, dropout, after
+        self.register_load_state_dict_pre_hook(_take_old_names)  # type: ignore[no-untyped-call]
 
     @property
     def window(self) -> int:
-        """Return how many numbers of state the projection carries beside the H of the recurrence."""
+        """Return how many numbers of state the projection carries beside those of the cell."""
         return self.project.window if isinstance(self.project, CausalConv) else 0
 
-    def recurrent_weights(self) -> Iterator[nn.Parameter]:
-        """Return the layer's U [H]."""
-        yield self.u
-
     def forward(self, x: Tensor, steps: Steps, h0: Tensor, window: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [T, B, in] (or [T, B] symbols), h0 [B, H], window [B, W] -> y [T, B, H] and h [B, H], window [B, W] after each row's steps.
+        """x [T, B, in] (or [T, B] symbols), h0 [B, S], window [B, W] -> y [T, B, H] and h [B, S], window [B, W] after each row's steps.
 
         Past a row's length y is 0 or, with the norm after the recurrence, what the norm makes of 0.
         """
@@ -108,7 +99,7 @@ class Layer(Recurrent):
             a = self.project(x)
         if not self.after:
             a = self._normed(a, steps, (h0, window))
-        y, h = recurrence(a, self.u, steps.lengths, h0, self.activation)
+        y, h = self.cell(a, steps.lengths, h0)
         if self.after:
             y = self._normed(y, steps, (h, window))
         if self.training and self.dropout > 0:
@@ -130,21 +121,34 @@ class Layer(Recurrent):
         return y
 
     @torch.no_grad()
-    def fold_(self, input_scale: Tensor | None = None) -> None:
-        """Moves a norm before the recurrence, and a scale [in] of the input, into the projection; the layer computes the same without.
+    def fold_(self, input_scale: Tensor | None = None) -> bool:
+        """Moves a norm before the cell, and a scale [in] of the input, into the projection or the cell: the layer computes the same.
 
-        A norm after the recurrence, one per step, and one without a projection before it stay.
+        A norm after the cell, one per step, and one before a cell that cannot take it stay. False where the scale could not be moved.
         """
+        before = self.norm if isinstance(self.norm, BatchNorm) and not self.after else None
+        if self.project is None:
+            if before is not None and self.cell.fold_(*before.affine()):
+                self.norm = before = None
+            between = before is not None or (self.norm is not None and not self.after)  # a norm between the input and the cell
+            return input_scale is None or (not between and self.cell.fold_(input_scale, torch.zeros_like(input_scale)))
         if input_scale is not None:
-            assert isinstance(self.project, nn.Linear)
+            if not isinstance(self.project, nn.Linear):
+                return False
             self.project.weight.mul_(input_scale)
-        if self.after or self.project is None or not isinstance(self.norm, BatchNorm):
-            return
-        scale, shift = self.norm.affine()
-        weight = self.project.weight
-        if isinstance(self.project, nn.Embedding):
-            weight.mul_(scale).add_(shift)
-        else:
-            weight.mul_(scale[:, None])
-            self.project.bias.copy_(self.project.bias * scale + shift)
-        self.norm = None
+        if before is not None:
+            scale, shift = before.affine()
+            weight = self.project.weight
+            if isinstance(self.project, nn.Embedding):
+                weight.mul_(scale).add_(shift)
+            else:
+                weight.mul_(scale[:, None])
+                self.project.bias.copy_(self.project.bias * scale + shift)
+            self.norm = None
+        return True
+
+
+def _take_old_names(layer: nn.Module, weights: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Reads weights that were kept when every layer was an IndRNN and its u the layer's own."""
+    if prefix + "u" in weights:
+        weights[prefix + "cell.u"] = weights.pop(prefix + "u")

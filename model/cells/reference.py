@@ -3,6 +3,8 @@
 Li et al., CVPR 2018 (arXiv 1803.04831), equation 4, with the input projection W x + b already applied.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,3 +39,22 @@ def indrnn(
         for t in steps if direction == "forward" else reversed(steps):
             y_h[b] = y[t, b] = ACTIVATIONS[activation](x[t, b] + u * y_h[b], alpha)
     return y, y_h
+
+
+def rows(
+    step: Callable[[NDArray[np.floating], NDArray[np.floating]], tuple[NDArray[np.floating], NDArray[np.floating]]],
+    size: int,
+    x: NDArray[np.floating],
+    lengths: NDArray[np.int64] | None,
+    state: NDArray[np.floating],
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Any cell, row by row: step (x [in], state [S]) -> (y [H], state [S]) is the cell's own specification.
+
+    x [T, B, in], lengths [B] (default T), state [B, S] -> y [T, B, size], 0 at t >= lengths[b], and the state after each row's steps.
+    """
+    T, B, _ = x.shape
+    y, state = np.zeros((T, B, size)), np.array(state, np.float64)
+    for b in range(B):
+        for t in range(T if lengths is None else int(lengths[b])):
+            y[t, b], state[b] = step(x[t, b], state[b])
+    return y, state

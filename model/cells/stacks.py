@@ -1,4 +1,4 @@
-"""Stacks of IndRNN layers: plain, residual, dense, convolutional. One vector [B, N] carries the state of all their layers.
+"""Stacks of recurrent layers: plain, residual, dense, convolutional. One vector [B, N] carries the state of all their layers.
 
 Li et al., 2019 (arXiv 1910.06251), section 4. The state holds the hidden part of each layer, in the order they run, then the windows of
 convolutional projections, then the position of norms per step; a row of zeros is the start of a sequence.
@@ -6,16 +6,17 @@ convolutional projections, then the position of norms per step; a row of zeros i
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from indrnn.model.cells import chunked
+from indrnn.model.cells.cell import Cell, StatePart
 from indrnn.model.cells.layer import CausalConv, Layer, Norm, Projection, Steps
 from indrnn.model.cells.norm import BatchNorm, Gathered, ReachedError, StepBatchNorm
 from indrnn.model.cells.recurrent_weight import SizeError, bound
+from indrnn.model.cells.table import CELLS
 
 KINDS = ("plain", "residual", "dense", "conv")
 NORMS = ("before", "after", "none")
@@ -27,20 +28,21 @@ class StackConfig:
 
     kind     plain; residual (pre-activation, Li et al., 2019, figure 3b); dense (3c); conv: plain, each layer's input projection a causal
              convolution over `kernel` steps.
-    layers   IndRNN layers of plain, conv and residual; a residual stack has two a block and one last: an odd number.
+    cell     what the layers are made of, of model/cells/table.py; the papers' is indrnn.
+    layers   recurrent layers of plain, conv and residual; a residual stack has two a block and one last: an odd number.
     hidden   width H; dense instead: growth k, a bottleneck of 4k in each dense layer, `first` * k neurons before the `blocks`, whose
              numbers are of dense layers; transitions halve the features between blocks, and with `last_transition` after the last.
     norm     before or after the recurrence, or none; with `per_step` statistics of their own for each of the first 2 T positions.
-    T, gamma the recurrent weights start in U[0, gamma^(1/T)] and stay within; the last layer's start in U[epsilon^(1/T), gamma^(1/T)]
+    T, gamma IndRNN's recurrent weights start in U[0, gamma^(1/T)] and stay within; the last layer's start in U[epsilon^(1/T), gamma^(1/T)]
              (section 5.1) where only the last step is read; epsilon 0: as the others.
     dropout  after each layer (dense: after each dense layer), one mask for all steps; dense takes `dropout_first` after the first layer,
              `dropout_bottleneck` and `dropout_transition` besides.
-    spread   deviation of normal input weights; 0: uniform, Kaiming of slope 8, as the authors' code. Without a norm take 0.001 in the
-             adding problem.
+    spread   deviation of IndRNN's normal input weights; 0: uniform, Kaiming of slope 8, as the authors' code. Without a norm take 0.001 in
+             the adding problem.
     """
 
     kind: str = field(default="plain", metadata={"help": "plain, residual, dense or conv"})
-    layers: int = field(default=6, metadata={"help": "IndRNN layers"})
+    layers: int = field(default=6, metadata={"help": "recurrent layers"})
     hidden: int = field(default=128, metadata={"help": "neurons H of a layer"})
     growth: int = field(default=16, metadata={"help": "dense: neurons a layer adds"})
     blocks: tuple[int, ...] = field(default=(8, 6, 4), metadata={"help": "dense: layers of each block"})
@@ -58,6 +60,7 @@ class StackConfig:
     dropout_transition: float = field(default=0.0, metadata={"help": "dense: in the transitions"})
     nonlinearity: str = field(default="relu", metadata={"help": "of the recurrence"})
     spread: float = field(default=0.0, metadata={"help": "deviation of the input weights at the start"})
+    cell: str = field(default="indrnn", metadata={"choices": CELLS, "help": "what the layers are made of"})
 
 
 class Stack(nn.Module, ABC):
@@ -75,7 +78,7 @@ class Stack(nn.Module, ABC):
         """Return the layers in the order they run, which is that of their state."""
 
     @abstractmethod
-    def compute(self, x: Tensor, run: "Run") -> Tensor:
+    def compute(self, x: Tensor, run: "StackRun") -> Tensor:
         """x [T, B, in] -> y [T, B, out]; runs each layer once, by run(layer, x)."""
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -94,9 +97,9 @@ class Stack(nn.Module, ABC):
         y: Tensor = self(x, lengths, state)[0]
         return chunked.final_step(y, lengths)
 
-    def begin(self, x: Tensor, lengths: Tensor | None, state: Tensor, gathered: Gathered | None = None) -> "Run":
+    def begin(self, x: Tensor, lengths: Tensor | None, state: Tensor, gathered: Gathered | None = None) -> "StackRun":
         """Return a pass over x, for `compute`."""
-        return Run(self, x.shape[0], lengths, state, gathered)
+        return StackRun(self, x.shape[0], lengths, state, gathered)
 
     def _start(self, x: Tensor) -> Tensor:
         return torch.zeros(x.shape[1], self.state_size, device=x.device)
@@ -106,7 +109,7 @@ class Stack(nn.Module, ABC):
         """Return the lengths of the state's stretches in order."""
         layers = self.indrnns()
         windows = [layer.window for layer in layers if layer.window]
-        return [*(layer.size for layer in layers), *windows, *([1] if self.positions else [])]
+        return [*(size for layer in layers for size in layer.cell.sizes), *windows, *([1] if self.positions else [])]
 
     @property
     def state_size(self) -> int:
@@ -118,30 +121,27 @@ class Stack(nn.Module, ABC):
         """Return how many positions have statistics of their own; 0 without norms per step."""
         return max((layer.norm.positions for layer in self.indrnns() if isinstance(layer.norm, StepBatchNorm)), default=0)
 
-    def parts(self) -> tuple[dict[str, Any], ...]:
+    def parts(self) -> tuple[StatePart, ...]:
         """Return the state's parts in order, as the manifest lists them."""
-        hidden: list[dict[str, Any]] = []
-        windows: list[dict[str, Any]] = []
-        for i, layer in enumerate(self.indrnns()):
-            u = tuple(layer.u.tolist())
-            hidden.append({"role": "hidden", "layer": i, "size": layer.size, "activation": layer.activation, "u": u})
-            if layer.window:
-                windows.append({"role": "window", "layer": i, "size": layer.window, "activation": None, "u": None})
-        position = {"role": "position", "layer": None, "size": 1, "activation": None, "u": None}
-        return (*hidden, *windows, *([position] if self.positions else []))
+        layers = list(enumerate(self.indrnns()))
+        hidden = [replace(part, layer=i) for i, layer in layers for part in layer.cell.parts()]
+        windows = [StatePart("window", layer.window, i) for i, layer in layers if layer.window]
+        return (*hidden, *windows, *([StatePart("position", 1)] if self.positions else []))
 
-    def fold_(self, input_scale: Tensor | None = None) -> None:
-        """Moves the norms that can be, and a scale [in] of the features, into the projections."""
-        for i, layer in enumerate(self.indrnns()):
-            layer.fold_(input_scale if i == 0 else None)
+    def fold_(self, input_scale: Tensor | None = None) -> bool:
+        """Moves the norms that can be, and a scale [in] of the features, into the weights. False where the scale could not be."""
+        moved = [layer.fold_(input_scale if i == 0 else None) for i, layer in enumerate(self.indrnns())]
+        return all(moved)
 
 
-class Run:
+class StackRun:
     """One pass of a stack: hands each layer its piece of the state, and keeps what comes back."""
 
     def __init__(self, stack: Stack, T: int, lengths: Tensor | None, state: Tensor, gathered: Gathered | None = None) -> None:
         layers = stack.indrnns()
-        pieces = list(torch.split_with_sizes(state, stack.sizes, 1))
+        sizes = [layer.state_size for layer in layers]
+        windows = [layer.window for layer in layers if layer.window]
+        pieces = torch.split_with_sizes(state, [*sizes, *windows, *([1] if stack.positions else [])], 1)
         self.hidden, self.rest = pieces[: len(layers)], pieces[len(layers) :]
         self.hidden_out: list[Tensor] = []
         self.rest_out: list[Tensor] = []
@@ -151,7 +151,7 @@ class Run:
         self.T, self.positions = T, stack.positions
 
     def __call__(self, layer: Layer, x: Tensor) -> Tensor:
-        """x [T, B, in] -> y [T, B, H] of the stack's next layer."""
+        """x [T, B, in] -> y [T, B, H] of the stack's next layer, whose state is the next S numbers."""
         window = self.rest[len(self.rest_out)] if layer.window else self.none
         y: Tensor
         try:
@@ -198,7 +198,7 @@ class Chain(Stack):
         """Return the layers, from the input on."""
         return [layer for layer in self.layers if isinstance(layer, Layer)]
 
-    def compute(self, x: Tensor, run: Run) -> Tensor:
+    def compute(self, x: Tensor, run: StackRun) -> Tensor:
         """Run the layers over x as `Stack.compute` says."""
         for i, layer in enumerate(self.indrnns()):
             y = run(layer, x)
@@ -229,18 +229,19 @@ class Residual(Stack):
     def _blocks(self) -> list[ResidualBlock]:
         return [block for block in self.blocks if isinstance(block, ResidualBlock)]
 
-    def compute(self, x: Tensor, run: Run) -> Tensor:
+    def compute(self, x: Tensor, run: StackRun) -> Tensor:
         """Run the layers over x as `Stack.compute` says."""
         x = self.inputs(x)
         for block in self._blocks():
             x = x + block.w2(run(block.r2, block.w1(run(block.r1, x))))
         return run(self.last, x)
 
-    def fold_(self, input_scale: Tensor | None = None) -> None:
+    def fold_(self, input_scale: Tensor | None = None) -> bool:
         """Moves a scale [in] of the features into the first map; the norms stand before sums and stay."""
         if input_scale is not None:
             with torch.no_grad():
                 self.inputs.weight.mul_(input_scale)
+        return True
 
 
 class DenseBlock(nn.Module):
@@ -277,7 +278,7 @@ class Dense(Stack):
             layers += [block.transition] if block.transition is not None else []
         return layers
 
-    def compute(self, x: Tensor, run: Run) -> Tensor:
+    def compute(self, x: Tensor, run: StackRun) -> Tensor:
         """Run the layers over x as `Stack.compute` says."""
         x = run(self.first, x)
         for block in self._blocks():
@@ -287,20 +288,36 @@ class Dense(Stack):
         return x
 
 
-def skip_chain(first: Projection, size: int, layers: int, bound: float, dropout: float, norm: bool) -> Chain:
-    """Layers of one width H, norm before the recurrence, each added to its input: what the action and the chars network are made of."""
-    projections = [first, *(nn.Linear(size, size) for _ in range(layers - 1))]
+def skip_chain(first: int | nn.Embedding, size: int, layers: int, bound: float, dropout: float, norm: bool, cell: str = "indrnn") -> Chain:
+    """Layers of one width H, norm before the cell, each added to its input: what the action and the chars network are made of.
+
+    first: numbers in of a step, or the embedding that reads symbols. Raises SizeError on a cell that is not in the table.
+    """
+    kind = _cell(cell)
+    reads: list[tuple[Projection | None, int]] = [_mapped(kind, first, size)] + [_mapped(kind, size, size) for _ in range(layers - 1)]
     # The last layer keeps what the answer needs: its U starts nearer the bound (Li et al., 2019, section 5.1).
     lows = [0.0] * (layers - 1) + [bound / 2]
     chain = []
-    for project, low in zip(projections, lows, strict=True):
-        layer = Layer(project, size, bound, low, dropout, BatchNorm(size) if norm else None)
-        if isinstance(layer.norm, BatchNorm):
-            # White noise of unit variance becomes a state of variance 1 / (1 - u^2): start all neurons at one loudness, whatever their
-            # memory. Measured on chars, some 200 steps of 4096 symbols, with a readout that starts at 0: 2.38 bits a character, not 2.56.
-            layer.norm.weight.data.copy_((1 - layer.u.detach() ** 2).clamp_min(0).sqrt())
+    for (project, inputs), low in zip(reads, lows, strict=True):
+        layer = Layer(project, kind(inputs, size, bound, low), dropout, BatchNorm(inputs) if norm else None)
+        loudness = layer.cell.loudness()
+        if isinstance(layer.norm, BatchNorm) and loudness is not None:
+            layer.norm.weight.data.copy_(loudness)
         chain.append(layer)
     return Chain(chain, skip=True)
+
+
+def _cell(name: str) -> type[Cell]:
+    if name not in CELLS:
+        raise SizeError(f"expected a cell of {tuple(CELLS)}, got {name!r}")
+    return CELLS[name]
+
+
+def _mapped(kind: type[Cell], inputs: int | nn.Embedding, size: int) -> tuple[Projection | None, int]:
+    """Return what stands before such a cell, and how many numbers a step then has."""
+    if isinstance(inputs, nn.Embedding):
+        return inputs, size
+    return (nn.Linear(inputs, size), size) if kind.projected else (None, inputs)
 
 
 def build_stack(config: StackConfig, input_size: int) -> Stack:
@@ -317,14 +334,23 @@ def build_stack(config: StackConfig, input_size: int) -> Stack:
 
 def _layer(c: StackConfig, inputs: int | None, size: int, dropout: float, last: bool = False) -> Layer:
     """Return a layer of the configuration; inputs None: without a projection of its own."""
+    kind, reads = _cell(c.cell), size
     project: Projection | None = None
-    if inputs is not None:
-        project = CausalConv(inputs, size, c.kernel) if c.kind == "conv" else _linear(c, inputs, size)
+    if inputs is not None and c.kind == "conv":
+        project = CausalConv(inputs, size, c.kernel)
+    elif inputs is not None and kind.projected:
+        project = _linear(c, inputs, size)
+    elif inputs is not None:
+        reads = inputs
     norm: Norm | None = None
     if c.norm != "none":
-        norm = StepBatchNorm(size, 2 * c.T) if c.per_step else BatchNorm(size)
+        norm = _norm(c, size if c.norm == "after" else reads)
     low = c.epsilon ** (1 / c.T) if last else 0.0
-    return Layer(project, size, bound(c.gamma, c.T), low, dropout, norm, c.norm == "after", c.nonlinearity)
+    return Layer(project, kind(reads, size, bound(c.gamma, c.T), low, c.nonlinearity), dropout, norm, c.norm == "after")
+
+
+def _norm(c: StackConfig, size: int) -> Norm:
+    return StepBatchNorm(size, 2 * c.T) if c.per_step else BatchNorm(size)
 
 
 def _linear(c: StackConfig, inputs: int, size: int) -> nn.Linear:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from indrnn.model.data import adding as marks
+from indrnn.model.data import adding
 from indrnn.model.nets.adding import AddingNet
 
 SPIKE = 10.0  # a neuron spikes at the marks when it is so many times as loud there as elsewhere
@@ -34,7 +34,7 @@ Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
-class Neurons:
+class Findings:
     """The findings about the neurons.
 
     at_marks, elsewhere: mean loudness of each first-layer neuron [H]; share: of each last-layer neuron's movement, what
@@ -81,13 +81,13 @@ def activations(net: AddingNet, x: Tensor) -> list[Tensor]:
     return found
 
 
-def look(net: AddingNet, T: int | None = None) -> Neurons:
+def look(net: AddingNet, T: int | None = None) -> Findings:
     """Return what the neurons do on sequences of T steps (default: what the network is made for) drawn from SEED."""
     T = T or net.config.length
     rng = np.random.default_rng(SEED)
     loud, moved, last, total = [], [], [], []
     for start in range(0, FITTED + MEASURED, rows := max(1, min(FITTED, PLACES // T))):
-        x, target = marks.draw(rng, min(rows, FITTED + MEASURED - start), T)
+        x, target = adding.draw(rng, min(rows, FITTED + MEASURED - start), T)
         first, *_, top = activations(net, torch.from_numpy(x))
         marked = torch.from_numpy(x[:, :, 1].T > 0)[..., None]  # [T, B, 1]
         loud.append(torch.stack([(first * marked).sum((0, 1)) / marked.sum(), (first * ~marked).sum((0, 1)) / (~marked).sum()]))
@@ -102,8 +102,8 @@ def look(net: AddingNet, T: int | None = None) -> Neurons:
     weight, bias, errors = _fit(h[:FITTED], y[:FITTED])
     best = int(errors.argmin())
     share = on / np.maximum(all_of_it, 1e-12)
-    w, b, u = float(weight[best]), float(bias[best]), float(net.stack.indrnns()[-1].u[best])
-    return Neurons(T, at_marks, elsewhere, share, errors, best, u, w, b, h[FITTED:, best] * w + b, y[FITTED:])
+    w, b, u = float(weight[best]), float(bias[best]), float(net.stack.indrnns()[-1].cell.u[best])
+    return Findings(T, at_marks, elsewhere, share, errors, best, u, w, b, h[FITTED:, best] * w + b, y[FITTED:])
 
 
 def _fit(h: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
@@ -118,11 +118,11 @@ def _fit(h: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
 def remembering(net: AddingNet) -> AddingNet:
     """Return the network whose last layer's neurons all have u = 1: sums that are neither forgotten nor blown up."""
     net = copy.deepcopy(net)
-    net.stack.indrnns()[-1].u.fill_(1.0)
+    net.stack.indrnns()[-1].cell.u.fill_(1.0)
     return net
 
 
-def inspect(net: AddingNet, length: int, out: Path | None) -> tuple[Neurons, Neurons, Neurons]:
+def inspect(net: AddingNet, length: int, out: Path | None) -> tuple[Findings, Findings, Findings]:
     """Return what the neurons do on the network's own sequences, on those of `length` steps, and on these with u = 1 in the last layer.
 
     Draws neurons.png and one_neuron.png below out.
@@ -134,7 +134,7 @@ def inspect(net: AddingNet, length: int, out: Path | None) -> tuple[Neurons, Neu
     return seen
 
 
-def told(seen: tuple[Neurons, ...]) -> dict[str, Any]:
+def told(seen: tuple[Findings, ...]) -> dict[str, Any]:
     """Return the numbers, for programs."""
     own = seen[0]
     return {
@@ -147,10 +147,10 @@ def told(seen: tuple[Neurons, ...]) -> dict[str, Any]:
     }
 
 
-def said(seen: tuple[Neurons, ...]) -> str:
+def said(seen: tuple[Findings, ...]) -> str:
     """Return the numbers, for people."""
     own = seen[0]
-    how = f"mean squared error on {MEASURED} sequences; of the answer 1: {marks.ALWAYS_ONE:.3f}"
+    how = f"mean squared error on {MEASURED} sequences; of the answer 1: {adding.ALWAYS_ONE:.3f}"
     return "\n".join(
         [
             f"first layer: {len(own.spiking)} of {len(own.at_marks)} neurons spike at the marks, the loudest {own.spiking[:5]}",
@@ -161,11 +161,11 @@ def said(seen: tuple[Neurons, ...]) -> str:
     )
 
 
-def draw(net: AddingNet, n: Neurons, out: Path) -> None:
+def draw(net: AddingNet, n: Findings, out: Path) -> None:
     """Draw one sequence: the first layer's neurons, the last layer's with the accumulating one, the marks as lines."""
     from matplotlib.figure import Figure
 
-    x, _ = marks.draw(np.random.default_rng(SEED), 1, net.config.length)
+    x, _ = adding.draw(np.random.default_rng(SEED), 1, net.config.length)
     first, *_, top = activations(net, torch.from_numpy(x))
     picture = Figure((8, 5), layout="constrained")
     upper, lower = picture.subplots(2, 1, sharex=True)
@@ -181,7 +181,7 @@ def draw(net: AddingNet, n: Neurons, out: Path) -> None:
     picture.savefig(out / "neurons.png")
 
 
-def draw_answers(seen: tuple[Neurons, ...], out: Path) -> None:
+def draw_answers(seen: tuple[Findings, ...], out: Path) -> None:
     """Draw one_neuron.png below out: what the one neuron answers beside what was to be answered."""
     from matplotlib.figure import Figure
 

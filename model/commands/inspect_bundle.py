@@ -5,6 +5,7 @@ Without input a neuron's state falls as |u|^k. Its memory is the horizon k at wh
 the histograms of U of the papers' networks).
 """
 
+import dataclasses
 import json
 import math
 import re
@@ -68,17 +69,20 @@ def read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], StateN
     net: StateNet | None = None
     if path.is_file():
         net, meta = checkpoint.load(path)
-        every, figures = list(meta.parts), list(meta.figures)
+        every, figures, cell = [dataclasses.asdict(p) for p in meta.parts], list(meta.figures), meta.cell
     else:
         try:
             manifest = json.loads((path / "manifest.json").read_bytes())
             every, figures = [dict(p) for p in manifest["state"]], list(manifest.get("figures", ()))
+            cell = manifest.get("cell", "indrnn")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             said = f"{path}: expected a checkpoint, or a bundle, a folder with manifest.json and model.onnx: {error!r}"
             raise ManifestError(said) from error
     parts = [p for p in every if p.get("u")]
     if not parts:
-        raise ManifestError(f"{path}: expected parts of the state with recurrent weights, found none")
+        raise ManifestError(
+            f"{path}: expected parts of the state with recurrent weights, one for each neuron, found none: its cell is {cell}"
+        )
     return parts, figures, net
 
 

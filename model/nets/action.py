@@ -1,21 +1,21 @@
 """The action network: raw skeleton frames in, class scores after every frame out, all state in one vector.
 
-Frames -> joints relative to the hip centre, and velocities (model/nets/features.py) -> stack of IndRNN layers -> [last output, leaky means
-of it] -> classes, or a leaky mean of these answers.
+Frames -> joints relative to the hip centre, and velocities (model/nets/features.py) -> stack of recurrent layers -> [last output, leaky
+means of it] -> classes, or a leaky mean of these answers.
 Nothing looks ahead and everything forgets, so that a stream may go on for ever.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from indrnn.model.cells.cell import StatePart
 from indrnn.model.cells.recurrence import recurrence
 from indrnn.model.cells.stacks import skip_chain
 from indrnn.model.nets.features import distances, facing, places, turned
 from indrnn.model.nets.network import StateNet, centre_, last_valid
-from indrnn.model.nets.options import BOUND, CLASSES, DROPOUT, HIDDEN, LAYERS, NORM, READOUT_DROPOUT
+from indrnn.model.nets.options import BOUND, CELL, CLASSES, DROPOUT, HIDDEN, LAYERS, NORM, READOUT_DROPOUT
 
 # Features reach the first layer at about unit size; a scale without a shift keeps an absent person (zeros) at no contribution.
 # Measured on the training subjects: joints relative to the hip have a deviation of 0.3 m, velocities of 0.019 m a frame.
@@ -61,6 +61,7 @@ class ActionConfig:
     apart: bool = field(default=False, metadata={"help": "show the distances between all joints of a person"})
     jump: float = field(default=0.0, metadata={"help": "metres a frame that no part of a velocity exceeds; 0: no limit"})
     steady: float = field(default=0.0, metadata={"help": "leak a of a mean of the logits, the answer when served; 0: none"})
+    cell: str = field(default="indrnn", metadata=CELL)
 
     @property
     def vectors(self) -> int:
@@ -91,7 +92,7 @@ class ActionNet(StateNet):
         super().__init__()
         c = self.config = config
         frame = c.persons * c.joints * 3
-        self.stack = skip_chain(nn.Linear(c.features, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm)
+        self.stack = skip_chain(c.features, c.hidden, c.layers, c.bound, c.dropout, c.norm, c.cell)
         self.gate = nn.Linear(c.hidden, len(c.pools))
         self.readout = nn.Linear(c.hidden * (1 + len(c.pools)), c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores
@@ -107,7 +108,7 @@ class ActionNet(StateNet):
         for left, right in c.across:
             across[left], across[right] = -1, 1
         self.register_buffer("across", across, persistent=False)
-        self.sizes = [c.layers * c.hidden, frame, len(c.pools) * (c.hidden + 1), c.classes + 1 if c.steady else 0, c.classes]
+        self.sizes = [self.stack.state_size, frame, len(c.pools) * (c.hidden + 1), c.classes + 1 if c.steady else 0, c.classes]
 
     def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Run the network on the shapes that the class names."""
@@ -169,20 +170,20 @@ class ActionNet(StateNet):
         sums, pool = recurrence(weighted, self.steady, lengths, pool, activation="identity")
         return sums[..., :-1] / sums[..., -1:].clamp_min(1e-6), pool
 
-    def parts(self) -> tuple[dict[str, Any], ...]:
+    def parts(self) -> tuple[StatePart, ...]:
         """Return the state's parts in order, as the manifest lists them."""
         leak = (*self.leaks.tolist(), *self.leak.tolist())
-        answers = {"role": "pool", "layer": None, "size": self.sizes[3], "activation": "identity", "u": tuple(self.steady.tolist())}
+        answers = StatePart("pool", self.sizes[3], activation="identity", u=tuple(self.steady.tolist()))
         return (
             *self.stack.parts(),
-            {"role": "last_frame", "layer": None, "size": self.sizes[1], "activation": None, "u": None},
-            {"role": "pool", "layer": None, "size": self.sizes[2], "activation": "identity", "u": leak},
+            StatePart("last_frame", self.sizes[1]),
+            StatePart("pool", self.sizes[2], activation="identity", u=leak),
             *([answers] if self.config.steady else []),
-            {"role": "last_logits", "layer": None, "size": self.config.classes, "activation": None, "u": None},
+            StatePart("last_logits", self.config.classes),
         )
 
     def fold_(self) -> None:
-        """Moves batch norm and the features' scale into the linear maps; centres the logits."""
-        self.stack.fold_(self.scale)
-        self.scale = None
+        """Moves batch norm and the features' scale into the weights, as far as they take them; centres the logits."""
+        if self.stack.fold_(self.scale):
+            self.scale = None
         centre_(self.readout)

@@ -1,15 +1,17 @@
 """The adding network: numbers and marks in, after each step the sum it would answer; all state in one vector.
 
-(number, mark) -> stack of IndRNN layers without norm, or a baseline -> sum. Li et al., 2019, section 5.2.1: 2 layers of 128 neurons.
+(number, mark) -> stack of IndRNN layers without norm, or one layer of another cell -> sum. Li et al., 2019, section 5.2.1: 2 layers of 128
+neurons.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
-from indrnn.model.cells.baselines import CELLS, Baseline
 from indrnn.model.cells.recurrent_weight import SizeError
 from indrnn.model.cells.stacks import StackConfig, build_stack
+from indrnn.model.cells.table import CELLS
 from indrnn.model.nets.network import StackNet
 from indrnn.model.nets.options import HIDDEN
 
@@ -21,9 +23,7 @@ class AddingConfig:
     cell: `indrnn`, or what it is compared with. spread: deviation of the input weights at the start.
     """
 
-    cell: str = field(
-        default="indrnn", metadata={"choices": ("indrnn", *CELLS), "help": "what is trained: IndRNN, or what it is compared with"}
-    )
+    cell: str = field(default="indrnn", metadata={"choices": CELLS, "help": "what is trained: IndRNN, or what it is compared with"})
     length: int = field(default=100, metadata={"help": "T, steps of a sequence"})
     hidden: int = field(default=128, metadata=HIDDEN)
     layers: int = field(default=2, metadata={"help": "of IndRNN; the others have one"})
@@ -42,10 +42,12 @@ class AddingNet(StackNet):
         c = self.config = config
         if c.length < 2 or c.gamma <= 0 or c.hidden < 1:
             raise SizeError(f"expected two steps and more, one for each mark, gamma above 0 and a neuron, got {c}")
-        stack = StackConfig("plain", c.layers, c.hidden, norm="none", T=c.length, gamma=c.gamma, epsilon=1 / c.gamma, spread=c.spread)
-        self.stack = build_stack(stack, 2) if c.cell == "indrnn" else Baseline(c.cell, 2, c.hidden)
+        layers = c.layers if c.cell == "indrnn" else 1
+        shared = {"T": c.length, "gamma": c.gamma, "epsilon": 1 / c.gamma, "spread": c.spread, "cell": c.cell}
+        self.stack = build_stack(StackConfig("plain", layers, c.hidden, norm="none", **shared), 2)  # type: ignore[arg-type]  # of several types
         self.readout = nn.Linear(c.hidden, 1)
         self.sizes = [self.stack.state_size, 1]
+        self.register_load_state_dict_pre_hook(_take_old_names)  # type: ignore[no-untyped-call]
 
     def answer(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """x [B, T, 2] -> the sum [B] after each row's last step, the only one that is asked for."""
@@ -53,3 +55,10 @@ class AddingNet(StackNet):
 
     def fold_(self) -> None:
         """Do nothing: there is no norm to fold."""
+
+
+def _take_old_names(net: nn.Module, weights: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Reads weights that were kept when what IndRNN is compared with was no layer of a stack."""
+    old = f"{prefix}stack.rnn."
+    for name in [name for name in weights if name.startswith(old)]:
+        weights[f"{prefix}stack.layers.0.cell.rnn.{name.removeprefix(old)}"] = weights.pop(name)

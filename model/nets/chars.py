@@ -1,6 +1,6 @@
 """The chars network: symbols in, scores of the next symbol after each, all state in one vector.
 
-Symbols -> embedding -> residual stack of IndRNN layers -> scores of the next symbol.
+Symbols -> embedding -> residual stack of recurrent layers -> scores of the next symbol.
 """
 
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from indrnn.model.cells.stacks import skip_chain
 from indrnn.model.nets.network import StackNet
-from indrnn.model.nets.options import BOUND, DROPOUT, HIDDEN, LAYERS, NORM
+from indrnn.model.nets.options import BOUND, CELL, DROPOUT, HIDDEN, LAYERS, NORM
 
 # Folded nets answer no less than this. Training pushes symbols that it saw three times to logits of -150, where rounding errors of two
 # runtimes differ by 1e-4 about a chance of e^-180; with the bound they differ by a sixth of that, and no such symbol costs 200 bits.
@@ -26,6 +26,7 @@ class CharsConfig:
     bound: float = field(default=0.99, metadata=BOUND)
     dropout: float = field(default=0.0, metadata=DROPOUT)
     norm: bool = field(default=True, metadata=NORM)
+    cell: str = field(default="indrnn", metadata=CELL)
 
 
 class CharsNet(StackNet):
@@ -37,12 +38,12 @@ class CharsNet(StackNet):
     def __init__(self, config: CharsConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.stack = skip_chain(nn.Embedding(c.classes, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm)
+        self.stack = skip_chain(nn.Embedding(c.classes, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm, c.cell)
         self.readout = nn.Linear(c.hidden, c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores
         nn.init.zeros_(self.readout.bias)
         self.least: float | None = None
-        self.sizes = [c.layers * c.hidden, c.classes]
+        self.sizes = [self.stack.state_size, c.classes]
 
     def logits(self, y: Tensor) -> Tensor:
         """Return the logits as `StackNet` does; those of a folded net are no less than LEAST_LOGIT."""

@@ -7,6 +7,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from indrnn.model.cells.cell import StatePart
+
 
 @torch.no_grad()
 def centre_(readout: nn.Linear) -> None:
@@ -41,8 +43,14 @@ class StateNet(nn.Module, ABC):
         """Return the state [rows, N] of sequences that begin."""
         return torch.zeros(rows, self.state_size, device=next(self.parameters()).device)
 
+    @property
+    def cell(self) -> str:
+        """Return the name of the cell that the network is made of, in model/cells/table.py."""
+        name: str = self.config.cell
+        return name
+
     @abstractmethod
-    def parts(self) -> tuple[dict[str, Any], ...]:
+    def parts(self) -> tuple[StatePart, ...]:
         """Return the state's parts in order, as the manifest lists them."""
 
     @abstractmethod
@@ -87,11 +95,10 @@ class StackNet(StateNet):
         """x [B, T, ...] whole sequences, lengths [B] of 1 and more (default T) -> [B, K] after each one's last step, and only there."""
         return self.logits(self.stack.final(self.seen(x), lengths))
 
-    def parts(self) -> tuple[dict[str, Any], ...]:
+    def parts(self) -> tuple[StatePart, ...]:
         """Return the state's parts in order, as the manifest lists them."""
         roles = ("last_logits",) if len(self.sizes) == 2 else ("last_frame", "last_logits")
-        kept = ({"role": r, "layer": None, "size": n, "activation": None, "u": None} for r, n in zip(roles, self.sizes[1:], strict=True))
-        return (*self.stack.parts(), *kept)
+        return (*self.stack.parts(), *(StatePart(role, size) for role, size in zip(roles, self.sizes[1:], strict=True)))
 
     def fold_(self) -> None:
         """Moves batch norm into the linear maps where it can be; centres the logits."""

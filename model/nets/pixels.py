@@ -1,6 +1,6 @@
 """The pixels network: one number after another in, class scores after each, all state in one vector.
 
-Pixel -> stack of IndRNN layers -> classes. Li et al., 2019, section 5.2.2: 6 layers of 128 neurons for images of 784 steps.
+Pixel -> stack of recurrent layers -> classes. Li et al., 2019, section 5.2.2: 6 layers of 128 neurons for images of 784 steps.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from indrnn.model.cells.norm import BatchNorm
 from indrnn.model.cells.recurrent_weight import bound
 from indrnn.model.cells.stacks import KINDS, Chain, Stack, StackConfig, build_stack, skip_chain
 from indrnn.model.nets.network import StackNet
-from indrnn.model.nets.options import CLASSES, DROPOUT, LAYERS, NORM
+from indrnn.model.nets.options import CELL, CLASSES, DROPOUT, LAYERS, NORM
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class PixelsConfig:
     gamma: float = field(default=2.0, metadata={"help": "most that a gradient grows through T steps"})
     dropout: float = field(default=0.0, metadata=DROPOUT)
     norm: bool = field(default=True, metadata=NORM)
+    cell: str = field(default="indrnn", metadata=CELL)
 
 
 class PixelsNet(StackNet):
@@ -57,15 +58,15 @@ class PixelsNet(StackNet):
 
 @torch.no_grad()
 def _skipping(c: PixelsConfig) -> Chain:
-    """The last layer's u start near 1, because the answer at the end rests on all steps (Li et al., 2019, section 5.1).
+    """The last IndRNN layer's u start near 1, because the answer at the end rests on all steps (Li et al., 2019, section 5.1).
 
     A sum over T steps of white noise of unit variance has variance T: the norm before the last layer starts so as to make that 1.
     """
     high = bound(c.gamma, c.steps)
-    stack = skip_chain(nn.Linear(1, c.hidden), c.hidden, c.layers, high, c.dropout, c.norm)
+    stack = skip_chain(1, c.hidden, c.layers, high, c.dropout, c.norm, c.cell)
     last = stack.indrnns()[-1]
-    last.u.uniform_(1 / high, high)
-    if isinstance(last.norm, BatchNorm):
+    last.cell.remember_(1 / high)
+    if isinstance(last.norm, BatchNorm) and last.cell.loudness() is not None:
         last.norm.weight.fill_(c.steps**-0.5)
     return stack
 
@@ -73,6 +74,5 @@ def _skipping(c: PixelsConfig) -> Chain:
 def _published(c: PixelsConfig) -> Stack:
     norm = "after" if c.norm else "none"
     epsilon = 1 / c.gamma  # the authors' code: the last layer starts in [gamma^(-1/T), gamma^(1/T)]
-    return build_stack(
-        StackConfig(c.kind, c.layers, c.hidden, c.hidden, norm=norm, T=c.steps, gamma=c.gamma, epsilon=epsilon, dropout=c.dropout), 1
-    )
+    shared = {"norm": norm, "T": c.steps, "gamma": c.gamma, "epsilon": epsilon, "dropout": c.dropout, "cell": c.cell}
+    return build_stack(StackConfig(c.kind, c.layers, c.hidden, c.hidden, **shared), 1)  # type: ignore[arg-type]  # of several types

@@ -1,20 +1,20 @@
 """The tensor network: rows of raw numbers in, classes or values after each out, all state in one vector.
 
-Numbers -> each less its mean, over its deviation -> residual stack of IndRNN layers -> [last output, leaky means of it] -> scores of
+Numbers -> each less its mean, over its deviation -> residual stack of recurrent layers -> [last output, leaky means of it] -> scores of
 classes, or values in their own units.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from indrnn.model.cells.cell import StatePart
 from indrnn.model.cells.recurrence import recurrence
 from indrnn.model.cells.recurrent_weight import SizeError
 from indrnn.model.cells.stacks import skip_chain
 from indrnn.model.nets.network import StackNet, centre_, last_valid
-from indrnn.model.nets.options import BOUND, DROPOUT, HIDDEN, LAYERS, NORM
+from indrnn.model.nets.options import BOUND, CELL, DROPOUT, HIDDEN, LAYERS, NORM
 
 FARTHEST = 100.0  # deviations from the mean; what is farther counts as here, so that no number that a client sends overflows
 
@@ -39,6 +39,7 @@ class TensorConfig:
     )
     dropout: float = field(default=0.1, metadata=DROPOUT)
     norm: bool = field(default=True, metadata=NORM)
+    cell: str = field(default="indrnn", metadata=CELL)
 
 
 class TensorNet(StackNet):
@@ -62,7 +63,7 @@ class TensorNet(StackNet):
             self.register_buffer(name, torch.tensor(getattr(c, name)), persistent=False)
         leak = torch.tensor(c.pools).repeat_interleave(c.hidden)
         self.register_buffer("leak", torch.cat([leak, torch.tensor(c.pools)]), persistent=False)  # [CH + C], of sums and of their weights
-        self.stack = skip_chain(nn.Linear(len(c.mean), c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm)
+        self.stack = skip_chain(len(c.mean), c.hidden, c.layers, c.bound, c.dropout, c.norm, c.cell)
         self.readout = nn.Linear(c.hidden * (1 + len(c.pools)), c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores, mean values
         nn.init.zeros_(self.readout.bias)
@@ -105,10 +106,10 @@ class TensorNet(StackNet):
         means = sums[..., : C * H].view(*y.shape[:2], C, H) * share[..., None]
         return torch.cat([y, means.flatten(2)], 2), pool
 
-    def parts(self) -> tuple[dict[str, Any], ...]:
+    def parts(self) -> tuple[StatePart, ...]:
         """Return the state's parts in order, as the manifest lists them."""
-        pool = {"role": "pool", "layer": None, "size": self.sizes[1], "activation": "identity", "u": tuple(self.leak.tolist())}
-        last = {"role": "last_logits", "layer": None, "size": self.classes, "activation": None, "u": None}
+        pool = StatePart("pool", self.sizes[1], activation="identity", u=tuple(self.leak.tolist()))
+        last = StatePart("last_logits", self.classes)
         return (*self.stack.parts(), *([pool] if self.config.pools else []), last)
 
     def fold_(self) -> None:

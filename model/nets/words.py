@@ -1,6 +1,7 @@
 """The words network: word numbers in, scores of the next word after each, all state in one vector.
 
-Word -> embedding -> residual stack of IndRNN layers -> scores by the same embedding (Press and Wolf, 2017; Li et al., 2019, section 5.2.3).
+Word -> embedding -> residual stack of recurrent layers -> scores by the same embedding (Press and Wolf, 2017; Li et al., 2019, section
+5.2.3).
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from indrnn.model.cells.stacks import skip_chain
 from indrnn.model.nets.network import StackNet
-from indrnn.model.nets.options import BOUND, CLASSES, DROPOUT, HIDDEN, LAYERS, NORM, READOUT_DROPOUT
+from indrnn.model.nets.options import BOUND, CELL, CLASSES, DROPOUT, HIDDEN, LAYERS, NORM, READOUT_DROPOUT
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class WordsConfig:
     dropout: float = field(default=0.3, metadata=DROPOUT)
     readout_dropout: float = field(default=0.4, metadata=READOUT_DROPOUT)
     norm: bool = field(default=True, metadata=NORM)
+    cell: str = field(default="indrnn", metadata=CELL)
 
 
 class WordsNet(StackNet):
@@ -39,9 +41,9 @@ class WordsNet(StackNet):
         c = self.config = config
         self.embedding = nn.Embedding(c.classes, c.hidden)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
-        self.stack = skip_chain(nn.Linear(c.hidden, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm)
+        self.stack = skip_chain(c.hidden, c.hidden, c.layers, c.bound, c.dropout, c.norm, c.cell)
         self.bias = nn.Parameter(torch.zeros(c.classes))
-        self.sizes = [c.layers * c.hidden, c.classes]
+        self.sizes = [self.stack.state_size, c.classes]
 
     def seen(self, x: Tensor) -> Tensor:
         """x [B, T] -> embedded words [T, B, H]."""

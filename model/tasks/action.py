@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from indrnn.model.data import sets as data
+from indrnn.model.data import sets
 from indrnn.model.data.clips import HZ, SUBJECTS
 from indrnn.model.nets.action import ActionConfig
 from indrnn.model.nets.network import StateNet
@@ -47,7 +47,7 @@ def begin(job: Job, config: dict[str, Any], recipe: ActionRecipe) -> tuple[ClipL
         "utd20",
         left_out=tuple(map(int, recipe.left_out)),
     )
-    return learn(job, config, recipe, source, (data.UTD_MHAD,), recipe.facing)
+    return learn(job, config, recipe, source, (sets.UTD_MHAD,), recipe.facing)
 
 
 def figures(net: StateNet, meta: Meta, split: str) -> Figures:

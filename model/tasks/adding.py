@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor
 
-from indrnn.model.data import adding as marks
+from indrnn.model.data import adding
 from indrnn.model.nets.adding import AddingConfig, AddingNet
 from indrnn.model.nets.network import StateNet
 from indrnn.model.training.checkpoint import Meta
@@ -37,7 +37,7 @@ class AddingLearner(Learner[AddingNet, AddingRecipe]):
 
     def loss(self, step: int) -> Tensor:
         """Return the mean squared error of the sums."""
-        x, total = marks.draw(np.random.default_rng([self.seed, step]), self.recipe.rows, self.net.config.length)
+        x, total = adding.draw(np.random.default_rng([self.seed, step]), self.recipe.rows, self.net.config.length)
         return F.mse_loss(self.net.answer(torch.from_numpy(x).to(self.device)), torch.from_numpy(total).to(self.device))
 
     def validate(self) -> dict[str, float]:
@@ -49,11 +49,11 @@ class AddingLearner(Learner[AddingNet, AddingRecipe]):
 def squared_error(net: AddingNet, split: str) -> float:
     """Return the mean squared error on the sequences of `val` or `test`, of the length that the network is made for."""
     T = net.config.length
-    rng, total, rows = np.random.default_rng(marks.SEEDS[split]), 0.0, max(1, PLACES // T)
-    for start in range(0, marks.MEASURED, rows):
-        x, target = marks.draw(rng, min(rows, marks.MEASURED - start), T)
+    rng, total, rows = np.random.default_rng(adding.SEEDS[split]), 0.0, max(1, PLACES // T)
+    for start in range(0, adding.MEASURED, rows):
+        x, target = adding.draw(rng, min(rows, adding.MEASURED - start), T)
         total += F.mse_loss(net.answer(torch.from_numpy(x)), torch.from_numpy(target), reduction="sum").item()
-    return total / marks.MEASURED
+    return total / adding.MEASURED
 
 
 def begin(job: Job, config: dict[str, Any], recipe: AddingRecipe) -> tuple[AddingLearner, Meta]:
@@ -66,7 +66,7 @@ def figures(net: StateNet, meta: Meta, split: str) -> Figures:
     """Return the mean squared error; the answer 1 has 0.167."""
     assert isinstance(net, AddingNet)
     c = net.config
-    protocol = f"{marks.MEASURED:,} sequences of {c.length} steps from seed {marks.SEEDS[split]}, {c.cell}, answer after the last step"
+    protocol = f"{adding.MEASURED:,} sequences of {c.length} steps from seed {adding.SEEDS[split]}, {c.cell}, answer after the last step"
     return (figure(f"{split}_mse", squared_error(net, split), "", protocol),)
 
 

@@ -5,8 +5,7 @@ from typing import Any
 import lightning
 import numpy as np
 
-from indrnn.model.data import sets as data
-from indrnn.model.data import text
+from indrnn.model.data import sets, text
 from indrnn.model.nets.chars import CharsConfig, CharsNet
 from indrnn.model.nets.network import StateNet
 from indrnn.model.training.checkpoint import Meta
@@ -37,7 +36,7 @@ def begin(job: Job, config: dict[str, Any], recipe: StreamRecipe) -> tuple[Chars
     alphabet = text.alphabet_of([p["train"] for p in parts.values()])
     lightning.seed_everything(job.seed, verbose=False)
     learner = CharsLearner(CharsConfig(classes=len(alphabet), **config), recipe, alphabet, parts, job.seed)
-    sources = (data.SHAKESPEARE, data.WAR_AND_PEACE)
+    sources = (sets.SHAKESPEARE, sets.WAR_AND_PEACE)
     return learner, Meta("chars", job.command, job.seed, job.steps, alphabet=alphabet, data=sources)
 
 

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from indrnn.model.cells.norm import settle_
-from indrnn.model.data import mnist
-from indrnn.model.data import sets as data
+from indrnn.model.data import mnist, sets
 from indrnn.model.nets.network import StateNet
 from indrnn.model.nets.pixels import PixelsConfig, PixelsNet
 from indrnn.model.training.checkpoint import Meta
@@ -88,7 +87,7 @@ def begin(job: Job, config: dict[str, Any], recipe: PixelsRecipe, name: str) -> 
     parts = {part: mnist.read(part, permuted=name == "pmnist") for part in ("train", "val")}
     lightning.seed_everything(job.seed, verbose=False)
     learner = PixelsLearner(PixelsConfig(**config), recipe, parts["train"], parts["val"], job.seed)
-    return learner, Meta("pixels", job.command, job.seed, job.steps, labels=tuple("0123456789"), data=(data.MNIST,))
+    return learner, Meta("pixels", job.command, job.seed, job.steps, labels=tuple("0123456789"), data=(sets.MNIST,))
 
 
 def figures(net: StateNet, meta: Meta, split: str) -> Figures:

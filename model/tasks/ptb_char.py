@@ -5,8 +5,7 @@ from typing import Any
 
 import lightning
 
-from indrnn.model.data import sets as data
-from indrnn.model.data import text, treebank
+from indrnn.model.data import sets, text, treebank
 from indrnn.model.nets.chars import CharsConfig
 from indrnn.model.nets.network import StateNet
 from indrnn.model.tasks.chars import CharsLearner
@@ -41,7 +40,7 @@ def begin(job: Job, config: dict[str, Any], recipe: PtbCharRecipe) -> tuple[Char
     lightning.seed_everything(job.seed, verbose=False)
     sizes = CharsConfig(classes=len(alphabet), **config)
     learner = CharsLearner(sizes, recipe, alphabet, {"ptb": parts}, job.seed)
-    return learner, Meta("chars", job.command, job.seed, job.steps, alphabet=alphabet, data=(data.PTB,))
+    return learner, Meta("chars", job.command, job.seed, job.steps, alphabet=alphabet, data=(sets.PTB,))
 
 
 def figures(net: StateNet, meta: Meta, split: str) -> Figures:

@@ -7,8 +7,7 @@ import lightning
 import numpy as np
 from numpy.typing import NDArray
 
-from indrnn.model.data import sets as data
-from indrnn.model.data import treebank
+from indrnn.model.data import sets, treebank
 from indrnn.model.nets.network import StateNet
 from indrnn.model.nets.words import WordsConfig, WordsNet
 from indrnn.model.training.checkpoint import Meta
@@ -60,7 +59,7 @@ def begin(job: Job, config: dict[str, Any], recipe: PtbWordRecipe) -> tuple[Word
     parts = {part: encoded(treebank.words(part), words) for part in ("train", "val")}
     lightning.seed_everything(job.seed, verbose=False)
     learner = WordsLearner(WordsConfig(classes=len(words), **config), recipe, parts, job.seed)
-    return learner, Meta("words", job.command, job.seed, job.steps, data=(data.PTB,))
+    return learner, Meta("words", job.command, job.seed, job.steps, data=(sets.PTB,))
 
 
 def figures(net: StateNet, meta: Meta, split: str) -> Figures:

@@ -11,8 +11,7 @@ import lightning
 import numpy as np
 
 from indrnn.frames import layouts
-from indrnn.model.data import bodies
-from indrnn.model.data import sets as data
+from indrnn.model.data import bodies, sets
 from indrnn.model.data.clips import HZ
 from indrnn.model.nets.action import POSITION_SCALE, VELOCITY_SCALE, ActionConfig
 from indrnn.model.nets.network import StateNet
@@ -160,7 +159,7 @@ class Hdm05Config(ActionConfig):
     steady: float = 0.95
 
 
-DATA = {"skeleton/nwucla.npz": (data.NW_UCLA,), "skeleton/hdm05.npz": (data.HDM05,)}
+DATA = {"skeleton/nwucla.npz": (sets.NW_UCLA,), "skeleton/hdm05.npz": (sets.HDM05,)}
 
 
 def _task(

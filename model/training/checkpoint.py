@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from indrnn.model.cells.cell import StatePart
 from indrnn.model.nets.action import ActionConfig, ActionNet
 from indrnn.model.nets.adding import AddingConfig, AddingNet
 from indrnn.model.nets.chars import CharsConfig, CharsNet
@@ -41,7 +42,7 @@ class CheckpointError(Exception):
 class Meta:
     """All that a manifest needs beside the graph.
 
-    parts: dicts with role, layer, size, activation, u in the order of the state. layouts: name -> (joint names, table), as in
+    parts: the state's, in order; cell: what the network is made of. layouts: name -> (joint names, table), as in
     frames/layouts.py. data: dicts with name, terms, citation. figures: dicts with name, value, unit, protocol, test_evaluations.
     held: what of the training clips is kept for validation (action), None when nothing is. task: its name in model/tasks/table.py, if it is
     not the kind. work: minutes of one core that training took. clips: the file of clips and its split: Source of model/training/source.py,
@@ -55,7 +56,7 @@ class Meta:
     seed: int
     steps: int
     parameters: int = 0
-    parts: tuple[dict[str, Any], ...] = ()
+    parts: tuple[StatePart, ...] = ()
     labels: tuple[str, ...] | None = None
     alphabet: str | None = None
     layout: str | None = None
@@ -71,6 +72,7 @@ class Meta:
     temperature: float = 1.0
     other_below: float | None = None
     told: dict[str, Any] = field(default_factory=dict)
+    cell: str = "indrnn"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", self.task or self.kind)
@@ -79,7 +81,8 @@ class Meta:
 def save(path: Path, net: StateNet, meta: Meta) -> None:
     """Writes the trained, unfolded network; the file appears whole or not at all."""
     name = next(name for name, (_, network) in NETWORKS.items() if isinstance(net, network))
-    content = {"format": FORMAT, "config": dataclasses.asdict(net.config), "weights": net.state_dict(), "meta": dataclasses.asdict(meta)}
+    told = dataclasses.asdict(dataclasses.replace(meta, cell=net.cell, parts=()))  # the parts are the network's to tell
+    content = {"format": FORMAT, "config": dataclasses.asdict(net.config), "weights": net.state_dict(), "meta": told}
     content |= {} if name == meta.kind else {"network": name}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
@@ -114,4 +117,4 @@ def load(path: Path | str) -> tuple[StateNet, Meta]:
     """
     trained, meta = load_trained(Path(path))
     net = trained.fold().requires_grad_(False)
-    return net, dataclasses.replace(meta, parts=net.parts(), parameters=sum(p.numel() for p in net.parameters()))
+    return net, dataclasses.replace(meta, parts=net.parts(), parameters=sum(p.numel() for p in net.parameters()), cell=net.cell)

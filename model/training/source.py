@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indrnn.frames import layouts
-from indrnn.model.data import clips as skeletons
+from indrnn.model.data import clips
 from indrnn.model.data.clips import Clip, ClipSet
 from indrnn.model.data.mislabelled import SWAPPED, put_right
 from indrnn.model.data.splits import SplitError, pick
@@ -46,7 +46,7 @@ class Source:
         return [c for c in self._all().clips if c.label in self.left_out]
 
     def _all(self) -> ClipSet:
-        found = skeletons.read(Path(self.file) if Path(self.file).is_file() else self.file, self.unit or None)
+        found = clips.read(Path(self.file) if Path(self.file).is_file() else self.file, self.unit or None)
         found = dataclasses.replace(found, clips=put_right(found.clips, found.classes, SWAPPED.get(self.file, ())))
         if not self.layout:
             return found

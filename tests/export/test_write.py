@@ -151,7 +151,7 @@ def test_bad_name_is_refused(run: Any, tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_u_of_one_needs_a_horizon(exported: onnx.ModelProto, module: Tiny) -> None:
     state = list(meta(module).parts)
-    state[0] = {**state[0], "u": (1.0,) * 4}
+    state[0] = dataclasses.replace(state[0], u=(1.0,) * 4)
     described = meta(module, parts=tuple(state))
     arguments = (described, exported, "tiny", "1", "0" * 64, 0.0, ())
     with pytest.raises(ExportError, match=r"max \|u\| is 1: limits.max_position is required"):

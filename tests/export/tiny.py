@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from indrnn.model.cells.cell import StatePart
 from indrnn.model.cells.recurrence import recurrence
 from indrnn.model.cells.reference import indrnn
 from indrnn.model.training.checkpoint import Meta
@@ -76,11 +77,10 @@ class Stateless(Tiny):
 
 
 def meta(module: Tiny, **changes: Any) -> Meta:
-    parts: list[dict[str, Any]] = [
-        {"role": "hidden", "layer": i, "size": H, "activation": a, "u": tuple(u.tolist())}
-        for i, (a, u) in enumerate(zip(ACTIVATIONS, module.u, strict=True))
+    parts = [
+        StatePart("hidden", H, i, activation=a, u=tuple(u.tolist())) for i, (a, u) in enumerate(zip(ACTIVATIONS, module.u, strict=True))
     ]
-    parts.append({"role": "last_logits", "layer": None, "size": K, "activation": None, "u": None})
+    parts.append(StatePart("last_logits", K))
     figure = {"name": "bits", "value": 2.5, "unit": "bits per character", "protocol": "made up", "test_evaluations": 1}
     values: dict[str, Any] = {
         "kind": "chars",

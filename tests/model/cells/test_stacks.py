@@ -58,7 +58,7 @@ def test_without_lengths_all_steps_count_and_without_state_a_sequence_begins(sta
 @torch.no_grad()
 def test_the_position_stops_at_the_last_with_statistics_of_its_own(stack):
     if not stack.positions:
-        assert "position" not in {p["role"] for p in stack.parts()}
+        assert "position" not in {p.role for p in stack.parts()}
         return
     _, state = stack(torch.randn(23, 3, 5), torch.tensor([23, 3, 0]))
     assert state[:, -1].tolist() == [stack.positions - 1, 3, 0]
@@ -76,11 +76,11 @@ def test_neither_neighbours_nor_what_stands_past_a_length_matter(stack):
 
 def test_the_state_is_what_the_parts_say_and_the_output_as_wide_as_promised(stack):
     y, state = stack(torch.randn(3, 2, 5))
-    assert [p["size"] for p in stack.parts()] == stack.sizes
+    assert [p.size for p in stack.parts()] == stack.sizes
     assert state.shape == (2, stack.state_size)
     assert y.shape == (3, 2, stack.out_features)
-    hidden = [p for p in stack.parts() if p["role"] == "hidden"]
-    assert [p["u"] for p in hidden] == [tuple(layer.u.tolist()) for layer in stack.indrnns()]
+    hidden = [p for p in stack.parts() if p.role == "hidden"]
+    assert [p.u for p in hidden] == [tuple(layer.cell.u.tolist()) for layer in stack.indrnns()]
     assert len(hidden) == sum(isinstance(m, Layer) for m in stack.modules())
 
 
@@ -138,7 +138,7 @@ def test_the_dense_stack_has_40_layers():
 @pytest.mark.parametrize("kind", KINDS)
 def test_recurrent_weights_start_where_the_paper_says(kind):
     config = StackConfig(**SMALL | {"hidden": 300, "growth": 100, "T": 10}, kind=kind, epsilon=0.25)
-    *others, last = [layer.u.detach() for layer in build_stack(config, 2).indrnns()]
+    *others, last = [layer.cell.u.detach() for layer in build_stack(config, 2).indrnns()]
     high, low = 2 ** (1 / 10), 0.25 ** (1 / 10)
     assert all(0 <= u.min() < 0.1 for u in others)
     assert all(high - 0.1 < u.max() <= high for u in [*others, last])
@@ -182,7 +182,7 @@ def test_the_residual_stack_equals_a_twin_in_numpy():
     def r(layer, x):
         n = layer.norm
         x = (x - n.mean.numpy()) / np.sqrt(n.var.numpy() + 1e-5) * n.weight.numpy() + n.bias.numpy()
-        return indrnn(x, layer.u.numpy())[0]
+        return indrnn(x, layer.cell.u.numpy())[0]
 
     x = torch.randn(7, 2, 5, dtype=torch.float64)
     y = linear(stack.inputs, x.numpy())
@@ -198,7 +198,7 @@ def test_the_dense_stack_equals_a_twin_in_numpy():
 
     def run(layer, x):
         n = layer.norm
-        h = indrnn(x @ layer.project.weight.numpy().T + layer.project.bias.numpy(), layer.u.numpy())[0]
+        h = indrnn(x @ layer.project.weight.numpy().T + layer.project.bias.numpy(), layer.cell.u.numpy())[0]
         return (h - n.mean.numpy()) / np.sqrt(n.var.numpy() + 1e-5) * n.weight.numpy() + n.bias.numpy()
 
     x = torch.randn(7, 2, 5, dtype=torch.float64)
@@ -273,12 +273,12 @@ def test_an_optimiser_with_the_hook_keeps_recurrent_weights_in_their_bound_until
     hook, top = clamp_after_steps(optimizer, stack), 2 ** (1 / 4)
     for sign in (1, -1):
         for layer in stack.indrnns():
-            layer.u.grad = torch.full_like(layer.u, 50.0 * sign)
+            layer.cell.u.grad = torch.full_like(layer.cell.u, 50.0 * sign)
         optimizer.step()
-        assert all(torch.allclose(layer.u, torch.full_like(layer.u, -sign * top)) for layer in stack.indrnns())
+        assert all(torch.allclose(layer.cell.u, torch.full_like(layer.cell.u, -sign * top)) for layer in stack.indrnns())
     hook.remove()
     optimizer.step()
-    assert all((layer.u.abs() > top).all() for layer in stack.indrnns())
+    assert all((layer.cell.u.abs() > top).all() for layer in stack.indrnns())
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,13 @@ def net():
         for layer in (first, second):
             layer.project.weight.normal_(0, 0.05)
             layer.project.bias.zero_()
-            layer.u.fill_(0.5)
+            layer.cell.u.fill_(0.5)
         first.project.weight[SPIKES] = torch.tensor([1.0, 1.0])
         first.project.bias[SPIKES] = -1
-        first.u[SPIKES] = 0
+        first.cell.u[SPIKES] = 0
         second.project.weight[ACCUMULATES] = 0
         second.project.weight[ACCUMULATES, SPIKES] = 3
-        second.u[ACCUMULATES] = 1
+        second.cell.u[ACCUMULATES] = 1
     return net.eval().requires_grad_(False)
 
 
@@ -53,19 +53,19 @@ def test_its_one_neuron_answers_at_another_length(net):
 
 def test_a_neuron_that_forgets_answers_nothing_after_5000_steps_until_its_u_is_1(net):
     """0.99 keeps a third of a mark at a distance of 100 steps, and nothing at 2,500."""
-    net.stack.indrnns()[-1].u[ACCUMULATES] = 0.99
+    net.stack.indrnns()[-1].cell.u[ACCUMULATES] = 0.99
     short, long, remembering = inspect_adding.inspect(net, 5000, None)
     assert (short.T, long.T, remembering.T) == (200, 5000, 5000)
     assert 0.01 < short.error < 0.1
     assert long.error > 0.14  # the answer 1 has 0.167
     assert remembering.error < 1e-6
     assert (remembering.best, remembering.u) == (ACCUMULATES, 1)
-    assert float(net.stack.indrnns()[-1].u[ACCUMULATES]) == pytest.approx(0.99)  # the network itself is left as it was
+    assert float(net.stack.indrnns()[-1].cell.u[ACCUMULATES]) == pytest.approx(0.99)  # the network itself is left as it was
 
 
 @pytest.mark.filterwarnings("error")
 def test_neurons_that_grow_past_float32_are_passed_over(net):
-    net.stack.indrnns()[-1].u[0] = 1.1
+    net.stack.indrnns()[-1].cell.u[0] = 1.1
     net.stack.indrnns()[-1].project.bias[0] = 1
     n = inspect_adding.look(net, 5000)
     assert n.best == ACCUMULATES

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from indrnn.model.data import bodies
-from indrnn.model.data import clips as skeletons
-from indrnn.model.data.clips import Clip, ClipFileError, clip_set
+from indrnn.model.data.clips import PERSON, Clip, ClipFileError, clip_set, read
 from indrnn.model.data.splits import SplitError, pick
 
 
@@ -35,7 +34,7 @@ def test_other_units_are_told_from_the_bodies(times):
     plain = arrays()
     found = clip_set(plain | {"x": plain["x"] * np.float32(times)}, "f")
     size = np.median([np.sqrt(((f - f.mean(0)) ** 2).sum(1).mean()) for c in found.clips for f in c.x[:, 0]])
-    assert size == pytest.approx(skeletons.PERSON, rel=0.02)
+    assert size == pytest.approx(PERSON, rel=0.02)
     assert clip_set(plain | {"x": plain["x"] * 1000}, "f", unit=0.001).clips[0].x == pytest.approx(plain["x"][:5, None], rel=1e-5)
 
 
@@ -68,10 +67,10 @@ def test_what_is_wrong_with_a_file_is_said(change, said):
 def test_a_file_without_clips_says_what_it_has(tmp_path):
     np.savez(tmp_path / "a.npz", frames=np.zeros(3))
     with pytest.raises(ClipFileError, match="expected arrays x, off and y, found frames"):
-        skeletons.read(tmp_path / "a.npz")
+        read(tmp_path / "a.npz")
     (tmp_path / "b.npz").write_text("no")
     with pytest.raises(ClipFileError, match=r"b\.npz"):
-        skeletons.read(tmp_path / "b.npz")
+        read(tmp_path / "b.npz")
 
 
 def clips(subjects, views=None, tests=None, labels=None):

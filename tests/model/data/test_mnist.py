@@ -81,9 +81,9 @@ def test_the_answer_is_that_of_the_last_step_and_any_split_gives_it(kind):
 @pytest.mark.parametrize("kind", ["skip", "plain"])
 def test_the_last_layer_starts_near_one_and_no_layer_beyond_the_bound(kind):
     layers = PixelsNet(PixelsConfig(kind=kind)).stack.indrnns()
-    assert all(0 <= layer.u.min() and layer.u.max() <= 2 ** (1 / 784) for layer in layers)
-    assert layers[-1].u.min() >= 0.5 ** (1 / 784)
-    assert layers[0].u.min() < 0.5
+    assert all(0 <= layer.cell.u.min() and layer.cell.u.max() <= 2 ** (1 / 784) for layer in layers)
+    assert layers[-1].cell.u.min() >= 0.5 ** (1 / 784)
+    assert layers[0].cell.u.min() < 0.5
 
 
 def test_settled_statistics_are_those_of_the_batches_and_nothing_else_moves():

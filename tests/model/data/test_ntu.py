@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from indrnn.frames.layouts import NTU25
-from indrnn.model.data import clips as skeletons
-from indrnn.model.data import ntu
+from indrnn.model.data import clips, ntu
 from indrnn.model.data.splits import pick
 
 POSE = np.random.default_rng(0).uniform(-0.4, 0.4, (25, 3)).astype(np.float32)
@@ -148,7 +147,7 @@ def test_the_list_of_missing_skeletons_is_read_and_heeded(tmp_path, capsys):
         (tmp_path / "deep" / f"{name}.skeleton").write_text(text)
     (tmp_path / "missing.txt").write_text(LIST)
     assert ntu.main([str(tmp_path / "deep"), str(tmp_path / "ntu.npz"), "--missing", str(tmp_path / "missing.txt")]) == 0
-    found = skeletons.read(tmp_path / "ntu.npz")
+    found = clips.read(tmp_path / "ntu.npz")
     assert [c.name for c in found.clips] == ["S001C002P001R001A002", "S002C001P003R001A060"]
     assert [(c.subject, c.view, c.label) for c in found.clips] == [(1, 2, 1), (3, 1, 59)]
     assert (found.persons, found.joints, len(found.classes), found.joint_names) == (2, 25, 60, NTU25)

@@ -90,21 +90,21 @@ def test_the_state_ends_with_the_logits_after_the_last_step(net):
 
 def test_the_parts_cover_the_state_and_name_every_recurrent_weight(net):
     parts = net.parts()
-    assert sum(p["size"] for p in parts) == net.state_size
-    hidden = [p for p in parts if p["role"] == "hidden"]
-    assert [p["layer"] for p in hidden] == [0, 1, 2]
-    assert parts[-1]["role"] == "last_logits"
+    assert sum(p.size for p in parts) == net.state_size
+    hidden = [p for p in parts if p.role == "hidden"]
+    assert [p.layer for p in hidden] == [0, 1, 2]
+    assert parts[-1].role == "last_logits"
     for p, layer in zip(hidden, net.stack.indrnns(), strict=True):
-        np.testing.assert_array_equal(np.float32(p["u"]), layer.u.detach())
-    assert all(len(p["u"]) == p["size"] for p in parts if p["u"] is not None)
+        np.testing.assert_array_equal(np.float32(p.u), layer.cell.u.detach())
+    assert all(len(p.u) == p.size for p in parts if p.u is not None)
 
 
 def test_every_recurrent_weight_is_below_1_after_the_clamp(net):
     with torch.no_grad():
         for layer in net.stack.indrnns():
-            layer.u.mul_(5)
+            layer.cell.u.mul_(5)
     clamp_recurrent_(net)
-    assert max(abs(u) for p in net.parts() for u in p["u"] or ()) < 1
+    assert max(abs(u) for p in net.parts() for u in p.u or ()) < 1
 
 
 def test_export_sees_one_recurrence_node_per_layer_at_any_batch_and_length(net):
@@ -123,7 +123,7 @@ def test_the_chars_net_equals_a_twin_in_numpy(chars_net):
     x = inputs(net, 2, 9)
     y: np.ndarray = np.zeros((9, 2, 8))
     for i, layer in enumerate(net.stack.indrnns()):
-        w, u = layer.project.weight.detach().double().numpy(), layer.u.detach().double().numpy()
+        w, u = layer.project.weight.detach().double().numpy(), layer.cell.u.detach().double().numpy()
         a = w[x.T] if i == 0 else y @ w.T + layer.project.bias.detach().double().numpy()
         y = y + indrnn(a, u)[0]
     logits = y @ net.readout.weight.detach().double().numpy().T + net.readout.bias.detach().double().numpy()
@@ -140,7 +140,7 @@ def test_the_action_net_equals_a_twin_in_numpy(action_net):
     scale = np.repeat([POSITION_SCALE, VELOCITY_SCALE], position.shape[1])
     for i, layer in enumerate(net.stack.indrnns()):
         w, b = (t.detach().double().numpy() for t in (layer.project.weight, layer.project.bias))
-        out = indrnn(y @ (w / scale if i == 0 else w).T + b, layer.u.detach().double().numpy())[0]
+        out = indrnn(y @ (w / scale if i == 0 else w).T + b, layer.cell.u.detach().double().numpy())[0]
         y = out if i == 0 else y + out
     gates, shifts = (t.detach().double().numpy() for t in (net.gate.weight, net.gate.bias))
     means: list[np.ndarray] = []
@@ -220,5 +220,5 @@ def test_a_steadied_answer_is_the_leaky_mean_of_each_frames_own():
             weights = 0.8 ** torch.arange(t, -1, -1.0)
             torch.testing.assert_close(means[row, t], (weights[:, None] * each[row, : t + 1]).sum(0) / weights.sum(), **CLOSE)
         torch.testing.assert_close(state[row, -steadied.classes :], means[row, T - 1])
-    assert [p["size"] for p in steadied.parts()] == steadied.sizes
+    assert [p.size for p in steadied.parts()] == steadied.sizes
     assert own.state_size + own.classes + 1 == steadied.state_size

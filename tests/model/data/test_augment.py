@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from indrnn.frames.layouts import KINECT20, LAYOUTS, NTU25, UTD20, known
-from indrnn.model.data import bodies
-from indrnn.model.data import clips as skeletons
+from indrnn.model.data import bodies, clips
 from indrnn.model.data.augment import Augment, joined, mirrored, resize, rotation, symmetric_bones, warp
 from indrnn.model.tasks.action import ActionRecipe, begin
 from indrnn.model.training.task import Job
@@ -28,7 +27,7 @@ def bone_lengths(x):
 
 
 def test_the_test_subjects_are_in_no_training_and_a_held_subject_is_not_trained_on(needs):
-    assert not set(skeletons.SUBJECTS["train"]) & set(skeletons.SUBJECTS["test"])
+    assert not set(clips.SUBJECTS["train"]) & set(clips.SUBJECTS["test"])
     needs(FILE)
     job = Job(seed=1, out=Path(), command="", steps=1, decay=1)
     for held, trained in ((7, [1, 3, 5]), (1, [3, 5, 7]), (0, [1, 3, 5, 7])):
@@ -39,13 +38,13 @@ def test_the_test_subjects_are_in_no_training_and_a_held_subject_is_not_trained_
 
 def test_the_real_clips_are_whole(needs):
     needs(FILE)
-    found = skeletons.read()
-    clips = found.clips
-    assert (len(clips), len(found.classes), found.unit) == (861, 27, 1.0)
-    assert len(skeletons.of_subjects(clips, skeletons.SUBJECTS["test"])) == 430
-    assert all(c.x.shape[1:] == (1, 20, 3) and c.x.dtype == np.float32 and len(c.x) > 20 for c in clips)
-    assert {c.label for c in clips} == set(range(27))
-    first = next(c for c in clips if c.name == "a10_s1_t1")
+    found = clips.read()
+    every = found.clips
+    assert (len(every), len(found.classes), found.unit) == (861, 27, 1.0)
+    assert len(clips.of_subjects(every, clips.SUBJECTS["test"])) == 430
+    assert all(c.x.shape[1:] == (1, 20, 3) and c.x.dtype == np.float32 and len(c.x) > 20 for c in every)
+    assert {c.label for c in every} == set(range(27))
+    first = next(c for c in every if c.name == "a10_s1_t1")
     assert (first.label, first.subject) == (9, 1)
 
 
@@ -53,7 +52,7 @@ def test_the_real_clips_are_whole(needs):
 def test_the_joints_stand_where_their_names_say(file, layout, needs):
     needs(file)
     names, table = LAYOUTS[layout]
-    with np.load(skeletons.find(file)) as d:
+    with np.load(clips.find(file)) as d:
         sent = d["x"][d["off"][:-1]].mean(0)  # the mean first frame: most people stand, facing the camera
     at = dict(zip(names, sent, strict=True))
     up = [at[n][1] for n in ("left foot", "left knee", "left hip", "hip centre", "spine", "shoulder centre", "head")]
@@ -68,7 +67,7 @@ def test_the_joints_stand_where_their_names_say(file, layout, needs):
 
 def test_the_right_arm_is_the_one_that_throws(needs):
     needs(FILE)
-    found = skeletons.read()
+    found = clips.read()
     throws = [c.x[:, 0] for c in found.clips if found.classes[c.label] == "throw"]
     path = np.mean([np.abs(np.diff(x, axis=0)).sum((0, 2)) for x in throws], 0)
     assert path[UTD20.index("right hand")] > 3 * path[UTD20.index("left hand")]

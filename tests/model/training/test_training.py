@@ -202,14 +202,14 @@ def test_the_rate_does_not_depend_on_the_length_of_the_run_until_it_falls():
 
 def test_recurrent_weights_start_within_the_bound_the_last_layer_nearer_to_it(chars_net):
     layers = [m for m in chars_net.modules() if isinstance(m, Layer)]
-    assert all(0 <= u <= 0.99 for layer in layers for u in layer.u.tolist())
-    assert min(layers[-1].u.tolist()) >= 0.495
+    assert all(0 <= u <= 0.99 for layer in layers for u in layer.cell.u.tolist())
+    assert min(layers[-1].cell.u.tolist()) >= 0.495
 
 
 def test_every_step_ends_with_the_recurrent_weights_within_their_bound(texts):
     path = train(SMALL_CHARS, texts / "run", "--steps", "5", "--decay", "1", "--rate", "1.0", "--bound", "0.6")
     _, meta = checkpoint.load(path)
-    assert 0.4 < max(abs(u) for p in meta.parts for u in p["u"] or ()) <= 0.6
+    assert 0.4 < max(abs(u) for p in meta.parts for u in p.u or ()) <= 0.6
 
 
 def test_the_chars_task_carries_its_state_from_batch_to_batch(texts):

@@ -206,7 +206,7 @@ def test_the_network_answers_as_the_authors_would(made, tmp_path):
     folded, meta = checkpoint.load(tmp_path / "ours.pt")
     logits = forward(x)
     np.testing.assert_allclose(answers(folded, x), logits - logits.mean(2, keepdims=True), rtol=1e-3, atol=1e-4)
-    assert max(abs(u) for p in meta.parts for u in p["u"] or ()) <= folded.config.gamma
+    assert max(abs(u) for p in meta.parts for u in p.u or ()) <= folded.config.gamma
 
 
 def test_whether_the_norm_stands_before_can_be_told_and_is_told_from_the_order(made):

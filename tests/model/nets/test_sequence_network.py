@@ -38,8 +38,8 @@ def test_any_split_gives_the_same_logits_and_state_and_answer_is_the_last(net):
 
 def test_the_parts_cover_the_state(net):
     assert isinstance(net, StateNet)
-    assert [p["size"] for p in net.parts()] == [*net.stack.sizes, 4, 3]
-    assert net.state_size == sum(p["size"] for p in net.parts())
+    assert [p.size for p in net.parts()] == [*net.stack.sizes, 4, 3]
+    assert net.state_size == sum(p.size for p in net.parts())
 
 
 def test_scores_are_centred_and_what_is_told_is_not():

@@ -88,7 +88,7 @@ def test_a_checkpoint_of_any_network_is_read_as_its_bundle_would_be(net, tmp_pat
     checkpoint.save(tmp_path / "model.pt", net, checkpoint.Meta("action" if isinstance(net, ActionNet) else "chars", "", 0, 0))
     assert main(["inspect", str(tmp_path / "model.pt"), "--json"]) == 0
     layers = json.loads(capsys.readouterr().out)["layers"]
-    assert [x["neurons"] for x in layers] == [p["size"] for p in net.parts() if p["u"]]
+    assert [x["neurons"] for x in layers] == [p.size for p in net.parts() if p.u]
 
 
 def test_what_is_no_bundle_is_said(tmp_path, capsys):

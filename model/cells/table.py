@@ -1,0 +1,16 @@
+"""The table of cells: the one line that each needs beside its own file."""
+
+from indrnn.model.cells.cell import Cell
+from indrnn.model.cells.gru import GRU
+from indrnn.model.cells.independent import Independent
+from indrnn.model.cells.lstm import LSTM
+from indrnn.model.cells.rnn import IRNN, TanhRNN
+
+_ALL: tuple[type[Cell], ...] = (
+    Independent,
+    GRU,
+    LSTM,
+    TanhRNN,
+    IRNN,
+)
+CELLS: dict[str, type[Cell]] = {cell.name: cell for cell in _ALL}

@@ -1,0 +1,96 @@
+"""A GRU's and an LSTM's state is kept as an IndRNN's is: from request to request, through `kill -9`, as a file, in any split."""
+
+import random
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from conftest import Server, scores
+from test_stream import ask
+
+from indrnn.export.write import write
+from indrnn.frames.layouts import LAYOUTS
+from indrnn.model.nets.action import ActionConfig, ActionNet
+from indrnn.model.nets.chars import CharsConfig, CharsNet
+from indrnn.model.training.checkpoint import Meta, load, save
+
+CELLS = ("gru", "lstm")
+ALPHABET = "abcdefghijklmnopqrstuvwxyz ,"
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`action` and `chars` of each cell, whose weights nobody trained and whose scores differ all the same."""
+    folder = tmp_path_factory.mktemp("cells")
+    text = Meta("chars", "", 0, 0, alphabet=ALPHABET)
+    frames = Meta("action", "", 0, 0, labels=("a", "b", "c"), layout="utd20", layouts=LAYOUTS, persons=1, hz=30.0)
+    for cell in CELLS:
+        torch.manual_seed(0)
+        nets = (
+            (CharsNet(CharsConfig(len(ALPHABET), hidden=24, layers=2, cell=cell)), text),
+            (
+                ActionNet(ActionConfig(classes=3, hidden=16, layers=2, cell=cell)),
+                frames,
+            ),
+        )
+        for net, meta in nets:
+            torch.nn.init.normal_(net.readout.weight, std=0.5)
+            save(folder / "net.pt", net, meta)
+            write(*load(folder / "net.pt"), folder / "bundles", f"{meta.kind}-{cell}", "1", command="")
+    return folder / "bundles"
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_kill_between_and_during_steps_loses_nothing(
+    cell: str, own_server: Callable[..., Server], bundles: Path, walk: list[Any]
+) -> None:
+    server = own_server(INDRNN_BUNDLES=str(bundles))
+    ident = server.post("/sessions", {"model": f"action-{cell}"}).json()["session_id"]
+    rng, step, tried = random.Random(1), 1, set()
+    while step <= 20:
+        body = {"sequences": [walk[3 * step - 3 : 3 * step]], "session_id": ident, "step": step, "top_k": 3}
+        if step % 5 == 0 and step not in tried:  # during: the kill races the step
+            tried.add(step)
+            threading.Timer(rng.uniform(0, 0.004), server.process.kill).start()  # type: ignore[union-attr]
+        try:
+            reply = server.post("/predict", body)
+        except httpx.TransportError:
+            server.process.wait(10)  # type: ignore[union-attr]
+            server.start()
+            continue
+        assert reply.status_code == 200, reply.text
+        step += 1
+        if step == 8:  # between
+            server.restart(signal.SIGKILL)
+            assert server.post("/predict", body).content == reply.content
+    assert reply.json()["session"]["position"] == 60
+    whole = server.post("/predict", {"model": f"action-{cell}", "sequences": [walk], "top_k": 3}).json()["predictions"][0]
+    assert scores(reply.json()["predictions"][0]) == pytest.approx(scores(whole), abs=1e-4)
+    first = server.post("/predict", {"model": f"action-{cell}", "sequences": [walk[:3]], "top_k": 3}).json()["predictions"][0]
+    assert max(abs(s - scores(whole)[label]) for label, s in scores(first).items()) > 1e-3, "these scores tell nothing apart"
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_stream_goes_on_from_its_state_and_from_its_file(cell: str, own_server: Callable[..., Server], bundles: Path) -> None:
+    server, model = own_server(INDRNN_BUNDLES=str(bundles)), f"chars-{cell}"
+    with server.socket(model) as ws:
+        ident = ask(ws, type="open", top_k=28)["session_id"]
+        ask(ws, type="step", step=1, text="to be, or ")
+    server.restart(signal.SIGKILL)
+    content = server.get(f"/sessions/{ident}/state").content
+    taken = httpx.post(f"{server.url}/sessions", content=content, headers={"Content-Type": "application/octet-stream"}, timeout=60)
+    assert taken.status_code == 201, taken.text
+    answers = []
+    for session, number, piece in ((ident, 2, "not to be"), (taken.json()["session_id"], 2, "not to be"), (None, 1, "to be, or not to be")):
+        with server.socket(model) as ws:
+            ask(ws, type="open", session_id=session, top_k=28)
+            answers.append({n["char"]: n["logprob"] for n in ask(ws, type="step", step=number, text=piece)["next"]})
+    assert answers[0] == answers[1]
+    assert answers[0] == pytest.approx(answers[2], abs=1e-4)
+    parts = server.get(f"/models/{model}").json()["versions"][0]["state"]
+    assert [p["name"] for p in parts if p["role"] == "hidden"] == (["h", "h"] if cell == "gru" else ["h", "c", "h", "c"])
