@@ -52,11 +52,10 @@ require_limits(TASKS.values())  # here and not in a test alone: a task that some
 
 
 def _said(cls: type, name: str) -> dict[str, Any]:
-    """Return what a field's metadata say; a subclass that changes a default alone says nothing of its own."""
-    said: dict[str, Any] = {}
-    for base in reversed(cls.__mro__):
-        said |= next((dict(f.metadata) for f in (dataclasses.fields(base) if dataclasses.is_dataclass(base) else ()) if f.name == name), {})
-    return said
+    """Return what a field's metadata say; where a subclass changes a default alone, those of the nearest base that says something."""
+    bases = [base for base in cls.__mro__ if dataclasses.is_dataclass(base)]
+    said = (dict(f.metadata) for base in bases for f in dataclasses.fields(base) if f.name == name and f.metadata)
+    return next(said, {})
 
 
 def _add_fields(parser: argparse.ArgumentParser, task: Task, cls: type) -> None:
