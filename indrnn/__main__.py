@@ -5,12 +5,15 @@ Each has `add_arguments(parser, command)` and `run(command, args, argv)`, which 
 """
 
 import argparse
+import contextlib
+import errno
 import importlib
+import io
 import os
 import select
 import sys
 from dataclasses import dataclass
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 READER_LEFT = 141  # the exit status of a program that SIGPIPE ends
 
@@ -66,31 +69,112 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+class Output(io.RawIOBase):
+    """Standard output, which keeps the last error that writing to it met: a command's own errors are told from it."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        """`descriptor`: None where standard output is closed."""
+        super().__init__()
+        self.descriptor = descriptor
+        self.failed: OSError | None = None
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the descriptor. Raises OSError where there is none."""
+        return super().fileno() if self.descriptor is None else self.descriptor
+
+    def isatty(self) -> bool:
+        """Return whether somebody sees the output in a terminal."""
+        return self.descriptor is not None and os.isatty(self.descriptor)
+
+    def write(self, data: Any) -> int:
+        """Write some of the bytes and return how many."""
+        try:
+            if self.descriptor is None:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            return os.write(self.descriptor, data)
+        except OSError as error:
+            self.failed = error
+            raise
+
+    def drop(self) -> None:
+        """Send what is still in the buffers nowhere: the interpreter writes it once more when it ends."""
+        self.descriptor = os.open(os.devnull, os.O_WRONLY)
+
+    def text(self, like: TextIO | None) -> TextIO:
+        """Return the stream to print to, buffered as the stream `like` is."""
+        if not isinstance(like, io.TextIOWrapper):
+            return io.TextIOWrapper(io.BufferedWriter(self), encoding="utf-8")
+        options: dict[str, Any] = {"encoding": like.encoding, "errors": like.errors, "line_buffering": like.line_buffering}
+        if like.write_through:
+            return io.TextIOWrapper(self, write_through=True, **options)  # type: ignore[type-var]  # raw, as Python's own -u does
+        return io.TextIOWrapper(io.BufferedWriter(self), **options)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command, and write out all that it has printed.
 
-    Returns the exit status: 0 done, 1 refused with a line that says why, 2 wrong arguments, 141 when the reader of the output has left.
+    Returns the exit status: 0 done, 1 refused with a line that says why, also where the output could not be written, 2 wrong arguments, 141
+    when the reader of the output has left.
     """
-    try:
+    arguments = sys.argv[1:] if argv is None else argv
+    output = watched(sys.stdout)
+    if output is None:
+        return run_command(arguments)
+    with contextlib.redirect_stdout(output.text(sys.stdout)):
         try:
-            status = run_command(sys.argv[1:] if argv is None else argv)
-        except SystemExit:  # --help has been printed
+            try:
+                status = run_command(arguments)
+            except SystemExit as end:  # --help has been printed, or arguments were wrong
+                print(end="", flush=True)
+                if output.failed is None:
+                    raise
+                status = int(end.code or 0)
             print(end="", flush=True)
-            raise
-        print(end="", flush=True)
-        return status
-    except BrokenPipeError:
-        left = [stream for stream in (sys.stdout, sys.stderr) if stream is not None and reader_has_left(stream)]
-        if not left:  # it was a pipe or a connection of the command's own
-            raise
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for stream in left:  # the interpreter flushes both once more when it ends
-            os.dup2(nowhere, stream.fileno())
-        return READER_LEFT
+            if output.failed is None:
+                return status
+            error = output.failed  # whoever met it went on
+        except OSError as met:
+            error = met
+        return could_not_write(output, error)
 
 
-def reader_has_left(stream: TextIO) -> bool:
+def watched(stream: TextIO | None) -> Output | None:
+    """Return standard output in its watched form; None where it is no file, as in a test that reads it."""
+    if stream is None:
+        return Output(None)
+    try:
+        descriptor = stream.fileno()
+        stream.flush()
+    except io.UnsupportedOperation:
+        return None
+    return Output(descriptor)
+
+
+def could_not_write(output: Output, error: OSError) -> int:
+    """Say why standard output could not be written, and return the exit status. Raises the error where it is the command's own."""
+    left = isinstance(error, BrokenPipeError) and (error is output.failed or reader_has_left(sys.stderr))
+    if not left and error is not output.failed:
+        raise error
+    output.drop()
+    if not left:
+        try:
+            print(f"indrnn: standard output: {error.strerror}", file=sys.stderr, flush=True)
+        except OSError:  # errors go to the same place
+            os.dup2(output.fileno(), sys.stderr.fileno())
+        return 1
+    if reader_has_left(sys.stderr):
+        os.dup2(output.fileno(), sys.stderr.fileno())
+    return READER_LEFT
+
+
+def reader_has_left(stream: TextIO | None) -> bool:
     """Return whether a stream is a pipe or a socket whose other end is closed."""
+    if stream is None:
+        return False
     poll = select.poll()
     poll.register(stream.fileno(), 0)
     return any(happened & (select.POLLERR | select.POLLHUP) for _, happened in poll.poll(0))
