@@ -44,5 +44,31 @@ def test_a_full_disk_for_output_and_errors_is_a_failure() -> None:
     assert run_into(">/dev/full 2>&1", "settings").returncode == 1
 
 
+@pytest.mark.parametrize("output", [">/dev/full", ">&-"])
+def test_no_key_is_active_whose_secret_nobody_has_seen(output: str, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    done = run_into(output, "key", "zed", INDRNN_KEYS=str(keys))
+    assert done.returncode == 1
+    assert done.stderr.startswith("indrnn: standard output: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not keys.exists()
+    keys.write_text("# nobody yet\n")
+    assert run_into(output, "key", "zed", INDRNN_KEYS=str(keys)).returncode == 1
+    assert keys.read_text() == "# nobody yet\n"
+    assert run_into("", "key", "zed", INDRNN_KEYS=str(keys)).returncode == 0
+    assert keys.read_text().startswith("# nobody yet\nzed:")
+
+
+def test_a_secret_is_shown_with_an_error_where_its_hash_cannot_be_kept() -> None:
+    done = run_into("", "key", "zed", INDRNN_KEYS="/dev/full")
+    assert done.returncode == 1
+    assert done.stderr == "indrnn: keys /dev/full: [Errno 28] No space left on device: the secret is not valid\n"
+
+
+def test_openapi_refuses_a_setting_in_one_line() -> None:
+    done = run_into("", "openapi", INDRNN_MAX_BODY="x")
+    assert (done.returncode, done.stderr) == (1, "indrnn: INDRNN_MAX_BODY: expected a whole number from 1024, got 'x'\n")
+
+
 def test_wrong_arguments_need_no_output() -> None:
     assert run_into(">/dev/full", "backup").returncode == 2
