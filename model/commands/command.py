@@ -201,4 +201,14 @@ def run(command: str, args: argparse.Namespace, argv: list[str]) -> int:
     except REFUSALS as error:
         print(error, file=sys.stderr)
         return 1
+    except OSError as error:
+        if error.filename is None:  # no file or folder that was named
+            raise
+        print(f"{error.filename}: {_why(error)}", file=sys.stderr)
+        return 1
     return 0
+
+
+def _why(error: OSError) -> str:
+    """Return why a file or a folder cannot be written or read."""
+    return "expected a folder, got a file" if isinstance(error, FileExistsError | NotADirectoryError) else str(error.strerror)

@@ -78,8 +78,13 @@ def save(path: Path, net: StateNet, meta: Meta) -> None:
     content |= {} if name == meta.kind else {"network": name}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    torch.save(content, partial)
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:  # PyTorch's own errors do not name the file
+            torch.save(content, file)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def load_trained(path: Path) -> tuple[StateNet, Meta]:

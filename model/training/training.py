@@ -2,6 +2,7 @@
 
 import ctypes
 import dataclasses
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,13 @@ class RunError(Exception):
 def check_folder(job: Job) -> None:
     """Nothing is overwritten, and nothing is gone on from that is not there. Raises RunError."""
     last = job.out / "last.ckpt"
+    for folder in (job.out, *job.out.parents):
+        if folder.exists():
+            if not folder.is_dir():
+                raise RunError(f"{folder}: expected a folder, got a file")
+            if not os.access(folder, os.W_OK):
+                raise RunError(f"{folder}: nothing can be written there")
+            break
     if not job.resume and last.exists():
         raise RunError(f"{job.out} holds a run already: --resume goes on with it, --out takes another folder")
     if job.resume and not last.exists():
