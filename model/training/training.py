@@ -73,6 +73,14 @@ class Work:
         return (time.process_time() - self.begin) / torch.get_num_threads() / 60
 
 
+class Bar(TQDMProgressBar):
+    """The progress bar without Lightning's number of the version, of which there is one."""
+
+    def get_metrics(self, *of: Any) -> dict[str, Any]:  # type: ignore[override]  # Lightning's hook, whatever it is given
+        """Return the figures beside the bar."""
+        return {name: value for name, value in super().get_metrics(*of).items() if name != "v_num"}
+
+
 class Stop(Callback):
     """Ends training at the first epoch's end after so many minutes of work."""
 
@@ -149,7 +157,7 @@ def _cut_log(out: Path) -> None:
 def _trainer(job: Job, learner: Learner[Any, Any], keeper: Keeper, work: Work) -> lightning.Trainer:
     keeping = ModelCheckpoint(job.out, filename="last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False)
     stop = [Stop(work, job.max_time)] if job.max_time is not None else []
-    bar = [TQDMProgressBar(refresh_rate=20)] if job.progress else []
+    bar = [Bar(refresh_rate=20)] if job.progress else []
     return lightning.Trainer(
         accelerator=job.accelerator,
         devices=job.devices,
