@@ -25,12 +25,12 @@ class Command:
     module: str
     summary: str
     example: str
-    extra: str = "train"
+    extras: tuple[str, ...] = ("train",)
 
 
 SERVICE, MODEL = "indrnn.service.command", "indrnn.model.commands.command"
 COMMANDS = {
-    "serve": Command(SERVICE, "serve the bundles over HTTP, WebSocket and gRPC", "PORT=9000 indrnn serve", "serve"),
+    "serve": Command(SERVICE, "serve the bundles over HTTP, WebSocket and gRPC", "PORT=9000 indrnn serve", ("serve",)),
     "train": Command(MODEL, "train a network", "indrnn train adding --length 100 --steps 4000"),
     "evaluate": Command(MODEL, "measure a checkpoint", "indrnn evaluate runs/action/model.pt --split val"),
     "reproduce": Command(MODEL, "train with the published settings and measure on test data once", "indrnn reproduce pmnist"),
@@ -39,13 +39,15 @@ COMMANDS = {
     "calibrate": Command(MODEL, "make scores true and set where the answer is `other`", "indrnn calibrate runs/action/model.pt"),
     "import": Command(MODEL, "read a checkpoint of the papers' authors' code", "indrnn import theirs.pt --out net.pt --numbers"),
     "export": Command(
-        "indrnn.export.command", "write a checkpoint as a bundle", "indrnn export runs/action/model.pt my-bundles/", "train and serve"
+        "indrnn.export.command", "write a checkpoint as a bundle", "indrnn export runs/action/model.pt my-bundles/", ("train", "serve")
     ),
-    "settings": Command(SERVICE, "list the variables that can be set", "indrnn settings", "serve"),
-    "key": Command(SERVICE, "make an API key", "INDRNN_KEYS=keys indrnn key alice", "serve"),
-    "backup": Command(SERVICE, "copy the SQLite store, also while a service uses it", "indrnn backup copy.db", "serve"),
-    "openapi": Command(SERVICE, "print openapi.yaml", "indrnn openapi > openapi.yaml", "serve"),
-    "kernels": Command("indrnn.kernels.command", "build the native kernels and print the library's path", "indrnn kernels cuda", "serve"),
+    "settings": Command(SERVICE, "list the variables that can be set", "indrnn settings", ("serve",)),
+    "key": Command(SERVICE, "make an API key", "INDRNN_KEYS=keys indrnn key alice", ("serve",)),
+    "backup": Command(SERVICE, "copy the SQLite store, also while a service uses it", "indrnn backup copy.db", ("serve",)),
+    "openapi": Command(SERVICE, "print openapi.yaml", "indrnn openapi > openapi.yaml", ("serve",)),
+    "kernels": Command(
+        "indrnn.kernels.command", "build the native kernels and print the library's path", "indrnn kernels cuda", ("serve",)
+    ),
 }
 
 
@@ -69,7 +71,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-class Output(io.RawIOBase):
+class StandardOutput(io.RawIOBase):
     """Standard output, which keeps the last error that writing to it met: a command's own errors are told from it."""
 
     def __init__(self, descriptor: int | None) -> None:
@@ -142,19 +144,19 @@ def main(argv: list[str] | None = None) -> int:
         return could_not_write(output, error)
 
 
-def watched(stream: TextIO | None) -> Output | None:
+def watched(stream: TextIO | None) -> StandardOutput | None:
     """Return standard output in its watched form; None where it is no file, as in a test that reads it."""
     if stream is None:
-        return Output(None)
+        return StandardOutput(None)
     try:
         descriptor = stream.fileno()
         stream.flush()
     except io.UnsupportedOperation:
         return None
-    return Output(descriptor)
+    return StandardOutput(descriptor)
 
 
-def could_not_write(output: Output, error: OSError) -> int:
+def could_not_write(output: StandardOutput, error: OSError) -> int:
     """Say why standard output could not be written, and return the exit status. Raises the error where it is the command's own."""
     left = isinstance(error, BrokenPipeError) and (error is output.failed or reader_has_left(sys.stderr))
     if not left and error is not output.failed:
@@ -188,7 +190,8 @@ def run_command(argv: list[str]) -> int:
     except ModuleNotFoundError as missing:  # the command's own imports; a fault later on shows as one
         if not missing.name or missing.name.split(".")[0] == "indrnn":
             raise
-        print(f"indrnn {name} needs {missing.name}, which comes with the extra {COMMANDS[name].extra!r}", file=sys.stderr)
+        extras = " and ".join(map(repr, COMMANDS[name].extras))
+        print(f"indrnn {name} needs {missing.name}, which comes with the extra{'s' * (' and ' in extras)} {extras}", file=sys.stderr)
         return 1
     args = parser.parse_args(argv)
     status: int = importlib.import_module(COMMANDS[name].module).run(name, args, argv)
