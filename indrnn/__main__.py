@@ -130,11 +130,11 @@ def main(argv: list[str] | None = None) -> int:
         try:
             try:
                 status = run_command(arguments)
-            except SystemExit as end:  # --help has been printed, or arguments were wrong
+            except SystemExit:  # --help has been printed, or arguments were wrong
                 print(end="", flush=True)
                 if output.failed is None:
                     raise
-                status = int(end.code or 0)
+                status = 1
             print(end="", flush=True)
             if output.failed is None:
                 return status

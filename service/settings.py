@@ -116,7 +116,7 @@ def _refusal(name: str, error: Any) -> str:
 def _expected(field: FieldInfo) -> str:
     """Return which values a field takes."""
     kinds = get_args(field.annotation) if isinstance(field.annotation, types.UnionType) else (field.annotation,)
-    kind = next(k for k in kinds if k is not type(None))
+    kind: Any = next(k for k in kinds if k is not type(None))
     if get_origin(kind) is Literal:
         *first, last = map(repr, get_args(kind))
         return f"{', '.join(first)} or {last}"

@@ -76,7 +76,7 @@ class Work:
 class Bar(TQDMProgressBar):
     """The progress bar without Lightning's number of the version, of which there is one."""
 
-    def get_metrics(self, *of: Any) -> dict[str, Any]:  # type: ignore[override]  # Lightning's hook, whatever it is given
+    def get_metrics(self, *of: Any) -> dict[str, Any]:
         """Return the figures beside the bar."""
         return {name: value for name, value in super().get_metrics(*of).items() if name != "v_num"}
 
