@@ -1,5 +1,6 @@
 """From a trained module and its description to bundles/<name>/<version>, checked before it is there."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,8 +39,10 @@ def write(
 
     module, meta: as model/training/checkpoint.py loads them. command: what to type to do this again, for the card. figures: added to the
     checkpoint's; one of the same name replaces it. Raises ExportError when the version exists (unless force), when ONNX Runtime and
-    PyTorch differ by more than PARITY_BOUND, or when the description is not a valid manifest; GraphError as export.graph does.
+    PyTorch differ by more than PARITY_BOUND, when name or version cannot be a folder's, or when the description is not a valid manifest;
+    GraphError as export.graph does.
     """
+    _check_names(name, version)
     folder = root / name / version
     if folder.exists() and not force:
         raise ExportError(f"{folder} exists; a published version does not change (--force replaces it)")
@@ -50,6 +53,14 @@ def write(
         (partial / "manifest.json").write_text(to_json(described), encoding="utf-8")
         (partial / "CARD.md").write_text(card(described, command), encoding="utf-8")
     return read(folder)
+
+
+def _check_names(name: str, version: str) -> None:
+    """Raises ExportError before either stands in a path; both are what a manifest takes, and a version has no zeros before it."""
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,63}", name):
+        raise ExportError(f"name: expected up to 64 small letters, digits, - and _ that begin with a letter, got {name!r}")
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", version):
+        raise ExportError(f"version: expected a whole number, 1, 2, 3 and so on, got {version!r}")
 
 
 def export(module: nn.Module, meta: Meta, max_position: int | None = None) -> tuple[onnx.ModelProto, float]:

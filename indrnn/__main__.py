@@ -5,12 +5,15 @@ Each has `add_arguments(parser, command)` and `run(command, args, argv)`, which 
 """
 
 import argparse
+import contextlib
+import errno
 import importlib
+import io
 import os
 import select
 import sys
 from dataclasses import dataclass
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 READER_LEFT = 141  # the exit status of a program that SIGPIPE ends
 
@@ -22,12 +25,12 @@ class Command:
     module: str
     summary: str
     example: str
-    extra: str = "train"
+    extras: tuple[str, ...] = ("train",)
 
 
 SERVICE, MODEL = "indrnn.service.command", "indrnn.model.commands.command"
 COMMANDS = {
-    "serve": Command(SERVICE, "serve the bundles over HTTP, WebSocket and gRPC", "PORT=9000 indrnn serve", "serve"),
+    "serve": Command(SERVICE, "serve the bundles over HTTP, WebSocket and gRPC", "PORT=9000 indrnn serve", ("serve",)),
     "train": Command(MODEL, "train a network", "indrnn train adding --length 100 --steps 4000"),
     "evaluate": Command(MODEL, "measure a checkpoint", "indrnn evaluate runs/action/model.pt --split val"),
     "reproduce": Command(MODEL, "train with the published settings and measure on test data once", "indrnn reproduce pmnist"),
@@ -36,13 +39,15 @@ COMMANDS = {
     "calibrate": Command(MODEL, "make scores true and set where the answer is `other`", "indrnn calibrate runs/action/model.pt"),
     "import": Command(MODEL, "read a checkpoint of the papers' authors' code", "indrnn import theirs.pt --out net.pt --numbers"),
     "export": Command(
-        "indrnn.export.command", "write a checkpoint as a bundle", "indrnn export runs/action/model.pt my-bundles/", "train and serve"
+        "indrnn.export.command", "write a checkpoint as a bundle", "indrnn export runs/action/model.pt my-bundles/", ("train", "serve")
     ),
-    "settings": Command(SERVICE, "list the variables that can be set", "indrnn settings", "serve"),
-    "key": Command(SERVICE, "make an API key", "INDRNN_KEYS=keys indrnn key alice", "serve"),
-    "backup": Command(SERVICE, "copy the SQLite store, also while a service uses it", "indrnn backup copy.db", "serve"),
-    "openapi": Command(SERVICE, "print openapi.yaml", "indrnn openapi > openapi.yaml", "serve"),
-    "kernels": Command("indrnn.kernels.command", "build the native kernels and print the library's path", "indrnn kernels cuda", "serve"),
+    "settings": Command(SERVICE, "list the variables that can be set", "indrnn settings", ("serve",)),
+    "key": Command(SERVICE, "make an API key", "INDRNN_KEYS=keys indrnn key alice", ("serve",)),
+    "backup": Command(SERVICE, "copy the SQLite store, also while a service uses it", "indrnn backup copy.db", ("serve",)),
+    "openapi": Command(SERVICE, "print openapi.yaml", "indrnn openapi > openapi.yaml", ("serve",)),
+    "kernels": Command(
+        "indrnn.kernels.command", "build the native kernels and print the library's path", "indrnn kernels cuda", ("serve",)
+    ),
 }
 
 
@@ -66,31 +71,112 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+class StandardOutput(io.RawIOBase):
+    """Standard output, which keeps the last error that writing to it met: a command's own errors are told from it."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        """`descriptor`: None where standard output is closed."""
+        super().__init__()
+        self.descriptor = descriptor
+        self.failed: OSError | None = None
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the descriptor. Raises OSError where there is none."""
+        return super().fileno() if self.descriptor is None else self.descriptor
+
+    def isatty(self) -> bool:
+        """Return whether somebody sees the output in a terminal."""
+        return self.descriptor is not None and os.isatty(self.descriptor)
+
+    def write(self, data: Any) -> int:
+        """Write some of the bytes and return how many."""
+        try:
+            if self.descriptor is None:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            return os.write(self.descriptor, data)
+        except OSError as error:
+            self.failed = error
+            raise
+
+    def drop(self) -> None:
+        """Send what is still in the buffers nowhere: the interpreter writes it once more when it ends."""
+        self.descriptor = os.open(os.devnull, os.O_WRONLY)
+
+    def text(self, like: TextIO | None) -> TextIO:
+        """Return the stream to print to, buffered as the stream `like` is."""
+        if not isinstance(like, io.TextIOWrapper):
+            return io.TextIOWrapper(io.BufferedWriter(self), encoding="utf-8")
+        options: dict[str, Any] = {"encoding": like.encoding, "errors": like.errors, "line_buffering": like.line_buffering}
+        if like.write_through:
+            return io.TextIOWrapper(self, write_through=True, **options)  # type: ignore[type-var]  # raw, as Python's own -u does
+        return io.TextIOWrapper(io.BufferedWriter(self), **options)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command, and write out all that it has printed.
 
-    Returns the exit status: 0 done, 1 refused with a line that says why, 2 wrong arguments, 141 when the reader of the output has left.
+    Returns the exit status: 0 done, 1 refused with a line that says why, also where the output could not be written, 2 wrong arguments, 141
+    when the reader of the output has left.
     """
-    try:
+    arguments = sys.argv[1:] if argv is None else argv
+    output = watched(sys.stdout)
+    if output is None:
+        return run_command(arguments)
+    with contextlib.redirect_stdout(output.text(sys.stdout)):
         try:
-            status = run_command(sys.argv[1:] if argv is None else argv)
-        except SystemExit:  # --help has been printed
+            try:
+                status = run_command(arguments)
+            except SystemExit:  # --help has been printed, or arguments were wrong
+                print(end="", flush=True)
+                if output.failed is None:
+                    raise
+                status = 1
             print(end="", flush=True)
-            raise
-        print(end="", flush=True)
-        return status
-    except BrokenPipeError:
-        left = [stream for stream in (sys.stdout, sys.stderr) if stream is not None and reader_has_left(stream)]
-        if not left:  # it was a pipe or a connection of the command's own
-            raise
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for stream in left:  # the interpreter flushes both once more when it ends
-            os.dup2(nowhere, stream.fileno())
-        return READER_LEFT
+            if output.failed is None:
+                return status
+            error = output.failed  # whoever met it went on
+        except OSError as met:
+            error = met
+        return could_not_write(output, error)
 
 
-def reader_has_left(stream: TextIO) -> bool:
+def watched(stream: TextIO | None) -> StandardOutput | None:
+    """Return standard output in its watched form; None where it is no file, as in a test that reads it."""
+    if stream is None:
+        return StandardOutput(None)
+    try:
+        descriptor = stream.fileno()
+        stream.flush()
+    except io.UnsupportedOperation:
+        return None
+    return StandardOutput(descriptor)
+
+
+def could_not_write(output: StandardOutput, error: OSError) -> int:
+    """Say why standard output could not be written, and return the exit status. Raises the error where it is the command's own."""
+    left = isinstance(error, BrokenPipeError) and (error is output.failed or reader_has_left(sys.stderr))
+    if not left and error is not output.failed:
+        raise error
+    output.drop()
+    if not left:
+        try:
+            print(f"indrnn: standard output: {error.strerror}", file=sys.stderr, flush=True)
+        except OSError:  # errors go to the same place
+            os.dup2(output.fileno(), sys.stderr.fileno())
+        return 1
+    if reader_has_left(sys.stderr):
+        os.dup2(output.fileno(), sys.stderr.fileno())
+    return READER_LEFT
+
+
+def reader_has_left(stream: TextIO | None) -> bool:
     """Return whether a stream is a pipe or a socket whose other end is closed."""
+    if stream is None:
+        return False
     poll = select.poll()
     poll.register(stream.fileno(), 0)
     return any(happened & (select.POLLERR | select.POLLHUP) for _, happened in poll.poll(0))
@@ -104,7 +190,8 @@ def run_command(argv: list[str]) -> int:
     except ModuleNotFoundError as missing:  # the command's own imports; a fault later on shows as one
         if not missing.name or missing.name.split(".")[0] == "indrnn":
             raise
-        print(f"indrnn {name} needs {missing.name}, which comes with the extra {COMMANDS[name].extra!r}", file=sys.stderr)
+        extras = " and ".join(map(repr, COMMANDS[name].extras))
+        print(f"indrnn {name} needs {missing.name}, which comes with the extra{'s' * (' and ' in extras)} {extras}", file=sys.stderr)
         return 1
     args = parser.parse_args(argv)
     status: int = importlib.import_module(COMMANDS[name].module).run(name, args, argv)

@@ -2,9 +2,13 @@
 secret, once, `backup FILE` copies the SQLite store, `openapi` prints openapi.yaml."""
 
 import argparse
+import contextlib
 import gc
 import os
+import socket
 import sys
+from collections.abc import Iterator
+from io import RawIOBase
 from pathlib import Path
 
 import orjson
@@ -18,7 +22,7 @@ from indrnn.service.http.cors import open_to
 from indrnn.service.logs import set_up
 from indrnn.service.oip.infer_http import InferHttp
 from indrnn.service.serving.backend import Backend
-from indrnn.service.serving.request import KeysError, new_key
+from indrnn.service.serving.request import KeysError, new_key, read_keys
 from indrnn.service.settings import Settings, SettingsError, read_settings, variable
 from indrnn.service.store.protocol import StoreError
 from indrnn.service.store.sqlite import back_up
@@ -37,12 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
 
 def run(command: str, args: argparse.Namespace, argv: list[str]) -> int:
     """Runs the command. Returns 1 when the service cannot start, with one line that says why."""
-    if command == "openapi":
-        return _print_openapi()
     if command == "settings":
         return _print_settings()
     try:
         settings = read_settings()
+        if command == "openapi":
+            return _print_openapi(settings)
         if command == "backup":
             return _back_up(settings, args.file)
         return _add_key(settings, args.name) if command == "key" else _serve(settings)
@@ -54,6 +58,7 @@ def run(command: str, args: argparse.Namespace, argv: list[str]) -> int:
 def _serve(settings: Settings) -> int:
     sys.setswitchinterval(5e-4)  # seconds the engine thread waits for the interpreter at most; Python's 5 ms would be a batch
     set_up(settings.log_level, settings.log_format)
+    _check(settings)
     backend = Backend.open(settings)
     try:
         application = create_application(settings, backend)
@@ -79,23 +84,56 @@ def _serve(settings: Settings) -> int:
     return 0 if server.started else 1
 
 
+def _check(settings: Settings) -> None:
+    """Refuse what would be refused when the models have been loaded. Raises KeysError, SettingsError."""
+    if settings.keys is not None:
+        read_keys(settings.keys)
+    if not settings.grpc_port:
+        return
+    try:
+        found = socket.getaddrinfo(settings.host, settings.grpc_port, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as tried:
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tried.bind(address)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise SettingsError(f"INDRNN_GRPC_PORT: {settings.host}:{settings.grpc_port} cannot be listened on: {why}") from error
+
+
 def _add_key(settings: Settings, name: str) -> int:
-    """Makes a key: its hash into the file, the secret to standard output and nowhere else."""
+    """Makes a key: the secret to standard output and nowhere else, and when it has been shown its hash into the file."""
     if settings.keys is None:
         raise SettingsError("INDRNN_KEYS: expected the file that the key shall be added to")
     secret, line = new_key(name)
-    try:
-        settings.keys.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(settings.keys, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a") as file:
-            file.write(line + "\n")
-    except OSError as error:
-        raise KeysError(f"keys {settings.keys}: {error}") from error
-    print(secret)
+    with _appending(settings.keys) as file:
+        print(secret, flush=True)  # before its hash is there: no key is active whose secret nobody has seen
+        try:
+            file.write(f"{line}\n".encode())
+        except OSError as error:
+            raise KeysError(f"keys {settings.keys}: {error}: the secret is not valid") from error
     print(
         f"{name} is in {settings.keys} now; the secret is shown only here. A running service reads the file when it starts.",
         file=sys.stderr,
     )
     return 0
+
+
+@contextlib.contextmanager
+def _appending(path: Path) -> Iterator[RawIOBase]:
+    """Give the file to append to; a new one that stays empty is removed. Raises KeysError where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
+        file = os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab", buffering=0)
+    except OSError as error:
+        raise KeysError(f"keys {path}: {error}") from error
+    try:
+        with file:
+            yield file
+    finally:
+        if new and not path.stat().st_size:
+            path.unlink()
 
 
 def _back_up(settings: Settings, target: Path) -> int:
@@ -105,11 +143,11 @@ def _back_up(settings: Settings, target: Path) -> int:
     return 0
 
 
-def _print_openapi() -> int:
-    """The document of the default settings, as YAML that is also JSON, key by key."""
+def _print_openapi(settings: Settings) -> int:
+    """The document of the service as it is set, as YAML that is also JSON, key by key."""
     import yaml
 
-    yaml.safe_dump(orjson.loads(orjson.dumps(create_app(Settings()).openapi())), sys.stdout, sort_keys=False, width=120, allow_unicode=True)
+    yaml.safe_dump(orjson.loads(orjson.dumps(create_app(settings).openapi())), sys.stdout, sort_keys=False, width=120, allow_unicode=True)
     return 0
 
 

@@ -1,14 +1,18 @@
 """Read the settings from the environment; no other file of the service does."""
 
 import os
+import re
+import types
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args, get_origin
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "INDRNN_"
 ELSEWHERE = frozenset({"INDRNN_DATA", "INDRNN_TEST_CONTAINER", "INDRNN_TEST_INSTALL"})  # read by model/ and by tests
+_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^\s/?#@,]+/?", re.IGNORECASE)
 
 
 def _bundles() -> Path:
@@ -71,6 +75,15 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field("text", description="how log lines are written; json: an object a line")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
 
+    @field_validator("origins")
+    @classmethod
+    def _are_origins(cls, origins: str) -> str:
+        """Raises ValueError at an entry that no browser sends as an origin: the pages it was meant for would be refused."""
+        for entry in filter(None, map(str.strip, origins.split(","))):
+            if not _ORIGIN.fullmatch(entry):
+                raise ValueError(f"expected origins like https://example.org by commas, or *, got {entry!r}")
+        return origins
+
 
 def read_settings() -> Settings:
     """Return the settings of the environment. Raises SettingsError on an unknown INDRNN_… variable or a value that does not fit."""
@@ -79,10 +92,38 @@ def read_settings() -> Settings:
     if unknown:
         raise SettingsError(f"unknown variable {', '.join(unknown)}: expected one of {', '.join(sorted(known))}")
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
-        lines = (f"{variable(str(e['loc'][0]))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
-        raise SettingsError("; ".join(lines)) from error
+        raise SettingsError("; ".join(f"{name}: {_refusal(name, e)}" for e in error.errors() for name in [_name(e)])) from error
+    if settings.grpc_port and settings.grpc_port == settings.port:
+        raise SettingsError(f"INDRNN_GRPC_PORT: expected another port than PORT, got {settings.port} for both")
+    return settings
+
+
+def _name(error: Any) -> str:
+    """Return the variable that pydantic's error is about."""
+    return variable(str(error["loc"][0]))
+
+
+def _refusal(name: str, error: Any) -> str:
+    """Return what was expected of a variable and what came."""
+    if error["type"] == "value_error":  # of a validator here, which says both
+        return str(error["ctx"]["error"])
+    field = Settings.model_fields[name.removeprefix(PREFIX).lower()]
+    return f"expected {_expected(field)}, got {error['input']!r}"
+
+
+def _expected(field: FieldInfo) -> str:
+    """Return which values a field takes."""
+    kinds = get_args(field.annotation) if isinstance(field.annotation, types.UnionType) else (field.annotation,)
+    kind: Any = next(k for k in kinds if k is not type(None))
+    if get_origin(kind) is Literal:
+        *first, last = map(repr, get_args(kind))
+        return f"{', '.join(first)} or {last}"
+    words = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a text")
+    for limit, before in (("ge", "from"), ("gt", "above"), ("le", "to")):
+        words += "".join(f" {before} {getattr(m, limit):.10g}" for m in field.metadata if hasattr(m, limit))
+    return words
 
 
 def variable(field: str) -> str:

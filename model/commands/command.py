@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -70,7 +70,7 @@ def _add_fields(parser: argparse.ArgumentParser, task: Task, cls: type) -> None:
         title = "optimiser" if f.name in shared else "data" if issubclass(cls, Recipe) else "network"
         group = groups.setdefault(title, parser.add_argument_group(title))
         several = isinstance(f.default, tuple)
-        one: Callable[[str], Any] = float if several else type(f.default)
+        one: Callable[[str], Any] = get_args(f.type)[0] if several else type(f.default)
         kind: dict[str, Any] = {"type": limits.reader(f.name, one)} | ({"nargs": "*"} if several else {})
         if isinstance(f.default, bool):
             kind = {"action": argparse.BooleanOptionalAction}
@@ -89,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     elif command == "calibrate":
         parser.add_argument("checkpoint", type=Path, help="of an action network")
         parser.add_argument(
-            "--by", type=Path, nargs="*", default=[], help="networks of the same recipe with held-out clips; default: itself"
+            "--by", type=Path, nargs="+", default=[], help="networks of the same recipe with held-out clips; default: itself"
         )
     elif command == "inspect":
         parser.add_argument("bundle", type=Path, help="bundles/<name>/<version>, or a checkpoint; of the task adding more is told")
@@ -111,6 +111,17 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
         {"plot": plot, "import": import_published}[command].add_arguments(parser)
 
 
+class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults as they would be typed, and none that is empty."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in ((), ""):
+            return action.help
+        if isinstance(action.default, tuple):
+            return f"{action.help} (default: {' '.join(map(str, action.default))})"
+        return super()._get_help_string(action)
+
+
 def _add_tasks(parser: argparse.ArgumentParser) -> None:
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK", title="tasks")
     for name, task in TASKS.items():
@@ -120,7 +131,7 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
             help=task.summary,
             description=task.summary[0].upper() + task.summary[1:] + ".",
             epilog=f"Example: indrnn train {name}{file} --seed 2 --out runs/{name}-2",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_Defaults,
         )
         everyday, expert = p.add_argument_group("everyday"), p.add_argument_group("expert")
         everyday.add_argument("--seed", type=limits.reader("seed", int), default=1, help="decides the weights, the batches and the dropout")
@@ -219,4 +230,14 @@ def run(command: str, args: argparse.Namespace, argv: list[str]) -> int:
     except REFUSALS as error:
         print(error, file=sys.stderr)
         return 1
+    except OSError as error:
+        if error.filename is None:  # no file or folder that was named
+            raise
+        print(f"{error.filename}: {_why(error)}", file=sys.stderr)
+        return 1
     return 0
+
+
+def _why(error: OSError) -> str:
+    """Return why a file or a folder cannot be written or read."""
+    return "expected a folder, got a file" if isinstance(error, FileExistsError | NotADirectoryError) else str(error.strerror)

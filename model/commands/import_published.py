@@ -17,19 +17,17 @@ Whether the norm stands before or after the recurrence changes no key, only thei
 
 import argparse
 import dataclasses
-import pickle
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor
 
 from indrnn.frames.layouts import LAYOUTS
 from indrnn.model.nets.sequence import SequenceConfig, SequenceNet
-from indrnn.model.training.checkpoint import Meta, save
+from indrnn.model.training.checkpoint import CheckpointError, Meta, save, unpickled
 
 ORIGIN = {
     "name": "weights trained elsewhere",
@@ -193,11 +191,9 @@ def network(weights: Mapping[str, Tensor], norm: str | None = None, frames: bool
 def read(path: Path) -> dict[str, Tensor]:
     """Read the state_dict in a file. Raises PublishedError. Nothing but tensors is unpickled."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise PublishedError(f"{path}: there is no such file") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise PublishedError(f"{path}: expected a state_dict of tensors: {error}") from error
+        content = unpickled(path, "a state_dict of tensors")
+    except CheckpointError as error:
+        raise PublishedError(str(error)) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):

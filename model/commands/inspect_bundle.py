@@ -76,7 +76,7 @@ def read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], StateN
             every, figures = [dict(p) for p in manifest["state"]], list(manifest.get("figures", ()))
             cell = manifest.get("cell", "indrnn")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            said = f"{path}: expected a checkpoint, or a bundle, a folder with manifest.json and model.onnx: {error!r}"
+            said = f"{path}: expected a checkpoint, or a bundle, a folder with manifest.json and model.onnx; got {_found(path, error)}"
             raise ManifestError(said) from error
     parts = [p for p in every if p.get("u")]
     if not parts:
@@ -84,6 +84,18 @@ def read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], StateN
             f"{path}: expected parts of the state with recurrent weights, one for each neuron, found none: its cell is {cell}"
         )
     return parts, figures, net
+
+
+def _found(path: Path, error: Exception) -> str:
+    """Return what there is in place of a bundle."""
+    if not path.exists():
+        return "nothing: there is no such file or folder"
+    if not (path / "manifest.json").exists():
+        bundles = sorted(p.parent for p in (*path.glob("*/manifest.json"), *path.glob("*/*/manifest.json")))
+        return "a folder without manifest.json" + (f"; in it there is {bundles[0]}" if bundles else "")
+    if isinstance(error, KeyError):
+        return f"a manifest.json without {error}"
+    return f"a manifest.json that is none: {error}"
 
 
 def curves(figures: Sequence[dict[str, Any]]) -> dict[str, dict[str, list[tuple[float, float]]]]:

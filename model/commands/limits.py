@@ -21,7 +21,7 @@ _LIMITS = (
     | dict.fromkeys(_BELOW_ONE.split(), (0.0, 1.0, True, False))
     | dict.fromkeys(_NOT_NEGATIVE.split(), (0.0, math.inf, True, False))
     | dict.fromkeys(_ABOVE_ZERO.split(), (0.0, math.inf, False, False))
-    | {"seed": (0.0, 2.0**32 - 1, True, True)}
+    | {"seed": (0.0, 2.0**32 - 1, True, True), "left_out": (0.0, math.inf, True, False)}
 )
 
 
@@ -40,15 +40,15 @@ def require(title: str, options: Iterable[dataclasses.Field[Any]]) -> None:
 
 def reader(name: str, kind: Callable[[str], float]) -> Callable[[str], float]:
     """Return what argparse reads the option `name` with, an int or a float: it refuses what is no such number or beyond its limits."""
-    return within(kind, *_LIMITS[name]) if name in _LIMITS else kind
+    return within(kind, *_LIMITS[name]) if name in _LIMITS else within(kind) if kind in (int, float) else kind
 
 
 def within(
-    kind: Callable[[str], float], least: float, most: float = math.inf, least_too: bool = True, most_too: bool = False
+    kind: Callable[[str], float], least: float = -math.inf, most: float = math.inf, least_too: bool = True, most_too: bool = False
 ) -> Callable[[str], float]:
     """Reads a number from least to most, each allowed or not."""
     words = "a whole number" if kind is int else "a number"
-    words += f" {'from' if least_too else 'above'} {least:.10g}"
+    words += f" {'from' if least_too else 'above'} {least:.10g}" if least > -math.inf else ""
     words += f" {'to' if most_too else 'to below'} {most:.10g}" if most < math.inf else ""
 
     def read(text: str) -> float:

@@ -24,12 +24,19 @@ from indrnn.model.training.task import Figures, NothingHeldError, figure
 
 BINS = 15
 LOSS = 0.05  # share of known motions that may be called `other`
-RANGE = (0.25, 4.0)  # of temperatures: clips that are all answered rightly ask for 0
+RANGE = (1e-3, 1e3)  # of temperatures
+SURE = 0.25  # the temperature where every clip is answered rightly: their cross-entropy is least at 0, and all scores would be 1
+SAME = 1e-3  # part of a temperature by which another one is no other: what rounding of a network's weights may change of the minimum
 SUREST = 0.999  # no threshold is above: float32 calls much of what is surer 1
 
 
 def temperature(logits: Tensor, labels: Tensor) -> float:
-    """Return the T that makes the cross-entropy of logits [n, K] / T least, within RANGE: golden section over log T."""
+    """Return the T that makes the cross-entropy of logits [n, K] / T least, within RANGE: golden section over log T.
+
+    Where all are answered rightly there is no such T, and SURE is returned.
+    """
+    if not has_minimum(logits, labels):
+        return SURE
     low, high = math.log(RANGE[0]), math.log(RANGE[1])
     ratio = (math.sqrt(5) - 1) / 2
 
@@ -43,6 +50,11 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
         else:
             low = a
     return math.exp((low + high) / 2)
+
+
+def has_minimum(logits: Tensor, labels: Tensor) -> bool:
+    """Return whether some of the clips are answered wrongly."""
+    return not bool((logits.argmax(1) == labels).all())
 
 
 def calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS) -> float:
@@ -87,12 +99,22 @@ def cool_(net: StateNet, t: float) -> None:
 def run(path: Path, by: Sequence[Path]) -> Figures:
     """Calibrates the checkpoint at path by the held clips of the checkpoints `by` (itself where there are none), and records it there.
 
+    The temperature is that of the network as it was trained, whatever it has been divided by since: a second run changes nothing.
+
     A network that learned from all training clips has no held ones: it takes the temperature and the threshold of networks made by the
     same recipe without some of them. Raises NothingHeldError when none of `by` has held clips, or one tells other classes apart.
     """
     trained, meta = checkpoint.load_trained(path)
-    logits, labels = _held(by or [path], meta)
+    logits, labels = _held([(p, *checkpoint.load(p)) for p in by or [path]], meta)
     t = temperature(logits, labels)
+    if math.isclose(t, meta.temperature, rel_tol=SAME):  # it has been calibrated by these
+        t = meta.temperature
+    bounded = "" if has_minimum(logits, labels) else " (no minimum: every held clip is answered rightly)"
+    if not RANGE[0] * (1 + SAME) < t < RANGE[1] * (1 - SAME):
+        bounded = " (the minimum lies beyond: these scores say nothing)"
+    cool_(trained, t / meta.temperature)
+    if not by:  # as it will be read again: rounding is the same in every run
+        logits, labels = _held([(path, trained.fold(), dataclasses.replace(meta, temperature=t))], meta)
     below = threshold((logits / t).softmax(1).amax(1))
     names = ", ".join(sorted({str(checkpoint.load_trained(p)[1].held) for p in by or [path]}))
     how = f"{len(labels)} held-out training clips ({names}), whole, each by a network that has not learned from it, {BINS} bins"
@@ -100,27 +122,28 @@ def run(path: Path, by: Sequence[Path]) -> Figures:
         figure("val_ece_before", 100 * calibration_error(logits, labels), "%", f"expected calibration error; {how}"),
         figure("val_ece", 100 * calibration_error(logits / t, labels), "%", f"expected calibration error at temperature {t:.3f}; {how}"),
     )
-    cool_(trained, t)
     kept = {f["name"]: f for f in (*meta.figures, *found)}
     this = shlex.join(["indrnn", "calibrate", str(path), *(["--by", *map(str, by)] if by else [])])
-    told: dict[str, Any] = {"temperature": meta.temperature * t, "other_below": round(below, 4), "figures": tuple(kept.values())}
-    checkpoint.save(path, trained, dataclasses.replace(meta, command=f"{meta.command} && {this}", **told))
+    command = meta.command if meta.command.endswith(f" && {this}") else f"{meta.command} && {this}"
+    told: dict[str, Any] = {"temperature": t, "command": command, "other_below": round(below, 4), "figures": tuple(kept.values())}
+    checkpoint.save(path, trained, dataclasses.replace(meta, **told))
     for f in found:
         print(f"{f['name']:32} {f['value']:9.4f} {f['unit']}")
-    print(f"temperature {t:.3f}; `other` below {below:.4f}")
+    print(f"temperature {t:.3f}{bounded}; `other` below {below:.4f}")
     return found
 
 
-def _held(paths: Sequence[Path], calibrated: Meta) -> tuple[Tensor, Tensor]:
+def _held(nets: Sequence[tuple[Path, StateNet, Meta]], calibrated: Meta) -> tuple[Tensor, Tensor]:
+    """Return the logits of the held clips, each by its network, as they were before any calibration, and the labels."""
     parts = []
-    for path in paths:
-        net, meta = checkpoint.load(path)
+    for path, net, meta in nets:
         if (meta.labels, meta.layout) != (calibrated.labels, calibrated.layout):
             raise NothingHeldError(f"{path}: expected a network of the same joints and classes as the one to be calibrated")
         source = Source.told(meta)
         held = source.split(source.read().clips)[1]
         if held:
-            parts.append(ends(net, held))
+            logits, labels = ends(net, held)
+            parts.append((logits * meta.temperature, labels))
     if not parts:
         raise NothingHeldError("expected a network with clips held out of its training, for its own or for another's calibration (--by)")
     return torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts])

@@ -5,6 +5,7 @@
 
 import dataclasses
 import pickle
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,28 +87,62 @@ def save(path: Path, net: StateNet, meta: Meta) -> None:
     content |= {} if name == meta.kind else {"network": name}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    torch.save(content, partial)
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:  # PyTorch's own errors do not name the file
+            torch.save(content, file)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def load_trained(path: Path) -> tuple[StateNet, Meta]:
     """Return the network as it was trained, batch norm and all, in evaluation mode. Raises CheckpointError when the file is not ours."""
+    content = unpickled(path, "a model.pt that `indrnn train` wrote")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
         if content["format"] != FORMAT:
             raise CheckpointError(f"{path}: expected format {FORMAT}, got {content['format']!r}")
         meta = Meta(**content["meta"])
         config, network = NETWORKS[content.get("network", meta.kind)]
         net: StateNet = network(config(**content["config"]))
         net.load_state_dict(content["weights"])
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such file") from None
-    except (OSError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+    except (KeyError, TypeError, RuntimeError) as error:
         if path.suffix == ".ckpt":
             raise CheckpointError(f"{path} is for --resume; the network is in {path.with_name('model.pt')}") from error
         raise CheckpointError(f"{path}: expected a checkpoint written by `indrnn train`: {error}") from error
     net.eval()
     return net, meta
+
+
+def unpickled(path: Path, expected: str) -> Any:
+    """Return what torch.save wrote to a file; nothing but tensors and plain values is unpickled.
+
+    Raises CheckpointError in one sentence, with what was expected and what came, and without PyTorch's advice to unpickle anything.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file") from None
+    except OSError as error:
+        got = "a folder" if isinstance(error, IsADirectoryError) else f"a file that cannot be read: {error.strerror}"
+        raise CheckpointError(f"{path}: expected {expected}, got {got}") from error
+    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+        if path.suffix == ".ckpt":
+            raise CheckpointError(f"{path} is for --resume; the network is in {path.with_name('model.pt')}") from error
+        raise CheckpointError(f"{path}: expected {expected}, got {_looks_like(path)}") from error
+
+
+def _looks_like(path: Path) -> str:
+    """Return which kind of file it is."""
+    with path.open("rb") as file:
+        begins = file.read(4096)
+    if not begins:
+        return "an empty file"
+    if path.suffix == ".onnx":
+        return "an ONNX graph"
+    if zipfile.is_zipfile(path) or begins.startswith(b"\x80"):
+        return "a file with other things in it than tensors"
+    return "a text" if all(byte >= 32 or byte in b"\t\n\f\r" for byte in begins) else "another kind of file"
 
 
 def load(path: Path | str) -> tuple[StateNet, Meta]:

@@ -35,9 +35,16 @@ class Source:
         return cls(**meta.clips)
 
     def read(self) -> ClipSet:
-        """Read the file's clips of the known classes: a path as it is, and what is no file is looked for under INDRNN_DATA."""
+        """Read the file's clips of the known classes: a path as it is, and what is no file is looked for under INDRNN_DATA.
+
+        Raises SplitError where a class that is left out is none.
+        """
         found = self._all()
+        if strange := [k for k in self.left_out if not 0 <= k < len(found.classes)]:
+            raise SplitError(f"left_out: expected classes from 0 to {len(found.classes) - 1}, got {', '.join(map(str, strange))}")
         known = [k for k in range(len(found.classes)) if k not in self.left_out]
+        if not known:
+            raise SplitError(f"left_out: expected at least one of the {len(found.classes)} classes to learn, got all of them")
         clips = [dataclasses.replace(c, label=known.index(c.label)) for c in found.clips if c.label in known]
         return dataclasses.replace(found, clips=clips, classes=tuple(found.classes[k] for k in known))
 

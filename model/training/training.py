@@ -2,6 +2,7 @@
 
 import ctypes
 import dataclasses
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,13 @@ class RunError(Exception):
 def check_folder(job: Job) -> None:
     """Nothing is overwritten, and nothing is gone on from that is not there. Raises RunError."""
     last = job.out / "last.ckpt"
+    for folder in (job.out, *job.out.parents):
+        if folder.exists():
+            if not folder.is_dir():
+                raise RunError(f"{folder}: expected a folder, got a file")
+            if not os.access(folder, os.W_OK):
+                raise RunError(f"{folder}: nothing can be written there")
+            break
     if not job.resume and last.exists():
         raise RunError(f"{job.out} holds a run already: --resume goes on with it, --out takes another folder")
     if job.resume and not last.exists():
@@ -63,6 +71,14 @@ class Work:
     def here(self) -> float:
         """Return the minutes of work of this process alone."""
         return (time.process_time() - self.begin) / torch.get_num_threads() / 60
+
+
+class Bar(TQDMProgressBar):
+    """The progress bar without Lightning's number of the version, of which there is one."""
+
+    def get_metrics(self, *of: Any) -> dict[str, Any]:
+        """Return the figures beside the bar."""
+        return {name: value for name, value in super().get_metrics(*of).items() if name != "v_num"}
 
 
 class Stop(Callback):
@@ -141,7 +157,7 @@ def _cut_log(out: Path) -> None:
 def _trainer(job: Job, learner: Learner[Any, Any], keeper: Keeper, work: Work) -> lightning.Trainer:
     keeping = ModelCheckpoint(job.out, filename="last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False)
     stop = [Stop(work, job.max_time)] if job.max_time is not None else []
-    bar = [TQDMProgressBar(refresh_rate=20)] if job.progress else []
+    bar = [Bar(refresh_rate=20)] if job.progress else []
     return lightning.Trainer(
         accelerator=job.accelerator,
         devices=job.devices,

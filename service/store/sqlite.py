@@ -26,6 +26,7 @@ SLICE = 200  # sessions looked at by expire before it lets others at the file: a
 PAGE_SIZE = 8_192  # bytes, of a new file: a row of some 8 KB is one page and not two: a commit of 32 takes 0.85 of the time
 APPLICATION_ID = int.from_bytes(b"IndR", "big")  # where SQLite and `file` look for whose file it is
 
+_BEGINS = b"SQLite format 3\0"  # every file of SQLite's but an empty one
 _UNTAGGED = b""  # nobody else may change the file
 _COLUMNS = "id, model, version, digest, owner, step, position, created_at, expires_at, state, last, carry"
 _ROW = f"({','.join('?' * (_COLUMNS.count(',') + 1))})"
@@ -68,20 +69,27 @@ class SQLiteStore:
         self._kept = Kept()
         self._synchronous = "FULL" if durability == "strict" else "NORMAL"
         self._held: int | None = None
+        if not str(path).strip():
+            raise StoreError("store: expected the path of a file or the address of a Redis (INDRNN_STORE), got nothing")
         if str(path) == ":memory:":
             raise StoreError("store :memory:: expected a file, which outlives the service")
         try:
+            _refuse_others(self._path)
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._held = _hold(self._path)
+            self._held, self._new_lock = _hold(self._path)
+            os.close(os.open(self._path, os.O_RDONLY | os.O_CREAT, 0o600))  # what lies in it is worth what its sessions are
             self._db = sqlite3.connect(self._path, timeout=1.0, isolation_level=None, check_same_thread=False)
             self.key = self._open()
             self._files = self._identity()
         except (OSError, sqlite3.Error) as error:
+            if self._held is not None and self._new_lock:
+                os.unlink(f"{self._path}-lock")  # while it is held: _hold sees that the name is another file's
             self.close()
             raise StoreError(f"store {path}: {_explain(error)}") from error
 
     def _open(self) -> bytes:
         db = self._db
+        self._recognize()
         for pragma in (f"page_size={PAGE_SIZE}", "journal_mode=WAL", f"synchronous={self._synchronous}"):
             db.execute(f"PRAGMA {pragma}").fetchall()
         (journal,) = db.execute("PRAGMA journal_mode").fetchone()
@@ -98,6 +106,15 @@ class SQLiteStore:
         """Bring the file to this schema within the transaction that is open."""
         db = self._db
         (version,) = db.execute("PRAGMA user_version").fetchone()
+        for statements in _MIGRATIONS[version:]:
+            for statement in filter(str.strip, statements.split(";")):
+                db.execute(statement, {"key": new_key()} if ":key" in statement else {})
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _recognize(self) -> None:
+        """Look whose file it is, before anything in it is changed. Raises DatabaseError where it is somebody else's, or a newer one."""
+        db = self._db
+        (version,) = db.execute("PRAGMA user_version").fetchone()
         (owner,) = db.execute("PRAGMA application_id").fetchone()
         tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         unmarked = (version == 0 and not tables) or (version == 1 and tables == {"meta", "sessions"})  # new, or from before the mark
@@ -105,10 +122,6 @@ class SQLiteStore:
             raise sqlite3.DatabaseError(f"expected a file of sessions, got a database of something else (application id {owner})")
         if version > SCHEMA_VERSION:
             raise sqlite3.DatabaseError(f"expected schema {SCHEMA_VERSION} or older, got {version}: a newer service has written it")
-        for statements in _MIGRATIONS[version:]:
-            for statement in filter(str.strip, statements.split(";")):
-                db.execute(statement, {"key": new_key()} if ":key" in statement else {})
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def load(self, ids: Sequence[str]) -> dict[str, Session]:
         """Load the sessions of these ids, as Store says."""
@@ -281,6 +294,7 @@ def back_up(source: Path, target: Path) -> None:
             (owner,) = db.execute("PRAGMA application_id").fetchone()
             if owner != APPLICATION_ID:
                 raise sqlite3.DatabaseError(f"expected a file of sessions, got application id {owner}")
+            os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             with contextlib.closing(sqlite3.connect(part)) as copy:
                 db.backup(copy)  # all pages in one read transaction, which hinders no writer
                 copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
@@ -292,18 +306,38 @@ def back_up(source: Path, target: Path) -> None:
         raise StoreError(f"backup of {source} to {target}: {error}") from error
 
 
-def _hold(path: Path) -> int:
-    """Lock the store for this process until the file descriptor is closed. Raises BlockingIOError when another has it.
+def _refuse_others(path: Path) -> None:
+    """Refuse what is no SQLite file before a lock is made beside it. Raises OSError, DatabaseError."""
+    if path.is_dir():
+        raise IsADirectoryError("expected a file, got a folder")
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise FileExistsError("expected a file, got a device, a pipe or a socket")
+    with path.open("rb") as file:
+        begins = file.read(len(_BEGINS))
+    if begins and begins != _BEGINS:
+        raise sqlite3.DatabaseError("expected a file of sessions, got one that is not a database")
+
+
+def _hold(path: Path) -> tuple[int, bool]:
+    """Lock the store for this process until the file descriptor is closed, and return that, and whether the lock's file is new.
+
+    Raises BlockingIOError when another has it, also where another took the lock's file away in the meantime.
 
     On a file of its own: closing any descriptor of the database would drop SQLite's locks on it.
     """
-    held = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    name = f"{path}-lock"
+    new = not os.path.lexists(name)
+    held = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.exists(name) or not os.path.samestat(os.fstat(held), os.stat(name)):
+            raise BlockingIOError(f"{name} was replaced")
     except OSError:
         os.close(held)
         raise
-    return held
+    return held, new
 
 
 class _Written(NamedTuple):

@@ -37,6 +37,25 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ready: Tiny) -> Any:
     return lambda *words: main(["export", "runs/tiny.pt", "bundles", *words])
 
 
+@pytest.mark.parametrize(
+    ("name", "version", "said"),
+    [
+        ("../x", "1", "name: expected up to 64 small letters, digits, - and _ that begin with a letter, got '../x'"),
+        ("Tiny", "1", "name: expected up to 64 small letters"),
+        ("tiny", "0", "version: expected a whole number, 1, 2, 3 and so on, got '0'"),
+        ("tiny", "01", "version: expected a whole number, 1, 2, 3 and so on, got '01'"),
+        ("tiny", "../1", "version: expected a whole number"),
+    ],
+)
+def test_a_name_that_cannot_be_a_folders_is_refused_before_it_is_one(
+    tmp_path: Path, ready: Tiny, name: str, version: str, said: str
+) -> None:
+    with pytest.raises(ExportError) as refused:
+        write.write(ready, meta(ready), tmp_path / "bundles", name, version, command="")
+    assert str(refused.value).startswith(said)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_command_writes_a_bundle_that_reads(run: Any, tmp_path: Path, exported: onnx.ModelProto) -> None:
     assert run() == 0
     bundle = read(tmp_path / "bundles/chars/1")
@@ -145,7 +164,7 @@ def test_no_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_bad_name_is_refused(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--name", "Bard") == 1
-    assert "name String should match pattern" in capsys.readouterr().err
+    assert "name: expected up to 64 small letters, digits, - and _" in capsys.readouterr().err
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 

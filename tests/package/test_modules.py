@@ -78,6 +78,38 @@ def test_a_folders_bare_name_is_refused_in_one_sentence(name: str) -> None:
     assert done.stderr.splitlines()[-1].startswith(f"ImportError: import indrnn.{name}, not {name}: ")
 
 
+@pytest.mark.parametrize(
+    ("module", "missing", "extra"),
+    [
+        ("indrnn.client.sync", "httpx", "client"),
+        ("indrnn.client.aio", "websockets", "client"),
+        ("indrnn.model.indrnn", "torch", "train"),
+        ("indrnn.model.cells.stacks", "torch", "train"),
+        ("indrnn.service.app", "fastapi", "serve"),
+    ],
+)
+def test_a_module_says_which_extra_it_needs(module: str, missing: str, extra: str) -> None:
+    """Whoever catches ModuleNotFoundError, to go on without, still does."""
+    folder = ".".join(module.split(".")[:2])
+    code = f"""
+import sys
+sys.modules[{missing!r}] = None
+try:
+    import {module}
+except ModuleNotFoundError as error:
+    print(error.name, error)
+"""
+    assert python("-c", code).stdout == f"{missing} {folder} needs {missing}: pip install 'indrnn[{extra}]'\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "missing", "extras"), [("serve", "fastapi", "extra 'serve'"), ("export", "torch", "extras 'train' and 'serve'")]
+)
+def test_a_command_says_which_extras_it_needs(command: str, missing: str, extras: str) -> None:
+    done = python("-c", WITHOUT, missing, command)
+    assert (done.returncode, done.stderr) == (1, f"indrnn {command} needs {missing}, which comes with the {extras}\n")
+
+
 def test_help_needs_neither_torch_nor_fastapi() -> None:
     done = python("-c", WITHOUT, "torch,fastapi,numpy,pydantic,onnxruntime", "--help")
     assert done.returncode == 0, done.stderr

@@ -30,15 +30,19 @@ def start(tmp_path: Path, **env: str) -> subprocess.CompletedProcess[str]:
     ("env", "said"),
     [
         ({"INDRNN_BUNDELS": "x"}, "unknown variable INDRNN_BUNDELS: expected one of INDRNN_"),
-        ({"INDRNN_PROVIDER": "gpu"}, "INDRNN_PROVIDER: Input should be 'auto', 'cuda' or 'cpu', got 'gpu'"),
-        ({"INDRNN_MAX_BATCH": "0"}, "INDRNN_MAX_BATCH: Input should be greater than or equal to 1, got '0'"),
-        ({"PORT": "x"}, "PORT: Input should be a valid integer"),
+        ({"INDRNN_PROVIDER": "gpu"}, "INDRNN_PROVIDER: expected 'auto', 'cuda' or 'cpu', got 'gpu'"),
+        ({"INDRNN_MAX_BATCH": "0"}, "INDRNN_MAX_BATCH: expected a whole number from 1, got '0'"),
+        ({"PORT": "x"}, "PORT: expected a whole number from 0 to 65535, got 'x'"),
+        ({"INDRNN_PORT": "x", "PORT": ""}, "PORT: expected a whole number from 0 to 65535, got ''"),
+        ({"INDRNN_GRPC_PORT": "7", "PORT": "7"}, "INDRNN_GRPC_PORT: expected another port than PORT, got 7 for both"),
+        ({"INDRNN_KEYS": "/nowhere"}, "keys /nowhere: "),
+        ({"INDRNN_STORE": ""}, "store: expected the path of a file or the address of a Redis (INDRNN_STORE), got nothing"),
         ({"INDRNN_BUNDLES": "/nowhere"}, "/nowhere: no bundle found"),
         ({"INDRNN_STORE": "/proc/s.db"}, "store /proc/s.db:"),
         ({"INDRNN_STORE": ":memory:"}, "store :memory:: expected a file, which outlives the service"),
         ({"INDRNN_STORE": "redis://u:secret@127.0.0.1:1/0"}, "store redis://127.0.0.1:1/0: Error 111 connecting to 127.0.0.1:1"),
         ({"INDRNN_STORE": "http://localhost"}, "store: expected redis://[user:password@]host[:port][/db], rediss://… or unix://path"),
-        ({"INDRNN_STORE_DURABILITY": "none"}, "INDRNN_STORE_DURABILITY: Input should be 'strict' or 'relaxed', got 'none'"),
+        ({"INDRNN_STORE_DURABILITY": "none"}, "INDRNN_STORE_DURABILITY: expected 'strict' or 'relaxed', got 'none'"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it(tmp_path: Path, env: dict[str, str], said: str) -> None:
@@ -113,6 +117,16 @@ def test_a_port_that_is_taken_is_refused(server: Server, tmp_path: Path) -> None
     done = start(tmp_path, PORT=str(server.port))
     assert done.returncode != 0
     assert "address already in use" in done.stderr
+
+
+def test_a_grpc_port_that_is_taken_is_one_line(server: Server, tmp_path: Path) -> None:
+    done = start(tmp_path, INDRNN_GRPC_PORT=str(server.port))
+    assert done.returncode == 1
+    assert done.stderr == f"indrnn: INDRNN_GRPC_PORT: 127.0.0.1:{server.port} cannot be listened on: address already in use\n"
+
+
+def test_a_file_of_keys_is_read_before_the_models(tmp_path: Path) -> None:
+    assert "keys /nowhere: " in start(tmp_path, INDRNN_KEYS="/nowhere", INDRNN_BUNDLES="/nowhere").stderr
 
 
 def test_a_session_of_a_version_that_is_gone_says_so(tmp_path: Path, own_server: Callable[..., Server]) -> None:

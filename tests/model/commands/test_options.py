@@ -42,6 +42,26 @@ def test_every_default_is_a_value_that_its_option_takes(task: str) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "expected"),
     [
+        ("--left-out", "wave", "a whole number from 0"),
+        ("--left-out", "1.5", "a whole number from 0"),
+    ],
+)
+def test_an_option_beyond_a_table_says_what_it_takes(option: str, value: str, expected: str, capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "action", f"{option}={value}"])
+    assert f"argument {option}: expected {expected}, got '{value}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_default_is_shown_empty_or_as_python_writes_it(task: str) -> None:
+    text = " ".join(subparser(subparser(build_parser(), "train"), task).format_help().split())
+    assert "(default: )" not in text
+    assert "(default: (" not in text
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
         ("--steps", "-1", "a whole number from 1"),
         ("--hidden", "0", "a whole number from 1"),
         ("--rows", "x", "a whole number from 1"),

@@ -29,10 +29,11 @@ OPTIONS = {
     "nwucla": ["--rows", "8", "--layers", "2"],
     "hdm05": ["--rows", "8", "--layers", "2"],
     "ntu": ["--rows", "8", "--layers", "2", "--held", "subject=4"],
+    "tensor": ["--rows", "8", "--layers", "2", "--test", "subject=3", "--held", "subject=2"],
 }
 # The kinds that the service reads; what the others are trained for nobody could send it.
-EXPORTED = {"chars", "ptb-char", "skeleton", "action", "nwucla", "hdm05", "ntu"}
-BOTH = ("adding", "chars", "skeleton")  # of the others one cell each: they share their networks
+EXPORTED = {"chars", "ptb-char", "skeleton", "action", "nwucla", "hdm05", "ntu", "tensor"}
+BOTH = ("adding", "chars", "skeleton", "tensor")  # of the others one cell each: they share their networks
 CASES = [(task, cell) for i, task in enumerate(OPTIONS) for cell in (("gru", "lstm") if task in BOTH else (("gru", "lstm")[i % 2],))]
 
 
@@ -50,6 +51,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "ptb" / f"ptb.{name}.txt.gz").write_bytes(gzip.compress(b" the cat sat on the <unk> mat \n" * 60))
     for name, words in (("shakespeare", "to be or not "), ("war_and_peace", "well, Prince ")):
         (folder / "text" / f"{name}.txt.gz").write_bytes(gzip.compress((words * 80).encode()))
+    np.savez(folder / "numbers.npz", x=rng.normal(size=(24, 12, 3)), y=np.arange(24) % 2, subject=np.arange(24) // 8 + 1)
     skeleton, of = folder / "skeleton", np.arange(24) // 4
     file(skeleton / "mine.npz")
     file(skeleton / "utd_mhad.npz", joints=20, subject=np.arange(24) // 3 + 1)
@@ -76,7 +78,7 @@ def test_every_task_is_asked() -> None:
 def test_a_task_trains_another_cell_and_its_export_works_or_says_why_not(
     task: str, cell: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = [str(data / "skeleton" / "mine.npz")] if task == "skeleton" else []
+    path = {"skeleton": [str(data / "skeleton" / "mine.npz")], "tensor": [str(data / "numbers.npz")]}.get(task, [])
     out = tmp_path / "run"
     assert main(["train", task, *path, "--cell", cell, *OPTIONS[task], *SMALL, "--out", str(out)]) == 0
     net, meta = checkpoint.load(out / "model.pt")

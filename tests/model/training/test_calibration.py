@@ -25,6 +25,16 @@ def test_the_temperature_undoes_a_factor(t):
     assert calibrate.temperature(*noisy(t=t)) == pytest.approx(t, rel=0.05)
 
 
+@pytest.mark.parametrize("t", [0.05, 20.0])
+def test_a_temperature_far_from_one_is_found_at_once(t):
+    assert calibrate.temperature(*noisy(t=t)) == pytest.approx(t, rel=0.05)
+
+
+def test_clips_that_are_all_answered_rightly_have_a_temperature_of_their_own():
+    right = torch.eye(4) * 3
+    assert calibrate.temperature(right, torch.arange(4)) == calibrate.SURE
+
+
 def test_scores_that_are_as_true_as_they_say_have_no_error_and_sure_ones_have():
     logits, labels = noisy(t=1.0)
     assert calibrate.calibration_error(logits, labels) < 0.02
@@ -112,6 +122,45 @@ def four_classes(tmp_path, monkeypatch):
     arrays = {"x": np.concatenate(frames), "off": off, "y": np.array(y), "subject": np.array(subject)}
     np.savez(tmp_path / "skeleton" / "utd_mhad.npz", classes=np.array(list("abcd")), **arrays)
     return tmp_path
+
+
+@pytest.mark.parametrize("by_itself", [True, False])
+def test_a_second_calibration_changes_nothing_and_the_first_is_at_the_minimum(four_classes, capsys, by_itself):
+    argv = ["train", "action", "--steps", "20", "--decay", "5", *SMALL]
+    assert main([*argv, "--out", str(four_classes / "short")]) == 0
+    path = four_classes / "short" / "model.pt"
+    others = [] if by_itself else ["--by", str(four_classes / "other" / "model.pt")]
+    if others:
+        assert main([*argv, "--out", str(four_classes / "other"), "--held", "5", "--seed", "2"]) == 0
+    capsys.readouterr()
+    assert main(["calibrate", str(path), *others]) == 0
+    first, told = checkpoint.load_trained(path), capsys.readouterr().out
+    assert f"temperature {first[1].temperature:.3f}" in told
+    assert first[1].temperature < 1  # a short run is not as sure as it could be
+    assert main(["calibrate", str(path), *others]) == 0
+    again = checkpoint.load_trained(path)
+    assert capsys.readouterr().out == told
+    assert again[1] == first[1]
+    for name, weight in first[0].state_dict().items():
+        assert torch.equal(weight, again[0].state_dict()[name]), name
+
+
+def test_by_without_a_network_is_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["calibrate", "model.pt", "--by"])
+    assert "expected at least one argument" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("left_out", "said"),
+    [
+        (["99"], "left_out: expected classes from 0 to 3, got 99\n"),
+        (["0", "1", "2", "3"], "left_out: expected at least one of the 4 classes to learn, got all of them\n"),
+    ],
+)
+def test_classes_that_there_are_not_cannot_be_left_out(four_classes, capsys, left_out, said):
+    assert main(["train", "action", "--out", str(four_classes / "run"), *SMALL, "--left-out", *left_out]) == 1
+    assert capsys.readouterr().err == said
 
 
 def test_a_net_of_three_classes_is_calibrated_and_asked_about_the_fourth(four_classes, capsys):

@@ -1,6 +1,8 @@
 """SQLite: what commit promises, and what a second process gets."""
 
 import contextlib
+import fcntl
+import os
 import sqlite3
 import subprocess
 import sys
@@ -137,6 +139,73 @@ def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
     path.write_bytes(b"x" * 5000)
     with pytest.raises(StoreError, match="not a database"):
         SQLiteStore(path)
+
+
+@pytest.mark.parametrize("content", [b"# a page\n" * 900, "customers", "folder"])
+def test_what_is_refused_is_left_without_litter(tmp_path: Path, content: bytes | str) -> None:
+    path = tmp_path / "theirs"
+    if content == "folder":
+        path.mkdir()
+    elif content == "customers":
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.execute("CREATE TABLE customers (name TEXT)")
+    else:
+        path.write_bytes(content)  # type: ignore[arg-type]  # bytes, as the others are names
+    before = None if path.is_dir() else path.read_bytes()
+    with pytest.raises(StoreError, match="expected a file"):
+        SQLiteStore(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["theirs"]
+    assert before is None or path.read_bytes() == before
+
+
+def test_a_store_without_a_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match="got nothing"):
+        SQLiteStore("")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_was_there_before_stays(path: Path) -> None:
+    """Whoever waits for it would otherwise hold another file than the next who comes."""
+    path.parent.mkdir()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE customers (name TEXT)")
+    lock = Path(f"{path}-lock")
+    lock.touch()
+    with pytest.raises(StoreError, match="a database of something else"):
+        SQLiteStore(path)
+    assert lock.exists()
+
+
+def test_a_lock_whose_name_is_another_files_by_now_is_none(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.parent.mkdir()
+    lock = Path(f"{path}-lock")
+    flock = fcntl.flock
+
+    def late(held: int, how: int) -> None:
+        lock.unlink()  # by one that was refused
+        flock(held, how)
+
+    monkeypatch.setattr("indrnn.service.store.sqlite.fcntl.flock", late)
+    with pytest.raises(StoreError, match="another process holds it"):
+        SQLiteStore(path)
+
+
+def test_sessions_and_copies_are_for_their_owner_alone(path: Path, tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        store = SQLiteStore(path)
+        store.commit([Change(None, session(store))])
+        back_up(path, tmp_path / "copy.db")
+        files = [*path.parent.iterdir(), tmp_path / "copy.db"]
+        assert {p.name: oct(p.stat().st_mode & 0o777) for p in files} == {p.name: "0o600" for p in files}
+        assert len(files) == 5  # with log, index and lock
+        store.close()
+        path.chmod(0o640)
+        SQLiteStore(path).close()
+        assert path.stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(before)
 
 
 def test_commits_are_synchronous(path: Path) -> None:
