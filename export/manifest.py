@@ -35,7 +35,7 @@ def _shortest(value: float) -> float:
 
 def content(meta: Meta) -> Content:
     """Return what goes in and comes out, as the checkpoint tells it. Raises ExportError for a network of what no modality reads."""
-    modality = of_kind(meta.kind)
+    modality = of_kind(meta.kind) or MODALITIES.get(meta.told.get("modality", ""))
     if modality is None:
         reads = " or ".join(m.reads for m in MODALITIES.values())
         what = f"expected a network of {reads}, which is what the service reads, got one of {meta.kind!r}"

@@ -79,6 +79,9 @@ def export(module: nn.Module, meta: Meta, max_position: int | None = None) -> tu
     cell = CELLS[meta.cell]
     if not cell.bounded and max_position is None:
         raise ExportError(f"nothing bounds the state of the cell {cell.name}: --max-position is required, the steps a session may last")
+    largest = max((abs(u) for p in state for u in p.u or ()), default=0.0)
+    if largest >= 1 and max_position is None:  # said before the comparison, which such a state overflows
+        raise ExportError(f"max |u| is {largest:g}, which bounds no state: --max-position is required, the steps a session may last")
     B, T = parity.EXAMPLE
     x = torch.from_numpy(source(np.random.default_rng(SEED), B, T))
     model = graph.to_onnx(module, x, torch.arange(T - B + 1, T + 1), torch.zeros(B, size))

@@ -45,6 +45,15 @@ class AddingLearner(Learner[AddingNet, AddingRecipe]):
         return {"val_mse": squared_error(self.folded(), "val")}
 
 
+# What its bundle says of x and of the answer: it is a network of numbers.
+TOLD: dict[str, Any] = {
+    "modality": "tensor",
+    "features": ({"name": "number", "mean": 0.5, "scale": 0.29}, {"name": "mark", "mean": 0.0, "scale": 1.0}),
+    "values": ({"name": "sum", "mean": 1.0, "scale": 0.41},),
+    "answer": "end",
+}
+
+
 @torch.no_grad()
 def squared_error(net: AddingNet, split: str) -> float:
     """Return the mean squared error on the sequences of `val` or `test`, of the length that the network is made for."""
@@ -59,7 +68,7 @@ def squared_error(net: AddingNet, split: str) -> float:
 def begin(job: Job, config: dict[str, Any], recipe: AddingRecipe) -> tuple[AddingLearner, Meta]:
     """Nothing to read: the data are drawn."""
     lightning.seed_everything(job.seed, verbose=False)
-    return AddingLearner(AddingConfig(**config), recipe, job.seed), Meta("adding", job.command, job.seed, job.steps)
+    return AddingLearner(AddingConfig(**config), recipe, job.seed), Meta("adding", job.command, job.seed, job.steps, told=TOLD)
 
 
 def figures(net: StateNet, meta: Meta, split: str) -> Figures:
