@@ -33,7 +33,7 @@ class Bucket:
 
 @dataclass(slots=True)
 class Count:
-    """Living sessions of one owner, counted in the store at `at` and kept up here since."""
+    """Living sessions of one owner and the states they may keep, counted in the store at `at` and kept up here since."""
 
     sessions: int
     at: float
@@ -88,21 +88,22 @@ class Quotas:
         """Return whether living sessions have a limit."""
         return self._max_sessions is not None
 
-    async def new_session(self, owner: str, horizon: float = 0.0) -> None:
+    async def new_session(self, owner: str, horizon: float = 0.0, weight: int = 1) -> None:
         """Before a session is made. Raises SessionLimit, StoreFailed. Those being stored while it counts may exceed the limit by a few.
 
-        Those that have no more than `horizon` seconds to live do not count.
+        Those that have no more than `horizon` seconds to live do not count. One that keeps n states weighs 1 + n.
         """
         if self._max_sessions is None:
             return
         known = self._recent(owner, RECOUNT) or await self._counted(owner, horizon, RECOUNT)
-        if known.sessions >= self._max_sessions:
+        if known.sessions + weight > self._max_sessions:
             known = await self._counted(owner, horizon, REFUSE)
-        if known.sessions >= self._max_sessions:
+        if known.sessions + weight > self._max_sessions:
+            kept = "" if weight == 1 else f", of which this one counts as {weight} with the states that it keeps"
             raise SessionLimit(
-                f"expected at most {self._max_sessions} living sessions of one key: delete or end some", retry_after=int(RECOUNT)
+                f"expected at most {self._max_sessions} living sessions of one key{kept}: delete or end some", retry_after=int(RECOUNT)
             )
-        known.sessions += 1
+        known.sessions += weight
 
     def _recent(self, owner: str, seconds: float) -> Count | None:
         known = self._counts.get(owner)
@@ -117,7 +118,7 @@ class Quotas:
                 known = self._counts[owner] = Count(await asyncio.to_thread(self._count, owner, time.time() + horizon), at)
             return known
 
-    def session_ended(self, owner: str) -> None:
+    def session_ended(self, owner: str, weight: int = 1) -> None:
         """Take note that a session was deleted."""
         if known := self._counts.get(owner):
-            known.sessions = max(0, known.sessions - 1)
+            known.sessions = max(0, known.sessions - weight)
