@@ -381,7 +381,7 @@ def tag(session: Session | None) -> bytes:
         digest.update(encode_carry(session.carry))
     digest.update(np.ascontiguousarray(session.state, "<f4").data)
     if session.history is not None:
-        digest.update(_encode_history(session.history))
+        digest.update(b"%d" % session.history.keep + _encode_history(session.history))
     return digest.digest()
 
 
