@@ -9,7 +9,11 @@ from typing import Any
 import httpx
 import pytest
 from conftest import Server, scores
+from cutter import cutting
 from test_stream import ask
+
+from indrnn.client import aio, sync
+from indrnn.client.errors import Conflict, DeadlineExceeded, Unanswered
 
 Start = Callable[..., Server]
 
@@ -188,3 +192,79 @@ def test_kill_between_and_during_rewinds_loses_nothing_and_applies_each_once(own
     whole = server.post("/predict", {"sequences": [frames], "top_k": 99}).json()["predictions"][0]
     assert last["session"]["position"] == len(frames)
     assert scores(last["predictions"][0]) == pytest.approx(scores(whole), abs=1e-4)
+
+
+def test_a_client_marks_goes_on_and_goes_back(server: Server) -> None:
+    with sync.Client(server.url) as client, client.session("chars", keep=4) as session:
+        session.step("To be, or not to be: ")
+        session.mark("before the question")
+        first = session.step("that")
+        session.step(" is the question")
+        session.rewind(mark="before the question")
+        assert (session.number, session.position) == (4, 21)
+        again = session.step("that")
+        assert (again.step, [c.logprob for c in again.chars]) == (5, [c.logprob for c in first.chars])
+        session.rewind(step=3)
+        assert (session.number, session.position) == (6, 41)
+        told = client.look(session.id)
+        assert (told.keep, told.kept, told.marks) == (4, [1, 3, 4, 5, 6], {"before the question": 1})
+        with pytest.raises(Conflict, match="not kept") as refused:
+            session.rewind(step=2)
+        assert refused.value.code == "not_kept"
+        session.mark("before the question", remove=True)
+        with pytest.raises(Conflict):
+            session.rewind(mark="before the question")
+        assert session.step("!").step == 7
+        by_id = client.new_session("chars", keep=2)
+        assert client.rewind(by_id.session_id, step=0, number=1).step == 1
+        assert client.mark(by_id.session_id, "here").marks == {"here": 1}
+
+
+async def test_the_same_with_asyncio(server: Server) -> None:
+    async with aio.Client(server.url) as client, client.session("chars", keep=4) as session:
+        await session.step("To be")
+        await session.mark("here")
+        await session.step(" or not")
+        await session.rewind(mark="here")
+        assert (session.number, session.position) == (3, 5)
+        assert (await session.step("!")).position == 6
+        assert (await client.look(session.id)).marks == {"here": 1}
+
+
+def test_a_client_whose_rewind_met_a_kill_makes_the_same_call_again_and_no_other(own_server: Start) -> None:
+    server = own_server()
+    with cutting(server.port, 1) as cutter, sync.Client(cutter.url) as client:
+        cutter.gentle = True
+        with client.session("chars", keep=4) as session:
+            for text in "abc":
+                session.step(text)
+            server.stop(signal.SIGKILL)
+            client.server.timeout = 0.5
+            with pytest.raises(DeadlineExceeded):
+                session.rewind(step=1)
+            with pytest.raises(Unanswered):
+                session.step("d")
+            client.server.timeout = 30.0
+            cutter.target = server.start().port
+            session.rewind(step=1)
+            assert (session.number, session.position) == (4, 1)
+            assert session.step("d").step == 5
+
+
+def test_through_connections_that_are_cut_each_rewind_is_applied_once(server: Server) -> None:
+    def play(client: sync.Client, session: sync.Session) -> list[object]:
+        told: list[object] = []
+        for n in range(1, 13):
+            told.append([c.logprob for c in session.step("To be, or not "[n : n + 3]).chars])
+            if n % 3 == 0:
+                session.mark("here")
+            if n % 4 == 0:
+                session.rewind(mark="here")
+                told.append((session.number, session.position))
+        return [told, client.look(session.id).kept]
+
+    with sync.Client(server.url) as client, client.session("chars", keep=4) as session:
+        undisturbed = play(client, session)
+    with cutting(server.port, 5, 300, 2_500) as cutter, sync.Client(cutter.url) as client, client.session("chars", keep=4) as session:
+        assert play(client, session) == undisturbed
+        assert cutter.cuts > 5
