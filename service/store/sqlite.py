@@ -197,20 +197,19 @@ class SQLiteStore:
         self._db.execute("BEGIN IMMEDIATE")
         self._db.execute(upsert, values)
         self._db.executemany("DELETE FROM sessions WHERE id = ?", [(i,) for i in gone])
-        for change in keeping:
-            self._write_history(change)
+        if keeping:
+            self._write_histories(keeping)
         self._db.execute("COMMIT")
 
-    def _write_history(self, change: Change) -> None:
-        made, ident = rewritten(change.before, change.after), change.id
-        if change.after is None or change.after.history is None:
-            _remove_histories(self._db, [ident])
-        if made.history is not None:
-            upsert = "INSERT OR REPLACE INTO histories (id, keep, marks) VALUES (?, ?, ?)"
-            self._db.execute(upsert, (ident, made.history.keep, encode_marks(made.history.marks)))
-        self._db.executemany("DELETE FROM kept WHERE id = ? AND step = ?", [(ident, step) for step in made.gone])
-        rows = [(ident, at.step, encode_snapshot(at)) for at in made.new]
-        self._db.executemany("INSERT OR REPLACE INTO kept (id, step, state) VALUES (?, ?, ?)", rows)
+    def _write_histories(self, changes: Sequence[Change]) -> None:
+        """Write what changes of kept states, within the transaction that is open."""
+        made = [(c.id, rewritten(c.before, c.after)) for c in changes]
+        _remove_histories(self._db, [c.id for c in changes if c.after is None or c.after.history is None])
+        histories = [(i, m.history.keep, encode_marks(m.history.marks)) for i, m in made if m.history is not None]
+        self._db.executemany("INSERT OR REPLACE INTO histories (id, keep, marks) VALUES (?, ?, ?)", histories)
+        self._db.executemany("DELETE FROM kept WHERE id = ? AND step = ?", [(i, step) for i, m in made for step in m.gone])
+        new = [(i, at.step, encode_snapshot(at)) for i, m in made for at in m.new]
+        self._db.executemany("INSERT OR REPLACE INTO kept (id, step, state) VALUES (?, ?, ?)", new)
 
     def list(self, owner: str, now: float, limit: int) -> list[Session]:
         """List an owner's living sessions, as Store says."""
