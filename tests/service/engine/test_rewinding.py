@@ -87,6 +87,16 @@ def test_a_repeated_rewind_is_answered_alike_and_applied_once(bench: Bench) -> N
     assert bench.statistics.repeats["http"] == 1
 
 
+def test_a_rewind_and_its_repeat_in_one_turn_are_stored_and_counted_once(bench: Bench) -> None:
+    ident = walked(bench, 4, [0])
+    bench.engine.gate.clear()
+    asked = [bench.feed(ident, 2, [1]), bench.rewind(ident, 3, 1), bench.rewind(ident, 3, 1)]
+    bench.engine.gate.set()
+    _, one, other = (a.one() for a in asked)
+    assert repr(one) == repr(other)
+    assert (bench.statistics.happened["rewound", "http"], bench.statistics.repeats["http"]) == (1, 1)
+
+
 def test_a_rewind_waits_its_turn_behind_a_step_and_before_the_next(bench: Bench) -> None:
     ident = walked(bench, 8, [0, 0])
     bench.engine.gate.clear()

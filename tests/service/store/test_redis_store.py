@@ -196,14 +196,14 @@ def test_a_session_that_keeps_nothing_has_the_fields_it_always_had_and_another_t
 
 
 def test_the_fields_of_a_session_that_was_lost_are_not_taken_for_the_next_ones(store: RedisStore, other: RedisStore) -> None:
-    lost, moved = (session(store, history=History(2)) for _ in range(2))
+    lost, moved = (session(store, history=History(2), state=np.full(5, n, np.float32)) for n in range(2))
     store.commit([Change(None, lost), Change(None, moved)])
     other.commit([Change(other.load([lost.id])[lost.id], lost._replace(position=7))])
     changes = [Change(s, advanced(s, 2)._replace(history=s.left)) for s in (lost, moved)]
     assert store.commit(changes) == {lost.id}
     found = other.load([lost.id, moved.id])
     assert found[lost.id].history == History(2)
-    assert [at.step for at in found[moved.id].history.past] == [0]  # type: ignore[union-attr]
+    assert [at.state[0] for at in found[moved.id].history.past] == [1]  # type: ignore[union-attr]
 
 
 def test_a_lost_answer_is_asked_for_again_and_the_commit_counts_once(store: RedisStore, proxy: LossyProxy) -> None:
