@@ -64,7 +64,7 @@ class Part(NamedTuple):
 
 
 class SessionInfo(NamedTuple):
-    """The place where a session stands; times as RFC 3339."""
+    """The place where a session stands; times as RFC 3339. kept: the steps that it can be rewound to; marks: named ones."""
 
     session_id: str
     model: str
@@ -73,6 +73,9 @@ class SessionInfo(NamedTuple):
     position: int
     created_at: str
     expires_at: str
+    keep: int = 0
+    kept: list[int] | None = None
+    marks: dict[str, int] | None = None
 
 
 class Predicted(NamedTuple):
@@ -109,7 +112,8 @@ def result(body: dict[str, Any]) -> Result:
 
 def session_info(body: dict[str, Any]) -> SessionInfo:
     """Read a session as lists and looks show it."""
-    return SessionInfo(*(body[name] for name in SessionInfo._fields))
+    there = (name for name in SessionInfo._fields if name in body or name not in SessionInfo._field_defaults)
+    return SessionInfo(**{name: body[name] for name in there})
 
 
 def predicted(body: dict[str, Any]) -> Predicted:

@@ -29,9 +29,10 @@ def models(patience: Patience) -> Plan[list[dict[str, Any]]]:
     return found
 
 
-def new_session(model: str, patience: Patience) -> Plan[SessionInfo]:
+def new_session(model: str, patience: Patience, keep: int = 0) -> Plan[SessionInfo]:
     """Opens a session. A try whose answer was lost may leave one that nobody knows; it expires."""
-    answer = yield from ask("POST", "/sessions", patience, content=encode({"model": model}).encode())
+    wish: dict[str, object] = {"model": model, "keep": keep} if keep else {"model": model}
+    answer = yield from ask("POST", "/sessions", patience, content=encode(wish).encode())
     return session_info(decode(answer.content))
 
 
@@ -84,6 +85,20 @@ def fork(session_id: str, patience: Patience) -> Plan[SessionInfo]:
 def reset(session_id: str, patience: Patience) -> Plan[SessionInfo]:
     """Puts the session back at the start."""
     answer = yield from ask("POST", _of(session_id, "/reset"), patience)
+    return session_info(decode(answer.content))
+
+
+def rewind(session_id: str, to: dict[str, object], number: int | None, patience: Patience) -> Plan[SessionInfo]:
+    """Goes back to a step or a mark. One without a number is not tried again once the server may have seen it."""
+    wish = to if number is None else {**to, "number": number}
+    answer = yield from ask("POST", _of(session_id, "/rewind"), patience, content=encode(wish).encode(), again=number is not None)
+    return session_info(decode(answer.content))
+
+
+def mark(session_id: str, name: str, remove: bool, patience: Patience) -> Plan[SessionInfo]:
+    """Names the step where the session stands, or takes the name away."""
+    content = encode({"mark": name, "remove": remove}).encode()
+    answer = yield from ask("POST", _of(session_id, "/mark"), patience, content=content)
     return session_info(decode(answer.content))
 
 

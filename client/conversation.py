@@ -165,6 +165,21 @@ class Conversation:
             raise Unanswered(f"step {self._number_asked()} has no answer yet: make the same call again first", "unanswered")
         self.step, self.position, self.pending = step, position, None
 
+    def claim_rewind(self, to: dict[str, object]) -> int:
+        """Return the number of a rewind that is about to be sent, or sent again. Raises Unanswered where another step is under way."""
+        number = self.step + 1
+        self._claim(encode({"type": "rewind", "step": number, "to": to}))
+        return number
+
+    def rewound(self, step: int, position: int) -> None:
+        """The rewind was answered: the session stands there."""
+        self._unanswered = None
+        self.stand(step, position)
+
+    def not_rewound(self) -> None:
+        """The rewind was refused, and has moved nothing."""
+        self._unanswered = None
+
     # --- a generate -------------------------------------------------------------------------------------------------------------------
 
     def _start(self, emission: Emission) -> Emission:

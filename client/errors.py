@@ -101,6 +101,8 @@ _KINDS: dict[str, type[Refused]] = {
     "step_gap": StepGap,
     "no_stored_reply": Conflict,
     "model_gone": Conflict,
+    "not_kept": Conflict,
+    "mark_limit": Conflict,
     "cancelled": Conflict,
     "position_limit": Conflict,
     "session_limit": SessionLimit,

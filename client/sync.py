@@ -27,6 +27,7 @@ from indrnn.client.connection import (
     request_of,
 )
 from indrnn.client.conversation import Conversation, Emission
+from indrnn.client.errors import Refused
 from indrnn.client.handle import GenerationHandle, SessionHandle
 from indrnn.client.patience import Patience
 
@@ -63,10 +64,11 @@ class Client:
         top_k: int | None = None,
         every: bool | None = None,
         version: str | None = None,
+        keep: int | None = None,
         timeout: float | None = None,
     ) -> "Session":
         """Opens a session, or goes on with one. Raises NotFound, SessionExpired, DeadlineExceeded and their kin."""
-        fields = given(api_key=self.server.api_key, layout=layout, hz=hz, top_k=top_k, every=every, version=version)
+        fields = given(api_key=self.server.api_key, layout=layout, hz=hz, top_k=top_k, every=every, version=version, keep=keep)
         session = Session(self, Conversation(self.server.stream(model), fields, session_id), timeout)
         try:
             session.open()
@@ -95,9 +97,9 @@ class Client:
         """Return every served model."""
         return self.run(calls.models(self.patience()))
 
-    def new_session(self, model: str) -> SessionInfo:
-        """Opens a session for `predict`."""
-        return self.run(calls.new_session(model, self.patience()))
+    def new_session(self, model: str, *, keep: int = 0) -> SessionInfo:
+        """Opens a session for `predict`. keep: how many states after earlier steps it keeps, to be rewound to."""
+        return self.run(calls.new_session(model, self.patience(), keep))
 
     def new_session_at(self, state: bytes) -> SessionInfo:
         """Opens a session where a downloaded state stood."""
@@ -145,6 +147,16 @@ class Client:
                 result: R = end.value
                 return result
             outcome = self._perform(command)
+
+    def rewind(
+        self, session_id: str, *, step: int | None = None, mark: str | None = None, number: int | None = None, timeout: float | None = None
+    ) -> SessionInfo:
+        """Go back to a step or a mark, as one step. Give `number`: without it a request whose answer was lost is not repeated."""
+        return self.run(calls.rewind(session_id, given(step=step, mark=mark), number, self.patience(timeout)))
+
+    def mark(self, session_id: str, name: str, *, remove: bool = False) -> SessionInfo:
+        """Name the step where a session stands, or take the name away."""
+        return self.run(calls.mark(session_id, name, remove, self.patience()))
 
     def _perform(self, command: Command) -> object:
         if isinstance(command, Sleep):
@@ -297,6 +309,25 @@ class Session(SessionHandle):
         if self._socket is None:
             raise OSError("the connection was dropped")
         return self._socket
+
+    def rewind(self, *, step: int | None = None, mark: str | None = None) -> None:
+        """Go back to where the session stood after a step, or to a mark: one step, applied exactly once. Raises Conflict (`not_kept`).
+
+        After DeadlineExceeded it may have been applied or not: the same call again finds out.
+        """
+        self._settle()
+        number = self._conversation.claim_rewind(given(step=step, mark=mark))
+        try:
+            info = self._client.rewind(self.id, step=step, mark=mark, number=number, timeout=self._timeout)
+        except Refused:
+            self._conversation.not_rewound()
+            raise
+        self._conversation.rewound(info.step, info.position)
+
+    def mark(self, name: str, *, remove: bool = False) -> None:
+        """Name the step where the session stands, to rewind to; its state is kept until the name is moved or taken away."""
+        self._settle()
+        self._client.mark(self.id, name, remove=remove)
 
 
 class Generation(GenerationHandle):

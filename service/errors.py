@@ -21,6 +21,8 @@ ServiceError
 │   ├── StepGap        step_gap            neither the last number nor the next (expected_step)
 │   ├── NoStoredReply  no_stored_reply     the last number again, after an upload that brought no result along (expected_step)
 │   ├── ModelGone      model_gone          the session's model version is not loaded
+│   ├── NotKept        not_kept            a rewind to a step or mark whose state is not kept, or no longer (kept, marks)
+│   ├── MarkLimit      mark_limit          more marks than a session may have
 │   ├── Cancelled      cancelled           a generate was cancelled before it began
 │   └── PositionLimit  position_limit      the model was not made for a longer session
 ├── TooMany
@@ -179,6 +181,18 @@ class ModelGone(Conflict):
     """The session's model version is not loaded."""
 
     code = "model_gone"
+
+
+class NotKept(Conflict):
+    """The state that is to be gone back to is not kept, or no longer."""
+
+    code = "not_kept"
+
+
+class MarkLimit(Conflict):
+    """More marks than a session may have."""
+
+    code = "mark_limit"
 
 
 class Cancelled(Conflict):

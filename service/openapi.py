@@ -21,6 +21,8 @@ _STANDING: list[list[float]] = [
 _BODIES: tuple[type[BaseModel], ...] = (
     schema.PredictRequest,
     schema.OpenRequest,
+    schema.RewindBody,
+    schema.MarkBody,
     schema.Problem,
     completion_schema.CompletionRequest,
     completion_schema.OpenAIError,
@@ -45,7 +47,8 @@ def document(app: FastAPI, settings: Settings) -> None:
 
 
 def _text(s: Settings) -> str:
-    return f"""Limits (each a setting): {s.max_body} bytes of a body or stream message, {s.max_frames} frames of a clip,
+    return f"""Limits (each a setting): {s.max_keep} kept states of a session,
+{s.max_body} bytes of a body or stream message, {s.max_frames} frames of a clip,
 {s.max_sequences} clips of a request, {s.max_text} characters of a step, {s.max_generate} characters of a generate,
 {s.max_queue} waiting steps of a model, {s.max_connections} stream connections, {s.session_ttl:g} s from a session's last step to its end;
 of one key {_limit(s.max_sessions)} living sessions and {_limit(s.max_steps_per_second)} steps a second.
@@ -103,6 +106,8 @@ def _add_examples(spec: dict[str, Any]) -> None:
         ],
     }
     schemas["OpenRequest"]["example"] = {"model": "action"}
+    schemas["RewindBody"]["example"] = {"mark": "before the question", "number": 5}
+    schemas["MarkBody"]["example"] = {"mark": "before the question"}
     schemas["SessionInfo"]["example"] = {
         "session_id": "pI0r3bA3Zz5kB6a1nV8mRyf2oQxU",
         "model": "action",

@@ -53,6 +53,7 @@ class Settings(BaseSettings):
     max_text: int = Field(100_000, ge=1, description="characters of one step")
     max_every: int = Field(1_024, ge=1, description="frames or characters of one step that are scored one by one")
     max_generate: int = Field(4_096, ge=1, description="characters of one generate")
+    max_keep: int = Field(64, ge=0, description="states after earlier steps that one session may keep; 0: no session keeps any")
     max_sequences: int = Field(256, ge=1, description="clips of one request")
     max_batch: int = Field(64, ge=1, description="rows of one run of a model")
     max_queue: int = Field(1_024, ge=1, description="steps that may wait for a model; more are answered 503")
@@ -68,7 +69,11 @@ class Settings(BaseSettings):
     origins: str = Field(
         "", description="other hosts' pages whose scripts may open streams and call the HTTP API: https://example.org by commas; * is all"
     )
-    max_sessions: int | None = Field(None, ge=1, description="living sessions of one key, and sequences; more are refused, 429 and 503")
+    max_sessions: int | None = Field(
+        None,
+        ge=1,
+        description="living sessions of one key, and sequences; one that keeps n states counts as 1 + n; more are refused, 429 and 503",
+    )
     max_steps_per_second: float | None = Field(None, gt=0, description="steps, clips and generated characters a second of one key; 429")
     header_timeout: float = Field(10.0, gt=0, description="seconds for a request's headers, or a stream's handshake, to come in")
     drain_timeout: float = Field(10.0, gt=0, le=3600, description="seconds from SIGTERM to the end of the process at most")

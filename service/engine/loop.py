@@ -43,9 +43,11 @@ from indrnn.service.engine.requests import (
     InferRequest,
     Looked,
     LookRequest,
+    MarkRequest,
     Prompted,
     Reply,
     ResetRequest,
+    RewindRequest,
     SessionRequest,
     StatelessRequest,
     States,
@@ -86,11 +88,15 @@ from indrnn.service.session.machine import (
     Forked,
     Generate,
     Generated,
+    History,
     Import,
+    Mark,
     Placed,
     Refused,
     Reset,
     Result,
+    Rewind,
+    Rewound,
     Session,
     Wait,
     handle,
@@ -657,6 +663,9 @@ class Turns:
         happened: Happened | None = None
         if isinstance(reply, Placed):
             happened = "reset" if isinstance(event, Reset) else "imported"
+        elif isinstance(reply, Rewound):
+            happened = "rewound" if effects else None
+            self._statistics.repeats[q.request.protocol] += not effects
         elif isinstance(reply, Deleted):
             happened = "deleted"
         elif isinstance(reply, Refused):
@@ -767,6 +776,10 @@ class Desk:
             return Fork(new_id(self._store.key, request.owner), ttl)
         if isinstance(request, ImportRequest):
             return Import(request.start, ttl)
+        if isinstance(request, RewindRequest):
+            return Rewind(request.number, request.digest, request.to, ttl)
+        if isinstance(request, MarkRequest):
+            return Mark(request.mark, request.remove)
         return Reset(ttl) if isinstance(request, ResetRequest) else None
 
     def _fresh(self, session_id: str, owner: str, now: float) -> Session:
@@ -776,6 +789,8 @@ class Desk:
 
     def _made(self, request: CreateRequest, now: float) -> Session:
         fresh, at = self._fresh(new_id(self._store.key, request.owner), request.owner, now), request.start
+        if request.keep:
+            fresh = fresh._replace(history=History(request.keep))
         return fresh if at is None else fresh._replace(state=at.state, step=at.step, position=at.position, carry=at.carry)
 
     def _cancel_waiting(self, live: LiveSession, request: CancelRequest) -> None:

@@ -81,10 +81,10 @@ class Quotas:
         """Return whether living sessions have a limit."""
         return self._max_sessions is not None
 
-    async def new_session(self, owner: str, horizon: float = 0.0) -> None:
+    async def new_session(self, owner: str, horizon: float = 0.0, weight: int = 1) -> None:
         """Before a session is made. Raises SessionLimit, StoreFailed. Those being stored while it counts may exceed the limit by a few.
 
-        Those that have no more than `horizon` seconds to live do not count.
+        Those that have no more than `horizon` seconds to live do not count. One that keeps n states weighs 1 + n.
         """
         if self._max_sessions is None:
             return
@@ -94,18 +94,19 @@ class Quotas:
             known = self._counts[owner] = Refreshed(ask, 0, self._clock)
         if not known.is_within(RECOUNT):
             await known.take(RECOUNT)
-        if known.value >= self._max_sessions:
+        if known.value + weight > self._max_sessions:
             await known.take(REFUSE)
-        if known.value >= self._max_sessions:
+        if known.value + weight > self._max_sessions:
+            kept = "" if weight == 1 else f", of which this one counts as {weight} with the states that it keeps"
             raise SessionLimit(
-                f"expected at most {self._max_sessions} living sessions of one key: delete or end some", retry_after=int(RECOUNT)
+                f"expected at most {self._max_sessions} living sessions of one key{kept}: delete or end some", retry_after=int(RECOUNT)
             )
-        known.value += 1
+        known.value += weight
 
     def _ask(self, owner: str, horizon: float) -> int:
         return self._count(owner, time.time() + horizon)
 
-    def session_ended(self, owner: str) -> None:
+    def session_ended(self, owner: str, weight: int = 1) -> None:
         """Take note that a session was deleted."""
         if known := self._counts.get(owner):
-            known.value = max(0, known.value - 1)
+            known.value = max(0, known.value - weight)

@@ -39,12 +39,15 @@ class Registry:
             raise Gone("the session has expired")
         return session
 
-    async def remove(self, session_id: str, owner: str) -> None:
-        """End a session that no engine owns. Raises UnknownSession, Gone, StoreFailed, Overloaded while another process moves it."""
+    async def remove(self, session_id: str, owner: str) -> Session:
+        """End a session that no engine owns, and return it.
+
+        Raises UnknownSession, Gone, StoreFailed, Overloaded while another process moves it.
+        """
         for lost in range(DELETE_TRIES):
             session = await self.find_living(session_id, owner)
             if not await asyncio.to_thread(self._store.commit, [Change(session, None, lost)]):
-                return
+                return session
         raise Overloaded("another process keeps moving the session: try again")
 
     async def list(self, owner: str, limit: int) -> list[Session]:

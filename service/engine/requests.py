@@ -8,6 +8,7 @@ function or belongs to an event loop. Named tuples, since every step makes one: 
     StepRequest      Result                     ForkRequest      Forked
     GenerateRequest  Follow?, Char..., Result   ImportRequest    Placed
     InferRequest     Result                     ResetRequest     Placed
+    RewindRequest    Rewound                    MarkRequest      Marked
     CompleteRequest  Prompted, and Drawn... to each text's ticket
 
 Any of them may be answered with Refused.
@@ -25,10 +26,12 @@ from indrnn.service.session.machine import (
     Follow,
     Forked,
     Generated,
+    Marked,
     Placed,
     Reason,
     Refused,
     Result,
+    Rewound,
     Sampling,
     Scores,
     Session,
@@ -85,11 +88,15 @@ class LookRequest(NamedTuple):
 
 
 class CreateRequest(NamedTuple):
-    """Make a session, at the start of a sequence or where a downloaded one stood. The engine draws its id."""
+    """Make a session, at the start of a sequence or where a downloaded one stood. The engine draws its id.
+
+    keep: how many states after earlier steps it keeps, to be gone back to.
+    """
 
     owner: str
     start: Snapshot | None = None
     protocol: ClientProtocol = "http"
+    keep: int = 0
 
 
 class StepRequest(NamedTuple):
@@ -192,7 +199,29 @@ class ResetRequest(NamedTuple):
     protocol: ClientProtocol = "http"
 
 
-SessionRequest = LookRequest | StepRequest | GenerateRequest | CancelRequest | DeleteRequest | ForkRequest | ImportRequest | ResetRequest
+class RewindRequest(NamedTuple):
+    """Go back to the state after step `to`, or where the mark of that name was set, as one step; `number` None lets the engine count."""
+
+    session_id: str
+    owner: str
+    number: int | None
+    digest: bytes
+    to: int | str
+    protocol: ClientProtocol = "http"
+
+
+class MarkRequest(NamedTuple):
+    """Name the present step of a session, whose state is then kept, or take the name away."""
+
+    session_id: str
+    owner: str
+    mark: str
+    remove: bool = False
+    protocol: ClientProtocol = "http"
+
+
+Move = ForkRequest | ImportRequest | ResetRequest | RewindRequest | MarkRequest
+SessionRequest = LookRequest | StepRequest | GenerateRequest | CancelRequest | DeleteRequest | Move
 """A request that names a session, which has to be there, or begins a sequence."""
 
 StatelessRequest = InferRequest | CompleteRequest
@@ -240,7 +269,8 @@ class Drawn(NamedTuple):
 Generation = Follow | Char | Result[Generated]
 """What a generate is answered with, piece by piece."""
 
-Reply = Refused | Created | Looked | Result[Scores | Generated] | Follow | Char | Deleted | Placed | Forked | Prompted | Drawn | None
+Moved = Placed | Forked | Rewound | Marked
+Reply = Refused | Created | Looked | Result[Scores | Generated] | Follow | Char | Deleted | Moved | Prompted | Drawn | None
 
 
 class Delivery(NamedTuple):

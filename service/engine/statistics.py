@@ -18,7 +18,7 @@ BOUNDS_NS = tuple(
 """upper bounds of the histograms' buckets"""
 
 
-Happened = Literal["step", "opened", "imported", "forked", "reset", "deleted", "expired"]
+Happened = Literal["step", "opened", "imported", "forked", "reset", "rewound", "deleted", "expired"]
 """what was done to a session, and stored"""
 
 

@@ -24,6 +24,7 @@ STORED: dict[Happened, str] = {
     "imported": "Sessions made or moved by an uploaded state",
     "forked": "Sessions that began as a copy of another",
     "reset": "Sessions put back to the start",
+    "rewound": "Sessions gone back to an earlier step, each a step of its own",
     "deleted": "Sessions their client ended",
 }
 

@@ -48,7 +48,8 @@ _MEANING = {
     401: "unauthorized: no API key came, or one that is not known; only where the service has keys",
     408: "body_timeout: the body did not come in time",
     404: "unknown_model, unknown_session: there is nothing by that name",
-    409: "step_conflict, step_gap, no_stored_reply (with expected_step), model_gone, position_limit: does not fit where the session stands",
+    409: "step_conflict, step_gap, no_stored_reply (with expected_step), model_gone, position_limit, not_kept (with kept), mark_limit: "
+    "does not fit where the session stands",
     410: "session_expired: the session has expired or was deleted",
     413: "too_large: the body, a clip or the number of clips is over its limit",
     429: "rate_limited, session_limit: more than one key may have; try again after Retry-After seconds",

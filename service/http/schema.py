@@ -81,10 +81,29 @@ class OpenRequest(_Shape):
 
     model: str = Field(examples=["action"])
     version: str | None = Field(None, description="one of its loaded versions, the highest by default")
+    keep: int = Field(0, ge=0, description="how many states after its last steps the session keeps, to be rewound to")
+
+
+Mark = Annotated[str, Field(min_length=1, max_length=64, examples=["before the question"])]
+
+
+class RewindBody(_Shape):
+    """A request to go back: to a step or to a mark."""
+
+    step: int | None = Field(None, ge=0, description="the step after which the session shall stand; 0 is its start")
+    mark: Mark | None = Field(None, description="or the mark")
+    number: int | None = Field(None, ge=1, description="the number of the rewind, which is a step itself; without it the server counts")
+
+
+class MarkBody(_Shape):
+    """A request to name the step where the session stands, or to take the name away."""
+
+    mark: Mark
+    remove: bool = False
 
 
 class SessionInfo(_Shape):
-    """A session: its id, model, step, position and times."""
+    """A session: its id, model, step, position and times; of one that keeps states also which, but not in lists."""
 
     session_id: SessionId
     model: str
@@ -93,6 +112,15 @@ class SessionInfo(_Shape):
     position: int
     created_at: datetime
     expires_at: datetime
+    keep: int | None = Field(None, description="how many states the session keeps beside its present one")
+    kept: list[int] | None = Field(None, description="the steps that it can be rewound to, the present one last")
+    marks: dict[str, int] | None = Field(None, description="named steps")
+
+
+class RewoundInfo(SessionInfo):
+    """A session that was rewound, and to which step."""
+
+    rewound_to: int
 
 
 class SessionList(_Shape):
@@ -207,6 +235,8 @@ class Problem(BaseModel):
     detail: str
     field: str | None = Field(None, description="the JSON path of the field", examples=["sequences[0][3]"])
     expected_step: int | None = Field(None, description="with codes step_gap and no_stored_reply")
+    kept: list[int] | None = Field(None, description="with code not_kept: the steps that the session can be rewound to")
+    marks: dict[str, int] | None = Field(None, description="with code not_kept: the session's marks")
     retry_after: int | None = Field(
         None, description="seconds, with codes overloaded, rate_limited and session_limit; also the Retry-After header"
     )

@@ -1,4 +1,4 @@
-"""Define the routes of sessions: open, look, list, delete, download, upload, fork, reset."""
+"""Define the routes of sessions: open, look, list, delete, download, upload, fork, reset, rewind, mark."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -6,16 +6,17 @@ from typing import Any
 from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import JSONResponse
 
-from indrnn.service.errors import BadInput
+from indrnn.service.errors import BadInput, said
 from indrnn.service.http import schema
 from indrnn.service.http.routes import JSON, problems
-from indrnn.service.serving.request import aside, only, raw_body, read_body
+from indrnn.service.serving.request import MAX_STEP, aside, boolean, integer, only, raw_body, read_body
 from indrnn.service.serving.services import Services
 from indrnn.service.session import state_file
-from indrnn.service.session.machine import Session
+from indrnn.service.session.machine import History, Session
 from indrnn.service.settings import Settings
 
 LISTED = 1_000  # sessions of one answer
+MAX_MARK = 64  # characters of a mark
 BYTES = "application/octet-stream"
 
 _FILE = {BYTES: {"schema": {"type": "string", "format": "binary", "description": "safetensors, as docs/state.md describes"}}}
@@ -23,12 +24,22 @@ _UPLOAD: dict[str, Any] = {"requestBody": {"required": True, "content": _FILE}}
 _OPEN: dict[str, Any] = {
     "requestBody": {"required": True, "content": {JSON: {"schema": {"$ref": "#/components/schemas/OpenRequest"}}, **_FILE}}
 }
+_REWIND: dict[str, Any] = {"requestBody": {"required": True, "content": {JSON: {"schema": {"$ref": "#/components/schemas/RewindBody"}}}}}
+_MARK: dict[str, Any] = {"requestBody": {"required": True, "content": {JSON: {"schema": {"$ref": "#/components/schemas/MarkBody"}}}}}
 _DOWNLOAD: dict[int | str, dict[str, Any]] = {200: {"description": "the state, with a file name", "content": _FILE}}
 _NAMED = (401, 404, 409, 410, 503)  # what may be wrong wherever a session is named
 
 
 def session_info(session: Session) -> dict[str, object]:
-    """Return a session as the API shows it."""
+    """Return a session as the API shows it; of one that keeps states also which."""
+    return _listed(session) if session.history is None else {**_listed(session), **_kept(session, session.history)}
+
+
+def _kept(session: Session, history: History) -> dict[str, object]:
+    return {"keep": history.keep, "kept": [*history.steps, session.step], "marks": dict(history.marks)}
+
+
+def _listed(session: Session) -> dict[str, object]:
     return {
         "session_id": session.id,
         "model": session.model,
@@ -57,22 +68,26 @@ def build_session_router(services: Services) -> APIRouter:
         openapi_extra=_OPEN,
     )
     async def open_session(request: Request) -> Response:
-        """Open a session at the start of a sequence, or, with a body of `application/octet-stream`, where a downloaded state stood."""
+        """Open a session at the start of a sequence, or, with a body of `application/octet-stream`, where a downloaded state stood.
+
+        With `keep` the session keeps the states after its last steps, and can be rewound to them.
+        """
         owner = access.owner_of(request.headers)
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() == BYTES:
             file = await _state(request, settings)
             model = served.of_digest(file.digest, file.model, file.version)
             return JSONResponse(session_info(await sessions.open(model, owner, state_file.check(file, model.manifest))), 201)
         body = await read_body(request, settings)
-        only(body, ("model", "version"))
+        only(body, ("model", "version", "keep"))
         if "model" not in body:
             raise BadInput("expected the name of a model, got nothing", field="model")
-        return JSONResponse(session_info(await sessions.open(served.choose(body["model"], body.get("version")), owner)), 201)
+        keep = integer(body.get("keep"), "keep", 0, settings.max_keep, 0)
+        return JSONResponse(session_info(await sessions.open(served.choose(body["model"], body.get("version")), owner, keep=keep)), 201)
 
     @router.get("", response_model=schema.SessionList, responses=problems(401, 422, 503))
     async def list_sessions(request: Request, limit: int = Query(100, ge=1, le=LISTED)) -> Response:
         """List the living sessions of the key that asks, newest first; a service without keys lists all sessions."""
-        return JSONResponse({"sessions": [session_info(s) for s in await sessions.list(access.owner_of(request.headers), limit)]})
+        return JSONResponse({"sessions": [_listed(s) for s in await sessions.list(access.owner_of(request.headers), limit)]})
 
     @router.get("/{session_id}", response_model=schema.SessionInfo, responses=problems(*_NAMED))
     async def get_session(request: Request, session_id: str) -> Response:
@@ -86,6 +101,7 @@ def build_session_router(services: Services) -> APIRouter:
         return Response(status_code=204)
 
     _add_moves(router, services)
+    _add_rewind(router, services)
     return router
 
 
@@ -124,6 +140,54 @@ def _add_moves(router: APIRouter, services: Services) -> None:
     async def reset(request: Request, session_id: str) -> Response:
         """Put the session back to the start of a sequence, step 0 and position 0, after the step that is in flight."""
         return JSONResponse(session_info(await sessions.reset(session_id, access.owner_of(request.headers))))
+
+
+def _add_rewind(router: APIRouter, services: Services) -> None:
+    settings, access, sessions = services.settings, services.access, services.sessions
+
+    @router.post(
+        "/{session_id}/rewind",
+        response_model=schema.RewoundInfo,
+        responses=problems(400, 401, 404, 408, 409, 410, 413, 422, 429, 503),
+        openapi_extra=_REWIND,
+    )
+    async def rewind(request: Request, session_id: str) -> Response:
+        """Put the session back to where it stood after an earlier step that is kept, or where a mark was set.
+
+        A rewind is a step: it takes the next number, waits its turn, and a repeat of its number is answered from the stored result.
+        """
+        owner = access.owner_of(request.headers)
+        body = await read_body(request, settings)
+        only(body, ("step", "mark", "number"))
+        if (body.get("step") is None) == (body.get("mark") is None):
+            raise BadInput("expected either a step or a mark", field="step")
+        to = _mark_name(body["mark"]) if body.get("step") is None else integer(body["step"], "step", 0, MAX_STEP)
+        number = None if body.get("number") is None else integer(body["number"], "number", 1, MAX_STEP)
+        rewound = await sessions.rewind(session_id, owner, number, to)
+        return JSONResponse({**session_info(rewound.session), "rewound_to": rewound.to})
+
+    @router.post(
+        "/{session_id}/mark",
+        response_model=schema.SessionInfo,
+        responses=problems(400, 401, 404, 408, 409, 410, 413, 422, 503),
+        openapi_extra=_MARK,
+    )
+    async def mark(request: Request, session_id: str) -> Response:
+        """Name the step where the session stands, after what is in flight; its state is kept until the mark is moved or removed.
+
+        Marking takes no step number and does not make the session live longer.
+        """
+        owner = access.owner_of(request.headers)
+        body = await read_body(request, settings)
+        only(body, ("mark", "remove"))
+        remove = boolean(body.get("remove"), "remove")
+        return JSONResponse(session_info(await sessions.mark(session_id, owner, _mark_name(body.get("mark")), remove)))
+
+
+def _mark_name(value: object) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= MAX_MARK:
+        raise BadInput(f"expected a name of 1 to {MAX_MARK} characters, got {said(value)}", field="mark")
+    return value
 
 
 async def _state(request: Request, settings: Settings) -> state_file.StateFile:

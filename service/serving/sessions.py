@@ -11,12 +11,13 @@ from indrnn.service.engine.requests import (
     ForkRequest,
     ImportRequest,
     LookRequest,
+    MarkRequest,
     ResetRequest,
 )
 from indrnn.service.errors import ModelGone, ServiceError, StoreFailed
 from indrnn.service.serving.models import ServedModel
-from indrnn.service.serving.steps import Steps
-from indrnn.service.session.machine import Generated, Result, Session, Snapshot
+from indrnn.service.serving.steps import Steps, rewind_step
+from indrnn.service.session.machine import Generated, Result, Rewound, Session, Snapshot
 
 R = TypeVar("R")
 
@@ -28,9 +29,14 @@ class Sessions:
         self._steps = steps
         self._registry = steps.registry
 
-    async def open(self, model: ServedModel, owner: str, at: Snapshot | None = None, protocol: ClientProtocol = "http") -> Session:
-        """Open a new session, stored: at the start of a sequence, or where a downloaded one stood. Raises SessionLimit."""
-        made = await self._make(owner, lambda: self._steps.ask(model, CreateRequest(owner, at, protocol)))
+    async def open(
+        self, model: ServedModel, owner: str, at: Snapshot | None = None, protocol: ClientProtocol = "http", keep: int = 0
+    ) -> Session:
+        """Open a new session, stored: at the start of a sequence, or where a downloaded one stood. Raises SessionLimit.
+
+        keep: how many states after earlier steps it keeps.
+        """
+        made = await self._make(owner, 1 + keep, lambda: self._steps.ask(model, CreateRequest(owner, at, protocol, keep)))
         self._steps.remember(made.session.id, model, owner)
         return made.session
 
@@ -38,18 +44,21 @@ class Sessions:
         """Make a second session that stands where this one does, stored. Waits for what is in flight. Raises SessionLimit, ModelGone."""
         model = await self._steps.model_of(session_id, owner)
         request = ForkRequest(session_id, owner)
-        made = await self._make(owner, lambda: self._steps.where_it_runs(session_id, owner, model, lambda on: self._steps.ask(on, request)))
+        keep = (await self._registry.find(session_id, owner)).keep if self._registry.quotas.counts_sessions else 0
+        made = await self._make(
+            owner, 1 + keep, lambda: self._steps.where_it_runs(session_id, owner, model, lambda on: self._steps.ask(on, request))
+        )
         self._steps.remember(made.session.id, self._steps.route(session_id) or model, owner)
         return made.session
 
-    async def _make(self, owner: str, make: Callable[[], Awaitable[R]]) -> R:
-        """Make a session where its owner may have one more."""
+    async def _make(self, owner: str, weight: int, make: Callable[[], Awaitable[R]]) -> R:
+        """Make a session where its owner may have one more, and the states that it keeps."""
         quotas = self._registry.quotas
-        await quotas.new_session(owner)
+        await quotas.new_session(owner, weight=weight)
         try:
             return await make()
         except BaseException:
-            quotas.session_ended(owner)
+            quotas.session_ended(owner, weight)
             raise
 
     async def reset(self, session_id: str, owner: str) -> Session:
@@ -63,6 +72,17 @@ class Sessions:
     async def _place(self, session_id: str, owner: str, request: ImportRequest | ResetRequest) -> Session:
         placed = await self._where_it_runs(session_id, owner, lambda model: self._steps.ask(model, request))
         return placed.session
+
+    async def rewind(self, session_id: str, owner: str, number: int | None, to: int | str) -> Rewound:
+        """Go back to the state after a step, or to a mark, stored: a step like any other, and charged as one. Raises NotKept, ModelGone."""
+        self._steps.charge(owner)
+        request = rewind_step(session_id, owner, number, to)
+        return await self._where_it_runs(session_id, owner, lambda model: self._steps.ask(model, request))
+
+    async def mark(self, session_id: str, owner: str, name: str, remove: bool) -> Session:
+        """Name the present step, stored, or take the name away. Waits for what is in flight. Raises NotKept, MarkLimit, ModelGone."""
+        request = MarkRequest(session_id, owner, name, remove)
+        return (await self._where_it_runs(session_id, owner, lambda model: self._steps.ask(model, request))).session
 
     async def look(self, session_id: str, owner: str, in_order: bool = False) -> Session:
         """Return the session as it stands; in order: after what is in flight or waits. Raises UnknownSession, Gone."""
@@ -80,12 +100,12 @@ class Sessions:
         """End a session. Raises UnknownSession, Gone."""
         request = DeleteRequest(session_id, owner)
         try:
-            await self._where_it_runs(session_id, owner, lambda model: self._steps.ask(model, request))
+            keep = (await self._where_it_runs(session_id, owner, lambda model: self._steps.ask(model, request))).keep
         except ModelGone:
-            await self._registry.remove(session_id, owner)
+            keep = (await self._registry.remove(session_id, owner)).keep
         else:
             self._steps.leave_route(session_id)
-        self._registry.quotas.session_ended(owner)
+        self._registry.quotas.session_ended(owner, 1 + keep)
 
     async def list(self, owner: str, limit: int) -> list[Session]:
         """Return an owner's living sessions, newest first."""

@@ -35,9 +35,11 @@ from indrnn.service.engine.requests import (
     InferRequest,
     Looked,
     LookRequest,
+    MarkRequest,
     Reply,
     Request,
     ResetRequest,
+    RewindRequest,
     States,
     StepRequest,
     Ticket,
@@ -50,9 +52,11 @@ from indrnn.service.session.machine import (
     Follow,
     Forked,
     Generated,
+    Marked,
     Placed,
     Refused,
     Result,
+    Rewound,
     Sampling,
     Scores,
 )
@@ -114,6 +118,12 @@ def native_generate(
     s = sampling
     key = _key("generate", [s.max_chars, s.temperature, s.top_p, seed_sent, s.stop])
     return GenerateRequest(session_id, owner, number, hashlib.blake2b(b"", digest_size=16, key=key).digest(), sampling, watch)
+
+
+def rewind_step(session_id: str, owner: str, number: int | None, to: int | str) -> RewindRequest:
+    """Return a rewind to a step or a mark."""
+    digest = hashlib.blake2b(b"", digest_size=16, key=_key("rewind", to)).digest()
+    return RewindRequest(session_id, owner, number, digest, to)
 
 
 def tensor_step(
@@ -287,6 +297,10 @@ class Steps:
     async def ask(self, model: ServedModel, request: ForkRequest) -> Forked: ...
     @overload
     async def ask(self, model: ServedModel, request: ImportRequest | ResetRequest) -> Placed: ...
+    @overload
+    async def ask(self, model: ServedModel, request: RewindRequest) -> Rewound: ...
+    @overload
+    async def ask(self, model: ServedModel, request: MarkRequest) -> Marked: ...
     @overload
     async def ask(self, model: ServedModel, request: DeleteRequest) -> Deleted: ...
     @overload

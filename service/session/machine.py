@@ -16,8 +16,14 @@ that id (unless it is the stored first step again), and a step may end it. An en
     Generate -- admit --> Commit, Run .. Emitted  --> Commit, Char [, Done]
     Import, Reset ------> Commit, Placed
     Fork ---------------> Forked, whose session is to be stored too
+    Rewind -------------> Commit, Rewound
+    Mark ---------------> Commit, Marked
 
-Import, Reset and Fork take their turn like a step: while something is in flight they wait.
+Import, Reset, Fork and Mark take their turn like a step: while something is in flight they wait.
+
+A session may keep the states after its last few steps. A rewind is a step: it takes the next number, and after it the session stands where
+it stood after an earlier one. So numbers never come twice, and a late repeat of an older one is never applied. Steps that were left behind
+can be gone forward to while they are kept. A mark names the present step, whose state is then kept until the mark is moved or removed.
 """
 
 from dataclasses import dataclass, replace
@@ -28,12 +34,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indrnn.frames.rate import Carry
-from indrnn.service.errors import Gone, NoStoredReply, PositionLimit, ServiceError, StepConflict, StepGap
+from indrnn.service.errors import Gone, MarkLimit, NoStoredReply, NotKept, PositionLimit, ServiceError, StepConflict, StepGap
 
 Floats = NDArray[np.float32]
 Outcome = TypeVar("Outcome", bound="Scores | Generated", covariant=True)
 
 KEPT = 60.0  # seconds that the result of a step which ended its sequence can be had again
+MAX_MARKS = 16  # of one session
 
 
 class Reason(Enum):
@@ -82,11 +89,17 @@ class Generated:
         return Generated(self.sampling, text, np.append(self.logprobs, np.float32(logprob)), reason)
 
 
+class Return(NamedTuple):
+    """The answer to a rewind: the step whose state the session went back to."""
+
+    step: int
+
+
 class Step(NamedTuple):
     """The last step: the digest of its decoded content and options, its result, and whether it ended its sequence."""
 
     digest: bytes
-    result: Scores | Generated
+    result: Scores | Generated | Return
     end: bool = False
 
 
@@ -97,6 +110,31 @@ class Snapshot(NamedTuple):
     step: int
     position: int
     carry: Carry | None
+
+
+class History(NamedTuple):
+    """The states that a session keeps: at most `keep` of them beside the present one, oldest first.
+
+    `marks` name steps: such a state stays while others come and go. There is always one that may go, since marks name at most `keep` steps.
+    """
+
+    keep: int
+    past: tuple[Snapshot, ...] = ()
+    marks: tuple[tuple[str, int], ...] = ()
+
+    def beyond(self, at: Snapshot) -> "History":
+        """Return what is kept once the session has left `at` for its next step: the oldest that no mark names gives way."""
+        past = (*self.past, at)
+        if len(past) > self.keep:
+            marked = {step for _, step in self.marks}
+            oldest = next(i for i, kept in enumerate(past) if kept.step not in marked)
+            past = past[:oldest] + past[oldest + 1 :]
+        return History(self.keep, past, self.marks)
+
+    @property
+    def steps(self) -> list[int]:
+        """Return the steps that are kept beside the present one."""
+        return [kept.step for kept in self.past]
 
 
 class Flight(NamedTuple):
@@ -126,6 +164,7 @@ class Session(NamedTuple):
     expires_at: float
     last: Step | None = None
     carry: Carry | None = None
+    history: History | None = None
     flight: Flight | None = None
 
     @property
@@ -152,6 +191,21 @@ class Session(NamedTuple):
     def ended(self) -> bool:
         """Return whether a step has ended it."""
         return self.last is not None and self.last.end
+
+    @property
+    def standing(self) -> Snapshot:
+        """Return where it stands."""
+        return Snapshot(self.state, self.step, self.position, self.carry)
+
+    @property
+    def keep(self) -> int:
+        """Return how many states it may keep beside the present one."""
+        return 0 if self.history is None else self.history.keep
+
+    @property
+    def left(self) -> History | None:
+        """Return what it keeps once it has gone on from where it stands."""
+        return None if self.history is None else self.history.beyond(self.standing)
 
 
 # --- events ---------------------------------------------------------------------------------------------------------------------------
@@ -241,7 +295,26 @@ class Fork:
     ttl: float
 
 
-Event = Feed | Generate | Consumed | Emitted | Cancel | Cut | Delete | Import | Reset | Fork
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    """The client goes back to where the session stood after a step, or where a mark was set; `number` None lets the server count."""
+
+    number: int | None
+    digest: bytes
+    to: int | str
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The client names the present step, or takes the name away."""
+
+    name: str
+    remove: bool = False
+
+
+Numbered = Feed | Generate | Rewind
+Event = Numbered | Consumed | Emitted | Cancel | Cut | Delete | Import | Reset | Fork | Mark
 
 # --- replies --------------------------------------------------------------------------------------------------------------------------
 
@@ -288,7 +361,9 @@ class Char:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """The session is no more."""
+    """The session is no more; `keep`: how many states it could keep."""
+
+    keep: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +380,22 @@ class Forked:
     session: Session
 
 
-Reply = Refused | Wait | Follow | Result[Scores | Generated] | Char | Deleted | Placed | Forked
+@dataclass(frozen=True, slots=True)
+class Rewound:
+    """The session stands where it stood after step `to`, by a step that is its last, new or replayed."""
+
+    session: Session
+    to: int
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """The session has the name, or has it no longer."""
+
+    session: Session
+
+
+Reply = Refused | Wait | Follow | Result[Scores | Generated] | Char | Deleted | Placed | Forked | Rewound | Marked
 
 
 class Effect(Enum):
@@ -338,11 +428,13 @@ def handle(session: Session, event: Event, now: float) -> Handled:
     if isinstance(event, Delete):
         if session.flight is not None and not session.generating:
             return session, Wait(), ()
-        return session._replace(flight=None), Deleted(), (Effect.REMOVE,)
-    if isinstance(event, Feed | Generate):
-        return _admit(session, event)
+        return session._replace(flight=None), Deleted(session.keep), (Effect.REMOVE,)
+    if isinstance(event, Numbered):
+        return _admit(session, event, now)
     if session.flight is not None:
         return session, Wait(), ()
+    if isinstance(event, Mark):
+        return _mark(session, event)
     if isinstance(event, Fork):
         twin = session._replace(id=event.id, created_at=now, expires_at=now + event.ttl)
         return session, Forked(twin), ()
@@ -351,7 +443,10 @@ def handle(session: Session, event: Event, now: float) -> Handled:
 
 
 def _place(session: Session, at: Snapshot, expires_at: float) -> Handled:
-    placed = session._replace(state=at.state, step=at.step, position=at.position, carry=at.carry, last=None, expires_at=expires_at)
+    history = History(session.keep) if session.keep else None  # numbers may come again, and with them other states
+    placed = session._replace(
+        state=at.state, step=at.step, position=at.position, carry=at.carry, last=None, expires_at=expires_at, history=history
+    )
     return placed, Placed(placed), (Effect.COMMIT,)
 
 
@@ -361,21 +456,21 @@ def _begin_sequence(session: Session, event: Feed, fresh: Session, now: float) -
     first, last = event.number == session.step == 1, session.last
     if (session.version, session.digest) != (fresh.version, fresh.digest):
         first = False  # that was another version's answer
-    if first and last is not None and last.digest == event.digest and now < session.expires_at:
+    if first and last is not None and last.digest == event.digest and now < session.expires_at and not isinstance(last.result, Return):
         return session, Result(1, session.position, last.result, session.state), ()
     if event.number not in (None, 1):
         return session, Refused(StepGap(f"a sequence begins with step 1, got {event.number}: expected step 1", expected_step=1)), ()
     return _begin(session, event, 1, fresh)
 
 
-def _admit(session: Session, event: Feed | Generate) -> Handled:
+def _admit(session: Session, event: Numbered, now: float) -> Handled:
     flight = session.flight
     if flight is not None and (event.number is None or not session.generating):
         return session, Wait(), ()  # what it follows is not there yet; or another process has gone on, which the commit will find out
     number = session.step + 1 if event.number is None else event.number
     if flight is not None and number == flight.number:
         if event.digest != flight.digest:
-            return session, Refused(_conflict(number)), ()
+            return session, Refused(_conflict(number, event)), ()
         so_far = session.unfinished
         assert so_far is not None, "a generate in flight is unfinished"
         return session, Follow(number, so_far), ()
@@ -387,12 +482,12 @@ def _admit(session: Session, event: Feed | Generate) -> Handled:
         return session, Refused(Gone("the sequence has ended")), ()
     if number == session.step > 0:
         detail = f"step {number} was answered where the state came from, and its answer did not come along; expected step {number + 1}"
-        return session, Refused(NoStoredReply(detail, field="step", expected_step=number + 1)), ()
+        return session, Refused(NoStoredReply(detail, field=_field(event), expected_step=number + 1)), ()
     if number != session.step + 1:
         again = f", or {session.step} again" if session.last else ""
         detail = f"expected step {session.step + 1}{again}, got {number}"
-        return session, Refused(StepGap(detail, field="step", expected_step=session.step + 1)), ()
-    return _begin(session, event, number)
+        return session, Refused(StepGap(detail, field=_field(event), expected_step=session.step + 1)), ()
+    return _rewind(session, event, number, now) if isinstance(event, Rewind) else _begin(session, event, number)
 
 
 def _begin(session: Session, event: Feed | Generate, number: int, anew: Session | None = None) -> Handled:
@@ -405,21 +500,76 @@ def _begin(session: Session, event: Feed | Generate, number: int, anew: Session 
         return session.flying(Flight(number, event.digest, anew, event.end)), None, (Effect.RUN,)
     flight = Flight(number, event.digest)
     empty = Generated(event.sampling, "", np.zeros(0, np.float32), None)
-    accepted = session._replace(step=number, last=Step(event.digest, empty), flight=flight)
+    accepted = session._replace(step=number, last=Step(event.digest, empty), history=session.left, flight=flight)
     return accepted, None, (Effect.COMMIT, Effect.RUN)
 
 
-def _repeat(session: Session, event: Feed | Generate, last: Step) -> Handled:
+def _repeat(session: Session, event: Numbered, last: Step) -> Handled:
     if event.digest != last.digest:
-        return session, Refused(_conflict(session.step)), ()
+        return session, Refused(_conflict(session.step, event)), ()
+    if isinstance(last.result, Return):
+        return session, Rewound(session, last.result.step), ()
     if session.unfinished:
         going_on = session._replace(flight=Flight(session.step, last.digest))
         return going_on, Follow(session.step, session.unfinished), (Effect.RUN,)
     return session, Result(session.step, session.position, last.result, session.state), ()
 
 
-def _conflict(number: int) -> StepConflict:
-    return StepConflict(f"step {number} was sent before with other content", field="step")
+def _conflict(number: int, event: Numbered) -> StepConflict:
+    return StepConflict(f"step {number} was sent before with other content", field=_field(event))
+
+
+def _field(event: Numbered) -> str:
+    """Return where the client says the number: a rewind's `step` is another."""
+    return "number" if isinstance(event, Rewind) else "step"
+
+
+def _rewind(session: Session, event: Rewind, number: int, now: float) -> Handled:
+    at = _kept(session, event.to)
+    if isinstance(at, NotKept):
+        return session, Refused(at), ()
+    rewound = session._replace(
+        state=at.state,
+        step=number,
+        position=at.position,
+        carry=at.carry,
+        expires_at=now + event.ttl,
+        last=Step(event.digest, Return(at.step)),
+        history=session.left,
+    )
+    return rewound, Rewound(rewound, at.step), (Effect.COMMIT,)
+
+
+def _kept(session: Session, to: int | str) -> Snapshot | NotKept:
+    """Return the state after a step, or where a mark was set, or why there is none."""
+    history = session.history
+    if history is None:
+        return NotKept("expected a session that keeps states: open it with keep", kept=[], marks={})
+    marks = dict(history.marks)
+    step = marks.get(to) if isinstance(to, str) else to
+    for at in (*history.past, session.standing):
+        if at.step == step:
+            return at
+    kept = [*history.steps, session.step]
+    if isinstance(to, str):
+        return NotKept(f"expected one of the session's marks, got {to!r}", field="mark", kept=kept, marks=marks)
+    detail = f"the state after step {to} is not kept: expected one of {', '.join(map(str, kept))}"
+    return NotKept(detail, field="step", kept=kept, marks=marks)
+
+
+def _mark(session: Session, event: Mark) -> Handled:
+    history = session.history
+    if history is None:
+        return session, Refused(NotKept("expected a session that keeps states: open it with keep", kept=[], marks={})), ()
+    marks = {**dict(history.marks), event.name: session.step}
+    if event.remove:
+        del marks[event.name]
+    elif len(marks) > MAX_MARKS:
+        return session, Refused(MarkLimit(f"expected at most {MAX_MARKS} marks: remove one", field="mark")), ()
+    elif len(set(marks.values())) > history.keep:
+        return session, Refused(MarkLimit(f"expected at most {history.keep} marked steps, as many as are kept", field="mark")), ()
+    marked = session._replace(history=history._replace(marks=tuple(marks.items())))
+    return marked, Marked(marked), (Effect.COMMIT,) if marks != dict(history.marks) else ()
 
 
 def _consumed(session: Session, event: Consumed, now: float) -> Handled:
@@ -434,6 +584,7 @@ def _consumed(session: Session, event: Consumed, now: float) -> Handled:
         expires_at=now + (min(KEPT, event.ttl) if flight.end else event.ttl),
         last=Step(flight.digest, event.result, flight.end),
         carry=event.carry,
+        history=before.left,
         flight=None,
     )
     return advanced, Result(advanced.step, position, event.result, event.state), (Effect.COMMIT,)

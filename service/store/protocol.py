@@ -61,10 +61,10 @@ class Store(Protocol):
         """
 
     def list(self, owner: str, now: float, limit: int) -> list[Session]:
-        """Return an owner's living sessions, newest first; their states and results are left out. Raises StoreFailed."""
+        """Return an owner's living sessions, newest first; states, kept ones too, and results are left out. Raises StoreFailed."""
 
     def count(self, owner: str, now: float) -> int:
-        """Return how many sessions an owner has that live beyond `now`. Raises StoreFailed."""
+        """Return how many sessions an owner has that live beyond `now`, one that keeps n states as 1 + n. Raises StoreFailed."""
 
     def census(self, now: float) -> tuple[Population, ...]:
         """Return the living sessions of each model version. Looks at all of them, in slices, between which others get their turn.

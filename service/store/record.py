@@ -1,7 +1,7 @@
 """A session as a store keeps it: as bytes on its medium, and in memory beside it those that were used last.
 
-The bytes are one JSON line with the numbers and texts of the last step, or of what resampling left over, then the float32 arrays it names,
-little-endian.
+The bytes are one JSON line with the numbers and texts of the last step, of a kept state, or of what resampling left over, then the float32
+arrays it names, little-endian. A kept state is written once, when the session leaves it, and removed when it gives way.
 
 With Redis, which others write to, a session and its tag belong together for good: nothing in memory can be wrong, but it may be old, which
 the store's own tag says. A file that nobody else may change needs no tags.
@@ -16,9 +16,9 @@ import numpy as np
 import orjson
 
 from indrnn.frames.rate import Carry
-from indrnn.service.session.machine import Floats, Generated, Reason, Sampling, Scores, Session, Step
+from indrnn.service.session.machine import Floats, Generated, History, Reason, Return, Sampling, Scores, Session, Snapshot, Step
 
-CACHED_SESSIONS = 4_096
+CACHED_SESSIONS = 4_096  # where they keep states, each of those counts as one more
 CACHED_RESULT = 4_096  # bytes; a session with a longer stored result is read back from the store
 
 
@@ -34,6 +34,7 @@ class Kept:
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, Known] = OrderedDict()
+        self._past = 0  # kept states of all that is known
         self._lock = threading.Lock()
 
     def find(self, idents: Iterable[str]) -> dict[str, Known]:
@@ -57,18 +58,49 @@ class Kept:
         with self._lock:
             for session, tag in sessions:
                 if session.last is not None and result_size(session) > CACHED_RESULT:
-                    self._known.pop(session.id, None)
+                    self._drop(session.id)
                     continue
+                if session.history is not None:
+                    self._drop(session.id)
+                    self._past += len(session.history.past)
                 self._known[session.id] = Known(session.landed, tag)
                 self._known.move_to_end(session.id)
-            while len(self._known) > CACHED_SESSIONS:
-                self._known.popitem(last=False)
+            while len(self._known) + self._past > CACHED_SESSIONS:
+                self._drop(next(iter(self._known)))
 
     def drop(self, idents: Iterable[str]) -> None:
         """Drop the sessions that are no more."""
         with self._lock:
             for i in idents:
-                self._known.pop(i, None)
+                self._drop(i)
+
+    def _drop(self, ident: str) -> None:
+        known = self._known.pop(ident, None)
+        if known is not None and known.session.history is not None:
+            self._past -= len(known.session.history.past)
+
+
+class Rewritten(NamedTuple):
+    """A commit's changes of the states that a session keeps: those that are new, and the steps of those that gave way.
+
+    `history` is what it keeps now, or None where marks and bound stay as they are.
+    """
+
+    new: tuple[Snapshot, ...]
+    gone: tuple[int, ...]
+    history: History | None
+
+
+def rewritten(before: Session | None, after: Session | None) -> Rewritten:
+    """Return what is to be written of the kept states."""
+    was, will = before.history if before else None, after.history if after else None
+    there = {at.step: at for at in was.past} if was else {}
+    past = will.past if will else ()
+    new = tuple(at for at in past if there.get(at.step) is not at)
+    kept = {at.step for at in past}
+    gone = tuple(step for step in there if step not in kept)
+    same = was is not None and will is not None and (was.keep, was.marks) == (will.keep, will.marks)
+    return Rewritten(new, gone, None if same else will)
 
 
 def result_size(session: Session) -> int:
@@ -76,7 +108,7 @@ def result_size(session: Session) -> int:
     result = session.last.result if session.last else None
     if isinstance(result, Scores):
         return result.logits.nbytes + result.every.nbytes + result.logprobs.nbytes
-    return 0 if result is None else result.logprobs.nbytes
+    return result.logprobs.nbytes if isinstance(result, Generated) else 0
 
 
 def encode_step(step: Step) -> bytes:
@@ -86,6 +118,8 @@ def encode_step(step: Step) -> bytes:
         end = ',"end":true' if step.end else ""  # by hand: half of the time of a dictionary and its JSON
         head = f'{{"digest":"{step.digest.hex()}","k":{len(result.logits)},"n":{len(result.logprobs)}{end}}}\n'.encode()
         return head + b"".join([a.astype("<f4", copy=False).tobytes() for a in (result.logits, result.logprobs, result.every) if a.size])
+    if isinstance(result, Return):
+        return _line({"digest": step.digest.hex(), "rewound_to": result.step})
     s = result.sampling
     sampling = [s.max_chars, s.temperature, s.top_p, s.seed, s.stop]
     reason = result.reason.value if result.reason else None
@@ -99,6 +133,8 @@ def decode_step(data: bytes) -> Step:
     head = orjson.loads(line)
     floats = np.frombuffer(raw, "<f4").astype(np.float32, copy=False)
     digest = bytes.fromhex(head["digest"])
+    if "rewound_to" in head:
+        return Step(digest, Return(head["rewound_to"]))
     if "sampling" not in head:
         logits, logprobs, every = np.split(floats, [head["k"], head["k"] + head["n"]])
         return Step(digest, Scores(logits, every.reshape(-1, head["k"]), logprobs), head.get("end", False))
@@ -121,5 +157,29 @@ def decode_carry(data: bytes) -> Carry:
     return Carry(head["hz"], frame, head["phase"][0], head["phase"][1])
 
 
-def _line(head: dict[str, object]) -> bytes:
+def encode_snapshot(at: Snapshot) -> bytes:
+    """Encode a kept state: its step, its position and the size of its state, then state and carry."""
+    carry = encode_carry(at.carry) if at.carry else b""
+    return b"".join([_line([at.step, at.position, at.state.nbytes]), at.state.astype("<f4", copy=False).tobytes(), carry])
+
+
+def decode_snapshot(data: bytes) -> Snapshot:
+    """Decode what encode_snapshot has encoded."""
+    line, _, raw = data.partition(b"\n")
+    step, position, size = orjson.loads(line)
+    state: Floats = np.frombuffer(raw[:size], "<f4").astype(np.float32, copy=False)
+    return Snapshot(state, step, position, decode_carry(raw[size:]) if len(raw) > size else None)
+
+
+def encode_marks(marks: tuple[tuple[str, int], ...]) -> bytes:
+    """Encode a session's marks."""
+    return orjson.dumps(marks)
+
+
+def decode_marks(data: bytes) -> tuple[tuple[str, int], ...]:
+    """Decode what encode_marks has encoded."""
+    return tuple((name, step) for name, step in orjson.loads(data))
+
+
+def _line(head: dict[str, object] | list[int]) -> bytes:
     return orjson.dumps(head) + b"\n"

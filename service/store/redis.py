@@ -9,6 +9,7 @@ in one script; what another service has moved comes back whole. So nobody is eve
 
     indrnn:key, indrnn:schema      the key that signs ids; the layout of all this
     indrnn:session:<id>            tag, head (numbers and names), body (state, last step, carry); Redis removes it when its time is over
+                                   of one that keeps states also history (marks, steps), and kept:<step> for each
     indrnn:owned:<owner>           sorted set of ids by time of creation; `expire` takes out those that are no more
     indrnn:owners                  who has such a set
     indrnn:claim:<id>              for some milliseconds, who alone may move a session that it lost again and again
@@ -32,9 +33,18 @@ from redis.retry import Retry
 
 from indrnn.service.errors import StoreFailed
 from indrnn.service.session.ids import new_key
-from indrnn.service.session.machine import Generated, Session
+from indrnn.service.session.machine import Generated, History, Session
 from indrnn.service.store.protocol import Change, Durability, Population, StoreError
-from indrnn.service.store.record import Kept, decode_carry, decode_step, encode_carry, encode_step
+from indrnn.service.store.record import (
+    Kept,
+    decode_carry,
+    decode_snapshot,
+    decode_step,
+    encode_carry,
+    encode_snapshot,
+    encode_step,
+    rewritten,
+)
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -56,17 +66,19 @@ NO_TAG = b""  # of a session that is not there
 _PREFIX = b"indrnn:"
 _KEY, _SCHEMA, _OWNERS, _PROBE = (_PREFIX + name for name in (b"key", b"schema", b"owners", b"probe"))
 _SESSION, _OWNED, _CLAIM = _PREFIX + b"session:", _PREFIX + b"owned:", _PREFIX + b"claim:"
-_CREATED_AT = 6  # where it stands in a head
+_CREATED_AT, _EXPIRES_AT = 6, 7  # where they stand in a head
+_KEEP = 10  # only in the head of a session that keeps states
 _OTHER_STORE = -1
 
-# KEYS: key, owners, then session and owned of each change. ARGV: the key's value, who commits, then six values of each change.
-# The numbers of the lost ones.
+# KEYS: key, owners, then session and owned of each change. ARGV: the key's value, who commits, then seven values of each change, then the
+# fields of sessions that keep states, in pairs of name and value; an empty value removes the field. `n_more` is how many values of these a
+# change has. The numbers of the lost ones.
 _COMMIT = f"""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {{{_OTHER_STORE}}} end
-local lost = {{}}
+local lost, more = {{}}, 7 * (#KEYS - 2) / 2 + 3
 for i = 3, #KEYS, 2 do
   local session, owned, n = KEYS[i], KEYS[i + 1], (i - 3) / 2
-  local before, after, expires, head, body, claims = unpack(ARGV, 6 * n + 3, 6 * n + 8)
+  local before, after, expires, head, body, claims, n_more = unpack(ARGV, 7 * n + 3, 7 * n + 9)
   local id = string.sub(session, {len(_SESSION) + 1})
   local tag = redis.call('HGET', session, 'tag') or ''
   if tag ~= after then
@@ -80,6 +92,13 @@ for i = 3, #KEYS, 2 do
       redis.call('ZREM', owned, id)
     else
       redis.call('HSET', session, 'tag', after, 'head', head, 'body', body)
+      for at = more, more + n_more - 1, 2 do
+        if ARGV[at + 1] == '' then
+          redis.call('HDEL', session, ARGV[at])
+        else
+          redis.call('HSET', session, ARGV[at], ARGV[at + 1])
+        end
+      end
       redis.call('PEXPIREAT', session, expires)
       if before == '' then
         local created = cjson.decode(head)[{_CREATED_AT + 1}]
@@ -89,18 +108,24 @@ for i = 3, #KEYS, 2 do
       if claimed then redis.call('DEL', claim) end
     end
   end
+  more = more + n_more
 end
 return lost
 """
 
-# KEYS: sessions. ARGV: the tags that are known of them. For each 1 where that is its tag, else tag, head and body.
+# KEYS: sessions. ARGV: the tags that are known of them. For each 1 where that is its tag, else tag, head, body, history and what is kept.
 _LOAD = """
 local found = {}
 for i = 1, #KEYS do
   if redis.call('HGET', KEYS[i], 'tag') == ARGV[i] then
     found[i] = 1
   else
-    found[i] = redis.call('HMGET', KEYS[i], 'tag', 'head', 'body')
+    found[i] = redis.call('HMGET', KEYS[i], 'tag', 'head', 'body', 'history')
+    if found[i][4] then
+      for n, step in ipairs(cjson.decode(found[i][4])[2]) do
+        found[i][4 + n] = redis.call('HGET', KEYS[i], 'kept:' .. step)
+      end
+    end
   end
 end
 return found
@@ -191,10 +216,14 @@ class RedisStore:
         """Commit the changes, as Store says, in one round trip."""
         keys: list[bytes] = [_KEY, _OWNERS]
         values: list[bytes | int] = [self.key, self._name]
+        more: list[bytes] = []
         tags = [(self._tag(change.before), tag(change.after)) for change in changes]
         for change, (before, after) in zip(changes, tags, strict=True):
             keys += _keys_of(change)
-            values += (before, after, *_values(change))
+            fields = _history_fields(change)
+            values += (before, after, *_values(change), len(fields))
+            more += fields
+        values += more
         try:
             lost = self._send(lambda: self._run(self._commit, keys, values))
         except redis.RedisError as error:
@@ -217,7 +246,7 @@ class RedisStore:
         while len(found) < limit:
             (ids,) = self._read([("ZREVRANGE", _owned(owner), at, at + SLICE - 1)])
             rows = self._read([("HGET", _SESSION + i, "head") for i in ids])
-            made = [_session(i.decode(), (row, b"")) for i, row in zip(ids, rows, strict=True) if row is not None]
+            made = [_session(i.decode(), (row, b"", None)) for i, row in zip(ids, rows, strict=True) if row is not None]
             found += [s for s in made if s.expires_at > now]
             at += SLICE
             if len(ids) < SLICE:
@@ -226,7 +255,7 @@ class RedisStore:
 
     def count(self, owner: str, now: float) -> int:
         """Count an owner's living sessions, as Store says. Looks at each of them."""
-        return sum(expires_at > now for *_, expires_at, _, _ in self._heads(_owned(owner)))
+        return sum(1 + sum(head[_KEEP:]) for head in self._heads(_owned(owner)) if head[_EXPIRES_AT] > now)
 
     def census(self, now: float) -> tuple[Population, ...]:
         """Count the living sessions of each model version, as Store says."""
@@ -234,7 +263,7 @@ class RedisStore:
         stored: Counter[tuple[str, str, str]] = Counter()
         (owners,) = self._read([("SMEMBERS", _OWNERS)])
         for owner in owners:
-            for model, version, digest, _, _, _, _, expires_at, n_state, _ in self._heads(_OWNED + owner):
+            for model, version, digest, _, _, _, _, expires_at, n_state, *_ in self._heads(_OWNED + owner):
                 if expires_at > now:
                     counted[model, version, digest] += 1
                     stored[model, version, digest] += n_state
@@ -351,6 +380,8 @@ def tag(session: Session | None) -> bytes:
     if session.carry is not None:
         digest.update(encode_carry(session.carry))
     digest.update(np.ascontiguousarray(session.state, "<f4").data)
+    if session.history is not None:
+        digest.update(b"%d" % session.history.keep + _encode_history(session.history))
     return digest.digest()
 
 
@@ -373,13 +404,37 @@ def _values(change: Change) -> tuple[bytes | int, ...]:
     last = encode_step(s.last) if s.last else b""
     carry = encode_carry(s.carry) if s.carry else b""
     names = (s.model, s.version, s.digest, s.owner)
-    head = orjson.dumps([*names, s.step, s.position, s.created_at, s.expires_at, len(state), len(last)])
+    keep = () if s.history is None else (s.history.keep,)
+    head = orjson.dumps([*names, s.step, s.position, s.created_at, s.expires_at, len(state), len(last), *keep])
     return math.ceil(s.expires_at * 1000), head, state + last + carry, claims
 
 
+def _history_fields(change: Change) -> list[bytes]:
+    """Return the names and values of the fields that a commit changes of the states that a session keeps."""
+    after = change.after
+    if after is None or not (after.history or (change.before and change.before.history)):
+        return []  # nothing is kept, or all of it goes
+    made = rewritten(change.before, after)
+    fields = [b"history", b"" if after.history is None else _encode_history(after.history)]
+    for step in made.gone:
+        fields += (_kept(step), b"")
+    for at in made.new:
+        fields += (_kept(at.step), encode_snapshot(at))
+    return fields
+
+
+def _kept(step: int) -> bytes:
+    return b"kept:%d" % step
+
+
+def _encode_history(history: History) -> bytes:
+    """Encode marks and steps; these as texts, since the script makes names of them."""
+    return orjson.dumps([history.marks, [str(step) for step in history.steps]])
+
+
 def _session(ident: str, row: Sequence[bytes | None]) -> Session:
-    head, body = row
-    model, version, digest, owner, step, position, created_at, expires_at, n_state, n_last = orjson.loads(head or b"")
+    head, body, history, *kept = row
+    model, version, digest, owner, step, position, created_at, expires_at, n_state, n_last, *keep = orjson.loads(head or b"")
     body = body or b""
     state, last, carry = body[:n_state], body[n_state : n_state + n_last], body[n_state + n_last :]
     return Session(
@@ -395,7 +450,13 @@ def _session(ident: str, row: Sequence[bytes | None]) -> Session:
         expires_at,
         decode_step(last) if last else None,
         decode_carry(carry) if carry else None,
+        _history(keep[0], history, kept) if history else None,
     )
+
+
+def _history(keep: int, encoded: bytes, kept: Sequence[bytes | None]) -> History:
+    marks = tuple((name, step) for name, step in orjson.loads(encoded)[0])
+    return History(keep, tuple(decode_snapshot(at) for at in kept if at is not None), marks)
 
 
 def _without_password(address: str) -> str:

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,9 +18,20 @@ import numpy as np
 
 from indrnn.service.errors import StoreFailed
 from indrnn.service.session.ids import new_key
-from indrnn.service.session.machine import Session
+from indrnn.service.session.machine import History, Session
 from indrnn.service.store.protocol import Change, Durability, Population, StoreError
-from indrnn.service.store.record import Kept, decode_carry, decode_step, encode_carry, encode_step
+from indrnn.service.store.record import (
+    Kept,
+    decode_carry,
+    decode_marks,
+    decode_snapshot,
+    decode_step,
+    encode_carry,
+    encode_marks,
+    encode_snapshot,
+    encode_step,
+    rewritten,
+)
 
 SLICE = 200  # sessions looked at by expire before it lets others at the file: about 4 ms
 PAGE_SIZE = 8_192  # bytes, of a new file: a row of some 8 KB is one page and not two: a commit of 32 takes 0.85 of the time
@@ -50,6 +61,11 @@ _MIGRATIONS = (
     f"""
     PRAGMA application_id = {APPLICATION_ID};
     INSERT INTO meta VALUES ('probe', 0);
+    """,
+    # Only sessions that keep states have rows here, so that the others are what they were. Rows that belong to a session go with it.
+    """
+    CREATE TABLE histories (id TEXT PRIMARY KEY, keep INTEGER NOT NULL, marks BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE kept (id TEXT NOT NULL, step INTEGER NOT NULL, state BLOB NOT NULL, PRIMARY KEY (id, step));
     """,
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
@@ -138,8 +154,21 @@ class SQLiteStore:
             marks = ",".join("?" * len(missing))
             rows = self._db.execute(f"SELECT {_COLUMNS} FROM sessions WHERE id IN ({marks})", missing).fetchall()
             new = {row[0]: _session(row) for row in rows}
+            if new:
+                new |= self._read_histories(new)
             self._kept.keep((session, _UNTAGGED) for session in new.values())
             found |= new
+        return found
+
+    def _read_histories(self, sessions: Mapping[str, Session]) -> dict[str, Session]:
+        """Return those of the sessions that keep states, with them."""
+        ids = list(sessions)
+        histories = self._db.execute(f"SELECT id, keep, marks FROM histories WHERE id IN ({','.join('?' * len(ids))})", ids).fetchall()
+        found = {}
+        for ident, keep, marks in histories:
+            rows = self._db.execute("SELECT state FROM kept WHERE id = ? ORDER BY step", (ident,))
+            past = tuple(decode_snapshot(state) for (state,) in rows)
+            found[ident] = sessions[ident]._replace(history=History(keep, past, decode_marks(marks)))
         return found
 
     def commit(self, changes: Sequence[Change]) -> frozenset[str]:
@@ -167,20 +196,33 @@ class SQLiteStore:
         return frozenset(c.id for c in unsure if not _same(there.get(c.id), c.before))
 
     def _write(self, written: "_Written") -> None:
-        kept, values, gone = written
+        kept, values, gone, keeping = written
         if not kept and not gone:
             return
         upsert = f"INSERT INTO sessions ({_COLUMNS}) VALUES {','.join([_ROW] * len(kept))} {_ON_CONFLICT}"
-        if not gone:
+        if not gone and not keeping:
             self._db.execute(upsert, values)  # one statement is one transaction, and gives up the interpreter lock only once
         else:
-            self._commit_with_removals(upsert if kept else "SELECT 1", values, gone)
+            self._commit_more(upsert if kept else "SELECT 1", values, gone, keeping)
 
-    def _commit_with_removals(self, upsert: str, values: Sequence[object], gone: Sequence[str]) -> None:
+    def _commit_more(self, upsert: str, values: Sequence[object], gone: Sequence[str], keeping: Sequence[Change]) -> None:
+        """Commit removals too, and what changes of the states that sessions keep."""
         self._db.execute("BEGIN IMMEDIATE")
         self._db.execute(upsert, values)
         self._db.executemany("DELETE FROM sessions WHERE id = ?", [(i,) for i in gone])
+        if keeping:
+            self._write_histories(keeping)
         self._db.execute("COMMIT")
+
+    def _write_histories(self, changes: Sequence[Change]) -> None:
+        """Write what changes of kept states, within the transaction that is open."""
+        made = [(c.id, rewritten(c.before, c.after)) for c in changes]
+        _remove_histories(self._db, [c.id for c in changes if c.after is None or c.after.history is None])
+        histories = [(i, m.history.keep, encode_marks(m.history.marks)) for i, m in made if m.history is not None]
+        self._db.executemany("INSERT OR REPLACE INTO histories (id, keep, marks) VALUES (?, ?, ?)", histories)
+        self._db.executemany("DELETE FROM kept WHERE id = ? AND step = ?", [(i, step) for i, m in made for step in m.gone])
+        new = [(i, at.step, encode_snapshot(at)) for i, m in made for at in m.new]
+        self._db.executemany("INSERT OR REPLACE INTO kept (id, step, state) VALUES (?, ?, ?)", new)
 
     def list(self, owner: str, now: float, limit: int) -> list[Session]:
         """List an owner's living sessions, as Store says."""
@@ -194,7 +236,7 @@ class SQLiteStore:
 
     def count(self, owner: str, now: float) -> int:
         """Count an owner's living sessions, as Store says."""
-        query = "SELECT count(*) FROM sessions WHERE owner = ? AND expires_at > ?"
+        query = "SELECT count(*) + coalesce(sum(keep), 0) FROM sessions LEFT JOIN histories USING (id) WHERE owner = ? AND expires_at > ?"
         with self._lock:
             try:
                 return int(self._db.execute(query, (owner, now)).fetchone()[0])
@@ -238,13 +280,23 @@ class SQLiteStore:
         try:
             for first, last in self._slices():
                 with self._lock:
-                    delete = "DELETE FROM sessions WHERE rowid BETWEEN ? AND ? AND expires_at <= ? RETURNING id"
-                    gone = self._db.execute(delete, (first, last, now)).fetchall()
-                    self._kept.drop(i for (i,) in gone)
-                    removed += len(gone)
+                    removed += self._expire_slice(first, last, now)
         except sqlite3.Error as error:
             raise StoreFailed(f"the store could not be written: {error}") from error
         return removed
+
+    def _expire_slice(self, first: int, last: int, now: float) -> int:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            delete = "DELETE FROM sessions WHERE rowid BETWEEN ? AND ? AND expires_at <= ? RETURNING id"
+            gone = [i for (i,) in self._db.execute(delete, (first, last, now)).fetchall()]
+            _remove_histories(self._db, gone)
+            self._db.execute("COMMIT")
+        except sqlite3.Error:
+            self._abandon(())
+            raise
+        self._kept.drop(gone)
+        return len(gone)
 
     def check(self) -> None:
         """Check that the store can be written, as Store says."""
@@ -341,17 +393,24 @@ def _hold(path: Path) -> tuple[int, bool]:
 
 
 class _Written(NamedTuple):
-    """The contents of a commit: sessions and their rows' values, and the ids of those that it removes."""
+    """The contents of a commit: sessions and their rows' values, the ids of those it removes, and the changes of those that keep states."""
 
     kept: list[Session]
     values: list[object]
     gone: list[str]
+    keeping: list[Change]
 
     @classmethod
     def of(cls, changes: Sequence[Change]) -> "_Written":
         kept = [c.after for c in changes if c.after is not None]
         gone = [c.before.id for c in changes if c.after is None and c.before is not None]
-        return cls(kept, [value for s in kept for value in _row(s)], gone)
+        keeping = [c for c in changes if (c.after and c.after.history) or (c.before and c.before.history)]
+        return cls(kept, [value for s in kept for value in _row(s)], gone, keeping)
+
+
+def _remove_histories(db: sqlite3.Connection, ids: Sequence[str]) -> None:
+    for table in ("histories", "kept"):
+        db.executemany(f"DELETE FROM {table} WHERE id = ?", [(i,) for i in ids])
 
 
 def _same(one: Session | None, other: Session | None) -> bool:
@@ -359,7 +418,11 @@ def _same(one: Session | None, other: Session | None) -> bool:
     if one is None or other is None:
         return one is other
     plain = [tuple(v.tobytes() if isinstance(v, np.ndarray) else v for v in _row(s)) for s in (one, other)]
-    return plain[0] == plain[1]
+    return plain[0] == plain[1] and _keeping(one.history) == _keeping(other.history)
+
+
+def _keeping(history: History | None) -> tuple[object, ...]:
+    return () if history is None else (history.keep, history.marks, *(encode_snapshot(at) for at in history.past))
 
 
 def _row(s: Session) -> tuple[object, ...]:

@@ -216,7 +216,7 @@ class Stream:
         return self._session_id
 
     async def _open(self, message: dict[str, object]) -> None:
-        only(message, ("type", "session_id", "layout", "hz", "top_k", "every", "api_key", "version"))
+        only(message, ("type", "session_id", "layout", "hz", "top_k", "every", "api_key", "version", "keep"))
         if self._session_id is not None:
             raise BadInput("expected one open message per connection, got a second", field="type")
         key = message.get("api_key")
@@ -225,7 +225,8 @@ class Stream:
         if wanted is None:
             self._model = self._services.models.choose(self._model.manifest.name, message.get("version"))
             options = self._read_options(message)
-            session = await self._sessions.open(self._model, self._owner, protocol="stream")
+            keep = integer(message.get("keep"), "keep", 0, self._services.settings.max_keep, 0)
+            session = await self._sessions.open(self._model, self._owner, protocol="stream", keep=keep)
         elif isinstance(wanted, str):
             self._model = await self._same_model(wanted)
             same_version(message.get("version"), self._model)

@@ -21,7 +21,8 @@ schema = schemathesis.openapi.from_path(ROOT / "openapi.yaml")
 @pytest.fixture(scope="module")
 def living(server: Server) -> list[str]:
     """Sessions that exist, for requests to meet."""
-    return [server.post("/sessions", {"model": name}).json()["session_id"] for name in ("action", "chars")]
+    wishes = ({"model": "action"}, {"model": "chars"}, {"model": "chars", "keep": 3})
+    return [server.post("/sessions", wish).json()["session_id"] for wish in wishes]
 
 
 @schema.parametrize()

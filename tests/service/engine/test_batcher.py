@@ -27,8 +27,10 @@ from indrnn.service.engine.requests import (
     InferRequest,
     Looked,
     LookRequest,
+    MarkRequest,
     Request,
     ResetRequest,
+    RewindRequest,
     StepRequest,
     Text,
     Ticket,
@@ -57,10 +59,12 @@ from indrnn.service.session.machine import (
     Fork,
     Generate,
     Import,
+    Mark,
     Reason,
     Refused,
     Reset,
     Result,
+    Rewind,
     Sampling,
     Session,
 )
@@ -136,6 +140,10 @@ def request_of(
         return CancelRequest(session_id, owner, event.number)
     if isinstance(event, Import):
         return ImportRequest(session_id, owner, event.snapshot)
+    if isinstance(event, Rewind):
+        return RewindRequest(session_id, owner, event.number, event.digest, event.to)
+    if isinstance(event, Mark):
+        return MarkRequest(session_id, owner, event.name, event.remove)
     others: dict[Any, Any] = {Delete: DeleteRequest, Reset: ResetRequest, Fork: ForkRequest}
     return LookRequest(session_id, owner, in_order) if event is None else others[type(event)](session_id, owner)
 
@@ -192,6 +200,19 @@ class Bench:
         reply = asked.one()
         assert isinstance(reply, Created)
         return reply.session.id
+
+    def open_keeping(self, keep: int) -> str:
+        asked = Asked()
+        self.submit([(asked, CreateRequest("", keep=keep))])
+        reply = asked.one()
+        assert isinstance(reply, Created)
+        return reply.session.id
+
+    def rewind(self, ident: str, number: int | None, to: int | str) -> "Asked":
+        return self.ask(session_id=ident, event=Rewind(number, f"rewind {to!r}".encode(), to, 60.0))
+
+    def mark(self, ident: str, name: str, remove: bool = False) -> "Asked":
+        return self.ask(session_id=ident, event=Mark(name, remove))
 
     def feed(self, ident: str, number: int | None, symbols: list[int]) -> "Asked":
         content = Exact(np.array(symbols, np.int64))

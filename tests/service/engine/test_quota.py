@@ -182,3 +182,15 @@ async def test_the_end_of_a_sequence_makes_room_once_however_often_it_is_repeate
     with pytest.raises(SequenceLimit):
         await steps.registry.count_sequence("e", "oip:")
     store.close()
+
+
+async def test_a_session_that_keeps_states_weighs_as_much_as_they_and_makes_as_much_room() -> None:
+    q = quotas(Clock(), sessions=5)
+    await q.new_session("ann", weight=4)
+    with pytest.raises(SessionLimit, match="counts as 2"):
+        await q.new_session("ann", weight=2)
+    await q.new_session("ann")
+    q.session_ended("ann", 4)
+    await q.new_session("ann", weight=4)
+    with pytest.raises(SessionLimit):
+        await q.new_session("ann")

@@ -34,6 +34,8 @@ def test_every_route_of_the_app_is_described_with_its_errors(app_document: dict[
         "/sessions/{session_id}/state",
         "/sessions/{session_id}/fork",
         "/sessions/{session_id}/reset",
+        "/sessions/{session_id}/rewind",
+        "/sessions/{session_id}/mark",
         "/health/live",
         "/health/ready",
         "/metrics",

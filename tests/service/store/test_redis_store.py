@@ -15,7 +15,7 @@ from redis_process import LossyProxy, RedisProcess, free_port, running_redis
 from indrnn.frames.rate import Carry
 from indrnn.service.errors import StoreFailed
 from indrnn.service.session.ids import new_id
-from indrnn.service.session.machine import Generated, Reason, Sampling, Session, Step
+from indrnn.service.session.machine import Generated, History, Reason, Sampling, Session, Snapshot, Step
 from indrnn.service.store import redis as redis_store
 from indrnn.service.store.address import open_store
 from indrnn.service.store.protocol import Change, StoreError
@@ -131,6 +131,10 @@ WHOLE = [
     {"last": Step(b"d" * 16, Generated(SAMPLING, "ab", np.zeros(2, np.float32), Reason.CANCELLED))},
     {"carry": Carry(25.0, np.ones((1, 3, 3), np.float32), 7, 6)},
     {"carry": Carry(25.0, np.ones((1, 3, 3), np.float32), 8, 6)},
+    {"history": History(2)},
+    {"history": History(3)},
+    {"history": History(2, (), (("m", 0),))},
+    {"history": History(2, (Snapshot(np.zeros(5, np.float32), 0, 0, None),))},
 ]
 
 
@@ -174,6 +178,32 @@ def test_random_commits_from_old_and_new_knowledge_move_what_a_dictionary_says(p
     assert listed == {n for n in names if history[n][-1] is not None}
     for made in stores:
         made.close()
+
+
+def test_a_session_that_keeps_nothing_has_the_fields_it_always_had_and_another_those_it_needs(
+    process: RedisProcess, store: RedisStore
+) -> None:
+    plain, keeping = session(store), session(store, history=History(2))
+    store.commit([Change(None, plain), Change(None, keeping)])
+    for _ in range(5):
+        after = advanced(keeping)._replace(history=keeping.left)
+        store.commit([Change(keeping, after), Change(plain, plain := advanced(plain))])
+        keeping = after
+    client = process.client()
+    assert set(client.hkeys(f"indrnn:session:{plain.id}")) == {b"tag", b"head", b"body"}
+    assert set(client.hkeys(f"indrnn:session:{keeping.id}")) == {b"tag", b"head", b"body", b"history", b"kept:3", b"kept:4"}
+    client.close()
+
+
+def test_the_fields_of_a_session_that_was_lost_are_not_taken_for_the_next_ones(store: RedisStore, other: RedisStore) -> None:
+    lost, moved = (session(store, history=History(2), state=np.full(5, n, np.float32)) for n in range(2))
+    store.commit([Change(None, lost), Change(None, moved)])
+    other.commit([Change(other.load([lost.id])[lost.id], lost._replace(position=7))])
+    changes = [Change(s, advanced(s, 2)._replace(history=s.left)) for s in (lost, moved)]
+    assert store.commit(changes) == {lost.id}
+    found = other.load([lost.id, moved.id])
+    assert found[lost.id].history == History(2)
+    assert [at.state[0] for at in found[moved.id].history.past] == [1]  # type: ignore[union-attr]
 
 
 def test_a_lost_answer_is_asked_for_again_and_the_commit_counts_once(store: RedisStore, proxy: LossyProxy) -> None:

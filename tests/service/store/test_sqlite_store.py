@@ -14,7 +14,7 @@ import pytest
 
 from indrnn.service.errors import StoreFailed
 from indrnn.service.session.ids import issued, new_id
-from indrnn.service.session.machine import Scores, Session, Step
+from indrnn.service.session.machine import History, Scores, Session, Snapshot, Step
 from indrnn.service.store.protocol import Change, StoreError
 from indrnn.service.store.sqlite import APPLICATION_ID, SCHEMA_VERSION, SQLiteStore, back_up
 
@@ -328,3 +328,31 @@ def test_a_backup_of_nothing_or_to_nowhere_says_so(path: Path, tmp_path: Path) -
     with pytest.raises(StoreError, match="not a database"):
         back_up(tmp_path / "other.db", tmp_path / "copy.db")
     SQLiteStore(tmp_path / "copy.db").close()
+
+
+def test_of_sessions_that_keep_states_nothing_is_left_and_of_others_nothing_is_written(path: Path) -> None:
+    store = SQLiteStore(path)
+    history = History(4, (Snapshot(np.zeros(5, np.float32), 0, 0, None),))
+    removed, expired, plain = session(store, history=history), session(store, history=history, expires_at=2.0), session(store)
+    store.commit([Change(None, plain)])
+    assert [store._db.execute(f"SELECT count(*) FROM {t}").fetchone() for t in ("histories", "kept")] == [(0,), (0,)]
+    store.commit([Change(None, removed), Change(None, expired)])
+    assert [store._db.execute(f"SELECT count(*) FROM {t}").fetchone() for t in ("histories", "kept")] == [(2,), (2,)]
+    assert store.expire(3.0) == 1
+    store.commit([Change(removed, None)])
+    assert [store._db.execute(f"SELECT count(*) FROM {t}").fetchone() for t in ("histories", "kept")] == [(0,), (0,)]
+    store.close()
+
+
+def test_a_commit_whose_kept_states_cannot_be_written_moves_nothing(path: Path) -> None:
+    store = SQLiteStore(path)
+    first = session(store, history=History(4))
+    store.commit([Change(None, first)])
+    store._db.execute("CREATE TRIGGER no BEFORE INSERT ON kept BEGIN SELECT RAISE(ABORT, 'full'); END")
+    with pytest.raises(StoreFailed, match="full"):
+        store.commit([Change(first, first._replace(step=1, history=History(4, (first.standing,))))])
+    store._db.execute("DROP TRIGGER no")
+    store = reopened(store, path)
+    found = store.load([first.id])[first.id]
+    assert (found.step, found.history) == (0, History(4))
+    store.close()

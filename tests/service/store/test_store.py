@@ -11,7 +11,7 @@ from redis_process import RedisProcess, running_redis
 
 from indrnn.frames.rate import Carry
 from indrnn.service.session.ids import issued, new_id
-from indrnn.service.session.machine import Generated, Reason, Sampling, Scores, Session, Step
+from indrnn.service.session.machine import Generated, History, Reason, Return, Sampling, Scores, Session, Snapshot, Step
 from indrnn.service.store.address import open_store
 from indrnn.service.store.protocol import Change, Population, Store, StoreError
 
@@ -49,12 +49,12 @@ def session(store: Store, **changes: object) -> Session:
 
 
 def same(one: Session, other: Session) -> bool:
-    plain = {"state": None, "last": None, "carry": None}
+    plain = {"state": None, "last": None, "carry": None, "history": None}
     parts = all(repr(getattr(one, name)) == repr(getattr(other, name)) for name in plain)
     return one._replace(**plain) == other._replace(**plain) and parts
 
 
-@pytest.mark.parametrize("last", [None, Step(b"\x01" * 16, SCORES), Step(b"\n\x00" * 8, GENERATED)])
+@pytest.mark.parametrize("last", [None, Step(b"\x01" * 16, SCORES), Step(b"\n\x00" * 8, GENERATED), Step(b"\x02" * 16, Return(7))])
 @pytest.mark.parametrize("carry", [None, CARRY])
 def test_what_was_committed_is_there_for_the_next_process(address: str, last: Step | None, carry: Carry | None) -> None:
     store = open_store(address)
@@ -225,3 +225,112 @@ def test_a_census_counts_the_living_by_model_and_graph(store: Store) -> None:
     ]
     assert "late" in {p.model for p in store.census(now + 49)}
     assert "late" not in {p.model for p in store.census(now + 51)}
+
+
+# --- states that a session keeps ------------------------------------------------------------------------------------------------------
+
+
+def at(step: int, carry: Carry | None = None) -> Snapshot:
+    return Snapshot(np.arange(5, dtype=np.float32) + step, step, 10 * step, carry)
+
+
+def keeping(store: Store, keep: int, steps: int, marks: tuple[tuple[str, int], ...] = ()) -> Session:
+    return session(store, step=steps, history=History(keep, tuple(at(n) for n in range(steps)), marks))
+
+
+def read_anew(address: str, store: Store, ident: str) -> Session:
+    """What another process would read; the first store stays in use where two may."""
+    if "://" not in address:
+        store.close()
+    other = open_store(address)
+    read = other.load([ident])[ident]
+    other.close()
+    return read
+
+
+def test_kept_states_marks_and_carries_are_there_for_the_next_process(address: str) -> None:
+    store = open_store(address)
+    history = History(5, (at(0), at(3, CARRY), at(4)), (("é \x00", 3), ("now", 5)))
+    written, plain = session(store, step=5, history=history), session(store)
+    store.commit([Change(None, written), Change(None, plain)])
+    read, other = read_anew(address, store, written.id), read_anew(address, store, plain.id)
+    assert same(read, written)
+    assert other.history is None
+
+
+def test_a_step_adds_a_kept_state_and_drops_the_one_that_gave_way(address: str) -> None:
+    store = open_store(address)
+    before = keeping(store, 3, 3, (("m", 0),))
+    assert before.history is not None
+    store.commit([Change(None, before)])
+    for n in range(3, 9):
+        left = before.history.beyond(at(n))
+        after = before._replace(step=n + 1, history=left)
+        assert store.commit([Change(before, after)]) == frozenset()
+        before = after
+    assert before.history.steps == [0, 7, 8]
+    assert same(read_anew(address, store, before.id), before)
+
+
+def test_steps_that_come_again_after_a_reset_have_their_new_states(address: str) -> None:
+    store = open_store(address)
+    first = keeping(store, 4, 4)
+    store.commit([Change(None, first)])
+    anew = first._replace(step=1, history=History(4, (Snapshot(np.full(5, 9, np.float32), 0, 0, None),)))
+    store.commit([Change(first, anew)])
+    assert same(read_anew(address, store, first.id), anew)
+
+
+def test_a_mark_alone_is_a_change_that_others_see_and_a_change_from_before_it_is_refused(address: str) -> None:
+    store = open_store(address)
+    first = keeping(store, 4, 2)
+    store.commit([Change(None, first)])
+    assert first.history is not None
+    marked = first._replace(history=first.history._replace(marks=(("m", 1),)))
+    assert store.commit([Change(first, marked)]) == frozenset()
+    assert store.commit([Change(first, first._replace(step=3))]) == {first.id}
+    assert same(read_anew(address, store, first.id), marked)
+
+
+def test_what_was_loaded_by_another_process_is_changed_from_there(address: str) -> None:
+    """The kept states of `before` are equal then, and not the same objects."""
+    store = open_store(address)
+    first = keeping(store, 3, 3)
+    store.commit([Change(None, first)])
+    store.close()
+    store = open_store(address)
+    loaded = store.load([first.id])[first.id]
+    assert loaded.history is not None
+    after = loaded._replace(step=4, history=loaded.history.beyond(at(3)))
+    assert store.commit([Change(first, after)]) == frozenset()
+    assert same(read_anew(address, store, first.id), after)
+
+
+def test_a_session_that_keeps_states_counts_with_them_and_nothing_is_left_of_a_removed_one(store: Store) -> None:
+    one, two, plain = keeping(store, 7, 3), keeping(store, 2, 2), session(store)
+    store.commit([Change(None, s) for s in (one, two, plain)])
+    assert store.count("", time.time()) == 8 + 3 + 1
+    assert sum(p.sessions for p in store.census(time.time())) == 3
+    assert sorted(s.step for s in store.list("", time.time(), 9)) == [0, 2, 3]
+    store.commit([Change(one, None)])
+    assert store.count("", time.time()) == 3 + 1
+    assert store.commit([Change(None, one._replace(step=0, history=None))]) == frozenset()
+    assert store.load([one.id])[one.id].history is None
+
+
+def test_the_cache_counts_kept_states_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    from indrnn.service.store import record
+
+    class Keyed:
+        key = b"k" * 32
+
+    monkeypatch.setattr(record, "CACHED_SESSIONS", 10)
+    kept = record.Kept()
+    big = [keeping(Keyed(), 4, 4) for _ in range(3)]  # type: ignore[arg-type]
+    for s in (*big, big[2]):
+        kept.keep([(s, b"")])
+    assert set(kept.find([s.id for s in big])) == {big[1].id, big[2].id}
+    kept.drop([big[1].id, big[2].id])
+    small = [session(Keyed()) for _ in range(12)]  # type: ignore[arg-type]
+    kept.keep([(s, b"") for s in small])
+    assert len(kept.find([s.id for s in small])) == 10
