@@ -301,6 +301,16 @@ def test_a_look_in_order_is_not_answered_with_what_an_earlier_look_has_read_wher
     bench.store.load = load
 
 
+def test_a_look_in_the_turn_in_which_a_sequence_begins_does_not_tell_of_a_session_that_nobody_stored(bench: Bench) -> None:
+    held(bench)
+    begun = Asked()
+    bench.submit([(begun, StepRequest("sequence", "", 1, b"1", Exact(np.array([1])), begin=True))])
+    look = bench.ask(session_id="sequence")
+    bench.engine.gate.set()
+    assert isinstance(look.one(), Refused)
+    assert begun.one().number == bench.look("sequence").step == 1
+
+
 def test_a_repeat_of_the_step_in_flight_waits_for_it_and_runs_nothing(bench: Bench) -> None:
     ident = held(bench)
     again = bench.feed(ident, 1, [0])
