@@ -148,7 +148,8 @@ class LiveSession:
                                  └─► NEW, where a sequence begins under its id
 
     NEW: a sequence that is to begin, of which the store knows nothing; without anything in flight it is as good as not there.
-    CHANGED, REMOVING: the next commit writes or removes it. STALE: it is read again before anything else is offered to it.
+    CHANGED, REMOVING: the next commit writes or removes it; from STORED a session may also go to REMOVING at once.
+    STALE: it is read again before anything else is offered to it.
 
     What is in flight (`work`) is the second half: nothing, content, or a generate. Content is in flight while STORED or NEW, since what
     it changes is known at its end; a generate also while CHANGED, as each character changes the session. `tickets` hear of it.
@@ -563,7 +564,7 @@ class Turns:
         if q.request.in_order and live.session.flight is not None:
             live.mailbox.append(q)
             return False
-        seen = live.session if live.unsettled else self.looked.get(live.session.id, live.session)
+        seen = live.session if live.unsettled else self.looked.get(live.session.id, live.base)
         gone = seen is None or (live.session.flight is None and now >= seen.expires_at)
         reply = Refused(Gone("the session has expired or was deleted")) if gone or seen is None else Looked(seen)
         self._ledger.reply_now(q.ticket, reply, live)

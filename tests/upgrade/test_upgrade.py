@@ -73,6 +73,21 @@ def test_a_session_stands_where_it_was_left_gives_its_last_reply_again_and_goes_
     same(service.ask(told["next"]), told["next"]["reply"])  # and that is stored now
 
 
+def test_a_step_that_the_old_service_took_over_http_is_the_same_over_a_stream(tmp_path: Path) -> None:
+    store = shutil.copy(WRITTEN / "sessions.db", tmp_path)
+    with serving(SERVE, ROOT, tmp_path, INDRNN_STORE=str(store)) as service:
+        for name in ("frames", "resampled"):
+            last = EXPECTED["sqlite"][name]["last"]
+            asked, told = last["request"], last["reply"]
+            opening = {"type": "open", **{name: asked[name] for name in ("session_id", "top_k", "hz") if name in asked}}
+            step = {"type": "step", "step": asked["step"], "frames": asked["sequences"][0]}
+            (result,) = service.stream("action", [opening, step])
+            same(result["predictions"], told["predictions"])
+            assert (result["step"], result["position"]) == (told["session"]["step"], told["session"]["position"])
+            (refused,) = service.stream("action", [opening, step | {"frames": step["frames"][1:]}])
+            assert refused["code"] == "step_conflict"
+
+
 @pytest.mark.parametrize("store", ["sqlite", "redis"])
 def test_all_sessions_are_listed_and_sequences_are_not(store: str, request: pytest.FixtureRequest) -> None:
     service: Service = request.getfixturevalue(f"on_{store}")

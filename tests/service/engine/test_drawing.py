@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_batcher import ALPHABET, Asked, Bench, held, make
+from test_loop import ALPHABET, Asked, Bench, held, make
 
 from indrnn.service.engine.requests import Drawn, Exact, Prompted, Text
 from indrnn.service.engine.runtime import PIECE

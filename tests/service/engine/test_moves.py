@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_batcher import Asked, Bench, N, held, make
+from test_loop import Asked, Bench, N, held, make
 
 from indrnn.service.engine.requests import Exact
 from indrnn.service.engine.runtime import PIECE

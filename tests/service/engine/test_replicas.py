@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from redis_process import LossyProxy, RedisProcess, running_redis
-from test_batcher import ALPHABET, Asked, Bench, FakeEngine
+from test_loop import ALPHABET, Asked, Bench, FakeEngine
 
 from indrnn.service.engine.loop import EngineSettings
 from indrnn.service.engine.runtime import PIECE

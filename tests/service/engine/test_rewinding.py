@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from redis_process import LossyProxy, RedisProcess, running_redis
-from test_batcher import Bench, FakeEngine
+from test_loop import Bench, FakeEngine
 
 from indrnn.service.engine.loop import EngineSettings
 from indrnn.service.errors import NotKept, Overloaded, StepConflict, StepGap, StoreFailed

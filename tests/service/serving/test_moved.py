@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_batcher import FakeEngine, K, N
+from test_loop import FakeEngine, K, N
 
 from indrnn.service.engine.loop import EngineLoop, EngineSettings
 from indrnn.service.engine.quota import Quotas

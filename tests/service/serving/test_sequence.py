@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from test_batcher import Asked, Bench, FakeEngine, held, make
+from test_loop import Asked, Bench, FakeEngine, held, make
 
 from indrnn.service.engine.loop import EngineSettings
 from indrnn.service.engine.requests import Exact
@@ -71,7 +71,7 @@ class Truth:
 
 
 class Sequences(RuleBasedStateMachine):
-    """One id, whose session may be there or not; the shell's part is played as the batcher does."""
+    """One id, whose session may be there or not; the shell's part is played as the engine loop does."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ class Counting:
         self.given.append(list(asked))
 
 
-async def test_jobs_of_one_turn_reach_their_batchers_together_and_in_order_and_the_next_turns_by_themselves() -> None:
+async def test_jobs_of_one_turn_reach_their_engines_together_and_in_order_and_the_next_turns_by_themselves() -> None:
     tickets = Tickets()
     one: Any = Counting()
     other: Any = Counting()

@@ -304,6 +304,34 @@ def test_a_look_in_order_waits_for_what_was_sent_before_it_and_another_does_not(
     assert (at_once.one().session.step, behind.one().session.step) == (0, 1)
 
 
+def test_a_look_in_order_is_not_answered_with_what_an_earlier_look_has_read_where_the_store_fails_since(bench: Bench) -> None:
+    ident, runs = bench.open(), threading.Semaphore(0)
+    bench.engine.gate = SimpleNamespace(wait=lambda seconds: runs.acquire(timeout=seconds), set=lambda: runs.release(100))
+    step = bench.feed(ident, 1, [0] * PIECE * 2)
+    while not bench.loop._desk.lives:  # its first piece runs
+        pass
+    behind, at_once = bench.ask(session_id=ident, in_order=True), bench.ask(session_id=ident)
+    runs.release()
+    assert at_once.one().session.step == 0  # its second piece runs
+    load, failed = bench.store.load, StoreFailed("it is away")
+    bench.store.load = lambda ids: (_ for _ in ()).throw(failed)
+    other = bench.ask(session_id="another")
+    runs.release()
+    assert other.one().error is failed
+    assert (step.one().number, behind.one().session.step) == (1, 1)
+    bench.store.load = load
+
+
+def test_a_look_in_the_turn_in_which_a_sequence_begins_does_not_tell_of_a_session_that_nobody_stored(bench: Bench) -> None:
+    held(bench)
+    begun = Asked()
+    bench.submit([(begun, StepRequest("sequence", "", 1, b"1", Exact(np.array([1])), begin=True))])
+    look = bench.ask(session_id="sequence")
+    bench.engine.gate.set()
+    assert isinstance(look.one(), Refused)
+    assert begun.one().number == bench.look("sequence").step == 1
+
+
 def test_a_repeat_of_the_step_in_flight_waits_for_it_and_runs_nothing(bench: Bench) -> None:
     ident = held(bench)
     again = bench.feed(ident, 1, [0])

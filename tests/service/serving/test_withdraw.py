@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from starlette.requests import ClientDisconnect, Request
-from test_batcher import FakeEngine
+from test_loop import FakeEngine
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from indrnn.service.engine.loop import EngineLoop, EngineSettings
