@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Generator
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
@@ -28,6 +28,7 @@ from indrnn.client.connection import (
 from indrnn.client.conversation import Conversation, Emission
 from indrnn.client.errors import Refused
 from indrnn.client.handle import GenerationHandle, SessionHandle
+from indrnn.client.options import GenerateOptions, PredictOptions, SessionOptions, chosen
 from indrnn.client.patience import Patience
 
 R = TypeVar("R")
@@ -58,33 +59,22 @@ class Client:
         model: str,
         session_id: str | None = None,
         *,
-        layout: str | None = None,
-        hz: float | None = None,
-        top_k: int | None = None,
-        every: bool | None = None,
-        version: str | None = None,
-        keep: int | None = None,
         timeout: float | None = None,
+        **options: Unpack[SessionOptions],
     ) -> "Opening":
         """Return a new session, or one to go on with: `async with` it, or await it. Raises NotFound, SessionExpired, DeadlineExceeded."""
-        fields = given(api_key=self.server.api_key, layout=layout, hz=hz, top_k=top_k, every=every, version=version, keep=keep)
+        fields = {**given(api_key=self.server.api_key), **chosen(SessionOptions, options)}
         return Opening(Session(self, Conversation(self.server.stream(model), fields, session_id), timeout))
 
     async def predict(
         self,
         sequences: list[Any],
         *,
-        model: str | None = None,
-        layout: str | None = None,
-        hz: float | None = None,
-        top_k: int | None = None,
-        session_id: str | None = None,
-        step: int | None = None,
         timeout: float | None = None,
+        **options: Unpack[PredictOptions],
     ) -> Predicted:
         """POST /predict. With a session, give `step`: without it a request whose answer was lost is not repeated."""
-        options = given(model=model, layout=layout, hz=hz, top_k=top_k, session_id=session_id, step=step)
-        return await self.run(calls.predict(sequences, options, self.patience(timeout)))
+        return await self.run(calls.predict(sequences, chosen(PredictOptions, options), self.patience(timeout)))
 
     async def models(self) -> list[dict[str, Any]]:
         """Return every served model."""
@@ -230,17 +220,12 @@ class Session(SessionHandle):
     def generate(
         self,
         *,
-        max_chars: int | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        seed: int | None = None,
-        stop: list[str] | None = None,
         number: int | None = None,
         timeout: float | None = None,
+        **options: Unpack[GenerateOptions],
     ) -> "Generation":
         """Return characters as the model draws them; iterate over it. `timeout` is for the next character."""
-        wish = given(max_chars=max_chars, temperature=temperature, top_p=top_p, seed=seed, stop=stop)
-        return Generation(self, wish, number, timeout)
+        return Generation(self, chosen(GenerateOptions, options), number, timeout)
 
     async def cancel(self) -> None:
         """Ends the generate that is under way; also from another task. Its iteration ends with what was drawn until then."""

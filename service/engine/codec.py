@@ -43,7 +43,7 @@ REPLIES = (
 )
 PARTS = (
     *(r.Asked, r.Delivery, r.Ticket, r.Clip, r.Exact, r.Text),
-    *(m.Session, m.Step, m.Flight, m.Snapshot, m.Scores, m.Generated, m.Sampling, m.Reason, Ranking, Carry),
+    *(m.Session, m.Step, m.Return, m.Flight, m.Snapshot, m.History, m.Scores, m.Generated, m.Sampling, m.Reason, Ranking, Carry),
 )
 ERRORS = tuple(c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, ServiceError))
 CLASSES: dict[str, type] = {c.__name__: c for c in (*REQUESTS, *REPLIES, *PARTS, *ERRORS)}

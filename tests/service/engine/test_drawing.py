@@ -1,7 +1,6 @@
 """Texts drawn without a session, on the engine thread that everybody shares."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,6 @@ from indrnn.service.engine.runtime import PIECE
 from indrnn.service.errors import EngineFailed, Overloaded
 from indrnn.service.session.machine import Reason, Refused, Sampling
 from indrnn.service.session.sampling import log_softmax
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = make(tmp_path)
-    yield made
-    made.engine.gate.set()
-    made.loop.stop(10)
-    made.store.close()
 
 
 def complete(bench: Bench, prompt: list[int], chars: int, seeds: tuple[int, ...] = (1,), top: int = 0) -> tuple[Asked, list[Asked]]:

@@ -1,13 +1,11 @@
 """What a greedy client may cost the others: one piece of its prompt."""
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from test_loop import Asked, Bench, make
+from test_loop import Asked, Bench
 
 from indrnn.service.engine.requests import Exact
 from indrnn.service.engine.runtime import PIECE
@@ -20,12 +18,8 @@ def lengths(bench: Bench) -> list[list[int]]:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = make(tmp_path, max_batch=64, max_queue=2_000)
-    yield made
-    made.engine.gate.set()
-    made.loop.stop(10)
-    made.store.close()
+def bench_settings() -> dict[str, Any]:
+    return {"max_batch": 64, "max_queue": 2_000}
 
 
 @pytest.fixture

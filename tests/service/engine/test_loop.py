@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -257,15 +257,6 @@ class Asked:
 def make(tmp_path: Path, **changes: Any) -> Bench:
     settings = replace(EngineSettings(max_batch=8, max_queue=100, step_timeout=30, session_ttl=60), **changes)
     return Bench(FakeEngine(), SQLiteStore(tmp_path / "s.db"), settings)
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = make(tmp_path)
-    yield made
-    made.engine.gate.set()
-    made.loop.stop(10)
-    made.store.close()
 
 
 def held(bench: Bench, length: int = 1) -> str:

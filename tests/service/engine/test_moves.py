@@ -1,7 +1,6 @@
 """Forks, uploads and resets on the engine thread: their turn beside steps, and what is left when a commit fails."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,6 @@ from indrnn.service.session.ids import new_id
 from indrnn.service.session.machine import Char, Delete, Deleted, Fork, Forked, Import, Placed, Reason, Refused, Reset, Result, Snapshot
 
 TTL = 60.0
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = make(tmp_path)
-    yield made
-    made.engine.gate.set()
-    made.loop.stop(10)
-    made.store.close()
 
 
 def fork(bench: Bench, ident: str) -> Asked:

@@ -4,7 +4,6 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from test_loop import Asked, Bench, FakeEngine, held, make
+from test_loop import Asked, Bench, FakeEngine, held
 
 from indrnn.service.engine.loop import EngineSettings
 from indrnn.service.engine.requests import Exact
@@ -178,15 +177,6 @@ def test_a_sequence_that_begins_anew_takes_over_the_new_version() -> None:
 # --- on the engine thread -------------------------------------------------------------------------------------------------------------
 
 IDENT = "seq:0123"
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = make(tmp_path)
-    yield made
-    made.engine.gate.set()
-    made.loop.stop(10)
-    made.store.close()
 
 
 def new() -> Session:
