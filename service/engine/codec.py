@@ -191,9 +191,14 @@ def _check(hint: Any) -> Check:
     if origin is np.ndarray:
         (number,) = get_args(args[1])
         return lambda value: isinstance(value, np.ndarray) and issubclass(value.dtype.type, number)
-    if origin is tuple:
+    if origin is tuple and args[1:] == (...,):
         item = _check(args[0])
         return lambda value: type(value) is tuple and all(map(item, value))
+    if origin is tuple:
+        items = [_check(arg) for arg in args]
+        return lambda value: (
+            type(value) is tuple and len(value) == len(items) and all(check(v) for check, v in zip(items, value, strict=True))
+        )
     if hint in (int, float):
         return lambda value: type(value) is int or type(value) is hint
     kind = origin or hint

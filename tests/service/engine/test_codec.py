@@ -48,6 +48,8 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
         return st.sampled_from(args)
     if origin is np.ndarray:
         return arrays(get_args(args[1])[0])
+    if origin is tuple and args[1:] != (...,):
+        return st.tuples(*map(values, args))
     if origin is tuple:
         return st.lists(values(args[0]), max_size=3).map(tuple)
     if isinstance(hint, TypeVar):
@@ -154,7 +156,7 @@ CANCEL = ["CancelRequest", "id", "me", 3, "http"]
     [
         *([], {}, {"a": 1}, [[]], [{}], [1], ["no such class"], ["int", 3], ["t"], ["a"], ["b", "xx"], ["j"], None, 7, "CancelRequest"),
         *(CANCEL[:-1], [*CANCEL, 1], ["CancelRequest", 1, "me", 3, "http"], ["CancelRequest", "id", "me", True, "http"]),
-        *(["CancelRequest", "id", "me", 3, "smtp"], ["CancelRequest", "id", "me", 3.5, "http"], ["CancelRequest", "id", "me", [], "http"]),
+        *(["CancelRequest", "id", "me", 3, 25], ["CancelRequest", "id", "me", 3.5, "http"], ["CancelRequest", "id", "me", [], "http"]),
         *(["CancelRequest", "id", "me", ["j", "[1]"], "http"], ["CancelRequest", "id", "me", ["j", "1" * 5_000], "http"]),
         ["CancelRequest", "id", "me", ["j", "[" * 100_000], "http"],
         *(["Reason", "other"], ["StepGap", 1, None], ["StepGap", "x", None, "detail", "y"], ["StepGap", "x", None, "a"]),
