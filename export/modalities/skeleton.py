@@ -11,7 +11,7 @@ OTHER = "other"  # the label of what looks like none of the classes
 HZ = (1.0, 1000.0)  # frames a second, the least and the most
 
 
-class Skeleton(Modality):
+class SkeletonContent(Modality):
     """Human bodies frame by frame: joints in metres, in an order with a name."""
 
     name = "skeleton"

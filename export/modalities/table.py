@@ -1,11 +1,11 @@
 """The table of modalities: the one line that each needs beside its own file."""
 
 from indrnn.export.modalities.modality import Modality
-from indrnn.export.modalities.skeleton import Skeleton
-from indrnn.export.modalities.tensor import Tensor
-from indrnn.export.modalities.text import Text
+from indrnn.export.modalities.skeleton import SkeletonContent
+from indrnn.export.modalities.tensor import TensorContent
+from indrnn.export.modalities.text import TextContent
 
-_ALL: tuple[Modality, ...] = (Skeleton(), Text(), Tensor())
+_ALL: tuple[Modality, ...] = (SkeletonContent(), TextContent(), TensorContent())
 MODALITIES: dict[str, Modality] = {modality.name: modality for modality in _ALL}
 
 

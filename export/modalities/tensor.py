@@ -15,7 +15,7 @@ from indrnn.export.modalities.modality import Content, Modality, Quantity, Sampl
 ULPS = 500.0  # a float32 of size v is good to v 2^-24: 1e-4 of v / ULPS is three times that
 
 
-class Tensor(Modality):
+class TensorContent(Modality):
     """Rows of numbers, each a feature with a name, a unit and its scaling, which the graph applies."""
 
     name = "tensor"

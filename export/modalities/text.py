@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from indrnn.export.modalities.modality import Content, Modality, Sample
 
 
-class Text(Modality):
+class TextContent(Modality):
     """Characters one by one, from an alphabet of code points."""
 
     name = "text"

@@ -42,7 +42,7 @@ REPLIES = (
     *(m.Refused, m.Result, m.Follow, m.Char, m.Deleted, m.Placed, m.Forked, m.Rewound, m.Marked),
 )
 PARTS = (
-    *(r.Asked, r.Delivery, r.Ticket, r.Clip, r.Exact, r.Text),
+    *(r.Asked, r.Delivery, r.Ticket, r.Frames, r.Exact, r.Text),
     *(m.Session, m.Step, m.Return, m.Flight, m.Snapshot, m.History, m.Scores, m.Generated, m.Sampling, m.Reason, Ranking, Carry),
 )
 ERRORS = tuple(c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, ServiceError))

@@ -121,7 +121,7 @@ class EngineSettings:
 # --- one session ----------------------------------------------------------------------------------------------------------------------
 
 
-class Standing(Enum):
+class StoreRelation(Enum):
     """How a session in the engine's hands differs from what the store has."""
 
     NEW = "new"
@@ -159,7 +159,7 @@ class LiveSession:
 
     base: Session | None
     session: Session
-    standing: Standing
+    standing: StoreRelation
     work: Feeding | Generating | None = None
     tickets: list[Ticket] = field(default_factory=list)
     mailbox: deque[Queued] = field(default_factory=deque)
@@ -170,7 +170,7 @@ class LiveSession:
     @property
     def unsettled(self) -> bool:
         """Return whether the next commit writes or removes it."""
-        return self.standing is Standing.CHANGED or self.standing is Standing.REMOVING
+        return self.standing is StoreRelation.CHANGED or self.standing is StoreRelation.REMOVING
 
     @property
     def idle(self) -> bool:
@@ -180,23 +180,23 @@ class LiveSession:
     @property
     def there(self) -> bool:
         """Return whether it is a session that requests may find."""
-        if self.standing is Standing.NEW:
+        if self.standing is StoreRelation.NEW:
             return self.session.flight is not None  # else the step that was to begin it has failed
-        return self.standing is not Standing.GONE and self.standing is not Standing.REMOVING
+        return self.standing is not StoreRelation.GONE and self.standing is not StoreRelation.REMOVING
 
     def read(self, found: Session | None) -> None:
         """Take over what the store has of it."""
         self.base, self.session = found, found or self.session
-        self.standing = Standing.GONE if found is None else Standing.STORED
+        self.standing = StoreRelation.GONE if found is None else StoreRelation.STORED
 
     def begin_anew(self, fresh: Session) -> None:
         """A sequence begins in place of what was removed."""
-        self.base, self.session, self.standing = None, fresh, Standing.NEW
+        self.base, self.session, self.standing = None, fresh, StoreRelation.NEW
 
     def settled(self, after: Session, patience: float) -> None:
         """The commit has succeeded; of requests whose outcome is stored only those stay whose work goes on."""
-        gone = self.standing is Standing.REMOVING
-        self.base, self.standing = (None, Standing.GONE) if gone else (after, Standing.STORED)
+        gone = self.standing is StoreRelation.REMOVING
+        self.base, self.standing = (None, StoreRelation.GONE) if gone else (after, StoreRelation.STORED)
         self.lost = 0
         if self.pending:
             self.pending = [q for q in self.pending if q.ticket in self.tickets]
@@ -258,8 +258,8 @@ class Ledger:
         """Mark that the next commit writes or removes a session."""
         if not live.unsettled:
             self._unsettled.append(live)
-        if live.standing is not Standing.REMOVING:
-            live.standing = Standing.REMOVING if remove else Standing.CHANGED
+        if live.standing is not StoreRelation.REMOVING:
+            live.standing = StoreRelation.REMOVING if remove else StoreRelation.CHANGED
 
     def reply(
         self, ticket: Ticket, reply: Reply, live: LiveSession | None = None, states: States | None = None, final: bool = True
@@ -286,7 +286,7 @@ class Ledger:
         try:
             lost = self._store.commit(
                 [
-                    Change(live.base, None if live.standing is Standing.REMOVING else after, live.lost)
+                    Change(live.base, None if live.standing is StoreRelation.REMOVING else after, live.lost)
                     for live, after in zip(unsettled, landed, strict=True)
                 ]
             )
@@ -311,7 +311,7 @@ class Ledger:
     @staticmethod
     def _leave_stale(lives: Sequence[LiveSession]) -> Sequence[LiveSession]:
         for live in lives:
-            live.standing, live.happened = Standing.STALE, []
+            live.standing, live.happened = StoreRelation.STALE, []
         return lives
 
     def take_back(self, lives: Sequence[LiveSession]) -> set[Ticket]:
@@ -540,7 +540,7 @@ class Turns:
         if q.event is None:
             return self._look(live, q, now)
         # what begins anew in place of what was removed, or copies what is stored, does so after this turn's commit
-        if live.standing is Standing.REMOVING or (live.standing is Standing.CHANGED and isinstance(q.event, Fork)):
+        if live.standing is StoreRelation.REMOVING or (live.standing is StoreRelation.CHANGED and isinstance(q.event, Fork)):
             live.mailbox.append(q)
             self._runner.freed.append(live)
             return False
@@ -654,7 +654,7 @@ class Turns:
 
     def create(self, session: Session, q: Queued, reply: Created | Forked, how: Happened) -> None:
         """Create a session that the next commit will make."""
-        live = self._lives[session.id] = LiveSession(None, session, Standing.NEW)
+        live = self._lives[session.id] = LiveSession(None, session, StoreRelation.NEW)
         live.happened.append((how, q.request.protocol))
         self._ledger.change(live)
         self._ledger.reply(q.ticket, reply, live)
@@ -717,7 +717,7 @@ class Desk:
     def _read(self, queued: Sequence[Queued]) -> Sequence[Queued]:
         """Read from the store what the requests need; those of them come back that can be offered."""
         self._turns.looked = {}
-        stale = [live for live in self._runner.freed if live.standing is Standing.STALE]
+        stale = [live for live in self._runner.freed if live.standing is StoreRelation.STALE]
         named = {q.request.session_id for q in queued if isinstance(q.request, SessionRequest) and q.request.session_id not in self.lives}
         named.update(live.session.id for live in stale)
         looked = {q.request.session_id for q in queued if isinstance(q.request, LookRequest) and not q.request.in_order} - named
@@ -738,7 +738,7 @@ class Desk:
         for live in stale:
             live.read(found.pop(live.session.id, None))
         for session in found.values():
-            self.lives[session.id] = LiveSession(session, session, Standing.STORED)
+            self.lives[session.id] = LiveSession(session, session, StoreRelation.STORED)
         return queued
 
     def _begin(self, q: Queued, now: float) -> None:
@@ -806,7 +806,7 @@ class Desk:
     def _find(self, session_id: str, owner: str) -> LiveSession:
         live = self.lives.get(session_id)
         if live is None or not live.there:
-            removed = live is not None and live.standing is not Standing.NEW and live.session.owner == owner
+            removed = live is not None and live.standing is not StoreRelation.NEW and live.session.owner == owner
             raise Gone("the session has expired or was deleted") if removed else not_there(self._store.key, session_id, owner)
         if live.session.owner != owner:
             raise not_there(self._store.key, session_id, owner, somebody_elses=True)
@@ -823,8 +823,8 @@ class Desk:
             return self._find(session_id, owner)
         live = self.lives.get(session_id)
         if live is None:
-            live = self.lives[session_id] = LiveSession(None, fresh, Standing.NEW)
-        elif live.standing is Standing.GONE:
+            live = self.lives[session_id] = LiveSession(None, fresh, StoreRelation.NEW)
+        elif live.standing is StoreRelation.GONE:
             live.begin_anew(fresh)
         return live
 

@@ -56,7 +56,7 @@ class Ticket(NamedTuple):
 # --- content --------------------------------------------------------------------------------------------------------------------------
 
 
-class Clip(NamedTuple):
+class Frames(NamedTuple):
     """Frames [T, P, J, 3] float32 in the model's layout; NaN is a joint not seen. hz None is the session's rate, at its start the model's.
 
     whole: no joint is missing, as far as anybody has looked already.
@@ -73,7 +73,7 @@ class Exact(NamedTuple):
     x: NDArray[np.generic]
 
 
-Content = Clip | Exact
+Content = Frames | Exact
 
 # --- requests -------------------------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
-from indrnn.service.engine.requests import Clip, Content
+from indrnn.service.engine.requests import Content, Frames
 from indrnn.service.errors import BadInput, MethodNotAllowed, ServiceError, Stopping, TooLarge, Unauthorized, said, status
 from indrnn.service.http import schema
 from indrnn.service.http.metrics import Metrics
@@ -17,7 +17,7 @@ from indrnn.service.serving.modality import Words
 from indrnn.service.serving.models import ServedModel
 from indrnn.service.serving.request import aside, integer, only, read_body, size_of, step_number, while_there
 from indrnn.service.serving.services import Services
-from indrnn.service.serving.steps import StepOptions, Steps, native_step, options_key, same_version
+from indrnn.service.serving.steps import StepOptions, StepRouter, native_step, options_key, same_version
 from indrnn.service.settings import Settings
 
 _PREDICT_FIELDS = ("sequences", "model", "version", "layout", "hz", "top_k", "session_id", "step")
@@ -219,13 +219,13 @@ async def _predict_in_session(body: dict[str, object], services: Services, owner
     return await steps.where_it_runs(session_id, owner, model, partial(_step, body, steps, session_id, owner))
 
 
-async def _step(body: dict[str, object], steps: Steps, session_id: str, owner: str, model: ServedModel) -> dict[str, object]:
+async def _step(body: dict[str, object], steps: StepRouter, session_id: str, owner: str, model: ServedModel) -> dict[str, object]:
     if body.get("model") not in (None, model.manifest.name):
         raise BadInput(f"expected {model.manifest.name!r}, the session's model, got {said(body['model'])}", field="model")
     same_version(body.get("version"), model)
     options = StepOptions(top_k=integer(body.get("top_k"), "top_k", 1, 2**31, 5))
     content = await _read(model, _clips(body, 1)[0], body, "sequences[0]")
-    if isinstance(content, Clip):
+    if isinstance(content, Frames):
         options = options._replace(hz=content.hz)
     key = options_key(model.modality.field, options)
     request = native_step(session_id, owner, step_number(body.get("step")), content, key, model.modality.each_step)

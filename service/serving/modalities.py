@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from indrnn.export.bundle import Manifest
-from indrnn.service.serving.modality import Modality
+from indrnn.service.serving.modality import ServedModality
 from indrnn.service.serving.skeleton import SkeletonModality
 from indrnn.service.serving.tensor import TensorModality
 from indrnn.service.serving.text import TextModality
@@ -18,7 +18,7 @@ class StepLimits(NamedTuple):
     max_every: int
 
 
-MODALITIES: Mapping[str, Callable[[Manifest, StepLimits], Modality]] = {
+MODALITIES: Mapping[str, Callable[[Manifest, StepLimits], ServedModality]] = {
     "skeleton": lambda manifest, limits: SkeletonModality(manifest, limits.max_frames),
     "text": lambda manifest, limits: TextModality(manifest, limits.max_text),
     "tensor": lambda manifest, limits: TensorModality(manifest, limits.max_frames, limits.max_every),

@@ -19,7 +19,7 @@ class Options(NamedTuple):
     hz: float | None
 
 
-class Modality(Protocol):
+class ServedModality(Protocol):
     """One way of reading and wording, for one loaded model."""
 
     field: str

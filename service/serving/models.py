@@ -7,7 +7,7 @@ from functools import cached_property
 from indrnn.export.bundle import Manifest, Part
 from indrnn.service.engine.port import EnginePort
 from indrnn.service.errors import OtherModel, UnknownModel, said
-from indrnn.service.serving.modality import Modality
+from indrnn.service.serving.modality import ServedModality
 from indrnn.service.serving.signature import Signature
 
 
@@ -17,7 +17,7 @@ class ServedModel:
 
     manifest: Manifest
     port: EnginePort
-    modality: Modality
+    modality: ServedModality
     provider: str
     kernel: str
 

@@ -11,7 +11,7 @@ from indrnn.service.serving.models import Models
 from indrnn.service.serving.repository import Repository, Rules
 from indrnn.service.serving.request import Access
 from indrnn.service.serving.sessions import Sessions
-from indrnn.service.serving.steps import Steps
+from indrnn.service.serving.steps import StepRouter
 from indrnn.service.settings import Settings
 from indrnn.service.store.refreshed import StoreProbe
 
@@ -24,7 +24,7 @@ class Services:
     access: Access
     backend: Backend
     models: Models
-    steps: Steps
+    steps: StepRouter
     sessions: Sessions
     registry: Registry
     repository: Repository
@@ -38,7 +38,7 @@ class Services:
         store, models, totals = backend.store, backend.models, Totals()
         quotas = Quotas(settings.max_sessions, settings.max_steps_per_second, store.count)
         registry = Registry(store, settings.session_ttl, quotas)
-        steps = Steps(models, registry, backend.tickets)
+        steps = StepRouter(models, registry, backend.tickets)
         rules = Rules(settings.bundles, settings.versions, settings.linger)
         repository = Repository(rules, models, registry.census, backend, steps.forget, totals)
         repository.began_with(backend.stamps, backend.skipped)

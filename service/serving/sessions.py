@@ -16,7 +16,7 @@ from indrnn.service.engine.requests import (
 )
 from indrnn.service.errors import ModelGone, ServiceError, StoreFailed
 from indrnn.service.serving.models import ServedModel
-from indrnn.service.serving.steps import Steps, rewind_step
+from indrnn.service.serving.steps import StepRouter, rewind_step
 from indrnn.service.session.machine import Generated, Result, Rewound, Session, Snapshot
 
 R = TypeVar("R")
@@ -25,7 +25,7 @@ R = TypeVar("R")
 class Sessions:
     """Opens, looks, moves, forks and ends. `owner` is whose key the client holds; without keys it is empty."""
 
-    def __init__(self, steps: Steps) -> None:
+    def __init__(self, steps: StepRouter) -> None:
         self._steps = steps
         self._registry = steps.registry
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from indrnn.export.bundle import OTHER, Layout, Manifest
 from indrnn.frames.joints import FARTHEST
 from indrnn.frames.rate import HZ_RANGE
-from indrnn.service.engine.requests import Clip, Content
+from indrnn.service.engine.requests import Content, Frames
 from indrnn.service.errors import BadInput, OutOfRange, TooLarge, said
 from indrnn.service.serving.modality import Options, Words, softmax
 from indrnn.service.session.machine import Floats, Scores
@@ -41,12 +41,12 @@ class SkeletonModality:
         self.reader.check_layout(layout)
         return Options(layout if isinstance(layout, str) else None, self.reader.check_hz(hz))
 
-    def read(self, value: object, layout: object, hz: object, field: str) -> Clip:
+    def read(self, value: object, layout: object, hz: object, field: str) -> Frames:
         """Return a client's clip as content. Raises BadInput and its kin."""
         known = self.reader.check_layout(layout)
         rate = self.reader.check_hz(hz)
         x = self.reader.read(value, known, field)
-        return Clip(x, rate, whole=not np.isnan(x).any())
+        return Frames(x, rate, whole=not np.isnan(x).any())
 
     def read_alike(self, values: Sequence[object], layout: str | None, rates: Sequence[float | None]) -> list[Content | None]:
         """Return clips of plain numbers [T][J][3] as contents, all at once; None for those that take a closer look (`read`).
@@ -62,7 +62,7 @@ class SkeletonModality:
     def _read_all(self, values: Sequence[object], layout: str | None, rates: Sequence[float | None]) -> list[Content | None] | None:
         lists = [clip for clip in values if isinstance(clip, list)]
         found = self.reader.read_alike(lists, self.reader.check_layout(layout)) if len(lists) == len(values) else None
-        return None if found is None else [Clip(x, hz, whole=True) for x, hz in zip(found, rates, strict=True)]
+        return None if found is None else [Frames(x, hz, whole=True) for x, hz in zip(found, rates, strict=True)]
 
     def word(self, answers: Sequence[tuple[Scores, Content]], top_k: int) -> list[Words]:
         """Return each answer as the native protocols word it: the best label, its score (softmax), the others, frames as they were sent.

@@ -268,7 +268,7 @@ def _copy(error: ServiceError) -> ServiceError:
 # --- steps of sessions, wherever they run -----------------------------------------------------------------------------------------------
 
 
-class Steps:
+class StepRouter:
     """Asks engines, and knows which model a session was last seen on. `owner` is whose key the client holds; without keys it is empty."""
 
     def __init__(self, models: Models, registry: Registry, tickets: Tickets) -> None:

@@ -13,7 +13,7 @@ from indrnn.service.engine.quota import RECOUNT, REFUSE, Quotas
 from indrnn.service.engine.registry import Registry
 from indrnn.service.errors import RateLimited, SequenceLimit, SessionLimit
 from indrnn.service.serving.sessions import Sessions
-from indrnn.service.serving.steps import Steps, Tickets
+from indrnn.service.serving.steps import StepRouter, Tickets
 from indrnn.service.session.machine import Scores, Session, Step
 from indrnn.service.store.protocol import Change
 from indrnn.service.store.sqlite import SQLiteStore
@@ -153,7 +153,7 @@ async def test_an_id_that_was_a_sequence_is_no_way_past_the_limit(tmp_path: Path
     store, model = SQLiteStore(tmp_path / "s.db"), SimpleNamespace(manifest=SimpleNamespace(name="m", version="1"))
     models: Any = SimpleNamespace(exactly=lambda name, version: model, by_key={("m", "1"): model})
     store.commit([Change(None, s) for s in (sequence("living", 9999), sequence("ended", 50, ended=True), sequence("expired", -1))])
-    steps = Steps(models, Registry(store, 9999, Quotas(1, None, store.count)), Tickets())
+    steps = StepRouter(models, Registry(store, 9999, Quotas(1, None, store.count)), Tickets())
     assert not await steps.registry.count_sequence("living", "oip:")
     for known in (False, True):
         for ident in ("ended", "expired", "new"):
@@ -168,7 +168,7 @@ async def test_the_end_of_a_sequence_makes_room_once_however_often_it_is_repeate
     store, model = SQLiteStore(tmp_path / "s.db"), SimpleNamespace(manifest=SimpleNamespace(name="m", version="1"))
     models: Any = SimpleNamespace(exactly=lambda name, version: model, by_key={("m", "1"): model})
     store.commit([Change(None, sequence(ident, 9999)) for ident in "abc"])
-    steps = Steps(models, Registry(store, 9999, Quotas(3, None, store.count)), Tickets())
+    steps = StepRouter(models, Registry(store, 9999, Quotas(3, None, store.count)), Tickets())
     sessions = Sessions(steps)
     with pytest.raises(SequenceLimit):
         await steps.registry.count_sequence("d", "oip:")

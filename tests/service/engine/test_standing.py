@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from test_loop import ALPHABET, FakeEngine, N
 
 from indrnn.service.engine.inbox import Handed
-from indrnn.service.engine.loop import EngineLoop, EngineSettings, LiveSession, Standing
+from indrnn.service.engine.loop import EngineLoop, EngineSettings, LiveSession, StoreRelation
 from indrnn.service.engine.requests import (
     Asked,
     CancelRequest,
@@ -56,7 +56,7 @@ from indrnn.service.session.machine import (
 )
 from indrnn.service.store.protocol import Change
 
-NEW, STORED, CHANGED, REMOVING, GONE, STALE = Standing
+NEW, STORED, CHANGED, REMOVING, GONE, STALE = StoreRelation
 DRAWN = {
     *((None, NEW), (None, STORED), (NEW, CHANGED), (STORED, CHANGED), (STORED, REMOVING), (CHANGED, REMOVING)),
     *((CHANGED, STORED), (REMOVING, GONE), (CHANGED, STALE), (REMOVING, STALE), (STALE, STORED), (STALE, GONE), (GONE, NEW)),
@@ -66,11 +66,11 @@ TTL = 60.0
 
 
 @contextmanager
-def recorded(changes: list[tuple[Standing | None, Standing]]) -> Iterator[None]:
+def recorded(changes: list[tuple[StoreRelation | None, StoreRelation]]) -> Iterator[None]:
     """Notes every change of how a live session stands."""
     slot: Any = LiveSession.__dict__["standing"]
 
-    def change(live: LiveSession, after: Standing) -> None:
+    def change(live: LiveSession, after: StoreRelation) -> None:
         try:
             before = slot.__get__(live, LiveSession)
         except AttributeError:

@@ -23,7 +23,7 @@ from indrnn.service.oip.message import Ask, InferAnswer, SentTensor
 from indrnn.service.serving.models import Models
 from indrnn.service.serving.sessions import Sessions
 from indrnn.service.serving.signature import Signature, Spec
-from indrnn.service.serving.steps import Steps, Tickets
+from indrnn.service.serving.steps import StepRouter, Tickets
 from indrnn.service.session.machine import Snapshot
 from indrnn.service.store.sqlite import SQLiteStore
 
@@ -47,7 +47,7 @@ class Service:
             models.add(self._model(version))
         self.models = models
         registry = Registry(self.store, 60, Quotas(None, None, self.store.count))
-        self.steps = Steps(models, registry, self.tickets)
+        self.steps = StepRouter(models, registry, self.tickets)
         self.sessions = Sessions(self.steps)
         services: Any = SimpleNamespace(
             settings=SETTINGS, models=models, steps=self.steps, sessions=self.sessions, registry=registry, repository=NO_REPOSITORY

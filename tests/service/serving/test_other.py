@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from indrnn.export.bundle import Manifest
-from indrnn.service.engine.requests import Clip
+from indrnn.service.engine.requests import Frames
 from indrnn.service.serving.skeleton import SkeletonModality
 from indrnn.service.session.machine import Scores
 
@@ -23,7 +23,7 @@ def answer(manifest: Manifest, score: float) -> dict[str, Any]:
     rest = (1 - score) / (manifest.classes - 1)
     logits = np.log(np.full(manifest.classes, rest, np.float32))
     logits[2] = np.log(score)
-    clip = Clip(np.zeros((30, 1, 1, 3), np.float32), None)
+    clip = Frames(np.zeros((30, 1, 1, 3), np.float32), None)
     (words,) = SkeletonModality(manifest, 5_000).word([(Scores(logits, logits[:0], logits[:0]), clip)], 2)
     (prediction,) = words["predictions"]
     return dict(prediction)

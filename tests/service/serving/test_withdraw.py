@@ -23,7 +23,7 @@ from indrnn.service.errors import BadInput
 from indrnn.service.oip.http import Target
 from indrnn.service.oip.infer_http import InferHttp
 from indrnn.service.serving.request import while_there
-from indrnn.service.serving.steps import Steps, Tickets
+from indrnn.service.serving.steps import StepRouter, Tickets
 from indrnn.service.session.machine import Refused
 from indrnn.service.store.sqlite import SQLiteStore
 from indrnn.service.wire.http import Busy, TimedHttp
@@ -73,9 +73,9 @@ async def test_work_of_a_client_that_stays_is_answered_and_its_errors_told() -> 
 
 async def test_clips_of_a_cancelled_request_are_not_run_to_their_end(tmp_path: Path) -> None:
     engine, store = FakeEngine(), SQLiteStore(tmp_path / "s.db")
-    steps = Steps(None, Registry(store, 60, Quotas(None, None, store.count)), tickets())  # type: ignore[arg-type]
+    steps = StepRouter(None, Registry(store, 60, Quotas(None, None, store.count)), tickets())  # type: ignore[arg-type]
     port = EngineLoop(engine, store, EngineSettings(8, 10, 30, 60), steps.tickets.answer)  # type: ignore[arg-type]
-    model: Any = SimpleNamespace(port=port)
+    model: Any = SimpleNamespace(port=port, modality=SimpleNamespace(each_step=False))
     engine.gate.clear()
     asking = asyncio.create_task(steps.infer(model, [Exact(np.zeros(PIECE * 50, np.int64))] * 3, ""))
     await asyncio.sleep(0)
@@ -109,8 +109,9 @@ async def test_rows_of_a_cancelled_request_are_not_run_to_their_end(tmp_path: Pa
 
 
 async def test_no_content_at_all_is_answered_with_nothing_and_not_waited_for() -> None:
-    steps = Steps(None, Registry(None, 60, Quotas(None, None, lambda owner, now: 0)), tickets())  # type: ignore[arg-type]
-    model: Any = SimpleNamespace(port=SimpleNamespace(submit=lambda asked, whole: None))
+    steps = StepRouter(None, Registry(None, 60, Quotas(None, None, lambda owner, now: 0)), tickets())  # type: ignore[arg-type]
+    port = SimpleNamespace(submit=lambda asked, whole: None)
+    model: Any = SimpleNamespace(port=port, modality=SimpleNamespace(each_step=False))
     async with asyncio.timeout(5):
         assert await steps.infer(model, [], "") == []
 
