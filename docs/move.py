@@ -285,6 +285,23 @@ def commands() -> None:
             path.write_text(new)
 
 
+SINCE = {
+    "service.engine: batcher jobs work turn mailbox outcome schedule": "indrnn.service.engine: requests port inbox loop runtime",
+    "service.engine.clips": "indrnn.service.serving.skeleton",
+    "service.engine.population, service.store.probe": "indrnn.service.store.refreshed",
+    "service.serving: access body request disconnect": "indrnn.service.serving.request",
+    "service.serving.models (reading, wording)": "indrnn.service.serving: skeleton text tensor",
+    "service.serving.sessions (steps)": "indrnn.service.serving.steps",
+    "service.session.record, service.store.cache": "indrnn.service.store.record",
+    "service.stream: fast_path plain_steps": "indrnn.service.stream.plain_steps",
+    "service.wire: timed_http upgrade": "indrnn.service.wire.http",
+    "service.oip: ask message": "indrnn.service.oip.message",
+    "service.oip: tensors rows": "indrnn.service.oip.rows",
+    "model.cells.baselines": "indrnn.model.cells: cell table independent gru lstm rnn",
+    "export.sample": "indrnn.export.modalities",
+}
+
+
 def table() -> None:
     """Prints the table."""
     print("# Where files of 0.1.0 are\n")
@@ -293,6 +310,9 @@ def table() -> None:
     for old, new in sorted(MODULES.items()):
         print(f"| `{old}` | `{new}` |")
     print("\nAll other modules keep their name below `indrnn.`: `client.sync` is `indrnn.client.sync`.")
+    print("\nFiles that have been joined or rewritten since the move:\n\n| then | now |\n|---|---|")
+    for old, new in SINCE.items():
+        print(f"| `{old}` | `{new}` |")
 
 
 if __name__ == "__main__":
