@@ -43,11 +43,15 @@ def run(*words: str, cwd: Path) -> str:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("tensor")
-    for kind in ("classes", "values"):
-        write(folder / f"{kind}.npz", kind)
-        small = ("--hidden", "16", "--layers", "1", "--steps", "20", "--decay", "10", "--no-progress", "--out", kind)
-        run("train", "tensor", f"{kind}.npz", "--test", "subject=5", "--held", "subject=4", *small, cwd=folder)
-        run("export", f"{kind}/model.pt", "bundles", "--name", kind, cwd=folder)
+    small = ("--hidden", "16", "--steps", "20", "--decay", "10", "--no-progress", "--out")
+    for name, kind, cell in (("classes", "classes", "gru"), ("values", "values", "indrnn"), ("lstm", "values", "lstm")):
+        write(folder / f"{name}.npz", kind)
+        split = ("--test", "subject=5", "--held", "subject=4", "--layers", "1", "--cell", cell)
+        run("train", "tensor", f"{name}.npz", *split, *small, name, cwd=folder)
+        run("export", f"{name}/model.pt", "bundles", "--name", name, cwd=folder)
+    for cell in ("gru", "lstm"):
+        run("train", "adding", "--cell", cell, "--length", "20", "--rows", "16", *small, f"adding-{cell}", cwd=folder)
+        run("export", f"adding-{cell}/model.pt", "bundles", "--name", f"adding-{cell}", cwd=folder)
     made = Server(folder, {"INDRNN_BUNDLES": str(folder / "bundles")}).start()
     yield made
     made.stop()
@@ -146,25 +150,27 @@ def test_what_is_no_row_is_refused_with_its_place(server: Server, sequence: Any,
     assert says in told.json()["detail"]
 
 
-def test_kill_in_a_stream_loses_nothing(server: Server) -> None:
-    x = rows(30)
-    with server.socket("values") as stream:
+@pytest.mark.parametrize(("model", "value"), [("values", "inside"), ("lstm", "inside"), ("adding-gru", "sum"), ("adding-lstm", "sum")])
+def test_kill_in_a_stream_loses_nothing(server: Server, model: str, value: str) -> None:
+    x = [row[: 2 if value == "sum" else F] for row in rows(30)]
+    with server.socket(model) as stream:
         stream.send(orjson.dumps({"type": "open"}).decode())
         ident = orjson.loads(stream.recv())["session_id"]
         heard = []
         for n in range(1, 16):
             stream.send(orjson.dumps({"type": "step", "step": n, "values": [x[n - 1]]}).decode())
-            heard.append(orjson.loads(stream.recv())["outputs"]["inside"][0])
+            heard.append(orjson.loads(stream.recv())["outputs"][value][0])
         stream.send(orjson.dumps({"type": "step", "step": 16, "values": [x[15]]}).decode())
         server.restart(signal.SIGKILL)
-    with server.socket("values") as stream:
+    with server.socket(model) as stream:
         stream.send(orjson.dumps({"type": "open", "session_id": ident}).decode())
         assert orjson.loads(stream.recv())["step"] in (15, 16)
         for n in range(16, 31):
             stream.send(orjson.dumps({"type": "step", "step": n, "values": [x[n - 1]]}).decode())
-            heard.append(orjson.loads(stream.recv())["outputs"]["inside"][0])
-    whole = server.post("/predict", {"model": "values", "sequences": [x]}).json()
-    assert heard == pytest.approx(whole["outputs"]["inside"][0], abs=1e-3)
+            heard.append(orjson.loads(stream.recv())["outputs"][value][0])
+    whole = [server.post("/predict", {"model": model, "sequences": [x[:n]]}).json()["outputs"][value][0] for n in (15, 16, 30)]
+    ends = [values[-1] if isinstance(values, list) else values for values in whole]
+    assert [heard[14], heard[15], heard[29]] == pytest.approx(ends, abs=1e-3)
 
 
 def test_an_option_of_other_models_is_refused(server: Server) -> None:
