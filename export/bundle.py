@@ -214,12 +214,3 @@ def read(folder: Path) -> Bundle:
     if found != manifest.sha256:
         raise BundleError(f"{title}: model.onnx: expected sha256 {manifest.sha256}, got {found}")
     return Bundle(manifest, graph)
-
-
-def read_all(root: Path) -> list[Bundle]:
-    """Return every bundle under bundles/, by name, then by version as a number. Raises BundleError, also when there is none."""
-    folders = [p.parent for p in root.glob("*/*/manifest.json")]
-    if not folders:
-        raise BundleError(f"{root}: no bundle found (expected {root}/<name>/<version>/manifest.json)")
-    bundles = [read(f) for f in folders]
-    return sorted(bundles, key=lambda b: (b.manifest.name, int(b.manifest.version)))

@@ -4,7 +4,6 @@ A file is an `.npz` with `x` (the frames of all clips one after another, [sum T,
 x[off[i]:off[i + 1]]) and `y` (its class), and as far as it has them `classes`, `names`, `subject`, `view`, `test`, `joint_names`, `hz`.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -152,9 +151,3 @@ def _unit(x: NDArray[Any]) -> float:
         return 1.0
     size = float(np.median(np.sqrt(((bodies - bodies.mean(1, keepdims=True)) ** 2).sum(2).mean(1))))
     return 1.0 if IN_METRES[0] <= size <= IN_METRES[1] or size == 0 else PERSON / size
-
-
-def of_subjects(clips: list[Clip], subjects: Iterable[int]) -> list[Clip]:
-    """Return the clips of some subjects, in the file's order."""
-    wanted = set(subjects)
-    return [c for c in clips if c.subject in wanted]

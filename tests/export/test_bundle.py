@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from indrnn.export.bundle import BundleError, Figure, Manifest, digest, read, read_all
+from indrnn.export.bundle import BundleError, Figure, Manifest, digest, read
 
 
 def chars_manifest(**changes: Any) -> dict[str, Any]:
@@ -117,19 +117,11 @@ def test_manifest_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
         read(folder)
 
 
-def test_all_bundles_come_in_order_of_number(tmp_path: Path) -> None:
-    for name, version in (("b", "10"), ("b", "9"), ("a", "2")):
-        put(tmp_path, name, version)
-    assert [(b.manifest.name, b.manifest.version) for b in read_all(tmp_path)] == [("a", "2"), ("b", "9"), ("b", "10")]
-
-
-def test_one_bad_bundle_and_none_at_all_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="no bundle found"):
-        read_all(tmp_path)
-    put(tmp_path, "good")
-    (put(tmp_path, "bad") / "model.onnx").write_bytes(b"")
+def test_a_bundle_with_an_empty_graph_is_an_error(tmp_path: Path) -> None:
+    bad = put(tmp_path, "bad")
+    (bad / "model.onnx").write_bytes(b"")
     with pytest.raises(BundleError, match="bundle bad/1"):
-        read_all(tmp_path)
+        read(bad)
 
 
 HIDDEN, LAST = chars_manifest()["state"]

@@ -13,7 +13,7 @@ from tiny import ALPHABET, STATE, Backwards, Forgetful, K, Tiny, meta
 
 from indrnn.__main__ import main
 from indrnn.export import command, graph, manifest, parity, write
-from indrnn.export.bundle import PARITY_BOUND, BundleError, Manifest, digest, read, read_all
+from indrnn.export.bundle import PARITY_BOUND, Manifest, digest, read
 from indrnn.export.card import card
 from indrnn.export.errors import ExportError
 from indrnn.frames.layouts import LAYOUTS
@@ -126,8 +126,7 @@ def test_failure_half_way_leaves_what_was_there(run: Any, tmp_path: Path, monkey
 def test_what_a_kill_leaves_is_no_bundle_and_does_not_stop_the_next(run: Any, tmp_path: Path) -> None:
     assert run("--version", "2") == 0
     (tmp_path / "bundles/chars/2").rename(tmp_path / "bundles/.partial-chars-1")  # as complete as a partial one can be
-    with pytest.raises(BundleError, match="no bundle found"):
-        read_all(tmp_path / "bundles")
+    assert not list((tmp_path / "bundles").glob("*/*/manifest.json")), "where the service looks for bundles"
     assert run() == 0
     assert [p.name for p in (tmp_path / "bundles").iterdir()] == ["chars"]
 
