@@ -27,7 +27,7 @@ class Label(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """The answer at the end of a clip; `frames` as the client counts them."""
+    """The answer at the end of a clip, or of rows of numbers; `frames` as the client counts them."""
 
     label: str
     score: float
@@ -46,6 +46,8 @@ class Result(NamedTuple):
     predictions: list[Prediction]
     scores: list[list[float]] | None
     states: Neurons | None
+    outputs: dict[str, list[float]] | None = None
+    """values by name, of a model of numbers that answers those: the last row's, or each row's"""
 
 
 class Pending(NamedTuple):
@@ -86,6 +88,8 @@ class Predicted(NamedTuple):
     predictions: list[Prediction]
     step: int | None
     position: int | None
+    outputs: dict[str, list[Any]] | None = None
+    """values by name, of a model of numbers that answers those: one a sequence, or all of its rows'"""
 
 
 def neurons(body: dict[str, Any]) -> Neurons | None:
@@ -100,14 +104,16 @@ def char(body: dict[str, Any]) -> Char:
 
 def prediction(body: dict[str, Any]) -> Prediction:
     """Read one clip's answer from a message."""
-    return Prediction(body["label"], body["score"], [Label(t["label"], t["score"]) for t in body["top"]], body["frames"])
+    return Prediction(
+        body["label"], body["score"], [Label(t["label"], t["score"]) for t in body["top"]], body.get("frames", body.get("steps", 0))
+    )
 
 
 def result(body: dict[str, Any]) -> Result:
     """Read a step's answer from a message."""
     chars, likely = ([Char(c["char"], c["logprob"]) for c in body.get(name, ())] for name in ("chars", "next"))
     predictions = [prediction(p) for p in body.get("predictions", ())]
-    return Result(body["step"], body["position"], chars, likely, predictions, body.get("scores"), neurons(body))
+    return Result(body["step"], body["position"], chars, likely, predictions, body.get("scores"), neurons(body), body.get("outputs"))
 
 
 def session_info(body: dict[str, Any]) -> SessionInfo:
@@ -119,5 +125,5 @@ def session_info(body: dict[str, Any]) -> SessionInfo:
 def predicted(body: dict[str, Any]) -> Predicted:
     """Read the answer to a predict from a response."""
     standing = body.get("session") or {}
-    answers = [prediction(p) for p in body["predictions"]]
-    return Predicted(body["model"], body["version"], answers, standing.get("step"), standing.get("position"))
+    answers = [prediction(p) for p in body.get("predictions", ())]
+    return Predicted(body["model"], body["version"], answers, standing.get("step"), standing.get("position"), body.get("outputs"))

@@ -51,8 +51,12 @@ class Server:
 
 
 def content_of(content: object) -> dict[str, object]:
-    """Return a step's content: a text, or frames."""
-    return {"text" if isinstance(content, str) else "frames": content}
+    """Return a step's content: a text, rows of numbers [T][F], or frames, which are lists of joints."""
+    if isinstance(content, str):
+        return {"text": content}
+    first = content[0] if isinstance(content, list | tuple) and content else None
+    rows = isinstance(first, list | tuple) and bool(first) and isinstance(first[0], int | float)
+    return {"values" if rows else "frames": content}
 
 
 def given(**options: object) -> dict[str, object]:

@@ -186,7 +186,9 @@ class Session(SessionHandle):
             socket.close()
 
     def step(self, content: Any, *, number: int | None = None, timeout: float | None = None) -> Result:
-        """Take one step of text, or of frames [T][J][3] or [T][P][J][3]. Applied exactly once, whatever happens to connections and servers.
+        """Take one step of text, of frames [T][J][3] or [T][P][J][3], or of rows of numbers [T][F].
+
+        Applied exactly once, whatever happens to connections and servers.
 
         After DeadlineExceeded it may have been applied or not: the same call again finds out. `number` is for those who count themselves.
         """

@@ -93,7 +93,11 @@ def _check(settings: Settings) -> None:
     try:
         found = socket.getaddrinfo(settings.host, settings.grpc_port, type=socket.SOCK_STREAM)
         for family, kind, protocol, _, address in found:
-            with socket.socket(family, kind, protocol) as tried:
+            try:
+                tried = socket.socket(family, kind, protocol)
+            except OSError:
+                continue  # a kernel without that family: the others will do
+            with tried:
                 tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 tried.bind(address)
     except OSError as error:

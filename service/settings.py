@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "INDRNN_"
 ELSEWHERE = frozenset({"INDRNN_DATA", "INDRNN_TEST_CONTAINER", "INDRNN_TEST_INSTALL"})  # read by model/ and by tests
-_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^\s/?#@,]+/?", re.IGNORECASE)
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\s/?#@,]+/?", re.IGNORECASE)
 
 
 def _bundles() -> Path:

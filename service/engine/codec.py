@@ -6,6 +6,7 @@ multiple of eight. In the head numbers and texts stand for themselves. All else 
     [class, field, ...]   an instance of a class in CLASSES; of an error detail, field, then names and values of what is extra
     ["t", item, ...]      a tuple               ["a", type, sizes]   the next array
     ["b", hex]            bytes                 ["j", text]          in Python's JSON: NaN, infinity, large numbers, lone surrogates
+    ["x", text]           in JSON: a list or an object among what an error says beside its text
 
 What is read has the types that the classes declare; sizes and bounds are for who uses it. It takes memory in proportion to the message,
 of which the arrays remain a part: they cannot be written to.
@@ -15,6 +16,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -57,6 +59,13 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 class CodecError(Exception):
     """The bytes are no message of the engine port."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A list or an object among what an error says beside its text."""
+
+    value: list[Any] | dict[str, Any]
 
 
 def encode(thing: object) -> bytes:
@@ -104,6 +113,8 @@ def _plain(thing: Any, raw: list[bytes]) -> object:
         data = thing.astype(DTYPES[name], copy=False).tobytes()
         raw.append(data + bytes(-len(data) % 8))
         return ["a", name, thing.shape]
+    if kind is _Listed:
+        return ["x", json.dumps(thing.value)]
     if kind is tuple:
         return ["t", *(_plain(item, raw) for item in thing)]
     if CLASSES.get(kind.__name__) is not kind:
@@ -111,7 +122,10 @@ def _plain(thing: Any, raw: list[bytes]) -> object:
     if kind is m.Reason:
         fields = [thing.value]
     elif isinstance(thing, ServiceError):
-        fields = [thing.detail, thing.field, *(part for item in thing.extra.items() for part in item)]
+        extra = [
+            part for name, value in thing.extra.items() for part in (name, _Listed(value) if isinstance(value, list | dict) else value)
+        ]
+        fields = [thing.detail, thing.field, *extra]
     else:
         fields = [getattr(thing, name) for name in _fields(kind)]
     return [kind.__name__, *(_plain(value, raw) for value in fields)]
@@ -169,7 +183,14 @@ def _odd(text: str) -> int | float | str:
     return odd
 
 
-_TAGS: dict[str, Any] = {"b": bytes.fromhex, "j": _odd}
+def _listed(text: str) -> list[Any] | dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, list | dict):
+        raise ValueError("expected a list or an object")
+    return value
+
+
+_TAGS: dict[str, Any] = {"b": bytes.fromhex, "j": _odd, "x": _listed}
 
 
 @cache

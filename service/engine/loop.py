@@ -712,7 +712,11 @@ class Desk:
                 self._begin(q, now)
             except ServiceError as error:
                 live = self.lives.get(q.request.session_id) if isinstance(q.request, SessionRequest) else None
-                self._turns.refuse(q, error, live if live is not None and live.unsettled else None)
+                if live is None or not live.unsettled:
+                    self._turns.refuse(q, error)
+                    continue
+                self._turns.refuse(q, error, live)
+                live.pending.append(q)  # where the commit is lost to another process, it is offered again
 
     def _read(self, queued: Sequence[Queued]) -> Sequence[Queued]:
         """Read from the store what the requests need; those of them come back that can be offered."""
@@ -994,7 +998,7 @@ class EngineLoop:
             desk.settle()
         desk.settle()
         desk.forget_idle()
-        if len(self._statistics.noted) > NOTED:
+        if len(self._statistics.noted) + len(self._statistics.noted_runs) > NOTED:
             self._statistics.fold()
 
     def _fail_everything(self, error: ServiceError) -> None:
@@ -1005,7 +1009,7 @@ class EngineLoop:
         self._ledger.clear(error)
 
 
-NOTED = 4_096  # durations that wait to be counted, some seconds of a busy engine
+NOTED = 4_096  # durations and runs that wait to be counted, some seconds of a busy engine
 
 
 def late(waited: Queued | Feeding, what: str) -> Late:

@@ -20,7 +20,7 @@ CENSUS_AGE = 15.0  # seconds; counting looks at every session of the store
 MODEL = ("model", "version")
 SPOKEN = (*MODEL, "protocol")
 STORED: dict[Happened, str] = {
-    "opened": "Sessions begun, sequences of the Open Inference ClientProtocol too",
+    "opened": "Sessions begun, sequences of the Open Inference Protocol too",
     "imported": "Sessions made or moved by an uploaded state",
     "forked": "Sessions that began as a copy of another",
     "reset": "Sessions put back to the start",
@@ -120,7 +120,12 @@ def _of_sessions(counted: Counted, living: Sequence[Population], totals: Totals)
     expired = [(key, sum(n for (kind, _), n in dict(s.happened).items() if kind == "expired")) for key, s in counted]
     text = "Sessions whose time was over: found by a request, or, without a model, by the sweep"
     yield _counter("indrnn_sessions_expired", text, MODEL, [*expired, (("", ""), totals.swept)])
-    yield _counter("indrnn_sessions_resumed", "Sessions that a stream went on with", MODEL, [(key, n) for key, n in totals.resumed.items()])
+    yield _counter(
+        "indrnn_sessions_resumed",
+        "Sessions that a stream went on with",
+        MODEL,
+        list({**dict.fromkeys((key for key, _ in counted), 0), **totals.resumed}.items()),  # a model without any says so
+    )
 
 
 def _of_steps(counted: Counted) -> Iterator[Metric]:

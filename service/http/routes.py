@@ -80,7 +80,7 @@ def _model_info(versions: list[ServedModel], settings: Settings, full: bool) -> 
                 "values": m.values and [{"name": v.name, "unit": v.unit} for v in m.values],
                 "answer": m.answer,
                 "limits": {
-                    "max_frames": settings.max_frames,
+                    "max_frames": settings.max_frames if model.modality.field == "text" else model.modality.max_steps,
                     "max_text": settings.max_text,
                     "max_generate": settings.max_generate,
                     "max_position": m.limits.max_position,

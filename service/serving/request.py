@@ -134,8 +134,12 @@ async def aside(read: Callable[..., R], size: int, *args: object) -> R:
 
 
 def size_of(clip: object) -> int:
-    """Return about how many bytes of JSON a clip was."""
-    return 500 * len(clip) if isinstance(clip, list) else 0
+    """Return about how many bytes of JSON a clip was, or rows of numbers."""
+    if not isinstance(clip, list):
+        return 0
+    row = clip[0] if clip else None
+    wide = 8 * len(row) if isinstance(row, list) and row and not isinstance(row[0], list) else 0
+    return max(500, wide) * len(clip)
 
 
 async def read_bounded(chunks: AsyncIterator[bytes], declared: str | None, limit: int, drain: int) -> bytes:

@@ -114,4 +114,5 @@ class TensorModality:
     def _prediction(self, labels: Sequence[str], best: Sequence[int], odds: Sequence[float], scores: Scores, rows: int) -> Words:
         top = [{"label": labels[k], "score": odds[k]} for k in best]
         each = {"labels": [labels[k] for k in scores.every.argmax(-1).tolist()]} if self.each_step else {}
-        return {**top[0], "top": top, "steps": rows, **each}
+        frames = {"frames": rows} if self.old_field else {}  # 0.1.0's clients look for it
+        return {**top[0], "top": top, "steps": rows, **frames, **each}

@@ -258,7 +258,9 @@ class Stream:
     def _read_options(self, message: dict[str, object]) -> _Options:
         every = boolean(message.get("every"), "every")
         top_k = integer(message.get("top_k"), "top_k", 1, 2**31, 5)
-        modality = self._model.modality
+        modality, m = self._model.modality, self._model.manifest
+        if every and m.labels is None and m.alphabet is None:
+            raise BadInput("expected false: the model answers values, which have no scores", field="every")
         layout, hz = modality.check_options(message.get("layout"), message.get("hz"))
         return _Options(layout, hz, top_k, every, options_key(modality.field, StepOptions(hz, top_k, every)))
 

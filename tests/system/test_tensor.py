@@ -13,6 +13,8 @@ import orjson
 import pytest
 from conftest import ROOT, Server
 
+from indrnn.client.sync import Client
+
 F = 3
 
 
@@ -178,3 +180,27 @@ def test_an_option_of_other_models_is_refused(server: Server) -> None:
         told = server.post("/predict", {"model": "values", "sequences": [rows(2)], **option})
         assert told.status_code == 422, option
         assert told.json()["field"] in option
+
+
+def test_our_client_reads_models_of_numbers(server: Server) -> None:
+    with Client(server.url) as client:
+        told = client.predict([rows(4)], model="classes")
+        assert (told.predictions[0].frames, told.outputs) == (4, None)
+        whole = server.post("/predict", {"model": "values", "sequences": [rows(4)]}).json()["outputs"]
+        assert client.predict([rows(4)], model="values").outputs == whole
+        with client.session("values") as session:
+            result = session.step(rows(4))
+            assert (result.step, result.position, len((result.outputs or {})["inside"])) == (1, 4, 4)
+
+
+def test_every_is_refused_where_there_are_no_scores(server: Server) -> None:
+    with server.socket("values") as stream:
+        stream.send(orjson.dumps({"type": "open", "every": True}).decode())
+        told = orjson.loads(stream.recv())
+        assert (told["code"], told["field"]) == ("invalid_input", "every")
+
+
+def test_a_model_says_how_many_rows_it_takes_at_once(server: Server) -> None:
+    found = {m["name"]: m["versions"][0]["limits"]["max_frames"] for m in server.get("/models").json()["models"]}
+    assert (found["classes"], found["values"]) == (5_000, 1_024)
+    assert server.post("/predict", {"model": "values", "sequences": [rows(1_025)]}).status_code == 413

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from indrnn.service.engine.codec import CLASSES, DTYPES, ERRORS, HEAD, REPLIES, REQUESTS, CodecError, decode, encode
 from indrnn.service.engine.requests import Asked, CancelRequest, Delivery, InferRequest, Reply, Request, Ticket
-from indrnn.service.errors import Late, Overloaded, ServiceError, StepGap
+from indrnn.service.errors import Late, NotKept, Overloaded, ServiceError, StepGap
 from indrnn.service.session.machine import Outcome, Reason, Refused, Scores, Session
 
 TEXTS = st.text(st.characters(codec=None), max_size=20)  # lone surrogates, zeros and all
@@ -134,7 +134,7 @@ def test_what_is_read_of_arrays_is_part_of_the_message() -> None:
     assert state.ctypes.data % 4 == 0
 
 
-@pytest.mark.parametrize("thing", [object(), {"a": 1}, [1], np.zeros(2, bool), np.array(["text"]), {1}, len], ids=repr)
+@pytest.mark.parametrize("thing", [object(), {"a": object()}, [object()], np.zeros(2, bool), np.array(["text"]), {1}, len], ids=repr)
 def test_what_may_not_cross_is_not_encoded(thing: Any) -> None:
     with pytest.raises(TypeError, match="expected"):
         encode(thing)
@@ -223,3 +223,10 @@ def test_a_message_that_claims_much_takes_no_more_memory_than_it_has_bytes() -> 
 def test_a_request_of_many_numbers_costs_their_copy_and_little_more() -> None:
     asked = Asked(Ticket(1, 2), InferRequest(CLASSES["Exact"](np.zeros(1_000_000, np.int64))))
     assert len(encode(asked)) < 8_000_000 + 300
+
+
+def test_an_error_that_lists_something_crosses() -> None:
+    error = NotKept("expected another step", field="step", kept=[3, 4], marks={"before": 3})
+    there = decode(encode(Delivery(Ticket(1, 2), Refused(error))), Delivery).reply
+    assert isinstance(there, Refused)
+    assert (type(there.error), there.error.extra) == (NotKept, {"kept": [3, 4], "marks": {"before": 3}})

@@ -688,3 +688,35 @@ def test_characters_are_stored_without_comparing_sessions_with_the_store(tmp_pat
     assert compared == []
     bench.loop.stop(10)
     bench.store.close()
+
+
+def test_what_comes_behind_a_delete_that_is_lost_to_another_process_is_answered(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was refused with the delete, whose commit then did not count: it has to be offered again."""
+    ident = bench.open()
+    session = bench.look(ident)
+    commit = bench.store.commit
+
+    def overtaken(changes: Sequence[Change]) -> frozenset[str]:
+        if any(c.id == ident for c in changes):
+            monkeypatch.undo()
+            commit([Change(session, session._replace(expires_at=session.expires_at + 1))])
+        return commit(changes)
+
+    held(bench)
+    monkeypatch.setattr(bench.store, "commit", overtaken)
+    deleted, stepped = bench.ask(session_id=ident, event=Delete()), bench.feed(ident, 1, [1])
+    other = bench.ask(session_id=ident, owner="somebody else")
+    bench.engine.gate.set()
+    assert isinstance(deleted.one(), Deleted)
+    assert isinstance(stepped.one(), Refused)
+    assert isinstance(other.one().error, Gone | UnknownSession)
+    assert bench.waiting == 0
+
+
+def test_runs_that_nobody_asks_about_are_counted_before_they_fill_the_memory(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indrnn.service.engine.loop.NOTED", 20)
+    text = Asked()
+    bench.ask(content=Exact(np.array([0])), texts=(Text(bench.ticket(text), Sampling(200, 1.0, 1.0, 1, ())),))
+    text.wait(lambda r: bool(r) and r[-1].done is not None)
+    statistics = bench.loop._statistics
+    assert len(statistics.noted) + len(statistics.noted_runs) < 40
