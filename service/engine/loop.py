@@ -20,7 +20,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -203,6 +203,7 @@ class LiveSession:
         so_far = after.unfinished if self.pending else None
         for q in self.pending if so_far is not None else ():
             if so_far is not None and isinstance(q.event, Generate):
+                q.event = replace(q.event, number=after.step)  # taken: offered again, it is this step or none
                 q.got_on(len(so_far.text), patience)
 
 

@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-
 from indrnn.service.engine.requests import Content
-from indrnn.service.session.machine import Floats, Scores
+from indrnn.service.session.machine import Scores
 
 Words = dict[str, Any]
 """An answer, or a part of one, as JSON has it."""
@@ -42,10 +40,3 @@ class ServedModality(Protocol):
 
     def word(self, answers: Sequence[tuple[Scores, Content]], top_k: int) -> list[Words]:
         """Return answers in words, each with its content."""
-
-
-def softmax(logits: Floats) -> Floats:
-    """Return the scores of logits [n, K], which add up to 1."""
-    odds = np.exp(logits - logits.max(-1, keepdims=True))
-    scores: Floats = odds / odds.sum(-1, keepdims=True)
-    return scores

@@ -17,7 +17,7 @@ from indrnn.frames.joints import FARTHEST
 from indrnn.frames.rate import HZ_RANGE
 from indrnn.service.engine.requests import Content, Frames
 from indrnn.service.errors import BadInput, OutOfRange, TooLarge, said
-from indrnn.service.serving.modality import Options, Words, softmax
+from indrnn.service.serving.modality import Options, Words
 from indrnn.service.session.machine import Floats, Scores
 
 _NOT_SEEN = [math.nan] * 3
@@ -268,3 +268,10 @@ def _list(value: object, where: str, of: str) -> list[object]:
     if not isinstance(value, list):
         raise BadInput(f"expected a list of {of}, got {said(value)}", field=where)
     return value
+
+
+def softmax(logits: Floats) -> Floats:
+    """Return the scores of logits [n, K], which add up to 1."""
+    odds = np.exp(logits - logits.max(-1, keepdims=True))
+    scores: Floats = odds / odds.sum(-1, keepdims=True)
+    return scores

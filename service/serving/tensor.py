@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from indrnn.export.bundle import Manifest
 from indrnn.service.engine.requests import Content, Exact
 from indrnn.service.errors import BadInput, OutOfRange, TooLarge, said
-from indrnn.service.serving.modality import Options, Words, softmax
+from indrnn.service.serving.modality import Options, Words
+from indrnn.service.serving.skeleton import softmax
 from indrnn.service.session.machine import Floats, Scores
 
 LARGEST = float(np.finfo(np.float32).max)

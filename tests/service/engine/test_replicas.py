@@ -279,3 +279,17 @@ def test_a_dead_redis_is_told_and_what_waited_goes_on_when_it_is_back(tmp_path: 
         assert here.look(ident).state[:2].tolist() == [2 + 3 + 1, 3]
         for bench in (here, there):
             bench.loop.stop(10)
+
+
+def test_a_generate_without_a_number_that_another_replica_has_sealed_is_not_begun_a_second_time(pair: tuple[Bench, Bench]) -> None:
+    """Its characters are in the session's past: who asked hears that, and not the text of a step that nobody wanted."""
+    here, there = pair
+    ident = here.open()
+    asked = here.generate(ident, None, 1_000_000)
+    asked.wait(lambda r: len(r) > 3)
+    here.engine.gate.clear()
+    sealed = there.look(ident).step
+    there.feed(ident, sealed + 1, [1]).one()
+    here.engine.gate.set()
+    assert isinstance(asked.last().error, StepGap)
+    assert there.look(ident).step == sealed + 1

@@ -210,7 +210,10 @@ class Engine(RuleBasedStateMachine):
             lineage.clear()
         else:
             assert before is not None
-            assert where(after) == consumed(where(before), symbols, 1)
+            # generates that were taken and cancelled in this same turn: a number each, and nothing consumed
+            cancelled = where(after)[1] - where(before)[1] - 1
+            assert 0 <= cancelled <= sum(isinstance(r, CancelRequest) for r in self.asked.values())
+            assert where(after) == consumed(where(before), symbols, 1 + cancelled)
             assert digest not in lineage, "a step is applied once"
         lineage.add(digest)
 
