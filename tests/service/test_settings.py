@@ -46,7 +46,7 @@ def test_no_setting_is_described_in_words_of_a_library(environment: pytest.Monke
         environment.delenv(f"INDRNN_{name.upper()}")
 
 
-@pytest.mark.parametrize("entry", ["example.org", "https://", "https://example.org/page", "https://a b", "://x", "null"])
+@pytest.mark.parametrize("entry", ["example.org", "https://", "https://example.org/page", "https://a b", "://x"])
 def test_an_entry_that_is_no_origin_is_refused(environment: pytest.MonkeyPatch, entry: str) -> None:
     environment.setenv("INDRNN_ORIGINS", f"https://example.org, {entry}")
     with pytest.raises(SettingsError) as refused:
@@ -54,7 +54,7 @@ def test_an_entry_that_is_no_origin_is_refused(environment: pytest.MonkeyPatch, 
     assert str(refused.value) == f"INDRNN_ORIGINS: expected origins like https://example.org by commas, or *, got {entry!r}"
 
 
-@pytest.mark.parametrize("origins", ["", "*", "https://example.org", "http://localhost:3000/ , app://x,", "http://[::1]:80"])
+@pytest.mark.parametrize("origins", ["", "*", "null", "https://example.org", "http://localhost:3000/ , app://x,", "http://[::1]:80"])
 def test_origins_are_taken(environment: pytest.MonkeyPatch, origins: str) -> None:
     environment.setenv("INDRNN_ORIGINS", origins)
     assert read_settings().origins == origins
