@@ -47,6 +47,10 @@ class Queued:
         self.deadline = self.since + patience
 
 
+Patient = StepRequest | InferRequest
+"""Requests that may say how long they wait. Made once: a union in an isinstance is made anew at each call."""
+
+
 class Handed(NamedTuple):
     """The news since the last look: requests, tickets that were taken back, and whether the end is near."""
 
@@ -113,7 +117,7 @@ class Inbox:
             raise Overloaded(f"{len(self._open)} of {self._max_queue} places are taken", retry_after=1)
         deadline = now + self._step_timeout
         for ticket, request in asked:
-            patience = request.patience if isinstance(request, StepRequest | InferRequest) else None
+            patience = request.patience if isinstance(request, Patient) else None
             self._queued.append(Queued(ticket, request, now, deadline if patience is None else min(deadline, now + patience)))
         self._open.update(tickets)
 
