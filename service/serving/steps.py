@@ -319,11 +319,8 @@ class StepRouter:
         """Answer content without a session, in as few batches as fit; all is queued, or none. Cancelled, its work is dropped."""
         self.charge(owner, len(contents))
         requests = [InferRequest(content, model.modality.each_step) for content in contents]
-        return [s.result.result for s in await self.infer_all(model.port, requests)]
-
-    async def infer_all(self, port: EnginePort, requests: Sequence[StepRequest | InferRequest]) -> list[Stepped]:
-        """Ask for all of it, or none; not charged. Raises the first error."""
-        return [Stepped(*answered) for answered in await self.tickets.ask_all(port, requests)]  # type: ignore[arg-type]  # of content
+        answered = await self.tickets.ask_all(model.port, requests)
+        return [Stepped(*one).result.result for one in answered]  # type: ignore[arg-type]  # the replies to content
 
     async def generate(self, model: ServedModel, request: GenerateRequest) -> AsyncGenerator[tuple[Generation, States | None], None]:
         """Characters as they are emitted, each stored before it comes out here; a repeat begins with Follow or is one Result.
