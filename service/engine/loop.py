@@ -199,7 +199,7 @@ class LiveSession:
         self.base, self.standing = (None, StoreRelation.GONE) if gone else (after, StoreRelation.STORED)
         self.lost = 0
         if self.pending:
-            self.pending = [q for q in self.pending if q.ticket in self.tickets]
+            self.pending = [q for q in self.pending if q.ticket in self.tickets] if self.tickets else []
         so_far = after.unfinished if self.pending else None
         for q in self.pending if so_far is not None else ():
             if so_far is not None and isinstance(q.event, Generate):
@@ -257,10 +257,12 @@ class Ledger:
 
     def change(self, live: LiveSession, remove: bool = False) -> None:
         """Mark that the next commit writes or removes a session."""
-        if not live.unsettled:
+        before = live.standing
+        if before is StoreRelation.REMOVING:
+            return
+        if before is not StoreRelation.CHANGED:
             self._unsettled.append(live)
-        if live.standing is not StoreRelation.REMOVING:
-            live.standing = StoreRelation.REMOVING if remove else StoreRelation.CHANGED
+        live.standing = StoreRelation.REMOVING if remove else StoreRelation.CHANGED
 
     def reply(
         self, ticket: Ticket, reply: Reply, live: LiveSession | None = None, states: States | None = None, final: bool = True
@@ -427,18 +429,19 @@ class Runner:
 
     def _count_waits(self, running: Sequence[Work]) -> None:
         now, s = time.monotonic(), self._statistics
-        for item in running:
-            if isinstance(item.work, Feeding) and item.work.at == 0:
-                s.noted.append((s.queue, int((now - item.work.since) * 1e9)))
+        began = [item.work.since for item in running if isinstance(item.work, Feeding) and item.work.at == 0]
+        s.noted += [(s.queue, int((now - since) * 1e9)) for since in began]
 
     def _row(self, item: Work) -> Row:
         work = item.work
+        if isinstance(work, Feeding):
+            return work.next_row()
         if isinstance(work, Drawing):
             return work.draw_row()
-        if isinstance(work, Generating) and isinstance(item, LiveSession) and item.session.unfinished is not None:
-            return work.next_row(item.session.unfinished)
-        assert isinstance(work, Feeding), "what is ready has work"
-        return work.next_row()
+        unfinished = item.session.unfinished if isinstance(item, LiveSession) else None
+        assert work is not None, "what is ready has work"
+        assert unfinished is not None, "a generate in flight is unfinished"
+        return work.next_row(unfinished)
 
     def _advance(self, item: Work, logits: Floats, state: Floats, now: float) -> None:
         work = item.work
@@ -725,7 +728,8 @@ class Desk:
         stale = [live for live in self._runner.freed if live.standing is StoreRelation.STALE]
         named = {i for q in queued if (i := _session_of(q)) is not None and i not in self.lives}
         named.update(live.session.id for live in stale)
-        looked = {q.request.session_id for q in queued if isinstance(q.request, LookRequest) and not q.request.in_order} - named
+        looks = [q.request for q in queued if type(q.request) is LookRequest]
+        looked = {request.session_id for request in looks if not request.in_order} - named
         named |= looked
         if not named:
             return queued
@@ -748,6 +752,11 @@ class Desk:
 
     def _begin(self, q: Queued, now: float) -> None:
         request = q.request
+        if isinstance(request, StepRequest):  # nearly all there is: first, past the questions what else it may be
+            begin = self._fresh(request.session_id, request.owner, now) if request.begin else None
+            q.event = Feed(request.number, request.digest, len(request.content.x), self._facts.max_position, begin, request.end)
+            self._come_to_session(q, request, False, now)
+            return
         if isinstance(request, StatelessRequest):
             self._start_stateless(q, request)
             return
@@ -755,23 +764,24 @@ class Desk:
             session = self._made(request, now)
             self._turns.create(session, q, Created(session), "imported" if session.step else "opened")
             return
-        q.event = self._event(request, now)
         overtakes = isinstance(request, Overtaking) or (isinstance(request, LookRequest) and not request.in_order)
+        q.event = self._event(request, now)
+        self._come_to_session(q, request, overtakes, now)
+
+    def _come_to_session(self, q: Queued, request: SessionRequest, overtakes: bool, now: float) -> None:
+        """Offer a request to its session, or let it wait there for its turn."""
         known = self.lives.get(request.session_id)
         if known is not None and known.mailbox and known.session.owner == request.owner and not overtakes:
             known.mailbox.append(q)  # whose turn it is there then will say: a sequence may begin before, also on another version
             return
         live = self._find_or_begin(request.session_id, request.owner, q.event)
-        if isinstance(request, CancelRequest):
+        if overtakes and isinstance(request, CancelRequest):
             self._cancel_waiting(live, request)
         self._turns.offer(live, q, now)
 
     def _event(self, request: SessionRequest, now: float) -> Event | None:
-        """Return what the state machine gets of a request; None for a look."""
+        """Return what the state machine gets of a request that is no step; None for a look."""
         ttl, most = self._settings.session_ttl, self._facts.max_position
-        if isinstance(request, StepRequest):
-            begin = self._fresh(request.session_id, request.owner, now) if request.begin else None
-            return Feed(request.number, request.digest, len(request.content.x), most, begin, request.end)
         if isinstance(request, GenerateRequest):
             return Generate(request.number, request.digest, request.sampling, most)
         if isinstance(request, CancelRequest):
@@ -865,7 +875,7 @@ class Desk:
     def refuse_late(self) -> None:
         """Refuse what waits for its session too long: a later step may have less time than the one before it."""
         now = time.monotonic()
-        for live in self.lives.values():
+        for live in [live for live in self.lives.values() if live.mailbox]:
             for q in [q for q in live.mailbox if q.deadline < now]:
                 live.mailbox.remove(q)
                 self._turns.refuse(q, late(q, "the step waited for earlier ones of its session longer than"))
@@ -922,7 +932,7 @@ class Desk:
 
     def forget_idle(self) -> None:
         """Let go of the sessions of which nothing is in flight, waits or is to be stored."""
-        for i in [i for i, live in self.lives.items() if live.idle]:
+        for i in [i for i, live in self.lives.items() if live.work is None and live.idle]:
             del self.lives[i]
 
 

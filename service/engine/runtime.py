@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
@@ -175,9 +176,12 @@ class Engine:
         """
         lengths = [len(r.x) for r in rows]
         T = max(lengths)
-        x = np.zeros((len(rows), T, *self._sample.shape), self._sample.dtype)
-        for b, r in enumerate(rows):
-            x[b, : lengths[b]] = r.x
+        if T == min(lengths):  # as with single steps: one copy in place of one for each
+            x = np.concatenate([r.x for r in rows], dtype=self._sample.dtype, casting="same_kind").reshape(-1, T, *self._sample.shape)
+        else:
+            x = np.zeros((len(rows), T, *self._sample.shape), self._sample.dtype)
+            for b, r in enumerate(rows):
+                x[b, : lengths[b]] = r.x
         N = self._state_size
         state = np.frombuffer(b"".join([r.state.data for r in rows]), np.float32).reshape(len(rows), N)
         feeds = {"x": x, "lengths": np.array(lengths, np.int64), "state": state}
@@ -325,7 +329,7 @@ class Feeding:
 
     def take(self, logits: Floats, state: Floats) -> None:
         """Take the engine's answer for the piece."""
-        if self.x.dtype == np.int64:
+        if self.x.dtype.kind == "i":
             self._score(logits)
         if self.every:
             self.scored.append(logits)
@@ -346,12 +350,18 @@ class Feeding:
     def result(self) -> Scores:
         """Return what the step answers."""
         last = self.state[self.last_logits].copy()
-        every = np.concatenate(self.scored) if self.scored else NOTHING.reshape(0, len(last))
+        every = np.concatenate(self.scored) if self.scored else _nothing(len(last))
         return Scores(last, every, np.concatenate(self.logprobs) if self.logprobs else NOTHING)
 
     def states(self) -> States | None:
         """Return the watched neurons after each step, [t, n]."""
         return np.stack(self.watched) if self.watched else None
+
+
+@lru_cache(64)
+def _nothing(classes: int) -> Floats:
+    """Return the logits [0, K] of no step."""
+    return NOTHING.reshape(0, classes)
 
 
 @dataclass(slots=True)

@@ -72,7 +72,7 @@ class InferHttp(ShortHttp):
 
     def _infer(self, target: Target, body: bytes, busy: Busy) -> bool:
         """Queue a request; False where it has to go the long way. Raises ServiceError."""
-        headers = dict(self.headers)
+        headers = self.named
         owner = self._owner_of(headers)
         length = message.header_length(self._length(headers), len(body))
         if length == 0 or not body:

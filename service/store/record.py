@@ -111,13 +111,21 @@ def result_size(session: Session) -> int:
     return result.logprobs.nbytes if isinstance(result, Generated) else 0
 
 
+def little(numbers: Floats) -> Floats:
+    """Return numbers as little-endian float32, which they are already on nearly every machine."""
+    return numbers if numbers.dtype is _LITTLE else numbers.astype(_LITTLE)
+
+
+_LITTLE = np.dtype("<f4")
+
+
 def encode_step(step: Step) -> bytes:
     """Encode the last step's digest and result."""
     result = step.result
     if isinstance(result, Scores):
         end = ',"end":true' if step.end else ""  # by hand: half of the time of a dictionary and its JSON
         head = f'{{"digest":"{step.digest.hex()}","k":{len(result.logits)},"n":{len(result.logprobs)}{end}}}\n'.encode()
-        return head + b"".join([a.astype("<f4", copy=False).tobytes() for a in (result.logits, result.logprobs, result.every) if a.size])
+        return head + b"".join([little(a).tobytes() for a in (result.logits, result.logprobs, result.every) if a.size])
     if isinstance(result, Return):
         return _line({"digest": step.digest.hex(), "rewound_to": result.step})
     s = result.sampling

@@ -30,6 +30,7 @@ from indrnn.service.store.record import (
     encode_marks,
     encode_snapshot,
     encode_step,
+    little,
     rewritten,
 )
 
@@ -428,7 +429,7 @@ def _keeping(history: History | None) -> tuple[object, ...]:
 def _row(s: Session) -> tuple[object, ...]:
     last = encode_step(s.last) if s.last else None
     carry = encode_carry(s.carry) if s.carry else None
-    state = s.state.astype("<f4", copy=False)  # its memory, as it is
+    state = little(s.state)  # its memory, as it is
     return s.id, s.model, s.version, s.digest, s.owner, s.step, s.position, s.created_at, s.expires_at, state, last, carry
 
 

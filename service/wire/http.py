@@ -114,7 +114,11 @@ class TimedHttp(NoUpgrade):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; those behind a body are none: uvicorn would have them override what the request began with."""
         if self._in_head:
-            super().on_header(name, value)
+            name = name.lower()
+            if name == b"expect":
+                super().on_header(name, value)
+            else:
+                self.headers.append((name, value))  # as uvicorn does, which a client sends some five times with each request
 
     def on_headers_complete(self) -> None:
         """In time. A handshake is so only when it is handed over, which one with half a body never is."""
@@ -266,8 +270,12 @@ class ShortHttp(TimedHttp):
 
     prefix = b"/v2/"
     long_way = LONG_WAY
+    named: dict[bytes, bytes]
+    """the headers of a request that goes the short way"""
     _target: object = None
     _parts: list[bytes]
+    _default: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")
+    """headers that every answer has, and their lines; uvicorn makes the list anew each second"""
 
     def target_of(self, url: bytes) -> object:
         """Return what a URL under the prefix names, None for what goes the long way."""
@@ -294,9 +302,11 @@ class ShortHttp(TimedHttp):
         """Decide which way the request goes."""
         target = self.target_of(self.url) if self.url.startswith(self.prefix) else None
         busy = self.flow.write_paused or (self.cycle is not None and not self.cycle.response_complete)  # or the client does not read
-        if target is None or busy or self.parser.get_method() != b"POST" or not self.long_way.isdisjoint(dict(self.headers)):
+        named = dict(self.headers)
+        if target is None or busy or self.parser.get_method() != b"POST" or not self.long_way.isdisjoint(named):
             super().on_headers_complete()
         else:
+            self.named = named
             self._in_head = False
             self._disarm()
             self._target, self._parts = target, []
@@ -346,9 +356,10 @@ class ShortHttp(TimedHttp):
         busy.leave = NOBODY.set  # it leads back here: what was asked would stay until the garbage collector comes by
         if busy.disconnected or self.transport.is_closing():
             return
-        head = [STATUS_LINE[status]]
-        for name, value in (*self.server_state.default_headers, *headers):
-            head += (name, b": ", value, b"\r\n")
+        default = self.server_state.default_headers
+        if self._default[0] is not default:
+            self._default = default, b"".join([b"%s: %s\r\n" % header for header in default])
+        head = [STATUS_LINE[status], self._default[1], *[b"%s: %s\r\n" % header for header in headers]]
         head.append(b"content-length: %d\r\n%s\r\n" % (len(body), b"" if busy.keep_alive else b"connection: close\r\n"))
         head.append(body)
         self.transport.write(b"".join(head))
