@@ -22,15 +22,17 @@ RUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo serve-gpu || echo serve
 serve: .venv/installed-serve kernel
 	@exec $(BIN)/indrnn serve
 
+# A file of tests stays with one worker: its tests share a running service.
+WORKERS ?= auto
 test: check kernel
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # pytest comes last, for the skipped tests and their reasons are the last that it prints. Recursion has a line of its own: make -n runs such lines.
 CAN_SANITIZE = $(word 2,$(filter /%,$(SANITIZERS)))
 test-all: check kernel
 	@$(if $(CAN_SANITIZE),$(MAKE) --no-print-directory sanitize,true)
 	@status=0; engine=; if docker info >/dev/null 2>&1; then engine=1; fi; \
-	INDRNN_TEST_INSTALL=all INDRNN_TEST_CONTAINER=$$engine $(BIN)/python -m pytest || status=$$?; \
+	INDRNN_TEST_INSTALL=all INDRNN_TEST_CONTAINER=$$engine $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile || status=$$?; \
 	$(if $(CAN_SANITIZE),,echo "SKIPPED make sanitize: needs a C++ compiler with libasan.so and libubsan.so";) exit $$status
 
 check: .venv/installed-dev
