@@ -28,7 +28,7 @@ from indrnn.service.openai.routes import PREFIX, build_completions, openai_probl
 from indrnn.service.openapi import document
 from indrnn.service.revision import revision
 from indrnn.service.serving.backend import Backend
-from indrnn.service.serving.request import Access, read_keys
+from indrnn.service.serving.request import Access, read_keys, watch_keys
 from indrnn.service.serving.services import Services
 from indrnn.service.settings import Settings
 from indrnn.service.store.protocol import Store
@@ -130,6 +130,8 @@ async def _lifespan(services: Services, oip: OpenInference, goodbyes: list[Goodb
     tasks = [asyncio.create_task(_sweep(backend.store, services.totals))]
     if settings.poll:
         tasks.append(asyncio.create_task(services.repository.watch(settings.poll)))
+        if settings.keys is not None:
+            tasks.append(asyncio.create_task(watch_keys(services.access, settings.keys, settings.poll)))
     grpc = None
     if settings.grpc_port is not None:
         from indrnn.service.oip.grpc import serve_grpc  # some 30 MB that only those need who speak it

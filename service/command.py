@@ -117,7 +117,7 @@ def _add_key(settings: Settings, name: str) -> int:
         except OSError as error:
             raise KeysError(f"keys {settings.keys}: {error}: the secret is not valid") from error
     print(
-        f"{name} is in {settings.keys} now; the secret is shown only here. A running service reads the file when it starts.",
+        f"{name} is in {settings.keys} now; the secret is shown only here. A running service looks at the file every INDRNN_POLL seconds.",
         file=sys.stderr,
     )
     return 0

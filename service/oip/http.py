@@ -46,6 +46,7 @@ class OpenInference:
         self.inference = inference
         self._repository = services.repository
         self._settings = services.settings
+        self.access = services.access
         self.owner_of: OwnerOf = services.access.owner_of
         self.again: set[asyncio.Task[None]] = set()
         """steps that came the short way, and are asked again where their sequences are now"""

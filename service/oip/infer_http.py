@@ -45,7 +45,8 @@ class InferHttp(ShortHttp):
 
     oip: OpenInference
     _form: Form | None = None
-    _owner: tuple[tuple[tuple[bytes, bytes], ...], str] | None = None
+    _owner: tuple[tuple[object, ...], str] | None = None
+    """the generation of keys with the headers that named a key, and whose it is"""
 
     @classmethod
     def of(cls, oip: OpenInference, seconds: float, patience: float, cors: bool) -> type["InferHttp"]:
@@ -143,7 +144,7 @@ class InferHttp(ShortHttp):
         self.write(busy, reply.status, reply.headers, reply.body)
 
     def _owner_of(self, headers: Mapping[bytes, bytes]) -> str:
-        keys = tuple((name, headers[name]) for name in _OF_OWNER if name in headers)
+        keys = self.oip.access.generation, *[(name, headers[name]) for name in _OF_OWNER if name in headers]
         if self._owner is None or self._owner[0] != keys:
             self._owner = keys, self.oip.owner_of({name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()})
         return self._owner[1]

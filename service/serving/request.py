@@ -7,6 +7,7 @@ nothing. The name is the owner of whatever the key opens; two keys of one name a
 import asyncio
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping
@@ -21,6 +22,8 @@ from starlette.types import Receive
 from indrnn.service.errors import BadInput, BodyTimeout, NotFinite, NotJson, TooLarge, Unauthorized, said
 from indrnn.service.settings import Settings
 
+log = logging.getLogger(__name__)
+
 # --- whose it is ------------------------------------------------------------------------------------------------------------------------
 
 ANONYMOUS = ""  # the owner of everything where there are no keys
@@ -33,15 +36,24 @@ class KeysError(Exception):
 
 
 class Access:
-    """The known keys and allowed origins. Without keys everybody is one anonymous owner."""
+    """The known keys and allowed origins. Without keys everybody is one anonymous owner.
+
+    `generation` counts how often the keys were exchanged: what somebody remembers of a key holds for one generation.
+    """
 
     def __init__(self, keys: Iterable[tuple[str, str]] | None, origins: Iterable[str] = (), metrics_open: bool = True) -> None:
         """`keys`: pairs of name and SHA-256 in hex; None lets everybody in."""
         # Looked up by a digest under a key of this process: how long that takes says nothing of the secrets.
         self._salt = secrets.token_bytes(32)
-        self._owners = None if keys is None else {self._blind(bytes.fromhex(digest)): (name, digest) for name, digest in keys}
+        self._owners = None if keys is None else self._by_digest(keys)
+        self.generation = 0
         self.origins = frozenset(origin.strip().rstrip("/").lower() for origin in origins if origin.strip())
         self._metrics_open = metrics_open
+
+    def take_keys(self, keys: Iterable[tuple[str, str]]) -> None:
+        """Take other keys in place of those that are known, from the next request on; whoever is let in already stays."""
+        self._owners = self._by_digest(keys)
+        self.generation += 1
 
     def owner_of(self, headers: Mapping[str, str]) -> str:
         """Return whose request it is, by `Authorization: Bearer` or `X-API-Key`; names of headers in lower case. Raises Unauthorized."""
@@ -76,6 +88,9 @@ class Access:
             return True
         return _host(origin) == _host(f"//{headers.get('host', '')}") is not None
 
+    def _by_digest(self, keys: Iterable[tuple[str, str]]) -> dict[bytes, tuple[str, str]]:
+        return {self._blind(bytes.fromhex(digest)): (name, digest) for name, digest in keys}
+
     def _blind(self, digest: bytes) -> bytes:
         return hashlib.blake2b(digest, digest_size=32, key=self._salt).digest()
 
@@ -107,6 +122,33 @@ def read_keys(path: Path) -> list[tuple[str, str]]:
             raise KeysError(f"keys {path}: line {number}: expected name:sha256 in hex (indrnn key NAME makes one)")
         keys.append((found[1], found[2]))
     return keys
+
+
+async def watch_keys(access: Access, path: Path, seconds: float) -> None:
+    """Look at the file of keys every so many seconds, and take its keys when it has changed. One that cannot be used changes nothing."""
+    seen = await asyncio.to_thread(_stamp, path)
+    while True:
+        await asyncio.sleep(seconds)
+        found = await asyncio.to_thread(_stamp, path)
+        if found == seen:
+            continue
+        try:
+            keys = await asyncio.to_thread(read_keys, path)
+        except KeysError as error:
+            log.error("%s; the keys stay those of before", error)
+        else:
+            access.take_keys(keys)
+            log.info("keys %s: %d of %d names", path, len(keys), len({name for name, _ in keys}))
+        seen = found
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file is written or another one takes its place; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def new_key(name: str) -> tuple[str, str]:

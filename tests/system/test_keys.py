@@ -380,3 +380,32 @@ def test_a_version_may_be_asked_for(server: Server, walk: list[Any]) -> None:
     with server.socket("action") as ws:
         assert ask(ws, type="open", version="7")["field"] == "version"
         assert ask(ws, type="open", version="1", session_id=ident)["version"] == "1"
+
+
+def test_keys_come_and_go_without_a_restart(own_server: Start, tmp_path: Path) -> None:
+    """Also on a connection that is known already; a file that cannot be used changes nothing."""
+    file = tmp_path / "keys"
+    ann = add_key(file, "ann").stdout.strip()
+    server = own_server(INDRNN_KEYS=str(file), INDRNN_POLL="0.1")
+    line = file.read_text()
+
+    def becomes(client: httpx.Client, secret: str, status: int) -> None:
+        end = time.monotonic() + 20
+        headers = {"Authorization": f"Bearer {secret}"}
+        while client.post("/v2/models/chars/infer", json=SYMBOL, headers=headers).status_code != status:
+            assert time.monotonic() < end, f"not {status} in time"
+            time.sleep(0.05)
+
+    with httpx.Client(base_url=server.url, timeout=30) as client, server.socket("chars") as ws:
+        becomes(client, ann, 200)
+        assert ask(ws, type="open", api_key=ann)["type"] == "opened"
+        bob = add_key(file, "bob").stdout.strip()
+        becomes(client, bob, 200)
+        file.write_text(file.read_text() + "no key\n")
+        while "the keys stay those of before" not in server.log():
+            time.sleep(0.05)
+        becomes(client, ann, 200)
+        file.write_text(file.read_text().removeprefix(line).removesuffix("no key\n"))
+        becomes(client, ann, 401)
+        becomes(client, bob, 200)
+        assert ask(ws, type="step", step=1, text="x")["type"] == "result"
