@@ -16,6 +16,7 @@ import safetensors
 from indrnn.export.bundle import Manifest, Part
 from indrnn.frames.joints import FARTHEST
 from indrnn.frames.rate import HZ_RANGE, Carry, may_be_left_over
+from indrnn.kernels.activations import ACTIVATIONS
 from indrnn.service.errors import BadInput, NotFinite, NotState, OtherModel, OutOfRange, said
 from indrnn.service.session.machine import Floats, Session, Snapshot
 
@@ -26,7 +27,6 @@ MOST = 2**53 - 1  # steps and positions: what JSON numbers hold
 _TEXTS = ("model", "version", "digest")
 _COUNT = re.compile(r"0|[1-9][0-9]{0,15}")
 _PHASE = re.compile(r"([1-9][0-9]{0,11})/([1-9][0-9]{0,11})")
-_RANGES = {"relu": (0.0, math.inf), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}  # what an activation leaves in a neuron
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,8 @@ def _carry(metadata: dict[str, str], frame: Floats) -> Carry:
 
 def _check_part(state: Floats, part: Part) -> None:
     if part.role == "hidden":
-        low, high = _RANGES.get(part.activation or "identity", (-math.inf, math.inf))
+        bounds = ACTIVATIONS[part.activation or "identity"]
+        low, high = bounds.least, bounds.most
     elif part.role == "last_frame":
         low, high = -FARTHEST, FARTHEST
     else:
