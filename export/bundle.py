@@ -24,7 +24,7 @@ OP_TYPE = "IndRNN"
 OP_VERSION = 1
 PARITY_BOUND = 1e-4  # largest |ONNX Runtime - PyTorch| in a logit that a bundle may carry
 
-Role = Literal["hidden", "window", "position", "last_frame", "origin", "pool", "started", "last_logits"]
+Role = Literal["hidden", "window", "position", "last_frame", "pool", "started", "last_logits"]
 
 
 class BundleError(Exception):
