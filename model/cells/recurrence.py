@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from indrnn.kernels.activations import ACTIVATIONS as ACTIVATIONS
-from indrnn.model.cells import fused
+from indrnn.model.cells import fused, transformed
 
 DIRECTIONS = ("forward", "reverse")
 NARROW = (torch.bfloat16, torch.float16)
@@ -212,11 +212,31 @@ def _setup(ctx, inputs, output):  # type: ignore[no-untyped-def]  # torch calls 
 
 def _backward(ctx, dy, dy_h):  # type: ignore[no-untyped-def]  # torch calls it
     y, u, lens, h0 = ctx.saved_tensors
+    if transformed.at_work(dy, dy_h, y, u, h0):
+        wide = (dy.to(u.dtype), dy_h, y.to(u.dtype), u, h0)
+        dx, du, dh0 = transformed.backward(*wide, lens.clamp(0, y.shape[0]), *ctx.options)
+        return dx.to(y.dtype), du, None, dh0, None, None, None
     dx, du, dh0 = recurrence_backward_op(dy.contiguous(), dy_h.contiguous(), y, u, lens, h0, *ctx.options)
     return dx, du, None, dh0, None, None, None
 
 
 recurrence_op.register_autograd(_backward, setup_context=_setup)
+
+
+def _setup_backward(ctx, inputs, output):  # type: ignore[no-untyped-def]  # torch calls it
+    dy, dy_h, y, u, lens, h0, *ctx.options = inputs
+    ctx.save_for_backward(dy, dy_h, y, u, h0, lens)
+
+
+def _backward_of_backward(ctx, *gradients):  # type: ignore[no-untyped-def]  # torch calls it
+    dy, dy_h, y, u, h0, lens = ctx.saved_tensors
+    wide = (dy.to(u.dtype), dy_h, y.to(u.dtype), u, h0)
+    given = [None if g is None else g.to(u.dtype) for g in gradients]
+    by_dy, by_dy_h, by_y, by_u, by_h0 = transformed.backward_of_backward(given, wide, lens.clamp(0, y.shape[0]), *ctx.options)
+    return by_dy.to(dy.dtype), by_dy_h, by_y.to(y.dtype), by_u, None, by_h0, None, None, None
+
+
+recurrence_backward_op.register_autograd(_backward_of_backward, setup_context=_setup_backward)
 
 
 def recurrence(
@@ -234,6 +254,7 @@ def recurrence(
     (default 0)
     -> y [T, B, H], 0 past a row's length, and y_h [B, H], the state after it. The state is float32 or float64 whatever autocast says, and
     so is y, but on a GPU, where bfloat16 and float16 are half of the bytes to move: there y is of x's type.
+    Gradients of gradients, forward mode and every transform of torch.func work, step by step in PyTorch's own operations.
     Raises ValueError on an unknown activation or direction, on tensors that do not fit each other, and on a gradient of leaky_relu with
     alpha < 0. Li et al., CVPR 2018, equation 4.
     """
@@ -244,6 +265,11 @@ def recurrence(
         sequence_lens = torch.full((B,), T, dtype=torch.int64, device=x.device)
     if initial_h is None:
         initial_h = torch.zeros(B, H, dtype=dtype, device=x.device)
+    if transformed.at_work(x, u, initial_h):
+        _check(x, u, sequence_lens, initial_h, activation, direction)
+        _check_slope(activation, alpha)
+        lens = sequence_lens.clamp(0, T)
+        return transformed.forward(x.to(dtype), u.to(dtype), lens, initial_h.to(dtype), activation, alpha, direction)
     x = x if x.is_cuda and x.dtype in NARROW else x.to(dtype)
     y, y_h = torch.ops.indrnn.recurrence(x, u.to(dtype), sequence_lens, initial_h.to(dtype), activation, alpha, direction)
     return y, y_h
