@@ -297,6 +297,7 @@ SINCE = {
     "service.wire: timed_http upgrade": "indrnn.service.wire.http",
     "service.oip: ask message": "indrnn.service.oip.message",
     "service.oip: tensors rows": "indrnn.service.oip.rows",
+    "model.nets.features": "indrnn.model.nets.action",
     "model.cells.baselines": "indrnn.model.cells: cell table independent gru lstm rnn",
     "export.sample": "indrnn.export.modalities",
 }

@@ -17,14 +17,14 @@ from indrnn.export.modalities.modality import Layout as Layout
 from indrnn.export.modalities.modality import Quantity as Quantity
 from indrnn.export.modalities.skeleton import OTHER as OTHER
 from indrnn.export.modalities.table import MODALITIES, of_kind
+from indrnn.kernels.activations import ACTIVATIONS
 
 OP_DOMAIN = "ai.indrnn"
 OP_TYPE = "IndRNN"
 OP_VERSION = 1
 PARITY_BOUND = 1e-4  # largest |ONNX Runtime - PyTorch| in a logit that a bundle may carry
 
-Role = Literal["hidden", "window", "position", "last_frame", "origin", "pool", "started", "last_logits"]
-Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid", "identity"]
+Role = Literal["hidden", "window", "position", "last_frame", "pool", "started", "last_logits"]
 
 
 class BundleError(Exception):
@@ -39,13 +39,15 @@ class Part(_Frozen):
     name: str | None = Field(default=None, description="what its cell's equations call it (h, c); of IndRNN's, which have u, not stated")
     offset: int = Field(ge=0)
     size: int = Field(gt=0)
-    activation: Activation | None = None
+    activation: str | None = Field(default=None, description="of kernels/activations.py")
     u: tuple[float, ...] | None = Field(default=None, description="recurrent weight per neuron, [size]")
 
     @model_validator(mode="after")
     def _hidden_has_u(self) -> Self:
         if self.role == "hidden" and self.name is None and (self.u is None or self.layer is None or self.activation is None):
             raise ValueError("a hidden part states its layer, activation and u")
+        if self.activation is not None and self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
         if self.name is not None and (self.role != "hidden" or self.layer is None or self.u is not None):
             raise ValueError("a part with a name is hidden, states its layer and has no u")
         if self.u is not None and len(self.u) != self.size:

@@ -9,17 +9,11 @@ import onnx
 from onnx.defs import OpSchema
 
 from indrnn.export.bundle import OP_DOMAIN, OP_TYPE, OP_VERSION
+from indrnn.kernels.activations import ACTIVATIONS as ACTIVATIONS
 
 OPSET = 18  # of the standard operators; the newest at which PyTorch's exporter does not have to convert versions
 IR_VERSION = 10  # the first with `overload`
 
-ACTIVATIONS = {
-    "relu": "Relu (a)",
-    "leaky_relu": "PRelu (a, slope)",
-    "tanh": "Tanh (a)",
-    "sigmoid": "Sigmoid (a)",
-    "identity": "Identity (a)",
-}
 DIRECTIONS = ("forward", "reverse")
 
 # Masks cost as much as the recurrence, and a loop of one step costs more than the step, so the body has three ways with the same numbers.
@@ -49,7 +43,7 @@ _BODY = """
                 then_branch = one_step () => (Y_step, h_step) {{
                     uh = Mul (U, initial_h)
                     a = Add (X, uh)
-                    Y_step = {activate}
+                    {activate}
                     h_step = Squeeze (Y_step, axis0)
                 }},
                 else_branch = all_steps () => (Y_all, h_all) {{
@@ -88,14 +82,14 @@ _LOOP = """
 _SET_SLOPE = "alpha_float = Constant <value_float: float = @alpha> () slope = CastLike (alpha_float, U)"
 
 
-def _loop(name: str, activate: str, direction: str, ragged: bool) -> str:
-    """Return the Loop over all T steps; in reverse it writes Y from its last step to its first and turns it round afterwards."""
+def _loop(name: str, nodes: str, direction: str, ragged: bool) -> str:
+    """Return the Loop over all T steps round the nodes of f; in reverse it writes Y from its last step to its first and turns it round."""
     back = direction == "reverse"
     t = "t" if back else "i"
     if ragged:
-        keep = f"new = {activate} live = Less ({t}, lens) h_next = Where (live, new, h) y = Where (live, new, zero)"
+        keep = f"{nodes.format(y='new')} live = Less ({t}, lens) h_next = Where (live, new, h) y = Where (live, new, zero)"
     else:
-        keep = f"h_next = {activate} y = Identity (h_next)"
+        keep = f"{nodes.format(y='h_next')} y = Identity (h_next)"
     turn_back = f"""
         from_first = Range (zero_int, T, one_int)
         from_last = Sub (last, from_first)
@@ -124,7 +118,7 @@ def function(activation: str, direction: str) -> onnx.FunctionProto:
 
     All four inputs must be given: a body in standard operators cannot tell whether an optional input is there.
     """
-    activate = ACTIVATIONS[activation]
+    nodes = ACTIVATIONS[activation].onnx
     text = _BODY.format(
         opset=OPSET,
         domain=OP_DOMAIN,
@@ -132,10 +126,10 @@ def function(activation: str, direction: str) -> onnx.FunctionProto:
         overload=overload(activation, direction),
         activation=activation,
         direction=direction,
-        activate=activate,
-        set_slope=_SET_SLOPE if activation == "leaky_relu" else "",
-        all_steps=_loop("all", activate, direction, ragged=False),
-        ragged_steps=_loop("ragged", activate, direction, ragged=True),
+        activate=nodes.format(y="Y_step"),
+        set_slope=_SET_SLOPE if ACTIVATIONS[activation].takes_alpha else "",
+        all_steps=_loop("all", nodes, direction, ragged=False),
+        ragged_steps=_loop("ragged", nodes, direction, ragged=True),
     )
     return onnx.parser.parse_function(text)
 

@@ -32,7 +32,7 @@ class _Weights(Recurrent):
     def __init__(self, input_size: int, hidden_size: int, bias: bool, nonlinearity: str, max_abs: MaxAbs, init: Init | None) -> None:
         super().__init__()
         if nonlinearity not in ACTIVATIONS:
-            raise ValueError(f"expected a nonlinearity of {ACTIVATIONS}, got {nonlinearity!r}")
+            raise ValueError(f"expected a nonlinearity of {tuple(ACTIVATIONS)}, got {nonlinearity!r}")
         if input_size < 1 or hidden_size < 1:
             raise ValueError(f"expected sizes of 1 and more, got {input_size} and {hidden_size}")
         self.input_size, self.hidden_size, self.bias, self.nonlinearity = input_size, hidden_size, bias, nonlinearity
@@ -120,7 +120,7 @@ class IndRNN(_Weights):
 
     input_size, hidden_size, num_layers, bias, batch_first, bidirectional: as torch.nn.RNN's, in the order of nn.LSTM's.
     dropout       after each layer but the last; unlike nn.RNN's, one mask for all steps (Gal and Ghahramani, 2016).
-    nonlinearity  relu, leaky_relu (slope 0.01), tanh, sigmoid or identity.
+    nonlinearity  one of the table in kernels/activations.py: relu, leaky_relu (slope 0.01), tanh, sigmoid, identity.
     recurrent_max_abs  the bound on |u| that `clamp_recurrent_` and `clamp_after_steps` of model/cells/recurrent_weight.py keep: a number,
         or (gamma, T) for gamma^(1/T), with which gradients of a relu neuron grow at most gamma-fold in T steps, or None. Streams that never
         end want a number below 1.

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from indrnn.frames.joints import FARTHEST
+
 Sample = Callable[[np.random.Generator, int, int], NDArray[np.generic]]  # (rng, B, T) -> made-up x [B, T, ...]
 Dtype = Literal["float32", "int64"]
 
@@ -72,7 +74,8 @@ class Content(Frozen):
 class Modality(ABC):
     """What x means. name: in manifests. kind: 0.1.0's word, and that of checkpoints. reads: a plural. fields: of Content, those it fills.
 
-    dtype: of x. An instance holds nothing: every method takes what a manifest says.
+    dtype: of x. farthest: how far from 0 a number of a clip's frame can be. An instance holds nothing: every method takes what a manifest
+    says.
     """
 
     name: ClassVar[str]
@@ -80,6 +83,7 @@ class Modality(ABC):
     reads: ClassVar[str]
     fields: ClassVar[tuple[str, ...]]
     dtype: ClassVar[Dtype] = "float32"
+    farthest: ClassVar[float] = FARTHEST
 
     @abstractmethod
     def check(self, m: Content, state: Mapping[str, int]) -> None:
@@ -92,6 +96,10 @@ class Modality(ABC):
     @abstractmethod
     def answers(self, m: Content) -> int:
         """Return K, the length of one row of logits."""
+
+    def rate(self, m: Content) -> float | None:
+        """Return the steps a second that clips are brought to before the graph; None: x is taken as it comes."""
+        return None if m.layout is None else m.hz
 
     def unit(self, m: Content) -> NDArray[np.float64]:
         """Return the size [K] that a difference between two runtimes is measured in; of scores 1."""

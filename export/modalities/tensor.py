@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indrnn.export.modalities.modality import Content, Modality, Quantity, Sample
+from indrnn.frames.rate import HZ_RANGE
 
+OLD_HZ = 30.0  # frames a second of a network in 0.1.0's form, where nothing else is said, as 0.1.0's import had it
 ULPS = 500.0  # a float32 of size v is good to v 2^-24: 1e-4 of v / ULPS is three times that
 
 
@@ -22,6 +24,7 @@ class TensorContent(Modality):
     kind = "tensor"
     reads = "numbers"
     fields = ("features", "values", "answer", "labels", "hz", "layout", "layouts", "persons")
+    farthest = math.inf  # in any unit
 
     def check(self, m: Content, state: Mapping[str, int]) -> None:
         """Raise ValueError as the class says."""
@@ -40,8 +43,20 @@ class TensorContent(Modality):
             raise ValueError("a tensor bundle has neither an alphabet nor other_below")
         if m.hz is not None and not m.hz > 0:
             raise ValueError(f"hz: expected steps a second above 0, got {m.hz:g}")
+        if m.layout is not None:
+            self._check_old_form(m)
         if len(m.features) > math.prod(self.step(m)):
             raise ValueError(f"features: expected at most {math.prod(self.step(m))}, the numbers of a step of x, got {len(m.features)}")
+
+    def _check_old_form(self, m: Content) -> None:
+        own = m.layouts.get(m.layout or "")
+        if own is None or m.persons is None:
+            raise ValueError(f"layout: expected persons, and one of {sorted(m.layouts)}, got {m.persons} and {m.layout}")
+        for name, layout in m.layouts.items():
+            if len(layout.table) != own.joints or any(len(sources) != 1 for sources in layout.table):
+                raise ValueError(f"layouts.{name}.table: expected {own.joints} joints, each of one that is sent")
+        if m.hz is not None and not HZ_RANGE[0] <= m.hz <= HZ_RANGE[1]:
+            raise ValueError(f"hz: expected from {HZ_RANGE[0]:g} to {HZ_RANGE[1]:g} in 0.1.0's form of requests, got {m.hz:g}")
 
     def step(self, m: Content) -> tuple[int, ...]:
         """Return (F,), of a network in 0.1.0's form (1, J, 3). Raises ValueError where a checkpoint does not say which."""
@@ -50,6 +65,10 @@ class TensorContent(Modality):
         if not m.features:
             raise ValueError("expected a network of numbers to state its features, got none")
         return (len(m.features),)
+
+    def rate(self, m: Content) -> float | None:
+        """Return the rate that other ones are resampled to, of a network in 0.1.0's form; rows of others are taken as they come."""
+        return None if m.layout is None else m.hz or OLD_HZ
 
     def answers(self, m: Content) -> int:
         """Return how many classes there are, or values."""

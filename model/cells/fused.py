@@ -8,9 +8,9 @@ from indrnn.kernels.native import ACTIVATIONS, DIRECTIONS, Call, Library, librar
 DTYPES = (torch.float32, torch.float64)
 
 
-def fitting(x: Tensor, *others: Tensor) -> Library | None:
-    """The kernel's library, if it has been built and fits these tensors' device and type."""
-    fits = x.device.type == "cpu" and x.dtype in DTYPES and all(o.dtype == x.dtype for o in others)
+def fitting(activation: str, x: Tensor, *others: Tensor) -> Library | None:
+    """The kernel's library, if it has been built, knows the activation, and fits these tensors' device and type."""
+    fits = activation in ACTIVATIONS and x.device.type == "cpu" and x.dtype in DTYPES and all(o.dtype == x.dtype for o in others)
     return library() if fits else None
 
 

@@ -6,14 +6,15 @@ plain loop over time below elsewhere; model/cells/reference.py is what all are t
 """
 
 import functools
+from collections.abc import Callable, Mapping
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from indrnn.model.cells import fused
+from indrnn.kernels.activations import ACTIVATIONS as ACTIVATIONS
+from indrnn.model.cells import fused, transformed
 
-ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid", "identity")
 DIRECTIONS = ("forward", "reverse")
 NARROW = (torch.bfloat16, torch.float16)
 
@@ -27,38 +28,31 @@ def _triton() -> ModuleType | None:
     return triton_recurrence
 
 
-def _on_gpu(x: Tensor) -> ModuleType | None:
-    """Return the module that runs this tensor's recurrence on its GPU; None elsewhere."""
-    return _triton() if x.is_cuda else None
+def _on_gpu(x: Tensor, activation: str) -> ModuleType | None:
+    """Return the module that runs this tensor's recurrence on its GPU; None elsewhere, and where it has no such activation."""
+    module = _triton() if x.is_cuda else None
+    return module if module is not None and activation in module.ACTIVATIONS else None
 
 
-def _activate_(a: Tensor, activation: str, alpha: float) -> Tensor:
-    if activation == "relu":
-        return a.relu_()
-    if activation == "leaky_relu":
-        return torch.where(a > 0, a, alpha * a)
-    if activation == "tanh":
-        return a.tanh_()
-    return a.sigmoid_() if activation == "sigmoid" else a
+# PyTorch's own kernels of a slope: one pass over memory, where the table's take some.
+_ONE_PASS: Mapping[str, Callable[[Tensor, Tensor, Tensor], object]] = {
+    "relu": lambda g, h, out: torch.ops.aten.threshold_backward.grad_input(g, h, 0, grad_input=out),
+    "tanh": lambda g, h, out: torch.ops.aten.tanh_backward.grad_input(g, h, grad_input=out),
+    "sigmoid": lambda g, h, out: torch.ops.aten.sigmoid_backward.grad_input(g, h, grad_input=out),
+}
 
 
 def _times_slope(g: Tensor, h: Tensor, activation: str, alpha: float, out: Tensor) -> None:
-    """out = the gradient g times the activation's derivative, told from its output h (alpha >= 0 keeps the sign)."""
-    if activation == "relu":
-        torch.ops.aten.threshold_backward.grad_input(g, h, 0, grad_input=out)
-    elif activation == "leaky_relu":
-        torch.mul(g, torch.where(h > 0, 1.0, alpha).to(h.dtype), out=out)
-    elif activation == "tanh":
-        torch.ops.aten.tanh_backward.grad_input(g, h, grad_input=out)
-    elif activation == "sigmoid":
-        torch.ops.aten.sigmoid_backward.grad_input(g, h, grad_input=out)
+    """out = the gradient g times the activation's derivative, told from its output h (alpha >= 0 keeps the sign). It may write into g."""
+    if one_pass := _ONE_PASS.get(activation):
+        one_pass(g, h, out)
     else:
-        out.copy_(g)
+        out.copy_(ACTIVATIONS[activation].slope(g, h, alpha))
 
 
 def _check_options(activation: str, direction: str) -> None:
     if activation not in ACTIVATIONS or direction not in DIRECTIONS:
-        raise ValueError(f"expected one of {ACTIVATIONS} and {DIRECTIONS}, got {activation!r} and {direction!r}")
+        raise ValueError(f"expected one of {tuple(ACTIVATIONS)} and {DIRECTIONS}, got {activation!r} and {direction!r}")
 
 
 def _check(x: Tensor, u: Tensor, sequence_lens: Tensor, initial_h: Tensor, activation: str, direction: str) -> None:
@@ -81,9 +75,9 @@ def _check_device(*tensors: Tensor) -> None:
 
 
 def _check_slope(activation: str, alpha: float) -> None:
-    """Raises ValueError where the gradient cannot be told from the output, which has one sign for both halves of such a leaky_relu."""
-    if activation == "leaky_relu" and not alpha >= 0:
-        raise ValueError(f"alpha: the gradient of leaky_relu expects 0 or more, got {alpha}")
+    """Raises ValueError where the gradient cannot be told from the output, which has one sign for both halves of such an activation."""
+    if ACTIVATIONS[activation].takes_alpha and not alpha >= 0:
+        raise ValueError(f"alpha: the gradient of {activation} expects 0 or more, got {alpha}")
 
 
 def _valid(x: Tensor, lens: Tensor) -> tuple[Tensor, int]:
@@ -106,10 +100,10 @@ def recurrence_op(
 ) -> tuple[Tensor, Tensor]:
     """Run `recurrence` as a bare operator, all four tensors given. x may be of a narrower type than the others; y is of x's."""
     _check(x, u, sequence_lens, initial_h, activation, direction)
-    if gpu := _on_gpu(x):
+    if gpu := _on_gpu(x, activation):
         y, y_h = gpu.forward(x, u, sequence_lens, initial_h, activation, alpha, direction)
         return y, y_h
-    if native := fused.fitting(x, u, initial_h):
+    if native := fused.fitting(activation, x, u, initial_h):
         return fused.forward(native, x, u, sequence_lens, initial_h, activation, alpha, direction)
     y, y_h = _loop(x.to(u.dtype), u, sequence_lens.clamp(0, x.shape[0]), initial_h, activation, alpha, direction)
     return y.to(x.dtype), y_h
@@ -134,7 +128,7 @@ def _loop(
     h = initial_h
     for t in range(x.shape[0]):
         torch.addcmul(x[t], u, h, out=y[t])
-        new = _activate_(y[t], activation, alpha)
+        new = ACTIVATIONS[activation].value(y[t], alpha)
         if t < whole:
             h = y[t] if new is y[t] else y[t].copy_(new)
         else:
@@ -161,10 +155,10 @@ def recurrence_backward_op(
     _check_device(dy, dy_h, y)
     if dy.shape != y.shape or dy_h.shape != initial_h.shape:
         raise ValueError(f"expected dy {list(y.shape)} and dy_h {list(initial_h.shape)}, got {list(dy.shape)} and {list(dy_h.shape)}")
-    if gpu := _on_gpu(y):
+    if gpu := _on_gpu(y, activation):
         dx, du, dh0 = gpu.backward(dy, dy_h, y, u, sequence_lens, initial_h, activation, alpha, direction)
         return dx, du, dh0
-    if native := fused.fitting(y, dy, dy_h, u, initial_h):
+    if native := fused.fitting(activation, y, dy, dy_h, u, initial_h):
         return fused.backward(native, dy, dy_h, y, u, sequence_lens, initial_h, activation, alpha, direction)
     wide = (dy.to(u.dtype), dy_h, y.to(u.dtype), u)
     dx, du, dh0 = _loop_backward(*wide, sequence_lens.clamp(0, y.shape[0]), initial_h, activation, alpha, direction)
@@ -218,11 +212,31 @@ def _setup(ctx, inputs, output):  # type: ignore[no-untyped-def]  # torch calls 
 
 def _backward(ctx, dy, dy_h):  # type: ignore[no-untyped-def]  # torch calls it
     y, u, lens, h0 = ctx.saved_tensors
+    if transformed.at_work(dy, dy_h, y, u, h0):
+        wide = (dy.to(u.dtype), dy_h, y.to(u.dtype), u, h0)
+        dx, du, dh0 = transformed.backward(*wide, lens.clamp(0, y.shape[0]), *ctx.options)
+        return dx.to(y.dtype), du, None, dh0, None, None, None
     dx, du, dh0 = recurrence_backward_op(dy.contiguous(), dy_h.contiguous(), y, u, lens, h0, *ctx.options)
     return dx, du, None, dh0, None, None, None
 
 
 recurrence_op.register_autograd(_backward, setup_context=_setup)
+
+
+def _setup_backward(ctx, inputs, output):  # type: ignore[no-untyped-def]  # torch calls it
+    dy, dy_h, y, u, lens, h0, *ctx.options = inputs
+    ctx.save_for_backward(dy, dy_h, y, u, h0, lens)
+
+
+def _backward_of_backward(ctx, *gradients):  # type: ignore[no-untyped-def]  # torch calls it
+    dy, dy_h, y, u, h0, lens = ctx.saved_tensors
+    wide = (dy.to(u.dtype), dy_h, y.to(u.dtype), u, h0)
+    given = [None if g is None else g.to(u.dtype) for g in gradients]
+    by_dy, by_dy_h, by_y, by_u, by_h0 = transformed.backward_of_backward(given, wide, lens.clamp(0, y.shape[0]), *ctx.options)
+    return by_dy.to(dy.dtype), by_dy_h, by_y.to(y.dtype), by_u, None, by_h0, None, None, None
+
+
+recurrence_backward_op.register_autograd(_backward_of_backward, setup_context=_setup_backward)
 
 
 def recurrence(
@@ -240,6 +254,7 @@ def recurrence(
     (default 0)
     -> y [T, B, H], 0 past a row's length, and y_h [B, H], the state after it. The state is float32 or float64 whatever autocast says, and
     so is y, but on a GPU, where bfloat16 and float16 are half of the bytes to move: there y is of x's type.
+    Gradients of gradients, forward mode and every transform of torch.func work, step by step in PyTorch's own operations.
     Raises ValueError on an unknown activation or direction, on tensors that do not fit each other, and on a gradient of leaky_relu with
     alpha < 0. Li et al., CVPR 2018, equation 4.
     """
@@ -250,6 +265,11 @@ def recurrence(
         sequence_lens = torch.full((B,), T, dtype=torch.int64, device=x.device)
     if initial_h is None:
         initial_h = torch.zeros(B, H, dtype=dtype, device=x.device)
+    if transformed.at_work(x, u, initial_h):
+        _check(x, u, sequence_lens, initial_h, activation, direction)
+        _check_slope(activation, alpha)
+        lens = sequence_lens.clamp(0, T)
+        return transformed.forward(x.to(dtype), u.to(dtype), lens, initial_h.to(dtype), activation, alpha, direction)
     x = x if x.is_cuda and x.dtype in NARROW else x.to(dtype)
     y, y_h = torch.ops.indrnn.recurrence(x, u.to(dtype), sequence_lens, initial_h.to(dtype), activation, alpha, direction)
     return y, y_h

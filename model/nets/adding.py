@@ -1,18 +1,19 @@
 """The adding network: numbers and marks in, after each step the sum it would answer; all state in one vector.
 
-(number, mark) -> stack of IndRNN layers without norm, or one layer of another cell -> sum. Li et al., 2019, section 5.2.1: 2 layers of 128
-neurons.
+(number, mark) [2] -> layers y_l = r(W y_{l-1} + b), r: h_t = relu(a_t + u * h_{t-1}), without norm, or one layer of another cell -> the sum
+v y + c [1]. Li et al., 2019, section 5.2.1: 2 layers of 128 neurons.
 """
 
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from indrnn.model.cells.recurrent_weight import SizeError
 from indrnn.model.cells.stacks import StackConfig, build_stack
 from indrnn.model.cells.table import CELLS
-from indrnn.model.nets.network import StackNet
+from indrnn.model.nets.network import StackNet, last_valid
 from indrnn.model.nets.options import HIDDEN
 
 
@@ -48,6 +49,18 @@ class AddingNet(StackNet):
         self.readout = nn.Linear(c.hidden, 1)
         self.sizes = [self.stack.state_size, 1]
         self.register_load_state_dict_pre_hook(_take_old_names)  # type: ignore[no-untyped-call]
+
+    def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the network on the shapes that the class names."""
+        carried, last_logits = torch.split_with_sizes(state, self.sizes, 1)  # [B, S], [B, K]
+        seen = self.seen(x)  # [T, B, 2]
+        y, carried = self.stack(seen, lengths, carried)  # [T, B, H], [B, S]
+        logits = self.logits(y).transpose(0, 1)  # [B, T, 1]
+        return logits, torch.cat([carried, last_valid(last_logits, logits, lengths)], 1)
+
+    def seen(self, x: Tensor) -> Tensor:
+        """x [B, T, 2] -> [T, B, 2]."""
+        return x.transpose(0, 1)
 
     def answer(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """x [B, T, 2] -> the sum [B] after each row's last step, the only one that is asked for."""

@@ -1,14 +1,16 @@
 """The chars network: symbols in, scores of the next symbol after each, all state in one vector.
 
-Symbols -> embedding -> residual stack of recurrent layers -> scores of the next symbol.
+Symbol -> embedding E [H] -> layers y_1 = r(E), y_l = y_{l-1} + r(W y_{l-1} + b), where r is batch norm, then h_t = relu(a_t + u * h_{t-1})
+(another `cell`: its own equations) -> scores V y + c [K] of the next symbol.
 """
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from indrnn.model.cells.stacks import skip_chain
-from indrnn.model.nets.network import StackNet
+from indrnn.model.nets.network import StackNet, last_valid
 from indrnn.model.nets.options import BOUND, CELL, DROPOUT, HIDDEN, LAYERS, NORM
 
 # Folded nets answer no less than this. Training pushes symbols that it saw three times to logits of -150, where rounding errors of two
@@ -45,9 +47,21 @@ class CharsNet(StackNet):
         self.least: float | None = None
         self.sizes = [self.stack.state_size, c.classes]
 
+    def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the network on the shapes that the class names."""
+        carried, last_logits = torch.split_with_sizes(state, self.sizes, 1)  # [B, S], [B, K]
+        seen = self.seen(x)  # [T, B] symbols
+        y, carried = self.stack(seen, lengths, carried)  # [T, B, H], [B, S]; the first layer embeds
+        logits = self.logits(y).transpose(0, 1)  # [B, T, K]
+        return logits, torch.cat([carried, last_valid(last_logits, logits, lengths)], 1)
+
+    def seen(self, x: Tensor) -> Tensor:
+        """x [B, T] -> symbols [T, B]."""
+        return x.transpose(0, 1)
+
     def logits(self, y: Tensor) -> Tensor:
-        """Return the logits as `StackNet` does; those of a folded net are no less than LEAST_LOGIT."""
-        logits = super().logits(y)
+        """y [..., H] -> scores [..., K]; those of a folded net are no less than LEAST_LOGIT."""
+        logits: Tensor = self.readout(y).float()
         return logits if self.least is None else logits.clamp_min(self.least)
 
     def fold_(self) -> None:

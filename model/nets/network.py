@@ -65,7 +65,7 @@ class StateNet(nn.Module, ABC):
 
 
 class StackNet(StateNet):
-    """A stack of layers (model/cells/stacks.py) between what is seen of x and a read-out, which answers after each step.
+    """A stack of layers (model/cells/stacks.py) between what is seen of x and a read-out; `forward` of each network says the whole way.
 
     sizes: of the stack's state, of last_frame where what was seen last is kept, of last_logits. A zero row of state is the start.
     """
@@ -73,23 +73,14 @@ class StackNet(StateNet):
     stack: Any  # a Stack, or a module of its shape
     readout: nn.Linear
 
+    @abstractmethod
     def seen(self, x: Tensor) -> Tensor:
         """x [B, T, ...] -> what the stack reads, [T, B, in] or symbols [T, B]."""
-        return x.transpose(0, 1)
 
     def logits(self, y: Tensor) -> Tensor:
         """y [..., H] of the stack -> answers [..., K]."""
         logits: Tensor = self.readout(y)
         return logits.float()
-
-    def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the network as the class and `StateNet` say."""
-        carried, *frame, last_logits = torch.split_with_sizes(state, self.sizes, 1)
-        seen = self.seen(x)
-        y, carried = self.stack(seen, lengths, carried)  # [T, B, H]
-        logits = self.logits(y).transpose(0, 1)  # [B, T, K]
-        frame = [last_valid(last, seen.transpose(0, 1), lengths) for last in frame]
-        return logits, torch.cat([carried, *frame, last_valid(last_logits, logits, lengths)], 1)
 
     def answer(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """x [B, T, ...] whole sequences, lengths [B] of 1 and more (default T) -> [B, K] after each one's last step, and only there."""

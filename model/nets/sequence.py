@@ -5,10 +5,11 @@ Features -> a stack of any kind (model/cells/stacks.py) -> K numbers: scores of 
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from indrnn.model.cells.stacks import StackConfig, build_stack
-from indrnn.model.nets.network import StackNet, centre_
+from indrnn.model.nets.network import StackNet, centre_, last_valid
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,15 @@ class SequenceNet(StackNet):
         self.readout = nn.Linear(self.stack.out_features, c.classes)
         nn.init.zeros_(self.readout.bias)
         self.sizes = [self.stack.state_size, *([c.inputs] if c.frames else []), c.classes]
+
+    def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the network on the shapes that the class names."""
+        carried, *frame, last_logits = torch.split_with_sizes(state, self.sizes, 1)  # [B, S]
+        seen = self.seen(x)  # [T, B, F]
+        y, carried = self.stack(seen, lengths, carried)  # [T, B, H], [B, S]
+        logits = self.logits(y).transpose(0, 1)  # [B, T, K]
+        frame = [last_valid(last, seen.transpose(0, 1), lengths) for last in frame]  # none, or of [B, F]
+        return logits, torch.cat([carried, *frame, last_valid(last_logits, logits, lengths)], 1)
 
     def seen(self, x: Tensor) -> Tensor:
         """x [B, T, ...] -> frames [T, B, F]."""

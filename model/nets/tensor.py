@@ -1,7 +1,8 @@
 """The tensor network: rows of raw numbers in, classes or values after each out, all state in one vector.
 
-Numbers -> each less its mean, over its deviation -> residual stack of recurrent layers -> [last output, leaky means of it] -> scores of
-classes, or values in their own units.
+Numbers [F] -> each less its mean, over its deviation, d -> layers y_1 = r(W d + b), y_l = y_{l-1} + r(W y_{l-1} + b), where r is batch
+norm, then h_t = relu(a_t + u * h_{t-1}) (another `cell`: its own equations) -> the last output [H] beside leaky means of it [C, H] ->
+scores of classes, or values in their own units [K].
 """
 
 from dataclasses import dataclass, field
@@ -71,9 +72,10 @@ class TensorNet(StackNet):
 
     def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Run the network on the shapes that the class names."""
-        carried, pool, last_logits = torch.split_with_sizes(state, self.sizes, 1)
-        y, carried = self.stack(self.seen(x), lengths, carried)  # [T, B, H]
-        seen, pool = self._pooled(y, lengths, pool)  # [T, B, H + CH]
+        carried, pool, last_logits = torch.split_with_sizes(state, self.sizes, 1)  # [B, S], [B, CH + C], [B, K]
+        deviations = self.seen(x)  # [T, B, F]
+        y, carried = self.stack(deviations, lengths, carried)  # [T, B, H], [B, S]
+        seen, pool = self._pooled(y, lengths, pool)  # [T, B, H + CH], [B, CH + C]
         logits = self.logits(seen).transpose(0, 1)  # [B, T, K]
         return logits, torch.cat([carried, pool, last_valid(last_logits, logits, lengths)], 1)
 
@@ -89,7 +91,7 @@ class TensorNet(StackNet):
 
     def logits(self, y: Tensor) -> Tensor:
         """y [..., H + CH] -> scores [..., K], or values in their own units."""
-        logits = super().logits(y)
+        logits: Tensor = self.readout(y).float()
         return logits * self.value_scale + self.value_mean if self.config.value_mean else logits
 
     def _pooled(self, y: Tensor, lengths: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,10 +102,10 @@ class TensorNet(StackNet):
         C, H = len(self.config.pools), self.config.hidden
         if not C:
             return y, pool
-        every = torch.cat([*[y] * C, y.new_ones(*y.shape[:2], C)], 2)
-        sums, pool = recurrence(every.float() * (1 - self.leak), self.leak, lengths, pool, activation="identity")
-        share = sums[..., C * H :].clamp_min(1e-6).reciprocal()  # the clamp is for steps past a row's length
-        means = sums[..., : C * H].view(*y.shape[:2], C, H) * share[..., None]
+        every = torch.cat([*[y] * C, y.new_ones(*y.shape[:2], C)], 2)  # [T, B, CH + C]
+        sums, pool = recurrence(every.float() * (1 - self.leak), self.leak, lengths, pool, activation="identity")  # [T, B, CH + C]
+        share = sums[..., C * H :].clamp_min(1e-6).reciprocal()  # [T, B, C]; the clamp is for steps past a row's length
+        means = sums[..., : C * H].view(*y.shape[:2], C, H) * share[..., None]  # [T, B, C, H]
         return torch.cat([y, means.flatten(2)], 2), pool
 
     def parts(self) -> tuple[StatePart, ...]:

@@ -1,7 +1,8 @@
 """The words network: word numbers in, scores of the next word after each, all state in one vector.
 
-Word -> embedding -> residual stack of recurrent layers -> scores by the same embedding (Press and Wolf, 2017; Li et al., 2019, section
-5.2.3).
+Word -> embedding E [H] -> layers y_1 = r(W E + b), y_l = y_{l-1} + r(W y_{l-1} + b), where r is batch norm, then
+h_t = relu(a_t + u * h_{t-1}) (another `cell`: its own equations) -> scores by the same embedding, E y / sqrt(H) + c [K] (Press and Wolf,
+2017; Li et al., 2019, section 5.2.3).
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor, nn
 
 from indrnn.model.cells.stacks import skip_chain
-from indrnn.model.nets.network import StackNet
+from indrnn.model.nets.network import StackNet, last_valid
 from indrnn.model.nets.options import BOUND, CELL, CLASSES, DROPOUT, HIDDEN, LAYERS, NORM, READOUT_DROPOUT
 
 
@@ -44,6 +45,14 @@ class WordsNet(StackNet):
         self.stack = skip_chain(c.hidden, c.hidden, c.layers, c.bound, c.dropout, c.norm, c.cell)
         self.bias = nn.Parameter(torch.zeros(c.classes))
         self.sizes = [self.stack.state_size, c.classes]
+
+    def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the network on the shapes that the class names."""
+        carried, last_logits = torch.split_with_sizes(state, self.sizes, 1)  # [B, S], [B, K]
+        seen = self.seen(x)  # [T, B, H] embedded
+        y, carried = self.stack(seen, lengths, carried)  # [T, B, H], [B, S]
+        logits = self.logits(y).transpose(0, 1)  # [B, T, K]
+        return logits, torch.cat([carried, last_valid(last_logits, logits, lengths)], 1)
 
     def seen(self, x: Tensor) -> Tensor:
         """x [B, T] -> embedded words [T, B, H]."""

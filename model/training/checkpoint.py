@@ -23,6 +23,7 @@ from indrnn.model.nets.tensor import TensorConfig, TensorNet
 from indrnn.model.nets.words import WordsConfig, WordsNet
 
 FORMAT = 1
+NUMBERS = "numbers"  # the layout of networks that read numbers in 0.1.0's form, three to a "joint"
 # By the kind of what it is made for, unless the file names another: a SequenceNet may read skeletons too.
 NETWORKS: dict[str, tuple[Any, Any]] = {
     "action": (ActionConfig, ActionNet),
@@ -111,7 +112,16 @@ def load_trained(path: Path) -> tuple[StateNet, Meta]:
             raise CheckpointError(f"{path} is for --resume; the network is in {path.with_name('model.pt')}") from error
         raise CheckpointError(f"{path}: expected a checkpoint written by `indrnn train`: {error}") from error
     net.eval()
-    return net, meta
+    return net, _as_numbers(meta, net) if meta.layout == NUMBERS and not meta.told else meta
+
+
+def _as_numbers(meta: Meta, net: StateNet) -> Meta:
+    """Describe an imported network of numbers, which 0.1.0 took for one of skeletons, as what it is: joints of three are its form alone."""
+    inputs = net.config.inputs
+    first = next(p for p in net.parameters() if p.ndim == 2 and p.shape[1] == inputs)
+    read = int(torch.nonzero(first.any(0)).max()) + 1  # at most two that are not looked at fill up the last joint
+    features = tuple({"name": str(i)} for i in range(max(read, inputs - 2)))
+    return dataclasses.replace(meta, kind="tensor", told={"features": features, "answer": "end"})
 
 
 def unpickled(path: Path, expected: str) -> Any:

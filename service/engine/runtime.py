@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indrnn.export.bundle import Bundle, Manifest
+from indrnn.export.modalities.table import MODALITIES
 from indrnn.frames.joints import hold
 from indrnn.frames.rate import Carry, resample
 from indrnn.kernels.cuda import registered_cuda
@@ -231,12 +232,12 @@ class ModelFacts(NamedTuple):
     def of(cls, manifest: Manifest, max_frames: int) -> "ModelFacts":
         """Return the facts of a bundle; max_frames: what a step may have of them at the model's rate."""
         m = manifest
-        logits, frame = m.part("last_logits"), m.part("last_frame")
+        logits, frame, rate = m.part("last_logits"), m.part("last_frame"), MODALITIES[m.modality].rate(m)
         assert logits is not None, "every manifest has last_logits"
         hidden = [p for p in m.state if p.role == "hidden"]
         frames = None
-        if frame is not None and m.hz is not None:
-            frames = FrameFacts(m.hz, max_frames, slice(frame.offset, frame.offset + frame.size))
+        if rate is not None:
+            frames = FrameFacts(rate, max_frames, None if frame is None else slice(frame.offset, frame.offset + frame.size))
         return cls(
             m.name,
             m.version,
@@ -251,11 +252,26 @@ class ModelFacts(NamedTuple):
 
 
 class FrameFacts(NamedTuple):
-    """A model's frames per second, how many a step may have, and where the state holds the last one that it saw."""
+    """A model's frames per second, how many a step may have, and where the state holds the last one that it saw.
+
+    Where the state does not hold it, the session does, as what is left over at the model's own rate.
+    """
 
     hz: float
     max_frames: int
-    last_frame: slice
+    last_frame: slice | None
+
+    def before(self, session: Session | None, shape: tuple[int, ...]) -> Floats:
+        """Return the last frame [P, J, 3] of a session that resamples nothing; zeros where there is none."""
+        if session is not None and session.carry is not None:
+            return session.carry.frame
+        if session is None or self.last_frame is None:
+            return np.zeros(shape, np.float32)
+        return session.state[self.last_frame].reshape(shape)
+
+    def after(self, x: Floats) -> Carry | None:
+        """Return what a session keeps of frames [T, P, J, 3] at the model's rate."""
+        return None if self.last_frame is not None else Carry(self.hz, x[-1].copy(), 1, 1)
 
 
 class Prepared(NamedTuple):
@@ -271,24 +287,20 @@ def prepare(content: Content, session: Session | None, facts: FrameFacts | None)
     Raises BadInput when the session runs at another rate, TooLarge when that makes more frames than a step may have.
     """
     if isinstance(content, Exact):
-        return Prepared(content.x, None)
+        return Prepared(content.x, facts and facts.after(content.x.astype(np.float32, copy=False)))
     assert facts is not None, "a clip goes to a model that reads frames"
     clip, carry = content.x, session.carry if session else None
     running_at = None if session is None or session.position == 0 else carry.hz if carry else facts.hz
     hz = content.hz or running_at or facts.hz
     if content.whole and hz == facts.hz and running_at in (None, hz):
-        return Prepared(clip, None)
+        return Prepared(clip, facts.after(clip))
     if running_at is not None and running_at != hz:
         raise BadInput(f"expected {running_at:g} frames per second as in the session's earlier steps, got {hz:g}", field="hz")
     if len(clip) * facts.hz > facts.max_frames * hz:  # more frames of the model's than it may get at once
         most = math.floor(facts.max_frames * hz / facts.hz)
         raise TooLarge(f"expected at most {most} frames at {hz:g} a second, got {len(clip)}", field="hz")
-    if carry is not None:
-        before = carry.frame
-    else:
-        before = session.state[facts.last_frame].reshape(clip.shape[1:]) if session else np.zeros(clip.shape[1:], np.float32)
-    x = hold(clip, before)
-    return Prepared(x, None) if hz == facts.hz else Prepared(*resample(x, hz, facts.hz, carry))
+    x = hold(clip, facts.before(session, clip.shape[1:]))
+    return Prepared(x, facts.after(x)) if hz == facts.hz else Prepared(*resample(x, hz, facts.hz, carry))
 
 
 @dataclass(slots=True)

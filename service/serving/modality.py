@@ -23,7 +23,7 @@ class ServedModality(Protocol):
     field: str
     """the field of a stream's step that holds the content; it is also part of the digest of a step"""
     old_field: str | None
-    """another name that 0.1.0's clients have for it"""
+    """another name that it may have: 0.1.0 had it otherwise"""
     max_steps: int
     """time steps of one message"""
     each_step: bool

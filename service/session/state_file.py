@@ -14,8 +14,9 @@ import orjson
 import safetensors
 
 from indrnn.export.bundle import Manifest, Part
-from indrnn.frames.joints import FARTHEST
+from indrnn.export.modalities.table import MODALITIES
 from indrnn.frames.rate import HZ_RANGE, Carry, may_be_left_over
+from indrnn.kernels.activations import ACTIVATIONS
 from indrnn.service.errors import BadInput, NotFinite, NotState, OtherModel, OutOfRange, said
 from indrnn.service.session.machine import Floats, Session, Snapshot
 
@@ -26,7 +27,6 @@ MOST = 2**53 - 1  # steps and positions: what JSON numbers hold
 _TEXTS = ("model", "version", "digest")
 _COUNT = re.compile(r"0|[1-9][0-9]{0,15}")
 _PHASE = re.compile(r"([1-9][0-9]{0,11})/([1-9][0-9]{0,11})")
-_RANGES = {"relu": (0.0, math.inf), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}  # what an activation leaves in a neuron
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def check(file: StateFile, manifest: Manifest) -> Snapshot:
     if len(at.state) != manifest.state_size:
         raise BadInput(f"expected {manifest.state_size} numbers, got {len(at.state)}", field="state")
     for part in manifest.state:
-        _check_part(at.state, part)
+        _check_part(at.state, part, MODALITIES[manifest.modality].farthest)
     if manifest.limits.max_position is not None and at.position > manifest.limits.max_position:
         raise OutOfRange(f"expected at most {manifest.limits.max_position}, got {at.position}", field="position")
     if at.carry is not None:
@@ -162,11 +162,12 @@ def _carry(metadata: dict[str, str], frame: Floats) -> Carry:
     return Carry(hz, frame, int(phase[1]), int(phase[2]))
 
 
-def _check_part(state: Floats, part: Part) -> None:
+def _check_part(state: Floats, part: Part, farthest: float) -> None:
     if part.role == "hidden":
-        low, high = _RANGES.get(part.activation or "identity", (-math.inf, math.inf))
+        bounds = ACTIVATIONS[part.activation or "identity"]
+        low, high = bounds.least, bounds.most
     elif part.role == "last_frame":
-        low, high = -FARTHEST, FARTHEST
+        low, high = -farthest, farthest
     else:
         return
     values = state[part.offset : part.offset + part.size]
@@ -179,12 +180,15 @@ def _check_part(state: Floats, part: Part) -> None:
 
 def _check_carry(at: Snapshot, manifest: Manifest) -> None:
     assert at.carry is not None, "looked at before"
-    if manifest.part("last_frame") is None or manifest.layout is None or manifest.hz is None:
+    modality = MODALITIES[manifest.modality]
+    rate = modality.rate(manifest)
+    if manifest.layout is None or rate is None:
         raise BadInput(f"expected none: model {manifest.name} resamples nothing", field="carry")
     shape = manifest.persons, manifest.layouts[manifest.layout].joints, 3
     if at.carry.frame.shape != shape:
         raise BadInput(f"expected a frame of {list(shape)}, got {list(at.carry.frame.shape)}", field="carry")
-    if (np.abs(at.carry.frame) > FARTHEST * (1 + 1e-5)).any():
-        raise OutOfRange(f"expected metres within ±{FARTHEST:g}", field="carry")
-    if at.position == 0 or at.carry.hz == manifest.hz or not may_be_left_over(at.carry, manifest.hz):
-        raise OutOfRange(f"expected what resampling to {manifest.hz:g} Hz leaves over", field="carry_phase")
+    if (np.abs(at.carry.frame) > modality.farthest * (1 + 1e-5)).any():
+        raise OutOfRange(f"expected metres within ±{modality.farthest:g}", field="carry")
+    kept_in_state = at.carry.hz == rate and manifest.part("last_frame") is not None
+    if at.position == 0 or kept_in_state or not may_be_left_over(at.carry, rate):
+        raise OutOfRange(f"expected what resampling to {rate:g} Hz leaves over", field="carry_phase")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -152,6 +153,21 @@ def test_manifest_that_contradicts_itself_is_refused(changes: dict[str, Any], me
     Manifest.model_validate(chars_manifest())
     with pytest.raises(ValidationError, match=message):
         Manifest.model_validate(chars_manifest(**changes))
+
+
+@pytest.mark.parametrize(("part", "says"), [({"role": "origin"}, "state.1.role"), ({"role": "pool", "activation": "gelu"}, "state.1")])
+def test_a_part_of_a_role_or_an_activation_that_nothing_writes_is_refused_in_one_line(
+    tmp_path: Path, part: dict[str, Any], says: str
+) -> None:
+    """No network of any release had an origin in its state; the name was taken, and is free again."""
+    folder = put(tmp_path)
+    hidden, last = chars_manifest()["state"]
+    state = [hidden, {"offset": 2, "size": 1, **part}, {**last, "offset": 3}]
+    (folder / "manifest.json").write_text(json.dumps(chars_manifest(state=state, sha256=digest(folder / "model.onnx"))))
+    with pytest.raises(BundleError, match=re.escape(f"bundle tiny/1: manifest.json: {says}: ")) as refused:
+        read(folder)
+    assert "\n" not in str(refused.value)
+    assert str(part.get("activation", "'hidden'")) in str(refused.value)
 
 
 def test_large_u_is_taken_with_a_horizon() -> None:

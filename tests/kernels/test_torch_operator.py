@@ -43,7 +43,7 @@ def tensors(T: int, B: int, H: int, dtype: torch.dtype, seed: int = 0) -> tuple[
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=st.tuples(st.integers(0, 12), st.integers(0, 4), st.integers(1, 40)),
-    activation=st.sampled_from(ACTIVATIONS),
+    activation=st.sampled_from(tuple(ACTIVATIONS)),
     direction=st.sampled_from(DIRECTIONS),
     dtype=st.sampled_from([torch.float32, torch.float64]),
     strided=st.booleans(),

@@ -13,7 +13,7 @@ from indrnn.model.cells.reference import indrnn
     T=st.integers(0, 9),
     B=st.integers(1, 4),
     H=st.integers(1, 5),
-    activation=st.sampled_from(ACTIVATIONS),
+    activation=st.sampled_from(tuple(ACTIVATIONS)),
     direction=st.sampled_from(DIRECTIONS),
     seed=st.integers(0, 2**31),
     data=st.data(),

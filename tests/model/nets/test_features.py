@@ -5,8 +5,7 @@ import torch
 from nets import stirred
 
 from indrnn.model.data.augment import rotation
-from indrnn.model.nets.action import ActionConfig, ActionNet
-from indrnn.model.nets.features import distances, facing, places, turned
+from indrnn.model.nets.action import ActionConfig, ActionNet, distances, facing, places, turned
 
 ACROSS = ((0, 1), (3, 4))
 

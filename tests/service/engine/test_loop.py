@@ -82,6 +82,8 @@ class FakeEngine:
         last = SimpleNamespace(offset=3, size=K)
         self.manifest = SimpleNamespace(
             name="m",
+            modality="text",
+            layout=None,
             version="1",
             sha256="d",
             state_size=N,
