@@ -13,6 +13,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from indrnn.model.cells.recurrent_weight import SizeError
 from indrnn.model.commands import evaluate, import_published, inspect_adding, inspect_bundle, limits, plot, reproduce
 from indrnn.model.data.clips import ClipFileError
+from indrnn.model.data.formats.gzipped import GzippedError
+from indrnn.model.data.mnist import IdxError
 from indrnn.model.data.series import SeriesFileError
 from indrnn.model.data.sets import DataMissingError
 from indrnn.model.data.splits import SplitError
@@ -26,6 +28,8 @@ REFUSALS = (
     CheckpointError,
     ClipFileError,
     DataMissingError,
+    GzippedError,
+    IdxError,
     NothingHeldError,
     SeriesFileError,
     SplitError,

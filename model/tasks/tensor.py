@@ -52,7 +52,7 @@ class TensorSource:
 
     def read(self) -> SeriesSet:
         """Read the file: a path as it is, and what is no file is looked for under INDRNN_DATA."""
-        return data.read(Path(self.file) if Path(self.file).is_file() else self.file, self.answer)
+        return data.read(Path(self.file) if Path(self.file).exists() else self.file, self.answer)
 
     def split(self, series: list[Series]) -> tuple[list[Series], list[Series], list[Series]]:
         """Return training, held and test sequences."""

@@ -140,6 +140,8 @@ def _looks_like(path: Path) -> str:
         return "an empty file"
     if path.suffix == ".onnx":
         return "an ONNX graph"
+    if path.suffix == ".npz" or begins.startswith(b"\x93NUMPY"):
+        return "a file of arrays (.npz), which `indrnn train` reads" if path.suffix == ".npz" else "one array (.npy)"
     if zipfile.is_zipfile(path) or begins.startswith(b"\x80"):
         return "a file with other things in it than tensors"
     return "a text" if all(byte >= 32 or byte in b"\t\n\f\r" for byte in begins) else "another kind of file"

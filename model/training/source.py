@@ -53,7 +53,7 @@ class Source:
         return [c for c in self._all().clips if c.label in self.left_out]
 
     def _all(self) -> ClipSet:
-        found = clips.read(Path(self.file) if Path(self.file).is_file() else self.file, self.unit or None)
+        found = clips.read(Path(self.file) if Path(self.file).exists() else self.file, self.unit or None)
         found = dataclasses.replace(found, clips=put_right(found.clips, found.classes, SWAPPED.get(self.file, ())))
         if not self.layout:
             return found
