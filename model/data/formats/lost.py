@@ -65,9 +65,11 @@ def seen_only(x: NDArray[Any], zero: bool = False) -> tuple[NDArray[Any], tuple[
     """
     notes = []
     numbers = sentinels(x)
-    beyond = bool(np.fmax.reduce(x, None) >= NO_PLACE or np.fmin.reduce(x, None) <= -NO_PLACE)
+    beyond = float(np.fmax.reduce(x, None)) >= NO_PLACE or float(np.fmin.reduce(x, None)) <= -NO_PLACE
     if numbers or beyond:
-        lost = np.isin(x, np.array(numbers).astype(x.dtype)).any(-1)
+        lost = np.zeros(x.shape[:-1], np.bool_)
+        for v in numbers:
+            lost |= (x == v).any(-1)
         lost |= ((x >= NO_PLACE) | (x <= -NO_PLACE)).any(-1) if beyond else False
         which = [f"{v:g}" for v in numbers] + [f"numbers of {NO_PLACE:g} and more"] * beyond
         notes.append(f"{int(lost.sum()):,} places with {', '.join(which)} in them are joints not seen")

@@ -26,7 +26,7 @@ def _no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything but the steps: what is read, split and built, one batch's loss and one look at the held clips."""
 
     def looked_at(job: Job, learner: Learner[Any, Any], meta: object) -> Path:
-        assert np.isfinite(float(learner.loss(0)))
+        assert np.isfinite(learner.loss(0).item())
         learner.validate()
         return job.out / "model.pt"
 
