@@ -57,9 +57,10 @@ class Source:
         found = dataclasses.replace(found, clips=put_right(found.clips, found.classes, SWAPPED.get(self.file, ())))
         if not self.layout:
             return found
-        if self.layout not in layouts.LAYOUTS:
-            raise SplitError(f"layout: expected one of {', '.join(layouts.LAYOUTS)}, got {self.layout!r}")
-        names = layouts.LAYOUTS[self.layout][0]
+        order = layouts.order(self.layout)
+        if order is None:
+            raise SplitError(f"layout: expected one of {', '.join(layouts.ORDERS)}, got {self.layout!r}")
+        names = order.names
         if len(names) != found.joints:
             raise SplitError(f"layout: {self.layout} has {len(names)} joints, {self.file} has {found.joints}")
         return dataclasses.replace(found, joint_names=names)
