@@ -4,6 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from indrnn.frames import layouts
 from indrnn.model.data import clips
 from indrnn.model.data.clips import Clip, ClipSet
@@ -32,7 +34,11 @@ class Source:
         """Return a checkpoint's source of clips. Raises NothingHeldError for one of another task, or of before this was kept."""
         if not set(meta.clips) & {"layout"}:
             raise NothingHeldError(f"expected a network of skeleton clips that says which ones, got one of {meta.task!r} that does not")
-        return cls(**meta.clips)
+        try:
+            return TypeAdapter(cls).validate_python(meta.clips)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise NothingHeldError(f"clips.{'.'.join(map(str, first['loc']))}: expected a network that says which clips: {first['msg']}") from error
 
     def read(self) -> ClipSet:
         """Read the file's clips of the known classes: a path as it is, and what is no file is looked for under INDRNN_DATA.
