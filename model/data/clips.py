@@ -80,8 +80,8 @@ class ClipSet:
 def read(file: str | Path = "skeleton/utd_mhad.npz", unit: float | None = None, zero: bool = False) -> ClipSet:
     """Read every clip of a skeleton file; a name is looked for under INDRNN_DATA, a path is taken as it is.
 
-    unit: metres in the file's unit of length; None finds it out: bodies of a person's size are taken for metres, those of a person's size in
-    millimetres or centimetres for such, others are scaled to a person. zero: a joint at exactly 0 on all axes was not seen. Raises
+    unit: metres in the file's unit of length; None finds it out: bodies of a person's size are taken for metres, those of a person's size
+    in millimetres or centimetres for such, others are scaled to a person. zero: a joint at exactly 0 on all axes was not seen. Raises
     DataMissingError, ClipFileError.
     """
     path = find(file) if isinstance(file, str) else file
@@ -163,15 +163,16 @@ def _classes(arrays: dict[str, Any], N: int, title: str) -> tuple[NDArray[np.int
         if y.min() < 0:
             raise ClipFileError(f"{title}: y: expected classes from 0, got {y.min()}..{y.max()}")
         none = found[-1] + 1 - len(found)  # numbers that no clip has: classes that nothing could be learned of
-        told = (f"y: {len(found)} classes, {found[0]} to {found[-1]}; no clip has any of the {none} other numbers up to there",) if none else ()
-        return np.searchsorted(found, y), tuple(map(str, found.tolist())), told
-    told = ()
+        said = f"y: {len(found)} classes, {found[0]} to {found[-1]}; no clip has any of the {none} other numbers up to there"
+        return np.searchsorted(found, y), tuple(map(str, found.tolist())), (said,) if none else ()
+    told: tuple[str, ...] = ()
     if y.min() == 1 and y.max() == len(named):
         y, told = y - 1, (f"y: counted from 1: 1 is {named[0]!r}, {len(named)} is {named[-1]!r}",)
     if y.min() < 0 or y.max() >= len(named):
         raise ClipFileError(f"{title}: y: expected classes 0..{len(named) - 1}, got {y.min()}..{y.max()}")
     if unseen := [c for k, c in enumerate(named) if k not in set(y.tolist())]:
-        told += (f"warning: no clip is of {', '.join(map(repr, unseen[:10]))}{', ...' if len(unseen) > 10 else ''}: nothing is learned of them",)
+        which = f"{', '.join(map(repr, unseen[:10]))}{', ...' if len(unseen) > 10 else ''}"
+        told = (*told, f"warning: no clip is of {which}: nothing is learned of them")
     return y, named, told
 
 
@@ -225,7 +226,7 @@ def _unit(x: NDArray[Any], flat: bool = False) -> float:
     n = seen.sum(1)
     middle = np.where(seen[..., None], bodies, 0).sum(1, keepdims=True) / n[:, None, None]
     sizes = np.sqrt(np.where(seen, ((bodies - middle) ** 2).sum(2), 0).sum(1) / n)
-    sizes = sizes[np.where(seen[..., None], bodies, 0).any((1, 2))]
+    sizes = sizes[((bodies != 0) & seen[..., None]).any((1, 2))]
     size = float(np.median(sizes)) if len(sizes) else 0.0
     if size == 0 or IN_METRES[0] <= size <= IN_METRES[1]:
         return 1.0

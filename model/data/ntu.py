@@ -87,7 +87,7 @@ def read(path: Path) -> list[dict[str, Frames]]:
 def bodies(text: str, title: str) -> list[dict[str, Frames]]:
     """The text of a `.skeleton` file -> per frame body id -> joints [25, 3].
 
-    A joint at 0 on all axes, which is where the camera is, or without a finite number was not seen: NaN. A body of such joints alone is none.
+    A joint at 0 on all axes, which is where the camera is, or without a finite number was not seen: NaN. A body of such joints is none.
     Raises NtuError.
     """
     words = iter(text.split())
@@ -180,7 +180,7 @@ class _Slots:
 
 
 def convert(files: Iterable[Path], left_out: frozenset[str]) -> tuple[dict[str, NDArray[np.generic]], tuple[str, ...]]:
-    """Files -> the arrays of a file of clips (model/data/clips.py), with `setup`; and in words what was lost on the way. Raises NtuError."""
+    """Files -> the arrays of a file of clips (model/data/clips.py), with `setup`; and, in words, what was lost on it. Raises NtuError."""
     clips, names, nobody, gaps = [], [], [], 0
     for path in files:
         if path.stem in left_out:
@@ -200,7 +200,11 @@ def convert(files: Iterable[Path], left_out: frozenset[str]) -> tuple[dict[str, 
     count = sum(int(x.any((2, 3)).sum()) for x in clips) * JOINTS
     notes = [f"{lost:,} of {count:,} joints were not seen (NaN or 0 on all axes)"] if lost else []
     notes += [f"{gaps:,} frames with nobody in them are left out"] if gaps else []
-    notes += [f"{len(nobody)} clips with nobody in them are left out: {', '.join(nobody[:5])}{', ...' if len(nobody) > 5 else ''}"] if nobody else []
+    notes += (
+        [f"{len(nobody)} clips with nobody in them are left out: {', '.join(nobody[:5])}{', ...' if len(nobody) > 5 else ''}"]
+        if nobody
+        else []
+    )
     K = 60 if max(n.action for n in told) <= 60 else 120
     arrays = {
         "x": np.concatenate(clips),

@@ -38,7 +38,9 @@ class Source:
             return TypeAdapter(cls).validate_python(meta.clips)
         except ValidationError as error:
             first = error.errors()[0]
-            raise NothingHeldError(f"clips.{'.'.join(map(str, first['loc']))}: expected a network that says which clips: {first['msg']}") from error
+            raise NothingHeldError(
+                f"clips.{'.'.join(map(str, first['loc']))}: expected a network that says which clips: {first['msg']}"
+            ) from error
 
     def read(self) -> ClipSet:
         """Read the file's clips of the known classes: a path as it is, and what is no file is looked for under INDRNN_DATA.

@@ -22,7 +22,8 @@ def read(path: Path, persons: int) -> list[Recording]:
     frames = [f for f in told["frames"] if isinstance(f, dict)]
     bodies, ids = [], []
     for frame in frames:
-        found = [b for b in frame.get("bodies") or () if isinstance(b, dict)]
+        listed = frame.get("bodies")
+        found = [b for b in listed if isinstance(b, dict)] if isinstance(listed, list) else []
         bodies.append([numbers(b.get("joint_positions"), (JOINTS, 3), path, "joint_positions") for b in found])
         ids.append([b.get("body_id") if isinstance(b.get("body_id"), int | str) else None for b in found])
     if not any(bodies):

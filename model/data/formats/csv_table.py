@@ -21,7 +21,7 @@ _ROLES = {
     "subject": ("subject", "subject id", "actor", "participant"),
     "view": ("view", "camera"),
     "time": ("time", "timestamp", "t", "seconds", "sec", "time s", "timestamp ms", "time ms", "ms", "timestamp us"),
-    "frame": ("frame", "frame id", "frame number", "frameno", "frame no", "index", "frame index", "frame idx"),
+    "frame": ("frame", "frame id", "frame number", "frame no", "frameno", "index", "frame index"),
     "joint": ("joint", "joint name", "landmark", "keypoint", "marker", "joint id", "landmark id", "keypoint id"),
 }
 _SCALES = {"ms": 1e-3, "us": 1e-6, "s": 1.0}
@@ -43,7 +43,7 @@ def read(path: Path, persons: int) -> list[Recording]:
         header, rows, columns = _row_a_frame(header, rows, columns, path)
     if not columns.places or "" in columns.places:
         raise FormatError(
-            f"{path}: expected columns with the coordinates of joints, such as left_wrist_x, left_wrist_y, left_wrist_z, or joint, x, y, z; "
+            f"{path}: expected columns with the coordinates of joints, such as left_wrist_x, left_wrist_y, or joint, x, y, z; "
             f"got {', '.join(header[:8])}{', …' if len(header) > 8 else ''}"
         )
     axes = "xyz" if all("z" in a for a in columns.places.values()) else "xy"
@@ -67,7 +67,8 @@ def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
         text = raw.decode("latin-1")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if len(lines) < 2 or "\0" in text:
-        raise FormatError(f"{path}: expected a table with a header and rows, got {'an empty file' if not lines else 'none' if chr(0) in text else 'one line'}")
+        got = "an empty file" if not lines else "no text" if "\0" in text else "one line"
+        raise FormatError(f"{path}: expected a table with a header and rows, got {got}")
     delimiter = max(",;\t|", key=lines[0].count)
     try:
         table = list(csv.reader(lines, delimiter=delimiter))
@@ -80,7 +81,9 @@ def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
         table = [[cell.replace(",", ".") if re.fullmatch(r"\s*-?\d+,\d+\s*", cell) else cell for cell in row] for row in table]
     wrong = next((i for i, row in enumerate(table[1:], 2) if len(row) != len(header)), None)
     if wrong is not None:
-        raise FormatError(f"{path}: expected {len(header)} columns in each row as the header has, got {len(table[wrong - 1])} in row {wrong}")
+        raise FormatError(
+            f"{path}: expected {len(header)} columns in each row as the header has, got {len(table[wrong - 1])} in row {wrong}"
+        )
     return header, table[1:]
 
 
@@ -169,12 +172,14 @@ def _recording(
     key = roles.get("frame", roles.get("time"))
     who = [_cell(r, roles.get("person")) for r in own]
     people = list(dict.fromkeys(who))
-    notes = ()
+    notes: tuple[str, ...] = ()
     if len(people) > 1:
         if key is None:
             raise FormatError(f"{path}: expected a column frame or time beside that of persons")
         people.sort(key=lambda p: -who.count(p))
-        notes = (f"{name}: {len(people) - persons} persons beside the {persons} seen longest are left out (--persons takes more)",) * (len(people) > persons)
+        notes = (f"{name}: {len(people) - persons} persons beside the {persons} seen longest are left out (--persons takes more)",) * (
+            len(people) > persons
+        )
         seat = {p: k for k, p in enumerate(people[:persons])}
         moments = list(dict.fromkeys(_cell(r, key) for r in own))
         x = np.zeros((len(moments), len(seat), *values.shape[1:]))
@@ -186,7 +191,9 @@ def _recording(
         moments, x = [_cell(r, roles.get("time")) for r in own], values[:, None]
     labels = {_cell(r, roles.get("label")) for r in own} - {""}
     if len(labels) > 1:
-        raise FormatError(f"{path}: {name}: expected one label a clip, got {', '.join(sorted(labels)[:5])}: a column clip tells clips apart")
+        raise FormatError(
+            f"{path}: {name}: expected one label a clip, got {', '.join(sorted(labels)[:5])}: a column clip tells clips apart"
+        )
     return Recording(
         x,
         name,
@@ -204,7 +211,7 @@ def _whole(text: str) -> int | None:
 
 
 def _rate(times: Sequence[str], column: str) -> float | None:
-    """Return the rate, Hz; a time is in seconds, or in the unit that the column's name ends with, or in milliseconds where steps are above 1."""
+    """Return the rate, Hz; a time is in the unit that the column's name ends with, else in seconds, or, of steps above 1, milliseconds."""
     if len(times) < 2 or not all(_is_number(t) for t in times):
         return None
     seconds = np.array([float(t) for t in times])

@@ -34,11 +34,11 @@ def sentinels(x: NDArray[Any]) -> tuple[float, ...]:
                 sample[alike] = np.nan
     while not _nothing(sample) and len(found) < 16:
         low, high = float(np.nanmin(sample)), float(np.nanmax(sample))
-        v = next((v for v in (low, high) if _apart(sample, v, flat=D == 2)), None)
-        if v is None:
+        apart = [v for v in (low, high) if _apart(sample, v, flat=D == 2)]
+        if not apart:
             break
-        found.append(v)
-        sample[sample == v] = np.nan
+        found.append(apart[0])
+        sample[sample == apart[0]] = np.nan
     return tuple(found)
 
 

@@ -1,7 +1,7 @@
 """MATLAB's `.mat` files of version 5 to 7 (not 7.3, which is HDF5): the format of "MAT-File Format", MathWorks, chapter 1.
 
-A file is a header of 128 bytes and elements, each a tag (type, bytes) and data padded to 8 bytes. A matrix is an element of elements: flags,
-sizes, name, and numbers, which may be stored in a smaller type than the matrix has.
+A file is a header of 128 bytes and elements, each a tag (type, bytes) and data padded to 8 bytes. A matrix is an element of elements:
+flags, sizes, name, and numbers, which may be stored in a smaller type than the matrix has.
 """
 
 import struct
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from indrnn.model.data.formats.recording import FormatError
 
-_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8", 16: "u1", 17: "u2", 18: "u4"}
+_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8", 17: "u2", 18: "u4"}
 _MATRIX, _COMPRESSED, _UTF8 = 14, 15, 16
 _CELL, _STRUCT, _CHARACTERS, _FIRST_NUMBERS, _LAST_NUMBERS = 1, 2, 4, 6, 15
 _DEEPEST = 20  # matrices within cells within structs
@@ -26,7 +26,7 @@ class _WrongError(Exception):
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Return the variables of a .mat file: arrays, of cells lists, of a struct a dict, of characters a text or a list. Raises FormatError."""
+    """Return the variables of a .mat file: arrays, of cells lists, of a struct a dict, of characters texts. Raises FormatError."""
     content = path.read_bytes()
     if content[:19] == b"MATLAB 7.3 MAT-file" or content[512:520] == b"\x89HDF\r\n\x1a\n" or content.startswith(b"\x89HDF"):
         raise FormatError(f"{path}: expected a .mat file of version 5 to 7, got one of 7.3, which is HDF5: in MATLAB save(…, '-v7')")

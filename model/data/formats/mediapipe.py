@@ -12,7 +12,15 @@ import numpy as np
 from indrnn.model.data.formats.recording import FormatError, Places, Recording, load_json, rate, seats
 
 JOINTS = 33
-_TIMES = {"timestamp_ms": 1e-3, "timestampMs": 1e-3, "timestamp_us": 1e-6, "timestamp_usec": 1e-6, "timestamp": None, "time": None, "t": None}
+_TIMES = {
+    "timestamp_ms": 1e-3,
+    "timestampMs": 1e-3,
+    "timestamp_us": 1e-6,
+    "timestamp_usec": 1e-6,
+    "timestamp": None,
+    "time": None,
+    "t": None,
+}
 _DEEPEST = 6
 
 

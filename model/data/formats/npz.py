@@ -1,7 +1,7 @@
 """`.npz` files of plain arrays, and the forms in which NumPy, MATLAB and h5py leave texts, counts and single numbers in them.
 
-MATLAB has no array of fewer than two axes and writes counts as fractions: 30 comes as [[30.0]], N whole numbers as [1, N]. h5py gives texts as
-bytes. All of these are read as what they mean.
+MATLAB has no array of fewer than two axes and writes counts as fractions: 30 comes as [[30.0]], N whole numbers as [1, N]. h5py gives texts
+as bytes. All of these are read as what they mean.
 """
 
 import ast
@@ -45,7 +45,7 @@ def load(path: Path) -> dict[str, NDArray[Any]]:
     except Exception as error:  # what zipfile and NumPy raise for broken files has no base of its own
         why = " ".join(str(error).split()) or type(error).__name__
         if "Object arrays" in why:
-            why = "an array of Python objects, which is not unpickled: clips and sequences of unequal length lie one after another in x, with off"
+            why = "an array of Python objects, which is not unpickled: what is of unequal length lies one after another in x, with off"
         else:
             why = f"a file that is damaged or cut off ({why})"
         raise ArraysError(f"{path}: expected an .npz file of plain arrays, got {why}") from error
@@ -95,7 +95,7 @@ def _text(value: Any) -> str:
 
 
 def whole(a: NDArray[Any], size: int | None = None) -> NDArray[np.int64] | None:
-    """Return the whole numbers [size] of an array, which may be [1, size] or [size, 1] and fractions without a fraction; None where it has none.
+    """Return the whole numbers [size] of an array, which may be [1, size] or [size, 1] and of a type with fractions; else None.
 
     size None: as many as there are.
     """

@@ -1,4 +1,4 @@
-"""OpenPose's JSON: a folder with a file a frame, `…_keypoints.json`, of which each is one clip; x, y and confidence of each joint in pixels."""
+"""OpenPose's JSON: a clip is a folder with a file a frame, `…_keypoints.json`; x, y and confidence of each joint in pixels."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +38,11 @@ def _bodies(file: Path) -> Sequence[Places]:
     found = []
     for person in people:
         deep = person.get("pose_keypoints_3d") or ()
-        a = numbers(deep, (-1, 4), file, "pose_keypoints_3d") if deep else numbers(person.get("pose_keypoints_2d"), (-1, 3), file, "pose_keypoints_2d")
+        a = (
+            numbers(deep, (-1, 4), file, "pose_keypoints_3d")
+            if deep
+            else numbers(person.get("pose_keypoints_2d"), (-1, 3), file, "pose_keypoints_2d")
+        )
         body = a[:, :-1].copy()
         body[(a[:, -1] <= 0) | (body == 0).all(1)] = np.nan
         if len(body) and not np.isnan(body).all():

@@ -34,7 +34,7 @@ class _Dtype:
             return None
         if not isinstance(self.code, str) or self.code[:1] not in "fiubSU" or not self.code[1:].isdigit():
             raise _RefusedError(f"numbers of type {self.code!r}")
-        return np.dtype(self.code).newbyteorder(self.order if self.order in ("<", ">") else "=")
+        return np.dtype(self.code).newbyteorder("<" if self.order == "<" else ">" if self.order == ">" else "=")
 
 
 class _Array:

@@ -36,7 +36,12 @@ def _what(told: Any) -> str:
 def _one(a: dict[str, Any], i: int, parts: dict[str, set[str]], persons: int, path: Path) -> Recording:
     name = str(a.get("frame_dir", a.get("filename", f"clip {i}")))
     keypoint = a["keypoint"]
-    if not isinstance(keypoint, np.ndarray) or keypoint.dtype.kind not in "fiu" or keypoint.ndim not in (3, 4) or keypoint.shape[-1] not in (2, 3):
+    if (
+        not isinstance(keypoint, np.ndarray)
+        or keypoint.dtype.kind not in "fiu"
+        or keypoint.ndim not in (3, 4)
+        or keypoint.shape[-1] not in (2, 3)
+    ):
         raise FormatError(f"{path}: {name}: keypoint: expected numbers [P, T, J, 2 or 3]")
     x = np.array(keypoint if keypoint.ndim == 4 else keypoint[None], np.float64)  # [P, T, J, D]
     score = a.get("keypoint_score")

@@ -1,4 +1,4 @@
-"""One recorded clip as the file of some tool has it, before unit, axes and joint order are those of this project; and its persons' places."""
+"""One recorded clip as the file of some tool has it, before unit, axes and joint order are this project's; and the seats of its persons."""
 
 import json
 from collections.abc import Sequence
@@ -76,6 +76,10 @@ def rate(times: Sequence[float]) -> float | None:
     return float(np.round(1 / np.median(steps), 3)) if len(steps) and np.isfinite(steps).all() else None
 
 
+def _away(last: Places | None, middle: Places | None) -> float:
+    return np.inf if last is None or middle is None else float(np.nansum((last - middle) ** 2))
+
+
 def seats(frames: Sequence[Sequence[Places]], persons: int, ids: Sequence[Sequence[Any]] | None = None) -> tuple[Places, int]:
     """Bodies [J, D] of each frame, in any order -> x [T, persons, J, D], each body in the seat of who was last nearest, zeros where absent.
 
@@ -97,7 +101,7 @@ def seats(frames: Sequence[Sequence[Places]], persons: int, ids: Sequence[Sequen
             if ident is not None and holder.get(ident) in free:
                 seat = holder[ident]
             elif free:
-                seat = min(free, key=lambda s: (np.inf if last[s] is None else float(np.nansum((last[s] - middles[i]) ** 2)), s))
+                seat = min(free, key=lambda s: (_away(last[s], middles[i]), s))
             else:
                 left_over += 1
                 continue

@@ -179,8 +179,7 @@ def some(n: int) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("task", ["skeleton", "tensor"])
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
 def test_so_few_clips_that_nothing_is_left_to_train_on_is_a_sentence(task: str, n: int, tmp_path: Path) -> None:
-    few = {k: v for k, v in (arrays(task, n) | {"y": np.arange(n) % 2}).items()}
-    np.savez(tmp_path / "mine.npz", **few)
+    np.savez(tmp_path / "mine.npz", **(arrays(task, n) | {"y": np.arange(n) % 2}))
     status, said = told("train", task, tmp_path / "mine.npz", "--out", tmp_path / "run", *QUIET)
     if status:
         assert len(said.strip().splitlines()) == 1, said
@@ -234,7 +233,12 @@ def mutations(draw: st.DrawFn) -> dict[str, np.ndarray]:
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
-@given(mutations(), st.sampled_from(["skeleton", "tensor", "ntu"]), st.sampled_from(["fold=1/3", "flag", "none", "subject=1", "view=0"]), st.sampled_from(["fold=1/2", "none"]))
+@given(
+    mutations(),
+    st.sampled_from(["skeleton", "tensor", "ntu"]),
+    st.sampled_from(["fold=1/3", "flag", "none", "subject=1", "view=0"]),
+    st.sampled_from(["fold=1/2", "none"]),
+)
 def test_whatever_the_arrays_are_the_command_trains_or_says_why_not(
     tmp_path_factory: pytest.TempPathFactory, found: dict[str, np.ndarray], task: str, test: str, held: str
 ) -> None:
