@@ -5,7 +5,7 @@ x[off[i]:off[i + 1]]) and `y` (its class, or `labels`, its name), and as far as 
 `joint_names`, `hz`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ PERSON = 0.5  # root mean square distance of a standing person's joints from the
 IN_METRES = (0.25, 1.0)  # of that size: what is taken for metres as it is
 UNITS = (1e-3, 1e-2)  # metres in a millimetre, a centimetre: what is taken for one of them comes out as the same clips in metres do
 GROWN = (0.3, 0.6)  # of that size in metres; medians of UTD-MHAD, NW-UCLA, MSR-Action3D and Florence 3D: 0.49, 0.50, 0.53, 0.47
+OWN = frozenset({"x", "off", "classes", "subject", "view", "test", "names", "joint_names", "hz", "layout"})  # arrays that are read by name
 SAMPLES = 10_000  # frames that sizes are told from: a large file holds millions
 
 Frames = NDArray[np.float32]
@@ -40,7 +41,7 @@ class ClipFileError(Exception):
 class Clip:
     """One recorded action: x [T, P, J, 3] metres (an absent person is all zeros), its class, who did it, from where it was seen.
 
-    test: the file's own word on whether the clip is for testing, None when it says nothing.
+    test: the file's own word on whether the clip is for testing, None when it says nothing. more: what its other arrays say of the clip.
     """
 
     x: Frames
@@ -49,6 +50,7 @@ class Clip:
     name: str
     view: int | None = None
     test: bool | None = None
+    more: dict[str, int | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ def clip_set(arrays: dict[str, Any], title: str, unit: float | None = None, zero
         unit = _unit(x, flat)
     given = {k: _whole(arrays, k, N, title).tolist() if k in arrays else None for k in ("subject", "view", "test")}
     names = _texts(arrays, "names", N, "one a clip", title)
+    more = npz.of_each(arrays, N, OWN)
     clips = [
         Clip(
             hold(_metres(x[piece], unit), np.zeros(x.shape[1:], np.float32)),
@@ -117,6 +120,7 @@ def clip_set(arrays: dict[str, Any], title: str, unit: float | None = None, zero
             names[i] if names else f"clip {i}",
             given["view"][i] if given["view"] else None,
             bool(given["test"][i]) if given["test"] else None,
+            {name: values[i] for name, values in more.items()},
         )
         for i, piece in enumerate(pieces)
     ]
@@ -226,7 +230,7 @@ def _unit(x: NDArray[Any], flat: bool = False) -> float:
     n = seen.sum(1)
     middle = np.where(seen[..., None], bodies, 0).sum(1, keepdims=True) / n[:, None, None]
     sizes = np.sqrt(np.where(seen, ((bodies - middle) ** 2).sum(2), 0).sum(1) / n)
-    sizes = sizes[((bodies != 0) & seen[..., None]).any((1, 2))]
+    sizes = sizes[((bodies != 0).any(2) & seen).any(1)]
     size = float(np.median(sizes)) if len(sizes) else 0.0
     if size == 0 or IN_METRES[0] <= size <= IN_METRES[1]:
         return 1.0

@@ -13,7 +13,7 @@ sequence, whole numbers `subject`, `view`, `test`, and `names`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from indrnn.model.data.sets import find
 
 Answer = Literal["step", "end"]
 ANSWERS = ("auto", "step", "end")
+OWN = frozenset("x off lengths classes features units outputs output_units hz subject view test names".split())  # arrays read by name
 MOST_CLASSES = 1000  # more different whole numbers are taken for a count that was meant as a value
 
 
@@ -38,6 +39,7 @@ class Series:
     """One sequence: x [T, F], and what is to be told, a class [] or [T] int64, or values [D] or [T, D] float32.
 
     label: the class of the whole, 0 where there is none. test: the file's own word on whether it is for testing, None when it says nothing.
+    more: what its other arrays say of the sequence.
     """
 
     x: NDArray[np.float32]
@@ -47,6 +49,7 @@ class Series:
     name: str
     view: int | None = None
     test: bool | None = None
+    more: dict[str, int | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,7 @@ class _Reader:
             classes, y = self._classes(y)
         given = {k: self.whole(k, self.N) if k in self.arrays else None for k in ("subject", "view", "test")}
         named = self.names("names", self.N, "sequence")
+        more = npz.of_each(self.arrays, self.N, OWN)
         series = [
             Series(
                 x,
@@ -180,6 +184,7 @@ class _Reader:
                 named[i] if named else f"sequence {i}",
                 given["view"][i] if given["view"] else None,
                 bool(given["test"][i]) if given["test"] else None,
+                {name: values[i] for name, values in more.items()},
             )
             for i, (x, target) in enumerate(zip(self.xs, y, strict=True))
         ]

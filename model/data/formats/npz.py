@@ -6,6 +6,7 @@ as bytes. All of these are read as what they mean.
 
 import ast
 import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,20 @@ def whole(a: NDArray[Any], size: int | None = None) -> NDArray[np.int64] | None:
     if numbers.dtype.kind == "u" and numbers.size and int(numbers.max()) >= 2**63:
         return None
     return numbers.astype(np.int64)
+
+
+def of_each(arrays: Mapping[str, NDArray[Any]], size: int, but: Collection[str]) -> dict[str, list[int | str]]:
+    """Return the arrays with one whole number or text for each of `size` things, but those of these names, as lists."""
+    found: dict[str, list[int | str]] = {}
+    for name, a in arrays.items():
+        if name in but or a.size != size:
+            continue
+        numbers = whole(a, size)
+        if numbers is not None:
+            found[name] = list(numbers.tolist())
+        elif a.dtype.kind in "US":
+            found[name] = list(texts(a))
+    return found
 
 
 def number(a: NDArray[Any]) -> float | None:
