@@ -11,8 +11,11 @@ from typing import Any, get_args
 from lightning.pytorch.utilities import rank_zero_only
 
 from indrnn.model.cells.recurrent_weight import SizeError
-from indrnn.model.commands import evaluate, import_published, inspect_adding, inspect_bundle, limits, plot, reproduce
+from indrnn.model.commands import convert, evaluate, import_published, inspect_adding, inspect_bundle, limits, plot, reproduce
 from indrnn.model.data.clips import ClipFileError
+from indrnn.model.data.formats.gzipped import GzippedError
+from indrnn.model.data.formats.recording import FormatError
+from indrnn.model.data.mnist import IdxError
 from indrnn.model.data.series import SeriesFileError
 from indrnn.model.data.sets import DataMissingError
 from indrnn.model.data.splits import SplitError
@@ -26,6 +29,9 @@ REFUSALS = (
     CheckpointError,
     ClipFileError,
     DataMissingError,
+    FormatError,
+    GzippedError,
+    IdxError,
     NothingHeldError,
     SeriesFileError,
     SplitError,
@@ -108,7 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
         )
         parser.add_argument("--no-progress", action="store_true", help="draw no progress bar")
     else:
-        {"plot": plot, "import": import_published}[command].add_arguments(parser)
+        {"convert": convert, "plot": plot, "import": import_published}[command].add_arguments(parser)
 
 
 class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
@@ -219,6 +225,8 @@ def run(command: str, args: argparse.Namespace, argv: list[str]) -> int:
             evaluate.run(args.checkpoint, args.split, args.record, args.json)
         elif command == "plot":
             print(plot.plot(args))
+        elif command == "convert":
+            convert.run(args)
         elif command == "import":
             import_published.run(args, "indrnn " + shlex.join(argv))
         elif command == "calibrate":

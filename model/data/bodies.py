@@ -3,16 +3,16 @@
 Told from the clips, the bones being pairs that are never far apart, and from the joints' names where they have any.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from indrnn.frames.layouts import twins as twins
+
 Frames = NDArray[np.float32]
 
-_LEFT = (re.compile(r"\bleft\b"), re.compile(r"\bl(?=[a-z])"))
 _MIDDLES = ("hip centre", "hip center", "spine base", "root", "pelvis", "hips", "mid hip")
 _SIDES = ("shoulder", "hip", "humerus", "femur", "clavicle")
 SAMPLES = 2000  # frames that the bones are told from
@@ -37,21 +37,6 @@ class Body:
         while way[-1] != self.root:
             way.append(self.parents[way[-1]])
         return way
-
-
-def twins(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Pairs (left, right) of joints whose names differ only in the side, such as `left knee` or `lfemur_@_ltibia`."""
-    at = {n.lower(): i for i, n in enumerate(names)}
-    pairs = []
-    for n, i in at.items():
-        words = n.replace("_", " ")
-        for pattern, other in zip(_LEFT, ("right", "r"), strict=True):
-            if pattern.search(words):
-                twin = next((k for name, k in at.items() if name.replace("_", " ") == pattern.sub(other, words)), None)
-                if twin is not None and twin != i:
-                    pairs.append((i, twin))
-                break
-    return tuple(pairs)
 
 
 def across(names: Sequence[str]) -> tuple[tuple[int, int], ...]:

@@ -4,12 +4,13 @@ Of the 60,000 training images the last 3,000 of an order drawn once are `val`, t
 whose code seeds neither that order nor the permutation); `test` is the 10,000 of the file of that name.
 """
 
-import gzip
 import struct
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from indrnn.model.data.formats import gzipped
 from indrnn.model.data.sets import find
 
 PIXELS = 784
@@ -29,8 +30,8 @@ def idx(content: bytes) -> NDArray[np.uint8]:
 
     Raises IdxError.
     """
-    if len(content) < 4 or content[:3] != b"\0\0\x08":
-        raise IdxError(f"expected an idx file of bytes, beginning with 00 00 08, got {content[:3].hex(' ')}")
+    if len(content) < 4 or content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
+        raise IdxError(f"expected an idx file of bytes, beginning with 00 00 08, got {content[:3].hex(' ') or 'nothing'}")
     axes = content[3]
     shape = struct.unpack_from(f">{axes}i", content, 4)
     data = np.frombuffer(content, np.uint8, offset=4 + 4 * axes)
@@ -45,16 +46,26 @@ def permutation() -> NDArray[np.int64]:
 
 
 def read(part: str, permuted: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Pixels [N, 784] uint8 in the order in which they are read, and classes [N], of `train`, `val` or `test`. Raises DataMissingError."""
-    images, labels = (
-        idx(gzip.decompress(find(f"mnist/{FILES[part]}-{kind}-ubyte.gz").read_bytes())) for kind in ("images-idx3", "labels-idx1")
-    )
+    """Pixels [N, 784] uint8 in the order in which they are read, and classes [N], of `train`, `val` or `test`.
+
+    Raises DataMissingError, GzippedError, IdxError.
+    """
+    images, labels = (_read(find(f"mnist/{FILES[part]}-{kind}-ubyte.gz")) for kind in ("images-idx3", "labels-idx1"))
+    if images.shape[1:] != (28, 28) or labels.shape != (len(images),) or len(images) <= HELD_OUT or labels.max() > 9:
+        raise IdxError(f"mnist: expected images of 28 x 28 with a label of 0 to 9 each, got {images.shape} and {labels.shape}")
     x, y = images.reshape(len(images), -1), labels.astype(np.int64)
     if part != "test":
         order = np.random.RandomState(SPLIT_SEED).permutation(len(x))
         chosen = order[-HELD_OUT:] if part == "val" else order[:-HELD_OUT]
         x, y = x[chosen], y[chosen]
     return (x[:, permutation()] if permuted else x), y
+
+
+def _read(path: Path) -> NDArray[np.uint8]:
+    try:
+        return idx(gzipped.content(path, "MNIST's idx file"))
+    except IdxError as error:
+        raise IdxError(f"{path}: {error}") from error
 
 
 def scaled(x: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -76,8 +76,20 @@ def missing(text: str) -> frozenset[str]:
     return frozenset(found.group() for found in _NAME.finditer(text))
 
 
+def read(path: Path) -> list[dict[str, Frames]]:
+    """Return what `bodies` makes of a file's text. Raises NtuError, OSError."""
+    try:
+        return bodies(path.read_text(encoding="ascii"), path.name)
+    except UnicodeDecodeError as error:
+        raise NtuError(f"{path.name}: expected numbers in ASCII, got other bytes at {error.start}") from error
+
+
 def bodies(text: str, title: str) -> list[dict[str, Frames]]:
-    """The text of a `.skeleton` file -> per frame body id -> joints [25, 3]. A body of zeros is none. Raises NtuError."""
+    """The text of a `.skeleton` file -> per frame body id -> joints [25, 3].
+
+    A joint at 0 on all axes, which is where the camera is, or without a finite number was not seen: NaN. A body of such joints is none.
+    Raises NtuError.
+    """
     words = iter(text.split())
     try:
         return [_frame(words, title) for _ in range(int(next(words)))]
@@ -96,14 +108,20 @@ def _frame(words: Iterator[str], title: str) -> dict[str, Frames]:
         joints = int(next(words))
         if joints != JOINTS:
             raise NtuError(f"{title}: expected {JOINTS} joints, got {joints}")
-        numbers = np.array([float(next(words)) for _ in range(12 * JOINTS)], np.float32).reshape(JOINTS, 12)[:, :3]
-        if numbers.any() and np.isfinite(numbers).all():
+        with np.errstate(over="ignore"):
+            numbers = np.array([_number(next(words)) for _ in range(12 * JOINTS)], np.float32).reshape(JOINTS, 12)[:, :3]
+        numbers[~np.isfinite(numbers).all(1) | ~numbers.any(1)] = np.nan
+        if not np.isnan(numbers).all():
             found[ident] = numbers
     return found
 
 
+def _number(word: str) -> float:
+    return float("nan" if "#" in word or "(" in word else word)  # -1.#IND and nan(ind), as Microsoft's library writes it
+
+
 def align(frames: Sequence[dict[str, Frames]]) -> Frames:
-    """Bodies by id -> x [T, 2, 25, 3]: each person in one slot throughout, zeros where absent; frames with nobody are left out.
+    """Bodies by id -> x [T, 2, 25, 3]: each person in one slot throughout, zeros where absent; frames with nobody are left out. NaN stays.
 
     Of more than two bodies at once those are kept that are seen in most frames. A body that comes under a new id takes the free slot
     whose person was last near it, else one that nobody had, else the one left longest ago. When both ids stay but the bodies change
@@ -118,7 +136,7 @@ def align(frames: Sequence[dict[str, Frames]]) -> Frames:
     slots = _Slots()
     for t, f in enumerate(there):
         kept = sorted(f, key=lambda ident: (-seen[ident], ident))[:PERSONS]
-        for ident, slot in slots.place({ident: f[ident].mean(0) for ident in kept}, t).items():
+        for ident, slot in slots.place({ident: np.nanmean(f[ident], 0) for ident in kept}, t).items():
             x[t, slot] = f[ident]
     order = np.argsort(-x.any((2, 3)).sum(0), kind="stable")
     aligned: Frames = x[:, order]
@@ -161,21 +179,34 @@ class _Slots:
         return min(free, key=lambda s: self.when[s])
 
 
-def convert(files: Iterable[Path], left_out: frozenset[str]) -> dict[str, NDArray[np.generic]]:
-    """Files -> the arrays of a file of clips (model/data/clips.py), with `setup` and the tests of the three splits. Raises NtuError."""
-    clips, names = [], []
+def convert(files: Iterable[Path], left_out: frozenset[str]) -> tuple[dict[str, NDArray[np.generic]], tuple[str, ...]]:
+    """Files -> the arrays of a file of clips (model/data/clips.py), with `setup`; and, in words, what was lost on it. Raises NtuError."""
+    clips, names, nobody, gaps = [], [], [], 0
     for path in files:
         if path.stem in left_out:
             continue
-        x = align(bodies(path.read_text(), path.name))
+        frames = read(path)
+        x = align(frames)
+        gaps += len(frames) - len(x)
         if len(x):
             clips.append(x)
             names.append(path.stem)
+        else:
+            nobody.append(path.stem)
     if not clips:
         raise NtuError("expected .skeleton files with somebody in them, found none")
     told = [Name.of(n) for n in names]
+    lost = sum(int(np.isnan(x).any(-1).sum()) for x in clips)
+    count = sum(int(x.any((2, 3)).sum()) for x in clips) * JOINTS
+    notes = [f"{lost:,} of {count:,} joints were not seen (NaN or 0 on all axes)"] if lost else []
+    notes += [f"{gaps:,} frames with nobody in them are left out"] if gaps else []
+    notes += (
+        [f"{len(nobody)} clips with nobody in them are left out: {', '.join(nobody[:5])}{', ...' if len(nobody) > 5 else ''}"]
+        if nobody
+        else []
+    )
     K = 60 if max(n.action for n in told) <= 60 else 120
-    return {
+    arrays = {
         "x": np.concatenate(clips),
         "off": np.cumsum([0, *(len(x) for x in clips)]),
         "y": np.array([n.action - 1 for n in told], np.int16),
@@ -187,6 +218,7 @@ def convert(files: Iterable[Path], left_out: frozenset[str]) -> dict[str, NDArra
         "joint_names": np.array(NTU25),
         "hz": np.array(HZ),
     }
+    return arrays, tuple(notes)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -200,12 +232,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         left_out = frozenset().union(*(missing(p.read_text(errors="replace")) for p in args.missing))
-        arrays = convert(sorted(args.folder.rglob("*.skeleton")), left_out)
+        arrays, notes = convert(sorted(args.folder.rglob("*.skeleton")), left_out)
+        np.savez(args.out, **arrays)  # type: ignore[arg-type]
     except (NtuError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    np.savez(args.out, **arrays)  # type: ignore[arg-type]
-    print(f"{args.out}: {len(arrays['y'])} clips, {len(left_out)} names left out")
+    print("\n".join([f"{args.out}: {len(arrays['y'])} clips, {len(left_out)} names left out", *notes]))
     return 0
 
 

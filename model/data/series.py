@@ -12,10 +12,8 @@ them: `classes` (names of classes 0, 1, ...), `features` [F] and `units` [F], `o
 sequence, whole numbers `subject`, `view`, `test`, and `names`.
 """
 
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -23,10 +21,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from indrnn.model.data.formats import npz
 from indrnn.model.data.sets import find
 
 Answer = Literal["step", "end"]
 ANSWERS = ("auto", "step", "end")
+OWN = frozenset("x off lengths classes features units outputs output_units hz subject view test names".split())  # arrays read by name
 MOST_CLASSES = 1000  # more different whole numbers are taken for a count that was meant as a value
 
 
@@ -39,6 +39,7 @@ class Series:
     """One sequence: x [T, F], and what is to be told, a class [] or [T] int64, or values [D] or [T, D] float32.
 
     label: the class of the whole, 0 where there is none. test: the file's own word on whether it is for testing, None when it says nothing.
+    more: what its other arrays say of the sequence.
     """
 
     x: NDArray[np.float32]
@@ -48,6 +49,7 @@ class Series:
     name: str
     view: int | None = None
     test: bool | None = None
+    more: dict[str, int | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,9 @@ def read(file: str | Path, answer: str = "auto") -> SeriesSet:
     """
     path = find(file) if isinstance(file, str) else file
     try:
-        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as d:  # np.load itself leaves a cut file open
-            arrays = dict(d)
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        hint = "; sequences of unequal length lie one after another in x, with off" if "Object arrays" in str(error) else ""
-        raise SeriesFileError(f"{path}: expected an .npz file of plain arrays{hint}: {' '.join(str(error).split())}") from error
+        arrays = npz.load(Path(path))
+    except npz.ArraysError as error:
+        raise SeriesFileError(str(error)) from error
     return series_set(arrays, str(path), answer)
 
 
@@ -88,7 +88,7 @@ class _Reader:
     """The arrays of a file, and how its sequences lie in them."""
 
     def __init__(self, arrays: dict[str, Any], title: str) -> None:
-        self.arrays, self.title = arrays, title
+        self.arrays, self.title = {name: np.asarray(a) for name, a in arrays.items()}, title
         if "x" not in arrays or ("y" in arrays) == ("labels" in arrays):
             raise self.wrong("", f"expected arrays x and either y or labels, found {', '.join(sorted(arrays)) or 'none'}")
         self.laid = "off" in arrays  # one after another
@@ -111,13 +111,13 @@ class _Reader:
 
     def _offsets(self) -> Callable[[NDArray[Any]], list[NDArray[Any]]]:
         off, total = self.arrays["off"], len(self.x)
-        rises = off.ndim == 1 and off.dtype.kind in "iu" and len(off) > 1 and off[0] == 0 and off[-1] == total
-        if not rises or (np.diff(off.astype(np.int64)) < 1).any():
+        ends = npz.whole(off)
+        if ends is None or len(ends) < 2 or ends[0] != 0 or ends[-1] != total or (np.diff(ends) < 1).any():
             got = f"{off.size} of {off.dtype} from {off.flat[0]} to {off.flat[-1]}" if off.size else "none"
             raise self.wrong(
                 "off", f"expected whole numbers that rise from 0 to the {total} steps of x, at least one a sequence, got {got}"
             )
-        places = [slice(int(a), int(b)) for a, b in pairwise(off)]
+        places = [slice(int(a), int(b)) for a, b in pairwise(ends)]
         return lambda a: [a[place] for place in places]
 
     def _rows(self) -> Callable[[NDArray[Any]], list[NDArray[Any]]]:
@@ -129,17 +129,18 @@ class _Reader:
 
     def whole(self, name: str, size: int) -> list[int]:
         a = self.arrays[name]
-        if a.shape != (size,) or a.dtype.kind not in "iub":
+        found = npz.whole(a, size)
+        if found is None:
             raise self.wrong(name, f"expected {size} whole numbers, one a sequence, got {a.dtype} {list(a.shape)}")
-        return [int(n) for n in a]
+        return [int(n) for n in found]
 
     def names(self, name: str, size: int, of: str) -> tuple[str, ...] | None:
         if name not in self.arrays:
             return None
-        a = np.atleast_1d(self.arrays[name])
-        if a.shape != (size,):
-            raise self.wrong(name, f"expected {size} names, one for each {of}, got {list(a.shape)}")
-        return tuple(str(n) for n in a)
+        found = npz.texts(self.arrays[name])
+        if len(found) != size:
+            raise self.wrong(name, f"expected {size} names, one for each {of}, got {list(self.arrays[name].shape)}")
+        return found
 
     def different(self, name: str, size: int, of: str) -> tuple[str, ...] | None:
         found = self.names(name, size, of)
@@ -173,6 +174,7 @@ class _Reader:
             classes, y = self._classes(y)
         given = {k: self.whole(k, self.N) if k in self.arrays else None for k in ("subject", "view", "test")}
         named = self.names("names", self.N, "sequence")
+        more = npz.of_each(self.arrays, self.N, OWN)
         series = [
             Series(
                 x,
@@ -182,6 +184,7 @@ class _Reader:
                 named[i] if named else f"sequence {i}",
                 given["view"][i] if given["view"] else None,
                 bool(given["test"][i]) if given["test"] else None,
+                {name: values[i] for name, values in more.items()},
             )
             for i, (x, target) in enumerate(zip(self.xs, y, strict=True))
         ]
@@ -190,10 +193,11 @@ class _Reader:
     def _hz(self) -> float | None:
         if "hz" not in self.arrays:
             return None
-        hz = self.arrays["hz"]
-        if hz.size != 1 or hz.dtype.kind not in "fiu" or not 0 < float(hz.item()) < np.inf:
-            raise self.wrong("hz", f"expected one number above 0, steps a second, got {hz.dtype} {hz.tolist()}")
-        return float(hz.item())
+        hz = npz.number(self.arrays["hz"])
+        if hz is None or hz <= 0:
+            got = self.arrays["hz"]
+            raise self.wrong("hz", f"expected one number above 0, steps a second, got {got.dtype} {got.reshape(-1)[:4].tolist()}")
+        return hz
 
     def _answers(self, answer: str) -> tuple[list[NDArray[Any]], Answer]:
         """What is to be told of each sequence, values [D] or [T, D] float32, classes as they are in the file; and whether of each step."""
@@ -230,11 +234,14 @@ class _Reader:
     def _classes(self, y: list[NDArray[Any]]) -> tuple[tuple[str, ...], list[NDArray[Any]]]:
         """Names of the classes, and each y as places among them: of whole numbers with names their own, of all else in sorted order."""
         name = "y" if "y" in self.arrays else "labels"
-        found, place = np.unique(np.concatenate([np.ravel(p) for p in y]), return_inverse=True)
+        every = np.concatenate([np.ravel(p) for p in y])
+        found, place = np.unique(np.array(npz.texts(every)) if every.dtype.kind in "US" else every, return_inverse=True)
         ends = np.cumsum([p.size for p in y])[:-1]
-        classes = tuple(_text(v) for v in found)
+        classes = npz.texts(found)
         if "classes" in self.arrays:
-            named = self.different("classes", np.atleast_1d(self.arrays["classes"]).size, "class") or ()
+            named = self.different("classes", self.arrays["classes"].size, "class") or ()
+            if name == "y" and int(found[0]) == 1 and int(found[-1]) == len(named):  # counted from 1
+                found = found.astype(np.int64) - 1
             if name == "y" and (int(found[0]) < 0 or int(found[-1]) >= len(named)):
                 raise self.wrong("y", f"expected classes 0..{len(named) - 1}, as there are names in classes, got {found[0]}..{found[-1]}")
             if name == "labels" and set(classes) - set(named):
@@ -247,10 +254,6 @@ class _Reader:
             )
         pieces = np.split(np.ravel(place).astype(np.int64), ends)
         return classes, [p.reshape(q.shape) for p, q in zip(pieces, y, strict=True)]
-
-
-def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _stated(names: tuple[str, ...] | None, size: int) -> tuple[str | None, ...]:

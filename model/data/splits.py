@@ -1,10 +1,14 @@
 """Which clips are trained on, which are selected by, which are tested on: a few words that pick clips, or other sequences, from a file.
 
-flag          those the file marks with `test`
-subject=2,4   those of some subjects; view=3 those seen from some places
-fold=1/5      the first of five parts: of the subjects, where there are at least five, of each class's clips in turn where there are not
-none          no clips
+flag            those the file marks with `test`
+NAME            those that an array of the file with 0 or 1 for each marks
+NAME=2,4        those with these values of an array with a whole number or a text for each: subject=2,4, view=3, room=kitchen
+fold=1/5        the first of five parts: of the subjects, where there are at least five, of each class's clips in turn where there are not
+fold=1/5:NAME   the first of five parts of the values of an array; fold=1/all:NAME the first of its values: one is left out
+none            no clips
 cross-subject, cross-view, cross-setup   those that NTU RGB+D's protocols test on, by the clips' names
+
+`each` for the number of a fold is every one of them in turn: `indrnn train` then makes as many networks.
 """
 
 import re
@@ -13,7 +17,8 @@ from typing import Protocol, TypeVar
 
 from indrnn.model.data import ntu
 
-_WORDS = "flag, subject=1,2, view=3, fold=1/5, cross-subject, cross-view, cross-setup or none"
+_WORDS = "flag, subject=1,2, view=3, NAME=VALUE of an array, fold=1/5, fold=1/all:NAME, cross-subject, cross-view, cross-setup or none"
+_FOLD = re.compile(r"fold=(\d+|each)/(\d+|all)(?::(\w+))?")
 
 
 class Recorded(Protocol):
@@ -29,6 +34,8 @@ class Recorded(Protocol):
     def view(self) -> int | None: ...  # noqa: D102
     @property
     def test(self) -> bool | None: ...  # noqa: D102
+    @property
+    def more(self) -> dict[str, int | str]: ...  # noqa: D102
 
 
 One = TypeVar("One", bound=Recorded)
@@ -58,15 +65,61 @@ def _chosen(clips: Sequence[Recorded], what: str) -> list[bool]:
         return [bool(c.test) for c in clips]
     if what in ("cross-subject", "cross-view", "cross-setup"):
         return _by_name(clips, what)
-    if found := re.fullmatch(r"(subject|view)=(-?\d+(?:,-?\d+)*)", what):
-        wanted = set(map(int, found[2].split(",")))
-        there = {getattr(c, found[1]) for c in clips}
+    if found := _FOLD.fullmatch(what):
+        number, parts, name = found.groups()
+        most = len(_values(clips, name)) if name and parts == "all" else 0 if parts == "all" else int(parts)
+        if number != "each" and 1 <= int(number) <= most >= 2:
+            return _fold(clips, int(number) - 1, most, name)
+        if most >= 2 and number != "each":
+            raise SplitError(f"{what}: expected flag, or a fold from 1/{most} to {most}/{most}, got {number}/{most}")
+    elif found := re.fullmatch(r"(\w+)=(.+)", what):
+        wanted = set(found[2].split(","))
+        there = {str(v) for v in _values(clips, found[1])}
         if wanted - there:
-            raise SplitError(f"{what}: expected among {found[1]}s {', '.join(map(str, sorted(there, key=str)))}")
-        return [getattr(c, found[1]) in wanted for c in clips]
-    if (found := re.fullmatch(r"fold=(\d+)/(\d+)", what)) and 1 <= int(found[1]) <= int(found[2]) >= 2:
-        return _fold(clips, int(found[1]) - 1, int(found[2]))
+            raise SplitError(f"{what}: expected among {found[1]}s {', '.join(_first(sorted(there, key=_in_order)))}")
+        return [str(_value(c, found[1])) in wanted for c in clips]
+    elif clips and what in clips[0].more:
+        values = _values(clips, what)
+        if values - {0, 1}:
+            raise SplitError(f"{what}: expected an array of 0 and 1, got {', '.join(_first(sorted(map(str, values), key=_in_order)))}: {what}=VALUE picks")
+        return [bool(_value(c, what)) for c in clips]
     raise SplitError(f"expected {_WORDS}, got {what!r}")
+
+
+def each(clips: Sequence[Recorded], what: str) -> list[str]:
+    """Return the words that `each` in a fold's stands for, `what` alone where it has none. Raises SplitError."""
+    found = _FOLD.fullmatch(what)
+    if not found or found[1] != "each":
+        return [what]
+    _, parts, name = found.groups()
+    if parts == "all" and not name:
+        raise SplitError(f"{what}: expected fold=each/all:NAME, NAME an array of the file such as subject")
+    most = len(_values(clips, name)) if parts == "all" else int(parts)
+    tail = f":{name}" if name else ""
+    return [f"fold={i + 1}/{parts}{tail}" for i in range(most)]
+
+
+def _in_order(text: str) -> tuple[bool, float, str]:
+    number = re.fullmatch(r"-?\d+", text)
+    return not number, float(text) if number else 0.0, text
+
+
+def _first(texts: Sequence[str]) -> list[str]:
+    return [*texts[:20], "..."] if len(texts) > 20 else list(texts)
+
+
+def _value(clip: Recorded, name: str) -> int | str | None:
+    value: int | str | None = getattr(clip, name) if name in ("subject", "view", "test", "name") else clip.more.get(name)
+    return value
+
+
+def _values(clips: Sequence[Recorded], name: str) -> set[int | str | None]:
+    """Return the values that an array has. Raises SplitError where the file has no such array."""
+    name = "name" if name == "names" else name
+    known = {"subject", "view", "test", "name", *(clips[0].more if clips else ())}
+    if name not in known:
+        raise SplitError(f"expected {_WORDS}; arrays with a value for each are {', '.join(sorted(known))}, got {name!r}")
+    return {_value(c, name) for c in clips}
 
 
 def _by_name(clips: Sequence[Recorded], what: str) -> list[bool]:
@@ -77,7 +130,13 @@ def _by_name(clips: Sequence[Recorded], what: str) -> list[bool]:
     return [bool(getattr(n, f"{what.replace('-', '_')}_test")) for n in names]
 
 
-def _fold(clips: Sequence[Recorded], i: int, k: int) -> list[bool]:
+def _fold(clips: Sequence[Recorded], i: int, k: int, name: str | None) -> list[bool]:
+    if name is not None:
+        values = sorted(map(str, _values(clips, name)), key=_in_order)
+        if k > len(values):
+            raise SplitError(f"fold={i + 1}/{k}:{name}: expected at most {len(values)} parts, as {name} has values")
+        place = {v: n % k for n, v in enumerate(values)}
+        return [place[str(_value(c, name))] == i for c in clips]
     subjects = sorted({c.subject for c in clips})
     if k <= len(subjects) < len(clips):  # whoever is tested on was never seen
         part = {s: n % k for n, s in enumerate(subjects)}

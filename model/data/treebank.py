@@ -4,8 +4,7 @@ A line of the files is one sentence, words between single blanks. As characters 
 (the usual notation writes `_` for the blank); as words `<eos>` ends each line.
 """
 
-import gzip
-
+from indrnn.model.data.formats import gzipped
 from indrnn.model.data.sets import find
 
 PARTS = {"train": "train", "val": "valid", "test": "test"}
@@ -13,8 +12,8 @@ EOS = "<eos>"
 
 
 def lines(part: str) -> list[str]:
-    """Return the lines of `train`, `val` or `test`, without blanks at their ends. Raises DataMissingError."""
-    content = gzip.decompress(find(f"ptb/ptb.{PARTS[part]}.txt.gz").read_bytes()).decode("ascii")
+    """Return the lines of `train`, `val` or `test`, without blanks at their ends. Raises DataMissingError, GzippedError."""
+    content = gzipped.text(find(f"ptb/ptb.{PARTS[part]}.txt.gz"))
     return [line.strip() for line in content.splitlines()]
 
 

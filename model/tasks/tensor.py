@@ -12,6 +12,7 @@ from typing import Any
 import lightning
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from indrnn.model.data import series as data
 from indrnn.model.data.series import ANSWERS, Series, SeriesSet
@@ -50,9 +51,17 @@ class TensorSource:
     held: str
     answer: str
 
+    @classmethod
+    def told(cls, meta: Meta) -> "TensorSource":
+        """Return a checkpoint's source of sequences. Raises NothingHeldError for one that says none."""
+        try:
+            return TypeAdapter(cls).validate_python(meta.clips)
+        except ValidationError as error:
+            raise NothingHeldError(f"expected a network of {WHAT} that says which ones, got one of {meta.task!r} that does not") from error
+
     def read(self) -> SeriesSet:
         """Read the file: a path as it is, and what is no file is looked for under INDRNN_DATA."""
-        return data.read(Path(self.file) if Path(self.file).is_file() else self.file, self.answer)
+        return data.read(Path(self.file) if Path(self.file).exists() else self.file, self.answer)
 
     def split(self, series: list[Series]) -> tuple[list[Series], list[Series], list[Series]]:
         """Return training, held and test sequences."""
@@ -112,7 +121,7 @@ def figures(net: StateNet, meta: Meta, split: str) -> Figures:
 
     Raises NothingHeldError for a split without sequences, as `val` of a network that learned from all of them.
     """
-    source = TensorSource(**meta.clips)
+    source = TensorSource.told(meta)
     found = source.read()
     train, held, test = source.split(found.series)
     series, which = (test, source.test) if split == "test" else (held, source.held)

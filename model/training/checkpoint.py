@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from indrnn.model.cells.cell import StatePart
 from indrnn.model.nets.action import ActionConfig, ActionNet
@@ -103,14 +104,14 @@ def load_trained(path: Path) -> tuple[StateNet, Meta]:
     try:
         if content["format"] != FORMAT:
             raise CheckpointError(f"{path}: expected format {FORMAT}, got {content['format']!r}")
-        meta = Meta(**content["meta"])
+        meta = TypeAdapter(Meta).validate_python(content["meta"])
         config, network = NETWORKS[content.get("network", meta.kind)]
         net: StateNet = network(config(**content["config"]))
         net.load_state_dict(content["weights"])
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (LookupError, TypeError, RuntimeError, ValueError, AttributeError, ArithmeticError, AssertionError, MemoryError) as error:
         if path.suffix == ".ckpt":
             raise CheckpointError(f"{path} is for --resume; the network is in {path.with_name('model.pt')}") from error
-        raise CheckpointError(f"{path}: expected a checkpoint written by `indrnn train`: {error}") from error
+        raise CheckpointError(f"{path}: expected a checkpoint written by `indrnn train`: {' '.join(str(error).split())}") from error
     net.eval()
     return net, _as_numbers(meta, net) if meta.layout == NUMBERS and not meta.told else meta
 
@@ -150,6 +151,8 @@ def _looks_like(path: Path) -> str:
         return "an empty file"
     if path.suffix == ".onnx":
         return "an ONNX graph"
+    if path.suffix == ".npz" or begins.startswith(b"\x93NUMPY"):
+        return "a file of arrays (.npz), which `indrnn train` reads" if path.suffix == ".npz" else "one array (.npy)"
     if zipfile.is_zipfile(path) or begins.startswith(b"\x80"):
         return "a file with other things in it than tensors"
     return "a text" if all(byte >= 32 or byte in b"\t\n\f\r" for byte in begins) else "another kind of file"

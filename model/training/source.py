@@ -4,6 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from indrnn.frames import layouts
 from indrnn.model.data import clips
 from indrnn.model.data.clips import Clip, ClipSet
@@ -32,7 +34,13 @@ class Source:
         """Return a checkpoint's source of clips. Raises NothingHeldError for one of another task, or of before this was kept."""
         if not set(meta.clips) & {"layout"}:
             raise NothingHeldError(f"expected a network of skeleton clips that says which ones, got one of {meta.task!r} that does not")
-        return cls(**meta.clips)
+        try:
+            return TypeAdapter(cls).validate_python(meta.clips)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise NothingHeldError(
+                f"clips.{'.'.join(map(str, first['loc']))}: expected a network that says which clips: {first['msg']}"
+            ) from error
 
     def read(self) -> ClipSet:
         """Read the file's clips of the known classes: a path as it is, and what is no file is looked for under INDRNN_DATA.
@@ -53,13 +61,14 @@ class Source:
         return [c for c in self._all().clips if c.label in self.left_out]
 
     def _all(self) -> ClipSet:
-        found = clips.read(Path(self.file) if Path(self.file).is_file() else self.file, self.unit or None)
+        found = clips.read(Path(self.file) if Path(self.file).exists() else self.file, self.unit or None)
         found = dataclasses.replace(found, clips=put_right(found.clips, found.classes, SWAPPED.get(self.file, ())))
         if not self.layout:
             return found
-        if self.layout not in layouts.LAYOUTS:
-            raise SplitError(f"layout: expected one of {', '.join(layouts.LAYOUTS)}, got {self.layout!r}")
-        names = layouts.LAYOUTS[self.layout][0]
+        order = layouts.order(self.layout)
+        if order is None:
+            raise SplitError(f"layout: expected one of {', '.join(layouts.ORDERS)}, got {self.layout!r}")
+        names = order.names
         if len(names) != found.joints:
             raise SplitError(f"layout: {self.layout} has {len(names)} joints, {self.file} has {found.joints}")
         return dataclasses.replace(found, joint_names=names)

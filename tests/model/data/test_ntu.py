@@ -155,3 +155,43 @@ def test_the_list_of_missing_skeletons_is_read_and_heeded(tmp_path, capsys):
         assert [c.subject for c in pick(found.clips, what)[1]] == tested
     assert ntu.main([str(tmp_path / "none"), str(tmp_path / "no.npz")]) == 1
     assert "found none" in capsys.readouterr().err
+
+
+def test_a_joint_that_is_not_a_number_or_at_the_camera_is_lost_and_time_does_not_jump():
+    frames = [[("7", standing(0.01 * t)), ("8", standing(1))] for t in range(10)]
+    for t, word in ((3, np.nan), (4, np.inf), (7, 0.0)):
+        joints = frames[t][0][1].copy()
+        joints[6] = word
+        frames[t][0] = ("7", joints)
+    x = read(frames)
+    assert len(x) == 10
+    assert np.argwhere(np.isnan(x).any(-1)).tolist() == [[3, 0, 6], [4, 0, 6], [7, 0, 6]]
+    np.testing.assert_allclose(x[:, 0, 5, 0], standing(0)[5, 0] + 0.01 * np.arange(10), atol=1e-6)
+    np.testing.assert_allclose(ntu.align(ntu.bodies(written(frames).replace("nan", "-1.#IND"), "a file")), x)
+
+
+def test_lost_joints_are_held_and_what_was_lost_is_said(tmp_path, capsys):
+    joints = standing(0)
+    joints[6] = np.nan
+    gone = np.full((25, 3), np.nan)
+    files = {
+        "S001C002P001R001A002": [[("7", joints)]] * 4,  # the same joint in every frame: the clip stays
+        "S001C002P003R001A001": [[("7", standing(0))], [("7", joints)], [], [("7", standing(0))]],
+        "S001C003P003R001A001": [[("7", gone)]] * 2,
+    }
+    for name, frames in files.items():
+        (tmp_path / f"{name}.skeleton").write_text(written(frames))
+    assert ntu.main([str(tmp_path), str(tmp_path / "ntu.npz")]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "5 of 175 joints were not seen (NaN or 0 on all axes)",
+        "3 frames with nobody in them are left out",
+        "1 clips with nobody in them are left out: S001C003P003R001A001",
+    ]
+    found = clips.read(tmp_path / "ntu.npz").clips
+    assert [len(c.x) for c in found] == [4, 3]
+    assert np.isfinite(found[0].x).all()
+    np.testing.assert_allclose(found[1].x[1, 0], standing(0), atol=1e-6)  # held
+    assert ntu.main([str(tmp_path), "/proc/none/ntu.npz"]) == 1
+    (tmp_path / "S001C003P003R001A009.skeleton").write_bytes(b"\xff\xfe1\n")
+    assert ntu.main([str(tmp_path), str(tmp_path / "ntu.npz")]) == 1
+    assert "expected numbers in ASCII" in capsys.readouterr().err

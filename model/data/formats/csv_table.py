@@ -1,0 +1,220 @@
+"""Tables of text with a header, CSV by any delimiter: a row a frame with columns such as `left_wrist_x`, or a row a joint.
+
+Told from the names of columns, whatever their case: coordinates (`x_head`, `head.x`, `HeadX`, `X1`), the frame or the time, the joint (in a
+row a joint), the person, the clip, the label. A number that is not there is a joint not seen.
+"""
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from indrnn.model.data.formats.recording import FormatError, Places, Recording, rate
+
+_ROLES = {
+    "label": ("label", "class", "action", "activity", "gesture"),
+    "clip": ("clip", "video", "sequence", "seq", "file", "filename", "recording", "sample", "trial"),
+    "person": ("person", "body", "body id", "person id", "track", "track id", "player"),
+    "subject": ("subject", "subject id", "actor", "participant"),
+    "view": ("view", "camera"),
+    "time": ("time", "timestamp", "t", "seconds", "sec", "time s", "timestamp ms", "time ms", "ms", "timestamp us"),
+    "frame": ("frame", "frame id", "frame number", "frame no", "frameno", "index", "frame index"),
+    "joint": ("joint", "joint name", "landmark", "keypoint", "marker", "joint id", "landmark id", "keypoint id"),
+}
+_SCALES = {"ms": 1e-3, "us": 1e-6, "s": 1.0}
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Which column is what. places: joint -> axis -> column."""
+
+    roles: dict[str, int]
+    places: dict[str, dict[str, int]]
+
+
+def read(path: Path, persons: int) -> list[Recording]:
+    """Return the clips of a table. Raises FormatError."""
+    header, rows = _rows(path)
+    columns = _columns(header)
+    if "joint" in columns.roles and set(columns.places) == {""}:
+        header, rows, columns = _row_a_frame(header, rows, columns, path)
+    if not columns.places or "" in columns.places:
+        raise FormatError(
+            f"{path}: expected columns with the coordinates of joints, such as left_wrist_x, left_wrist_y, or joint, x, y, z; "
+            f"got {', '.join(header[:8])}{', …' if len(header) > 8 else ''}"
+        )
+    axes = "xyz" if all("z" in a for a in columns.places.values()) else "xy"
+    lacking = [j for j, a in columns.places.items() if not set(axes) <= set(a)]
+    if lacking:
+        raise FormatError(f"{path}: expected {' and '.join(axes)} of each joint, {lacking[0]} lacks one")
+    order = [columns.places[j][a] for j in columns.places for a in axes]
+    clips: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        clips.setdefault(_cell(row, columns.roles.get("clip")) or path.stem, []).append(i)
+    values = _numbers(rows, order, header, path).reshape(len(rows), len(columns.places), len(axes))
+    names = tuple(j.strip() for j in columns.places)
+    return [_recording(name, at, rows, values[at], names, columns.roles, header, persons, path) for name, at in clips.items()]
+
+
+def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
+    raw = path.read_bytes()
+    try:
+        text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if len(lines) < 2 or "\0" in text:
+        got = "an empty file" if not lines else "no text" if "\0" in text else "one line"
+        raise FormatError(f"{path}: expected a table with a header and rows, got {got}")
+    delimiter = max(",;\t|", key=lines[0].count)
+    try:
+        table = list(csv.reader(lines, delimiter=delimiter))
+    except csv.Error as error:
+        raise FormatError(f"{path}: expected a table: {error}") from error
+    header = [h.strip() for h in table[0]]
+    if all(_is_number(h) for h in header if h):
+        raise FormatError(f"{path}: expected a header, a first line with the names of the columns, got numbers")
+    if delimiter == ";":
+        table = [[cell.replace(",", ".") if re.fullmatch(r"\s*-?\d+,\d+\s*", cell) else cell for cell in row] for row in table]
+    wrong = next((i for i, row in enumerate(table[1:], 2) if len(row) != len(header)), None)
+    if wrong is not None:
+        raise FormatError(
+            f"{path}: expected {len(header)} columns in each row as the header has, got {len(table[wrong - 1])} in row {wrong}"
+        )
+    return header, table[1:]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def words(name: str) -> str:
+    """Return the name of a column or a joint as lower-case words: `LeftWrist`, `left-wrist` and `LEFT_WRIST` are `left wrist`."""
+    name = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
+    name = re.sub(r"[\s_.\-:/\[\]()]+", " ", name).strip().lower()
+    return name.replace("center", "centre")
+
+
+def _columns(header: Sequence[str]) -> _Columns:
+    roles: dict[str, int] = {}
+    places: dict[str, dict[str, int]] = {}
+    for i, column in enumerate(header):
+        name = words(column)
+        role = next((r for r, known in _ROLES.items() if name in known), None)
+        if role is not None and role not in roles:
+            roles[role] = i
+            continue
+        for pattern in (r"(?P<joint>.*?)\s?(?P<axis>[xyz])", r"(?P<axis>[xyz])\s?(?P<joint>.*)"):
+            found = re.fullmatch(pattern, name)
+            if found and (found["joint"] != "" or name in "xyz"):
+                joint = f"joint {found['joint']}" if found["joint"].isdigit() else found["joint"]
+                places.setdefault(joint, {}).setdefault(found["axis"], i)
+                break
+    places = {j: a for j, a in places.items() if {"x", "y"} <= set(a)}
+    return _Columns(roles, places)
+
+
+def _row_a_frame(header: list[str], rows: list[list[str]], columns: _Columns, path: Path) -> tuple[list[str], list[list[str]], _Columns]:
+    """Turn a table with a row a joint into one with a row a frame."""
+    keys = [i for r, i in columns.roles.items() if r != "joint"]
+    if "frame" not in columns.roles and "time" not in columns.roles:
+        raise FormatError(f"{path}: expected a column frame or time beside joint")
+    axes = columns.places[""]
+    joints = list(dict.fromkeys(row[columns.roles["joint"]].strip() for row in rows))
+    frames: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    for row in rows:
+        at = frames.setdefault(tuple(row[i] for i in keys), {})
+        at[row[columns.roles["joint"]].strip()] = [row[i] for i in axes.values()]
+    wide = [header[i] for i in keys] + [f"{j} {a}" for j in joints for a in axes]
+    out = [[*key, *(cell for j in joints for cell in found.get(j, [""] * len(axes)))] for key, found in frames.items()]
+    names = [words(j) if not j.isdigit() else f"joint {j}" for j in joints]
+    places = {n: {a: len(keys) + len(axes) * k + m for m, a in enumerate(axes)} for k, n in enumerate(names)}
+    return wide, out, _Columns({r: keys.index(i) for r, i in columns.roles.items() if r != "joint"}, places)
+
+
+def _cell(row: Sequence[str], column: int | None) -> str:
+    return "" if column is None else row[column].strip()
+
+
+def _numbers(rows: Sequence[Sequence[str]], order: Sequence[int], header: Sequence[str], path: Path) -> Places:
+    out = np.full((len(rows), len(order)), np.nan)
+    for i, row in enumerate(rows):
+        for k, column in enumerate(order):
+            cell = row[column].strip()
+            if cell and cell.lower() not in ("nan", "na", "null", "none", "-"):
+                try:
+                    out[i, k] = float(cell)
+                except ValueError:
+                    raise FormatError(f"{path}: {header[column]}: expected a number in row {i + 2}, got {cell[:20]!r}") from None
+    return out
+
+
+def _recording(
+    name: str,
+    at: Sequence[int],
+    rows: Sequence[Sequence[str]],
+    values: Places,
+    names: tuple[str, ...],
+    roles: dict[str, int],
+    header: Sequence[str],
+    persons: int,
+    path: Path,
+) -> Recording:
+    """Return one clip: its rows are frames, or, where there is a column of persons, the persons of frames."""
+    own = [rows[i] for i in at]
+    key = roles.get("frame", roles.get("time"))
+    who = [_cell(r, roles.get("person")) for r in own]
+    people = list(dict.fromkeys(who))
+    notes: tuple[str, ...] = ()
+    if len(people) > 1:
+        if key is None:
+            raise FormatError(f"{path}: expected a column frame or time beside that of persons")
+        people.sort(key=lambda p: -who.count(p))
+        notes = (f"{name}: {len(people) - persons} persons beside the {persons} seen longest are left out (--persons takes more)",) * (
+            len(people) > persons
+        )
+        seat = {p: k for k, p in enumerate(people[:persons])}
+        moments = list(dict.fromkeys(_cell(r, key) for r in own))
+        x = np.zeros((len(moments), len(seat), *values.shape[1:]))
+        place = {m: t for t, m in enumerate(moments)}
+        for r, p, v in zip(own, who, values, strict=True):
+            if p in seat:
+                x[place[_cell(r, key)], seat[p]] = v
+    else:
+        moments, x = [_cell(r, roles.get("time")) for r in own], values[:, None]
+    labels = {_cell(r, roles.get("label")) for r in own} - {""}
+    if len(labels) > 1:
+        raise FormatError(
+            f"{path}: {name}: expected one label a clip, got {', '.join(sorted(labels)[:5])}: a column clip tells clips apart"
+        )
+    return Recording(
+        x,
+        name,
+        label=next(iter(labels), None),
+        subject=_whole(_cell(own[0], roles.get("subject"))),
+        view=_whole(_cell(own[0], roles.get("view"))),
+        joint_names=names,
+        hz=_rate(list(dict.fromkeys(_cell(r, roles.get("time")) for r in own)), header[roles["time"]]) if "time" in roles else None,
+        notes=notes,
+    )
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"-?\d{1,9}", text) else None
+
+
+def _rate(times: Sequence[str], column: str) -> float | None:
+    """Return the rate, Hz; a time is in the unit that the column's name ends with, else in seconds, or, of steps above 1, milliseconds."""
+    if len(times) < 2 or not all(_is_number(t) for t in times):
+        return None
+    seconds = np.array([float(t) for t in times])
+    unit = _SCALES.get(words(column).split()[-1])
+    step = float(np.median(np.abs(np.diff(seconds))))
+    return rate(list(seconds * (unit or (1.0 if step <= 1 else 1e-3 if step < 1000 else 1e-6))))

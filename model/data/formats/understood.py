@@ -1,0 +1,275 @@
+"""Recordings of any format -> the arrays of a file of clips, y up and in metres where they are known, and what was understood, in words."""
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indrnn.frames import layouts
+from indrnn.frames.layouts import JointOrder
+from indrnn.frames.rate import HZ_RANGE
+from indrnn.model.data import clips
+from indrnn.model.data.formats.lost import seen_only
+from indrnn.model.data.formats.recording import FormatError, Places, Recording
+
+METRES = {"m": 1.0, "dm": 0.1, "cm": 0.01, "mm": 0.001, "in": 0.0254, "ft": 0.3048}
+AXES = re.compile(r"[+-]?[xyz](?:[\s,]+[+-]?[xyz]){1,2}")
+# axis that is up, its sign -> where x, y, z of this project lie in the file's, a turn and no mirror
+_TURNS = {(0, 1): "-y x z", (0, -1): "y -x z", (1, -1): "-x -y z", (2, 1): "x z -y", (2, -1): "x -z y"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user says of the recordings; None: to be told from them. zero: a joint at 0 on all axes was not seen."""
+
+    layout: str | None = None
+    unit: str | None = None
+    axes: str | None = None
+    hz: float | None = None
+    zero: bool = False
+
+
+@dataclass(frozen=True)
+class Understood:
+    """arrays: those of the file to be written. x [F, P, J, D] as written there. lines: (what, in words); notes: what was made of it."""
+
+    arrays: dict[str, NDArray[np.generic]]
+    x: Places
+    names: tuple[str, ...]
+    lines: list[tuple[str, str]]
+    notes: list[str]
+
+
+def understand(found: Sequence[Recording], asked: Asked) -> Understood:
+    """Return all recordings as one file of clips. Raises FormatError where they do not belong together or say too little."""
+    first = found[0]
+    for r in found:
+        if r.x.shape[2:] != first.x.shape[2:]:
+            raise FormatError(f"{r.name}: expected {_shape(first)} as {first.name} has, got {_shape(r)}")
+        if not len(r.x):
+            raise FormatError(f"{r.name}: expected frames, got none")
+    P = max(r.x.shape[1] for r in found)
+    x = np.concatenate([np.pad(r.x, ((0, 0), (0, P - r.x.shape[1]), (0, 0), (0, 0))) for r in found])
+    if np.isinf(x).any():
+        x = np.where(np.isinf(x), np.nan, x)
+    x, notes = seen_only(x, asked.zero)
+    order_name, order, names, x, said = _order(first, x, asked)
+    x, axes = _axes(x, names, order, asked)
+    x, unit_line, unit_note = _unit(x, first, order, asked)
+    hz, hz_line = _rate(found, asked)
+    lines = [
+        ("clips", _lengths(found)),
+        ("classes", _classes(found)),
+        ("persons", f"{P} in a frame" + _subjects(found)),
+        ("joints", f"{x.shape[2]}: {said}"),
+        ("unit", unit_line),
+        ("rate", hz_line),
+        ("axes", axes),
+        ("lost", _lost(x)),
+    ]
+    collected = [n for r in found for n in r.notes]
+    told = [*notes, *dict.fromkeys(collected), *unit_note]
+    return Understood(_arrays(found, x, names, hz, order_name), x, names, lines, told)
+
+
+def _shape(r: Recording) -> str:
+    return f"{r.x.shape[2]} joints of {r.x.shape[3]} numbers"
+
+
+def _order(r: Recording, x: Places, asked: Asked) -> tuple[str, JointOrder | None, tuple[str, ...], Places, str]:
+    """Return the order's name, itself, the joints' names, x with its joints in that order, and what is said of it."""
+    joints, dims = x.shape[2:]
+    name = asked.layout or r.order
+    if name:
+        order = layouts.order(name)
+        if order is None:
+            raise FormatError(f"expected --layout as one of {', '.join(layouts.ORDERS)}, got {name!r}")
+        if len(order.names) != joints:
+            like = layouts.likely(joints, dims)
+            hint = f"; {joints} joints have {', '.join(like)}" if like else ""
+            raise FormatError(f"{r.name}: {name} has {len(order.names)} joints, the recording has {joints}{hint}")
+        return name, order, order.names, x, f"{name}, {order.told}"
+    if r.joint_names is not None:
+        plain = [_plain(n) for n in r.joint_names]
+        for name, order in sorted(
+            layouts.ORDERS.items(), key=lambda item: list(item[1].names) != plain
+        ):  # the same joints in their order first
+            if sorted(plain) == sorted(order.names):
+                index = [plain.index(n) for n in order.names]
+                moved = ", its joints put into that order" if index != list(range(joints)) else ""
+                return name, order, order.names, x[:, :, index], f"{name} by the names of the joints{moved}"
+        return "", None, r.joint_names, x, f"{', '.join(r.joint_names[:6])}{', ...' if joints > 6 else ''}: by their own names"
+    like = layouts.likely(joints, dims)
+    hint = f"; is it {' or '.join(like)}? say --layout {like[0]}" if like else ""
+    return "", None, tuple(f"joint {j}" for j in range(joints)), x, f"without names{hint}"
+
+
+def _plain(name: str) -> str:
+    name = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
+    return re.sub(r"[\s_.\-:]+", " ", name).strip().lower().replace("center", "centre")
+
+
+def _axes(x: Places, names: tuple[str, ...], order: JointOrder | None, asked: Asked) -> tuple[Places, str]:
+    """Return x with y up, and which axes of the file its own are, in words."""
+    if asked.axes is not None:
+        words = asked.axes.replace(",", " ").split()
+        if not AXES.fullmatch(asked.axes.strip()) or len({w[-1] for w in words}) != len(words) or len(words) < x.shape[-1]:
+            raise FormatError(f"expected --axes such as '-x -y z', where x, y and z of the result lie in the file, got {asked.axes!r}")
+        return _turned(x, asked.axes), f"x, y, z are {', '.join(words)} of the file, as --axes says"
+    usual = order.axes if order is not None else "x y z"
+    turned = _turned(x, usual)
+    said = (
+        "as they are in the file"
+        if usual == "x y z"
+        else f"x, y, z are {', '.join(usual.split()[: x.shape[-1]])} of the file, as it is usual for this layout"
+    )
+    up = _up(turned, names)
+    if up is None:
+        return turned, f"{said}; which of them is up cannot be told from the joints' names and places: look at the picture"
+    if up == (1, 1) or (x.shape[-1] == 2 and up not in _TURNS):
+        return turned, f"{said}; y is up"
+    again = _TURNS[up]
+    letter = f"{'-' if up[1] < 0 else ''}{'xyz'[up[0]]}"
+    return _turned(
+        turned, again
+    ), f"{said}; {letter} was up there, turned so that y is (x, y, z from {', '.join(again.split()[: x.shape[-1]])}; --axes says otherwise)"
+
+
+def _turned(x: Places, axes: str) -> Places:
+    words = axes.replace(",", " ").split()[: x.shape[-1]]
+    index = ["xyz".index(w[-1]) for w in words]
+    if max(index) >= x.shape[-1]:
+        raise FormatError(f"expected axes of two numbers, x and y, got {axes!r}")
+    signs = np.array([-1.0 if w.startswith("-") else 1.0 for w in words])
+    turned: Places = x[..., index] * signs + 0.0  # no -0
+    return turned
+
+
+def _up(x: Places, names: tuple[str, ...]) -> tuple[int, int] | None:
+    """Return the axis and sign that lead from the hips to the head; None where the names do not say which joints those are, or both lie."""
+    low = [_plain(n) for n in names]
+
+    def mean(*parts: str) -> Places | None:
+        index = [j for j, n in enumerate(low) if any(p in n.split() or p == n for p in parts)]
+        if not index:
+            return None
+        return np.nanmedian(np.where((x[:, :, index] == 0).all(-1, keepdims=True), np.nan, x[:, :, index]), axis=(1, 2))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of frames without the joints
+        top, low_end = mean("head", "nose", "neck"), mean("hip", "hips", "pelvis", "root")
+        if top is None or low_end is None:
+            return None
+        way = np.nanmedian(top - low_end, 0)
+    if not np.isfinite(way).all() or not way.any():
+        return None
+    axis = int(np.argmax(np.abs(way)))
+    if np.abs(way[axis]) < 1.5 * np.delete(np.abs(way), axis).max():
+        return None  # who lies or bends says nothing
+    return axis, 1 if way[axis] > 0 else -1
+
+
+def _unit(x: Places, r: Recording, order: JointOrder | None, asked: Asked) -> tuple[Places, str, list[str]]:
+    """Return x in metres, or in the file's pixels, what is said of that, and notes."""
+    name = asked.unit or r.unit or (order.unit if order is not None and r.order == "" and asked.layout else None)
+    flat = x.shape[-1] == 2
+    size = _size(x)
+    if name == "px" or (name is None and flat):
+        what = "pixels, or parts of a picture" if name is None else "pixels"
+        return x, f"{what}, kept: training scales a body to {clips.PERSON} m and keeps the factor; a body is {size:.4g} large", []
+    if name is None:
+        told = clips._unit(x, flat)
+        known = next((n for n, u in METRES.items() if u == told), None)
+        if known is None:
+            return x * told, f"none that is known: a body is {size:.4g} large, times {told:.4g} it is {clips.PERSON} m", []
+        return x * told, f"{known}, told from the bodies: one is {size * told:.2f} m large (root mean square from its middle)", []
+    try:
+        factor = METRES[name] if name in METRES else float(name)
+    except ValueError:
+        raise FormatError(f"expected --unit as one of {', '.join(METRES)}, px, or metres in one of it, got {name!r}") from None
+    if not 0 < factor < np.inf:
+        raise FormatError(f"expected --unit above 0, got {name!r}")
+    size *= factor
+    notes = []
+    if size and not clips.IN_METRES[0] <= size <= clips.IN_METRES[1]:
+        notes.append(
+            f"warning: by the unit {name} a body is {size:.3g} m large, where people are {clips.GROWN[0]} to {clips.GROWN[1]} m: say --unit"
+        )
+    return x * factor, f"{name}, written as metres: a body is {size:.2f} m large (root mean square from its middle)", notes
+
+
+def _size(x: Places) -> float:
+    seen = ~np.isnan(x).any(-1) & (x != 0).any(-1)
+    whole = seen.sum(-1) > 1
+    if not whole.any():
+        return 0.0
+    bodies, there = x[whole][:: max(1, int(whole.sum()) // 10_000)], seen[whole][:: max(1, int(whole.sum()) // 10_000)]
+    n = there.sum(1)
+    middle = np.where(there[..., None], bodies, 0).sum(1, keepdims=True) / n[:, None, None]
+    return float(np.median(np.sqrt(np.where(there, ((bodies - middle) ** 2).sum(2), 0).sum(1) / n)))
+
+
+def _rate(found: Sequence[Recording], asked: Asked) -> tuple[float, str]:
+    stated = sorted({round(r.hz, 1) for r in found if r.hz is not None})
+    if asked.hz is not None:
+        hz, said = asked.hz, "as --hz says"
+    elif not stated:
+        hz, said = clips.HZ, "taken, for the files say none: --hz says another"
+    else:
+        hz = float(np.median([r.hz for r in found if r.hz is not None]))
+        hz = float(round(hz)) if abs(hz - round(hz)) < 0.02 * hz else round(hz, 2)
+        said = (
+            "by the files" if len(stated) == 1 or stated[-1] - stated[0] < 0.05 * hz else f"the median of {stated[0]:g} to {stated[-1]:g}"
+        )
+    if not HZ_RANGE[0] <= hz <= HZ_RANGE[1]:
+        raise FormatError(f"expected a rate from {HZ_RANGE[0]:g} to {HZ_RANGE[1]:g} Hz, got {hz:g}: --hz says another")
+    return hz, f"{hz:g} Hz, {said}"
+
+
+def _lengths(found: Sequence[Recording]) -> str:
+    lengths = [len(r.x) for r in found]
+    return f"{len(found):,}, {sum(lengths):,} frames, {min(lengths)} to {max(lengths)} a clip"
+
+
+def _classes(found: Sequence[Recording]) -> str:
+    labels = [r.label or "" for r in found]
+    each = [f"{label} {labels.count(label)}" for label in sorted(set(labels))]
+    return f"{len(each)}: {', '.join(each[:12])}{', ...' if len(each) > 12 else ''}"
+
+
+def _subjects(found: Sequence[Recording]) -> str:
+    subjects = {r.subject for r in found if r.subject is not None}
+    return f"; {len(subjects)} subjects" if subjects else "; who they are is not told: clips of each class are held out in turn"
+
+
+def _lost(x: Places) -> str:
+    there = (np.nan_to_num(x) != 0).any((2, 3))
+    lost, count = int(np.isnan(x[there]).any(-1).sum()), int(there.sum()) * x.shape[2]
+    return f"{lost:,} of {count:,} joints were not seen" + (f" ({100 * lost / count:.1f} %)" if lost else "")
+
+
+def _arrays(found: Sequence[Recording], x: Places, names: tuple[str, ...], hz: float, order: str) -> dict[str, NDArray[np.generic]]:
+    labels = [r.label or "" for r in found]
+    numbered = all(re.fullmatch(r"\d+", label) for label in labels)
+    classes = sorted(set(labels), key=int if numbered else str)
+    arrays: dict[str, NDArray[np.generic]] = {
+        "x": (x[:, 0] if x.shape[1] == 1 else x).astype(np.float32),
+        "off": np.cumsum([0, *(len(r.x) for r in found)]),
+        "y": np.array([classes.index(label) for label in labels], np.int64),
+        "classes": np.array(classes),
+        "names": np.array([r.name for r in found]),
+        "hz": np.array(hz),
+        "joint_names": np.array(names),
+    }
+    if order:
+        arrays["layout"] = np.array(order)
+    for name in ("subject", "view"):
+        told = [getattr(r, name) for r in found]
+        if all(v is not None for v in told):
+            arrays[name] = np.array(told, np.int64)
+    flags = dict.fromkeys(f for r in found for f in r.flags)
+    arrays |= {name: np.array([r.flags.get(f, False) for r in found]) for f in flags if (name := re.sub(r"\W", "_", f)) not in arrays}
+    return arrays
