@@ -38,6 +38,7 @@ from indrnn.service.engine.requests import (
     Delivery,
     Drawn,
     ForkRequest,
+    Frames,
     GenerateRequest,
     ImportRequest,
     InferRequest,
@@ -55,7 +56,7 @@ from indrnn.service.engine.requests import (
     Text,
     Ticket,
 )
-from indrnn.service.engine.runtime import Drawing, Engine, Feeding, Generating, ModelFacts, Row, groups, next_turn, prepare
+from indrnn.service.engine.runtime import Drawing, Engine, Feeding, Generating, ModelFacts, Row, groups, longest, next_turn, prepare
 from indrnn.service.engine.statistics import Happened, Statistics
 from indrnn.service.errors import (
     BadInput,
@@ -577,7 +578,7 @@ class Turns:
         request, f = q.request, self._facts
         assert isinstance(request, StepRequest), "a feed is asked for by a step"
         try:
-            prepared = prepare(request.content, before, f.frames)
+            prepared = prepare(request.content, before, f)
         except ServiceError as error:
             self.refuse(q, error)
             return False
@@ -771,6 +772,8 @@ class Desk:
         ttl, most = self._settings.session_ttl, self._facts.max_position
         if isinstance(request, StepRequest):
             begin = self._fresh(request.session_id, request.owner, now) if request.begin else None
+            if isinstance(request.content, Frames):
+                most = longest(most, request.content.hz, self._facts.frames and self._facts.frames.hz)
             return Feed(request.number, request.digest, len(request.content.x), most, begin, request.end)
         if isinstance(request, GenerateRequest):
             return Generate(request.number, request.digest, request.sampling, most)
@@ -835,7 +838,7 @@ class Desk:
 
     def _start_stateless(self, q: Queued, request: InferRequest | CompleteRequest) -> None:
         f = self._facts
-        prepared = prepare(request.content, None, f.frames)
+        prepared = prepare(request.content, None, f)
         length = len(request.content.x)
         if isinstance(request, CompleteRequest):
             state, every, top, texts = None, False, request.top, request.texts

@@ -23,7 +23,7 @@ from indrnn.kernels.cuda import registered_cuda
 from indrnn.kernels.registered import registered
 from indrnn.kernels.runtime import ort
 from indrnn.service.engine.requests import ClientProtocol, Content, Exact, States
-from indrnn.service.errors import BadInput, TooLarge
+from indrnn.service.errors import BadInput, PositionLimit, TooLarge
 from indrnn.service.session.machine import Floats, Generated, Sampling, Scores, Session
 from indrnn.service.session.sampling import Ranking, draw, log_softmax, rank
 
@@ -261,17 +261,29 @@ class Prepared(NamedTuple):
     carry: Carry | None
 
 
-def prepare(content: Content, session: Session | None, facts: FrameFacts | None) -> Prepared:
+def longest(max_position: int | None, hz: float | None, own_hz: float | None) -> int | None:
+    """Return how many frames of a camera's rate, or characters, a sequence may have; None where nothing bounds it.
+
+    max_position counts what the graph reads: half as many frames of a camera of half the model's rate.
+    """
+    return max_position if max_position is None or hz is None or own_hz is None else math.floor(max_position * hz / own_hz)
+
+
+def prepare(content: Content, session: Session | None, model: ModelFacts) -> Prepared:
     """Return content after the session's earlier frames: joints not seen are held, other rates resampled.
 
-    Raises BadInput when the session runs at another rate, TooLarge when that makes more frames than a step may have.
+    Raises BadInput when the session runs at another rate, TooLarge when that makes more frames than a step may have, or a sequence of its
+    own more than the model was made for, PositionLimit when a session has too many with it.
     """
+    facts = model.frames
     if isinstance(content, Exact):
+        _need_room(content.x, None, session, model)
         return Prepared(content.x, None)
     assert facts is not None, "a clip goes to a model that reads frames"
     clip, carry = content.x, session.carry if session else None
     running_at = None if session is None or session.position == 0 else carry.hz if carry else facts.hz
     hz = content.hz or running_at or facts.hz
+    _need_room(clip, hz, session, model)
     if content.whole and hz == facts.hz and running_at in (None, hz):
         return Prepared(clip, None)
     if running_at is not None and running_at != hz:
@@ -285,6 +297,17 @@ def prepare(content: Content, session: Session | None, facts: FrameFacts | None)
         before = session.state[facts.last_frame].reshape(clip.shape[1:]) if session else np.zeros(clip.shape[1:], np.float32)
     x = hold(clip, before)
     return Prepared(x, None) if hz == facts.hz else Prepared(*resample(x, hz, facts.hz, carry))
+
+
+def _need_room(x: NDArray[np.generic], hz: float | None, session: Session | None, model: ModelFacts) -> None:
+    most = longest(model.max_position, hz, model.frames and model.frames.hz)
+    position = session.position if session else 0
+    if most is None or position + len(x) <= most:
+        return
+    made = f"the model was made for {most}" + ("" if most == model.max_position else f" at {hz:g} a second")
+    if session is None:
+        raise TooLarge(f"expected at most {most} in a sequence, got {len(x)}: {made}")
+    raise PositionLimit(f"expected at most {most - position} more, got {len(x)}: {made}")
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
 from indrnn.service.engine.requests import Content, Frames
+from indrnn.service.engine.runtime import longest
 from indrnn.service.errors import BadInput, MethodNotAllowed, ServiceError, Stopping, TooLarge, Unauthorized, said, status
 from indrnn.service.http import schema
 from indrnn.service.http.metrics import Metrics
@@ -190,6 +191,8 @@ async def _predict_once(body: dict[str, object], services: Services, owner: str)
     top_k = integer(body.get("top_k"), "top_k", 1, 2**31, 5)
     clips = _clips(body, min(s.max_sequences, s.max_queue))
     contents = [await _read(model, clip, body, f"sequences[{i}]") for i, clip in enumerate(clips)]
+    for i, content in enumerate(contents):
+        _need_room(model, content, f"sequences[{i}]")
     scores = await services.steps.infer(model, contents, owner)
     worded = model.modality.word(list(zip(scores, contents, strict=True)), top_k)
     return {"model": model.manifest.name, "version": model.manifest.version, **_together(worded, model)}
@@ -208,6 +211,14 @@ async def _read(model: ServedModel, clip: object, body: dict[str, object], field
         name = model.manifest.name
         raise BadInput(f"model {name} reads text, not frames: expected WS /stream/{name} with text")
     return await aside(model.modality.read, size_of(clip), clip, body.get("layout"), body.get("hz"), field)
+
+
+def _need_room(model: ServedModel, content: Content, field: str) -> None:
+    """Raise TooLarge for a sequence longer than the model was made for, as its engine would, which does not know where it stands."""
+    limits, hz = model.manifest.limits, content.hz if isinstance(content, Frames) else None
+    most = longest(limits.max_position, hz, model.manifest.hz)
+    if most is not None and len(content.x) > most:
+        raise TooLarge(f"expected at most {most} in a sequence, got {len(content.x)}: the model was made for {most}", field=field)
 
 
 async def _predict_in_session(body: dict[str, object], services: Services, owner: str) -> dict[str, object]:
