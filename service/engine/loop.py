@@ -56,7 +56,19 @@ from indrnn.service.engine.requests import (
     Text,
     Ticket,
 )
-from indrnn.service.engine.runtime import Drawing, Engine, Feeding, Generating, ModelFacts, Row, groups, longest, next_turn, prepare
+from indrnn.service.engine.runtime import (
+    Drawing,
+    Engine,
+    Feeding,
+    Generating,
+    ModelFacts,
+    Row,
+    RowResult,
+    groups,
+    longest,
+    next_turn,
+    prepare,
+)
 from indrnn.service.engine.statistics import Happened, Statistics
 from indrnn.service.errors import (
     BadInput,
@@ -404,6 +416,8 @@ class Runner:
         running: list[Work] = []
         for item in group:
             if isinstance(item.work, Feeding) and item.work.finished:  # resampling left no frame of the model's rate
+                if self._facts.frames and self._facts.frames.watch:
+                    item.work.doubts = self._facts.frames.watch.doubts(item.work.state)
                 self._finish(item, item.work, now)
                 continue
             rows.append(self._row(item))
@@ -419,11 +433,11 @@ class Runner:
             self._fail(running, EngineFailed(f"the model could not be run: {type(error).__name__}"), now)
             return
         ran, now = time.perf_counter_ns(), clock()
-        for item, (logits, state, sound) in zip(running, results, strict=True):
-            if not sound:
+        for item, result in zip(running, results, strict=True):
+            if not result.sound:
                 self._fail([item], _unsound(item.work), now)
             else:
-                self._advance(item, logits, state, now)
+                self._advance(item, result, now)
         self._statistics.noted_runs.append((len(rows), prepared - begun, ran - prepared, time.perf_counter_ns() - ran, now))
 
     def _count_waits(self, running: Sequence[Work]) -> None:
@@ -441,10 +455,10 @@ class Runner:
         assert isinstance(work, Feeding), "what is ready has work"
         return work.next_row()
 
-    def _advance(self, item: Work, logits: Floats, state: Floats, now: float) -> None:
-        work = item.work
+    def _advance(self, item: Work, result: RowResult, now: float) -> None:
+        work, (logits, state, _, doubts) = item.work, result
         if isinstance(work, Feeding):
-            work.take(logits, state)
+            work.take(logits, state, doubts)
             if work.finished:
                 self._finish(item, work, now)
             else:
@@ -586,7 +600,7 @@ class Turns:
         work = live.work = Feeding(
             prepared.x, prepared.carry, len(request.content.x), before.state, f.last_logits, request.every, watch, q.deadline, q.since
         )
-        work.protocol = request.protocol
+        work.protocol, work.lost = request.protocol, prepared.lost
         live.tickets.append(q.ticket)
         self._runner.ready.append(live)
         return True
@@ -846,7 +860,7 @@ class Desk:
             state, every, top, texts = request.state, request.every, 0, None
         begin = np.zeros(f.state_size, np.float32) if state is None else state
         work = Feeding(prepared.x, None, length, begin, f.last_logits, every, None, q.deadline, q.since, top=top)
-        work.protocol = request.protocol
+        work.protocol, work.lost = request.protocol, prepared.lost
         self._runner.ready.append(StatelessWork(work, q.ticket, texts))
 
     def offer_waiting(self, live: LiveSession, now: float) -> None:
