@@ -26,7 +26,7 @@ class Frozen(BaseModel):
 class Layout(Frozen):
     """A joint order that clients may send and how it becomes the model's own.
 
-    Own joint j is the mean of the sent joints table[j]; the model's own layout maps each joint to itself.
+    Own joint j is the mean of the sent joints table[j], and lost where that is empty; the model's own layout maps each joint to itself.
     """
 
     joint_names: tuple[str, ...]
@@ -40,7 +40,7 @@ class Layout(Frozen):
     @model_validator(mode="after")
     def _indices_exist(self) -> Self:
         for j, sources in enumerate(self.table):
-            if not sources or not all(0 <= s < self.joints for s in sources):
+            if not (sources or any(self.table)) or not all(0 <= s < self.joints for s in sources):
                 raise ValueError(f"table[{j}]: expected indices in 0..{self.joints - 1}, got {sources}")
         return self
 
@@ -52,6 +52,16 @@ class Quantity(Frozen):
     unit: str | None = None
     mean: float = 0.0
     scale: float = Field(default=1.0, gt=0, description="the deviation, or 1 where there is none")
+
+
+class Bodies(Frozen):
+    """What bodies a network learned from: metres between pairs of its joints, and how far another may be from that.
+
+    limits: those of frames/anatomy.py that differ from its own; null is not checked. No pairs: nothing is checked.
+    """
+
+    pairs: tuple[tuple[int, int, float], ...]
+    limits: dict[str, float | None] = Field(default_factory=dict)
 
 
 class Content(Frozen):
@@ -66,6 +76,11 @@ class Content(Frozen):
     persons: int | None = Field(default=None, ge=1, description="skeleton: P, the person axis of x")
     hz: float | None = Field(default=None, description="skeleton, tensor: steps per second the model reads")
     other_below: float | None = Field(default=None, gt=0, lt=1, description="skeleton: the score below which the label is `other`")
+    unit: str | None = Field(default=None, description="skeleton: the data's own unit of length: m, mm, px, or one without a name")
+    metres: float | None = Field(default=None, gt=0, description="skeleton: what one of that unit was multiplied by for x; 1 for metres")
+    axes: str | None = Field(default=None, description="skeleton: where x, y and z lie")
+    dims: Literal[2, 3] | None = Field(default=None, description="skeleton: numbers of a joint; of 2 the third in x is 0")
+    bodies: Bodies | None = Field(default=None, description="skeleton: by what a body that cannot be one is told")
     features: tuple[Quantity, ...] | None = Field(default=None, description="tensor: the numbers of a step, in the order of x's last axis")
     values: tuple[Quantity, ...] | None = Field(default=None, description="tensor: the numbers of an answer, where it is no class")
     answer: Literal["step", "end"] | None = Field(default=None, description="tensor: which answers were trained, each step's or the last")

@@ -1,11 +1,14 @@
 """Skeletons: x [B, T, P, J, 3], metres, y up; answers are scores of actions."""
 
 from collections.abc import Mapping
+from dataclasses import fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indrnn.export.modalities.modality import Content, Modality, Sample
+from indrnn.export.modalities.modality import Bodies, Content, Modality, Sample
+from indrnn.frames.anatomy import ENTRIES, Anatomy, Limits, usual
+from indrnn.frames.layouts import LAYOUTS
 
 OTHER = "other"  # the label of what looks like none of the classes
 HZ = (1.0, 1000.0)  # frames a second, the least and the most
@@ -17,7 +20,7 @@ class SkeletonContent(Modality):
     name = "skeleton"
     kind = "action"
     reads = "skeletons"
-    fields = ("labels", "layout", "layouts", "persons", "hz", "other_below")
+    fields = ("labels", "layout", "layouts", "persons", "hz", "other_below", "unit", "metres", "axes", "dims", "bodies")
 
     def check(self, m: Content, state: Mapping[str, int]) -> None:
         """Raise ValueError as the class says."""
@@ -38,6 +41,8 @@ class SkeletonContent(Modality):
         for name, layout in m.layouts.items():
             if len(layout.table) != own.joints:
                 raise ValueError(f"layouts.{name}.table: expected {own.joints} joints, got {len(layout.table)}")
+        if m.bodies is not None:
+            _check_bodies(m.bodies, own.joints)
 
     def step(self, m: Content) -> tuple[int, ...]:
         """Return (P, J, 3). Raises ValueError where a checkpoint does not say which."""
@@ -86,6 +91,35 @@ class SkeletonContent(Modality):
             f"with a high score. {recorded}; expect less of other people, views and sensors, and measure before relying on it. It is not "
             "meant for surveillance, nor for decisions about persons."
         )
+
+
+def _check_bodies(bodies: Bodies, joints: int) -> None:
+    for k, (a, b, metres) in enumerate(bodies.pairs):
+        if not (0 <= a < joints and 0 <= b < joints) or a == b or not metres > 0:
+            raise ValueError(f"bodies.pairs[{k}]: expected two of {joints} joints and metres above 0, got {[a, b, metres]}")
+    if strange := bodies.limits.keys() - {f.name for f in fields(Limits)}:
+        raise ValueError(f"bodies.limits: expected {', '.join(f.name for f in fields(Limits))}, got {', '.join(sorted(strange))}")
+
+
+def anatomy(m: Content) -> Anatomy | None:
+    """Return what bodies of a model are like; None where nothing says it.
+
+    A manifest of 0.1.0 says nothing: its bodies are adults of the usual build if its own joints are in one of the orders of that time,
+    which were Kinect's in metres, and anybody's else.
+    """
+    own = None if m.layout is None else m.layouts.get(m.layout)
+    if own is None or m.persons is None:
+        return None
+    if m.bodies is None:
+        return usual(own.joint_names) if m.layout in LAYOUTS and m.dims != 2 else None
+    limits = replace(Limits(), **m.bodies.limits)  # type: ignore[arg-type]  # the one that is no None is checked
+    return Anatomy(own.joint_names, m.bodies.pairs, limits) if m.bodies.pairs else None
+
+
+def evidence_size(m: Content) -> int:
+    """Return how many numbers of evidence on its bodies a session of the model keeps beside the graph's state."""
+    found = anatomy(m)
+    return 0 if found is None or m.persons is None else m.persons * ENTRIES
 
 
 def skeletons(persons: int, joints: int) -> Sample:

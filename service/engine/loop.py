@@ -38,6 +38,7 @@ from indrnn.service.engine.requests import (
     Delivery,
     Drawn,
     ForkRequest,
+    Frames,
     GenerateRequest,
     ImportRequest,
     InferRequest,
@@ -55,7 +56,19 @@ from indrnn.service.engine.requests import (
     Text,
     Ticket,
 )
-from indrnn.service.engine.runtime import Drawing, Engine, Feeding, Generating, ModelFacts, Row, groups, next_turn, prepare
+from indrnn.service.engine.runtime import (
+    Drawing,
+    Engine,
+    Feeding,
+    Generating,
+    ModelFacts,
+    Row,
+    RowResult,
+    groups,
+    longest,
+    next_turn,
+    prepare,
+)
 from indrnn.service.engine.statistics import Happened, Statistics
 from indrnn.service.errors import (
     BadInput,
@@ -405,6 +418,8 @@ class Runner:
         running: list[Work] = []
         for item in group:
             if isinstance(item.work, Feeding) and item.work.finished:  # resampling left no frame of the model's rate
+                if self._facts.frames and self._facts.frames.watch:
+                    item.work.doubts = self._facts.frames.watch.doubts(item.work.state)
                 self._finish(item, item.work, now)
                 continue
             rows.append(self._row(item))
@@ -420,11 +435,11 @@ class Runner:
             self._fail(running, EngineFailed(f"the model could not be run: {type(error).__name__}"), now)
             return
         ran, now = time.perf_counter_ns(), clock()
-        for item, (logits, state, sound) in zip(running, results, strict=True):
-            if not sound:
+        for item, result in zip(running, results, strict=True):
+            if not result.sound:
                 self._fail([item], _unsound(item.work), now)
             else:
-                self._advance(item, logits, state, now)
+                self._advance(item, result, now)
         self._statistics.noted_runs.append((len(rows), prepared - begun, ran - prepared, time.perf_counter_ns() - ran, now))
 
     def _count_waits(self, running: Sequence[Work]) -> None:
@@ -443,10 +458,10 @@ class Runner:
         assert unfinished is not None, "a generate in flight is unfinished"
         return work.next_row(unfinished)
 
-    def _advance(self, item: Work, logits: Floats, state: Floats, now: float) -> None:
-        work = item.work
+    def _advance(self, item: Work, result: RowResult, now: float) -> None:
+        work, (logits, state, _, doubts) = item.work, result
         if isinstance(work, Feeding):
-            work.take(logits, state)
+            work.take(logits, state, doubts)
             if work.finished:
                 self._finish(item, work, now)
             else:
@@ -580,7 +595,7 @@ class Turns:
         request, f = q.request, self._facts
         assert isinstance(request, StepRequest), "a feed is asked for by a step"
         try:
-            prepared = prepare(request.content, before, f.frames)
+            prepared = prepare(request.content, before, f)
         except ServiceError as error:
             self.refuse(q, error)
             return False
@@ -588,7 +603,7 @@ class Turns:
         work = live.work = Feeding(
             prepared.x, prepared.carry, len(request.content.x), before.state, f.last_logits, request.every, watch, q.deadline, q.since
         )
-        work.protocol = request.protocol
+        work.protocol, work.lost = request.protocol, prepared.lost
         live.tickets.append(q.ticket)
         self._runner.ready.append(live)
         return True
@@ -754,7 +769,10 @@ class Desk:
         request = q.request
         if isinstance(request, StepRequest):  # nearly all there is: first, past the questions what else it may be
             begin = self._fresh(request.session_id, request.owner, now) if request.begin else None
-            q.event = Feed(request.number, request.digest, len(request.content.x), self._facts.max_position, begin, request.end)
+            most = self._facts.max_position
+            if most is not None and isinstance(request.content, Frames):
+                most = longest(most, request.content.hz, self._facts.frames and self._facts.frames.hz)
+            q.event = Feed(request.number, request.digest, len(request.content.x), most, begin, request.end)
             self._come_to_session(q, request, False, now)
             return
         if isinstance(request, StatelessRequest):
@@ -845,7 +863,7 @@ class Desk:
 
     def _start_stateless(self, q: Queued, request: InferRequest | CompleteRequest) -> None:
         f = self._facts
-        prepared = prepare(request.content, None, f.frames)
+        prepared = prepare(request.content, None, f)
         length = len(request.content.x)
         if isinstance(request, CompleteRequest):
             state, every, top, texts = None, False, request.top, request.texts
@@ -853,7 +871,7 @@ class Desk:
             state, every, top, texts = request.state, request.every, 0, None
         begin = np.zeros(f.state_size, np.float32) if state is None else state
         work = Feeding(prepared.x, None, length, begin, f.last_logits, every, None, q.deadline, q.since, top=top)
-        work.protocol = request.protocol
+        work.protocol, work.lost = request.protocol, prepared.lost
         self._runner.ready.append(StatelessWork(work, q.ticket, texts))
 
     def offer_waiting(self, live: LiveSession, now: float) -> None:

@@ -59,12 +59,13 @@ class Ticket(NamedTuple):
 class Frames(NamedTuple):
     """Frames [T, P, J, 3] float32 in the model's layout; NaN is a joint not seen. hz None is the session's rate, at its start the model's.
 
-    whole: no joint is missing, as far as anybody has looked already.
+    whole: no joint is missing, as far as anybody has looked already. warnings: what the client should be told of them.
     """
 
     x: Floats
     hz: float | None
     whole: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 class Exact(NamedTuple):

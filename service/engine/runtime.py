@@ -18,14 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indrnn.export.bundle import Bundle, Manifest
+from indrnn.export.modalities.skeleton import anatomy
 from indrnn.export.modalities.table import MODALITIES
+from indrnn.frames.anatomy import ENTRIES, Anatomy
 from indrnn.frames.joints import hold
 from indrnn.frames.rate import Carry, resample
 from indrnn.kernels.cuda import registered_cuda
 from indrnn.kernels.registered import registered
 from indrnn.kernels.runtime import ort
 from indrnn.service.engine.requests import ClientProtocol, Content, Exact, States
-from indrnn.service.errors import BadInput, TooLarge
+from indrnn.service.errors import BadInput, PositionLimit, TooLarge
 from indrnn.service.session.machine import Floats, Generated, Sampling, Scores, Session
 from indrnn.service.session.sampling import Ranking, draw, log_softmax, rank
 
@@ -54,19 +56,22 @@ class WarmGraph:
 
 
 class Row(NamedTuple):
-    """One client's part of a batch: x [t, ...] (t >= 1) and the state [N] before it."""
+    """One client's part of a batch: x [t, ...] (t >= 1) and the state before it: [N] of the graph, and behind it [E] of evidence on bodies
+    where the model has an anatomy. lost [t, P, J]: joints that hold their place in x, where there are some."""
 
     x: NDArray[np.generic]
     state: Floats
+    lost: NDArray[np.bool_] | None = None
 
 
 class RowResult(NamedTuple):
-    """A row's logits [t, K], and the state [N] after it, a copy of its own: one idle session must not keep a whole batch in memory.
-    sound: every number of the state is finite."""
+    """A row's logits [t, K], and the state [N + E] after it, a copy of its own: one idle session must not keep a whole batch in memory.
+    sound: every number of the state is finite. doubts: why what stands there may be no body."""
 
     logits: Floats
     state: Floats
     sound: bool
+    doubts: tuple[str, ...] = ()
 
 
 class Engine:
@@ -78,6 +83,7 @@ class Engine:
         self._threads = threads
         self._state_size = bundle.manifest.state_size
         self._sample = _sample_input(bundle)
+        self._watch = BodyWatch.of(bundle.manifest)
         loaded = []
         for name in self._wanted(provider):
             try:
@@ -183,14 +189,73 @@ class Engine:
             x = np.zeros((len(rows), T, *self._sample.shape), self._sample.dtype)
             for b, r in enumerate(rows):
                 x[b, : lengths[b]] = r.x
-        N = self._state_size
-        state = np.frombuffer(b"".join([r.state.data for r in rows]), np.float32).reshape(len(rows), N)
-        feeds = {"x": x, "lengths": np.array(lengths, np.int64), "state": state}
+        N, watch = self._state_size, self._watch
+        whole = N + (watch.size if watch else 0)
+        state = np.frombuffer(b"".join([_whole(r.state, whole) for r in rows]), np.float32).reshape(len(rows), whole)
+        counts = np.array(lengths, np.int64)
+        feeds = {"x": x, "lengths": counts, "state": np.ascontiguousarray(state[:, :N])}
         logits, after = self._session.run(["logits", "state_out"], feeds)
         sound = np.isfinite(after).all(axis=1).tolist()
-        raw, size = after.tobytes(), 4 * N
+        doubts: list[tuple[str, ...]] = [()] * len(rows)
+        if watch is not None:
+            evidence, doubts = watch.look(x, state, counts, [r.lost for r in rows])
+            after = np.concatenate([after, evidence], 1)
+        raw, size = after.tobytes(), 4 * whole
         states = [np.frombuffer(raw[b * size : (b + 1) * size], np.float32) for b in range(len(rows))]
-        return [RowResult(logits[b, :n], states[b], sound[b]) for b, n in enumerate(lengths)]
+        return [RowResult(logits[b, :n], states[b], sound[b], doubts[b]) for b, n in enumerate(lengths)]
+
+
+def _whole(state: Floats, size: int) -> "memoryview | bytes":
+    """Return a state's bytes, with no evidence yet where it has none: it is 0.1.0's, or held by the client."""
+    return state.data if len(state) == size else state.astype(np.float32, copy=False).tobytes() + bytes(4 * (size - len(state)))
+
+
+@dataclass(frozen=True)
+class BodyWatch:
+    """Gathers evidence on whether the rows of a batch show bodies.
+
+    last_frame: where the graph's state, of `graph_size` numbers, has the last frame.
+    """
+
+    anatomy: Anatomy
+    hz: float
+    persons: int
+    last_frame: slice
+    graph_size: int
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "BodyWatch | None":
+        """Return the watch over a model's bodies; None where nothing says what they are like."""
+        found, frame = anatomy(manifest), manifest.part("last_frame")
+        if found is None or frame is None or manifest.hz is None or manifest.persons is None:
+            return None
+        return cls(found, manifest.hz, manifest.persons, slice(frame.offset, frame.offset + frame.size), manifest.state_size)
+
+    @property
+    def size(self) -> int:
+        """Return E, the numbers of evidence of all persons."""
+        return self.persons * ENTRIES
+
+    def look(
+        self, x: NDArray[np.generic], state: Floats, lengths: NDArray[np.int64], lost: list[NDArray[np.bool_] | None]
+    ) -> tuple[Floats, list[tuple[str, ...]]]:
+        """Return the evidence [B, E] after frames x [B, T, P, J, 3], and each row's doubts; state [B, N + E] before them."""
+        B = len(x)
+        before = state[:, self.last_frame].reshape(B, *x.shape[2:])
+        gone: NDArray[np.bool_] | None = None
+        if any(one is not None for one in lost):
+            gone = np.zeros(x.shape[:4], np.bool_)
+            for b, one in enumerate(lost):
+                if one is not None:
+                    gone[b, : len(one)] = one
+        held = state[:, self.graph_size :].reshape(B, self.persons, ENTRIES)
+        evidence = self.anatomy.look(x.astype(np.float32, copy=False), before, lengths, held, self.hz, gone)
+        return evidence.reshape(B, -1), self.anatomy.doubts(evidence)
+
+    def doubts(self, state: Floats) -> tuple[str, ...]:
+        """Return the doubts that a session's state [N + E], or [N] of 0.1.0, holds."""
+        evidence = state[self.graph_size :]
+        return self.anatomy.doubts(evidence.reshape(1, self.persons, ENTRIES))[0] if len(evidence) else ()
 
 
 def _sample_input(bundle: Bundle) -> NDArray[np.generic]:
@@ -216,7 +281,10 @@ def _times(loaded: list[WarmGraph]) -> str:
 
 
 class ModelFacts(NamedTuple):
-    """The numbers of a bundle that the engine thread needs at each step; hidden: where the state holds every recurrent neuron."""
+    """The numbers of a bundle that the engine thread needs at each step; hidden: where the state holds every recurrent neuron.
+
+    state_size: of a session, N numbers of the graph and E of evidence on bodies.
+    """
 
     name: str
     version: str
@@ -237,12 +305,13 @@ class ModelFacts(NamedTuple):
         hidden = [p for p in m.state if p.role == "hidden"]
         frames = None
         if rate is not None:
-            frames = FrameFacts(rate, max_frames, None if frame is None else slice(frame.offset, frame.offset + frame.size))
+            last = None if frame is None else slice(frame.offset, frame.offset + frame.size)
+            frames = FrameFacts(rate, max_frames, last, BodyWatch.of(m))
         return cls(
             m.name,
             m.version,
             m.sha256,
-            m.state_size,
+            m.state_size + (frames.watch.size if frames and frames.watch else 0),
             m.alphabet or "",
             slice(logits.offset, logits.offset + logits.size),
             slice(hidden[0].offset, hidden[-1].offset + hidden[-1].size) if hidden else slice(0, 0),
@@ -252,7 +321,7 @@ class ModelFacts(NamedTuple):
 
 
 class FrameFacts(NamedTuple):
-    """A model's frames per second, how many a step may have, and where the state holds the last one that it saw.
+    """A model's frames per second, how many a step may have, where the state holds the last one that it saw, and who watches bodies.
 
     Where the state does not hold it, the session does, as what is left over at the model's own rate.
     """
@@ -260,6 +329,7 @@ class FrameFacts(NamedTuple):
     hz: float
     max_frames: int
     last_frame: slice | None
+    watch: "BodyWatch | None" = None
 
     def before(self, session: Session | None, shape: tuple[int, ...]) -> Floats:
         """Return the last frame [P, J, 3] of a session that resamples nothing; zeros where there is none."""
@@ -275,23 +345,36 @@ class FrameFacts(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """Content as the graph reads it: x [t, ...], t >= 0, and what resampling left over."""
+    """Content as the graph reads it: x [t, ...], t >= 0, what resampling left over, and which joints hold their place [t, P, J]."""
 
     x: NDArray[np.generic]
     carry: Carry | None
+    lost: NDArray[np.bool_] | None = None
 
 
-def prepare(content: Content, session: Session | None, facts: FrameFacts | None) -> Prepared:
+def longest(max_position: int | None, hz: float | None, own_hz: float | None) -> int | None:
+    """Return how many frames of a camera's rate, or characters, a sequence may have; None where nothing bounds it.
+
+    max_position counts what the graph reads: half as many frames of a camera of half the model's rate.
+    """
+    return max_position if max_position is None or hz is None or own_hz is None else math.floor(max_position * hz / own_hz)
+
+
+def prepare(content: Content, session: Session | None, model: ModelFacts) -> Prepared:
     """Return content after the session's earlier frames: joints not seen are held, other rates resampled.
 
-    Raises BadInput when the session runs at another rate, TooLarge when that makes more frames than a step may have.
+    Raises BadInput when the session runs at another rate, TooLarge when that makes more frames than a step may have, or a sequence of its
+    own more than the model was made for, PositionLimit when a session has too many with it.
     """
+    facts = model.frames
     if isinstance(content, Exact):
+        _need_room(content.x, None, session, model)
         return Prepared(content.x, facts and facts.after(content.x.astype(np.float32, copy=False)))
     assert facts is not None, "a clip goes to a model that reads frames"
     clip, carry = content.x, session.carry if session else None
     running_at = None if session is None or session.position == 0 else carry.hz if carry else facts.hz
     hz = content.hz or running_at or facts.hz
+    _need_room(clip, hz, session, model)
     if content.whole and hz == facts.hz and running_at in (None, hz):
         return Prepared(clip, facts.after(clip))
     if running_at is not None and running_at != hz:
@@ -300,7 +383,31 @@ def prepare(content: Content, session: Session | None, facts: FrameFacts | None)
         most = math.floor(facts.max_frames * hz / facts.hz)
         raise TooLarge(f"expected at most {most} frames at {hz:g} a second, got {len(clip)}", field="hz")
     x = hold(clip, facts.before(session, clip.shape[1:]))
-    return Prepared(x, facts.after(x)) if hz == facts.hz else Prepared(*resample(x, hz, facts.hz, carry))
+    missing: NDArray[np.bool_] = np.logical_or.reduce(np.isnan(clip), axis=-1)
+    lost = missing if missing.any() else None
+    if hz == facts.hz:
+        return Prepared(x, facts.after(x), lost)
+    x, left = resample(x, hz, facts.hz, carry)
+    return Prepared(x, left, None if lost is None else _lost_at(lost, len(x), hz, facts.hz, carry))
+
+
+def _lost_at(lost: NDArray[np.bool_], frames: int, hz: float, own_hz: float, carry: Carry | None) -> NDArray[np.bool_]:
+    """Return which joints are lost in each of the model's frames: those lost in the next of the client's."""
+    phase = carry.numerator / carry.denominator - 1 if carry else 0.0
+    at = np.ceil(phase + np.arange(frames) * hz / own_hz - 1e-6).astype(np.int64)
+    taken: NDArray[np.bool_] = lost[np.clip(at, 0, len(lost) - 1)]
+    return taken
+
+
+def _need_room(x: NDArray[np.generic], hz: float | None, session: Session | None, model: ModelFacts) -> None:
+    most = longest(model.max_position, hz, model.frames and model.frames.hz)
+    position = session.position if session else 0
+    if most is None or position + len(x) <= most:
+        return
+    made = f"the model was made for {most}" + ("" if most == model.max_position else f" at {hz:g} a second")
+    if session is None:
+        raise TooLarge(f"expected at most {most} in a sequence, got {len(x)}: {made}")
+    raise PositionLimit(f"expected at most {most - position} more, got {len(x)}: {made}")
 
 
 @dataclass(slots=True)
@@ -323,6 +430,8 @@ class Feeding:
     top: int = 0
     ranked: list[Ranking] = field(default_factory=list)
     protocol: ClientProtocol = "http"
+    lost: NDArray[np.bool_] | None = None
+    doubts: tuple[str, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -337,10 +446,12 @@ class Feeding:
     def next_row(self) -> Row:
         """Return the next piece. A watched session goes one step at a time, so that each state can be seen."""
         size = PIECE if self.watch is None else 1
-        return Row(self.x[self.at : self.at + size], self.state)
+        piece = slice(self.at, self.at + size)
+        return Row(self.x[piece], self.state, None if self.lost is None else self.lost[piece])
 
-    def take(self, logits: Floats, state: Floats) -> None:
+    def take(self, logits: Floats, state: Floats, doubts: tuple[str, ...] = ()) -> None:
         """Take the engine's answer for the piece."""
+        self.doubts = doubts
         if self.x.dtype.kind == "i":
             self._score(logits)
         if self.every:
@@ -363,7 +474,7 @@ class Feeding:
         """Return what the step answers."""
         last = self.state[self.last_logits].copy()
         every = np.concatenate(self.scored) if self.scored else _nothing(len(last))
-        return Scores(last, every, np.concatenate(self.logprobs) if self.logprobs else NOTHING)
+        return Scores(last, every, np.concatenate(self.logprobs) if self.logprobs else NOTHING, self.doubts)
 
     def states(self) -> States | None:
         """Return the watched neurons after each step, [t, n]."""

@@ -9,18 +9,20 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
 from indrnn.service.engine.requests import Content, Frames
+from indrnn.service.engine.runtime import longest
 from indrnn.service.errors import BadInput, MethodNotAllowed, ServiceError, Stopping, TooLarge, Unauthorized, said, status
 from indrnn.service.http import schema
 from indrnn.service.http.metrics import Metrics
 from indrnn.service.revision import revision
-from indrnn.service.serving.modality import Words
+from indrnn.service.serving.modality import READ_OPTIONS, Words, more_options, with_more
 from indrnn.service.serving.models import ServedModel
 from indrnn.service.serving.request import aside, integer, only, read_body, size_of, step_number, while_there
 from indrnn.service.serving.services import Services
 from indrnn.service.serving.steps import StepOptions, StepRouter, native_step, options_key, same_version
 from indrnn.service.settings import Settings
 
-_PREDICT_FIELDS = ("sequences", "model", "version", "layout", "hz", "top_k", "session_id", "step")
+_PREDICT_FIELDS = ("sequences", "model", "version", "layout", "hz", *READ_OPTIONS, "top_k", "session_id", "step")
+MOST_WARNINGS = 16  # of one reply
 JSON = "application/json"
 _PROBLEM = "application/problem+json"
 
@@ -190,6 +192,8 @@ async def _predict_once(body: dict[str, object], services: Services, owner: str)
     top_k = integer(body.get("top_k"), "top_k", 1, 2**31, 5)
     clips = _clips(body, min(s.max_sequences, s.max_queue))
     contents = [await _read(model, clip, body, f"sequences[{i}]") for i, clip in enumerate(clips)]
+    for i, content in enumerate(contents):
+        _need_room(model, content, f"sequences[{i}]")
     scores = await services.steps.infer(model, contents, owner)
     worded = model.modality.word(list(zip(scores, contents, strict=True)), top_k)
     return {"model": model.manifest.name, "version": model.manifest.version, **_together(worded, model)}
@@ -198,16 +202,32 @@ async def _predict_once(body: dict[str, object], services: Services, owner: str)
 def _together(worded: Sequence[Words], model: ServedModel) -> Words:
     """Return the answers to several sequences as one: predictions, or of each value one a sequence, or as many as it has rows."""
     if "predictions" in worded[0]:
-        return {"predictions": [p for words in worded for p in words["predictions"]]}
+        return {"predictions": [p for words in worded for p in words["predictions"]], **_warnings(worded)}
     each = model.modality.each_step
     return {"outputs": {name: [w["outputs"][name] if each else w["outputs"][name][-1] for w in worded] for name in worded[0]["outputs"]}}
+
+
+def _warnings(worded: Sequence[Words]) -> Words:
+    """Return the warnings of several answers, each with its sequence's place, at most MOST_WARNINGS; nothing where there are none."""
+    told = [f"sequences[{i}]: {text}" for i, words in enumerate(worded) for text in words.get("warnings", ())]
+    more = [f"and {len(told) - MOST_WARNINGS} more"] if len(told) > MOST_WARNINGS else []
+    return {"warnings": told[:MOST_WARNINGS] + more} if told else {}
 
 
 async def _read(model: ServedModel, clip: object, body: dict[str, object], field: str) -> Content:
     if model.modality.field == "text":
         name = model.manifest.name
         raise BadInput(f"model {name} reads text, not frames: expected WS /stream/{name} with text")
-    return await aside(model.modality.read, size_of(clip), clip, body.get("layout"), body.get("hz"), field)
+    read = partial(model.modality.read, **with_more(more_options(model.modality, body)))
+    return await aside(read, size_of(clip), clip, body.get("layout"), body.get("hz"), field)
+
+
+def _need_room(model: ServedModel, content: Content, field: str) -> None:
+    """Raise TooLarge for a sequence longer than the model was made for, as its engine would, which does not know where it stands."""
+    limits, hz = model.manifest.limits, content.hz if isinstance(content, Frames) else None
+    most = longest(limits.max_position, hz, model.manifest.hz)
+    if most is not None and len(content.x) > most:
+        raise TooLarge(f"expected at most {most} in a sequence, got {len(content.x)}: the model was made for {most}", field=field)
 
 
 async def _predict_in_session(body: dict[str, object], services: Services, owner: str) -> dict[str, object]:

@@ -113,7 +113,11 @@ def _add_moves(router: APIRouter, services: Services) -> None:
         """Download the session's stored state, also while a step is in flight, and also when the session's model is no longer loaded."""
         session = await sessions.look(session_id, access.owner_of(request.headers))
         name = f"{session.model}-{session.version}-step{session.step}.safetensors"
-        return Response(state_file.encode(session), media_type=BYTES, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+        model = services.models.exactly(session.model, session.version)
+        size = None if model is None else model.manifest.state_size
+        return Response(
+            state_file.encode(session, size), media_type=BYTES, headers={"Content-Disposition": f'attachment; filename="{name}"'}
+        )
 
     @router.put(
         "/{session_id}/state",

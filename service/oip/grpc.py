@@ -215,6 +215,8 @@ class InferenceService:
         if answer.step is not None:
             reply.parameters["indrnn_step"].int64_param = answer.step
             reply.parameters["indrnn_position"].int64_param = answer.position
+        if answer.warnings:
+            reply.parameters["indrnn_warnings"].string_param = answer.warnings
         for output in answer.outputs:
             reply.outputs.add(name=output.name, datatype=output.datatype, shape=output.array.shape)
             reply.raw_output_contents.append(output.array.tobytes())

@@ -9,14 +9,16 @@ from typing import NamedTuple
 
 import orjson
 
-from indrnn.service.engine.requests import InferRequest, StepRequest
+from indrnn.service.engine.requests import Content, Exact, InferRequest, StepRequest
 from indrnn.service.errors import BadInput, ModelGone, NotReady, Overloaded, ServiceError, TooLarge, UnknownModel
 from indrnn.service.oip import rows
 from indrnn.service.oip.message import Ask, InferAnswer
 from indrnn.service.oip.rows import InferLimits, Rows
+from indrnn.service.serving.modality import more_options
 from indrnn.service.serving.models import ServedModel
 from indrnn.service.serving.request import aside
 from indrnn.service.serving.services import Services
+from indrnn.service.serving.skeleton import SkeletonModality, warned
 from indrnn.service.serving.steps import Answered, tensor_digest, tensor_step
 from indrnn.service.session.machine import Result, Scores
 
@@ -92,9 +94,35 @@ def answer(ask: Ask, read: Rows, model: ServedModel, results: Sequence[Result[Sc
     """Return what the results of a request's rows answer."""
     s = model.tensors
     outputs = rows.outputs(ask, s, read, results)
+    warnings = warnings_of(ask, read, model, results)
     if ask.sequence is None:
-        return InferAnswer(s.model, s.version, ask.id, outputs)
-    return InferAnswer(s.model, s.version, ask.id, outputs, results[0].number, results[0].position)
+        return InferAnswer(s.model, s.version, ask.id, outputs, warnings=warnings)
+    return InferAnswer(s.model, s.version, ask.id, outputs, results[0].number, results[0].position, warnings)
+
+
+MOST_WARNINGS = 16  # of one reply
+
+
+def content_of(ask: Ask, read: Rows, model: ServedModel, row: int) -> Content:
+    """Return the content of one row as the model's modality has it. Raises BadInput."""
+    content, modality = read.content(row), model.modality
+    if isinstance(modality, SkeletonModality):
+        return modality.of_tensor(content.x, ask.more, "indrnn_")
+    more_options(modality, {f"indrnn_{name}": value for name, value in ask.more.items()}, "indrnn_")  # it has none
+    return content
+
+
+def warnings_of(ask: Ask, read: Rows, model: ServedModel, results: Sequence[Result[Scores]]) -> str:
+    """Return what the client should be told of its rows, a line each; empty where there is nothing."""
+    whole = bool(read.x.all())
+    if whole and not any(r.result.doubts for r in results):
+        return ""
+    told = [
+        f"row {b}: {text}" if len(results) > 1 else text
+        for b, r in enumerate(results)
+        for text in warned(Exact(read.x[b]) if whole else content_of(ask, read, model, b), r.result.doubts).get("warnings", ())
+    ]
+    return "\n".join(told[:MOST_WARNINGS])
 
 
 class Inference:
@@ -226,7 +254,7 @@ class Inference:
             if known is None or not may_repeat or session.step != 1 or session.last is None:
                 return model
             read = rows.read(ask, known.tensors, self.bounds(known))
-            if session.last.digest == tensor_digest(read.content(0), read.x.shape[1], ask.end):
+            if session.last.digest == tensor_digest(content_of(ask, read, known, 0), read.x.shape[1], ask.end):
                 return known
         except Overloaded:
             raise  # only what is known is full: a beginning elsewhere would overtake what waits there, or be made twice
@@ -284,11 +312,11 @@ class Inference:
         if ask.sequence is None:
             B = len(read.x)
             states = [None] * B if read.state is None else read.state
-            return [InferRequest(read.content(b), T > 1, states[b], ask.timeout, ask.protocol) for b in range(B)]
+            return [InferRequest(content_of(ask, read, model, b), T > 1, states[b], ask.timeout, ask.protocol) for b in range(B)]
         ident, holder = session_id(owner, model.manifest.name, ask.sequence), sequence_owner(owner)
         if ask.start:
             self.steps.remember(ident, model, holder)
-        return [tensor_step(ident, holder, ask.step, read.content(0), T, ask.start, ask.end, ask.timeout, ask.protocol)]
+        return [tensor_step(ident, holder, ask.step, content_of(ask, read, model, 0), T, ask.start, ask.end, ask.timeout, ask.protocol)]
 
     def bounds(self, model: ServedModel) -> InferLimits:
         """Return how much a request to that model may hold."""

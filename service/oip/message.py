@@ -1,14 +1,15 @@
 """An inference request of the Open Inference Protocol, whatever carried it, and its bytes over HTTP: JSON with raw tensors behind."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 
 from indrnn.service.engine.requests import ClientProtocol
 from indrnn.service.errors import BadInput, said
+from indrnn.service.serving.modality import READ_OPTIONS
 from indrnn.service.serving.request import MAX_STEP
 from indrnn.service.serving.signature import Array, Signature
 
@@ -70,6 +71,8 @@ class Ask:
     binary: bool = False
     """whether outputs that were not named come as raw bytes"""
     protocol: ClientProtocol = "oip_http"
+    more: dict[str, object] = field(default_factory=dict)
+    """options that say how x is to be read, by their native names: indrnn_lost is `lost`"""
 
     @property
     def goes_on(self) -> bool:
@@ -93,7 +96,10 @@ class Ask:
             elif name == "binary_data_output":
                 self.binary = boolean(value, name)
             elif name.startswith(_OURS):
-                raise BadInput(f"unknown parameter '{name[:80]}', expected indrnn_step")
+                if name.removeprefix(_OURS) not in READ_OPTIONS:
+                    known = ", ".join(_OURS + option for option in ("step", *READ_OPTIONS))
+                    raise BadInput(f"unknown parameter '{name[:80]}', expected {known}")
+                self.more[name.removeprefix(_OURS)] = value
             elif name.startswith("triton_") and name != _NOT_RESERVED:
                 raise BadInput(
                     f"parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified: '{name[:80]}'"
@@ -142,7 +148,7 @@ class Output(NamedTuple):
 
 
 class InferAnswer(NamedTuple):
-    """The answer to a request. step and position: where the sequence stands, if it is one."""
+    """The answer to a request. step and position: where the sequence stands, if it is one; warnings: lines of text, of the rows."""
 
     model: str
     version: str
@@ -150,6 +156,7 @@ class InferAnswer(NamedTuple):
     outputs: Sequence[Output]
     step: int | None = None
     position: int | None = None
+    warnings: str = ""
 
 
 def header_length(value: str | None, size: int) -> int | None:
@@ -266,11 +273,13 @@ def write(answer: InferAnswer) -> tuple[bytes, int | None]:
         else:
             described["data"] = np.ascontiguousarray(o.array).reshape(-1)
         outputs.append(described)
-    head: dict[str, object] = {"model_name": answer.model, "model_version": answer.version}
+    head: dict[str, Any] = {"model_name": answer.model, "model_version": answer.version}
     if answer.id:
         head["id"] = answer.id
     if answer.step is not None:
         head["parameters"] = {"indrnn_step": answer.step, "indrnn_position": answer.position}
+    if answer.warnings:
+        head.setdefault("parameters", {})["indrnn_warnings"] = answer.warnings
     head["outputs"] = outputs
     json = orjson.dumps(head, option=orjson.OPT_SERIALIZE_NUMPY)
     return (b"".join([json, *raw]), len(json)) if raw else (json, None)

@@ -178,7 +178,8 @@ def outputs(ask: Ask, signature: Signature, rows: Rows, results: Sequence[Result
         wanted = [(w.name, w.binary) for w in ask.outputs]
     else:
         wanted = [(t.name, ask.binary) for t in signature.outputs.values() if not t.optional or rows.state is not None]
-    return [Output(name, "FP32", _logits(rows, results) if name == "logits" else _states(results), binary) for name, binary in wanted]
+    tensors = {"logits": _logits(rows, results), "state_out": _states(results, signature.state_size)}
+    return [Output(name, "FP32", tensors[name], binary) for name, binary in wanted]
 
 
 def _logits(rows: Rows, results: Sequence[Result[Scores]]) -> NDArray[np.float32]:
@@ -192,5 +193,5 @@ def _logits(rows: Rows, results: Sequence[Result[Scores]]) -> NDArray[np.float32
     return logits
 
 
-def _states(results: Sequence[Result[Scores]]) -> NDArray[np.float32]:
-    return np.stack([r.state for r in results if r.state is not None])
+def _states(results: Sequence[Result[Scores]], size: int) -> NDArray[np.float32]:
+    return np.stack([r.state[:size] for r in results if r.state is not None])

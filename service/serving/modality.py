@@ -1,20 +1,46 @@
 """What a modality is to the service: how it reads what clients send, and words what the model answers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from indrnn.service.engine.requests import Content
+from indrnn.service.errors import BadInput, said
 from indrnn.service.session.machine import Scores
 
 Words = dict[str, Any]
 """An answer, or a part of one, as JSON has it."""
 
 
+NO_MORE: Mapping[str, object] = MappingProxyType({})
+
+READ_OPTIONS = ("lost", "unit", "axes")
+"""Options that say how content is read, beside layout and hz; a modality names in `more` those that it has."""
+
+
 class Options(NamedTuple):
-    """The options of a stream or a request that say how its content is read: joint layout, frames per second."""
+    """The options of a stream or a request that say how its content is read: joint layout, frames per second, and by name what else was
+    given of READ_OPTIONS."""
 
     layout: str | None
     hz: float | None
+    more: Mapping[str, object] = NO_MORE
+
+
+def more_options(modality: "ServedModality", asked: Mapping[str, object], prefix: str = "") -> Mapping[str, object]:
+    """Return what was asked of READ_OPTIONS, null left out. Raises BadInput for one that the modality has not."""
+    given = {name: value for name in READ_OPTIONS if (value := asked.get(prefix + name)) is not None}
+    if not given:
+        return NO_MORE
+    for name, value in given.items():
+        if name not in getattr(modality, "more", ()):  # one that has none need not say so
+            raise BadInput(f"expected null, as the model reads no skeletons, got {said(value)}", field=prefix + name)
+    return given
+
+
+def with_more(given: Mapping[str, object]) -> dict[str, Any]:
+    """Return options as an argument of check_options, read and read_alike, which a modality without them need not have."""
+    return {"more": given} if given else {}
 
 
 class ServedModality(Protocol):
@@ -29,11 +55,16 @@ class ServedModality(Protocol):
     each_step: bool
     """whether an answer is of every time step, and not of the last alone"""
 
-    def check_options(self, layout: object, hz: object) -> Options:
-        """Check the options of a stream or a request. Raises BadInput."""
+    @property
+    def check_options(self) -> Callable[..., Options]:
+        """Check the options of a stream or a request, (layout, hz) and `more` where it has some. Raises BadInput."""
 
-    def read(self, value: object, layout: object, hz: object, field: str) -> Content:
-        """Return what a client sent as content; `field`: where it stands. Raises BadInput and its kin."""
+    @property
+    def read(self) -> Callable[..., Content]:
+        """Return what a client sent as content, of (value, layout, hz, field) and `more` where it has some; `field`: where it stands.
+
+        Raises BadInput and its kin.
+        """
 
     def read_alike(self, values: Sequence[object], layout: str | None, rates: Sequence[float | None]) -> list[Content | None]:
         """Return many clients' plain messages as contents, together; None for one that takes a closer look (`read`)."""

@@ -53,11 +53,12 @@ class Reason(Enum):
 
 class Scores(NamedTuple):
     """The answer to a fed step: logits [K] at its end; where asked for, every [t, K] after each of the model's frames or characters;
-    chars: logprobs [n] in nats."""
+    chars: logprobs [n] in nats; doubts: the names of the checks by which what the model saw is no body (frames/anatomy.py)."""
 
     logits: Floats
     every: Floats
     logprobs: Floats
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

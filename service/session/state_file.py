@@ -1,19 +1,22 @@
 """A session's state as a file: safetensors, as it is downloaded from one server and uploaded to another.
 
-Tensor `state` [N] float32 and, where frames are being resampled, `carry` [P, J, 3] float32. Metadata, all texts: `format_version`, `model`,
+Tensor `state` [N] float32; where frames are being resampled, `carry` [P, J, 3] float32; of a model that watches bodies, `bodies` [E]
+float32, what it has seen of them (frames/anatomy.py), without which a state begins to look anew; a session whose model is not loaded has
+them behind its `state`. Metadata, all texts: `format_version`, `model`,
 `version`, `digest` (sha256 of model.onnx), `step`, `position`; with a carry `carry_hz` and `carry_phase` ("7/6", client frames). What comes
 in is believed nothing: it must be what this service could have written for a session of the model.
 """
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import orjson
 import safetensors
 
 from indrnn.export.bundle import Manifest, Part
+from indrnn.export.modalities.skeleton import evidence_size
 from indrnn.export.modalities.table import MODALITIES
 from indrnn.frames.rate import HZ_RANGE, Carry, may_be_left_over
 from indrnn.kernels.activations import ACTIVATIONS
@@ -24,6 +27,7 @@ FORMAT_VERSION = "1"
 MAX_HEADER = 2**14  # bytes; ours are some 500
 MOST_AXES = 3
 MOST = 2**53 - 1  # steps and positions: what JSON numbers hold
+NOTHING: Floats = np.zeros(0, np.float32)
 _TEXTS = ("model", "version", "digest")
 _COUNT = re.compile(r"0|[1-9][0-9]{0,15}")
 _PHASE = re.compile(r"([1-9][0-9]{0,11})/([1-9][0-9]{0,11})")
@@ -31,17 +35,18 @@ _PHASE = re.compile(r"([1-9][0-9]{0,11})/([1-9][0-9]{0,11})")
 
 @dataclass(frozen=True, slots=True)
 class StateFile:
-    """A downloaded state and whose it is; whether it fits that model is for `check` to say."""
+    """A downloaded state and whose it is; whether it fits that model is for `check` to say. bodies [E]: of a model that watches them."""
 
     model: str
     version: str
     digest: str
     snapshot: Snapshot
+    bodies: Floats = field(default_factory=lambda: NOTHING)
 
 
-def encode(session: Session) -> bytes:
-    """Encode the session as it stands, without its stored result."""
-    tensors = {"state": session.state}
+def encode(session: Session, size: int | None = None) -> bytes:
+    """Encode the session as it stands, without its stored result; size: N, of the graph's state (None: all of it)."""
+    tensors = {"state": session.state[:size]}
     metadata = {
         "format_version": FORMAT_VERSION,
         "model": session.model,
@@ -53,6 +58,8 @@ def encode(session: Session) -> bytes:
     if carry := session.carry:
         tensors["carry"] = carry.frame
         metadata |= {"carry_hz": repr(carry.hz), "carry_phase": f"{carry.numerator}/{carry.denominator}"}
+    if size is not None and len(session.state) > size:
+        tensors["bodies"] = session.state[size:]
     return _write(tensors, metadata)
 
 
@@ -77,11 +84,13 @@ def decode(data: bytes) -> StateFile:
     tensors = _tensors(data)
     state = tensors.pop("state", None)
     frame = tensors.pop("carry", None)
-    if state is None or state.ndim != 1 or tensors:
-        raise NotState("expected the tensors state [N] and, where frames are resampled, carry [P, J, 3], and no others", field="state")
+    bodies = tensors.pop("bodies", NOTHING)
+    if state is None or state.ndim != 1 or bodies.ndim != 1 or tensors:
+        others = "carry [P, J, 3] where frames are resampled and bodies [E] where those are watched"
+        raise NotState(f"expected the tensors state [N], {others}, and no others", field="state")
     carry = None if frame is None else _carry(metadata, frame)
     step, position = _count(metadata, "step"), _count(metadata, "position")
-    return StateFile(model, version, digest, Snapshot(state, step, position, carry))
+    return StateFile(model, version, digest, Snapshot(state, step, position, carry), bodies)
 
 
 def check(file: StateFile, manifest: Manifest) -> Snapshot:
@@ -93,8 +102,13 @@ def check(file: StateFile, manifest: Manifest) -> Snapshot:
         mine, others = f"{manifest.name}/{manifest.version} ({manifest.sha256[:12]}…)", f"{file.model[:64]}/{file.version[:16]}"
         raise OtherModel(f"expected a state of {mine}, got one of {others} ({file.digest[:12]}…)", field="digest")
     at = file.snapshot
-    if len(at.state) != manifest.state_size:
-        raise BadInput(f"expected {manifest.state_size} numbers, got {len(at.state)}", field="state")
+    bodies = evidence_size(manifest)
+    if len(file.bodies) not in (0, bodies):
+        raise BadInput(f"expected {bodies} numbers, got {len(file.bodies)}", field="bodies")
+    if len(file.bodies):
+        at = at._replace(state=np.concatenate([at.state, file.bodies]))
+    if len(at.state) not in (manifest.state_size, manifest.state_size + bodies):
+        raise BadInput(f"expected {manifest.state_size} numbers, got {len(file.snapshot.state)}", field="state")
     for part in manifest.state:
         _check_part(at.state, part, MODALITIES[manifest.modality].farthest)
     if manifest.limits.max_position is not None and at.position > manifest.limits.max_position:

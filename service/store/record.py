@@ -124,6 +124,8 @@ def encode_step(step: Step) -> bytes:
     result = step.result
     if isinstance(result, Scores):
         end = ',"end":true' if step.end else ""  # by hand: half of the time of a dictionary and its JSON
+        if result.doubts:
+            end += f',"doubts":{orjson.dumps(result.doubts).decode()}'
         head = f'{{"digest":"{step.digest.hex()}","k":{len(result.logits)},"n":{len(result.logprobs)}{end}}}\n'.encode()
         return head + b"".join([little(a).tobytes() for a in (result.logits, result.logprobs, result.every) if a.size])
     if isinstance(result, Return):
@@ -145,7 +147,8 @@ def decode_step(data: bytes) -> Step:
         return Step(digest, Return(head["rewound_to"]))
     if "sampling" not in head:
         logits, logprobs, every = np.split(floats, [head["k"], head["k"] + head["n"]])
-        return Step(digest, Scores(logits, every.reshape(-1, head["k"]), logprobs), head.get("end", False))
+        scores = Scores(logits, every.reshape(-1, head["k"]), logprobs, tuple(head.get("doubts", ())))
+        return Step(digest, scores, head.get("end", False))
     max_chars, temperature, top_p, seed, stop = head["sampling"]
     reason = Reason(head["reason"]) if head["reason"] else None
     return Step(digest, Generated(Sampling(max_chars, temperature, top_p, seed, tuple(stop)), head["text"], floats, reason))

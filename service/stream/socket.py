@@ -9,8 +9,10 @@ import base64
 import logging
 import secrets
 from collections import deque
+from collections.abc import Mapping
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import orjson
@@ -20,6 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from indrnn.service.engine.requests import Content, GenerateRequest, States
 from indrnn.service.errors import BadInput, Overloaded, ServiceError, Stopping, TooLarge, said
 from indrnn.service.logs import about
+from indrnn.service.serving.modality import NO_MORE, READ_OPTIONS, more_options, with_more
 from indrnn.service.serving.models import Models, ServedModel
 from indrnn.service.serving.request import aside, boolean, integer, number, only, parse_object, size_of, step_number
 from indrnn.service.serving.services import Services
@@ -52,6 +55,7 @@ class _Options:
     top_k: int
     every: bool
     key: bytes = b""
+    more: Mapping[str, object] = NO_MORE
 
 
 class Channel:
@@ -216,7 +220,7 @@ class Stream:
         return self._session_id
 
     async def _open(self, message: dict[str, object]) -> None:
-        only(message, ("type", "session_id", "layout", "hz", "top_k", "every", "api_key", "version", "keep"))
+        only(message, ("type", "session_id", "layout", "hz", *READ_OPTIONS, "top_k", "every", "api_key", "version", "keep"))
         if self._session_id is not None:
             raise BadInput("expected one open message per connection, got a second", field="type")
         key = message.get("api_key")
@@ -246,7 +250,7 @@ class Stream:
         await self._channel.send({"type": "opened", **standing, "model": session.model, "version": session.version, "pending": pending})
 
     def _open_fast_path(self, session_id: str, o: _Options) -> None:
-        if self._channel.wire is None or o.every or self._steps.charges:
+        if self._channel.wire is None or o.every or o.more or self._steps.charges:
             return
         s = self._settings
         limits = s.send_timeout, s.max_body
@@ -261,8 +265,9 @@ class Stream:
         modality, m = self._model.modality, self._model.manifest
         if every and m.labels is None and m.alphabet is None:
             raise BadInput("expected false: the model answers values, which have no scores", field="every")
-        layout, hz = modality.check_options(message.get("layout"), message.get("hz"))
-        return _Options(layout, hz, top_k, every, options_key(modality.field, StepOptions(hz, top_k, every)))
+        given = with_more(more_options(modality, message))
+        layout, hz, more = modality.check_options(message.get("layout"), message.get("hz"), **given)
+        return _Options(layout, hz, top_k, every, options_key(modality.field, StepOptions(hz, top_k, every)), more)
 
     async def _same_model(self, session_id: str) -> ServedModel:
         model = await self._steps.model_of(session_id, self._owner)
@@ -294,7 +299,7 @@ class Stream:
         field = modality.old_field if modality.old_field in message and modality.old_field else modality.field
         only(message, ("type", "step", field))
         value = message.get(field)
-        content = await aside(modality.read, size_of(value), value, o.layout, o.hz, field)
+        content = await aside(partial(modality.read, **with_more(o.more)), size_of(value), value, o.layout, o.hz, field)
         self._check_length(len(content.x), field)
         await self._feed(session_id, step_number(message.get("step")), content)
 

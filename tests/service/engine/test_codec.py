@@ -134,7 +134,11 @@ def test_what_is_read_of_arrays_is_part_of_the_message() -> None:
     assert state.ctypes.data % 4 == 0
 
 
-@pytest.mark.parametrize("thing", [object(), {"a": object()}, [object()], np.zeros(2, bool), np.array(["text"]), {1}, len], ids=repr)
+@pytest.mark.parametrize(
+    "thing",
+    [object(), {"a": object()}, [object()], np.zeros(2, bool), np.array(["text"]), {1}, len],
+    ids=["an object", "in a dictionary", "in a list", "bools", "texts", "a set", "a function"],
+)
 def test_what_may_not_cross_is_not_encoded(thing: Any) -> None:
     with pytest.raises(TypeError, match="expected"):
         encode(thing)
