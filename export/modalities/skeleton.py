@@ -66,13 +66,23 @@ class SkeletonContent(Modality):
     def contract(self, m: Content) -> str:
         """Return axes, unit and joint order of x."""
         others = ", ".join(f"`{k}`" for k in sorted(m.layouts) if k != m.layout)
+        flat = m.dims == 2
+        axes = "x to the right of a person who faces the camera: negative at the left hand; y up" + (
+            "" if flat else "; z away from the camera"
+        )
+        if m.axes is None and m.unit is not None:
+            axes = "axes as in its data"
+        unit = "metres" if m.metres in (None, 1.0) else "a unit in which a standing person's joints are some 0.5 from their middle"
         return (
-            f"`x` is raw joint positions in metres (x to the right of a person who faces the camera: negative at the left hand; y up; "
-            f"z away from the camera) at {m.hz:g} frames a second, in the joint order `{m.layout}`"
+            f"`x` is raw joint positions in {unit} ({axes}) at {m.hz:g} frames a second, "
+            f"in the joint order `{m.layout}`"
             + (f" ({others} can be mapped to it)" if others else "")
+            + (", two numbers of each and a third that is 0" if flat else "")
             + f"; persons at once: {m.persons}, an absent one is all zeros. Centring and scaling are part of the graph. "
-            "Turning by some 30° and shifting do no harm; a mirrored or flipped axis or another unit gives wrong answers, often sure ones. "
-            f"`logits` are scores of the {self.answers(m)} classes below."
+            + _unit(m)
+            + "Turning by some 30° and shifting do no harm; a mirrored or flipped axis or another unit gives wrong answers. "
+            + f"`logits` are scores of the {self.answers(m)} classes below."
+            + (_BODIES if anatomy(m) is not None else "")
         )
 
     def limits(self, m: Content, data: tuple[str, ...]) -> str:
@@ -91,6 +101,20 @@ class SkeletonContent(Modality):
             f"with a high score. {recorded}; expect less of other people, views and sensors, and measure before relying on it. It is not "
             "meant for surveillance, nor for decisions about persons."
         )
+
+
+_BODIES = (
+    " What can be no body (its size, the lengths between its joints, its head below its hips, hands and feet that point backwards) is "
+    "answered with the label `other` and a warning that says why."
+)
+
+
+def _unit(m: Content) -> str:
+    """Return the words on the unit of the data that a network learned from."""
+    if m.unit is None or m.metres in (None, 1.0):
+        return ""
+    named = f"in its own unit, {m.unit}" if m.unit != "own" else "in a unit of its own"
+    return f'The data was {named}, of which one is {m.metres:.4g} in `x`; the service takes it with `"unit": "{m.unit}"`. '
 
 
 def _check_bodies(bodies: Bodies, joints: int) -> None:

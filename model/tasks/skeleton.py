@@ -10,9 +10,9 @@ from typing import Any
 import lightning
 import numpy as np
 
-from indrnn.frames import layouts
+from indrnn.frames import anatomy, layouts
 from indrnn.model.data import bodies, sets
-from indrnn.model.data.clips import HZ
+from indrnn.model.data.clips import HZ, Frames
 from indrnn.model.nets.action import POSITION_SCALE, VELOCITY_SCALE, ActionConfig
 from indrnn.model.nets.network import StateNet
 from indrnn.model.training.checkpoint import Meta
@@ -22,6 +22,7 @@ from indrnn.model.training.options import CLIPS, FACING
 from indrnn.model.training.source import Source
 from indrnn.model.training.task import Figures, Job, Task, figure
 
+UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 GIVEN = frozenset({"classes", "joints", "persons", "root", "position_scale", "velocity_scale", "across"})
 
 
@@ -85,9 +86,30 @@ def learn(
     meta = Meta("action", job.command, job.seed, job.steps, labels=found.classes, layout=name, data=terms, hz=found.hz)
     own = {name: (names, tuple((j,) for j in range(len(names))))}
     told = dataclasses.asdict(dataclasses.replace(source, unit=found.unit))
+    whole = frames[frames.any((1, 2))]
     return learner, dataclasses.replace(
-        meta, layouts=own | layouts.known(names), persons=found.persons, held=None if source.held == "none" else source.held, clips=told
+        meta,
+        layouts=own | layouts.known(names),
+        persons=found.persons,
+        held=None if source.held == "none" else source.held,
+        clips=told,
+        told=told_of_bodies(names, whole, body, found.unit, found.flat),
     )
+
+
+def told_of_bodies(names: tuple[str, ...], frames: Frames, body: bodies.Body, unit: float, flat: bool) -> dict[str, Any]:
+    """Return what a manifest says of the bodies [n, J, 3] learned from: unit, axes, dimensions, and by what others are told."""
+    found = anatomy.measured(names, frames, list(enumerate(body.parents)), flat)
+    limits = {} if found is None else {k: v for k, v in dataclasses.asdict(found.limits).items() if v != getattr(anatomy.Limits(), k)}
+    up = found is not None and found.limits.up is not None
+    near = next((name for name, one in UNITS.items() if 1 / 1.5 < unit / one < 1.5), None)
+    return {
+        "unit": "px" if flat else near or "own",
+        "metres": unit,
+        "axes": "x y z" if up else None,
+        "dims": 2 if flat else 3,
+        "bodies": {"pairs": [] if found is None else [list(pair) for pair in found.pairs], "limits": limits},
+    }
 
 
 def measure(net: StateNet, meta: Meta, split: str) -> Figures:

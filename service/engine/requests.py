@@ -59,13 +59,15 @@ class Ticket(NamedTuple):
 class Frames(NamedTuple):
     """Frames [T, P, J, 3] float32 in the model's layout; NaN is a joint not seen. hz None is the session's rate, at its start the model's.
 
-    whole: no joint is missing, as far as anybody has looked already. warnings: what the client should be told of them.
+    whole: no joint is missing, as far as anybody has looked already. warnings: what the client should be told of them. t [T]: when each
+    was taken, in seconds, where the client says so.
     """
 
     x: Floats
     hz: float | None
     whole: bool = False
     warnings: tuple[str, ...] = ()
+    t: NDArray[np.float64] | None = None
 
 
 class Exact(NamedTuple):

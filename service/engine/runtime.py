@@ -22,11 +22,11 @@ from indrnn.export.modalities.skeleton import anatomy
 from indrnn.export.modalities.table import MODALITIES
 from indrnn.frames.anatomy import ENTRIES, Anatomy
 from indrnn.frames.joints import hold
-from indrnn.frames.rate import Carry, resample
+from indrnn.frames.rate import Carry, due, resample, resample_at
 from indrnn.kernels.cuda import registered_cuda
 from indrnn.kernels.registered import registered
 from indrnn.kernels.runtime import ort
-from indrnn.service.engine.requests import ClientProtocol, Content, Exact, States
+from indrnn.service.engine.requests import ClientProtocol, Content, Exact, Frames, States
 from indrnn.service.errors import BadInput, PositionLimit, TooLarge
 from indrnn.service.session.machine import Floats, Generated, Sampling, Scores, Session
 from indrnn.service.session.sampling import Ranking, draw, log_softmax, rank
@@ -373,6 +373,8 @@ def prepare(content: Content, session: Session | None, model: ModelFacts) -> Pre
     assert facts is not None, "a clip goes to a model that reads frames"
     clip, carry = content.x, session.carry if session else None
     running_at = None if session is None or session.position == 0 else carry.hz if carry else facts.hz
+    if content.t is not None or (carry is not None and carry.timed):
+        return _prepare_timed(content, session, facts, model.max_position)
     hz = content.hz or running_at or facts.hz
     _need_room(clip, hz, session, model)
     if content.whole and hz == facts.hz and running_at in (None, hz):
@@ -389,6 +391,26 @@ def prepare(content: Content, session: Session | None, model: ModelFacts) -> Pre
         return Prepared(x, facts.after(x), lost)
     x, left = resample(x, hz, facts.hz, carry)
     return Prepared(x, left, None if lost is None else _lost_at(lost, len(x), hz, facts.hz, carry))
+
+
+def _prepare_timed(content: Frames, session: Session | None, facts: FrameFacts, max_position: int | None) -> Prepared:
+    """Return frames that say when they were taken, as `prepare` does."""
+    x, t, carry = content.x, content.t, session.carry if session else None
+    if t is None or (session is not None and session.position > 0 and (carry is None or not carry.timed)):
+        expected = "when each frame was taken" if t is None else "none"
+        raise BadInput(f"expected {expected}, as in the session's earlier steps", field="t")
+    if carry is not None and t[0] <= carry.last:
+        raise BadInput(f"expected a time after {carry.last:.6f}, the last one of the step before, got {t[0]:.6f}", field="t[0]")
+    n, before = due(t, facts.hz, carry), carry.count if carry else 0
+    if n > facts.max_frames:
+        raise TooLarge(f"expected at most {facts.max_frames / facts.hz:g} s in one piece, got {n / facts.hz:g}", field="t")
+    if max_position is not None and before + n > max_position:
+        made = f"the model was made for {max_position / facts.hz:g} s in a sequence, got {(before + n) / facts.hz:g}"
+        raise TooLarge(made, field="t") if session is None else PositionLimit(made, field="t")
+    last = carry.frame if carry else np.zeros(x.shape[1:], np.float32)
+    frames, rest, after = resample_at(hold(x, last), t, facts.hz, carry)
+    missing: NDArray[np.bool_] = np.logical_or.reduce(np.isnan(x), axis=-1)
+    return Prepared(frames, rest, missing[after] if missing.any() else None)
 
 
 def _lost_at(lost: NDArray[np.bool_], frames: int, hz: float, own_hz: float, carry: Carry | None) -> NDArray[np.bool_]:

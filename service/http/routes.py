@@ -1,6 +1,6 @@
 """Define the native HTTP routes but those of sessions. They translate to and from serving/sessions.py, and know nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 
@@ -8,20 +8,21 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
+from indrnn.export.bundle import Layout
 from indrnn.service.engine.requests import Content, Frames
 from indrnn.service.engine.runtime import longest
 from indrnn.service.errors import BadInput, MethodNotAllowed, ServiceError, Stopping, TooLarge, Unauthorized, said, status
 from indrnn.service.http import schema
 from indrnn.service.http.metrics import Metrics
 from indrnn.service.revision import revision
-from indrnn.service.serving.modality import READ_OPTIONS, Words, more_options, with_more
+from indrnn.service.serving.modality import READ_OPTIONS, Words, at_times, more_options, with_more
 from indrnn.service.serving.models import ServedModel
 from indrnn.service.serving.request import aside, integer, only, read_body, size_of, step_number, while_there
 from indrnn.service.serving.services import Services
 from indrnn.service.serving.steps import StepOptions, StepRouter, native_step, options_key, same_version
 from indrnn.service.settings import Settings
 
-_PREDICT_FIELDS = ("sequences", "model", "version", "layout", "hz", *READ_OPTIONS, "top_k", "session_id", "step")
+_PREDICT_FIELDS = ("sequences", "model", "version", "layout", "hz", "t", *READ_OPTIONS, "top_k", "session_id", "step")
 MOST_WARNINGS = 16  # of one reply
 JSON = "application/json"
 _PROBLEM = "application/problem+json"
@@ -61,7 +62,13 @@ _MEANING = {
 }
 
 
-def _model_info(versions: list[ServedModel], settings: Settings, full: bool) -> dict[str, object]:
+def _layouts(model: ServedModel, full: bool) -> dict[str, object]:
+    """Describe every layout that clips may come in, and in full which of its joints each of the model's own is the mean of."""
+    known: Mapping[str, Layout] = getattr(model.modality, "layouts", model.manifest.layouts)
+    return {name: {"joints": x.joints, "joint_names": x.joint_names, **({"table": x.table} if full else {})} for name, x in known.items()}
+
+
+def _model_info(versions: list[ServedModel], settings: Settings, full: bool, weights: bool = False) -> dict[str, object]:
     described = []
     for model in versions:
         m = model.manifest
@@ -74,7 +81,11 @@ def _model_info(versions: list[ServedModel], settings: Settings, full: bool) -> 
                 "labels": m.labels,
                 "alphabet": m.alphabet,
                 "layout": m.layout,
-                "layouts": {name: {"joints": x.joints, "joint_names": x.joint_names} for name, x in m.layouts.items()},
+                "layouts": _layouts(model, full),
+                "unit": m.unit,
+                "metres": m.metres,
+                "axes": m.axes,
+                "dims": m.dims,
                 "persons": m.persons,
                 "hz": m.hz,
                 "other_below": m.other_below,
@@ -88,7 +99,7 @@ def _model_info(versions: list[ServedModel], settings: Settings, full: bool) -> 
                     "max_position": m.limits.max_position,
                 },
                 "state_size": m.state_size,
-                "state": [p.model_dump(exclude=None if full else {"u"}, exclude_none=True) for p in m.state],
+                "state": [p.model_dump(exclude=None if weights else {"u"}, exclude_none=True) for p in m.state],
             }
         )
     return {
@@ -134,10 +145,10 @@ def build_router(services: Services, numbers: Metrics) -> APIRouter:
         return JSONResponse({"models": [_model_info(served.versions(n), settings, full=False) for n in served.names()]})
 
     @router.get("/models/{name}", response_model=schema.ModelInfo, responses=problems(401, 404), tags=["models"])
-    async def model(request: Request, name: str) -> Response:
-        """Describe one model: versions, labels or alphabet, layouts, rate, limits, and the state with each neuron's recurrent weight."""
+    async def model(request: Request, name: str, weights: bool = False) -> Response:
+        """Describe one model: versions, labels or alphabet, layouts, unit, rate, limits, state; with `weights=true` each neuron's."""
         access.owner_of(request.headers)
-        return JSONResponse(_model_info(served.versions(name), settings, full=True))
+        return JSONResponse(_model_info(served.versions(name), settings, full=True, weights=weights))
 
     _add_health(router, services, numbers)
     return router
@@ -191,7 +202,7 @@ async def _predict_once(body: dict[str, object], services: Services, owner: str)
     model = services.models.choose("action" if name is None else name, body.get("version"))
     top_k = integer(body.get("top_k"), "top_k", 1, 2**31, 5)
     clips = _clips(body, min(s.max_sequences, s.max_queue))
-    contents = [await _read(model, clip, body, f"sequences[{i}]") for i, clip in enumerate(clips)]
+    contents = [await _read(model, clip, body, i, len(clips)) for i, clip in enumerate(clips)]
     for i, content in enumerate(contents):
         _need_room(model, content, f"sequences[{i}]")
     scores = await services.steps.infer(model, contents, owner)
@@ -209,17 +220,27 @@ def _together(worded: Sequence[Words], model: ServedModel) -> Words:
 
 def _warnings(worded: Sequence[Words]) -> Words:
     """Return the warnings of several answers, each with its sequence's place, at most MOST_WARNINGS; nothing where there are none."""
-    told = [f"sequences[{i}]: {text}" for i, words in enumerate(worded) for text in words.get("warnings", ())]
+    where = [f"sequences[{i}]: " if len(worded) > 1 else "" for i in range(len(worded))]
+    told = [place + text for place, words in zip(where, worded, strict=True) for text in words.get("warnings", ())]
     more = [f"and {len(told) - MOST_WARNINGS} more"] if len(told) > MOST_WARNINGS else []
     return {"warnings": told[:MOST_WARNINGS] + more} if told else {}
 
 
-async def _read(model: ServedModel, clip: object, body: dict[str, object], field: str) -> Content:
+async def _read(model: ServedModel, clip: object, body: dict[str, object], i: int, clips: int) -> Content:
+    """Return the i-th clip of a request; of one alone the times may stand in no list of their own."""
     if model.modality.field == "text":
         name = model.manifest.name
         raise BadInput(f"model {name} reads text, not frames: expected WS /stream/{name} with text")
-    read = partial(model.modality.read, **with_more(more_options(model.modality, body)))
-    return await aside(read, size_of(clip), clip, body.get("layout"), body.get("hz"), field)
+    times, where = body.get("t"), f"t[{i}]"
+    if clips == 1 and isinstance(times, list) and times and not isinstance(times[0], list):
+        where = "t"
+    elif times is not None:
+        if not isinstance(times, list) or len(times) != clips:
+            raise BadInput(f"expected {clips} lists of seconds, one for each sequence, got {said(times)}", field="t")
+        times = times[i]
+    more = at_times(model.modality, more_options(model.modality, body), times, where)
+    read = partial(model.modality.read, **with_more(more))
+    return await aside(read, size_of(clip), clip, body.get("layout"), body.get("hz"), f"sequences[{i}]")
 
 
 def _need_room(model: ServedModel, content: Content, field: str) -> None:
@@ -244,7 +265,7 @@ async def _step(body: dict[str, object], steps: StepRouter, session_id: str, own
         raise BadInput(f"expected {model.manifest.name!r}, the session's model, got {said(body['model'])}", field="model")
     same_version(body.get("version"), model)
     options = StepOptions(top_k=integer(body.get("top_k"), "top_k", 1, 2**31, 5))
-    content = await _read(model, _clips(body, 1)[0], body, "sequences[0]")
+    content = await _read(model, _clips(body, 1)[0], body, 0, 1)
     if isinstance(content, Frames):
         options = options._replace(hz=content.hz)
     key = options_key(model.modality.field, options)

@@ -33,6 +33,12 @@ class PredictRequest(_Shape):
     hz: float | None = Field(
         None, ge=1, le=1000, description="the clips' frames per second, the model's rate by default; resampled causally"
     )
+    t: list[list[float]] | list[float] | None = Field(
+        None, description="when each frame was taken, rising seconds, a list for each sequence; resampled causally to the model's rate"
+    )
+    lost: Literal["zero"] | None = Field(None, description="`zero`: a joint at exactly 0 in all axes was not seen, as with null")
+    unit: str | None = Field(None, description="the clips' unit: m, cm, mm, or that of the model's own data", examples=["mm"])
+    axes: str | None = Field(None, description="where the model's x, y and z lie in what is sent", examples=["-x -y z"])
     top_k: int = Field(5, ge=1, description="how many labels to score; above the number of classes means all")
     session_id: SessionId | None = Field(None, description="go on with this session; takes exactly one sequence")
     step: int | None = Field(None, ge=1, description="the number of this step; without it the server counts")
@@ -48,7 +54,7 @@ class Score(_Shape):
 class Prediction(_Shape):
     """The label and the scores at the end of a clip."""
 
-    label: str = Field(description="the likeliest class, or `other` where its score is below the model's `other_below`")
+    label: str = Field(description="the likeliest class; `other` below the model's `other_below`, and for what can be no body")
     score: float = Field(ge=0, le=1)
     top: list[Score]
     frames: int | None = Field(None, description="skeletons: frames of the clip, as the client counts them")
@@ -73,6 +79,7 @@ class PredictResponse(_Shape):
     outputs: dict[str, list[float] | list[list[float]]] | None = Field(
         None, description="where the answer is values: of each sequence the last, or all of them where the model answers each row"
     )
+    warnings: list[str] | None = Field(None, description="what looks wrong with the clips, in short; not there where nothing does")
     session: Standing | None = None
 
 
@@ -137,7 +144,7 @@ class PartInfo(_Shape):
     offset: int
     size: int
     activation: str | None = None
-    u: list[float] | None = Field(None, description="recurrent weight per neuron; only in GET /models/{name}")
+    u: list[float] | None = Field(None, description="recurrent weight per neuron; only in GET /models/{name}?weights=true")
 
 
 class LayoutInfo(_Shape):
@@ -145,6 +152,9 @@ class LayoutInfo(_Shape):
 
     joints: int
     joint_names: list[str]
+    table: list[list[int]] | None = Field(
+        None, description="the sent joints whose mean each of the model's own is; none: it is lost; only in GET /models/{name}"
+    )
 
 
 class QuantityInfo(_Shape):
@@ -174,6 +184,10 @@ class VersionInfo(_Shape):
     alphabet: str | None = None
     layout: str | None = None
     layouts: dict[str, LayoutInfo]
+    unit: str | None = Field(None, description="skeleton: the unit of the data it learned from, which requests may state")
+    metres: float | None = Field(None, description="skeleton: what one of that unit is in the network's")
+    axes: str | None = Field(None, description="skeleton: where x, y and z lie")
+    dims: Literal[2, 3] | None = Field(None, description="skeleton: numbers of a joint; none: 3")
     persons: int | None = None
     hz: float | None = None
     other_below: float | None = Field(None, description="the score below which the label is `other`")

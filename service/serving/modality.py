@@ -38,6 +38,15 @@ def more_options(modality: "ServedModality", asked: Mapping[str, object], prefix
     return given
 
 
+def at_times(modality: "ServedModality", given: Mapping[str, object], t: object, field: str) -> Mapping[str, object]:
+    """Return options with the times of one piece of content among them, where there are some. Raises BadInput where it takes none."""
+    if t is None:
+        return given
+    if "t" not in getattr(modality, "more", ()):
+        raise BadInput(f"expected null, as the model reads no skeletons, got {said(t)}", field=field)
+    return {**given, "t": t, "t_field": field}
+
+
 def with_more(given: Mapping[str, object]) -> dict[str, Any]:
     """Return options as an argument of check_options, read and read_alike, which a modality without them need not have."""
     return {"more": given} if given else {}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from indrnn.export.bundle import OTHER, Layout, Manifest
 from indrnn.frames.joints import FARTHEST
 from indrnn.frames.layouts import likely, offered
-from indrnn.frames.rate import HZ_RANGE
+from indrnn.frames.rate import HZ_RANGE, LATEST
 from indrnn.service.engine.requests import Content, Frames
 from indrnn.service.errors import BadInput, OutOfRange, TooLarge, said
 from indrnn.service.serving.modality import NO_MORE, READ_OPTIONS, Options, Words
@@ -30,7 +30,7 @@ class SkeletonModality:
     field = "frames"
     old_field: str | None = None
     each_step = False
-    more = READ_OPTIONS
+    more = (*READ_OPTIONS, "t")
 
     def __init__(self, manifest: Manifest, max_frames: int) -> None:
         self.reader = ClipReader.of(manifest, max_frames)
@@ -54,7 +54,8 @@ class SkeletonModality:
         known = self.reader.check_layout(layout)
         rate = self.reader.check_hz(hz)
         x, warnings = self.reader.read_warned(value, known, field, self.reader.check_sent(more))
-        return Frames(x, rate, whole=not np.isnan(x).any(), warnings=warnings)
+        t = None if more.get("t") is None else _times(more["t"], len(x), str(more.get("t_field", "t")))
+        return Frames(x, rate, not np.isnan(x).any(), warnings, t)
 
     def of_tensor(self, x: NDArray[np.generic], more: Mapping[str, object], prefix: str = "") -> Frames:
         """Return a tensor [T, P, J, 3] in the model's own layout as content. Raises BadInput."""
@@ -90,7 +91,7 @@ class SkeletonModality:
         logits = np.stack([scores.logits for scores, _ in answers])
         odds = softmax(logits)
         order = np.argsort(-odds, axis=-1, kind="stable")[:, :top_k]
-        values = np.take_along_axis(odds, order, -1).tolist()
+        values = np.take_along_axis(odds, order, -1).astype(np.float64).round(DECIMALS).tolist()
         return [
             {"predictions": [self._prediction(ks, vs, len(content.x), bool(answered.doubts))], **warned(content, answered.doubts)}
             for ks, vs, (answered, content) in zip(order.tolist(), values, answers, strict=True)
@@ -102,6 +103,8 @@ class SkeletonModality:
         label = OTHER if doubted or (below is not None and scores[0] < below) else self._labels[best[0]]
         return {"label": label, "score": scores[0], "top": top, "frames": frames}
 
+
+DECIMALS = 6  # of a score: what two runs agree on
 
 DOUBTS = {
     "size": 'this is not of a person\'s size: expected metres, or the unit of what is sent ("unit": "mm")',
@@ -401,6 +404,22 @@ def _list(value: object, where: str, of: str) -> list[object]:
     if not isinstance(value, list):
         raise BadInput(f"expected a list of {of}, got {said(value)}", field=where)
     return value
+
+
+def _times(value: object, frames: int, field: str) -> NDArray[np.float64]:
+    """Return the seconds [T] at which frames were taken. Raises BadInput."""
+    times = _list(value, field, "seconds, one for each frame")
+    if len(times) != frames:
+        raise BadInput(f"expected {frames} seconds, one for each frame, got {len(times)}", field=field)
+    for i, one in enumerate(times):
+        if isinstance(one, bool) or not isinstance(one, int | float) or not abs(one) <= LATEST:
+            raise BadInput(f"expected seconds, got {said(one)}", field=f"{field}[{i}]")
+    t = np.array(times, np.float64)
+    wrong = np.flatnonzero(np.diff(t) <= 0)
+    if len(wrong):
+        i = int(wrong[0]) + 1
+        raise BadInput(f"expected a time after {t[i - 1]:.6f}, that of the frame before, got {t[i]:.6f}", field=f"{field}[{i}]")
+    return t
 
 
 MOST_NAMES = 3  # joints that a warning names

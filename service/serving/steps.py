@@ -29,6 +29,7 @@ from indrnn.service.engine.requests import (
     DeleteRequest,
     Delivery,
     ForkRequest,
+    Frames,
     GenerateRequest,
     Generation,
     ImportRequest,
@@ -107,7 +108,10 @@ def native_step(
     protocol: ClientProtocol = "http",
 ) -> StepRequest:
     """Return a step as the native protocols ask for it; key: `options_key`. Its digest is of key and decoded content."""
-    digest = hashlib.blake2b(content.x.tobytes(), digest_size=16, key=key).digest()
+    data = content.x.tobytes()
+    if isinstance(content, Frames) and content.t is not None:
+        data += content.t.tobytes()
+    digest = hashlib.blake2b(data, digest_size=16, key=key).digest()
     return StepRequest(session_id, owner, number, digest, content, every, watch, protocol=protocol)
 
 

@@ -3,8 +3,9 @@
 Tensor `state` [N] float32; where frames are being resampled, `carry` [P, J, 3] float32; of a model that watches bodies, `bodies` [E]
 float32, what it has seen of them (frames/anatomy.py), without which a state begins to look anew; a session whose model is not loaded has
 them behind its `state`. Metadata, all texts: `format_version`, `model`,
-`version`, `digest` (sha256 of model.onnx), `step`, `position`; with a carry `carry_hz` and `carry_phase` ("7/6", client frames). What comes
-in is believed nothing: it must be what this service could have written for a session of the model.
+`version`, `digest` (sha256 of model.onnx), `step`, `position`; with a carry `carry_hz` and `carry_phase` ("7/6", client
+frames), or of frames that say when they were taken `carry_times` (start, last, count). What comes in is believed nothing: it must be what
+this service could have written for a session of the model.
 """
 
 import math
@@ -18,7 +19,7 @@ import safetensors
 from indrnn.export.bundle import Manifest, Part
 from indrnn.export.modalities.skeleton import evidence_size
 from indrnn.export.modalities.table import MODALITIES
-from indrnn.frames.rate import HZ_RANGE, Carry, may_be_left_over
+from indrnn.frames.rate import HZ_RANGE, LATEST, Carry, may_be_left_over
 from indrnn.kernels.activations import ACTIVATIONS
 from indrnn.service.errors import BadInput, NotFinite, NotState, OtherModel, OutOfRange, said
 from indrnn.service.session.machine import Floats, Session, Snapshot
@@ -57,7 +58,9 @@ def encode(session: Session, size: int | None = None) -> bytes:
     }
     if carry := session.carry:
         tensors["carry"] = carry.frame
-        metadata |= {"carry_hz": repr(carry.hz), "carry_phase": f"{carry.numerator}/{carry.denominator}"}
+        timed = {"carry_times": f"{carry.start!r} {carry.last!r} {carry.count}"}
+        phase = {"carry_hz": repr(carry.hz), "carry_phase": f"{carry.numerator}/{carry.denominator}"}
+        metadata |= timed if carry.timed else phase
     if size is not None and len(session.state) > size:
         tensors["bodies"] = session.state[size:]
     return _write(tensors, metadata)
@@ -166,6 +169,8 @@ def _count(metadata: dict[str, str], name: str) -> int:
 
 
 def _carry(metadata: dict[str, str], frame: Floats) -> Carry:
+    if times := metadata.get("carry_times"):
+        return _timed(times, frame)
     phase = _PHASE.fullmatch(metadata.get("carry_phase", ""))
     try:
         hz = float(metadata.get("carry_hz", ""))
@@ -174,6 +179,17 @@ def _carry(metadata: dict[str, str], frame: Floats) -> Carry:
     if phase is None or not HZ_RANGE[0] <= hz <= HZ_RANGE[1]:
         raise NotState("expected carry_hz and carry_phase beside the tensor carry", field="carry")
     return Carry(hz, frame, int(phase[1]), int(phase[2]))
+
+
+def _timed(times: str, frame: Floats) -> Carry:
+    words = times.split(" ")
+    try:
+        start, last, count = float(words[0]), float(words[1]), int(words[2])
+    except (ValueError, IndexError):
+        raise NotState(f"expected seconds of start and last and a count, got {said(times)}", field="carry_times") from None
+    if not (abs(start) <= LATEST and abs(last) <= LATEST and 0 < count <= MOST):
+        raise NotState(f"expected seconds of start and last and a count, got {said(times)}", field="carry_times")
+    return Carry(0.0, frame, 1, 1, start, last, count)
 
 
 def _check_part(state: Floats, part: Part, farthest: float) -> None:

@@ -156,7 +156,9 @@ def decode_step(data: bytes) -> Step:
 
 def encode_carry(carry: Carry) -> bytes:
     """Encode what resampling left over."""
-    head = {"hz": carry.hz, "phase": [carry.numerator, carry.denominator], "shape": carry.frame.shape}
+    head: dict[str, object] = {"hz": carry.hz, "phase": [carry.numerator, carry.denominator], "shape": carry.frame.shape}
+    if carry.timed:
+        head["times"] = [carry.start, carry.last, carry.count]
     return _line(head) + carry.frame.astype("<f4").tobytes()
 
 
@@ -165,7 +167,7 @@ def decode_carry(data: bytes) -> Carry:
     line, _, raw = data.partition(b"\n")
     head = orjson.loads(line)
     frame: Floats = np.frombuffer(raw, "<f4").astype(np.float32, copy=False).reshape(head["shape"])
-    return Carry(head["hz"], frame, head["phase"][0], head["phase"][1])
+    return Carry(head["hz"], frame, *head["phase"], *head.get("times", ()))
 
 
 def encode_snapshot(at: Snapshot) -> bytes:

@@ -11,7 +11,7 @@ import secrets
 from collections import deque
 from collections.abc import Mapping
 from contextlib import ExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -22,7 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from indrnn.service.engine.requests import Content, GenerateRequest, States
 from indrnn.service.errors import BadInput, Overloaded, ServiceError, Stopping, TooLarge, said
 from indrnn.service.logs import about
-from indrnn.service.serving.modality import NO_MORE, READ_OPTIONS, more_options, with_more
+from indrnn.service.serving.modality import NO_MORE, READ_OPTIONS, at_times, more_options, with_more
 from indrnn.service.serving.models import Models, ServedModel
 from indrnn.service.serving.request import aside, boolean, integer, number, only, parse_object, size_of, step_number
 from indrnn.service.serving.services import Services
@@ -55,7 +55,7 @@ class _Options:
     top_k: int
     every: bool
     key: bytes = b""
-    more: Mapping[str, object] = NO_MORE
+    more: Mapping[str, object] = field(default_factory=lambda: NO_MORE)
 
 
 class Channel:
@@ -297,9 +297,10 @@ class Stream:
         await self._find_model(session_id)
         o, modality = self._options, self._model.modality
         field = modality.old_field if modality.old_field in message and modality.old_field else modality.field
-        only(message, ("type", "step", field))
+        only(message, ("type", "step", field, "t"))
         value = message.get(field)
-        content = await aside(partial(modality.read, **with_more(o.more)), size_of(value), value, o.layout, o.hz, field)
+        read = partial(modality.read, **with_more(at_times(modality, o.more, message.get("t"), "t")))
+        content = await aside(read, size_of(value), value, o.layout, o.hz, field)
         self._check_length(len(content.x), field)
         await self._feed(session_id, step_number(message.get("step")), content)
 

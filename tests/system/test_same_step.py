@@ -28,7 +28,8 @@ def by_http(server: Server, ident: str, frames: list[Any], options: dict[str, An
     answer: dict[str, Any] = reply.json()
     if reply.status_code != 200:
         return {"code": answer["code"]}
-    return {"predictions": answer["predictions"], **{name: answer["session"][name] for name in ("step", "position")}}
+    told = {"warnings": answer["warnings"]} if "warnings" in answer else {}
+    return {"predictions": answer["predictions"], **told, **{name: answer["session"][name] for name in ("step", "position")}}
 
 
 def by_stream(server: Server, ident: str, frames: list[Any], options: dict[str, Any]) -> dict[str, Any]:
