@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
 from indrnn.service.errors import BadInput, BodyTimeout, NotFinite, NotJson, TooLarge, Unauthorized, said
+from indrnn.service.serving.compression import decompress
 from indrnn.service.settings import Settings
 
 # --- whose it is ------------------------------------------------------------------------------------------------------------------------
@@ -68,6 +69,11 @@ class Access:
     def owner_of_scrape(self, headers: Mapping[str, str]) -> str:
         """Return who may read /metrics: everybody, or the owner of a key where the setting says so. Raises Unauthorized."""
         return ANONYMOUS if self._metrics_open else self.owner_of(headers)
+
+    def check_named_key(self, headers: Mapping[str, str]) -> None:
+        """Raises Unauthorized where a request names a key that is not known; one that names none may do so later."""
+        if "x-api-key" in headers or headers.get("authorization", "").lower().startswith("bearer "):
+            self.owner_of(headers)
 
     def allows_origin(self, headers: Mapping[str, str]) -> bool:
         """Return whether a script of that page may open a stream: of this host, allowed by name, or no browser's script at all."""
@@ -171,14 +177,26 @@ def parse_object(data: bytes | str, what: str) -> dict[str, object]:
         text = data if isinstance(data, str) else data.decode("utf-8", "replace")
         found = _NOT_FINITE.match(text, max(error.pos - 1, 0)) or _NOT_FINITE.match(text, error.pos)
         if found or "infinity" in error.msg:
-            came, where = (found[0], found.start()) if found else ("one beyond float64", error.pos)
+            where = found.start() if found else error.pos
+            field = json_path(text, where)
             raise NotFinite(
-                f"expected finite numbers, got {came} (write null for a joint not seen)", field=json_path(text, where) or None
+                f"expected finite numbers, got {found[0] if found else _beyond(text, where)}{_OF_A_JOINT if '[' in field else ''}",
+                field=field or None,
             ) from None
         raise NotJson(f"expected a {what} of JSON: {error.msg} at character {error.pos}") from None
     if not isinstance(value, dict):
         raise BadInput(f"expected a JSON object, got {said(value)}")
     return value
+
+
+_OF_A_JOINT = " (write null for a joint not seen)"
+_DIGITS = re.compile(r"-?(\d+)")
+
+
+def _beyond(text: str, where: int) -> str:
+    """Return what is said of a number that no float64 holds."""
+    digits = _DIGITS.match(text, where)
+    return f"one of {len(digits[1])} digits, beyond float64" if digits and len(digits[1]) > 300 else "one beyond float64"
 
 
 def json_path(text: str, end: int) -> str:
@@ -203,9 +221,9 @@ def json_path(text: str, end: int) -> str:
 
 
 def only(body: dict[str, object], known: Collection[str]) -> None:
-    """Raises BadInput for a field that is not known: a misspelt option must not be ignored."""
-    for name in body:
-        if name not in known:
+    """Raises BadInput for a field that is not known: a misspelt option must not be ignored. One that is null asks for nothing."""
+    for name, value in body.items():
+        if value is not None and name not in known:
             raise BadInput(f"unknown field, expected {', '.join(known)}", field=str(name)[:80])
 
 
@@ -240,7 +258,13 @@ def step_number(value: object) -> int | None:
 
 
 async def raw_body(request: Request, settings: Settings) -> bytes:
-    """Return the request's body. Raises TooLarge, BodyTimeout."""
+    """Return the request's body, unpacked where it was sent compressed. Raises TooLarge, BodyTimeout, UnknownEncoding, BadInput."""
+    body = await _sent_body(request, settings)
+    encoding = ",".join(request.headers.getlist("content-encoding"))
+    return body if not encoding else await asyncio.to_thread(decompress, body, encoding, settings.max_body)
+
+
+async def _sent_body(request: Request, settings: Settings) -> bytes:
     chunks: AsyncIterator[bytes] = request.stream()
     try:
         async with asyncio.timeout(settings.body_timeout):
