@@ -222,7 +222,7 @@ def test_members_are_unpacked_once_each_and_count_towards_the_limit_together() -
 def test_deflate_is_zlibs_form_or_the_bare_one_and_codings_are_undone_from_the_last() -> None:
     bare = zlib.compressobj(wbits=-15)
     assert decompress(bare.compress(b"abc") + bare.flush(), "deflate", 10) == b"abc"
-    assert decompress(gzip.compress(zlib.compress(b"abc")), "deflate, gzip", 10) == b"abc"
+    assert decompress(gzip.compress(zlib.compress(b"abc")), "deflate, gzip", 20) == b"abc"
     assert decompress(b"", "gzip", 10) == b"", "some clients say it of no body too"
     with pytest.raises(BadInput, match="at most 2 encodings, got 3"):
         decompress(b"x", "gzip, gzip, gzip", 10)
