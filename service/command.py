@@ -80,7 +80,8 @@ def _serve(settings: Settings) -> int:
     server = DrainingServer(config, Drain(backend, settings.drain_timeout, application.goodbyes))
     gc.freeze()  # what start-up made stays; and frames are lists of lists, which would set off a collection every few messages
     gc.set_threshold(50_000, 20, 50)
-    server.run()
+    with contextlib.suppress(SystemExit):  # uvicorn's, of several numbers, where it could not begin and has said why
+        server.run()
     return 0 if server.started else 1
 
 
