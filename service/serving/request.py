@@ -102,6 +102,8 @@ def read_keys(path: Path) -> list[tuple[str, str]]:
     """Names and hashes; empty lines and those that begin with # do not count. Raises KeysError."""
     try:
         lines = path.read_text().splitlines()
+    except FileNotFoundError as error:
+        raise KeysError(f"keys {path}: there is no such file (indrnn key NAME makes it)") from error
     except (OSError, UnicodeDecodeError) as error:
         raise KeysError(f"keys {path}: {error}") from error
     keys = []
