@@ -23,10 +23,9 @@ from indrnn.service.errors import (
 from indrnn.service.http import schema
 from indrnn.service.http.metrics import Metrics
 from indrnn.service.revision import revision
-from indrnn.service.serving.compression import WBITS
 from indrnn.service.serving.modality import Words
 from indrnn.service.serving.models import ServedModel
-from indrnn.service.serving.request import aside, integer, only, read_body, size_of, step_number, while_there
+from indrnn.service.serving.request import CODINGS, aside, integer, only, read_body, size_of, step_number, while_there
 from indrnn.service.serving.services import Services
 from indrnn.service.serving.steps import StepOptions, StepRouter, native_step, options_key, same_version
 from indrnn.service.settings import Settings
@@ -43,7 +42,7 @@ def problem(error: ServiceError) -> Response:
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, UnknownEncoding):
-        headers["Accept-Encoding"] = ", ".join(WBITS)
+        headers["Accept-Encoding"] = ", ".join(CODINGS)
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = str(error.extra["allow"])
     return Response(orjson.dumps(problem_document(error), default=str), code, headers, _PROBLEM)

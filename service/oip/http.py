@@ -14,11 +14,11 @@ from starlette.types import Receive, Scope, Send
 
 from indrnn.service.errors import BadInput, BodyTimeout, MethodNotAllowed, NotFound, NotSupported, ServiceError, Stopping, said
 from indrnn.service.oip import describe, message
+from indrnn.service.oip.compression import accepted, compress
 from indrnn.service.oip.inference import InferAsked, Inference
 from indrnn.service.oip.message import JSON, LENGTH, HttpReply, inferred
 from indrnn.service.oip.refusal import refusal
-from indrnn.service.serving.compression import accepted, compress, decompress
-from indrnn.service.serving.request import aside, parse_object, read_bounded, while_there
+from indrnn.service.serving.request import aside, decompress, parse_object, read_bounded, while_there
 from indrnn.service.serving.services import Services
 
 log = logging.getLogger(__name__)

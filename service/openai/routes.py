@@ -23,9 +23,8 @@ from indrnn.service.openai import schema
 from indrnn.service.openai.reply import Head, error_body, error_status
 from indrnn.service.openai.request import CompletionLimits, read_wish
 from indrnn.service.openai.run import CompletionRun
-from indrnn.service.serving.compression import WBITS
 from indrnn.service.serving.models import Models, ServedModel, one_of
-from indrnn.service.serving.request import LONG, read_body, while_there
+from indrnn.service.serving.request import CODINGS, LONG, read_body, while_there
 from indrnn.service.serving.services import Services
 from indrnn.service.serving.text import TextModality
 from indrnn.service.settings import Settings
@@ -40,7 +39,7 @@ def openai_problem(error: ServiceError) -> Response:
     if code == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, UnknownEncoding):
-        headers["Accept-Encoding"] = ", ".join(WBITS)
+        headers["Accept-Encoding"] = ", ".join(CODINGS)
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = str(error.extra["allow"])
     return Response(orjson.dumps(error_body(error)), code, headers, "application/json")

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import re
 import secrets
+import zlib
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -18,8 +19,7 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
-from indrnn.service.errors import BadInput, BodyTimeout, NotFinite, NotJson, TooLarge, Unauthorized, said
-from indrnn.service.serving.compression import decompress
+from indrnn.service.errors import BadInput, BodyTimeout, NotFinite, NotJson, TooLarge, Unauthorized, UnknownEncoding, said
 from indrnn.service.settings import Settings
 
 # --- whose it is ------------------------------------------------------------------------------------------------------------------------
@@ -279,6 +279,69 @@ async def read_body(request: Request, settings: Settings) -> dict[str, object]:
     """Return the request's body, a JSON object. Raises NotJson, BadInput, TooLarge, BodyTimeout."""
     data = await raw_body(request, settings)
     return await aside(parse_object, len(data), data, "body")
+
+
+# --- how it is packed ----------------------------------------------------------------------------------------------------
+
+CODINGS = {"gzip": 31, "deflate": 15}
+"""what a body may be packed in (RFC 9110, section 8.4.1), and zlib's number for it"""
+_ALIASES = {"x-gzip": "gzip"}
+_RAW = -15  # deflate without zlib's header: what the name says, and not what RFC 9110 means by it; some clients send it
+_PIECE = 2**16  # bytes that are unpacked at a time: what is left behind a member is copied, and many members would copy it often
+_MOST_CODINGS = 2  # one inside the other
+_MOST_MEMBERS = 2**12  # of a gzip file; empty ones cost time and give nothing
+
+
+def decompress(body: bytes, encoding: str, limit: int) -> bytes:
+    """Return the body as it was before Content-Encoding, at most `limit` bytes. Raises UnknownEncoding, TooLarge, BadInput."""
+    codings = [_known(name) for name in encoding.split(",") if name.strip().lower() not in ("", "identity")]
+    if len(codings) > _MOST_CODINGS:
+        raise BadInput(f"expected a body in at most {_MOST_CODINGS} encodings, got {len(codings)}")
+    for name in reversed(codings):
+        body = _unpacked(body, name, limit) if body else body  # some clients say it of no body too
+    return body
+
+
+def coding(name: str) -> str:
+    """Return the name of a coding as it is usual, whatever its case."""
+    plain = name.strip().lower()
+    return _ALIASES.get(plain, plain)
+
+
+def _known(name: str) -> str:
+    if coding(name) not in CODINGS:
+        raise UnknownEncoding(f"unsupported Content-Encoding {said(coding(name))}, expected one of {', '.join(CODINGS)}")
+    return coding(name)
+
+
+def _unpacked(body: bytes, name: str, limit: int) -> bytes:
+    """Return what one coding holds; a gzip file may have several members, one behind the other (RFC 1952, section 2.2)."""
+    plain, at, whole, members = bytearray(), 0, False, 0
+    wbits = CODINGS[name] if name == "gzip" or _has_header(body) else _RAW
+    inflate = zlib.decompressobj(wbits)
+    while at < len(body):
+        if whole and (name != "gzip" or members == _MOST_MEMBERS):
+            break
+        if whole:
+            inflate, whole = zlib.decompressobj(wbits), False
+        piece = body[at : at + _PIECE]
+        try:
+            plain += inflate.decompress(piece, limit + 1 - len(plain))
+        except zlib.error as error:
+            raise BadInput(f"the body cannot be decompressed as {name}: {error}") from None
+        if len(plain) > limit:
+            raise TooLarge(f"expected a body of at most {limit} bytes after decompression, got more")
+        at += len(piece) - len(inflate.unused_data)
+        whole = inflate.eof
+        members += whole
+    if not whole or at < len(body):
+        raise BadInput(f"the body is not one whole {name} stream")
+    return bytes(plain)
+
+
+def _has_header(body: bytes) -> bool:
+    """Return whether it begins as a zlib stream (RFC 1950, section 2.2)."""
+    return len(body) >= 2 and body[0] & 0x0F == 8 and (body[0] * 256 + body[1]) % 31 == 0
 
 
 # --- a client that leaves takes its work along -------------------------------------------------------------------------------------------
