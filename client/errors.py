@@ -93,6 +93,7 @@ TRANSIENT = frozenset({"overloaded", "stopping", "not_ready", "store_failed", "r
 
 _KINDS: dict[str, type[Refused]] = {
     "unauthorized": Unauthorized,
+    "forbidden_origin": Unauthorized,
     "not_found": NotFound,
     "unknown_model": NotFound,
     "unknown_session": NotFound,
@@ -108,7 +109,7 @@ _KINDS: dict[str, type[Refused]] = {
     "session_limit": SessionLimit,
     **dict.fromkeys(TRANSIENT, Unavailable),
     **dict.fromkeys(("invalid_input", "not_finite", "out_of_range", "overflow", "out_of_alphabet", "not_json", "too_large"), BadInput),
-    **dict.fromkeys(("not_a_state", "other_model"), BadInput),
+    **dict.fromkeys(("not_a_state", "other_model", "unsupported_encoding"), BadInput),
 }
 
 

@@ -22,6 +22,7 @@ from indrnn.model.cells.cell import numbered
 
 INPUTS = {"x": ("B", "T"), "lengths": ("B",), "state": ("B",)}  # leading axes, free; those after them are the model's own
 OUTPUTS = {"logits": ("B", "T"), "state_out": ("B",)}
+AT_LENGTH = "lengths: expected 0 to T in each row"  # the name of nodes that fail otherwise, and all that a runtime says of where it failed
 
 
 def to_onnx(module: nn.Module, x: Tensor, lengths: Tensor, state: Tensor) -> onnx.ModelProto:
@@ -59,6 +60,7 @@ def to_onnx(module: nn.Module, x: Tensor, lengths: Tensor, state: Tensor) -> onn
     graph = program.model_proto
     _name_axes(graph)
     _strip(graph.graph)
+    _name_what_reads_at_lengths(graph.graph)
     if not cells and not recurrent_nodes(graph):
         raise GraphError("expected IndRNN nodes, got none: the recurrence must go through model.recurrence")
     graph = lowering.lower(graph, cells)
@@ -161,6 +163,17 @@ def _strip(graph: onnx.GraphProto) -> None:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
                 _strip(inner)
+
+
+def _name_what_reads_at_lengths(graph: onnx.GraphProto) -> None:
+    """Names the nodes that pick what stands at each row's length: of a length above T a runtime says the node's name, and a bare index."""
+    follows, count = {"lengths"}, 0
+    for node in graph.node:  # in the order in which they run
+        if node.op_type in ("GatherElements", "GatherND") and node.input[1] in follows:
+            count += 1
+            node.name = AT_LENGTH if count == 1 else f"{AT_LENGTH} ({count})"
+        elif node.op_type in ("Unsqueeze", "Expand", "Reshape", "Cast") and node.input[0] in follows:
+            follows.update(node.output)
 
 
 def _append_functions(graph: onnx.ModelProto) -> None:

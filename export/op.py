@@ -29,7 +29,6 @@ _BODY = """
     T = Squeeze (T_1d)
     zero_int = Constant <value_int = 0> ()
     one_int = Constant <value_int = 1> ()
-    axis0 = Constant <value_ints = [0]> ()
     {set_slope}
     go_first = Constant <value = bool {{1}}> ()
     is_short = Less (sequence_lens, T)
@@ -44,7 +43,7 @@ _BODY = """
                     uh = Mul (U, initial_h)
                     a = Add (X, uh)
                     {activate}
-                    h_step = Squeeze (Y_step, axis0)
+                    h_step = Gather <axis = 0> (Y_step, zero_int)
                 }},
                 else_branch = all_steps () => (Y_all, h_all) {{
                     {all_steps}

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -12,12 +13,13 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import WebSocketRoute
+from starlette.routing import Match, WebSocketRoute
 from starlette.types import ASGIApp
 
 from indrnn.service.drain import Goodbye
 from indrnn.service.engine.statistics import Totals
 from indrnn.service.errors import BadInput, MethodNotAllowed, NotFound, ServiceError, said
+from indrnn.service.http.cors import METHODS
 from indrnn.service.http.docs import docs
 from indrnn.service.http.metrics import Metrics, Sources
 from indrnn.service.http.routes import build_router, problem
@@ -67,7 +69,7 @@ def create_application(settings: Settings, backend: Backend) -> Application:
         return _lifespan(services, oip, goodbyes)
 
     app.router.lifespan_context = lifespan
-    return Application(Front(app, oip), oip, access, goodbyes, lifespan)
+    return Application(Front(app, oip, settings.root_path), oip, access, goodbyes, lifespan)
 
 
 def create_app(settings: Settings, services: Services | None = None, goodbyes: list[Goodbye] | None = None) -> FastAPI:
@@ -105,6 +107,7 @@ def _mount_openai(app: FastAPI, services: Services, goodbyes: list[Goodbye]) -> 
 def _mount_stream(app: FastAPI, services: Services, goodbyes: list[Goodbye]) -> None:
     connections = Connections(services, Intake(services.steps.tickets))
     app.router.routes.append(WebSocketRoute("/stream/{model}", connections.accept))
+    app.router.routes.append(WebSocketRoute("/{path:path}", connections.deny))
     goodbyes.append(connections.leave)
 
 
@@ -133,12 +136,12 @@ async def _lifespan(services: Services, oip: OpenInference, goodbyes: list[Goodb
         if settings.keys is not None:
             tasks.append(asyncio.create_task(watch_keys(services.access, settings.keys, settings.poll)))
     grpc = None
-    if settings.grpc_port is not None:
-        from indrnn.service.oip.grpc import serve_grpc  # some 30 MB that only those need who speak it
-
-        grpc = await serve_grpc(oip.inference, services)
-        goodbyes.append(grpc.leave)
     try:
+        if settings.grpc_port is not None:
+            from indrnn.service.oip.grpc import serve_grpc  # some 30 MB that only those need who speak it
+
+            grpc = await serve_grpc(oip.inference, services)
+            goodbyes.append(grpc.leave)
         yield
     finally:
         if grpc is not None:
@@ -167,7 +170,7 @@ async def _sweep(store: Store, totals: Totals) -> None:
 
 def _problem(request: Request, error: ServiceError) -> Response:
     """Return an error in the shape of the request's protocol."""
-    return openai_problem(error) if request.url.path.startswith(PREFIX) else problem(error)
+    return openai_problem(error) if request.scope["path"].startswith(PREFIX) else problem(error)
 
 
 async def _service_error(request: Request, error: Exception) -> Response:
@@ -177,12 +180,29 @@ async def _service_error(request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException), "registered for it"
+    path = request.scope["path"][:200]
+    if error.status_code == 405 and _OF_TENSORFLOW.fullmatch(path):
+        return _problem(request, NotFound(f"there is nothing at {path}: expected POST /v1/completions, /predict or /v2/models/NAME/infer"))
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        return _problem(request, MethodNotAllowed(f"expected {allowed} for {request.url.path}, got {request.method}", allow=allowed))
+        allowed = ", ".join(_allowed(request))
+        return _problem(request, MethodNotAllowed(f"expected {allowed} for {path}, got {request.method}", allow=allowed))
+    if error.status_code == 404 and _STREAM.fullmatch(path):
+        return _problem(request, NotFound(f"there is a stream at {path}: expected a WebSocket's handshake, got {request.method}"))
     if error.status_code == 404:
-        return _problem(request, NotFound(f"there is nothing at {request.url.path[:200]}"))
+        return _problem(request, NotFound(f"there is nothing at {path}"))
     return _problem(request, BadInput(str(error.detail)))
+
+
+_OF_TENSORFLOW = re.compile(PREFIX + r"models/[^/]+:[a-z]+")
+"""how TensorFlow Serving and KServe's first protocol name a model's methods"""
+_STREAM = re.compile(r"/stream/[^/]+")
+
+
+def _allowed(request: Request) -> list[str]:
+    """Return the methods that a path may be asked with; HEAD is answered as GET (service/wire/http.py)."""
+    routes = request.app.router.routes
+    methods = [m for m in METHODS if any(r.matches({**request.scope, "method": m})[0] is Match.FULL for r in routes)]
+    return [m for m in METHODS if m in methods or (m == "HEAD" and "GET" in methods)]
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

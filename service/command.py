@@ -80,7 +80,8 @@ def _serve(settings: Settings) -> int:
     server = DrainingServer(config, Drain(backend, settings.drain_timeout, application.goodbyes))
     gc.freeze()  # what start-up made stays; and frames are lists of lists, which would set off a collection every few messages
     gc.set_threshold(50_000, 20, 50)
-    server.run()
+    with contextlib.suppress(SystemExit):  # uvicorn's, of several numbers, where it could not begin and has said why
+        server.run()
     return 0 if server.started else 1
 
 
@@ -110,10 +111,10 @@ def _add_key(settings: Settings, name: str) -> int:
     if settings.keys is None:
         raise SettingsError("INDRNN_KEYS: expected the file that the key shall be added to")
     secret, line = new_key(name)
-    with _appending(settings.keys) as file:
+    with _appending(settings.keys) as (file, begun):
         print(secret, flush=True)  # before its hash is there: no key is active whose secret nobody has seen
         try:
-            file.write(f"{line}\n".encode())
+            file.write(f"{begun}{line}\n".encode())
         except OSError as error:
             raise KeysError(f"keys {settings.keys}: {error}: the secret is not valid") from error
     print(
@@ -124,17 +125,22 @@ def _add_key(settings: Settings, name: str) -> int:
 
 
 @contextlib.contextmanager
-def _appending(path: Path) -> Iterator[RawIOBase]:
-    """Give the file to append to; a new one that stays empty is removed. Raises KeysError where it cannot be written."""
+def _appending(path: Path) -> Iterator[tuple[RawIOBase, str]]:
+    """Give the file to append to, and what ends a last line that has no end yet. A new file that stays empty is removed.
+
+    Raises KeysError where it cannot be read and written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         new = not path.exists()
-        file = os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab", buffering=0)
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "ab+", buffering=0)
+        size = file.seek(0, os.SEEK_END)
+        begun = "\n" if size and os.pread(file.fileno(), 1, size - 1) != b"\n" else ""
     except OSError as error:
         raise KeysError(f"keys {path}: {error}") from error
     try:
         with file:
-            yield file
+            yield file, begun
     finally:
         if new and not path.stat().st_size:
             path.unlink()

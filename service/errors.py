@@ -10,6 +10,7 @@ ServiceError
 │   ├── NotState       not_a_state         the body is no downloaded state: no safetensors, or not the tensors and metadata of one
 │   └── OtherModel     other_model         the state belongs to another model or version than the session
 ├── Unauthorized       unauthorized        no key, or one that is not known
+├── ForbiddenOrigin    forbidden_origin    a page of another host, which may open no stream here
 ├── BodyTimeout        body_timeout        the body did not come in time
 ├── TooLarge           too_large           a body, message, clip or batch over its limit
 ├── NotFound           not_found           no such route, method's target or resource
@@ -36,9 +37,11 @@ ServiceError
 │   ├── NotReady       not_ready           the model is being loaded or unloaded
 │   └── StoreFailed    store_failed        the state could not be stored, as far as is known: repeat the step with its number
 ├── NotSupported       not_supported       the protocol has it, this server has not
+│   └── UnknownEncoding unsupported_encoding  the body is compressed in a way that is not known here
 └── EngineFailed       engine_failed       the model could not answer: nothing has moved
 """
 
+from http import HTTPStatus
 from typing import ClassVar
 
 
@@ -111,6 +114,12 @@ class Unauthorized(ServiceError):
     """No key came, or one that is not known."""
 
     code = "unauthorized"
+
+
+class ForbiddenOrigin(ServiceError):
+    """A page of another host may open no stream here."""
+
+    code = "forbidden_origin"
 
 
 class BodyTimeout(ServiceError):
@@ -265,6 +274,12 @@ class NotSupported(ServiceError):
     code = "not_supported"
 
 
+class UnknownEncoding(NotSupported):
+    """The body is compressed in a way that is not known here."""
+
+    code = "unsupported_encoding"
+
+
 class EngineFailed(ServiceError):
     """The model could not answer; nothing has moved."""
 
@@ -276,6 +291,7 @@ STATUS: dict[type[ServiceError], int] = {
     NotJson: 400,
     NotState: 400,
     Unauthorized: 401,
+    ForbiddenOrigin: 403,
     TooLarge: 413,
     BodyTimeout: 408,
     NotFound: 404,
@@ -285,6 +301,7 @@ STATUS: dict[type[ServiceError], int] = {
     TooMany: 429,
     Unavailable: 503,
     NotSupported: 501,
+    UnknownEncoding: 415,
     EngineFailed: 500,
     ServiceError: 500,
 }
@@ -293,6 +310,12 @@ STATUS: dict[type[ServiceError], int] = {
 def status(error: ServiceError) -> int:
     """The HTTP status of an error: its own class's or its nearest ancestor's."""
     return next(STATUS[c] for c in type(error).__mro__ if c in STATUS)
+
+
+def problem_document(error: ServiceError) -> dict[str, object]:
+    """Return an error as an RFC 9457 document has it."""
+    code = status(error)
+    return {"type": "about:blank", "title": HTTPStatus(code).phrase, "status": code, **error.body()}
 
 
 def said(value: object) -> str:

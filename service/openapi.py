@@ -54,7 +54,8 @@ def _text(s: Settings) -> str:
 of one key {_limit(s.max_sessions)} living sessions and {_limit(s.max_steps_per_second)} steps a second.
 
 Where the service has keys, every request but those of health and documentation needs one, and a session is there for the key that opened
-it alone. `GET` may also be asked as `HEAD`.
+it alone. `GET` may also be asked as `HEAD`. `null` in a field that need not be there is as if it were not. Bodies may be sent with
+`Content-Encoding: gzip` or `deflate`.
 
 `WS /stream/{{model}}` speaks JSON messages: `open`, `step`, `generate`, `cancel`, `watch` in; `opened`, `result`, `char`, `done`,
 `watching`, `error` out. It is described in docs/stream.md, since OpenAPI knows no WebSockets.

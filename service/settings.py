@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 PREFIX = "INDRNN_"
 ELSEWHERE = frozenset({"INDRNN_DATA", "INDRNN_TEST_CONTAINER", "INDRNN_TEST_INSTALL"})  # read by model/ and by tests
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\s/?#@,]+/?", re.IGNORECASE)
+_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
 
 def _bundles() -> Path:
@@ -33,6 +34,16 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on", validation_alias=AliasChoices("HOST", "INDRNN_HOST"))
     port: int = Field(8000, ge=0, le=65535, description="port to listen on", validation_alias=AliasChoices("PORT", "INDRNN_PORT"))
     grpc_port: int | None = Field(None, ge=0, le=65535, description="port of the Open Inference Protocol over gRPC; none by default")
+    grpc_keepalive: float = Field(
+        60.0, ge=1, le=2e6, description="seconds of silence after which a gRPC connection is asked for a sign of life"
+    )
+    grpc_keepalive_timeout: float = Field(20.0, gt=0, le=2e6, description="seconds for that sign, before the connection is closed")
+    grpc_ping_interval: float = Field(
+        10.0, ge=0, le=2e6, description="seconds that a gRPC client leaves between its own pings; more often ends the connection"
+    )
+    root_path: str = Field(
+        "", description="path below which a proxy shows the service: /api; X-Forwarded-Prefix says it of one request; none by default"
+    )
     bundles: Path = Field(default_factory=_bundles, description="the model repository; default: ./bundles, or what came with the package")
     poll: float = Field(5.0, ge=0, description="seconds between looks at the model repository for new and removed versions; 0: never")
     versions: int = Field(
@@ -79,6 +90,14 @@ class Settings(BaseSettings):
     drain_timeout: float = Field(10.0, gt=0, le=3600, description="seconds from SIGTERM to the end of the process at most")
     log_format: Literal["text", "json"] = Field("text", description="how log lines are written; json: an object a line")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
+
+    @field_validator("root_path")
+    @classmethod
+    def _is_path(cls, path: str) -> str:
+        """Raises ValueError at what no address has below its host."""
+        if path.rstrip("/") and not _PATH.fullmatch(path.rstrip("/")):
+            raise ValueError(f"expected a path like /api, got {path!r}")
+        return path.rstrip("/")
 
     @field_validator("origins")
     @classmethod

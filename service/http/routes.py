@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from http import HTTPStatus
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -11,13 +10,24 @@ from starlette.responses import JSONResponse
 from indrnn.export.bundle import Layout
 from indrnn.service.engine.requests import Content, Frames
 from indrnn.service.engine.runtime import longest
-from indrnn.service.errors import BadInput, MethodNotAllowed, ServiceError, Stopping, TooLarge, Unauthorized, said, status
+from indrnn.service.errors import (
+    BadInput,
+    MethodNotAllowed,
+    ServiceError,
+    Stopping,
+    TooLarge,
+    Unauthorized,
+    UnknownEncoding,
+    problem_document,
+    said,
+    status,
+)
 from indrnn.service.http import schema
 from indrnn.service.http.metrics import Metrics
 from indrnn.service.revision import revision
 from indrnn.service.serving.modality import READ_OPTIONS, Words, at_times, more_options, with_more
 from indrnn.service.serving.models import ServedModel
-from indrnn.service.serving.request import aside, integer, only, read_body, size_of, step_number, while_there
+from indrnn.service.serving.request import CODINGS, aside, integer, only, read_body, size_of, step_number, while_there
 from indrnn.service.serving.services import Services
 from indrnn.service.serving.steps import StepOptions, StepRouter, native_step, options_key, same_version
 from indrnn.service.settings import Settings
@@ -31,13 +41,14 @@ _PROBLEM = "application/problem+json"
 def problem(error: ServiceError) -> Response:
     """Return an error as an RFC 9457 document."""
     code = status(error)
-    body = {"type": "about:blank", "title": HTTPStatus(code).phrase, "status": code, **error.body()}
     headers = {"Retry-After": str(error.extra.get("retry_after", 1))} if code in (429, 503) else {}
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, UnknownEncoding):
+        headers["Accept-Encoding"] = ", ".join(CODINGS)
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = str(error.extra["allow"])
-    return Response(orjson.dumps(body, default=str), code, headers, _PROBLEM)
+    return Response(orjson.dumps(problem_document(error), default=str), code, headers, _PROBLEM)
 
 
 def problems(*codes: int) -> dict[int | str, dict[str, object]]:
@@ -55,6 +66,7 @@ _MEANING = {
     "does not fit where the session stands",
     410: "session_expired: the session has expired or was deleted",
     413: "too_large: the body, a clip or the number of clips is over its limit",
+    415: "unsupported_encoding: the body is compressed in another way than gzip or deflate",
     429: "rate_limited, session_limit: more than one key may have; try again after Retry-After seconds",
     422: "invalid_input, not_finite, out_of_range, overflow, other_model: `detail` says what was expected and what came, `field` where",
     500: "engine_failed, internal: nothing has moved",
@@ -119,7 +131,7 @@ def build_router(services: Services, numbers: Metrics) -> APIRouter:
     @router.post(
         "/predict",
         response_model=schema.PredictResponse,
-        responses=problems(400, 401, 404, 408, 409, 410, 413, 422, 429, 500, 503),
+        responses=problems(400, 401, 404, 408, 409, 410, 413, 415, 422, 429, 500, 503),
         openapi_extra={"requestBody": predict_body},
         tags=["predict"],
     )

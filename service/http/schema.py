@@ -27,7 +27,7 @@ class PredictRequest(_Shape):
     """A request to classify clips, or to answer rows of numbers: each from the start of a sequence, or one that goes on in a session."""
 
     sequences: list[Clip] | list[Rows] = Field(min_length=1, description="clips for a model of skeletons, rows for one of numbers")
-    model: str = Field("action", description="a model that reads skeletons or numbers")
+    model: str | None = Field("action", description="a model that reads skeletons or numbers")
     version: str | None = Field(None, description="one of its loaded versions, the highest by default; of a session its own")
     layout: str | None = Field(None, description="the joint order of the clips; the model's own by default", examples=["kinect20"])
     hz: float | None = Field(
@@ -39,7 +39,7 @@ class PredictRequest(_Shape):
     lost: Literal["zero"] | None = Field(None, description="`zero`: a joint at exactly 0 in all axes was not seen, as with null")
     unit: str | None = Field(None, description="the clips' unit: m, cm, mm, or that of the model's own data", examples=["mm"])
     axes: str | None = Field(None, description="where the model's x, y and z lie in what is sent", examples=["-x -y z"])
-    top_k: int = Field(5, ge=1, description="how many labels to score; above the number of classes means all")
+    top_k: int | None = Field(5, ge=1, description="how many labels to score; above the number of classes means all")
     session_id: SessionId | None = Field(None, description="go on with this session; takes exactly one sequence")
     step: int | None = Field(None, ge=1, description="the number of this step; without it the server counts")
 
@@ -88,7 +88,7 @@ class OpenRequest(_Shape):
 
     model: str = Field(examples=["action"])
     version: str | None = Field(None, description="one of its loaded versions, the highest by default")
-    keep: int = Field(0, ge=0, description="how many states after its last steps the session keeps, to be rewound to")
+    keep: int | None = Field(0, ge=0, description="how many states after its last steps the session keeps, to be rewound to")
 
 
 Mark = Annotated[str, Field(min_length=1, max_length=64, examples=["before the question"])]
@@ -106,7 +106,7 @@ class MarkBody(_Shape):
     """A request to name the step where the session stands, or to take the name away."""
 
     mark: Mark
-    remove: bool = False
+    remove: bool | None = False
 
 
 class SessionInfo(_Shape):

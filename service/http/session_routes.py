@@ -64,7 +64,7 @@ def build_session_router(services: Services) -> APIRouter:
         "",
         status_code=201,
         response_model=schema.SessionInfo,
-        responses=problems(400, 401, 404, 408, 413, 422, 429, 503),
+        responses=problems(400, 401, 404, 408, 413, 415, 422, 429, 503),
         openapi_extra=_OPEN,
     )
     async def open_session(request: Request) -> Response:
@@ -122,7 +122,7 @@ def _add_moves(router: APIRouter, services: Services) -> None:
     @router.put(
         "/{session_id}/state",
         response_model=schema.SessionInfo,
-        responses=problems(400, 401, 404, 408, 409, 410, 413, 422, 503),
+        responses=problems(400, 401, 404, 408, 409, 410, 413, 415, 422, 503),
         openapi_extra=_UPLOAD,
     )
     async def upload(request: Request, session_id: str) -> Response:
@@ -152,7 +152,7 @@ def _add_rewind(router: APIRouter, services: Services) -> None:
     @router.post(
         "/{session_id}/rewind",
         response_model=schema.RewoundInfo,
-        responses=problems(400, 401, 404, 408, 409, 410, 413, 422, 429, 503),
+        responses=problems(400, 401, 404, 408, 409, 410, 413, 415, 422, 429, 503),
         openapi_extra=_REWIND,
     )
     async def rewind(request: Request, session_id: str) -> Response:
@@ -173,7 +173,7 @@ def _add_rewind(router: APIRouter, services: Services) -> None:
     @router.post(
         "/{session_id}/mark",
         response_model=schema.SessionInfo,
-        responses=problems(400, 401, 404, 408, 409, 410, 413, 422, 503),
+        responses=problems(400, 401, 404, 408, 409, 410, 413, 415, 422, 503),
         openapi_extra=_MARK,
     )
     async def mark(request: Request, session_id: str) -> Response:

@@ -53,6 +53,14 @@ def _configured(spec: Spec) -> Fields:
     return {"name": spec.name, "data_type": f"TYPE_{spec.datatype}", "dims": list(spec.shape[1:])}
 
 
+def _input(spec: Spec) -> Fields:
+    """Return an input that every request has: Triton says of each whether it may be left out.
+
+    Those that may be are among the parameters alone: Triton's load tool refuses a configuration with an input that metadata does not list.
+    """
+    return {**_configured(spec), "optional": spec.optional}
+
+
 def config(model: ServedModel, settings: Settings, rows: int) -> Fields:
     """Return the model's configuration: sequences with state kept here, or up to `rows` rows without."""
     s = model.tensors
@@ -62,7 +70,7 @@ def config(model: ServedModel, settings: Settings, rows: int) -> Fields:
         "backend": "onnxruntime",
         "version_policy": {"all": {}},
         "max_batch_size": rows,
-        "input": [_configured(t) for t in s.inputs.values() if not t.optional],
+        "input": [_input(t) for t in s.inputs.values() if not t.optional],
         "output": [_configured(t) for t in s.outputs.values() if not t.optional],
         "sequence_batching": {
             "max_sequence_idle_microseconds": int(settings.session_ttl * 1e6),

@@ -20,6 +20,7 @@ from indrnn.service.oip.protocol import METHODS, SERVICE, message_classes
 from indrnn.service.oip.refusal import refusal
 from indrnn.service.serving.request import aside
 from indrnn.service.serving.services import Services
+from indrnn.service.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class InferenceService:
             try:
                 return await answer(request, "" if open_to_all else self._owner(context))
             except ServiceError as error:
-                said = refusal(error, model)
+                said = refusal(error, model, _sequence_of(request))
             except Exception as error:
                 log.exception("%s failed", name)
                 said = refusal(ServiceError(f"internal error: {type(error).__name__}"), model)
@@ -170,7 +171,7 @@ class InferenceService:
                         raise begun
                     yield self._classes["ModelStreamInferResponse"](infer_response=self._reply(await under_way.answer(begun)))
                 except ServiceError as error:
-                    said = refusal(error, request.model_name)
+                    said = refusal(error, request.model_name, _sequence_of(request))
                     if strict:
                         await context.abort(grpc.StatusCode[said.grpc], said.text)
                     failed = self._classes["ModelInferResponse"](id=request.id, model_name=request.model_name)
@@ -260,7 +261,15 @@ def _let_go(waiting: Waiting) -> None:
 
 
 def _parameters(fields: Mapping[str, Message]) -> dict[str, object]:
-    return {name: getattr(value, value.WhichOneof("parameter_choice") or "string_param") for name, value in fields.items()}
+    """Return parameters as JSON would have them; one that holds nothing is absent."""
+    chosen = {name: (value, value.WhichOneof("parameter_choice")) for name, value in fields.items()}
+    return {name: getattr(value, choice) for name, (value, choice) in chosen.items() if choice is not None}
+
+
+def _sequence_of(request: Message) -> int | str | None:
+    """Return the correlation id of an inference request, which may be refused; None for other requests."""
+    ident = _parameters(getattr(request, "parameters", {})).get("sequence_id")
+    return ident if isinstance(ident, int | str) else None
 
 
 def _serialized(message: Message) -> bytes:
@@ -282,15 +291,31 @@ class GrpcServer:
         await self._server.stop(seconds)
 
 
+def channel_options(settings: Settings) -> list[tuple[str, int]]:
+    """Return gRPC's options of every connection: how much it may carry, and how each side finds out that the other is gone."""
+    return [
+        ("grpc.max_receive_message_length", settings.max_body),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", 0),
+        ("grpc.keepalive_time_ms", round(settings.grpc_keepalive * 1e3)),
+        ("grpc.keepalive_timeout_ms", round(settings.grpc_keepalive_timeout * 1e3)),
+        ("grpc.keepalive_permit_without_calls", 1),  # both ways: an idle connection is looked after too
+        ("grpc.http2.max_pings_without_data", 0),  # any number of ours
+        ("grpc.http2.min_ping_interval_without_data_ms", round(settings.grpc_ping_interval * 1e3)),
+    ]
+
+
 async def serve_grpc(inference: Inference, services: Services) -> GrpcServer:
-    """Listen on the setting's port, 0 for one the system chooses. Raises RuntimeError where that cannot be had."""
+    """Listen on the setting's port, 0 for one the system chooses. Raises SettingsError where that cannot be had."""
     settings = services.settings
-    options = [("grpc.max_receive_message_length", settings.max_body), ("grpc.max_send_message_length", -1), ("grpc.so_reuseport", 0)]
-    server = grpc.aio.server(options=options)
+    server = grpc.aio.server(options=channel_options(settings))
     service = InferenceService(inference, services)
     server.add_generic_rpc_handlers((service.handler(),))
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
+    try:
+        port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
+    except RuntimeError as error:  # it was free when the service looked; somebody has taken it while the models were loaded
+        raise SettingsError(f"INDRNN_GRPC_PORT: {settings.host}:{settings.grpc_port} cannot be listened on any more") from error
     await server.start()
     log.info("gRPC on %s:%d", host, port)
     return GrpcServer(server, service)

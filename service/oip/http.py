@@ -14,11 +14,11 @@ from starlette.types import Receive, Scope, Send
 
 from indrnn.service.errors import BadInput, BodyTimeout, MethodNotAllowed, NotFound, NotSupported, ServiceError, Stopping, said
 from indrnn.service.oip import describe, message
-from indrnn.service.oip.compression import accepted, compress, decompress
+from indrnn.service.oip.compression import accepted, compress
 from indrnn.service.oip.inference import InferAsked, Inference
 from indrnn.service.oip.message import JSON, LENGTH, HttpReply, inferred
 from indrnn.service.oip.refusal import refusal
-from indrnn.service.serving.request import aside, parse_object, read_bounded, while_there
+from indrnn.service.serving.request import aside, decompress, parse_object, read_bounded, while_there
 from indrnn.service.serving.services import Services
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,10 @@ class OpenInference:
         else:
             ask = await aside(message.read, size, body, length)
         answering = inference.answer(InferAsked(ask, target.model, target.version, owner, size))
-        answered = await (answering if ask.sequence is not None else while_there(receive, answering))
+        try:
+            answered = await (answering if ask.sequence is not None else while_there(receive, answering))
+        except ServiceError as error:
+            return failure(error, target.model, ask.sequence)
         return await aside(inferred, sum(o.array.nbytes for o in answered.outputs), answered)
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
@@ -156,10 +159,12 @@ class OpenInference:
             asked = orjson.loads(body) if body else {}
         except orjson.JSONDecodeError as error:
             raise BadInput(f"failed to parse the request JSON buffer: {error.msg} at {error.pos}") from None
-        ready = asked.get("ready", False) if isinstance(asked, dict) else None
-        if not isinstance(ready, bool):
+        if not isinstance(asked, dict | None):
+            raise BadInput(f"failed to parse the request JSON buffer: expected an object, got {said(asked)}")
+        ready = (asked or {}).get("ready")
+        if not isinstance(ready, bool | None):
             raise BadInput(f"unable to parse 'ready': expected true or false, got {said(ready)}")
-        return _json([line._asdict() for line in self._repository.index(ready)])
+        return _json([line._asdict() for line in self._repository.index(bool(ready))])
 
     async def _command(self, command: str, name: str, headers: Headers, receive: Receive) -> None:
         """Load or unload a model. Parameters of the body would be another graph or another configuration than the folder's."""
@@ -200,14 +205,14 @@ def target_of(path: str) -> Target | None:
 
 def refuse_parameters(parameters: object) -> None:
     """Refuse the parameters of a load or an unload. Raises BadInput for what would change anything."""
-    names = list(parameters) if isinstance(parameters, Mapping) else []
+    names = [name for name, value in parameters.items() if value is not None] if isinstance(parameters, Mapping) else []
     if others := [name for name in names if name != "unload_dependents"]:
         raise BadInput(f"parameter '{others[0][:80]}' is not supported: the repository's folder says what is loaded")
 
 
-def failure(error: ServiceError, model: str) -> HttpReply:
-    """Return an error as the protocol says it."""
-    said_so = refusal(error, model)
+def failure(error: ServiceError, model: str, sequence: int | str | None = None) -> HttpReply:
+    """Return an error as the protocol says it; sequence: the correlation id of the request that made it."""
+    said_so = refusal(error, model, sequence)
     hints: dict[int, tuple[bytes, bytes]] = {
         405: (b"allow", str(error.extra.get("allow", "")).encode()),
         429: (b"retry-after", str(error.extra.get("retry_after", 1)).encode()),
@@ -219,8 +224,9 @@ def failure(error: ServiceError, model: str) -> HttpReply:
 
 
 def _only(method: str, expected: str, path: str) -> None:
-    if method != expected and not (expected == "GET" and method == "HEAD"):
-        raise MethodNotAllowed(f"Method Not Allowed: expected {expected} for {path[:200]}, got {method[:20]}", allow=expected)
+    allowed = "GET, HEAD" if expected == "GET" else expected
+    if method not in allowed.split(", "):
+        raise MethodNotAllowed(f"Method Not Allowed: expected {allowed} for {path[:200]}, got {method[:20]}", allow=allowed)
 
 
 def _json(value: object, status: int = 200) -> HttpReply:

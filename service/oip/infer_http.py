@@ -118,7 +118,7 @@ class InferHttp(ShortHttp):
             if isinstance(reply.error, ModelGone) and ask.goes_on:
                 self._ask_again(ask, read, model, target, busy, reply.error)
             else:
-                self._write(failure(reply.error, target.model), busy)
+                self._write(failure(reply.error, target.model, ask.sequence), busy)
 
     def _ask_again(self, ask: Ask, read: Rows, model: ServedModel, target: Target, busy: Busy, error: ServiceError) -> None:
         """The sequence is on another version than was remembered: the rest of the way is the long one."""
@@ -134,7 +134,7 @@ class InferHttp(ShortHttp):
         try:
             reply = inferred(await self.oip.inference.answered(refused))
         except ServiceError as error:
-            reply = failure(error, target.model)
+            reply = failure(error, target.model, refused.asked.ask.sequence)
         except Exception as error:
             log.exception("an infer request failed")
             reply = failure(ServiceError(f"internal error: {type(error).__name__}"), target.model)

@@ -82,6 +82,8 @@ class Ask:
     def take_parameters(self, parameters: Mapping[str, object]) -> None:
         """Read the request's parameters. Raises BadInput for one of a wrong type, a reserved one, and one of ours that is not known."""
         for name, value in parameters.items():
+            if value is None:
+                continue
             if name == "sequence_id":
                 self.sequence = _sequence(value)
             elif name == "sequence_start":
@@ -176,11 +178,11 @@ def read(body: bytes, length: int | None) -> Ask:
         raise BadInput(f"failed to parse the request JSON buffer: {error.msg} at {error.pos}") from None
     if not isinstance(head, dict):
         raise BadInput(f"failed to parse the request JSON buffer: expected an object, got {said(head)}")
-    ident = head.get("id", "")
+    ident = "" if head.get("id") is None else head["id"]
     if not isinstance(ident, str):
         raise BadInput(f"unable to parse 'id': expected a text, got {said(ident)}")
     ask = Ask(ident, [], None)
-    if "parameters" in head:
+    if head.get("parameters") is not None:
         ask.take_parameters(_object(head["parameters"], "parameters"))
     _read_inputs(ask, head.get("inputs"), memoryview(body), len(body) if length is None else length)
     if head.get("outputs") is not None:
@@ -198,7 +200,7 @@ def _read_inputs(ask: Ask, inputs: object, body: memoryview, at: int) -> None:
         size = None if parameters is None else _binary_size(_object(parameters, "parameters"), name)
         shape = shape_of(described.get("shape"), name)
         if size is None:
-            if "data" not in described:
+            if described.get("data") is None:
                 raise BadInput(f"must specify 'binary_data_size' or 'data' for input '{name[:80]}'")
             ask.inputs.append(SentTensor(name, datatype, shape, None, described["data"]))
             continue
@@ -238,7 +240,8 @@ def _wanted(item: object, binary: bool) -> Wanted:
         return Wanted(name, binary)
     known = _object(parameters, "parameters")
     refuse_what_is_not_offered(known)
-    return Wanted(name, boolean(known["binary_data"], "binary_data") if "binary_data" in known else binary)
+    wanted = known.get("binary_data")
+    return Wanted(name, binary if wanted is None else boolean(wanted, "binary_data"))
 
 
 def refuse_what_is_not_offered(parameters: dict[str, object]) -> None:

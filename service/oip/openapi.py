@@ -58,8 +58,27 @@ _REQUEST = {
 }
 _BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
+
+def _with_nulls(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema whose optional properties may be null, which is as if they were not there."""
+    described = dict(schema)
+    if "items" in schema:
+        described["items"] = _with_nulls(schema["items"])
+    if "properties" in schema:
+        required = schema.get("required", ())
+        described["properties"] = {
+            n: _with_nulls(p) if n in required else _or_null(_with_nulls(p)) for n, p in schema["properties"].items()
+        }
+    return described
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    types = schema["type"]
+    return {**schema, "type": [*(types if isinstance(types, list) else [types]), "null"]}
+
+
 SCHEMAS: dict[str, Any] = {
-    "InferenceRequest": _REQUEST,
+    "InferenceRequest": _with_nulls(_REQUEST),
     "InferenceError": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
 }
 
@@ -99,7 +118,8 @@ _INFER_BODY = {
     "required": True,
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/InferenceRequest"}}, **_BINARY},
 }
-_JSON_BODY = {"content": {"application/json": {"schema": {"type": "object", "properties": {"ready": {"type": "boolean"}}}}}}
+_INDEX = {"type": "object", "properties": {"ready": {"type": "boolean"}}}
+_JSON_BODY = {"content": {"application/json": {"schema": _with_nulls(_INDEX)}}}
 
 
 _FOR_ALL = ("The process is up.", "Every model answers; 400 where the server stops.")  # probes have no keys

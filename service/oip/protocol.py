@@ -51,7 +51,7 @@ MESSAGES = {
     "default_model_filename:string:8 parameters:ModelParameter{}:14",
     "ModelVersionPolicy": "=policy_choice all:ModelVersionPolicy.All:2",
     "ModelVersionPolicy.All": "",
-    "ModelInput": "name:string:1 data_type:DataType:2 dims:int64*:4",
+    "ModelInput": "name:string:1 data_type:DataType:2 dims:int64*:4 optional:bool:8",
     "ModelOutput": "name:string:1 data_type:DataType:2 dims:int64*:3",
     "ModelParameter": "string_value:string:1",
     "ModelSequenceBatching": "max_sequence_idle_microseconds:uint64:1 =strategy_choice oldest:ModelSequenceBatching.StrategyOldest:4 = "

@@ -47,16 +47,17 @@ _GRPC = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 429: "RESOURCE_EXHAUS
 """of the errors that this protocol says as the native routes do"""
 
 
-def refusal(error: ServiceError, model: str) -> Refusal:
-    """Return how an error is said to a client of this protocol."""
+def refusal(error: ServiceError, model: str, sequence: int | str | None = None) -> Refusal:
+    """Return how an error is said to a client of this protocol; sequence: the correlation id of the request that made it."""
     known = next((_STATUS[c] for c in type(error).__mro__ if c in _STATUS), None)
     http, grpc = known or (status(error), _GRPC.get(status(error), "INTERNAL"))
-    return Refusal(http, grpc, _text(error, model))
+    return Refusal(http, grpc, _text(error, model, sequence))
 
 
-def _text(error: ServiceError, model: str) -> str:
+def _text(error: ServiceError, model: str, sequence: int | str | None) -> str:
     if isinstance(error, Gone | UnknownSession):
-        return f"inference request for sequence ID to model '{model}' must specify the START flag on the first request of the sequence"
+        which = f"sequence {sequence} to model '{model}'"
+        return f"inference request for {which} must specify the START flag on the first request of the sequence"
     if isinstance(error, Late):
         return f"Request timeout expired: {error.detail}"
     if isinstance(error, Overloaded):

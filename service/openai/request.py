@@ -21,6 +21,22 @@ NEUTRAL: Mapping[str, Sequence[object]] = {
     "logit_bias": ({},),
 }
 """Parameters that are not supported, and the values that ask for nothing."""
+ELSEWHERE: Mapping[str, Sequence[object]] = {
+    "response_format": ({"type": "text"},),
+    "top_k": (-1, 0),
+    "min_p": (0,),
+    "typical_p": (1,),
+    "repetition_penalty": (1,),
+    "length_penalty": (1,),
+    "min_tokens": (0,),
+    "ignore_eos": (False, True),  # no alphabet has such a symbol
+    "use_beam_search": (False,),
+    "stop_token_ids": ([],),
+    "bad_words": ([],),
+    "store": (False,),
+    "metadata": ({},),
+}
+"""Parameters of OpenAI's other calls and of other servers, and the values that ask for nothing: with any other they are unknown here."""
 
 MAX_STOPS = 4
 MAX_TOP = 5
@@ -66,10 +82,10 @@ class Wish:
 
 def read_wish(body: dict[str, object], alphabet: str, bounds: CompletionLimits) -> Wish:
     """Check the fields of a request, all but the model's name. Raises BadInput, which names the field, or TooLarge."""
-    only(body, FIELDS)
+    only({name: value for name, value in body.items() if not _is_one_of(value, ELSEWHERE.get(name, ()))}, FIELDS)
     for name, neutral in NEUTRAL.items():
         value = body.get(name)
-        if value is not None and value not in neutral:
+        if value is not None and not _is_one_of(value, neutral):
             raise BadInput(f"is not supported by this model, got {said(value)}", field=name)
     stream = boolean(body.get("stream"), "stream")
     wish = Wish(
@@ -87,6 +103,11 @@ def read_wish(body: dict[str, object], alphabet: str, bounds: CompletionLimits) 
     )
     _check_size(wish, bounds)
     return wish
+
+
+def _is_one_of(value: object, values: Sequence[object]) -> bool:
+    """Return whether a JSON value is one of those; false is not 0."""
+    return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in values)
 
 
 def _prompts(value: object, alphabet: str, bounds: CompletionLimits) -> tuple[str, ...]:
@@ -127,12 +148,14 @@ def _n(body: dict[str, object], bounds: CompletionLimits) -> int:
 def _include_usage(value: object, stream: bool) -> bool:
     if value is None:
         return False
-    if not stream:
-        raise BadInput(f"expected null without stream, got {said(value)}", field="stream_options")
     if not isinstance(value, dict):
         raise BadInput(f"expected an object, got {said(value)}", field="stream_options")
-    only(value, ("include_usage",))
-    return boolean(value.get("include_usage"), "stream_options.include_usage")
+    only(value, ("include_usage", "include_obfuscation"))
+    boolean(value.get("include_obfuscation"), "stream_options.include_obfuscation")  # no chunk here is padded, whichever it is
+    wanted = boolean(value.get("include_usage"), "stream_options.include_usage")
+    if wanted and not stream:
+        raise BadInput(f"expected null without stream, got {said(value)}", field="stream_options")
+    return wanted
 
 
 def _check_size(wish: Wish, bounds: CompletionLimits) -> None:

@@ -18,13 +18,13 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from indrnn.service.errors import ServiceError, UnknownModel, said
+from indrnn.service.errors import MethodNotAllowed, ServiceError, UnknownEncoding, UnknownModel
 from indrnn.service.openai import schema
 from indrnn.service.openai.reply import Head, error_body, error_status
 from indrnn.service.openai.request import CompletionLimits, read_wish
 from indrnn.service.openai.run import CompletionRun
-from indrnn.service.serving.models import Models, ServedModel
-from indrnn.service.serving.request import LONG, read_body, while_there
+from indrnn.service.serving.models import Models, ServedModel, one_of
+from indrnn.service.serving.request import CODINGS, LONG, read_body, while_there
 from indrnn.service.serving.services import Services
 from indrnn.service.serving.text import TextModality
 from indrnn.service.settings import Settings
@@ -38,6 +38,10 @@ def openai_problem(error: ServiceError) -> Response:
     headers = {"Retry-After": str(error.extra.get("retry_after", 1))} if code in (429, 503) else {}
     if code == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, UnknownEncoding):
+        headers["Accept-Encoding"] = ", ".join(CODINGS)
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = str(error.extra["allow"])
     return Response(orjson.dumps(error_body(error)), code, headers, "application/json")
 
 
@@ -53,6 +57,7 @@ _MEANING = {
     404: "model_not_found: no such model, or one that reads no text",
     408: "body_timeout: the body did not come in time",
     413: "too_large: the body, a prompt, the number of choices or of characters with log-probabilities is over its limit",
+    415: "unsupported_encoding: the body is compressed in another way than gzip or deflate",
     429: "rate_limited: more steps and characters a second than a key may have; try again after Retry-After seconds",
     500: "server_error: the model could not answer",
     503: "server_error: overloaded or stopping; try again after Retry-After seconds",
@@ -71,7 +76,7 @@ def build_completions(services: Services) -> APIRouter:
     @router.post(
         "/completions",
         response_model=schema.Completion,
-        responses={**stream_shape, **_errors(400, 401, 404, 408, 413, 429, 500, 503)},
+        responses={**stream_shape, **_errors(400, 401, 404, 408, 413, 415, 429, 500, 503)},
         openapi_extra={"requestBody": body_shape},
     )
     async def completions(request: Request) -> Response:
@@ -125,7 +130,7 @@ def _reader_of_text(models: Models, name: object) -> tuple[ServedModel, TextModa
     readers = _readers_of_text(models)
     found = next((one for one in readers if one[0].manifest.name == name), None)
     if found is None:
-        raise UnknownModel(f"expected one of {', '.join(m.manifest.name for m, _ in readers)}, got {said(name)}", field="model")
+        raise UnknownModel(one_of([m.manifest.name for m, _ in readers], name, "no model that completes text is served"), field="model")
     return found
 
 

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 class StreamOptions(BaseModel):
     """Options of a stream; only a request with `stream` may have them."""
 
-    include_usage: bool = Field(False, description="one more chunk before the end, without choices, with the usage")
+    include_usage: bool | None = Field(False, description="one more chunk before the end, without choices, with the usage")
+    include_obfuscation: bool | None = Field(None, description="taken; no chunk is padded")
 
 
 class CompletionRequest(BaseModel):
@@ -18,16 +19,16 @@ class CompletionRequest(BaseModel):
 
     model: str = Field(examples=["chars"])
     prompt: str | list[str] | list[int] | list[list[int]] = Field(description="texts, or characters as places in the model's alphabet")
-    max_tokens: int = Field(16, ge=0, description="characters of a text")
-    temperature: float = Field(1, ge=0, le=2, description="0 takes the likeliest")
-    top_p: float = Field(1, ge=0, le=1)
-    n: int = Field(1, ge=1, description="texts for each prompt, which is read once")
+    max_tokens: int | None = Field(16, ge=0, description="characters of a text")
+    temperature: float | None = Field(1, ge=0, le=2, description="0 takes the likeliest")
+    top_p: float | None = Field(1, ge=0, le=1)
+    n: int | None = Field(1, ge=1, description="texts for each prompt, which is read once")
     best_of: int | None = Field(None, description="n or nothing")
     logprobs: int | None = Field(None, ge=0, le=5, description="log-probabilities, and this many of the likeliest characters")
-    echo: bool = Field(False, description="the prompt in front of the text")
+    echo: bool | None = Field(False, description="the prompt in front of the text")
     stop: str | list[str] | None = Field(None, description="up to 4 texts of up to 64 characters; none of them is part of the answer")
     seed: int | None = Field(None, description="the same seed draws the same text; the k-th text of a prompt draws with seed + k")
-    stream: bool = Field(False, description="server-sent events, `data: [DONE]` at the end")
+    stream: bool | None = Field(False, description="server-sent events, `data: [DONE]` at the end")
     stream_options: StreamOptions | None = None
     suffix: Literal[""] | None = Field(None, description="not supported")
     presence_penalty: Literal[0] | None = Field(None, description="not supported")

@@ -1,6 +1,6 @@
 """The served models: what a bundle needs around its engine to read requests and word answers."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -30,6 +30,15 @@ class ServedModel:
     def watched_parts(self) -> tuple[Part, ...]:
         """Return the hidden parts, which lie at the front of the state one after another."""
         return tuple(p for p in self.manifest.state if p.role == "hidden")
+
+
+def one_of(names: Sequence[str], asked: object, none: str) -> str:
+    """Return what is said of a name that is not among those that there are; none: the words where there are none at all."""
+    if not names:
+        return f"{none}, got {said(asked)}"
+    if type(asked) is int and str(asked) in names:  # seen as JSON both would look alike
+        return f"expected one of {', '.join(names)}, as a text, got the number {asked}"
+    return f"expected one of {', '.join(names)}, got {said(asked)}"
 
 
 class Models:
@@ -75,7 +84,7 @@ class Models:
         found = [m for key, m in self.by_key.items() if key[0] == name and key not in self._retired]
         if not found:
             names = sorted({key[0] for key in self.by_key.keys() - self._retired})
-            raise UnknownModel(f"expected one of {', '.join(names)}, got {said(name)}", field="model")
+            raise UnknownModel(one_of(names, name, "no model is served"), field="model")
         return found
 
     def latest(self, name: object) -> ServedModel:
@@ -96,7 +105,7 @@ class Models:
             return self.latest(name)
         loaded = {m.manifest.version: m for m in self.versions(name)}
         if not isinstance(version, str) or version not in loaded:
-            raise UnknownModel(f"expected one of {', '.join(loaded)}, got {said(version)}", field="version")
+            raise UnknownModel(one_of(list(loaded), version, "no version is served"), field="version")
         return loaded[version]
 
     def of_digest(self, digest: str, name: str, version: str) -> ServedModel:

@@ -10,6 +10,7 @@ import hmac
 import logging
 import re
 import secrets
+import zlib
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +20,7 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
-from indrnn.service.errors import BadInput, BodyTimeout, NotFinite, NotJson, TooLarge, Unauthorized, said
+from indrnn.service.errors import BadInput, BodyTimeout, NotFinite, NotJson, TooLarge, Unauthorized, UnknownEncoding, said
 from indrnn.service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,11 @@ class Access:
         """Return who may read /metrics: everybody, or the owner of a key where the setting says so. Raises Unauthorized."""
         return ANONYMOUS if self._metrics_open else self.owner_of(headers)
 
+    def check_named_key(self, headers: Mapping[str, str]) -> None:
+        """Raises Unauthorized where a request names a key that is not known; one that names none may do so later."""
+        if "x-api-key" in headers or headers.get("authorization", "").lower().startswith("bearer "):
+            self.owner_of(headers)
+
     def allows_origin(self, headers: Mapping[str, str]) -> bool:
         """Return whether a script of that page may open a stream: of this host, allowed by name, or no browser's script at all."""
         origin = headers.get("origin")
@@ -111,6 +117,8 @@ def read_keys(path: Path) -> list[tuple[str, str]]:
     """Names and hashes; empty lines and those that begin with # do not count. Raises KeysError."""
     try:
         lines = path.read_text().splitlines()
+    except FileNotFoundError as error:
+        raise KeysError(f"keys {path}: there is no such file (indrnn key NAME makes it)") from error
     except (OSError, UnicodeDecodeError) as error:
         raise KeysError(f"keys {path}: {error}") from error
     keys = []
@@ -213,14 +221,26 @@ def parse_object(data: bytes | str, what: str) -> dict[str, object]:
         text = data if isinstance(data, str) else data.decode("utf-8", "replace")
         found = _NOT_FINITE.match(text, max(error.pos - 1, 0)) or _NOT_FINITE.match(text, error.pos)
         if found or "infinity" in error.msg:
-            came, where = (found[0], found.start()) if found else ("one beyond float64", error.pos)
+            where = found.start() if found else error.pos
+            field = json_path(text, where)
             raise NotFinite(
-                f"expected finite numbers, got {came} (write null for a joint not seen)", field=json_path(text, where) or None
+                f"expected finite numbers, got {found[0] if found else _beyond(text, where)}{_OF_A_JOINT if '[' in field else ''}",
+                field=field or None,
             ) from None
         raise NotJson(f"expected a {what} of JSON: {error.msg} at character {error.pos}") from None
     if not isinstance(value, dict):
         raise BadInput(f"expected a JSON object, got {said(value)}")
     return value
+
+
+_OF_A_JOINT = " (write null for a joint not seen)"
+_DIGITS = re.compile(r"-?(\d+)")
+
+
+def _beyond(text: str, where: int) -> str:
+    """Return what is said of a number that no float64 holds."""
+    digits = _DIGITS.match(text, where)
+    return f"one of {len(digits[1])} digits, beyond float64" if digits and len(digits[1]) > 300 else "one beyond float64"
 
 
 def json_path(text: str, end: int) -> str:
@@ -245,9 +265,9 @@ def json_path(text: str, end: int) -> str:
 
 
 def only(body: dict[str, object], known: Collection[str]) -> None:
-    """Raises BadInput for a field that is not known: a misspelt option must not be ignored."""
-    for name in body:
-        if name not in known:
+    """Raises BadInput for a field that is not known: a misspelt option must not be ignored. One that is null asks for nothing."""
+    for name, value in body.items():
+        if value is not None and name not in known:
             raise BadInput(f"unknown field, expected {', '.join(known)}", field=str(name)[:80])
 
 
@@ -282,7 +302,13 @@ def step_number(value: object) -> int | None:
 
 
 async def raw_body(request: Request, settings: Settings) -> bytes:
-    """Return the request's body. Raises TooLarge, BodyTimeout."""
+    """Return the request's body, unpacked where it was sent compressed. Raises TooLarge, BodyTimeout, UnknownEncoding, BadInput."""
+    body = await _sent_body(request, settings)
+    encoding = ",".join(request.headers.getlist("content-encoding"))
+    return body if not encoding else await asyncio.to_thread(decompress, body, encoding, settings.max_body)
+
+
+async def _sent_body(request: Request, settings: Settings) -> bytes:
     chunks: AsyncIterator[bytes] = request.stream()
     try:
         async with asyncio.timeout(settings.body_timeout):
@@ -295,6 +321,69 @@ async def read_body(request: Request, settings: Settings) -> dict[str, object]:
     """Return the request's body, a JSON object. Raises NotJson, BadInput, TooLarge, BodyTimeout."""
     data = await raw_body(request, settings)
     return await aside(parse_object, len(data), data, "body")
+
+
+# --- how it is packed ----------------------------------------------------------------------------------------------------
+
+CODINGS = {"gzip": 31, "deflate": 15}
+"""what a body may be packed in (RFC 9110, section 8.4.1), and zlib's number for it"""
+_ALIASES = {"x-gzip": "gzip"}
+_RAW = -15  # deflate without zlib's header: what the name says, and not what RFC 9110 means by it; some clients send it
+_PIECE = 2**16  # bytes that are unpacked at a time: what is left behind a member is copied, and many members would copy it often
+_MOST_CODINGS = 2  # one inside the other
+_MOST_MEMBERS = 2**12  # of a gzip file; empty ones cost time and give nothing
+
+
+def decompress(body: bytes, encoding: str, limit: int) -> bytes:
+    """Return the body as it was before Content-Encoding, at most `limit` bytes. Raises UnknownEncoding, TooLarge, BadInput."""
+    codings = [_known(name) for name in encoding.split(",") if name.strip().lower() not in ("", "identity")]
+    if len(codings) > _MOST_CODINGS:
+        raise BadInput(f"expected a body in at most {_MOST_CODINGS} encodings, got {len(codings)}")
+    for name in reversed(codings):
+        body = _unpacked(body, name, limit) if body else body  # some clients say it of no body too
+    return body
+
+
+def coding(name: str) -> str:
+    """Return the name of a coding as it is usual, whatever its case."""
+    plain = name.strip().lower()
+    return _ALIASES.get(plain, plain)
+
+
+def _known(name: str) -> str:
+    if coding(name) not in CODINGS:
+        raise UnknownEncoding(f"unsupported Content-Encoding {said(coding(name))}, expected one of {', '.join(CODINGS)}")
+    return coding(name)
+
+
+def _unpacked(body: bytes, name: str, limit: int) -> bytes:
+    """Return what one coding holds; a gzip file may have several members, one behind the other (RFC 1952, section 2.2)."""
+    plain, at, whole, members = bytearray(), 0, False, 0
+    wbits = CODINGS[name] if name == "gzip" or _has_header(body) else _RAW
+    inflate = zlib.decompressobj(wbits)
+    while at < len(body):
+        if whole and (name != "gzip" or members == _MOST_MEMBERS):
+            break
+        if whole:
+            inflate, whole = zlib.decompressobj(wbits), False
+        piece = body[at : at + _PIECE]
+        try:
+            plain += inflate.decompress(piece, limit + 1 - len(plain))
+        except zlib.error as error:
+            raise BadInput(f"the body cannot be decompressed as {name}: {error}") from None
+        if len(plain) > limit:
+            raise TooLarge(f"expected a body of at most {limit} bytes after decompression, got more")
+        at += len(piece) - len(inflate.unused_data)
+        whole = inflate.eof
+        members += whole
+    if not whole or at < len(body):
+        raise BadInput(f"the body is not one whole {name} stream")
+    return bytes(plain)
+
+
+def _has_header(body: bytes) -> bool:
+    """Return whether it begins as a zlib stream (RFC 1950, section 2.2)."""
+    return len(body) >= 2 and body[0] & 0x0F == 8 and (body[0] * 256 + body[1]) % 31 == 0
 
 
 # --- a client that leaves takes its work along -------------------------------------------------------------------------------------------

@@ -16,11 +16,24 @@ from functools import partial
 
 import numpy as np
 import orjson
+from starlette.responses import Response
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from indrnn.service.engine.requests import Content, GenerateRequest, States
-from indrnn.service.errors import BadInput, Overloaded, ServiceError, Stopping, TooLarge, said
+from indrnn.service.errors import (
+    BadInput,
+    ForbiddenOrigin,
+    NotFound,
+    Overloaded,
+    ServiceError,
+    Stopping,
+    TooLarge,
+    Unauthorized,
+    problem_document,
+    said,
+    status,
+)
 from indrnn.service.logs import about
 from indrnn.service.serving.modality import NO_MORE, READ_OPTIONS, at_times, more_options, with_more
 from indrnn.service.serving.models import Models, ServedModel
@@ -296,7 +309,7 @@ class Stream:
         session_id = self._need_session()
         await self._find_model(session_id)
         o, modality = self._options, self._model.modality
-        field = modality.old_field if modality.old_field in message and modality.old_field else modality.field
+        field = modality.old_field if modality.old_field and message.get(modality.old_field) is not None else modality.field
         only(message, ("type", "step", field, "t"))
         value = message.get(field)
         read = partial(modality.read, **with_more(at_times(modality, o.more, message.get("t"), "t")))
@@ -442,8 +455,10 @@ class Connections:
 
     async def accept(self, socket: WebSocket) -> None:
         """Serve one connection to WS /stream/{model}."""
-        if not self._services.access.allows_origin(socket.headers):
-            await socket.close(1008)  # before it was accepted: 403
+        try:
+            self._check(socket)
+        except ServiceError as error:
+            await _deny(socket, error)
             return
         await socket.accept()
         if self._leaving:
@@ -458,6 +473,18 @@ class Connections:
                 await socket.close(1013)
                 return
             await self._serve(socket)
+
+    async def deny(self, socket: WebSocket) -> None:
+        """Answer a handshake for a path where there is no stream."""
+        await _deny(socket, NotFound(f"there is no stream at {socket.scope['path'][:200]}: expected /stream/MODEL"))
+
+    def _check(self, socket: WebSocket) -> None:
+        """Raises ServiceError where a handshake is not to be accepted."""
+        access = self._services.access
+        if not access.allows_origin(socket.headers):
+            origin = said(socket.headers["origin"])
+            raise ForbiddenOrigin(f"expected a page of this host or one that INDRNN_ORIGINS names, got one of {origin}")
+        access.check_named_key(socket.headers)
 
     async def leave(self, seconds: float) -> None:
         """Tell every client to come back, once its last message has been answered; who does not read by then is dropped."""
@@ -482,6 +509,14 @@ class Connections:
             await stream.run()
         finally:
             self._streams.discard(stream)
+
+
+async def _deny(socket: WebSocket, error: ServiceError) -> None:
+    """Answer a handshake with an error, as a request over HTTP is."""
+    log.info("a stream was refused: %s", error.detail)
+    headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
+    body = orjson.dumps(problem_document(error))
+    await socket.send_denial_response(Response(body, status(error), headers, "application/problem+json"))
 
 
 async def _model_of(socket: WebSocket, models: Models) -> ServedModel | None:

@@ -3,20 +3,23 @@
 NoUpgrade   a request that offers a protocol that is not spoken here is an ordinary one
 TimedHttp   limits on how long a client may take to say what it wants, and at what length, and to read its answer
 ShortHttp   requests of one prefix that come in one piece may be answered without an ASGI cycle, a task or a future
-Front       /v2 past FastAPI, and HEAD as GET
+Front       /v2 past FastAPI, HEAD as GET, and paths as they are behind a proxy that shows the service below a prefix
 """
 
 import asyncio
 import contextlib
 import fcntl
+import re
 import sys
 import termios
 from collections.abc import Callable, Iterable
 
 import httptools
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from indrnn.service.settings import SettingsError
 
 MAX_HEAD = 65_536  # bytes of a request's line and headers, or between two pieces of a body, before the connection is closed
 
@@ -374,12 +377,19 @@ class Front:
     The server, which knows what was asked, leaves the body out.
     """
 
-    def __init__(self, app: ASGIApp, oip: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, oip: ASGIApp, root_path: str = "") -> None:
+        """root_path: below which a proxy shows the service, whether it leaves that in a request's path or not."""
         self._app = app
         self._oip = oip
+        self._root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send a request on its way."""
+        if scope["type"] == "lifespan":
+            await _one_sentence(self._app, scope, receive, send)
+            return
+        if prefix := self._root_path or _forwarded_prefix(scope["headers"]):
+            scope = _below(prefix, scope)
         if scope["type"] == "http":
             path = scope["path"]
             if path.startswith("/v2/") or path == "/v2":
@@ -388,3 +398,44 @@ class Front:
             if scope["method"] == "HEAD":
                 scope = {**scope, "method": "GET"}
         await self._app(scope, receive, send)
+
+
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+
+
+def _forwarded_prefix(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the path below which a proxy says that it shows the service; empty where none says so, or it is no path."""
+    sent = next((value for name, value in headers if name == b"x-forwarded-prefix"), b"").decode("latin-1").rstrip("/")
+    return sent if _PREFIX.fullmatch(sent) and len(sent) <= LONGEST_PREFIX else ""
+
+
+LONGEST_PREFIX = 200
+
+
+def _below(prefix: str, scope: Scope) -> Scope:
+    """Return the scope of a request that is shown below a prefix, its path without it: some proxies leave it there, some take it away."""
+    path = scope["path"]
+    rest = path[len(prefix) :] if path == prefix or path.startswith(f"{prefix}/") else path
+    return {**scope, "root_path": prefix, "path": rest or "/"}
+
+
+async def _one_sentence(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run the application's life. Where a setting keeps it from beginning, the server's log gets the sentence and no traceback.
+
+    Starlette sends the traceback before it raises, so that message is held until the error is known.
+    """
+    held: list[Message] = []
+
+    async def hold(message: Message) -> None:
+        if message["type"] == "lifespan.startup.failed":
+            held.append(message)
+        else:
+            await send(message)
+
+    try:
+        await app(scope, receive, hold)
+    except SettingsError as error:
+        held = [{"type": "lifespan.startup.failed", "message": f"indrnn: {error}"}]
+    finally:
+        for message in held:
+            await send(message)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from test_bundle import chars_manifest
+from test_fixed_axes import check_fixed
 from torch import Tensor
 
 from indrnn.export import graph, lowering, parity
@@ -141,6 +142,12 @@ def test_neither_a_neighbour_of_nan_nor_what_stands_past_a_length_matters(runnin
     logits, after = running.ask(x, [5, 9, 0], state)
     np.testing.assert_allclose(logits[:1, :5], alone, atol=1e-5)
     np.testing.assert_allclose(after[:1], ended, atol=1e-5)
+
+
+def test_with_fixed_axes_it_answers_the_same(running: Running, exported: tuple[str, StateNet, Bundle]) -> None:
+    for T, B in ((1, 3), (4, 2)):
+        state = np.zeros((B, running.size), np.float32)
+        check_fixed(onnx.load(exported[2].graph), {"x": inputs(running.net, B, T), "lengths": np.full(B, T), "state": state}, T, B)
 
 
 def test_a_row_of_no_steps_keeps_its_state(running: Running) -> None:

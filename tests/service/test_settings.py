@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from indrnn.service.oip.grpc import channel_options
 from indrnn.service.settings import Settings, SettingsError, read_settings
 
 
@@ -52,6 +53,32 @@ def test_an_entry_that_is_no_origin_is_refused(environment: pytest.MonkeyPatch, 
     with pytest.raises(SettingsError) as refused:
         read_settings()
     assert str(refused.value) == f"INDRNN_ORIGINS: expected origins like https://example.org by commas, or *, got {entry!r}"
+
+
+@pytest.mark.parametrize(("path", "read"), [("", ""), ("/", ""), ("/api", "/api"), ("/a/b.c/", "/a/b.c")])
+def test_a_path_below_which_a_proxy_shows_the_service(environment: pytest.MonkeyPatch, path: str, read: str) -> None:
+    environment.setenv("INDRNN_ROOT_PATH", path)
+    assert read_settings().root_path == read
+
+
+@pytest.mark.parametrize("path", ["api", "//api", "/a b", "https://example.org/api"])
+def test_what_is_no_path_is_refused(environment: pytest.MonkeyPatch, path: str) -> None:
+    environment.setenv("INDRNN_ROOT_PATH", path)
+    with pytest.raises(SettingsError) as refused:
+        read_settings()
+    assert str(refused.value) == f"INDRNN_ROOT_PATH: expected a path like /api, got {path!r}"
+
+
+def test_grpcs_signs_of_life_are_settings(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("INDRNN_GRPC_KEEPALIVE", "30")
+    environment.setenv("INDRNN_GRPC_KEEPALIVE_TIMEOUT", "2.5")
+    environment.setenv("INDRNN_GRPC_PING_INTERVAL", "1")
+    options = dict(channel_options(read_settings()))
+    assert options["grpc.keepalive_time_ms"] == 30_000
+    assert options["grpc.keepalive_timeout_ms"] == 2_500
+    assert options["grpc.http2.min_ping_interval_without_data_ms"] == 1_000
+    assert options["grpc.keepalive_permit_without_calls"] == 1
+    assert options["grpc.http2.max_pings_without_data"] == 0
 
 
 @pytest.mark.parametrize("origins", ["", "*", "null", "https://example.org", "http://localhost:3000/ , app://x,", "http://[::1]:80"])

@@ -25,6 +25,8 @@ from indrnn.service.store.redis import STRICT
 ROOT = Path(__file__).parent.parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 GPU: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text())
+KEYS: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.keys.yml").read_text())
+PAGE = (ROOT / "docs" / "docker.md").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 EXTRAS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 MEGABYTE = 10**6
@@ -35,6 +37,11 @@ def instructions(dockerfile: str) -> list[tuple[str, str]]:
     lines = [line for line in dockerfile.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     pairs = (re.sub(r"\s*\\\n\s*", " ", text).split(maxsplit=1) for text in re.split(r"(?<!\\)\n", "\n".join(lines)))
     return [(name, rest) for name, rest in pairs]
+
+
+def recipes(language: str) -> list[str]:
+    """The blocks of the page."""
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
 
 
 STEPS = instructions(DOCKERFILE)
@@ -115,14 +122,14 @@ def test_the_builder_is_sent_what_is_copied_and_nothing_else() -> None:
 def test_older_builders_and_composes_can_read_the_files() -> None:
     assert "# syntax=" not in DOCKERFILE
     assert "<<" not in DOCKERFILE
-    for file in (COMPOSE, GPU):
+    for file in (COMPOSE, GPU, KEYS):
         assert set(file) <= {"services", "volumes", "x-hardened"}
 
 
 def test_every_variable_that_is_set_is_a_setting() -> None:
     """A misspelt one would stop the service."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    named = {n for file in (COMPOSE, GPU) for n in file["services"]["service"]["environment"] if n.startswith(PREFIX)}
+    named = {n for file in (COMPOSE, GPU, KEYS) for n in file["services"]["service"]["environment"] if n.startswith(PREFIX)}
     named |= {pair.split("=")[0] for rest in arguments("ENV") for pair in rest.split() if pair.startswith(PREFIX)}
     assert named >= {"INDRNN_STORE", "INDRNN_PROVIDER"}
     assert named <= known
@@ -132,6 +139,27 @@ def test_the_service_is_given_time_to_stop() -> None:
     """Longer than it takes itself at most, open connections and steps in flight included."""
     seconds = int(COMPOSE["services"]["service"]["stop_grace_period"].removesuffix("s"))
     assert seconds > Settings().drain_timeout
+    assert f"within {Settings().drain_timeout:g} s (`INDRNN_DRAIN_TIMEOUT`)" in PAGE
+    assert f"after {seconds} s (`stop_grace_period`)" in PAGE
+
+
+def test_the_file_of_keys_lies_on_a_volume_where_it_can_be_written() -> None:
+    """The service's user owns /data in the image, and so a new volume there; all else is read-only."""
+    service = KEYS["services"]["service"]
+    assert service["environment"] == {"INDRNN_KEYS": "/data/keys"}
+    assert service["volumes"] == ["keys:/data"]
+    assert set(KEYS["volumes"]) == {"keys"}
+    assert "restart" not in service
+    (recipe,) = [b for b in recipes("bash") if "indrnn key" in b]
+    assert recipe.index("indrnn key ann") < recipe.index("docker compose up"), "without a key the service would be restarted for ever"
+
+
+def test_the_page_lists_what_is_passed_on_and_its_files_are_of_settings() -> None:
+    passed = {name for name, value in COMPOSE["services"]["service"]["environment"].items() if value is None}
+    (listed,) = re.findall(r"Compose passes these on.*?\. Others", PAGE, re.DOTALL)
+    assert set(re.findall(r"INDRNN_\w+", listed)) == passed
+    for own in map(yaml.safe_load, recipes("yaml")):
+        assert {n.removeprefix(PREFIX).lower() for n in own["services"]["service"]["environment"]} <= set(Settings.model_fields)
 
 
 def test_sessions_live_in_redis_on_a_named_volume() -> None:
@@ -321,3 +349,35 @@ def test_redis_is_no_root_either_and_keeps_what_it_is_told(project: Project) -> 
     project.run("up", "--detach", "--no-build", "redis")
     project.wait("redis")
     assert project.inside("redis", "redis-cli", "get", "kept") == "1"
+
+
+@pytest.mark.container
+@needs_engine
+def test_keys_made_as_the_page_says_open_the_service_and_no_other_does(project: Project) -> None:
+    env = {**project.env, "COMPOSE_FILE": "docker-compose.yml:docker-compose.keys.yml", "COMPOSE_PROJECT_NAME": "indrnn-test-keys"}
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        env["PORT"] = str(s.getsockname()[1])
+    keyed = Project(project.compose[:-2], env, f"http://127.0.0.1:{env['PORT']}", project.revision)
+
+    def follow(block: str) -> list[str]:
+        """The commands of a recipe, one after another, as a person types them; what each prints."""
+        lines = [line.split("  #")[0].split() for line in block.splitlines() if line.startswith("docker compose ")]
+        return [keyed.run(*typed(line)) for line in lines]
+
+    def typed(line: list[str]) -> list[str]:
+        return [*line[2:3], *(["-T"] if line[2] in ("run", "exec") else []), *line[3:]]
+
+    def knows(secret: str) -> int:
+        return httpx.get(f"{keyed.url}/models", headers={"Authorization": f"Bearer {secret}"}, timeout=30).status_code
+
+    made, removed = (next(b for b in recipes("bash") if mark in b) for mark in ("indrnn key ann", "sed -i"))
+    try:
+        (secret,) = re.findall(r"^indrnn_\S+", follow(made)[0], re.M)
+        keyed.ready()
+        assert (knows(secret), knows("guessed")) == (200, 401)
+        follow(removed)
+        keyed.ready()
+        assert knows(secret) == 401
+    finally:
+        keyed.run("down", "--volumes", "--remove-orphans", check=False)

@@ -272,15 +272,15 @@ def test_gaps_and_other_content_are_conflicts_that_move_nothing(client: Client, 
     assert client.infer(x=x, sequence_id=ident, step=2).parameters["indrnn_position"] == 2
 
 
-START = "inference request for sequence ID to model 'action' must specify the START flag on the first request of the sequence"
+START = "inference request for sequence {} to model 'action' must specify the START flag on the first request of the sequence"
 
 
 def test_errors_have_tritons_status_and_words(client: Client, frames: np.ndarray) -> None:
     bad, missing = client.status("400", "INVALID_ARGUMENT"), client.status("404", "NOT_FOUND")
     x, ident = frames[:, :1], fresh_id(client, "errors")
-    assert client.refused(x=x, sequence_id=ident) == (bad, START)
+    assert client.refused(x=x, sequence_id=ident) == (bad, START.format(ident))
     client.infer(x=x, sequence_id=ident, sequence_start=True, sequence_end=True)
-    assert client.refused(x=x, sequence_id=ident) == (bad, START)
+    assert client.refused(x=x, sequence_id=ident) == (bad, START.format(ident))
     assert client.refused(x=np.repeat(x, 2, 0), sequence_id=ident, sequence_start=True) == (
         bad,
         "inference request to model 'action' must specify batch-size 1 due to requirements of sequence batcher",
@@ -357,7 +357,7 @@ def test_a_stream_answers_in_order_and_stays_open_after_an_error(triton_server: 
         client.client.async_stream_infer("action", inputs, sequence_id=f"stream {n % 2}", sequence_start=n in (2, 3), request_id=str(n))
     heard = [replies.get(timeout=30) for _ in range(60)]
     client.client.stop_stream()
-    assert [error.message() for _, error in heard[:2]] == [START, START]
+    assert [error.message() for _, error in heard[:2]] == [START.format(f"stream {n}") for n in (0, 1)]
     ids = [result.get_response().id for result, _ in heard[2:]]
     assert ids == [str(n) for n in range(2, 60)]
     assert [r.get_response().parameters["indrnn_step"].int64_param for r, _ in heard[2:]] == [n // 2 for n in range(2, 60)]
@@ -386,7 +386,7 @@ def test_a_kill_in_mid_sequence_loses_no_step_and_applies_none_twice(own_server:
             assert again.parameters == reply.parameters == {"indrnn_step": n, "indrnn_position": n}
         logits.append(reply.logits)
     assert np.concatenate(logits, 1) == pytest.approx(undisturbed.logits, abs=1e-4)
-    assert client.refused(x=frames[:, :1], sequence_id=2) == (client.status("400", "INVALID_ARGUMENT"), START)
+    assert client.refused(x=frames[:, :1], sequence_id=2) == (client.status("400", "INVALID_ARGUMENT"), START.format(2))
     client.close()
 
 

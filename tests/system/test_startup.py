@@ -125,6 +125,16 @@ def test_a_grpc_port_that_is_taken_is_one_line(server: Server, tmp_path: Path) -
     assert done.stderr == f"indrnn: INDRNN_GRPC_PORT: 127.0.0.1:{server.port} cannot be listened on: address already in use\n"
 
 
+def test_a_grpc_port_that_is_taken_meanwhile_is_one_line_too(server: Server, tmp_path: Path) -> None:
+    """Free when the service looked, taken when the models were loaded: as if nobody had looked."""
+    code = "import indrnn.service.command as c; c._check = lambda settings: None; raise SystemExit(c.run('serve', None, []))"
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("INDRNN_")}
+    env = {**clean, "PORT": "0", "INDRNN_STORE": str(tmp_path / "s.db"), "INDRNN_GRPC_PORT": str(server.port)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert done.stderr.count(f"indrnn: INDRNN_GRPC_PORT: 127.0.0.1:{server.port} cannot be listened on") == 1
+
+
 def test_a_file_of_keys_is_read_before_the_models(tmp_path: Path) -> None:
     assert "keys /nowhere: " in start(tmp_path, INDRNN_KEYS="/nowhere", INDRNN_BUNDLES="/nowhere").stderr
 

@@ -1,10 +1,12 @@
 """Who may come in: keys at rest and in requests, and pages that open streams."""
 
+import argparse
 import hashlib
 from pathlib import Path
 
 import pytest
 
+from indrnn.service.command import run
 from indrnn.service.errors import Unauthorized
 from indrnn.service.serving.request import ANONYMOUS, Access, KeysError, new_key, read_keys
 
@@ -108,6 +110,22 @@ def test_a_new_keys_line_knows_the_secret_and_does_not_hold_it(tmp_path: Path) -
     file.write_text(f"# who may\n\n{line}\n")
     assert secret not in line
     assert Access(read_keys(file)).owner_of({"x-api-key": secret}) == "ann"
+
+
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_a_key_is_added_on_a_line_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str], end: str) -> None:
+    """Also to a file that an editor has left without an end of its last line."""
+    secret, line = new_key("ann")
+    file = tmp_path / "keys"
+    file.write_text(line + end)
+    assert run("key", argparse.Namespace(name="bob"), []) == 1, "no file is named"
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("INDRNN_KEYS", str(file))
+        assert run("key", argparse.Namespace(name="bob"), []) == 0
+    added = capsys.readouterr().out.strip()
+    assert [name for name, _ in read_keys(file)] == ["ann", "bob"]
+    access = Access(read_keys(file))
+    assert [access.owner_of_key(key) for key in (secret, added)] == ["ann", "bob"]
 
 
 @pytest.mark.parametrize("line", ["ann", "ann:abc", f"an n:{'0' * 64}", f":{'0' * 64}", f"ann:{'0' * 65}"])

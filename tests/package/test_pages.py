@@ -1,0 +1,77 @@
+"""The pages name what is there: files, sections, error codes, settings, and the service's own words."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from indrnn.service import errors
+from indrnn.service.settings import ELSEWHERE, PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "client" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def anchors(page: Path) -> set[str]:
+    """The sections of a page as links name them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", re.sub(r"\]\([^)]*\)", "", title).lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        path, _, section = target.partition("#")
+        found = page.parent / path if path else page
+        assert found.exists(), target
+        if section and found.suffix == ".md":
+            assert section in anchors(found), target
+
+
+def test_the_index_names_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"({page.name})" in index, page.name
+
+
+def test_settings_that_pages_name_are_there() -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | ELSEWHERE
+    for page in PAGES:
+        if page.name in ("moves.md", "decisions.md"):
+            continue
+        for name in re.findall(r"\bINDRNN_[A-Z_]+\b", page.read_text()):
+            assert name in known, f"{page.name}: {name}"
+
+
+TROUBLES = (ROOT / "docs" / "troubleshooting.md").read_text()
+
+
+def test_troubleshooting_speaks_of_codes_that_there_are() -> None:
+    classes = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.ServiceError)]
+    codes = {c.code for c in classes}
+    rows = re.findall(r"^\| (.+?) \|", TROUBLES, re.M)
+    named = {word for row in rows for word in re.findall(r"`([a-z]+_[a-z_]+)`", row)} - {"too_many_pings"}
+    assert len(named) > 8
+    assert named <= codes
+
+
+@pytest.mark.parametrize(
+    ("words", "file"),
+    [
+        ("expected an open message", "service/stream/socket.py"),
+        ("unknown variable", "service/settings.py"),
+        ("there is no such file", "service/serving/request.py"),
+        ("another process holds it", "service/store/sqlite.py"),
+        ("cannot be listened on", "service/command.py"),
+        ("model.onnx: expected sha256", "export/bundle.py"),
+        ("which comes with the extra", "indrnn/__main__.py"),
+        ("INDRNN_DATA says where the data is", "model/data/sets.py"),
+        ("differ by", "export/write.py"),
+        ("lengths: expected 0 to T in each row", "export/graph.py"),
+    ],
+)
+def test_words_that_pages_quote_are_said(words: str, file: str) -> None:
+    assert words in (ROOT / file).read_text()
+    assert words in TROUBLES or words in (ROOT / "docs" / "tutorial-onnx.md").read_text()
