@@ -21,6 +21,7 @@ from indrnn.export.modalities.table import MODALITIES, of_kind
 OP_DOMAIN = "ai.indrnn"
 OP_TYPE = "IndRNN"
 OP_VERSION = 1
+WEIGHTS = "model.onnx.data"  # the weights of a graph of more than 2 GB
 PARITY_BOUND = 1e-4  # largest |ONNX Runtime - PyTorch| in a logit that a bundle may carry
 
 Role = Literal["hidden", "window", "position", "last_frame", "origin", "pool", "started", "last_logits"]
@@ -39,6 +40,8 @@ class Part(_Frozen):
     name: str | None = Field(default=None, description="what its cell's equations call it (h, c); of IndRNN's, which have u, not stated")
     offset: int = Field(ge=0)
     size: int = Field(gt=0)
+    dtype: str | None = Field(default=None, description="adopted: the type in the file, exactly packed into float32")
+    shape: tuple[int | str, ...] | None = Field(default=None, description="adopted: the shape in the file, B is the batch")
     activation: Activation | None = None
     u: tuple[float, ...] | None = Field(default=None, description="recurrent weight per neuron, [size]")
 
@@ -65,6 +68,29 @@ class Limits(_Frozen):
     """What the graph was made for; the service's own limits may be lower."""
 
     max_position: int | None = Field(default=None, description="frames or characters a session may consume; required where max |u| >= 1")
+    max_batch: int | None = Field(default=None, ge=1, description="rows of one run, where the graph does not take any number of them")
+
+
+class AdoptedTensor(_Frozen):
+    """An input or output of the file, or a value that it always gets; B rows, T steps, W samples of a window."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    value: tuple[float, ...] | None = None
+
+
+class Adopted(_Frozen):
+    """The file that a bundle was adopted from, and what was found out about it."""
+
+    file: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the file, then of those with its weights")
+    inputs: tuple[AdoptedTensor, ...]
+    outputs: tuple[AdoptedTensor, ...]
+    constants: tuple[AdoptedTensor, ...] = ()
+    context: int = Field(default=0, ge=0, description="samples before a window that the file reads again")
+    checks: dict[str, str] = Field(description="each check of the kit and what it said; one that failed and was allowed begins with FAULT")
+    notes: tuple[str, ...] = ()
 
 
 class TrainingData(_Frozen):
@@ -112,6 +138,8 @@ class Manifest(Content):
     limits: Limits = Limits()
     training: Training
     figures: tuple[Figure, ...]
+    adopted: Adopted | None = None
+    weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="of model.onnx.data, where weights lie there")
     parity_error: float = Field(ge=0, le=PARITY_BOUND)
     created: str
     source_revision: str
@@ -180,7 +208,8 @@ class Bundle:
 
 def digest(path: Path) -> str:
     """Return the sha256 of a file, in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read(folder: Path) -> Bundle:
@@ -213,4 +242,8 @@ def read(folder: Path) -> Bundle:
     found = digest(graph)
     if found != manifest.sha256:
         raise BundleError(f"{title}: model.onnx: expected sha256 {manifest.sha256}, got {found}")
+    if manifest.weights_sha256 is not None:
+        weights = folder / WEIGHTS
+        if not weights.is_file() or (found := digest(weights)) != manifest.weights_sha256:
+            raise BundleError(f"{title}: {WEIGHTS}: expected sha256 {manifest.weights_sha256}, got {found if weights.is_file() else 'no file'}")
     return Bundle(manifest, graph)

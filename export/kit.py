@@ -25,9 +25,12 @@ Array = NDArray[Any]
 Run = Callable[[Array, NDArray[np.int64], Floats], tuple[Floats, Floats]]  # x [B, T, ...], lengths [B], state [B, N] -> logits, state
 
 BOUND = 1e-4  # of a tensor's largest number, or of 1
+HALF = 5e-3  # the same, of a graph in float16
+ECHOES = ("the last answer", "last_logits")  # parts of a state that are outputs: the check of splits looks at those
 STEPS = 1_000_000  # of a long run
 SECONDS = 10.0  # that the long run may take where nobody says how many steps
 FEED = 1024  # steps of one run of the long run
+Sample = Callable[[np.random.Generator, int, int], Array]  # (rng, B, T) -> made-up x
 
 
 class Fault(Exception):
@@ -60,7 +63,7 @@ class Subject:
 
     name: str
     run: Run
-    sample: Callable[[np.random.Generator, int, int], Array]
+    sample: Sample
     states: tuple[Stretch, ...]
     answers: tuple[Stretch, ...]
     memories: frozenset[str]
@@ -184,7 +187,8 @@ def check_state(s: Subject, rng: np.random.Generator) -> str:
     _, want = s.whole(x)
     for said, sizes in (("in two halves", [s.steps // 2, s.steps - s.steps // 2]), ("in pieces", _cut(rng, s.steps, [1, 5, s.window]))):
         _, got = s.pieces(x, sizes)
-        compare(s.states, got, want, f"after {s.steps} steps in one piece and {said}", s.bound)
+        kept = [part for part in s.states if part.name not in ECHOES]
+        compare(kept, got, want, f"after {s.steps} steps in one piece and {said}", s.bound)
     return f"of {s.size} numbers"
 
 

@@ -17,12 +17,11 @@ from indrnn.export.adopt.layout import Told, discover, made_up
 from indrnn.export.adopt.plan import Plan
 from indrnn.export.adopt.source import LARGE, Source, read_source
 from indrnn.export.adopt.wrap import wrap
+from indrnn.export.bundle import WEIGHTS
 from indrnn.export.errors import AdoptError
 from indrnn.kernels.runtime import ort
 
-HALF = 5e-3  # of a tensor's largest number: what a graph in float16 is good to
 BATCHING = {"rows"}  # checks whose fault a row that runs alone does not have
-WEIGHTS = "model.onnx.data"  # what does not go into one file
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ def subject(plan: Plan, session: ort.InferenceSession, original: ort.InferenceSe
         frozenset(s.name for s in plan.states),
         max(plan.window, 1),
         plan.alone,
-        HALF if half else kit.BOUND,
+        kit.HALF if half else kit.BOUND,
         None if original is None else lambda x: answers_by_hand(original, plan, x),
     )
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, product
-from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -77,6 +77,9 @@ def discover(source: Source, told: Told) -> Plan:
     answers, dropped, every = _answers(trial, guess, [v for v in source.outputs if v.name not in outs])
     if not answers:
         raise AdoptError(f"no output besides states ({', '.join(outs)}) has an answer for each row: nothing would be returned")
+    bare = next((f for f in fed if f.axes.time is not None and not f.axes.own and not every), None)
+    if bare is not None and not told.stepped and not told.window:
+        _refuse_bare(bare.name, str(next(v for v in rest if v.name == bare.name).shape[bare.axes.time or 0]))
     whole = not told.stepped and not told.window and every and all(f.axes.time is not None for f in fed)
     said = (*source.notes, *notes, *dropped)
     return Plan(states, fed, answers, constants, told.window, told.context, whole, guess.alone, said)
@@ -132,7 +135,7 @@ def _state_axes(pair: Pair, told: Told, alone: bool) -> list[Axes]:
     return [Axes(tuple(1 if i == b or isinstance(n, str) else n for i, n in enumerate(shape)), b) for b in axes]
 
 
-def _refuse_free(pair: Pair, shape: Sequence[int | str], axes: Sequence[int]) -> None:
+def _refuse_free(pair: Pair, shape: Sequence[int | str], axes: Sequence[int]) -> NoReturn:
     value, out = pair.input, pair.output
     for i in axes:
         mine, its = value.shape[i], out.shape[i] if i < len(out.shape) else None
@@ -275,7 +278,6 @@ def _first_that_runs(
             "export it with a window that slides"
         )
     _refuse_layout(rest, told, reason)
-    raise AssertionError
 
 
 def _same_row(many: Array, one: Array, axes: Axes) -> bool:
@@ -285,7 +287,14 @@ def _same_row(many: Array, one: Array, axes: Axes) -> bool:
     return np.allclose(first, one.astype(np.float64), rtol=1e-2, atol=1e-2, equal_nan=True)
 
 
-def _refuse_layout(rest: Sequence[Value], told: Told, reason: str) -> None:
+def _refuse_bare(name: str, axis: str) -> NoReturn:
+    raise AdoptError(
+        f"{name}: its axis {axis} is free, which is no proof of steps in time, and no output has an answer for each: --window N (and --context "
+        f"N) where the file reads windows of a signal, --dim {axis}=N where a step has N numbers, --stepped where it has one"
+    )
+
+
+def _refuse_layout(rest: Sequence[Value], told: Told, reason: str) -> NoReturn:
     for value in rest:
         free = [i for i, n in enumerate(_dims(value, told)) if isinstance(n, str)]
         if len(free) > 2 + bool(told.window):
@@ -294,6 +303,10 @@ def _refuse_layout(rest: Sequence[Value], told: Told, reason: str) -> None:
         if told.window and told.window + told.context not in value.shape and not free:
             frame = told.window + told.context
             raise AdoptError(f"{value.name}: expected an axis of {frame} (window and context), or a free one, got {value}")
+    for value in rest if not told.window else ():
+        dims = _dims(value, told)
+        if len(dims) == 2 and isinstance(dims[1], str):
+            _refuse_bare(value.name, dims[1])
     said = f": {reason[:300]}" if reason else ""
     names = ", ".join(f"{v.name} {v}" for v in rest)
     raise AdoptError(f"{names}: it runs with no choice of batch and time axes; --batch-axis, --dim or --constant says what is missing{said}")

@@ -21,7 +21,7 @@ class TensorContent(Modality):
     name = "tensor"
     kind = "tensor"
     reads = "numbers"
-    fields = ("features", "values", "answer", "labels", "hz", "layout", "layouts", "persons")
+    fields = ("features", "values", "answer", "labels", "hz", "layout", "layouts", "persons", "returned", "window")
 
     def check(self, m: Content, state: Mapping[str, int]) -> None:
         """Raise ValueError as the class says."""
@@ -40,6 +40,10 @@ class TensorContent(Modality):
             raise ValueError("a tensor bundle has neither an alphabet nor other_below")
         if m.hz is not None and not m.hz > 0:
             raise ValueError(f"hz: expected steps a second above 0, got {m.hz:g}")
+        if m.window is not None and m.returned is None:
+            raise ValueError("window: expected returned as well, which say what a window's answer is")
+        if m.returned is not None and sum(math.prod(o.shape) for o in m.returned) + (m.window is not None) != self.answers(m):
+            raise ValueError(f"returned: expected tensors of the {self.answers(m)} values, got {[list(o.shape) for o in m.returned]}")
         if len(m.features) > math.prod(self.step(m)):
             raise ValueError(f"features: expected at most {math.prod(self.step(m))}, the numbers of a step of x, got {len(m.features)}")
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indrnn.export.bundle import Manifest
+from indrnn.export.modalities.modality import Named
 from indrnn.service.engine.requests import Content, Exact
 from indrnn.service.errors import BadInput, OutOfRange, TooLarge, said
 from indrnn.service.serving.modality import Options, Words
@@ -28,13 +29,14 @@ class TensorModality:
     def __init__(self, manifest: Manifest, max_steps: int, max_every: int) -> None:
         x = next(t for t in manifest.inputs if t.name == "x")
         self.each_step = manifest.answer == "step"
-        self.max_steps = min(max_steps, max_every) if self.each_step else max_steps
+        self.max_steps = (min(max_steps, max_every) if self.each_step else max_steps) * (manifest.window or 1)
         self._shape = tuple(int(n) for n in x.shape[2:])
         self._features = len(manifest.features or ())
         self.old_field = "frames" if len(self._shape) == 3 else None  # they were frames of joints of three numbers
         self._hz = manifest.hz
         self._labels = manifest.labels
         self._values = [v.name for v in manifest.values or ()]
+        self._returned = manifest.returned
 
     def check_options(self, layout: object, hz: object) -> Options:
         """Check the options of a stream or a request: numbers have no layout, and are taken at the model's own rate. Raises BadInput."""
@@ -52,6 +54,8 @@ class TensorModality:
             raise BadInput(f"expected a list of rows, got {said(value)}", field=field)
         if len(value) > self.max_steps:
             raise TooLarge(f"expected at most {self.max_steps} rows, got {len(value)}", field=field)
+        if self._features == 1:  # a signal may come as its samples alone
+            value = [row if isinstance(row, list) else [row] for row in value]
         rows = [self._row(row, f"{field}[{t}]") for t, row in enumerate(value)]
         return self._filled(np.array(rows, np.float64), field)
 
@@ -60,12 +64,16 @@ class TensorModality:
         found: list[Content | None] = [None] * len(values)
         plain = [(i, value) for i, value in enumerate(values) if isinstance(value, list) and 0 < len(value) <= self.max_steps]
         rows = [row for _, value in plain for row in value]
-        if not rows or not all(type(row) is list and len(row) == self._features for row in rows):
+        if self._features == 1 and rows and all(type(row) is float for row in rows):
+            rows = [rows]  # samples of a signal
+        elif not rows or not all(type(row) is list and len(row) == self._features for row in rows):
             return found
         try:
             x = np.asarray(rows, np.float64)
         except (ValueError, TypeError, OverflowError):
             return found
+        if x.ndim == 2 and self._features == 1:
+            x = x.reshape(-1, 1)
         if x.ndim != 2 or not (np.abs(x) <= LARGEST).all():
             return found
         at = 0
@@ -110,7 +118,19 @@ class TensorModality:
 
     def _outputs(self, scores: Scores) -> Words:
         values = scores.every if self.each_step else scores.logits[None]
+        if self._returned is not None:
+            return self._tensors(self._returned, values)
         return {name: values[:, k].tolist() for k, name in enumerate(self._values)}
+
+    @staticmethod
+    def _tensors(returned: Sequence[Named], values: Floats) -> Words:
+        """Return each tensor of an adopted file by its name, in its own shape, for each answer [t, K]."""
+        found, at = {}, 0
+        for one in returned:
+            size = math.prod(one.shape)
+            found[one.name] = values[:, at : at + size].reshape(len(values), *one.shape).tolist()
+            at += size
+        return found
 
     def _prediction(self, labels: Sequence[str], best: Sequence[int], odds: Sequence[float], scores: Scores, rows: int) -> Words:
         top = [{"label": labels[k], "score": odds[k]} for k in best]
