@@ -23,6 +23,7 @@ OP_TYPE = "IndRNN"
 OP_VERSION = 1
 WEIGHTS = "model.onnx.data"  # the weights of a graph of more than 2 GB
 PARITY_BOUND = 1e-4  # largest |ONNX Runtime - PyTorch| in a logit that a bundle may carry
+HALF_PARITY_BOUND = 5e-3  # the same of an adopted file that works in float16, as part of its largest answer
 
 Role = Literal["hidden", "window", "position", "last_frame", "origin", "pool", "started", "last_logits"]
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid", "identity"]
@@ -140,9 +141,15 @@ class Manifest(Content):
     figures: tuple[Figure, ...]
     adopted: Adopted | None = None
     weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="of model.onnx.data, where weights lie there")
-    parity_error: float = Field(ge=0, le=PARITY_BOUND)
+    parity_error: float = Field(ge=0, le=HALF_PARITY_BOUND, description="adopted: of 1 or the largest answer, if that is more")
     created: str
     source_revision: str
+
+    @property
+    def half(self) -> bool:
+        """Return whether it is an adopted file some of whose tensors are float16, which is good to three digits."""
+        told = () if self.adopted is None else (*self.adopted.inputs, *self.adopted.outputs)
+        return "float16" in {*(t.dtype for t in told), *(p.dtype for p in self.state)}
 
     @property
     def state_size(self) -> int:
@@ -193,6 +200,8 @@ class Manifest(Content):
             raise ValueError(f"state: expected a last_logits part of {self.classes}")
         if self.op_version != OP_VERSION:
             raise ValueError(f"op_version: expected {OP_VERSION}, got {self.op_version}")
+        if self.parity_error > PARITY_BOUND and not self.half:
+            raise ValueError(f"parity_error: expected at most {PARITY_BOUND:g}, got {self.parity_error:g}")
         if self.max_abs_u >= 1 and self.limits.max_position is None:
             raise ValueError(f"max |u| is {self.max_abs_u:g}: limits.max_position is required")
         return self

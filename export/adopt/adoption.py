@@ -74,14 +74,15 @@ def saved(model: ModelProto) -> Iterator[Path]:
         yield path
 
 
-def save(model: ModelProto, path: Path, large: int = LARGE) -> None:
-    """Write the model as one file, or with its weights beside it where they are more than `large` bytes."""
-    if sum(len(w.raw_data) for w in model.graph.initializer) < large:
+def save(model: ModelProto, path: Path, large: int | None = None) -> None:
+    """Write the model as one file, or with its weights beside it where they are more than `large` bytes (default: 2 GB)."""
+    most = LARGE if large is None else large
+    if sum(len(w.raw_data) for w in model.graph.initializer) < most:
         path.write_bytes(model.SerializeToString(deterministic=True))
         return
     copied = ModelProto()
     copied.CopyFrom(model)
-    onnx.save_model(copied, str(path), save_as_external_data=True, all_tensors_to_one_file=True, location=WEIGHTS, size_threshold=1024)
+    onnx.save_model(copied, str(path), save_as_external_data=True, all_tensors_to_one_file=True, location=WEIGHTS, size_threshold=min(1024, most))
 
 
 def parts(plan: Plan) -> tuple[kit.Stretch, ...]:
@@ -111,6 +112,11 @@ def sample(plan: Plan, rng: np.random.Generator, B: int, T: int) -> NDArray[np.f
     return np.concatenate([made_up(rng, f.dtype, (B, T, f.axes.size)) for f in plan.fed], 2)
 
 
+def half(plan: Plan) -> bool:
+    """Return whether some of the file's tensors are float16, which is good to three digits."""
+    return any(v.dtype == "float16" for v in (*plan.states, *plan.fed, *plan.answers))
+
+
 def subject(plan: Plan, session: ort.InferenceSession, original: ort.InferenceSession | None, name: str) -> kit.Subject:
     """Return the graph round a file as the kit reads it."""
 
@@ -118,7 +124,6 @@ def subject(plan: Plan, session: ort.InferenceSession, original: ort.InferenceSe
         logits, after = session.run(["logits", "state_out"], {"x": x, "lengths": lengths, "state": state})
         return logits, after
 
-    half = any("float16" in v.dtype for v in (*plan.states, *plan.fed, *plan.answers))
     return kit.Subject(
         name,
         run,
@@ -128,7 +133,7 @@ def subject(plan: Plan, session: ort.InferenceSession, original: ort.InferenceSe
         frozenset(s.name for s in plan.states),
         max(plan.window, 1),
         plan.alone,
-        kit.HALF if half else kit.BOUND,
+        kit.HALF if half(plan) else kit.BOUND,
         None if original is None else lambda x: answers_by_hand(original, plan, x),
     )
 

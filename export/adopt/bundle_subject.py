@@ -21,7 +21,6 @@ def bundle_subject(bundle: Bundle) -> kit.Subject:
 
     states = tuple(kit.Stretch(_name(p), p.offset, p.size, p.dtype or "float32") for p in m.state)
     memories = frozenset(_name(p) for p in m.state if p.role == "hidden")
-    half = any("float16" in t.dtype for t in (m.adopted.inputs + m.adopted.outputs if m.adopted else ())) or "float16" in {p.dtype for p in m.state}
     return kit.Subject(
         f"{m.name}/{m.version}",
         run,
@@ -31,7 +30,7 @@ def bundle_subject(bundle: Bundle) -> kit.Subject:
         memories,
         m.window or 1,
         m.limits.max_batch == 1,
-        kit.HALF if half else kit.BOUND,
+        kit.HALF if m.half else kit.BOUND,
         longest=m.limits.max_position,
     )
 

@@ -77,17 +77,21 @@ def _names(name: str) -> Iterator[str]:
 
 
 def _by_shape(inputs: Sequence[Value], outputs: Sequence[Value], pairs: dict[str, Pair], fixed: frozenset[str]) -> None:
-    """Pair what is left where as many inputs as outputs have a type and shape, in their order; the first input is what is fed."""
+    """Pair what is left where as many inputs as outputs have a type and shape, in their order; the first input is what is fed.
+
+    Shapes are the same where their symbols are, else where the same axes are free, else where no two sizes differ.
+    """
     taken = {p.output.name for p in pairs.values()}
-    left_in = [v for v in inputs[1:] if v.name not in pairs and v.name not in fixed and v.name.lower() not in NEVER]
+    left_in = [v for v in inputs[1:] if v.name not in pairs and v.name not in fixed and v.name.lower() not in NEVER and v.shape]
     left_out = [v for v in outputs if v.name not in taken]
-    for value in left_in:
-        same_in = [v for v in left_in if _form(v) == _form(value) and v.name not in pairs]
-        same_out = [v for v in left_out if alike(value, v) and len(value.shape) > 0 and v.name not in taken]
-        if same_in and len(same_in) == len(same_out):
-            for a, b in zip(same_in, same_out, strict=True):
-                pairs[a.name] = Pair(a, b, "shape" if len(same_in) == 1 else "shape, order")
-                taken.add(b.name)
+    for same in (lambda a, b: (a.dtype, a.shape) == (b.dtype, b.shape), lambda a, b: _form(a) == _form(b), alike):
+        for value in left_in:
+            same_in = [v for v in left_in if v.name not in pairs and same(value, v)]
+            same_out = [v for v in left_out if v.name not in taken and same(value, v)]
+            if value in same_in and len(same_in) == len(same_out):
+                for a, b in zip(same_in, same_out, strict=True):
+                    pairs[a.name] = Pair(a, b, "shape" if len(same_in) == 1 else "shape, order")
+                    taken.add(b.name)
 
 
 def _form(value: Value) -> tuple[object, ...]:

@@ -7,10 +7,11 @@ import numpy as np
 from onnx import numpy_helper
 from pydantic import ValidationError
 
-from indrnn.export.adopt.adoption import Adoption, answers, check_adopted, parts, sample, save, saved
+from indrnn.export.adopt.adoption import Adoption, answers, check_adopted, half, parts, sample, save, saved
 from indrnn.export.adopt.handfed import answers_by_hand, open_session
 from indrnn.export.adopt.plan import Axes, Plan
 from indrnn.export.bundle import (
+    HALF_PARITY_BOUND,
     OP_VERSION,
     PARITY_BOUND,
     WEIGHTS,
@@ -69,8 +70,9 @@ def parity(adoption: Adoption) -> float:
             logits, state = session.run(["logits", "state_out"], {"x": piece, "lengths": np.array([piece.shape[1]]), "state": state})
             found.append(logits[0])
     error = float(np.abs(np.concatenate(found) - want).max() / max(1.0, float(np.abs(want).max())))
-    if not error <= PARITY_BOUND:
-        raise AdoptError(f"the file and its bundle differ by {error:.2g} after the same steps; expected at most {PARITY_BOUND:g}")
+    most = HALF_PARITY_BOUND if half(plan) else PARITY_BOUND
+    if not error <= most:
+        raise AdoptError(f"the file and its bundle differ by {error:.2g} after the same steps; expected at most {most:g}")
     return error
 
 

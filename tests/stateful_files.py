@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 F, H = 3, 4
 
@@ -113,21 +113,33 @@ FAULTS: dict[str, Callable[[Path], Path]] = {
 """A broken file by the check that is made for it."""
 
 
-def step(folder: Path, text: str = "", **weights: NDArray[Any]) -> Path:
+ELMAN = """
+elman (float[batch, 3] obs, float[batch, 4] h) => (float[batch, 2] action, float[batch, 1] value, float[batch, 4] h_out) {
+    a = MatMul (obs, W)
+    b = MatMul (h, U)
+    c = Add (a, b)
+    h_out = Tanh (c)
+    action = MatMul (h_out, V)
+    value = ReduceSum (h_out, last)
+}
+"""
+LEVEL = """
+level (float[batch, length] audio, float[1, batch, 2] state) => (float[batch, 1] level, float[1, batch, 2] stateN) {
+    last = Constant <value_ints = [1]> ()
+    sum = ReduceSum (audio, last)
+    pair = Concat <axis = 1> (sum, sum)
+    zero = Constant <value_ints = [0]> ()
+    wide = Unsqueeze (pair, zero)
+    half = Mul (state, w)
+    stateN = Add (half, wide)
+    both = Squeeze (stateN, zero)
+    level = ReduceSum (both, last)
+}
+"""
+
+
+def step(folder: Path, text: str = ELMAN, **weights: NDArray[Any]) -> Path:
     """One step of an Elman network, rows first: [B, F] and [B, H]."""
-    text = (
-        text
-        or """
-    elman (float[batch, 3] obs, float[batch, 4] h) => (float[batch, 2] action, float[batch, 1] value, float[batch, 4] h_out) {
-        a = MatMul (obs, W)
-        b = MatMul (h, U)
-        c = Add (a, b)
-        h_out = Tanh (c)
-        action = MatMul (h_out, V)
-        value = ReduceSum (h_out, last)
-    }
-    """
-    )
     rng = np.random.default_rng(1)
     own: dict[str, NDArray[Any]] = {
         "W": rng.normal(0, 0.5, (F, H)).astype(np.float32),
@@ -154,6 +166,3 @@ def typed(folder: Path, dtype: str, start: int = 0) -> Path:
     """
     return save(folder, text, {"three": np.array(3, dtype), "begin": np.array(start, dtype)})
 
-
-def value_info(name: str, element: int = TensorProto.FLOAT, shape: list[Any] | None = None) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, element, shape)
