@@ -254,5 +254,7 @@ def read(folder: Path) -> Bundle:
     if manifest.weights_sha256 is not None:
         weights = folder / WEIGHTS
         if not weights.is_file() or (found := digest(weights)) != manifest.weights_sha256:
-            raise BundleError(f"{title}: {WEIGHTS}: expected sha256 {manifest.weights_sha256}, got {found if weights.is_file() else 'no file'}")
+            raise BundleError(
+                f"{title}: {WEIGHTS}: expected sha256 {manifest.weights_sha256}, got {found if weights.is_file() else 'no file'}"
+            )
     return Bundle(manifest, graph)

@@ -116,7 +116,7 @@ def _translate(x: Any, u: Any, lens: Any, h0: Any, activation: str, alpha: float
     return domain.IndRNN(x, u, lens, h0, activation=activation, alpha=alpha, direction=direction, _outputs=2)
 
 
-TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any] | Sequence[Callable[..., Any]]] = {
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.indrnn.recurrence.default: _translate,
     torch.ops.indrnn.cell.default: lowering.translate,
 }

@@ -29,10 +29,10 @@ def to_onnx(
 ) -> onnx.ModelProto:
     """Return the module's graph at opset 18, compared with the module at sizes other than the example's.
 
-    args: an example of what `forward` takes, tensors alone; states that are to be carried come in and go out. An axis of the first stays free
-    if the module runs at another size of it, alone (T) or together with axes of others (B); both must be above 1 in the example, because
-    PyTorch's exporter takes an axis of 1 for a constant. inputs: names, by default those of `forward`. outputs: by default NAME_out for a last output that has the shape of the last
-    input, and so on backwards, as states have; the others y, y_1, and so on.
+    args: an example of what `forward` takes, tensors alone; states that are to be carried come in and go out. An axis of the first stays
+    free if the module runs at another size of it, alone (T) or together with axes of others (B); both must be above 1 in the example,
+    because PyTorch's exporter takes an axis of 1 for a constant. inputs: names, by default those of `forward`. outputs: by default NAME_out
+    for a last output that has the shape of the last input, and so on backwards, as states have; the others y, y_1, and so on.
 
     The module is exported in evaluation mode, and left as it was. Raises GraphError when PyTorch cannot export it, and when the graph
     answers another size differently, as one does that has a time loop in Python.
@@ -90,7 +90,7 @@ def free_axes(module: nn.Module, args: Sequence[Tensor]) -> list[dict[int, str]]
             together = [axis, *chosen]
             if _runs(module, [a if i is None else _longer(a, i) for a, i in zip(args, together, strict=True)]):
                 shared = any(i is not None for i in chosen) and not any("B" in one.values() for one in found)
-                letter = "B" if shared or len(args) == 1 and axis == 0 else next(letters)
+                letter = "B" if shared or (len(args) == 1 and axis == 0) else next(letters)
                 for one, i in zip(found, together, strict=True):
                     one.update({} if i is None else {i: letter})
                 break
@@ -126,7 +126,7 @@ def _export(
                 opset_version=op.OPSET,
                 input_names=names,
                 output_names=outputs,
-                dynamic_shapes=tuple({i: Dim.DYNAMIC for i in free} for free in axes),
+                dynamic_shapes=tuple(dict.fromkeys(free, Dim.DYNAMIC) for free in axes),
                 custom_translation_table=graph.TRANSLATIONS,
                 verbose=False,
             )

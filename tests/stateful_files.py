@@ -154,7 +154,8 @@ def typed(folder: Path, dtype: str, start: int = 0) -> Path:
     """A counter of one type beside a sum: p = p + 3, or not p; y is the sum and, cast, the counter's difference from its start."""
     element = {"int64": "int64", "int32": "int32", "int8": "int8", "uint8": "uint8", "float16": "float16", "float64": "double"}[dtype]
     text = f"""
-    counter (float[B, 2] x, {element}[B, 2] position, float[B, 2] sum) => (float[B, 2] y, {element}[B, 2] position_out, float[B, 2] sum_out) {{
+    counter (float[B, 2] x, {element}[B, 2] position, float[B, 2] sum)
+    => (float[B, 2] y, {element}[B, 2] position_out, float[B, 2] sum_out) {{
         position_out = Add (position, three)
         back = Sub (position_out, begin)
         counted = Cast <to = 1> (back)
@@ -165,4 +166,3 @@ def typed(folder: Path, dtype: str, start: int = 0) -> Path:
     }}
     """
     return save(folder, text, {"three": np.array(3, dtype), "begin": np.array(start, dtype)})
-

@@ -15,7 +15,7 @@ from indrnn.export import kit
 from indrnn.export.adopt.handfed import answers_by_hand, open_session
 from indrnn.export.adopt.layout import Told, discover, made_up
 from indrnn.export.adopt.plan import Plan
-from indrnn.export.adopt.source import LARGE, Source, read_source
+from indrnn.export.adopt.source import LARGE, OnnxFile, read_source
 from indrnn.export.adopt.wrap import wrap
 from indrnn.export.bundle import WEIGHTS
 from indrnn.export.errors import AdoptError
@@ -28,7 +28,7 @@ BATCHING = {"rows"}  # checks whose fault a row that runs alone does not have
 class Adoption:
     """A file that may become a bundle. allowed: names of checks that failed and were allowed to."""
 
-    source: Source
+    source: OnnxFile
     plan: Plan
     model: ModelProto
     findings: tuple[kit.Finding, ...]
@@ -58,7 +58,7 @@ def adopt(path: Path, told: Told, allow: Collection[str] = (), steps: int | None
     return Adoption(source, plan, model, findings, tuple(sorted(failed & set(allow))))
 
 
-def check_plan(source: Source, plan: Plan, model: ModelProto, steps: int | None, seconds: float) -> tuple[kit.Finding, ...]:
+def check_plan(source: OnnxFile, plan: Plan, model: ModelProto, steps: int | None, seconds: float) -> tuple[kit.Finding, ...]:
     """Run the kit over the graph round a file, and compare it with the file fed by hand."""
     with saved(model) as path:
         session = open_session(path)
@@ -82,7 +82,9 @@ def save(model: ModelProto, path: Path, large: int | None = None) -> None:
         return
     copied = ModelProto()
     copied.CopyFrom(model)
-    onnx.save_model(copied, str(path), save_as_external_data=True, all_tensors_to_one_file=True, location=WEIGHTS, size_threshold=min(1024, most))
+    onnx.save_model(
+        copied, str(path), save_as_external_data=True, all_tensors_to_one_file=True, location=WEIGHTS, size_threshold=min(1024, most)
+    )
 
 
 def parts(plan: Plan) -> tuple[kit.Stretch, ...]:
@@ -91,7 +93,7 @@ def parts(plan: Plan) -> tuple[kit.Stretch, ...]:
     sizes = [(s.name, s.size, s.dtype) for s in plan.states]
     sizes += [("started", 1, "float32")] if plan.started else []
     sizes += [("samples", plan.buffer, "float32"), ("samples since the last window", 1, "float32")] if plan.window else []
-    sizes += [("the last answer", plan.K, "float32")]
+    sizes += [("the last answer", plan.logit_size, "float32")]
     for name, size, dtype in sizes:
         found.append(kit.Stretch(name, at, size, dtype))
         at += size
@@ -114,7 +116,8 @@ def sample(plan: Plan, rng: np.random.Generator, B: int, T: int) -> NDArray[np.f
 
 def half(plan: Plan) -> bool:
     """Return whether some of the file's tensors are float16, which is good to three digits."""
-    return any(v.dtype == "float16" for v in (*plan.states, *plan.fed, *plan.answers))
+    dtypes = [*(s.dtype for s in plan.states), *(f.dtype for f in plan.fed), *(a.dtype for a in plan.answers)]
+    return "float16" in dtypes
 
 
 def subject(plan: Plan, session: ort.InferenceSession, original: ort.InferenceSession | None, name: str) -> kit.Subject:

@@ -85,7 +85,7 @@ def unpacked(packed: NDArray[np.float32], dtype: str) -> Array:
 def answers_by_hand(session: ort.InferenceSession, plan: Plan, x: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return logits [T, K] for x [T, F], a step or a window at a time, every state carried by its name as the file's user would."""
     states = {s.name: start(s) for s in plan.states}
-    found = np.zeros((len(x), plan.K), np.float32)
+    found = np.zeros((len(x), plan.logit_size), np.float32)
     held = np.zeros(plan.numbers, np.float32)
     w, frame = max(plan.window, 1), plan.context + plan.window
     padded = np.concatenate([np.zeros((plan.context, x.shape[1]), np.float32), x])

@@ -7,14 +7,13 @@ from itertools import islice, product
 from typing import NoReturn
 
 import numpy as np
-
 from onnx import TensorProto, numpy_helper
 
 from indrnn.export.adopt.handfed import open_session, place, run, start
 from indrnn.export.adopt.packing import pieces
 from indrnn.export.adopt.pairs import Pair, find_pairs
 from indrnn.export.adopt.plan import Answer, Array, Axes, Fed, Plan, State
-from indrnn.export.adopt.source import Source, Value
+from indrnn.export.adopt.source import OnnxFile, Value
 from indrnn.export.errors import AdoptError
 from indrnn.kernels.runtime import ort
 
@@ -52,7 +51,7 @@ class Guess:
         return any(a.time is not None for a in self.fed.values())
 
 
-def discover(source: Source, told: Told) -> Plan:
+def discover(source: OnnxFile, told: Told) -> Plan:
     """Return how a file is fed. Raises AdoptError in one line that names the tensor and what would help."""
     weights = {w.name: w for w in source.model.graph.initializer}
     defaults = frozenset(weights)
@@ -65,11 +64,15 @@ def discover(source: Source, told: Told) -> Plan:
     _check_names(told, names, source)
     rest = [v for v in real if v.name not in names and v.name not in fixed]
     if not rest:
-        raise AdoptError(f"every input is a state ({', '.join(sorted(names))}): nothing is left to feed; --state in:out names the states alone")
+        raise AdoptError(
+            f"every input is a state ({', '.join(sorted(names))}): nothing is left to feed; --state in:out names the states alone"
+        )
     if told.window and len(rest) > 1:
-        raise AdoptError(f"--window: expected one input of samples, got {', '.join(v.name for v in rest)}; --constant gives the others a value")
+        raise AdoptError(
+            f"--window: expected one input of samples, got {', '.join(v.name for v in rest)}; --constant gives the others a value"
+        )
     session = open_session(source.path)
-    guess, outputs, notes = _first_that_runs(session, pairs, rest, constants, told)
+    guess, notes = _first_that_runs(session, pairs, rest, constants, told)
     states = tuple(_state(p, guess.states[p.input.name], told, weights) for p in pairs)
     fed = tuple(Fed(v.name, v.dtype, guess.fed[v.name]) for v in rest)
     outs = {p.output.name for p in pairs}
@@ -85,7 +88,7 @@ def discover(source: Source, told: Told) -> Plan:
     return Plan(states, fed, answers, constants, told.window, told.context, whole, guess.alone, said)
 
 
-def _check_names(told: Told, states: set[str], source: Source) -> None:
+def _check_names(told: Told, states: set[str], source: OnnxFile) -> None:
     inputs = {v.name for v in source.inputs}
     for option, names in (("--constant", told.constants), ("--batch-axis", told.batch_axes)):
         for name in names:
@@ -142,8 +145,8 @@ def _refuse_free(pair: Pair, shape: Sequence[int | str], axes: Sequence[int]) ->
         name = str(shape[i])
         if isinstance(its, str) and its != mine and "." not in str(its):
             raise AdoptError(
-                f"{value.name}: its axis {i} grows ({mine} in, {its} out): a cache that grows is no state of a fixed size; export it with a "
-                f"window that slides, or --dim {name}=N where it does not grow"
+                f"{value.name}: its axis {i} grows ({mine} in, {its} out): a cache that grows is no state of a fixed size: export it with "
+                f"a window that slides, or --dim {name}=N where it does not grow"
             )
     i = axes[-1]
     raise AdoptError(f"{value.name}: its axis {i} is free ({shape[i]}), and a state has a fixed size: --dim {shape[i]}=N says which")
@@ -245,7 +248,7 @@ def made_up(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> np.
 
 def _first_that_runs(
     session: ort.InferenceSession, pairs: Sequence[Pair], rest: Sequence[Value], constants: Mapping[str, Array], told: Told
-) -> tuple[Guess, dict[str, Array], tuple[str, ...]]:
+) -> tuple[Guess, tuple[str, ...]]:
     """Return the likeliest guess that runs, whose states come out as they go in, and whose rows are those rows alone where there is one."""
     reason, mixed, grows = "", None, None
     for guess in _guesses(pairs, rest, told):
@@ -267,8 +270,8 @@ def _first_that_runs(
             continue
         notes = ("its batch is fixed at 1: it runs a row at a time, and nothing is batched",) if guess.alone else ()
         if guess.alone or all(_same_row(found[s.output], alone[s.output], s.axes) for s in states):
-            return guess, found, notes
-        mixed = mixed or (guess, found, notes)
+            return guess, notes
+        mixed = mixed or (guess, notes)
     if mixed is not None:
         return mixed
     if grows is not None:
@@ -289,8 +292,8 @@ def _same_row(many: Array, one: Array, axes: Axes) -> bool:
 
 def _refuse_bare(name: str, axis: str) -> NoReturn:
     raise AdoptError(
-        f"{name}: its axis {axis} is free, which is no proof of steps in time, and no output has an answer for each: --window N (and --context "
-        f"N) where the file reads windows of a signal, --dim {axis}=N where a step has N numbers, --stepped where it has one"
+        f"{name}: its axis {axis} is free, which is no proof of steps in time, and no output has an answer for each: --window N "
+        f"(--context N) where the file reads windows of a signal, --dim {axis}=N where a step has N numbers, --stepped where it has one"
     )
 
 
@@ -309,10 +312,12 @@ def _refuse_layout(rest: Sequence[Value], told: Told, reason: str) -> NoReturn:
             _refuse_bare(value.name, dims[1])
     said = f": {reason[:300]}" if reason else ""
     names = ", ".join(f"{v.name} {v}" for v in rest)
-    raise AdoptError(f"{names}: it runs with no choice of batch and time axes; --batch-axis, --dim or --constant says what is missing{said}")
+    raise AdoptError(
+        f"{names}: it runs with no choice of batch and time axes; --batch-axis, --dim or --constant says what is missing{said}"
+    )
 
 
-# --- what was found ------------------------------------------------------------------------------------------------------------------------
+# --- what was found ---------------------------------------------------------------------------------------------------------------------
 
 
 def _state(pair: Pair, axes: Axes, told: Told, weights: Mapping[str, TensorProto]) -> State:

@@ -16,7 +16,7 @@ class Nodes:
 
     def __init__(self, outer: "Nodes | None" = None) -> None:
         self.nodes: list[NodeProto] = []
-        self._names = outer._names if outer else count()
+        self._names: count[int] = outer._names if outer else count()
 
     def name(self, what: str) -> str:
         """Return a name that no other node has."""
@@ -56,14 +56,16 @@ class Nodes:
         """Return the one number of [1] as []."""
         return self.op("Squeeze", value, self.ints(0))
 
-    def body(self, name: str, inputs: Sequence[tuple[str, int, Sequence[int | str | None] | None]], outputs: Sequence[tuple[str, int]]) -> GraphProto:
+    def body(
+        self, name: str, inputs: Sequence[tuple[str, int, Sequence[int | str | None] | None]], outputs: Sequence[tuple[str, int]]
+    ) -> GraphProto:
         """Return these nodes as the body of another."""
         taken = [helper.make_tensor_value_info(n, element, shape) for n, element, shape in inputs]
         given = [helper.make_tensor_value_info(n, element, None) for n, element in outputs]
         return helper.make_graph(self.nodes, name, taken, given)
 
     def copy(self, graph: GraphProto, feeds: Mapping[str, str]) -> dict[str, str]:
-        """Add a copy of a graph's nodes, which read the same weights; feeds: its inputs by what they are here. Return its outputs' names."""
+        """Add a copy of a graph's nodes, which read the same weights; feeds: what its inputs are here. Return its outputs' names."""
         prefix = self.name("copy") + "/"
         own = set(_made(graph.node))
         renamed = {**{name: prefix + name for name in own}, **feeds}

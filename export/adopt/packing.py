@@ -1,7 +1,7 @@
 """Numbers of every type as float32 and back, exactly: what a session keeps is one row of float32.
 
-float32 as it is; float16, bool and whole numbers up to 16 bits are float32 as well; 32 and 64 bits of whole numbers are two and three pieces
-of 22 bits, the last with the sign; a float64 is the sum of three float32 (within float32's range, to its smallest step).
+float32 as it is; float16, bool and whole numbers up to 16 bits are float32 as well; whole numbers of 32 and 64 bits are 2 and 3 pieces of
+22 bits, the last with the sign; a float64 is the sum of three float32 (within float32's range, to its smallest step).
 """
 
 import numpy as np
@@ -11,7 +11,8 @@ from indrnn.export.adopt.nodes import Nodes
 
 BITS = 22  # of a piece: less than the 24 that a float32 holds
 PIECES = {
-    "float32": 1, "float16": 1, "bool": 1, "int8": 1, "uint8": 1, "int16": 1, "uint16": 1, "int32": 2, "uint32": 2, "int64": 3, "float64": 3,
+    "float32": 1, "float16": 1, "bool": 1, "int8": 1, "uint8": 1, "int16": 1, "uint16": 1,
+    "int32": 2, "uint32": 2, "int64": 3, "float64": 3,
 }  # fmt: skip
 
 
@@ -61,7 +62,13 @@ def from_pieces(g: Nodes, packed: str, dtype: str, size: int) -> str:
     """Add the nodes that make the tensor [rows, size / pieces] of packed [rows, size] again."""
     count = PIECES[dtype]
     if count == 1:
-        return packed if dtype == "float32" else g.op("Greater", packed, g.const(np.float32(0.5))) if dtype == "bool" else g.cast(packed, dtype)
+        return (
+            packed
+            if dtype == "float32"
+            else g.op("Greater", packed, g.const(np.float32(0.5)))
+            if dtype == "bool"
+            else g.cast(packed, dtype)
+        )
     each = size // count
     wide = "float64" if dtype == "float64" else "int64"
     parts = [g.cast(g.slice(packed, i * each, (i + 1) * each, 1), wide) for i in range(count)]

@@ -19,7 +19,8 @@ RENAMED = (
     (r"(.+)0", r"\g<1>1"), (r"(.*)prev(?:ious)?_?(.*)", r"\1next_\2"), (r"(.*)prev(?:ious)?(.*)", r"\1next\2"),
     (r"prev(?:ious)?_(.+)", r"\1"), (r"(.+)_prev(?:ious)?", r"\1"), (r"(.*)prev(?:ious)?_(.*)", r"\1new_\2"),
     (r"(.*)old(.*)", r"\1new\2"), (r"(.*)initial_?(.*)", r"\1final_\2"), (r"(.*)init_?(.*)", r"\1final_\2"),
-    (r"initial_(.+)", r"\1"), (r"init_(.+)", r"\1"), (r"(.+)_initial", r"\1"), (r"(.+)_init", r"\1_n"), (r"(.+)_init", r"\1"), (r"(.*)last(.*)", r"\1next\2"),
+    (r"initial_(.+)", r"\1"), (r"init_(.+)", r"\1"), (r"(.+)_initial", r"\1"), (r"(.+)_init", r"\1_n"), (r"(.+)_init", r"\1"),
+    (r"(.*)last(.*)", r"\1next\2"),
     (r"(.+)_in", r"\1"), (r"(.+)_in", r"\1_new"), (r"in_(.+)", r"\1"), (r"(.+)_t_?minus_?1", r"\1_t"), (r"(.+)_tm1", r"\1_t"),
     (r"(.+)_in", r"\1_next"), (r"(.+)_input", r"\1"), (r"(.+)", r"\1\.1"),
 )  # fmt: skip

@@ -13,7 +13,7 @@ Array = NDArray[np.generic]
 
 @dataclass(frozen=True)
 class Axes:
-    """The shape of a tensor of the file at one row and one step, and which of its axes is the batch, the time, the window; None: none is."""
+    """The shape of a tensor of the file at one row and one step, and which of its axes are batch, time and window; None: no such axis."""
 
     shape: tuple[int, ...]
     batch: int | None = None
@@ -102,7 +102,7 @@ class Plan:
         return sum(a.axes.size for a in self.answers)
 
     @property
-    def K(self) -> int:
+    def logit_size(self) -> int:
         """Return the length of a row of logits: with a window one more, which says whether a window ends there."""
         return self.numbers + (self.window > 0)
 
@@ -122,9 +122,9 @@ class Plan:
         return (self.context + self.window - 1) * self.features if self.window else 0
 
     @property
-    def N(self) -> int:
+    def state_size(self) -> int:
         """Return the length of a row of state: states, samples and how many of them are new, started, the last answer."""
-        return self.carried + (self.buffer + 1 if self.window else 0) + self.started + self.K
+        return self.carried + (self.buffer + 1 if self.window else 0) + self.started + self.logit_size
 
     def table(self) -> str:
         """Return what was found, for people."""
@@ -133,7 +133,9 @@ class Plan:
             start = "" if s.initial is None else ", starts from its own values"
             rows.append(("state", f"{s.name} -> {s.output}", s.dtype, _shape(s.axes), _axis(s.axes), s.how + start))
         rows += [("input", f.name, f.dtype, _shape(f.axes), _axis(f.axes), _how(f, self)) for f in self.fed]
-        rows += [("constant", name, str(v.dtype), str(list(v.shape)), "", str(v.reshape(-1)[:4].tolist())) for name, v in self.constants.items()]
+        rows += [
+            ("constant", name, str(v.dtype), str(list(v.shape)), "", str(v.reshape(-1)[:4].tolist())) for name, v in self.constants.items()
+        ]
         rows += [("output", a.name, a.dtype, _shape(a.axes), _axis(a.axes), "") for a in self.answers]
         widths = [max(len(row[i]) for row in rows) for i in range(6)]
         return "\n".join("  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in rows)

@@ -14,7 +14,7 @@ OLDEST, NEWEST = 13, 18  # opsets that the nodes round a file are written in at 
 LARGE = 2**31 - 2**20  # bytes of one protobuf file; beyond, weights lie in a file beside it
 KNOWN = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "ai.onnx.preview.training"}
 RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
-DTYPES = {
+DTYPES: dict[int, str] = {
     TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.DOUBLE: "float64", TensorProto.BOOL: "bool",
     TensorProto.INT8: "int8", TensorProto.INT16: "int16", TensorProto.INT32: "int32", TensorProto.INT64: "int64",
     TensorProto.UINT8: "uint8", TensorProto.UINT16: "uint16", TensorProto.UINT32: "uint32",
@@ -35,7 +35,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Source:
+class OnnxFile:
     """A file, its weights loaded. sha256: of the file, then of those with its weights. notes: what was done to it."""
 
     path: Path
@@ -47,7 +47,7 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
-def read_source(path: Path) -> Source:
+def read_source(path: Path) -> OnnxFile:
     """Read a file. Raises AdoptError in one line where it cannot be adopted whatever is told about it."""
     try:
         model = onnx.load(str(path), load_external_data=False)
@@ -69,7 +69,7 @@ def read_source(path: Path) -> Source:
     if opset < OLDEST:
         model, notes = _newer(model, opset)
         opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
-    return Source(path, model, digest.hexdigest(), opset, inputs, outputs, notes)
+    return OnnxFile(path, model, digest.hexdigest(), opset, inputs, outputs, notes)
 
 
 def _load_weights(path: Path, model: ModelProto) -> list[Path]:
@@ -130,7 +130,9 @@ def _check_nodes(path: Path, model: ModelProto) -> None:
             what = f"{node.domain}::{node.op_type}"
             raise AdoptError(f"{title}: nobody here knows the operator {what}: export it as a function of standard operators")
         if node.op_type in RANDOM and "seed" not in names:
-            raise AdoptError(f"{title}: {node.op_type} draws without a seed, so that a repeated step would differ: draw outside, or seed it")
+            raise AdoptError(
+                f"{title}: {node.op_type} draws without a seed, so that a repeated step would differ: draw outside, or seed it"
+            )
 
 
 def _value(path: Path, value: onnx.ValueInfoProto, what: str) -> Value:

@@ -10,12 +10,12 @@ from onnx import GraphProto, ModelProto, helper, numpy_helper
 from indrnn.export.adopt.nodes import BOOL, FLOAT, INT, Nodes
 from indrnn.export.adopt.packing import from_pieces, to_pieces
 from indrnn.export.adopt.plan import Axes, Plan, State
-from indrnn.export.adopt.source import Source
+from indrnn.export.adopt.source import OnnxFile
 
 IR_VERSION = 8  # the first with functions; a file with a later one keeps it
 
 
-def wrap(source: Source, plan: Plan) -> ModelProto:
+def wrap(source: OnnxFile, plan: Plan) -> ModelProto:
     """Return the graph of the bundle."""
     core = source.model.graph
     g = Nodes()
@@ -29,8 +29,8 @@ def wrap(source: Source, plan: Plan) -> ModelProto:
     graph = helper.make_graph(
         g.nodes,
         "adopted",
-        [info("x", FLOAT, ["B", "T", plan.features]), info("lengths", INT, ["B"]), info("state", FLOAT, ["B", plan.N])],
-        [info("logits", FLOAT, ["B", "T", plan.K]), info("state_out", FLOAT, ["B", plan.N])],
+        [info("x", FLOAT, ["B", "T", plan.features]), info("lengths", INT, ["B"]), info("state", FLOAT, ["B", plan.state_size])],
+        [info("logits", FLOAT, ["B", "T", plan.logit_size]), info("state_out", FLOAT, ["B", plan.state_size])],
         weights,
     )
     graph.sparse_initializer.extend(core.sparse_initializer)
@@ -70,13 +70,19 @@ class _Build:
         answers = [self.collect(g, g.cast(out[a.name], "float32"), a.axes) for a in plan.answers]
         after = [self.pack(g, out[s.output], s) for s in plan.states]
         if plan.started:
-            after.append(g.op("Add", g.op("Mul", g.slice(carried, plan.carried, plan.carried + 1, 1), g.const(np.float32(0))), g.const(np.float32(1))))
+            after.append(
+                g.op(
+                    "Add", g.op("Mul", g.slice(carried, plan.carried, plan.carried + 1, 1), g.const(np.float32(0))), g.const(np.float32(1))
+                )
+            )
         return _concat(g, answers, 2), _concat(g, after, 1)
 
     @staticmethod
     def typed(g: Nodes, value: str, dtype: str) -> str:
         """Return numbers in the type of an input."""
-        return value if dtype == "float32" else g.op("Greater", value, g.const(np.float32(0.5))) if dtype == "bool" else g.cast(value, dtype)
+        return (
+            value if dtype == "float32" else g.op("Greater", value, g.const(np.float32(0.5))) if dtype == "bool" else g.cast(value, dtype)
+        )
 
     @staticmethod
     def place(g: Nodes, value: str, axes: Axes, frame: int) -> str:
@@ -106,7 +112,9 @@ class _Build:
         if s.axes.batch is None:
             return g.op("Reshape", value, g.ints(*s.axes.shape))
         order = [s.axes.batch, *(i for i in range(len(s.axes.shape)) if i != s.axes.batch)]
-        return _transposed(g, g.op("Reshape", value, g.ints(0, *s.axes.own) if s.axes.own else g.ints(-1)), [int(k) for k in np.argsort(order)])
+        return _transposed(
+            g, g.op("Reshape", value, g.ints(0, *s.axes.own) if s.axes.own else g.ints(-1)), [int(k) for k in np.argsort(order)]
+        )
 
     @staticmethod
     def pack(g: Nodes, value: str, s: State) -> str:
@@ -121,7 +129,7 @@ class _Build:
     def stepped(self, g: Nodes) -> tuple[str, str]:
         """Return logits and the state after them, a step at a time or whole."""
         plan = self.plan
-        carried, last = g.slice("state", 0, self.width, 1), g.slice("state", self.width, plan.N, 1)
+        carried, last = g.slice("state", 0, self.width, 1), g.slice("state", self.width, plan.state_size, 1)
         T = g.dim("x", 1)
         even = g.op("ReduceMin", g.cast(g.op("Equal", "lengths", T), "int64"), keepdims=0)
         if not plan.whole:
@@ -151,7 +159,7 @@ class _Build:
         after, end = b.op("Where", live, after, before), b.op("Where", live, y, held)
         body = b.body(
             "step",
-            [(i, INT, []), (go, BOOL, []), (before, FLOAT, [None, self.width]), (held, FLOAT, [None, self.plan.K])],
+            [(i, INT, []), (go, BOOL, []), (before, FLOAT, [None, self.width]), (held, FLOAT, [None, self.plan.logit_size])],
             [(b.op("Identity", go), BOOL), (after, FLOAT), (end, FLOAT), (b.op("Identity", y), FLOAT)],
         )
         steps = g.scalar(g.dim("x", 1))
@@ -170,7 +178,7 @@ class _Build:
         ends = np.cumsum([self.width, p.buffer, 1])
         carried, buffer = g.slice("state", 0, self.width, 1), g.slice("state", self.width, int(ends[1]), 1)
         fill = g.cast(g.slice("state", int(ends[1]), int(ends[2]), 1), "int64")  # [B, 1]
-        last = g.slice("state", int(ends[2]), p.N, 1)
+        last = g.slice("state", int(ends[2]), p.state_size, 1)
         lengths = g.op("Unsqueeze", "lengths", g.ints(1))
         held = g.op("Reshape", buffer, g.ints(0, C + W - 1, F))
         source = g.op("Concat", held, "x", axis=1)  # [B, C + W - 1 + T, F], with a gap between fill and x
@@ -184,7 +192,11 @@ class _Build:
         windows = g.op("Div", total, g.ints(W))  # [B, 1]
         rounds = g.op("ReduceMax", windows, keepdims=0)
         answers, after, end = self.rounds(g, stream, carried, last, windows, rounds)
-        position = g.op("Add", g.op("Add", fill, g.op("Range", g.const(np.array(0, np.int64)), g.scalar(g.dim("x", 1)), g.const(np.array(1, np.int64)))), g.ints(1))
+        position = g.op(
+            "Add",
+            g.op("Add", fill, g.op("Range", g.const(np.array(0, np.int64)), g.scalar(g.dim("x", 1)), g.const(np.array(1, np.int64)))),
+            g.ints(1),
+        )
         ended = g.cast(g.op("Equal", g.op("Mod", position, g.ints(W)), g.ints(0)), "float32")
         index = g.op("Min", g.op("Div", position, g.ints(W)), windows)
         logits = g.op("Concat", self.gather(g, answers, index, p.numbers), g.op("Unsqueeze", ended, g.ints(2)), axis=2)
@@ -242,5 +254,3 @@ def _concat(g: Nodes, parts: list[str], axis: int) -> str:
 
 def _transposed(g: Nodes, value: str, perm: list[int]) -> str:
     return value if perm == sorted(perm) else g.op("Transpose", value, perm=perm)
-
-

@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from onnx import numpy_helper
 from pydantic import ValidationError
 
 from indrnn.export.adopt.adoption import Adoption, answers, check_adopted, half, parts, sample, save, saved
@@ -27,16 +26,23 @@ from indrnn.export.bundle import (
     read,
 )
 from indrnn.export.errors import AdoptError
-from indrnn.export.folder import appearing, check_names
-from indrnn.export.manifest import reasons, source_revision, to_json
-from indrnn.export.modalities.modality import Named, Quantity
+from indrnn.export.folder import appearing, check_names, reasons, source_revision, to_json
+from indrnn.export.modalities.modality import Quantity, Returned
 
 CELL = "adopted"
 STEPS = 12  # that the file and its bundle are compared over, or windows
 
 
 def write(
-    adoption: Adoption, root: Path, name: str, version: str, *, command: str, hz: float | None = None, max_position: int | None = None, force: bool = False
+    adoption: Adoption,
+    root: Path,
+    name: str,
+    version: str,
+    *,
+    command: str,
+    hz: float | None = None,
+    max_position: int | None = None,
+    force: bool = False,
 ) -> Bundle:
     """Write root/<name>/<version>. command: what to type to do this again. hz: steps a second. max_position: steps a session may have.
 
@@ -61,7 +67,7 @@ def parity(adoption: Adoption) -> float:
     plan = adoption.plan
     x = sample(plan, np.random.default_rng(0), 1, STEPS * max(plan.window, 1))
     want = answers_by_hand(open_session(adoption.source.path), plan, x[0])
-    state, found = np.zeros((1, plan.N), np.float32), []
+    state, found = np.zeros((1, plan.state_size), np.float32), []
     with saved(adoption.model) as path:
         session = open_session(path)
         size = max(plan.window, 1)
@@ -85,7 +91,15 @@ def _parts(plan: Plan) -> list[Part]:
         if index < len(plan.states):
             layer, s = own[stretch.name]
             found.append(
-                Part(role="hidden", layer=layer, name=s.name, offset=stretch.offset, size=stretch.size, dtype=s.dtype, shape=tuple(s.axes.said()))
+                Part(
+                    role="hidden",
+                    layer=layer,
+                    name=s.name,
+                    offset=stretch.offset,
+                    size=stretch.size,
+                    dtype=s.dtype,
+                    shape=tuple(s.axes.said()),
+                )
             )
         else:
             found.append(Part.model_validate({"role": roles[stretch.name], "offset": stretch.offset, "size": stretch.size}))
@@ -132,7 +146,7 @@ def manifest(
             cell=CELL,
             features=_quantities([n for f in plan.fed for n in _numbered(f.name, f.axes.size)]),
             values=_quantities([n for a in answers(plan) for n in _numbered(a.name, a.size)]),
-            returned=tuple(Named(name=a.name, shape=a.axes.own) for a in plan.answers),
+            returned=tuple(Returned(name=a.name, shape=a.axes.own) for a in plan.answers),
             window=plan.window or None,
             answer="step",
             hz=hz,
@@ -140,10 +154,10 @@ def manifest(
             weights_sha256=digest(weights) if weights.is_file() else None,
             op_version=OP_VERSION,
             opset=source.opset,
-            inputs=(*tensor, Tensor(name="state", dtype="float32", shape=("B", plan.N))),
+            inputs=(*tensor, Tensor(name="state", dtype="float32", shape=("B", plan.state_size))),
             outputs=(
-                Tensor(name="logits", dtype="float32", shape=("B", "T", plan.K)),
-                Tensor(name="state_out", dtype="float32", shape=("B", plan.N)),
+                Tensor(name="logits", dtype="float32", shape=("B", "T", plan.logit_size)),
+                Tensor(name="state_out", dtype="float32", shape=("B", plan.state_size)),
             ),
             state=tuple(_parts(plan)),
             limits=Limits(max_position=max_position, max_batch=1 if plan.alone else None),
@@ -182,12 +196,12 @@ def card(m: Manifest) -> str:
     if m.window:
         after = f" after {a.context} of context" if a.context else ""
         window = (
-            f" An answer takes {m.window} steps{after}: samples that complete no window are kept, and answer nothing yet. The last column of "
-            "`logits` is 1 where a window ends; until the next one the others stay."
+            f" An answer takes {m.window} steps{after}: samples that complete no window are kept, and answer nothing yet. The last column "
+            "of `logits` is 1 where a window ends; until the next one the others stay."
         )
     sections = [
-        f"# {m.name} {m.version}\n\nAdopted from `{a.file}`: reads rows of {len(m.features or ())} numbers step by step. Nothing but its states "
-        "is known of it: what it was made for, and how good it is at that, stands with the file.",
+        f"# {m.name} {m.version}\n\nAdopted from `{a.file}`: reads rows of {len(m.features or ())} numbers step by step. Nothing but its "
+        "states is known of it: what it was made for, and how good it is at that, stands with the file.",
         "## What goes in and what comes out\n\n| | type | shape |\n|---|---|---|\n" + "\n".join(tensor),
         f"A row of `x` is the numbers of {', '.join(fed)}; of `logits` those of {', '.join(given)}.{window} "
         + ("; ".join(constants) + "." if constants else ""),

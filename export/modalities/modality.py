@@ -52,7 +52,7 @@ class Quantity(Frozen):
     scale: float = Field(default=1.0, gt=0, description="the deviation, or 1 where there is none")
 
 
-class Named(Frozen):
+class Returned(Frozen):
     """One tensor of an answer: so many of the numbers of a row of logits, in order. shape: of one row and one step."""
 
     name: str = Field(min_length=1)
@@ -73,7 +73,9 @@ class Content(Frozen):
     other_below: float | None = Field(default=None, gt=0, lt=1, description="skeleton: the score below which the label is `other`")
     features: tuple[Quantity, ...] | None = Field(default=None, description="tensor: the numbers of a step, in the order of x's last axis")
     values: tuple[Quantity, ...] | None = Field(default=None, description="tensor: the numbers of an answer, where it is no class")
-    returned: tuple[Named, ...] | None = Field(default=None, description="tensor: the tensors that values are the numbers of, where they are some")
+    returned: tuple[Returned, ...] | None = Field(
+        default=None, description="tensor: the tensors that values are the numbers of, where they are some"
+    )
     window: int | None = Field(default=None, ge=2, description="tensor: steps that make one answer; the last of values says where one ends")
     answer: Literal["step", "end"] | None = Field(default=None, description="tensor: which answers were trained, each step's or the last")
 

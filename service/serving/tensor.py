@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indrnn.export.bundle import Manifest
-from indrnn.export.modalities.modality import Named
+from indrnn.export.modalities.modality import Returned
 from indrnn.service.engine.requests import Content, Exact
 from indrnn.service.errors import BadInput, OutOfRange, TooLarge, said
 from indrnn.service.serving.modality import Options, Words
@@ -123,7 +123,7 @@ class TensorModality:
         return {name: values[:, k].tolist() for k, name in enumerate(self._values)}
 
     @staticmethod
-    def _tensors(returned: Sequence[Named], values: Floats) -> Words:
+    def _tensors(returned: Sequence[Returned], values: Floats) -> Words:
         """Return each tensor of an adopted file by its name, in its own shape, for each answer [t, K]."""
         found, at = {}, 0
         for one in returned:

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def test_a_stream_that_is_killed_goes_on_exactly_once(server: Server, files: dic
             heard.setdefault(key, []).extend(values)
 
     ident = None
-    for n, (a, b) in enumerate(zip(cuts, cuts[1:], strict=False), 1):
+    for n, (a, b) in enumerate(pairwise(cuts), 1):
         with server.socket(name) as stream:
             stream.send(orjson.dumps({"type": "open", "session_id": ident}).decode())
             ident = orjson.loads(stream.recv())["session_id"]

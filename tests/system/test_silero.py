@@ -1,6 +1,6 @@
 """The six files of PyPI's silero-vad, which nobody of us made: adopted, and streamed as the package's own wrapper feeds them.
 
-    pip download --no-deps silero-vad && INDRNN_TEST_SILERO=silero_vad-….whl pytest tests/system/test_silero.py
+pip download --no-deps silero-vad && INDRNN_TEST_SILERO=silero_vad-….whl pytest tests/system/test_silero.py
 """
 
 import importlib.util

@@ -38,7 +38,7 @@ def written(path: Path, **told: Any) -> Bundle:
 
 def run(adoption: Adoption, x: NDArray[Any], state: NDArray[np.float32] | None = None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Run the bundle's graph on x [B, T, F], all steps at once."""
-    state = np.zeros((len(x), adoption.plan.N), np.float32) if state is None else state
+    state = np.zeros((len(x), adoption.plan.state_size), np.float32) if state is None else state
     feeds = {"x": x.astype(np.float32), "lengths": np.full(len(x), x.shape[1], np.int64), "state": state}
     with saved(adoption.model) as path:
         logits, after = open_session(path).run(["logits", "state_out"], feeds)
@@ -50,9 +50,10 @@ def run(adoption: Adoption, x: NDArray[Any], state: NDArray[np.float32] | None =
 NAMES = [
     ("h", "h_out"), ("state", "stateN"), ("h", "hn"), ("h0", "hn"), ("c0", "cn"), ("past_kv", "present_kv"), ("h_in", "h_out"),
     ("past_key_values.0.conv_state", "present.0.conv_state"), ("past_key_values.3.recurrent_state", "present.3.recurrent_state"),
-    ("prev_h", "next_h"), ("h_prev", "h_next"), ("h_prev", "h"), ("old_state", "new_state"), ("state", "new_state"), ("state", "next_state"),
-    ("input_states_0", "output_states_0"), ("cache_in", "cache_out"), ("hidden_in", "hidden"), ("initial_h", "final_h"), ("h_0", "h_n"),
-    ("onnx_in_state", "onnx_out_state"), ("h0", "h1"), ("state_in", "state_new"), ("h_tm1", "h_t"), ("state", "state_1"), ("buf", "updated_buf"),
+    ("prev_h", "next_h"), ("h_prev", "h_next"), ("h_prev", "h"), ("old_state", "new_state"), ("state", "new_state"),
+    ("state", "next_state"), ("input_states_0", "output_states_0"), ("cache_in", "cache_out"), ("hidden_in", "hidden"),
+    ("initial_h", "final_h"), ("h_0", "h_n"), ("onnx_in_state", "onnx_out_state"), ("h0", "h1"), ("state_in", "state_new"),
+    ("h_tm1", "h_t"), ("state", "state_1"), ("buf", "updated_buf"),
 ]  # fmt: skip
 
 
@@ -388,7 +389,9 @@ def refusals(folder: Path) -> dict[str, tuple[Path, str]]:
 
 
 @pytest.mark.parametrize("what", ["growing", "random", "foreign", "sequence", "optional", "string", "outside", "junk", "stateless"])
-def test_what_cannot_be_adopted_is_refused_in_a_line_that_names_the_tensor(tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_adopted_is_refused_in_a_line_that_names_the_tensor(
+    tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, says = refusals(tmp_path)[what]
     with pytest.raises(ExportError, match=says):
         adopt(path, Told())

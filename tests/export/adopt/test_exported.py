@@ -61,7 +61,7 @@ def test_a_file_of_either_exporter_is_adopted(tmp_path: Path, kind: str, dynamo:
     assert adoption.plan.whole
     assert [s.axes.batch for s in adoption.plan.states] == [1] * len(names[1:])
     x = torch.randn(3, 7, 3)
-    feeds = {"x": x.numpy(), "lengths": np.full(3, 7, np.int64), "state": np.zeros((3, adoption.plan.N), np.float32)}
+    feeds = {"x": x.numpy(), "lengths": np.full(3, 7, np.int64), "state": np.zeros((3, adoption.plan.state_size), np.float32)}
     with saved(adoption.model) as graph:
         (logits,) = open_session(graph).run(["logits"], feeds)
     with torch.no_grad():

@@ -30,7 +30,9 @@ def test_a_broken_file_is_caught_by_its_own_check(tmp_path: Path, name: str, mak
     found = failed(make(tmp_path), 200_000 if name == "endless" else 2_000)
     assert re.search(SAYS[name], found[name]), found
     beside = {"split", "start", "ragged"}  # whole and a step at a time are no longer the same
-    assert set(found) - {name} <= {"state": beside, "memory": {*beside, "state"}, "ahead": beside, "rows": {"start", "ragged"}}.get(name, set())
+    assert set(found) - {name} <= {"state": beside, "memory": {*beside, "state"}, "ahead": beside, "rows": {"start", "ragged"}}.get(
+        name, set()
+    )
 
 
 @pytest.mark.parametrize("make", [lstm, gru, step])

@@ -78,7 +78,11 @@ def adopted(model: onnx.ModelProto, tmp_path: Path, module: nn.Module, x: Tensor
     path.write_bytes(model.SerializeToString())
     adoption = adopt(path, Told(), steps=50)
     assert adoption.faults == []
-    feeds = {"x": x.numpy(), "lengths": np.full(len(x), x.shape[1], np.int64), "state": np.zeros((len(x), adoption.plan.N), np.float32)}
+    feeds = {
+        "x": x.numpy(),
+        "lengths": np.full(len(x), x.shape[1], np.int64),
+        "state": np.zeros((len(x), adoption.plan.state_size), np.float32),
+    }
     with saved(adoption.model) as graph:
         (logits,) = open_session(graph).run(["logits"], feeds)
     first = adoption.plan.fed[0].axes.batch == 0
