@@ -22,7 +22,9 @@ from indrnn.kernels.activations import ACTIVATIONS
 OP_DOMAIN = "ai.indrnn"
 OP_TYPE = "IndRNN"
 OP_VERSION = 1
+WEIGHTS = "model.onnx.data"  # the weights of a graph of more than 2 GB
 PARITY_BOUND = 1e-4  # largest |ONNX Runtime - PyTorch| in a logit that a bundle may carry
+HALF_PARITY_BOUND = 5e-3  # the same of an adopted file that works in float16, as part of its largest answer
 
 Role = Literal["hidden", "window", "position", "last_frame", "pool", "started", "last_logits"]
 
@@ -39,6 +41,8 @@ class Part(_Frozen):
     name: str | None = Field(default=None, description="what its cell's equations call it (h, c); of IndRNN's, which have u, not stated")
     offset: int = Field(ge=0)
     size: int = Field(gt=0)
+    dtype: str | None = Field(default=None, description="adopted: the type in the file, exactly packed into float32")
+    shape: tuple[int | str, ...] | None = Field(default=None, description="adopted: the shape in the file, B is the batch")
     activation: str | None = Field(default=None, description="of kernels/activations.py")
     u: tuple[float, ...] | None = Field(default=None, description="recurrent weight per neuron, [size]")
 
@@ -67,6 +71,29 @@ class Limits(_Frozen):
     """What the graph was made for; the service's own limits may be lower."""
 
     max_position: int | None = Field(default=None, description="frames or characters a session may consume; required where max |u| >= 1")
+    max_batch: int | None = Field(default=None, ge=1, description="rows of one run, where the graph does not take any number of them")
+
+
+class AdoptedTensor(_Frozen):
+    """An input or output of the file, or a value that it always gets; B rows, T steps, W samples of a window."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    value: tuple[float, ...] | None = None
+
+
+class Adopted(_Frozen):
+    """The file that a bundle was adopted from, and what was found out about it."""
+
+    file: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the file, then of those with its weights")
+    inputs: tuple[AdoptedTensor, ...]
+    outputs: tuple[AdoptedTensor, ...]
+    constants: tuple[AdoptedTensor, ...] = ()
+    context: int = Field(default=0, ge=0, description="samples before a window that the file reads again")
+    checks: dict[str, str] = Field(description="each check of the kit and what it said; one that failed and was allowed begins with FAULT")
+    notes: tuple[str, ...] = ()
 
 
 class TrainingData(_Frozen):
@@ -114,9 +141,17 @@ class Manifest(Content):
     limits: Limits = Limits()
     training: Training
     figures: tuple[Figure, ...]
-    parity_error: float = Field(ge=0, le=PARITY_BOUND)
+    adopted: Adopted | None = None
+    weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="of model.onnx.data, where weights lie there")
+    parity_error: float = Field(ge=0, le=HALF_PARITY_BOUND, description="adopted: of 1 or the largest answer, if that is more")
     created: str
     source_revision: str
+
+    @property
+    def half(self) -> bool:
+        """Return whether it is an adopted file some of whose tensors are float16, which is good to three digits."""
+        told = () if self.adopted is None else (*self.adopted.inputs, *self.adopted.outputs)
+        return "float16" in {*(t.dtype for t in told), *(p.dtype for p in self.state)}
 
     @property
     def state_size(self) -> int:
@@ -167,6 +202,8 @@ class Manifest(Content):
             raise ValueError(f"state: expected a last_logits part of {self.classes}")
         if self.op_version != OP_VERSION:
             raise ValueError(f"op_version: expected {OP_VERSION}, got {self.op_version}")
+        if self.parity_error > PARITY_BOUND and not self.half:
+            raise ValueError(f"parity_error: expected at most {PARITY_BOUND:g}, got {self.parity_error:g}")
         if self.max_abs_u >= 1 and self.limits.max_position is None:
             raise ValueError(f"max |u| is {self.max_abs_u:g}: limits.max_position is required")
         return self
@@ -182,7 +219,8 @@ class Bundle:
 
 def digest(path: Path) -> str:
     """Return the sha256 of a file, in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read(folder: Path) -> Bundle:
@@ -215,4 +253,10 @@ def read(folder: Path) -> Bundle:
     found = digest(graph)
     if found != manifest.sha256:
         raise BundleError(f"{title}: model.onnx: expected sha256 {manifest.sha256}, got {found}")
+    if manifest.weights_sha256 is not None:
+        weights = folder / WEIGHTS
+        if not weights.is_file() or (found := digest(weights)) != manifest.weights_sha256:
+            raise BundleError(
+                f"{title}: {WEIGHTS}: expected sha256 {manifest.weights_sha256}, got {found if weights.is_file() else 'no file'}"
+            )
     return Bundle(manifest, graph)

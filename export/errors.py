@@ -1,6 +1,7 @@
 """Why an export is refused.
 
 ExportError
+├── AdoptError
 └── GraphError
 """
 
@@ -11,3 +12,7 @@ class ExportError(Exception):
 
 class GraphError(ExportError):
     """The exported graph is not the model it should be."""
+
+
+class AdoptError(ExportError):
+    """A file is not adopted; the message names the tensor and what would help."""

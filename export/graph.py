@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,7 +37,7 @@ def to_onnx(module: nn.Module, x: Tensor, lengths: Tensor, state: Tensor) -> onn
     op.register()
     lowering.register()
     try:
-        with _quiet(), numbered(module) as cells:
+        with quiet(), numbered(module) as cells:
             program = torch.onnx.export(
                 module,
                 (x, lengths, state),
@@ -46,10 +46,7 @@ def to_onnx(module: nn.Module, x: Tensor, lengths: Tensor, state: Tensor) -> onn
                 input_names=list(INPUTS),
                 output_names=list(OUTPUTS),
                 dynamic_shapes={name: dict.fromkeys(range(len(axes)), Dim.DYNAMIC) for name, axes in INPUTS.items()},
-                custom_translation_table={
-                    torch.ops.indrnn.recurrence.default: _translate,
-                    torch.ops.indrnn.cell.default: lowering.translate,
-                },
+                custom_translation_table=TRANSLATIONS,
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
@@ -59,12 +56,12 @@ def to_onnx(module: nn.Module, x: Tensor, lengths: Tensor, state: Tensor) -> onn
         raise GraphError("the exporter returned nothing")
     graph = program.model_proto
     _name_axes(graph)
-    _strip(graph.graph)
+    strip(graph.graph)
     _name_what_reads_at_lengths(graph.graph)
     if not cells and not recurrent_nodes(graph):
         raise GraphError("expected IndRNN nodes, got none: the recurrence must go through model.recurrence")
     graph = lowering.lower(graph, cells)
-    _append_functions(graph)
+    append_functions(graph)
     onnx.checker.check_model(graph, full_check=True)
     return graph
 
@@ -121,9 +118,16 @@ def _translate(x: Any, u: Any, lens: Any, h0: Any, activation: str, alpha: float
     return domain.IndRNN(x, u, lens, h0, activation=activation, alpha=alpha, direction=direction, _outputs=2)
 
 
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.indrnn.recurrence.default: _translate,
+    torch.ops.indrnn.cell.default: lowering.translate,
+}
+"""What the exporter makes of our operators."""
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides what the exporter says about itself: torchvision's absence, and a deprecation inside torch's own copy of a tree."""
+def quiet() -> Iterator[None]:
+    """Hide what the exporter says about itself: torchvision's absence, and a deprecation inside torch's own copy of a tree."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -152,7 +156,7 @@ def _name_axes(graph: onnx.ModelProto) -> None:
                 raise GraphError(f"{value.name}: expected only {axes[value.name]} to be free, got {own} too")
 
 
-def _strip(graph: onnx.GraphProto) -> None:
+def strip(graph: onnx.GraphProto) -> None:
     """Removes the exporter's notes: they hold stack traces with the paths of the machine that exported."""
     graph.ClearField("metadata_props")
     graph.ClearField("doc_string")
@@ -162,7 +166,7 @@ def _strip(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
-                _strip(inner)
+                strip(inner)
 
 
 def _name_what_reads_at_lengths(graph: onnx.GraphProto) -> None:
@@ -176,7 +180,7 @@ def _name_what_reads_at_lengths(graph: onnx.GraphProto) -> None:
             follows.update(node.output)
 
 
-def _append_functions(graph: onnx.ModelProto) -> None:
+def append_functions(graph: onnx.ModelProto) -> None:
     """Points each IndRNN node at the portable body for its attributes and adds the bodies that are used."""
     graph.ClearField("metadata_props")
     graph.ClearField("doc_string")

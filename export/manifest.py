@@ -1,11 +1,8 @@
 """From a checkpoint's description and its graph to the manifest."""
 
-import json
-import subprocess
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import accumulate
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,6 +11,9 @@ from pydantic import ValidationError
 from indrnn.export import op
 from indrnn.export.bundle import OP_VERSION, Figure, Limits, Manifest, Part, Tensor, Training, TrainingData
 from indrnn.export.errors import ExportError
+from indrnn.export.folder import reasons
+from indrnn.export.folder import source_revision as source_revision
+from indrnn.export.folder import to_json as to_json
 from indrnn.export.modalities.modality import Content, Layout
 from indrnn.export.modalities.table import MODALITIES, of_kind
 from indrnn.model.training.checkpoint import Meta
@@ -47,11 +47,7 @@ def content(meta: Meta) -> Content:
     try:
         return Content(modality=modality.name, kind=modality.kind, **told)
     except ValidationError as invalid:
-        raise ExportError(f"the checkpoint does not make a manifest: {_reasons(invalid)}") from invalid
-
-
-def _reasons(invalid: ValidationError) -> str:
-    return "; ".join(f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in invalid.errors())
+        raise ExportError(f"the checkpoint does not make a manifest: {reasons(invalid)}") from invalid
 
 
 def manifest(
@@ -93,27 +89,10 @@ def manifest(
             }
         )
     except ValidationError as invalid:
-        raise ExportError(f"the checkpoint does not make a manifest: {_reasons(invalid)}") from invalid
+        raise ExportError(f"the checkpoint does not make a manifest: {reasons(invalid)}") from invalid
 
 
 def _tensor(value: onnx.ValueInfoProto) -> Tensor:
     kind = value.type.tensor_type
     dtype = "int64" if kind.elem_type == onnx.TensorProto.INT64 else "float32"
     return Tensor(name=value.name, dtype=dtype, shape=tuple(d.dim_param or d.dim_value for d in kind.shape.dim))
-
-
-def source_revision() -> str:
-    """Return the commit this code is from, with -dirty when files differ from it; "unknown" outside git."""
-    describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip()
-
-
-def to_json(m: Manifest) -> str:
-    """Return manifest.json, one entry a line; what is not stated is left out."""
-    entries = m.model_dump(mode="json", exclude_none=True).items()
-    lines = [f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in entries]
-    return "{\n" + ",\n".join(lines) + "\n}\n"

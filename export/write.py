@@ -1,9 +1,5 @@
 """From a trained module and its description to bundles/<name>/<version>, checked before it is there."""
 
-import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +11,8 @@ from indrnn.export import graph, parity
 from indrnn.export.bundle import PARITY_BOUND, Bundle, Figure, digest, read
 from indrnn.export.card import card
 from indrnn.export.errors import ExportError
-from indrnn.export.manifest import content, manifest, parts, to_json
+from indrnn.export.folder import appearing, check_names, to_json
+from indrnn.export.manifest import content, manifest, parts
 from indrnn.export.modalities.table import MODALITIES
 from indrnn.model.cells.table import CELLS
 from indrnn.model.training.checkpoint import Meta
@@ -42,25 +39,17 @@ def write(
     PyTorch differ by more than PARITY_BOUND, when name or version cannot be a folder's, or when the description is not a valid manifest;
     GraphError as export.graph does.
     """
-    _check_names(name, version)
+    check_names(name, version)
     folder = root / name / version
     if folder.exists() and not force:
         raise ExportError(f"{folder} exists; a published version does not change (--force replaces it)")
     model, error = export(module, meta, max_position)
-    with _appearing(folder, root / f".partial-{name}-{version}") as partial:
+    with appearing(folder, root / f".partial-{name}-{version}") as partial:
         (partial / "model.onnx").write_bytes(graph.serialize(model))
         described = manifest(meta, model, name, version, digest(partial / "model.onnx"), error, figures, max_position)
         (partial / "manifest.json").write_text(to_json(described), encoding="utf-8")
         (partial / "CARD.md").write_text(card(described, command), encoding="utf-8")
     return read(folder)
-
-
-def _check_names(name: str, version: str) -> None:
-    """Raises ExportError before either stands in a path; both are what a manifest takes, and a version has no zeros before it."""
-    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,63}", name):
-        raise ExportError(f"name: expected up to 64 small letters, digits, - and _ that begin with a letter, got {name!r}")
-    if not re.fullmatch(r"[1-9][0-9]{0,8}", version):
-        raise ExportError(f"version: expected a whole number, 1, 2, 3 and so on, got {version!r}")
 
 
 def export(module: nn.Module, meta: Meta, max_position: int | None = None) -> tuple[onnx.ModelProto, float]:
@@ -91,26 +80,3 @@ def export(module: nn.Module, meta: Meta, max_position: int | None = None) -> tu
     if not error <= PARITY_BOUND:  # a NaN is refused too
         raise ExportError(f"ONNX Runtime and PyTorch differ by {error:.2g} in a logit; expected at most {PARITY_BOUND:g}")
     return model, error
-
-
-@contextmanager
-def _appearing(folder: Path, partial: Path) -> Iterator[Path]:
-    """Gives an empty folder to fill; it takes its place when the block ends well, and is removed when not.
-
-    partial lies one level above versions, where a reader of bundles does not look, in case the process is killed half-way.
-    """
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if folder.exists():
-            replaced = partial.with_name(partial.name + "-replaced")
-            shutil.rmtree(replaced, ignore_errors=True)
-            folder.replace(replaced)
-            partial.replace(folder)
-            shutil.rmtree(replaced)
-        else:
-            partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -29,6 +29,7 @@ class Command:
 
 
 SERVICE, MODEL = "indrnn.service.command", "indrnn.model.commands.command"
+ADOPT = "indrnn.export.adopt.command"
 COMMANDS = {
     "serve": Command(SERVICE, "serve the bundles over HTTP, WebSocket and gRPC", "PORT=9000 indrnn serve", ("serve",)),
     "train": Command(MODEL, "train a network", "indrnn train adding --length 100 --steps 4000"),
@@ -42,6 +43,10 @@ COMMANDS = {
     "export": Command(
         "indrnn.export.command", "write a checkpoint as a bundle", "indrnn export runs/action/model.pt my-bundles/", ("train", "serve")
     ),
+    "adopt": Command(
+        ADOPT, "make a bundle of any ONNX file whose states go in and come out", "indrnn adopt model.onnx my-bundles/", ("train", "serve")
+    ),
+    "check": Command(ADOPT, "look whether a file or a bundle can be cut, batched and kept", "indrnn check model.onnx", ("train", "serve")),
     "settings": Command(SERVICE, "list the variables that can be set", "indrnn settings", ("serve",)),
     "key": Command(SERVICE, "make an API key", "INDRNN_KEYS=keys indrnn key alice", ("serve",)),
     "backup": Command(SERVICE, "copy the SQLite store, also while a service uses it", "indrnn backup copy.db", ("serve",)),

@@ -64,6 +64,13 @@ class Bodies(Frozen):
     limits: dict[str, float | None] = Field(default_factory=dict)
 
 
+class Returned(Frozen):
+    """One tensor of an answer: so many of the numbers of a row of logits, in order. shape: of one row and one step."""
+
+    name: str = Field(min_length=1)
+    shape: tuple[int, ...]
+
+
 class Content(Frozen):
     """The part of a manifest that says what goes in and what comes out; each modality fills the fields that it names in `fields`."""
 
@@ -83,6 +90,10 @@ class Content(Frozen):
     bodies: Bodies | None = Field(default=None, description="skeleton: by what a body that cannot be one is told")
     features: tuple[Quantity, ...] | None = Field(default=None, description="tensor: the numbers of a step, in the order of x's last axis")
     values: tuple[Quantity, ...] | None = Field(default=None, description="tensor: the numbers of an answer, where it is no class")
+    returned: tuple[Returned, ...] | None = Field(
+        default=None, description="tensor: the tensors that values are the numbers of, where they are some"
+    )
+    window: int | None = Field(default=None, ge=2, description="tensor: steps that make one answer; the last of values says where one ends")
     answer: Literal["step", "end"] | None = Field(default=None, description="tensor: which answers were trained, each step's or the last")
 
 

@@ -23,7 +23,7 @@ class TensorContent(Modality):
     name = "tensor"
     kind = "tensor"
     reads = "numbers"
-    fields = ("features", "values", "answer", "labels", "hz", "layout", "layouts", "persons")
+    fields = ("features", "values", "answer", "labels", "hz", "layout", "layouts", "persons", "returned", "window")
     farthest = math.inf  # in any unit
 
     def check(self, m: Content, state: Mapping[str, int]) -> None:
@@ -45,6 +45,10 @@ class TensorContent(Modality):
             raise ValueError(f"hz: expected steps a second above 0, got {m.hz:g}")
         if m.layout is not None:
             self._check_old_form(m)
+        if m.window is not None and m.returned is None:
+            raise ValueError("window: expected returned as well, which say what a window's answer is")
+        if m.returned is not None and sum(math.prod(o.shape) for o in m.returned) + (m.window is not None) != self.answers(m):
+            raise ValueError(f"returned: expected tensors of the {self.answers(m)} values, got {[list(o.shape) for o in m.returned]}")
         if len(m.features) > math.prod(self.step(m)):
             raise ValueError(f"features: expected at most {math.prod(self.step(m))}, the numbers of a step of x, got {len(m.features)}")
 

@@ -91,7 +91,8 @@ class Cell(nn.Module, ABC):
 
         While the network is exported, one opaque node in place of what it computes.
         """
-        if self.number is not None and lengths is not None:
+        if self.number is not None:
+            lengths = torch.full((x.shape[1],), x.shape[0], dtype=torch.int64) if lengths is None else lengths
             out: tuple[Tensor, Tensor] = torch.ops.indrnn.cell(x, lengths, state, self.number, self.size)
             return out
         return self.run(x, lengths, state)

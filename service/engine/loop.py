@@ -603,7 +603,7 @@ class Turns:
         work = live.work = Feeding(
             prepared.x, prepared.carry, len(request.content.x), before.state, f.last_logits, request.every, watch, q.deadline, q.since
         )
-        work.protocol, work.lost = request.protocol, prepared.lost
+        work.protocol, work.lost, work.window = request.protocol, prepared.lost, f.window
         live.tickets.append(q.ticket)
         self._runner.ready.append(live)
         return True
@@ -871,7 +871,7 @@ class Desk:
             state, every, top, texts = request.state, request.every, 0, None
         begin = np.zeros(f.state_size, np.float32) if state is None else state
         work = Feeding(prepared.x, None, length, begin, f.last_logits, every, None, q.deadline, q.since, top=top)
-        work.protocol, work.lost = request.protocol, prepared.lost
+        work.protocol, work.lost, work.window = request.protocol, prepared.lost, f.window
         self._runner.ready.append(StatelessWork(work, q.ticket, texts))
 
     def offer_waiting(self, live: LiveSession, now: float) -> None:

@@ -149,10 +149,11 @@ class Engine:
         """
         for B in range(1, max_batch + 1):
             self._run_zeros(session, B, 1)
+        window = self.manifest.window or 1
         for B in (1, 2, 4, 8):
-            self._run_zeros(session, min(B, max_batch), PIECE // B)
+            self._run_zeros(session, min(B, max_batch), PIECE // B * window)
         seconds = 0.0
-        for B, T in ((1, 1), (max_batch, 1), (1, 32)):
+        for B, T in ((1, window), (max_batch, window), (1, 32 * window)):
             self._run_zeros(session, B, T)
             start = time.perf_counter()
             for _ in range(3):
@@ -295,6 +296,8 @@ class ModelFacts(NamedTuple):
     hidden: slice
     max_position: int | None
     frames: "FrameFacts | None"
+    window: int = 1
+    """steps that make one answer"""
 
     @classmethod
     def of(cls, manifest: Manifest, max_frames: int) -> "ModelFacts":
@@ -317,6 +320,7 @@ class ModelFacts(NamedTuple):
             slice(hidden[0].offset, hidden[-1].offset + hidden[-1].size) if hidden else slice(0, 0),
             m.limits.max_position,
             frames,
+            m.window or 1,
         )
 
 
@@ -454,6 +458,7 @@ class Feeding:
     protocol: ClientProtocol = "http"
     lost: NDArray[np.bool_] | None = None
     doubts: tuple[str, ...] = ()
+    window: int = 1
 
     @property
     def finished(self) -> bool:
@@ -462,12 +467,12 @@ class Feeding:
 
     @property
     def steps(self) -> int:
-        """Return the number of time steps of its next run."""
-        return min(len(self.x) - self.at, PIECE) if self.watch is None else 1
+        """Return the number of time steps of its next run, or of windows that they fill."""
+        return min(-(-(len(self.x) - self.at) // self.window), PIECE) if self.watch is None else 1
 
     def next_row(self) -> Row:
         """Return the next piece. A watched session goes one step at a time, so that each state can be seen."""
-        size = PIECE if self.watch is None else 1
+        size = PIECE * self.window if self.watch is None else 1
         piece = slice(self.at, self.at + size)
         return Row(self.x[piece], self.state, None if self.lost is None else self.lost[piece])
 
@@ -476,8 +481,8 @@ class Feeding:
         self.doubts = doubts
         if self.x.dtype.kind == "i":
             self._score(logits)
-        if self.every:
-            self.scored.append(logits)
+        if self.every:  # of a model with a window the last number says where one ends, and only there is an answer
+            self.scored.append(logits if self.window == 1 else logits[logits[:, -1] > 0])
         self.at += len(logits)
         self.state = state
         if self.watch is not None:

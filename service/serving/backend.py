@@ -63,8 +63,9 @@ class Backend:
     def load(self, folder: Path) -> ServedModel:
         """Read a bundle, warm it up and start its engine. Blocks; raises BundleError, EngineError."""
         bundle, s = read(folder), self.settings
-        graph = Engine(bundle, s.provider, s.threads, s.max_batch)
-        bounds = EngineSettings(s.max_batch, s.max_queue, s.step_timeout, s.session_ttl, s.max_frames)
+        max_batch = min(s.max_batch, bundle.manifest.limits.max_batch or s.max_batch)
+        graph = Engine(bundle, s.provider, s.threads, max_batch)
+        bounds = EngineSettings(max_batch, s.max_queue, s.step_timeout, s.session_ttl, s.max_frames)
         engine = EngineLoop(graph, self.store, bounds, self.tickets.answer)
         self._engines = [*(e for e in self._engines if e.alive), engine]
         if self.stopping:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indrnn.export.bundle import Layout, Manifest
+from indrnn.export.modalities.modality import Returned
 from indrnn.frames.rate import HZ_RANGE
 from indrnn.service.engine.requests import Content, Exact, Frames
 from indrnn.service.errors import BadInput, OutOfRange, TooLarge, said
@@ -29,7 +30,7 @@ class TensorModality:
     def __init__(self, manifest: Manifest, max_steps: int, max_every: int) -> None:
         x = next(t for t in manifest.inputs if t.name == "x")
         self.each_step = manifest.answer == "step"
-        self.max_steps = min(max_steps, max_every) if self.each_step else max_steps
+        self.max_steps = (min(max_steps, max_every) if self.each_step else max_steps) * (manifest.window or 1)
         self._shape = tuple(int(n) for n in x.shape[2:])
         self._features = len(manifest.features or ())
         self._old = OldForm.of(manifest)
@@ -38,6 +39,7 @@ class TensorModality:
         self._hz = manifest.hz
         self._labels = manifest.labels
         self._values = [v.name for v in manifest.values or ()]
+        self._returned = manifest.returned
 
     field: str
     old_field: str | None
@@ -63,6 +65,8 @@ class TensorModality:
         if self._old is not None and self._old.is_step(value[0]):
             x = self._old.read(value, options.layout, field)
             return Frames(x, options.hz, whole=not np.isnan(x).any())
+        if self._features == 1:  # a signal may come as its samples alone
+            value = [row if isinstance(row, list) else [row] for row in value]
         rows = [self._row(row, f"{field}[{t}]") for t, row in enumerate(value)]
         return self._filled(np.array(rows, np.float64), options.hz)
 
@@ -71,12 +75,14 @@ class TensorModality:
         found: list[Content | None] = [None] * len(values)
         plain = [(i, value) for i, value in enumerate(values) if isinstance(value, list) and 0 < len(value) <= self.max_steps]
         rows = [row for _, value in plain for row in value]
-        if not rows or not all(type(row) is list for row in rows):
+        samples = self._features == 1 and bool(rows) and all(type(row) is float for row in rows)  # of a signal
+        if not rows or not (samples or all(type(row) is list for row in rows)):
             return found
         try:
             x = np.asarray(rows, np.float64)
         except (ValueError, TypeError, OverflowError):
             return found
+        x = x.reshape(-1, 1) if samples else x
         old = self._old is not None and x.shape[1:] == (self._old.sent(layout), 3)
         if not (old or x.shape[1:] == (self._features,)) or not (np.abs(x) <= LARGEST).all():
             return found
@@ -119,7 +125,19 @@ class TensorModality:
 
     def _outputs(self, scores: Scores) -> Words:
         values = scores.every if self.each_step else scores.logits[None]
+        if self._returned is not None:
+            return self._tensors(self._returned, values)
         return {name: values[:, k].tolist() for k, name in enumerate(self._values)}
+
+    @staticmethod
+    def _tensors(returned: Sequence[Returned], values: Floats) -> Words:
+        """Return each tensor of an adopted file by its name, in its own shape, for each answer [t, K]."""
+        found, at = {}, 0
+        for one in returned:
+            size = math.prod(one.shape)
+            found[one.name] = values[:, at : at + size].reshape(len(values), *one.shape).tolist()
+            at += size
+        return found
 
     def _prediction(self, labels: Sequence[str], best: Sequence[int], odds: Sequence[float], scores: Scores, rows: int) -> Words:
         top = [{"label": labels[k], "score": odds[k]} for k in best]

@@ -12,7 +12,7 @@ import torch
 from tiny import ALPHABET, STATE, Backwards, Forgetful, K, Tiny, meta
 
 from indrnn.__main__ import main
-from indrnn.export import command, graph, manifest, parity, write
+from indrnn.export import command, folder, graph, manifest, parity, write
 from indrnn.export.bundle import PARITY_BOUND, Manifest, digest, read
 from indrnn.export.card import card
 from indrnn.export.errors import ExportError
@@ -231,11 +231,11 @@ def test_an_imported_network_is_refused_with_the_options_that_say_what_it_reads(
 
 
 def test_revision_is_unknown_outside_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(manifest, "__file__", str(tmp_path / "manifest.py"))
+    monkeypatch.setattr(folder, "__file__", str(tmp_path / "folder.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert manifest.source_revision() == "unknown"
+    assert folder.source_revision() == "unknown"
     monkeypatch.setenv("PATH", "")
-    assert manifest.source_revision() == "unknown"
+    assert folder.source_revision() == "unknown"
 
 
 def test_real_action_checkpoint_becomes_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

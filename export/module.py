@@ -1,0 +1,198 @@
+"""Any PyTorch module with layers or cells of ours as one ONNX file, which `indrnn adopt` makes a bundle of.
+
+Neither of PyTorch's exporters knows the recurrence: `indrnn.export.to_onnx(module, args)` does, and gives the file its portable body.
+"""
+
+import inspect
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.export import Dim
+
+from indrnn.export import graph, lowering, op
+from indrnn.export.bundle import PARITY_BOUND
+from indrnn.export.errors import GraphError
+from indrnn.kernels.runtime import ort
+from indrnn.model.cells.cell import numbered
+
+Array = NDArray[np.generic]
+
+
+def to_onnx(
+    module: nn.Module, args: Sequence[Tensor], *, inputs: Sequence[str] | None = None, outputs: Sequence[str] | None = None
+) -> onnx.ModelProto:
+    """Return the module's graph at opset 18, compared with the module at sizes other than the example's.
+
+    args: an example of what `forward` takes, tensors alone; states that are to be carried come in and go out. An axis of the first stays
+    free if the module runs at another size of it, alone (T) or together with axes of others (B); both must be above 1 in the example,
+    because PyTorch's exporter takes an axis of 1 for a constant. inputs: names, by default those of `forward`. outputs: by default NAME_out
+    for a last output that has the shape of the last input, and so on backwards, as states have; the others y, y_1, and so on.
+
+    The module is exported in evaluation mode, and left as it was. Raises GraphError when PyTorch cannot export it, and when the graph
+    answers another size differently, as one does that has a time loop in Python.
+    """
+    args = tuple(args)
+    names = list(inputs) if inputs is not None else _parameters(module, len(args))
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            flat = _flat(module(*args))
+            axes = free_axes(module, args)
+        given = list(outputs) if outputs is not None else _names(names, args, flat)
+        if len(names) != len(args) or len(given) != len(flat):
+            raise GraphError(f"expected {len(args)} names of inputs and {len(flat)} of outputs, got {names} and {given}")
+        made = _export(module, args, axes, names, given)
+        _compare(made, module, args, axes, names, given)
+    finally:
+        module.train(training)
+    return made
+
+
+def _parameters(module: nn.Module, count: int) -> list[str]:
+    names = list(inspect.signature(module.forward).parameters)[:count]
+    return names if len(names) == count else [*names, *(f"input_{i}" for i in range(len(names), count))]
+
+
+def _flat(output: Any) -> list[Tensor]:
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, tuple | list):
+        return [tensor for part in output for tensor in _flat(part)]
+    raise GraphError(f"expected the module to return tensors, alone or in tuples, got {type(output).__name__}")
+
+
+def _names(inputs: Sequence[str], args: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[str]:
+    """Return names of outputs: the last that have the shapes of the last inputs, but the first, are those states afterwards."""
+    states = 0
+    while states < min(len(args) - 1, len(outputs) - 1) and args[-1 - states].shape == outputs[-1 - states].shape:
+        states += 1
+    plain = len(outputs) - states
+    return ["y" if i == 0 else f"y_{i}" for i in range(plain)] + [f"{name}_out" for name in inputs[len(inputs) - states :]]
+
+
+def free_axes(module: nn.Module, args: Sequence[Tensor]) -> list[dict[int, str]]:
+    """Return which axes of each argument may have another size, and by which letter: found by running the module at such sizes.
+
+    B is an axis of the first argument that changes together with one of another, T one that changes alone, or the first two that do.
+    """
+    found: list[dict[int, str]] = [{} for _ in args]
+    letters = iter("TUVW")
+    for axis, size in enumerate(args[0].shape):
+        choices = [[None, *(i for i, n in enumerate(a.shape) if n == size and i not in found[k + 1])] for k, a in enumerate(args[1:])]
+        for chosen in sorted(itertools.product(*choices), key=lambda one: sum(i is not None for i in one)):
+            together = [axis, *chosen]
+            if _runs(module, [a if i is None else _longer(a, i) for a, i in zip(args, together, strict=True)]):
+                shared = any(i is not None for i in chosen) and not any("B" in one.values() for one in found)
+                letter = "B" if shared or (len(args) == 1 and axis == 0) else next(letters)
+                for one, i in zip(found, together, strict=True):
+                    one.update({} if i is None else {i: letter})
+                break
+    return found
+
+
+def _runs(module: nn.Module, args: Sequence[Tensor]) -> bool:
+    try:
+        _flat(module(*args))
+    except Exception:  # whatever a module says of a size it does not take
+        return False
+    return True
+
+
+def _longer(a: Tensor, axis: int) -> Tensor:
+    return torch.cat([a, a.narrow(axis, 0, 1)], axis)
+
+
+def _export(
+    module: nn.Module, args: tuple[Tensor, ...], axes: Sequence[dict[int, str]], names: list[str], outputs: list[str]
+) -> onnx.ModelProto:
+    small = [(n, i) for n, a, free in zip(names, args, axes, strict=True) for i in free if a.shape[i] < 2]
+    if small:
+        raise GraphError(f"{small[0][0]}: expected an example of 2 or more along its axis {small[0][1]}, got {1}")
+    op.register()
+    lowering.register()
+    try:
+        with graph.quiet(), numbered(module) as cells:
+            program = torch.onnx.export(
+                module,
+                args,
+                dynamo=True,
+                opset_version=op.OPSET,
+                input_names=names,
+                output_names=outputs,
+                dynamic_shapes=tuple(dict.fromkeys(free, Dim.DYNAMIC) for free in axes),
+                custom_translation_table=graph.TRANSLATIONS,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise GraphError(f"PyTorch cannot export the module: {reason[:500]}") from error
+    if program is None:
+        raise GraphError("the exporter returned nothing")
+    made = program.model_proto
+    _name_axes(made, axes)
+    del made.graph.value_info[:]
+    graph.strip(made.graph)
+    made = lowering.lower(made, cells)
+    graph.append_functions(made)
+    onnx.checker.check_model(made, full_check=True)
+    return made
+
+
+def _name_axes(made: onnx.ModelProto, axes: Sequence[dict[int, str]]) -> None:
+    """Call free axes by their letters, in inputs and outputs."""
+    renamed: dict[str, str] = {}
+    for value, free in zip(made.graph.input, axes, strict=True):
+        for i, letter in free.items():
+            renamed[value.type.tensor_type.shape.dim[i].dim_param] = letter
+    for value in (*made.graph.input, *made.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in renamed:
+                dim.dim_param = renamed[dim.dim_param]
+
+
+def _compare(
+    made: onnx.ModelProto,
+    module: nn.Module,
+    args: Sequence[Tensor],
+    axes: Sequence[dict[int, str]],
+    names: Sequence[str],
+    outputs: Sequence[str],
+) -> None:
+    """Raise GraphError unless the graph answers what the module does, at the example's sizes and at others."""
+    session = ort.InferenceSession(graph.serialize(made), providers=["CPUExecutionProvider"])
+    taken = {i.name for i in session.get_inputs()}
+    for more in ({}, {"B": 1, "T": 5}, {"B": 3, "T": 1}):
+        varied = [_varied(a, free, more, k) for k, (a, free) in enumerate(zip(args, axes, strict=True))]
+        with torch.no_grad():
+            want = _flat(module(*varied))
+        got = session.run(list(outputs), {n: v.numpy() for n, v in zip(names, varied, strict=True) if n in taken})
+        for name, a, b in zip(outputs, got, want, strict=True):
+            error = _difference(a, b.numpy())
+            if not error <= PARITY_BOUND:
+                said = f"{name}: at {', '.join(str(list(v.shape)) for v in varied)} PyTorch and the graph differ by {error:.2g}"
+                raise GraphError(f"{said}; expected at most {PARITY_BOUND:g} (a time loop in Python is exported at the example's length)")
+
+
+def _varied(a: Tensor, free: dict[int, str], more: dict[str, int], seed: int) -> Tensor:
+    """Return the example with other sizes of its free axes, made of the numbers that it has: symbols stay within their alphabet."""
+    shape = tuple(n + more.get(free.get(i, ""), 0) for i, n in enumerate(a.shape))
+    if shape == tuple(a.shape):
+        return a
+    index = torch.randint(0, max(a.numel(), 1), shape, generator=torch.Generator().manual_seed(seed))
+    return a.reshape(-1)[index]
+
+
+def _difference(got: Array, want: Array) -> float:
+    if got.shape != want.shape:
+        return float("inf")
+    if not want.size:
+        return 0.0
+    largest = max(1.0, float(np.abs(want.astype(np.float64)).max()))
+    return float(np.abs(got.astype(np.float64) - want.astype(np.float64)).max()) / largest
