@@ -39,6 +39,25 @@ class Body:
         return way
 
 
+def known(names: Sequence[str], bones: Sequence[tuple[str, str]], root: str) -> Body:
+    """Return the body of bones (parent, child) that are known, and need not be told from clips."""
+    parents = [names.index(root)] * len(names)
+    for parent, child in bones:
+        parents[names.index(child)] = names.index(parent)
+    return Body(names.index(root), tuple(parents), twins(names), across(names))
+
+
+def kinect(names: Sequence[str]) -> Body:
+    """Return the body of the first Kinect's 20 joints in any order: of clips, `tree` hangs UTD-MHAD's right leg on the left ankle."""
+    trunk = [("hip centre", "spine"), ("spine", "shoulder centre"), ("shoulder centre", "head")]
+    limbs = [("shoulder centre", ("shoulder", "elbow", "wrist", "hand")), ("hip centre", ("hip", "knee", "ankle", "foot"))]
+    for start, limb in limbs:
+        for side in ("left", "right"):
+            chain = [start, *(f"{side} {joint}" for joint in limb)]
+            trunk += list(zip(chain, chain[1:], strict=False))
+    return known(names, trunk, "hip centre")
+
+
 def twins(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
     """Pairs (left, right) of joints whose names differ only in the side, such as `left knee` or `lfemur_@_ltibia`."""
     at = {n.lower(): i for i, n in enumerate(names)}
