@@ -26,7 +26,7 @@ class Augment:
     `lossy` of the streams; slowest, fastest: a camera's rate in Hz, in `other_rate` of them. cut: largest part of a clip that its beginning
     and its end lose, each. drift: metres a second that a body glides over the ground at most, in half of the clips; half of the others are
     held in place. misplaced: how far a tracker's joint is from where another tracker has it, those of head and trunk twice as far. trunk:
-    of the length from hips to shoulders, its logarithm, a deviation, and twice as much of the width of hips and of shoulders.
+    of the length from hips to shoulders, its logarithm, a deviation, and half as much again of the width of hips and of shoulders.
     """
 
     turn: float = field(default=0.5, metadata={"help": "about the vertical, up to so many radians"})
@@ -98,14 +98,18 @@ def symmetric_bones(body: Body, a: Augment, rng: Generator) -> NDArray[np.float3
     for left, right in body.twins:
         bones[right] = bones[left]
     bones *= np.float32(1 + rng.uniform(-a.body, a.body))
-    if a.trunk:
-        long, wide, hips = np.exp(a.trunk * rng.standard_normal(3).clip(-2, 2) * (1, 1.5, 1.5)).astype(np.float32)
-        sides = {j for pair in body.across for j in pair}
-        twins_ = {j for pair in body.twins for j in pair}
-        for j in sides:
-            bones[j] *= hips if body.parents[j] == body.root else wide
-        for j in {j for side in sides for j in body._way(side)} - twins_ - {body.root}:
-            bones[j] *= long
+    return bones * trunk(body, a.trunk, rng) if a.trunk else bones
+
+
+def trunk(body: Body, deviation: float, rng: Generator) -> NDArray[np.float32]:
+    """Return random factors of bones [J]: of the spine as one, of the hips' width and of the shoulders', of all others 1."""
+    bones = np.ones(len(body.parents), np.float32)
+    long, hips, shoulders = np.exp(deviation * rng.standard_normal(3).clip(-2, 2) * (1, 1.5, 1.5))
+    sides = {j for pair in body.across for j in pair}
+    for j in sides:
+        bones[j] = hips if body.parents[j] == body.root else shoulders
+    for j in {j for side in sides for j in body.way(side)} - sides - {body.root}:
+        bones[j] = long
     return bones
 
 
@@ -149,7 +153,10 @@ def seen_by(x: Frames, off: NDArray[np.float32], body: Body) -> Frames:
     left, right = (list(side) for side in zip(*body.across, strict=True))
     line = (x[..., right, :] - x[..., left, :]).sum(2, keepdims=True)[..., 0::2]  # [T, P, 1, 2]
     c, s = np.moveaxis(line / np.maximum(np.linalg.norm(line, axis=-1, keepdims=True), 1e-6), -1, 0)
-    return x + np.stack([c * off[:, 0] - s * off[:, 2], np.broadcast_to(off[:, 1], x.shape[:-1]), s * off[:, 0] + c * off[:, 2]], -1)
+    seen: Frames = x + np.stack(
+        [c * off[:, 0] - s * off[:, 2], np.broadcast_to(off[:, 1], x.shape[:-1]), s * off[:, 0] + c * off[:, 2]], -1
+    )
+    return seen
 
 
 def joined(

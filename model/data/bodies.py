@@ -3,6 +3,7 @@
 Told from the clips, the bones being pairs that are never far apart, and from the joints' names where they have any.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,9 +31,10 @@ class Body:
     @property
     def order(self) -> tuple[int, ...]:
         """Return every joint but the root, parents before children."""
-        return tuple(sorted((j for j in range(len(self.parents)) if j != self.root), key=lambda j: len(self._way(j))))
+        return tuple(sorted((j for j in range(len(self.parents)) if j != self.root), key=lambda j: len(self.way(j))))
 
-    def _way(self, joint: int) -> list[int]:
+    def way(self, joint: int) -> list[int]:
+        """Return the joints from this one to the root, both included."""
         way = [joint]
         while way[-1] != self.root:
             way.append(self.parents[way[-1]])
@@ -54,7 +56,7 @@ def kinect(names: Sequence[str]) -> Body:
     for start, limb in limbs:
         for side in ("left", "right"):
             chain = [start, *(f"{side} {joint}" for joint in limb)]
-            trunk += list(zip(chain, chain[1:], strict=False))
+            trunk += itertools.pairwise(chain)
     return known(names, trunk, "hip centre")
 
 
@@ -145,6 +147,6 @@ def _middle(parents: dict[int, int]) -> int:
 
     def total(root: int) -> int:
         body = Body(root, _hung_on(parents, root))
-        return sum(len(body._way(j)) for j in range(J))
+        return sum(len(body.way(j)) for j in range(J))
 
     return min(range(J), key=total)

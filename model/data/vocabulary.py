@@ -1,6 +1,5 @@
 """Several sets of clips under one vocabulary of motions: vocabulary.toml read, and the sets' clips in one joint order at one rate."""
 
-import dataclasses
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -96,7 +95,9 @@ def vocabulary(content: Mapping[str, Any]) -> Vocabulary:
         others = {motion for other, member in sets.items() if other != name for motion in member.motions.values()} - {LEFT_OUT}
         others |= {motions[motion] for motion in others}  # a mirror shows them too
         if not set(told.known) <= own & others or set(told.unknown) != own - others - {LEFT_OUT}:
-            raise VocabularyError(f"left_out.{name}: expected known motions that others have too, and all that none has, nor a mirror, as unknown ones")
+            raise VocabularyError(
+                f"left_out.{name}: expected known motions that others have too, and all that none has, nor a mirror, as unknown ones"
+            )
     order = tuple(motions)
     twins = tuple(None if twin == NO_TWIN else order.index(twin) for twin in motions.values())
     return Vocabulary(order, twins, sets, left_out)
@@ -128,8 +129,7 @@ def _clips(words: Vocabulary, name: str) -> list[Clip]:
         if motion := member.motions[found.classes[c.label]]:
             x = resample(own_joints(c.x, of), found.hz, HZ)
             subject = SUBJECTS * words.number(name) + c.subject
-            said = {"x": x, "label": words.index(motion), "subject": subject, "test": id(c) in tested}
-            out.append(dataclasses.replace(c, name=f"{name} {c.name}", **said))
+            out.append(Clip(x, words.index(motion), subject, f"{name} {c.name}", c.view, id(c) in tested))
     return out
 
 

@@ -19,7 +19,11 @@ from indrnn.model.nets.action import ActionConfig
 from indrnn.model.training.clip_learner import ClipLearner, ClipRecipe
 from indrnn.model.training.measure import clip_accuracy, padded
 
-ENDS = tuple((UTD20.index(f"{side} {end}"), UTD20.index(f"{side} {joint}")) for side in ("left", "right") for end, joint in (("hand", "wrist"), ("foot", "ankle")))
+ENDS = tuple(
+    (UTD20.index(f"{side} {end}"), UTD20.index(f"{side} {joint}"))
+    for side in ("left", "right")
+    for end, joint in (("hand", "wrist"), ("foot", "ankle"))
+)
 ARMS = tuple(tuple(UTD20.index(f"{side} {joint}") for joint in ("shoulder", "elbow", "wrist", "hand")) for side in ("left", "right"))
 STRANGE = -1  # the label of a motion that is none of the list: every class is as likely
 
