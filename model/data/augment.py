@@ -121,18 +121,31 @@ def shortened(x: Frames, most: float, rng: Generator) -> Frames:
 
 
 def glided(x: Frames, body: Body, metres: float, rng: Generator) -> Frames:
-    """Return x [T, P, J, 3] moved over the ground: in half of the cases by up to so many metres a frame, in a quarter held in place."""
+    """Return x [T, P, J, 3] moved over the ground: in half of the cases by up to so many metres a frame, in a quarter held in place.
+
+    Most bodies glide to where they face: who walks in one place in one set walks about in another.
+    """
     chance = rng.random()
     if chance > 0.75:
         return x
     moved = np.zeros((len(x), 1, 1, 3), np.float32)
     if chance < 0.5:
-        angle, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0, metres)
+        c, s = across_line(x[len(x) // 2], body)[0] if body.across else (1.0, 0.0)
+        angle = np.arctan2(s, c) - np.pi / 2 + rng.normal(0, 0.7)  # forward is a quarter of a turn before a body's right
+        speed = rng.uniform(0, metres)
         moved[:, 0, 0, 0::2] = np.arange(len(x))[:, None] * speed * np.array([np.cos(angle), np.sin(angle)])
     else:
         middle = x[:, 0, body.root]
         moved[:, 0, 0, 0::2] = (middle[:1] - middle)[:, 0::2]
     return x + moved
+
+
+def across_line(x: Frames, body: Body) -> Frames:
+    """Return the line from left to right across bodies x [..., J, 3] as they are seen from above, at length 1: [..., 2], x and z."""
+    left, right = (list(side) for side in zip(*body.across, strict=True))
+    line = (x[..., right, :] - x[..., left, :]).sum(-2)[..., 0::2]
+    across: Frames = line / np.maximum(np.linalg.norm(line, axis=-1, keepdims=True), 1e-6)
+    return across
 
 
 def misplacement(body: Body, metres: float, rng: Generator) -> NDArray[np.float32]:
@@ -150,9 +163,7 @@ def seen_by(x: Frames, off: NDArray[np.float32], body: Body) -> Frames:
     """Return x [T, P, J, 3] with joints off [J, 3] from where they are, as the body says right, up and behind."""
     if not body.across:
         return x + off
-    left, right = (list(side) for side in zip(*body.across, strict=True))
-    line = (x[..., right, :] - x[..., left, :]).sum(2, keepdims=True)[..., 0::2]  # [T, P, 1, 2]
-    c, s = np.moveaxis(line / np.maximum(np.linalg.norm(line, axis=-1, keepdims=True), 1e-6), -1, 0)
+    c, s = np.moveaxis(across_line(x, body)[..., None, :], -1, 0)  # each [T, P, 1]
     seen: Frames = x + np.stack(
         [c * off[:, 0] - s * off[:, 2], np.broadcast_to(off[:, 1], x.shape[:-1]), s * off[:, 0] + c * off[:, 2]], -1
     )

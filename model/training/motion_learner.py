@@ -25,6 +25,7 @@ ENDS = tuple(
     for end, joint in (("hand", "wrist"), ("foot", "ankle"))
 )
 ARMS = tuple(tuple(UTD20.index(f"{side} {joint}") for joint in ("shoulder", "elbow", "wrist", "hand")) for side in ("left", "right"))
+ROOT = UTD20.index("hip centre")
 STRANGE = -1  # the label of a motion that is none of the list: every class is as likely
 
 
@@ -146,17 +147,20 @@ def drawn_in(x: Frames, part: float) -> Frames:
 
 
 def strange(x: Frames, other: Frames, rng: Generator) -> Frames:
-    """Return x [T, P, 20, 3] with arms that move as no motion does: turned about their shoulders, or one of them another clip's."""
-    out = x.copy()
+    """Return x [T, P, 20, 3] made a motion of no class: half-way to another clip's, or with one arm or both that move as none does."""
     at = np.minimum((np.arange(len(x)) * len(other) / len(x)).astype(np.int64), len(other) - 1)
-    both = rng.random() < 0.5
-    turn = random_turn(rng)
-    for n, arm in enumerate(ARMS):
-        shoulder, rest = arm[0], list(arm[1:])
-        if both:
-            out[..., rest, :] = x[..., [shoulder], :] + (x[..., rest, :] - x[..., [shoulder], :]) @ turn.T
-        elif n == 0:
-            out[..., rest, :] = x[..., [shoulder], :] + (other[at][..., rest, :] - other[at][..., [shoulder], :]) @ turn.T
+    guest = other[at]
+    kind = rng.integers(3)
+    if kind == 0:
+        share = np.float32(rng.uniform(0.35, 0.65))
+        middle, own = guest[..., [ROOT], :], x[..., [ROOT], :]
+        mixed: Frames = own + (1 - share) * (x - own) + share * (guest - middle)
+        return mixed
+    out, turn = x.copy(), random_turn(rng)
+    for arm in ARMS if kind == 1 else ARMS[:1]:
+        shoulder, rest = [arm[0]], list(arm[1:])
+        whose = x if kind == 1 else guest
+        out[..., rest, :] = x[..., shoulder, :] + (whose[..., rest, :] - whose[..., shoulder, :]) @ turn.T
     return out
 
 
