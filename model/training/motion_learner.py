@@ -82,13 +82,15 @@ class MotionLearner(ClipLearner):
         weight = torch.stack([F.pad(torch.from_numpy(w), (0, T - len(w))) for _, _, w in rows])
         x, lengths, label, weight = (part.to(self.device) for part in (x, lengths, label, weight))
         logits, _ = self.net(x, lengths, self.net.start(len(x)))
-        strange = label == STRANGE
-        target = logits.log_softmax(-1)
-        named = -target.gather(-1, label.clamp_min(0)[..., None])[..., 0]
-        alike = -target.mean(-1)
+        return (self.cross_entropy(logits, label) * weight).sum() / weight.sum()
+
+    def cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Return the cross-entropy in nats of logits [..., K] and smoothed labels [...]; of STRANGE to all classes alike."""
+        scores = logits.log_softmax(-1)
+        named = -scores.gather(-1, label.clamp_min(0)[..., None])[..., 0]
+        alike = -scores.mean(-1)
         smooth = self.recipe.smoothing
-        losses = torch.where(strange, alike, (1 - smooth) * named + smooth * alike)
-        return (losses * weight).sum() / weight.sum()
+        return torch.where(label == STRANGE, alike, (1 - smooth) * named + smooth * alike)
 
     def _chosen(self, count: int, rng: Generator) -> list[list[Clip]]:
         recipe = self.recipe

@@ -78,7 +78,7 @@ def test_a_file_with_other_labels_is_refused(tmp_path, monkeypatch):
     x = np.zeros((2, 20, 3), np.float32) + np.arange(20, dtype=np.float32)[:, None] / 20
     np.savez(tmp_path / "skeleton/msraction3d.npz", x=x, off=[0, 2], y=[0], classes=["jump"], joint_names=UTD20)
     monkeypatch.setenv("INDRNN_DATA", str(tmp_path))
-    with pytest.raises(VocabularyError, match="msraction3d: expected the labels of skeleton/msraction3d.npz, jump, got high arm wave"):
+    with pytest.raises(VocabularyError, match=r"msraction3d: expected the labels of skeleton/msraction3d\.npz, jump, got high arm wave"):
         vocabulary.joined(WORDS, ["msraction3d"])
 
 
