@@ -97,11 +97,12 @@ class Adopted(_Frozen):
 
 
 class TrainingData(_Frozen):
-    """A data set the weights were made from, and on what terms."""
+    """A data set the weights were made from, and on what terms. labels: which class each of its labels is, where it has its own words."""
 
     name: str
     terms: str
     citation: str
+    labels: dict[str, str] | None = None
 
 
 class Figure(_Frozen):

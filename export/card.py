@@ -1,6 +1,6 @@
 """The model card: CARD.md, the manifest in words."""
 
-from indrnn.export.bundle import Manifest, Part
+from indrnn.export.bundle import Manifest, Part, TrainingData
 from indrnn.export.modalities.table import MODALITIES
 from indrnn.model.cells.table import CELLS
 
@@ -12,13 +12,21 @@ def card(manifest: Manifest, export_command: str) -> str:
         f"# {m.name} {m.version}\n\n{modality.what(m)}\n\n{_network(m)}",
         "## What goes in and what comes out\n\n" + _contract(m, modality.contract(m)),
         "## Figures\n\n" + _figures(m),
-        "## Training data\n\n"
-        + ("\n".join(f"- **{d.name}**. Terms: {d.terms}. Source: {d.citation}" for d in m.training.data) or "Not stated."),
+        "## Training data\n\n" + ("\n".join(_data(d) for d in m.training.data) or "Not stated."),
         f"## Limits\n\n{modality.limits(m, tuple(d.name for d in m.training.data))}\n\n{_endless(m)}",
         "## How to make it again\n\n```\n" + f"{m.training.command}\n{export_command}\n```\n\n" + _provenance(m),
         *modality.sections(m),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _data(d: TrainingData) -> str:
+    said = f"- **{d.name}**. Terms: {d.terms}. Source: {d.citation}"
+    if d.labels is None:
+        return said
+    same = [label for label, motion in d.labels.items() if label == motion]
+    other = [f"{label} → {motion}" for label, motion in d.labels.items() if label != motion]
+    return f"{said} Its labels: {', '.join(same + other)}."
 
 
 def _network(m: Manifest) -> str:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 _COUNTS = "steps validate_every devices hidden layers rows clips epoch alike average settling length joints persons"
-_SHARES = "mirror lossy lost other_rate reset"  # odds and parts
+_SHARES = "mirror lossy lost other_rate reset swapped endless mixed strange"  # odds and parts
 _BELOW_ONE = "dropout embedding_dropout readout_dropout steady pools smoothing asked"
 _NOT_NEGATIVE = (
     "decay warmup left_out horizon max_time rate recurrent_rate weight_decay clip jump unit turn tilt speed sway body bones noise spread"
+    " drift misplaced trunk"
 )
-_ABOVE_ZERO = "gamma bound slowest fastest"
+_ABOVE_ZERO = "gamma bound slowest fastest quick"
 
 # option -> (least, most, whether the least is allowed, whether the most is)
 _LIMITS = (
@@ -21,7 +22,7 @@ _LIMITS = (
     | dict.fromkeys(_BELOW_ONE.split(), (0.0, 1.0, True, False))
     | dict.fromkeys(_NOT_NEGATIVE.split(), (0.0, math.inf, True, False))
     | dict.fromkeys(_ABOVE_ZERO.split(), (0.0, math.inf, False, False))
-    | {"seed": (0.0, 2.0**32 - 1, True, True), "left_out": (0.0, math.inf, True, False)}
+    | {"seed": (0.0, 2.0**32 - 1, True, True), "left_out": (0.0, math.inf, True, False), "cut": (0.0, 0.5, True, False)}
 )
 
 

@@ -3,6 +3,7 @@
 Everything here keeps a clip causal: output frame t is made of input frames up to the moment it shows. Absent persons (zeros) stay absent.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,7 +23,10 @@ class Augment:
 
     turn, tilt: about the vertical and the two other axes, ±. speed: log of the pace, ±. sway: of the pace within a clip. body, bones: size
     of the whole and of each bone. noise: of a place. mirror: odds of left and right swapped. lost: largest share of places lost, in
-    `lossy` of the streams; slowest, fastest: a camera's rate in Hz, in `other_rate` of them. first: odds of a beginning cut off.
+    `lossy` of the streams; slowest, fastest: a camera's rate in Hz, in `other_rate` of them. cut: largest part of a clip that its beginning
+    and its end lose, each. drift: metres a second that a body glides over the ground at most, in half of the clips; half of the others are
+    held in place. misplaced: how far a tracker's joint is from where another tracker has it, those of head and trunk twice as far. trunk:
+    of the length from hips to shoulders, its logarithm, a deviation, and half as much again of the width of hips and of shoulders.
     """
 
     turn: float = field(default=0.5, metadata={"help": "about the vertical, up to so many radians"})
@@ -38,6 +42,10 @@ class Augment:
     slowest: float = field(default=10.0, metadata={"help": "slowest camera, Hz"})
     fastest: float = field(default=60.0, metadata={"help": "fastest camera, Hz"})
     other_rate: float = field(default=0.0, metadata={"help": "part of the streams from a camera of another rate"})
+    cut: float = field(default=0.0, metadata={"help": "largest part of a clip that its beginning and its end lose"})
+    drift: float = field(default=0.0, metadata={"help": "metres a second that a body glides over the ground, at most"})
+    misplaced: float = field(default=0.0, metadata={"help": "metres from where another tracker has a joint, a deviation"})
+    trunk: float = field(default=0.0, metadata={"help": "of the trunk's length, its logarithm, a deviation"})
 
 
 def rotation(turn: float, tilt: float, roll: float) -> NDArray[np.float32]:
@@ -90,13 +98,85 @@ def symmetric_bones(body: Body, a: Augment, rng: Generator) -> NDArray[np.float3
     for left, right in body.twins:
         bones[right] = bones[left]
     bones *= np.float32(1 + rng.uniform(-a.body, a.body))
+    return bones * trunk(body, a.trunk, rng) if a.trunk else bones
+
+
+def trunk(body: Body, deviation: float, rng: Generator) -> NDArray[np.float32]:
+    """Return random factors of bones [J]: of the spine as one, of the hips' width and of the shoulders', of all others 1."""
+    bones = np.ones(len(body.parents), np.float32)
+    long, hips, shoulders = np.exp(deviation * rng.standard_normal(3).clip(-2, 2) * (1, 1.5, 1.5))
+    sides = {j for pair in body.across for j in pair}
+    for j in sides:
+        bones[j] = hips if body.parents[j] == body.root else shoulders
+    for j in {j for side in sides for j in body.way(side)} - sides - {body.root}:
+        bones[j] = long
     return bones
 
 
-def joined(clips: list[Frames], body: Body, a: Augment, hz: float, rng: Generator, flat: bool = False) -> list[Frames]:
+def shortened(x: Frames, most: float, rng: Generator) -> Frames:
+    """Return x [T, P, J, 3] without up to `most` of its frames at its beginning, and without as many at its end."""
+    T = len(x)
+    first, last = (int(part) for part in rng.uniform(0, most, 2) * T)
+    return x[first : max(first + 2, T - last)]
+
+
+def glided(x: Frames, body: Body, metres: float, rng: Generator) -> Frames:
+    """Return x [T, P, J, 3] moved over the ground: in half of the cases by up to so many metres a frame, in a quarter held in place.
+
+    Most bodies glide to where they face: who walks in one place in one set walks about in another.
+    """
+    chance = rng.random()
+    if chance > 0.75:
+        return x
+    moved = np.zeros((len(x), 1, 1, 3), np.float32)
+    if chance < 0.5:
+        c, s = across_line(x[len(x) // 2], body)[0] if body.across else (1.0, 0.0)
+        angle = np.arctan2(s, c) - np.pi / 2 + rng.normal(0, 0.7)  # forward is a quarter of a turn before a body's right
+        speed = rng.uniform(0, metres)
+        moved[:, 0, 0, 0::2] = np.arange(len(x))[:, None] * speed * np.array([np.cos(angle), np.sin(angle)])
+    else:
+        middle = x[:, 0, body.root]
+        moved[:, 0, 0, 0::2] = (middle[:1] - middle)[:, 0::2]
+    return x + moved
+
+
+def across_line(x: Frames, body: Body) -> Frames:
+    """Return the line from left to right across bodies x [..., J, 3] as they are seen from above, at length 1: [..., 2], x and z."""
+    left, right = (list(side) for side in zip(*body.across, strict=True))
+    line = (x[..., right, :] - x[..., left, :]).sum(-2)[..., 0::2]
+    across: Frames = line / np.maximum(np.linalg.norm(line, axis=-1, keepdims=True), 1e-6)
+    return across
+
+
+def misplacement(body: Body, metres: float, rng: Generator) -> NDArray[np.float32]:
+    """Return how far another tracker's joints are off, [J, 3], to a body's right, up and behind it, alike on both sides."""
+    off: NDArray[np.float32] = np.float32(metres) * rng.standard_normal((len(body.parents), 3), dtype=np.float32).clip(-2, 2)
+    sides = {j for pair in body.twins for j in pair}
+    for j in set(range(len(off))) - sides:
+        off[j] *= (0, 2, 2)
+    for left, right in body.twins:
+        off[right] = off[left] * (-1, 1, 1)
+    return off
+
+
+def seen_by(x: Frames, off: NDArray[np.float32], body: Body) -> Frames:
+    """Return x [T, P, J, 3] with joints off [J, 3] from where they are, as the body says right, up and behind."""
+    if not body.across:
+        return x + off
+    c, s = np.moveaxis(across_line(x, body)[..., None, :], -1, 0)  # each [T, P, 1]
+    seen: Frames = x + np.stack(
+        [c * off[:, 0] - s * off[:, 2], np.broadcast_to(off[:, 1], x.shape[:-1]), s * off[:, 0] + c * off[:, 2]], -1
+    )
+    return seen
+
+
+def joined(
+    clips: list[Frames], body: Body, a: Augment, hz: float, rng: Generator, flat: bool = False, paces: Sequence[float] = ()
+) -> list[Frames]:
     """Return clips of one person or pair [T, P, J, 3] as others could have done them one after another before another camera.
 
-    hz: rate of the clips and of the network. flat: two dimensions, where a camera can only roll.
+    hz: rate of the clips and of the network. flat: two dimensions, where a camera can only roll. paces: what each clip is slowed down by
+    before all else, 1 without.
     """
     bones = symmetric_bones(body, a, rng)
     angles = (rng.uniform(-a.turn, a.turn), *rng.uniform(-a.tilt, a.tilt, 2))
@@ -104,12 +184,16 @@ def joined(clips: list[Frames], body: Body, a: Augment, hz: float, rng: Generato
     mirror = rng.random() < a.mirror
     share = rng.uniform(0, a.lost) if rng.random() < a.lossy else 0.0
     rate = float(np.exp(rng.uniform(np.log(a.slowest), np.log(a.fastest)))) if rng.random() < a.other_rate else hz
+    off = misplacement(body, a.misplaced, rng) if a.misplaced else None
     out = []
-    for x in clips:
-        speed = float(np.exp(rng.uniform(-a.speed, a.speed)))
+    for x, pace in zip(clips, paces or [1.0] * len(clips), strict=True):
+        x = shortened(x, a.cut, rng) if a.cut else x
+        speed = float(np.exp(rng.uniform(-a.speed, a.speed))) / pace
         y = warp(x, speed, rng.uniform(0, a.sway), rng.uniform(0, 2 * np.pi))
         there = y.any((2, 3), keepdims=True)
-        y = resize(mirrored(y, body) if mirror else y, bones, body) @ turn.T
+        y = resize(mirrored(y, body) if mirror else y, bones, body)
+        y = y if off is None else seen_by(y, off, body)
+        y = (glided(y, body, a.drift / hz, rng) if a.drift else y) @ turn.T
         noise = rng.uniform(0, a.noise) * rng.standard_normal(y.shape, dtype=np.float32)
         if flat:
             noise[..., 2] = 0

@@ -3,6 +3,7 @@
 Told from the clips, the bones being pairs that are never far apart, and from the joints' names where they have any.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,13 +31,33 @@ class Body:
     @property
     def order(self) -> tuple[int, ...]:
         """Return every joint but the root, parents before children."""
-        return tuple(sorted((j for j in range(len(self.parents)) if j != self.root), key=lambda j: len(self._way(j))))
+        return tuple(sorted((j for j in range(len(self.parents)) if j != self.root), key=lambda j: len(self.way(j))))
 
-    def _way(self, joint: int) -> list[int]:
+    def way(self, joint: int) -> list[int]:
+        """Return the joints from this one to the root, both included."""
         way = [joint]
         while way[-1] != self.root:
             way.append(self.parents[way[-1]])
         return way
+
+
+def known(names: Sequence[str], bones: Sequence[tuple[str, str]], root: str) -> Body:
+    """Return the body of bones (parent, child) that are known, and need not be told from clips."""
+    parents = [names.index(root)] * len(names)
+    for parent, child in bones:
+        parents[names.index(child)] = names.index(parent)
+    return Body(names.index(root), tuple(parents), twins(names), across(names))
+
+
+def kinect(names: Sequence[str]) -> Body:
+    """Return the body of the first Kinect's 20 joints in any order: of clips, `tree` hangs UTD-MHAD's right leg on the left ankle."""
+    trunk = [("hip centre", "spine"), ("spine", "shoulder centre"), ("shoulder centre", "head")]
+    limbs = [("shoulder centre", ("shoulder", "elbow", "wrist", "hand")), ("hip centre", ("hip", "knee", "ankle", "foot"))]
+    for start, limb in limbs:
+        for side in ("left", "right"):
+            chain = [start, *(f"{side} {joint}" for joint in limb)]
+            trunk += itertools.pairwise(chain)
+    return known(names, trunk, "hip centre")
 
 
 def across(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
@@ -111,6 +132,6 @@ def _middle(parents: dict[int, int]) -> int:
 
     def total(root: int) -> int:
         body = Body(root, _hung_on(parents, root))
-        return sum(len(body._way(j)) for j in range(J))
+        return sum(len(body.way(j)) for j in range(J))
 
     return min(range(J), key=total)

@@ -57,3 +57,14 @@ HDM05 = {
     "citation": "M. Müller, T. Röder, M. Clausen, B. Eberhardt, B. Krüger, A. Weber: Documentation Mocap Database HDM05. "
     "Universität Bonn, CG-2007-2.",
 }
+MSR_ACTION3D = {
+    "name": "MSR-Action3D",
+    "terms": "published for research; no licence text: weights only, cite",
+    "citation": "W. Li, Z. Zhang, Z. Liu: Action Recognition Based on a Bag of 3D Points. CVPR Workshops 2010.",
+}
+FLORENCE3D = {
+    "name": "Florence 3D Action",
+    "terms": "published for research; no licence text: weights only, cite",
+    "citation": "L. Seidenari, V. Varano, S. Berretti, A. Del Bimbo, P. Pala: Recognizing Actions from Depth Cameras as Weakly Aligned "
+    "Multi-part Bag-of-Poses. CVPR Workshops 2013.",
+}

@@ -81,7 +81,9 @@ def _chosen(clips: Sequence[Recorded], what: str) -> list[bool]:
     elif clips and what in clips[0].more:
         values = _values(clips, what)
         if values - {0, 1}:
-            raise SplitError(f"{what}: expected an array of 0 and 1, got {', '.join(_first(sorted(map(str, values), key=_in_order)))}: {what}=VALUE picks")
+            raise SplitError(
+                f"{what}: expected an array of 0 and 1, got {', '.join(_first(sorted(map(str, values), key=_in_order)))}: {what}=VALUE picks"
+            )
         return [bool(_value(c, what)) for c in clips]
     raise SplitError(f"expected {_WORDS}, got {what!r}")
 

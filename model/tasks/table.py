@@ -1,10 +1,11 @@
 """The table of tasks: the one line that each needs beside its own file."""
 
-from indrnn.model.tasks import action, adding, chars, mnist, ntu, ptb_char, ptb_word, skeleton, tensor
+from indrnn.model.tasks import action, adding, chars, mnist, motions, ntu, ptb_char, ptb_word, skeleton, tensor
 from indrnn.model.training.task import Task
 
 _ALL = (
     action.TASK,
+    motions.TASK,
     adding.TASK,
     chars.TASK,
     mnist.MNIST,

@@ -45,11 +45,11 @@ class CheckpointError(Exception):
 class Meta:
     """All that a manifest needs beside the graph.
 
-    parts: the state's, in order; cell: what the network is made of. layouts: name -> (joint names, table), as in
-    frames/layouts.py. data: dicts with name, terms, citation. figures: dicts with name, value, unit, protocol, test_evaluations.
-    held: what of the training clips is kept for validation (action), None when nothing is. task: its name in model/tasks/table.py, if it is
-    not the kind. work: minutes of one core that training took. clips: the file of clips and its split: Source of model/training/source.py,
-    or TensorSource of model/tasks/tensor.py.
+    parts: the state's, in order; cell: what the network is made of. layouts: name -> (joint names, table), as in frames/layouts.py. data:
+    dicts with name, terms, citation, and labels where a set has its own words. figures: dicts with name, value, unit, protocol,
+    test_evaluations. held: what of the training clips is kept for validation (action), None when nothing is. task: its name in
+    model/tasks/table.py, if it is not the kind. work: minutes of one core that training took. clips: the file of clips and its split:
+    Source of model/training/source.py, or TensorSource of model/tasks/tensor.py.
     told: entries of the manifest that a modality has for itself (export/modalities/), by their names.
     temperature: what the logits were divided by; other_below: the score below which the answer is `other` (model/training/calibration.py).
     """
@@ -67,7 +67,7 @@ class Meta:
     persons: int | None = None
     hz: float | None = None
     held: int | str | None = None
-    data: tuple[dict[str, str], ...] = ()
+    data: tuple[dict[str, Any], ...] = ()
     figures: tuple[dict[str, Any], ...] = ()
     task: str = ""
     work: float = 0.0

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from indrnn.frames import layouts
-from indrnn.model.data import clips
+from indrnn.model.data import clips, vocabulary
 from indrnn.model.data.clips import Clip, ClipSet
 from indrnn.model.data.mislabelled import SWAPPED, put_right
 from indrnn.model.data.splits import SplitError, pick
@@ -19,7 +19,8 @@ from indrnn.model.training.task import NothingHeldError
 class Source:
     """The place of the clips and how they are split. layout: a name in frames/layouts.py, "" for the file's own joint names.
 
-    left_out: indices of classes that neither training nor the usual measures know; the others keep their order.
+    left_out: indices of classes that neither training nor the usual measures know; the others keep their order. The file vocabulary.toml
+    stands for all sets that it lists but the one `without`, their labels motions (model/data/vocabulary.py).
     """
 
     file: str
@@ -28,6 +29,7 @@ class Source:
     layout: str = ""
     unit: float = 0.0
     left_out: tuple[int, ...] = ()
+    without: str = ""
 
     @classmethod
     def told(cls, meta: Meta) -> "Source":
@@ -61,6 +63,9 @@ class Source:
         return [c for c in self._all().clips if c.label in self.left_out]
 
     def _all(self) -> ClipSet:
+        if self.file == vocabulary.FILE.name:
+            words = vocabulary.read()
+            return vocabulary.joined(words, [name for name in words.sets if name != self.without])
         found = clips.read(Path(self.file) if Path(self.file).exists() else self.file, self.unit or None)
         found = dataclasses.replace(found, clips=put_right(found.clips, found.classes, SWAPPED.get(self.file, ())))
         if not self.layout:

@@ -1,5 +1,6 @@
 """The real service in a process of its own, and real recordings to send it."""
 
+import json
 import os
 import signal
 import socket
@@ -18,6 +19,8 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 
 ROOT = Path(__file__).parent.parent.parent
+VERSION = max((path.name for path in (ROOT / "bundles/action").iterdir()), key=int)  # of `action` where nobody asks for one
+CLASSES = len(json.loads((ROOT / "bundles/action" / VERSION / "manifest.json").read_text())["labels"])
 
 
 @dataclass

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, Server
+from conftest import CLASSES, ROOT, Server
 from cutter import Cutter, cutting
 from test_readme import at
 
@@ -304,7 +304,7 @@ def test_watched_neurons_options_and_errors_come_as_the_server_says(client: sync
         states = np.frombuffer(result.states.data, "<f2").reshape(result.states.shape)
         assert states.shape == (4, sum(layer.size for layer in layers))
         assert len(result.predictions[0].top) == 3
-        assert np.shape(result.scores) == (4, 27)
+        assert np.shape(result.scores) == (4, CLASSES)
         with pytest.raises(BadInput) as bad:
             session.step([[[0, 0, 0]]])
         assert (bad.value.code, bad.value.field) == ("invalid_input", "frames[0]")

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from conftest import CLASSES
 
 from indrnn.service.settings import PREFIX, Settings
 from indrnn.service.store.redis import STRICT
@@ -274,7 +275,7 @@ def test_a_real_clip_is_answered_through_the_published_port(project: Project, cl
     ready = project.ready()
     assert (ready["status"], ready["provider"], ready["kernel"], ready["revision"]) == ("ready", "cpu", "fused", project.revision)
     scores = _scores(project.predict(clips[0]))
-    assert len(scores) == 27
+    assert len(scores) == CLASSES
     assert sum(scores.values()) == pytest.approx(1, abs=1e-4)
 
 

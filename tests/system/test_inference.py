@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import Server
+from conftest import CLASSES, VERSION, Server
 from tritonclient.utils import InferenceServerException
 
 Start = Callable[..., Server]
@@ -151,11 +151,11 @@ def test_health_metadata_configuration_and_index_say_what_is_served(client: Clie
         client.ask("get_server_metadata")["extensions"]
     )
     metadata = client.ask("get_model_metadata", "action")
-    assert (metadata["name"], metadata["versions"], metadata["platform"]) == ("action", ["1"], "onnxruntime_onnx")
+    assert (metadata["name"], metadata["versions"], metadata["platform"]) == ("action", [VERSION], "onnxruntime_onnx")
     (x,) = metadata["inputs"]
     assert (x["name"], x["datatype"], [int(n) for n in x["shape"]]) == ("x", "FP32", [-1, -1, 1, 20, 3])
     (logits,) = metadata["outputs"]
-    assert (logits["name"], [int(n) for n in logits["shape"]]) == ("logits", [-1, -1, 27])
+    assert (logits["name"], [int(n) for n in logits["shape"]]) == ("logits", [-1, -1, CLASSES])
     config = client.ask("get_model_config", "chars")
     config = config["config"] if client.grpc else config
     assert config["sequence_batching"]["state"][0]["input_name"] == "state"
@@ -163,7 +163,7 @@ def test_health_metadata_configuration_and_index_say_what_is_served(client: Clie
     assert '"lengths"' in config["parameters"]["optional"]["string_value"]
     index = client.ask("get_model_repository_index")
     assert [(m["name"], m["version"], m["state"]) for m in (index["models"] if client.grpc else index)] == [
-        ("action", "1", "READY"),
+        ("action", VERSION, "READY"),
         ("chars", "1", "READY"),
     ]
 
@@ -198,10 +198,10 @@ def test_a_sequence_answers_as_the_native_api_and_as_all_of_it_in_one_request(cl
     assert [r.parameters for r in singles] == [{"indrnn_step": t + 1, "indrnn_position": t + 1} for t in range(20)]
     assert singles[0].tensors.keys() == {"logits"}
     whole = client.infer(x=frames[:, :20], sequence_id=ident, sequence_start=True, sequence_end=True)
-    assert whole.logits.shape == (1, 20, 27)
+    assert whole.logits.shape == (1, 20, CLASSES)
     assert np.concatenate([r.logits for r in singles], 1) == pytest.approx(whole.logits, abs=1e-4)
     native = client.server.post("/predict", {"sequences": [walk[:20]], **SCORES}).json()["predictions"][0]
-    labels = {m["version"]: m["labels"] for m in client.server.get("/models/action").json()["versions"]}["1"]
+    labels = {m["version"]: m["labels"] for m in client.server.get("/models/action").json()["versions"]}[VERSION]
     by_label = {t["label"]: t["score"] for t in native["top"]}
     assert softmax(whole.logits[0, -1]) == pytest.approx([by_label[label] for label in labels], abs=1e-4)
 

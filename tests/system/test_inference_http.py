@@ -18,7 +18,7 @@ import httpx
 import numpy as np
 import orjson
 import pytest
-from conftest import ROOT, Server
+from conftest import CLASSES, ROOT, Server
 
 from indrnn.service.serving.request import new_key
 
@@ -69,7 +69,7 @@ def test_json_and_raw_bytes_in_every_mixture_give_the_same_numbers(server: Serve
     as_json = post(server, body(x, raw=False))
     assert as_json.headers["content-type"] == "application/json"
     expected = logits(as_json)
-    assert expected.shape == (1, 2, 27)
+    assert expected.shape == (1, 2, CLASSES)
     for raw in (True, False):
         for named in ({"outputs": [{"name": "logits", "parameters": {"binary_data": True}}]}, {"parameters": {"binary_data_output": True}}):
             reply = post(server, body(x, raw=raw, **named))
@@ -340,7 +340,7 @@ def test_more_than_the_queue_holds_is_refused_in_tritons_words_and_at_once(own_s
         thread.join()
     says(refused[0], 503, "Exceeds maximum queue size")
     assert refused[0].headers["retry-after"] == "1"
-    assert logits(post(server, body(x))).shape == (1, 2, 27)
+    assert logits(post(server, body(x))).shape == (1, 2, CLASSES)
 
 
 def test_the_example_in_the_documentation_runs(server: Server) -> None:
@@ -348,7 +348,7 @@ def test_the_example_in_the_documentation_runs(server: Server) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     code = code.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}").replace("camera 3", "the documentation's camera")
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert ran.stdout.splitlines()[1:] == ["(1, 10, 27) {'indrnn_step': 2, 'indrnn_position': 20}"] * 2, ran.stderr
+    assert ran.stdout.splitlines()[1:] == [f"(1, 10, {CLASSES}) {{'indrnn_step': 2, 'indrnn_position': 20}}"] * 2, ran.stderr
 
 
 def in_one_piece(request: tuple[bytes, dict[str, str]], path: str) -> bytes:

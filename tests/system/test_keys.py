@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 import tritonclient.grpc as triton
-from conftest import ROOT, Server
+from conftest import ROOT, VERSION, Server
 from test_stream import ask, hear_all
 from tritonclient.utils import InferenceServerException
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
@@ -368,18 +368,18 @@ def test_names_reach_nothing_but_loaded_models(server: Server, name: str) -> Non
 
 
 def test_a_version_may_be_asked_for(server: Server, walk: list[Any]) -> None:
-    assert server.post("/predict", {"sequences": [walk], "version": "1"}).json()["version"] == "1"
-    ident = server.post("/sessions", {"model": "action", "version": "1"}).json()["session_id"]
+    assert server.post("/predict", {"sequences": [walk], "version": VERSION}).json()["version"] == VERSION
+    ident = server.post("/sessions", {"model": "action", "version": VERSION}).json()["session_id"]
     body = {"sequences": [walk], "session_id": ident, "step": 1}
-    wrong = server.post("/predict", {**body, "version": "2"})
+    wrong = server.post("/predict", {**body, "version": "99"})
     assert (wrong.status_code, wrong.json()["field"]) == (422, "version")
-    assert server.post("/predict", {**body, "version": "1"}).status_code == 200
-    for version in ("2", 1, []):
+    assert server.post("/predict", {**body, "version": VERSION}).status_code == 200
+    for version in ("99", 1, []):
         unknown = server.post("/predict", {"sequences": [walk], "version": version})
         assert (unknown.status_code, unknown.json()["code"], unknown.json()["field"]) == (404, "unknown_model", "version")
     with server.socket("action") as ws:
         assert ask(ws, type="open", version="7")["field"] == "version"
-        assert ask(ws, type="open", version="1", session_id=ident)["version"] == "1"
+        assert ask(ws, type="open", version=VERSION, session_id=ident)["version"] == VERSION
 
 
 def test_keys_come_and_go_without_a_restart(own_server: Start, tmp_path: Path) -> None:

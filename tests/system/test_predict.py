@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Server, scores
+from conftest import CLASSES, Server, scores
 
 ALL = 1000
 
@@ -26,7 +26,7 @@ def test_a_real_clip_is_answered_as_the_contract_says(server: Server, clips: lis
 
 def test_top_k_above_the_classes_means_all_and_scores_add_up(server: Server, clips: list[Any]) -> None:
     top = server.post("/predict", {"sequences": clips[:1], "top_k": ALL}).json()["predictions"][0]["top"]
-    assert len(top) == 27
+    assert len(top) == CLASSES
     assert sum(t["score"] for t in top) == pytest.approx(1, abs=1e-5)
 
 

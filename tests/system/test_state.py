@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import ROOT, Server, scores
+from conftest import ROOT, VERSION, Server, scores
 from safetensors.numpy import load, save
 from test_stream import ask, hear, hear_all
 
@@ -54,7 +54,7 @@ def test_a_session_moves_to_another_server_and_goes_on_with_the_same_numbers(
     assert moved.status_code == 201
     assert {k: moved.json()[k] for k in ("model", "version", "step", "position")} == {
         "model": "action",
-        "version": "1",
+        "version": VERSION,
         "step": 1,
         "position": 17,
     }

@@ -28,7 +28,7 @@ def until(true: Callable[[], bool], seconds: float = 60) -> None:
 
 @pytest.fixture
 def bundles(tmp_path: Path) -> Path:
-    shutil.copytree(ROOT / "bundles" / "action", tmp_path / "bundles" / "action")
+    shutil.copytree(ROOT / "bundles" / "action" / "1", tmp_path / "bundles" / "action" / "1")
     return tmp_path / "bundles"
 
 

@@ -5,7 +5,20 @@ import pytest
 
 from indrnn.frames.layouts import KINECT20, LAYOUTS, NTU25, UTD20, known
 from indrnn.model.data import bodies, clips
-from indrnn.model.data.augment import Augment, joined, mirrored, resize, rotation, symmetric_bones, warp
+from indrnn.model.data.augment import (
+    Augment,
+    glided,
+    joined,
+    mirrored,
+    misplacement,
+    resize,
+    rotation,
+    seen_by,
+    shortened,
+    symmetric_bones,
+    trunk,
+    warp,
+)
 from indrnn.model.tasks.action import ActionRecipe, begin
 from indrnn.model.training.task import Job
 
@@ -156,3 +169,86 @@ def test_a_flat_clip_stays_flat():
     (y,) = joined([x], BODY, Augment(turn=1.0), 30.0, np.random.default_rng(0), flat=True)
     assert not y[..., 2].any()
     assert np.abs(y[..., :2] - x[: len(y), ..., :2][:5].mean()).max() > 0.1
+
+
+KINECT = bodies.kinect(UTD20)
+
+
+def standing(T=30):
+    """Faces the camera; breathes."""
+    rng = np.random.default_rng(1)
+    one = rng.uniform(-0.2, 0.2, (20, 3)).astype(np.float32) + np.float32([0, 0, 3])
+    one[[4, 12], 0], one[[8, 16], 0] = -0.2, 0.2
+    one[[4, 8, 12, 16], 2] = 3
+    return one + rng.standard_normal((T, 1, 20, 3), dtype=np.float32) * np.float32(0.001)
+
+
+def test_the_kinect_s_bones_are_those_of_a_body():
+    assert [UTD20[p] for p in KINECT.parents] == [
+        *("shoulder centre", "spine", "hip centre", "hip centre"),
+        *(
+            "shoulder centre",
+            "left shoulder",
+            "left elbow",
+            "left wrist",
+            "shoulder centre",
+            "right shoulder",
+            "right elbow",
+            "right wrist",
+        ),
+        *("hip centre", "left hip", "left knee", "left ankle", "hip centre", "right hip", "right knee", "right ankle"),
+    ]
+    assert (KINECT.root, KINECT.twins) == (3, bodies.twins(UTD20))
+
+
+def test_a_clip_loses_at_most_the_part_of_its_beginning_and_end():
+    x, rng = standing(100), np.random.default_rng(0)
+    for _ in range(50):
+        y = shortened(x, 0.2, rng)
+        first = next(t for t in range(100) if np.array_equal(x[t], y[0]))
+        assert first < 20
+        assert 100 - first - len(y) < 20
+    assert len(shortened(x[:2], 0.4, rng)) == 2
+
+
+def test_a_body_glides_mostly_forward_or_stays_in_place_and_keeps_its_shape():
+    x, rng = standing() + np.linspace(0, 0.3, 30, dtype=np.float32)[:, None, None, None] * np.float32([1, 0, 0]), np.random.default_rng(0)
+    steps = []
+    for _ in range(200):
+        y = glided(x, KINECT, 0.05, rng)
+        assert y - y[..., [3], :] == pytest.approx(x - x[..., [3], :], abs=1e-5)
+        assert np.array_equal(y[..., 1], x[..., 1])
+        steps.append(y[-1, 0, 3] - y[0, 0, 3])
+    still = [s for s in steps if abs(s[0]) < 1e-5 and abs(s[2]) < 1e-5]
+    assert 30 < len(still) < 70
+    assert np.mean([s[2] for s in steps]) < -0.2  # towards the camera, which they face
+
+
+def test_misplaced_joints_are_off_alike_on_both_sides_and_turn_with_the_body():
+    off = misplacement(KINECT, 0.02, np.random.default_rng(0))
+    for left, right in KINECT.twins:
+        assert off[right] == pytest.approx(off[left] * [-1, 1, 1])
+    assert 0 < np.abs(off).max() < 0.09
+    x, turn = standing(), rotation(1.0, 0, 0)
+    assert seen_by(x, off, KINECT) - x == pytest.approx(np.broadcast_to(off, x.shape), abs=0.005)
+    assert seen_by(x @ turn.T, off, KINECT) == pytest.approx(seen_by(x, off, KINECT) @ turn.T, abs=1e-5)
+
+
+def test_a_trunk_changes_as_one():
+    factors = trunk(KINECT, 0.2, np.random.default_rng(0))
+    spine, neck, hips, shoulders = (
+        factors[[UTD20.index(n) for n in names]] for names in (["spine", "shoulder centre"], ["head"], HIPS, SHOULDERS)
+    )
+    assert len(set(spine)) == len(set(hips)) == len(set(shoulders)) == 1
+    assert len({spine[0], hips[0], shoulders[0], 1.0}) == 4
+    assert neck == 1
+    assert {float(f) for f in factors} == {float(spine[0]), float(hips[0]), float(shoulders[0]), 1.0}
+
+
+HIPS, SHOULDERS = ["left hip", "right hip"], ["left shoulder", "right shoulder"]
+
+
+def test_a_clip_that_plays_twice_as_fast_as_life_is_slowed_down():
+    still = Augment(speed=0, sway=0, noise=0)
+    one, two = joined([standing(), standing()], KINECT, still, 30.0, np.random.default_rng(0), paces=[1.0, 2.0])
+    assert (len(one), len(two)) == (30, 60)

@@ -1,0 +1,181 @@
+"""Teaching one network the motions of several sets: no set more often than another for one motion, mirrors with their own labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  # its usual name
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from indrnn.frames.layouts import UTD20
+from indrnn.model.data.augment import joined, mirrored
+from indrnn.model.data.bodies import Body
+from indrnn.model.data.clips import Clip, ClipSet, Frames
+from indrnn.model.data.vocabulary import SUBJECTS, Vocabulary
+from indrnn.model.nets.action import ActionConfig
+from indrnn.model.training.clip_learner import ClipLearner, ClipRecipe
+from indrnn.model.training.measure import clip_accuracy, padded
+
+ENDS = tuple(
+    (UTD20.index(f"{side} {end}"), UTD20.index(f"{side} {joint}"))
+    for side in ("left", "right")
+    for end, joint in (("hand", "wrist"), ("foot", "ankle"))
+)
+ARMS = tuple(tuple(UTD20.index(f"{side} {joint}") for joint in ("shoulder", "elbow", "wrist", "hand")) for side in ("left", "right"))
+ROOT = UTD20.index("hip centre")
+STRANGE = -1  # the label of a motion that is none of the list: every class is as likely
+
+
+@dataclass(frozen=True)
+class MotionRecipe(ClipRecipe):
+    """How several sets are learned from at once.
+
+    swapped: odds of a mirrored clip, which has the mirrored label. endless: odds that hands and feet are drawn to wrists and ankles, as by
+    trackers that have none. mixed: odds that a stream's clips are of anybody, from any set. strange: part of the clips whose arms move as
+    no motion of the list does, of which nothing is to be said. quick: the middle of the paces that clips of every set are played at, of
+    life's: some sets play theirs twice as fast and more.
+    """
+
+    swapped: float = field(default=0.5, metadata={"help": "odds of a clip mirrored, with the mirrored label"})
+    endless: float = field(default=0.5, metadata={"help": "odds of hands and feet drawn to wrists and ankles"})
+    mixed: float = field(default=0.5, metadata={"help": "odds that a stream's clips come from any set"})
+    quick: float = field(default=1.5, metadata={"help": "the middle of the paces of clips, of life's"})
+    strange: float = field(default=0.0, metadata={"help": "part of the clips with motions of no class"})
+
+
+class MotionLearner(ClipLearner):
+    """Classification of every late frame of clips of several sets."""
+
+    def __init__(
+        self,
+        config: ActionConfig,
+        recipe: MotionRecipe,
+        body: Body,
+        data: ClipSet,
+        train: list[Clip],
+        validation: list[Clip],
+        seed: int,
+        words: Vocabulary,
+    ) -> None:
+        super().__init__(config, recipe, body, data, train, validation, seed)
+        self.twins = words.twins
+        self.paces = [1.0, *(member.pace / recipe.quick for member in words.sets.values())]
+        kinds = [(c.subject // SUBJECTS, c.label) for c in train]
+        count = {kind: kinds.count(kind) for kind in set(kinds)}
+        self.all = train
+        self.all_odds = np.array([1 / count[kind] for kind in kinds]) / len(count)
+        chances = [np.array([1 / count[c.subject // SUBJECTS, c.label] for c in g]) for g in self.groups]
+        self.odds = np.array([c.sum() for c in chances]) / sum(c.sum() for c in chances)
+        self.chances = [c / c.sum() for c in chances]
+
+    def loss(self, step: int) -> Tensor:
+        """Return the mean over the asked frames of the cross-entropy in nats; a strange clip's is to every class alike."""
+        rng = np.random.default_rng([self.seed, step])
+        count = int(rng.integers(1, self.recipe.clips + 1))
+        rows = [self._row(clips, rng) for clips in self._chosen(count, rng)]
+        x, lengths = padded([frames for frames, _, _ in rows])
+        T = x.shape[1]
+        label = torch.stack([F.pad(torch.from_numpy(y), (0, T - len(y))) for _, y, _ in rows])
+        weight = torch.stack([F.pad(torch.from_numpy(w), (0, T - len(w))) for _, _, w in rows])
+        x, lengths, label, weight = (part.to(self.device) for part in (x, lengths, label, weight))
+        logits, _ = self.net(x, lengths, self.net.start(len(x)))
+        return (self.cross_entropy(logits, label) * weight).sum() / weight.sum()
+
+    def cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Return the cross-entropy in nats of logits [..., K] and smoothed labels [...]; of STRANGE to all classes alike."""
+        scores = logits.log_softmax(-1)
+        named = -scores.gather(-1, label.clamp_min(0)[..., None])[..., 0]
+        alike = -scores.mean(-1)
+        smooth = self.recipe.smoothing
+        return torch.where(label == STRANGE, alike, (1 - smooth) * named + smooth * alike)
+
+    def _chosen(self, count: int, rng: Generator) -> list[list[Clip]]:
+        recipe = self.recipe
+        assert isinstance(recipe, MotionRecipe)
+        draws = []
+        for _ in range(recipe.rows * recipe.alike):
+            if rng.random() < recipe.mixed:
+                draws.append([self.all[i] for i in rng.choice(len(self.all), size=count, p=self.all_odds)])
+            else:
+                g = int(rng.choice(len(self.groups), p=self.odds))
+                draws.append([self.groups[g][i] for i in rng.choice(len(self.groups[g]), size=count, p=self.chances[g])])
+        draws.sort(key=lambda clips: sum(len(c.x) * self._pace(c) for c in clips))
+        block = int(rng.integers(recipe.alike)) * recipe.rows
+        return draws[block : block + recipe.rows]
+
+    def _pace(self, clip: Clip) -> float:
+        return self.paces[clip.subject // SUBJECTS]
+
+    def _row(self, clips: list[Clip], rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+        recipe = self.recipe
+        assert isinstance(recipe, MotionRecipe)
+        swapped = rng.random() < recipe.swapped
+        part = rng.uniform() if rng.random() < recipe.endless else 1.0
+        frames, labels = [], []
+        for c in clips:
+            x, label = drawn_in(c.x, part), c.label
+            twin = self.twins[label]
+            if swapped and twin is not None:
+                x, label = mirrored(x, self.body), twin
+            if rng.random() < recipe.strange:
+                x, label = strange(x, self.all[int(rng.integers(len(self.all)))].x, rng), STRANGE
+            frames.append(x)
+            labels.append(label)
+        pieces = joined(frames, self.body, recipe, self.hz, rng, self.flat, [self._pace(c) for c in clips])
+        weights = []
+        for x in pieces:
+            w = np.clip(np.arange(1, len(x) + 1, dtype=np.float32) / len(x) - recipe.asked, 0, None)
+            weights.append(w / w.sum())
+        return np.concatenate(pieces), np.repeat(labels, [len(x) for x in pieces]), np.concatenate(weights)
+
+    def validate(self) -> dict[str, float]:
+        """Return the accuracy of the averaged weights on whole validation clips; none where there are none."""
+        if not self.validation:
+            return {}
+        return {"val_100": clip_accuracy(self.folded(), self.validation)[1.0]}
+
+
+def drawn_in(x: Frames, part: float) -> Frames:
+    """Return x [T, P, 20, 3] with hands and feet at so much of their distance from wrists and ankles."""
+    if part == 1:
+        return x
+    out = x.copy()
+    for end, joint in ENDS:
+        out[..., end, :] = x[..., joint, :] + np.float32(part) * (x[..., end, :] - x[..., joint, :])
+    return out
+
+
+def strange(x: Frames, other: Frames, rng: Generator) -> Frames:
+    """Return x [T, P, 20, 3] made a motion of no class: half-way to another clip's, or with one arm or both that move as none does."""
+    at = np.minimum((np.arange(len(x)) * len(other) / len(x)).astype(np.int64), len(other) - 1)
+    guest = other[at]
+    kind = rng.integers(3)
+    if kind == 0:
+        share = np.float32(rng.uniform(0.35, 0.65))
+        middle, own = guest[..., [ROOT], :], x[..., [ROOT], :]
+        mixed: Frames = own + (1 - share) * (x - own) + share * (guest - middle)
+        return mixed
+    out, turn = x.copy(), random_turn(rng)
+    for arm in ARMS if kind == 1 else ARMS[:1]:
+        shoulder, rest = [arm[0]], list(arm[1:])
+        whose = x if kind == 1 else guest
+        out[..., rest, :] = x[..., shoulder, :] + (whose[..., rest, :] - whose[..., shoulder, :]) @ turn.T
+    return out
+
+
+def random_turn(rng: Generator) -> NDArray[np.float32]:
+    """Return a rotation [3, 3] by 0.8 to 2.4 radians about an axis drawn from all directions."""
+    axis = rng.standard_normal(3)
+    x, y, z = axis / np.linalg.norm(axis)
+    angle = rng.uniform(0.8, 2.4)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    turned: NDArray[np.float32] = (np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross).astype(np.float32)
+    return turned
+
+
+def of_sets(clips: Sequence[Clip], numbers: Sequence[int]) -> list[Clip]:
+    """Return the clips of the sets of these numbers."""
+    return [c for c in clips if c.subject // SUBJECTS in numbers]
