@@ -56,6 +56,12 @@ def encode(text: str, alphabet: str) -> NDArray[np.int64]:
         raise AlphabetError(f"expected symbols of the alphabet ({len(alphabet)}), got {c!r} at {text.index(c)}") from error
 
 
+def encode_all(text: str, alphabet: str, unknown: str) -> NDArray[np.int64]:
+    """Return symbols [n] int64 of a clean text; those that the alphabet lacks are its symbol `unknown`."""
+    index = {c: i for i, c in enumerate(alphabet)}
+    return np.fromiter((index.get(c, index[unknown]) for c in text), np.int64, len(text))
+
+
 @dataclass(frozen=True)
 class Streams:
     """B readers that go round a text [n] without end, started evenly spaced; batch k follows batch k - 1, so state is carried over."""
@@ -70,3 +76,7 @@ class Streams:
         start = np.arange(self.rows)[:, None] * n // self.rows + k * self.steps
         piece = self.text[(start + np.arange(self.steps + 1)) % n]
         return torch.from_numpy(piece[:, :-1]), torch.from_numpy(piece[:, 1:])
+
+    def forgets(self, k: int) -> NDArray[np.bool_]:
+        """Return no row at all: the text has no end."""
+        return np.zeros(self.rows, bool)
