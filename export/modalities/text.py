@@ -14,7 +14,7 @@ class TextContent(Modality):
     name = "text"
     kind = "chars"
     reads = "text"
-    fields = ("alphabet",)
+    fields = ("alphabet", "unknown")
     dtype = "int64"
 
     def check(self, m: Content, state: Mapping[str, int]) -> None:
@@ -23,6 +23,8 @@ class TextContent(Modality):
             raise ValueError("a chars bundle has an alphabet of distinct symbols")
         if m.labels is not None:
             raise ValueError("expected labels or an alphabet, got both")
+        if m.unknown is not None and m.unknown not in m.alphabet:
+            raise ValueError("unknown: expected a symbol of the alphabet")
 
     def step(self, m: Content) -> tuple[int, ...]:
         """Return no axis at all: a step is one symbol."""

@@ -7,6 +7,7 @@ point of the training parts, sorted, however rare: a symbol seen once costs one 
 import gzip
 import unicodedata
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from indrnn.model.data.sets import find
 
 TEXTS = {"shakespeare": "text/shakespeare.txt.gz", "war_and_peace": "text/war_and_peace.txt.gz"}
 HELD_OUT = 0.05
+REPLACED = 1e-3  # of the symbols of a text that may be replaced by the unknown one
 
 
 class AlphabetError(Exception):
@@ -64,17 +66,24 @@ def encode_all(text: str, alphabet: str, unknown: str) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Streams:
-    """B readers that go round a text [n] without end, started evenly spaced; batch k follows batch k - 1, so state is carried over."""
+    """B readers that go round a text [n] without end, started evenly spaced; batch k follows batch k - 1, so state is carried over.
 
-    text: NDArray[np.int64]
+    unknown: a symbol that takes the place of some, as of those in other texts that the alphabet lacks; drawn from seed and k.
+    """
+
+    text: NDArray[np.integer[Any]]
     rows: int
     steps: int
+    unknown: int | None = None
+    seed: int = 0
 
     def batch(self, k: int) -> tuple[Tensor, Tensor]:
         """Batch k: symbols [B, T] and the symbol after each [B, T], int64."""
         n = len(self.text)
         start = np.arange(self.rows)[:, None] * n // self.rows + k * self.steps
-        piece = self.text[(start + np.arange(self.steps + 1)) % n]
+        piece = self.text[(start + np.arange(self.steps + 1)) % n].astype(np.int64)
+        if self.unknown is not None:
+            piece[np.random.default_rng([self.seed, k]).random(piece.shape) < REPLACED] = self.unknown
         return torch.from_numpy(piece[:, :-1]), torch.from_numpy(piece[:, 1:])
 
     def forgets(self, k: int) -> NDArray[np.bool_]:

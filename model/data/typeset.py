@@ -71,7 +71,7 @@ def draw(rng: np.random.Generator, rare: str) -> Layout:
         weights = np.array([weight for _, weight in choices], float)
         return choices[int(rng.choice(len(choices), p=weights / weights.sum()))][0]
 
-    unknown = "".join(rng.choice(list(rare), rng.integers(1, 4))) if odds(0.2) else ""
+    unknown = "".join(rng.choice(list(rare), rng.integers(1, 4))) if rare and odds(0.2) else ""
     noise = 0.002 * rng.random() if odds(0.2) else 0.0
     if odds(0.35):
         return Layout(unknown=unknown, noise=noise)

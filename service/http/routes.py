@@ -71,6 +71,7 @@ def _model_info(versions: list[ServedModel], settings: Settings, full: bool) -> 
                 "kernel": model.kernel,
                 "labels": m.labels,
                 "alphabet": m.alphabet,
+                "unknown": m.unknown,
                 "layout": m.layout,
                 "layouts": {name: {"joints": x.joints, "joint_names": x.joint_names} for name, x in m.layouts.items()},
                 "persons": m.persons,
