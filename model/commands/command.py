@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from indrnn.model.cells.recurrent_weight import SizeError
 from indrnn.model.commands import evaluate, import_published, inspect_adding, inspect_bundle, limits, plot, reproduce
 from indrnn.model.data.clips import ClipFileError
+from indrnn.model.data.own_text import TextFileError
 from indrnn.model.data.series import SeriesFileError
 from indrnn.model.data.sets import DataMissingError
 from indrnn.model.data.splits import SplitError
@@ -34,6 +35,7 @@ REFUSALS = (
     import_published.PublishedError,
     training.RunError,
     SizeError,
+    TextFileError,
 )
 NOT_OPTIONS = {"steps", "decay", "norm"}  # the first two are given to every task alike; a network without norm is what `fold` returns
 

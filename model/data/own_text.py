@@ -1,7 +1,7 @@
 """Anybody's text, of any language and size: files -> symbols on disk, read in pieces, never whole.
 
-A file is UTF-8, gzipped or not by what it holds and not by its name; its text becomes NFC with \\n line ends, without a byte-order mark. The
-alphabet is every symbol of all files, and one more for those of other texts. Of each file the last 5 % are `test`, the 5 % before
+A file is UTF-8, gzipped or not by what it holds and not by its name; its text becomes NFC with \\n line ends, without a byte-order mark.
+The alphabet is every symbol of all files, and one more for those of other texts. Of each file the last 5 % are `test`, the 5 % before
 them `val`, the rest `train`.
 """
 
@@ -53,8 +53,6 @@ def pieces(path: Path) -> Iterator[str]:
                 if not begun:
                     _refuse_other_encodings(path, data)
                     data, begun = data.removeprefix(codecs.BOM_UTF8), True
-                if b"\0" in data:
-                    raise TextFileError(f"{path}: expected a text, got a zero byte: UTF-16 without its mark, or no text at all")
                 waiting += decoder.decode(data)
                 cut = _safe_cut(waiting)
                 read += len(data)
@@ -81,10 +79,16 @@ def _opened(path: Path) -> IO[bytes]:
     file = path.open("rb")
     zipped = file.read(2) == b"\x1f\x8b"
     file.seek(0)
-    return io.BufferedReader(gzip.GzipFile(fileobj=file), PIECE) if zipped else file  # type: ignore[arg-type]  # it reads as a raw file does
+    return io.BufferedReader(gzip.GzipFile(fileobj=file), PIECE) if zipped else file
 
 
 def _refuse_other_encodings(path: Path, data: bytes) -> None:
+    zeros = [i for i, byte in enumerate(data[:4096]) if byte == 0]
+    if zeros:  # every other byte, where the text is English
+        name = "UTF-16LE" if zeros[0] % 2 else "UTF-16BE"
+        remedy = f"{name} if it is a text: iconv -f {name} -t UTF-8 {path} > utf8.txt"
+        if not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise TextFileError(f"{path}: expected UTF-8, got a zero byte at {zeros[0]} ({remedy})")
     for mark, name in ((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16")):
         if data.startswith(mark):
             raise TextFileError(f"{path}: expected UTF-8, got {name} (iconv -f {name} -t UTF-8 {path} > utf8.txt)")
@@ -106,8 +110,11 @@ def _points(text: str) -> NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le"), np.uint32)
 
 
-def read(paths: Sequence[Path], folder: Path) -> OwnText:
-    """Reads files twice, for their alphabet and for their symbols, which are left in `folder`/text.u16. Raises TextFileError."""
+def read(paths: Sequence[Path], folder: Path | None) -> OwnText:
+    """Reads files twice, for their alphabet and for their symbols; those to train on are left in `folder`/text.u16, if there is one.
+
+    Raises TextFileError.
+    """
     counts = np.zeros(CODE_POINTS, np.int64)
     characters = []
     for path in paths:
@@ -120,15 +127,21 @@ def read(paths: Sequence[Path], folder: Path) -> OwnText:
     alphabet = _alphabet(paths, counts, sum(characters))
     table = np.full(CODE_POINTS, len(alphabet) - 1, np.uint16)
     table[_points(alphabet[:-1])] = np.arange(len(alphabet) - 1, dtype=np.uint16)
-    folder.mkdir(parents=True, exist_ok=True)
     kept: dict[str, list[NDArray[np.uint16]]] = {"val": [], "test": []}
-    on_disk = folder / "text.u16"
-    with on_disk.with_suffix(".partial").open("wb") as file:
+    train: NDArray[np.uint16] = np.zeros(0, np.uint16)
+    if folder is None:
         for path, n in zip(paths, characters, strict=True):
-            _divide(path, n, table, file, kept)
-    on_disk.with_suffix(".partial").replace(on_disk)
+            _divide(path, n, table, None, kept)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        on_disk, partial = folder / "text.u16", folder / "text.partial"
+        with partial.open("wb") as file:
+            for path, n in zip(paths, characters, strict=True):
+                _divide(path, n, table, file, kept)
+        partial.replace(on_disk)
+        train = np.memmap(on_disk, np.uint16, "r")
     val, test = (np.concatenate([np.zeros(0, np.uint16), *kept[part]]).astype(np.int64) for part in ("val", "test"))
-    return OwnText(alphabet, tuple(characters), np.memmap(on_disk, np.uint16, "r"), val, test)
+    return OwnText(alphabet, tuple(characters), train, val, test)
 
 
 def _alphabet(paths: Sequence[Path], counts: NDArray[np.int64], n: int) -> str:
@@ -148,14 +161,15 @@ def _alphabet(paths: Sequence[Path], counts: NDArray[np.int64], n: int) -> str:
     return "".join(map(chr, points)) + UNKNOWN
 
 
-def _divide(path: Path, n: int, table: NDArray[np.uint16], train: IO[bytes], kept: dict[str, list[NDArray[np.uint16]]]) -> None:
+def _divide(path: Path, n: int, table: NDArray[np.uint16], train: IO[bytes] | None, kept: dict[str, list[NDArray[np.uint16]]]) -> None:
     """Writes a file's training part, and keeps the beginnings of the other two."""
     test = n - round(n * HELD_OUT)
     val = test - round(n * HELD_OUT)
     at = 0
     for piece in pieces(path):
         symbols = table[_points(piece)]
-        train.write(symbols[: max(0, val - at)].tobytes())
+        if train is not None:
+            train.write(symbols[: max(0, val - at)].tobytes())
         for part, begin, end in (("val", val, min(test, val + MEASURED)), ("test", test, min(n, test + MEASURED))):
             kept[part].append(symbols[max(0, begin - at) : max(0, end - at)])
         at += len(symbols)

@@ -40,7 +40,12 @@ def split(text: str) -> dict[str, str]:
 
 def read(name: str) -> dict[str, str]:
     """Read the three parts of the text called `name` in TEXTS. Raises DataMissingError."""
-    return split(clean(gzip.decompress(find(TEXTS[name]).read_bytes()).decode("utf-8")))
+    return split(read_whole(TEXTS[name]))
+
+
+def read_whole(name: str) -> str:
+    """Return the whole clean text of a gzipped file under INDRNN_DATA. Raises DataMissingError."""
+    return clean(gzip.decompress(find(name).read_bytes()).decode("utf-8"))
 
 
 def alphabet_of(texts: list[str]) -> str:

@@ -59,7 +59,8 @@ class TextModality:
         """
         symbols, unknown = self._look(value, field)
         assert isinstance(value, str), "it was looked at"
-        symbols[unknown] = self.unknown
+        if self.unknown is not None:
+            symbols[unknown] = self.unknown
         return Exact(symbols), "".join(value[i] for i in unknown.tolist())
 
     def replaces(self, value: object) -> bool:
