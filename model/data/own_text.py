@@ -7,11 +7,11 @@ them `val`, the rest `train`.
 
 import codecs
 import gzip
-import io
 import unicodedata
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +24,7 @@ from indrnn.model.data.typeset import UNKNOWN
 LEAST = 200  # characters: 5 % of fewer measure nothing
 MOST_SYMBOLS = 8_192  # each is a row of the embedding and of the readout, and a number of the state
 MEASURED = 1_000_000  # characters of a held-out part that are read, at most
+HEAD = 4_096  # bytes that tell what a file is
 PIECE = 2**20  # bytes read at once
 CODE_POINTS = 0x110000
 
@@ -46,13 +47,14 @@ class OwnText:
 def pieces(path: Path) -> Iterator[str]:
     """Return the clean text of a file, piece by piece. Raises TextFileError."""
     decoder = codecs.getincrementaldecoder("utf-8")("strict")
-    begun, read, waiting = False, 0, ""
+    read, waiting = 0, ""
     try:
         with _opened(path) as file:
-            while data := file.read(PIECE):
-                if not begun:
-                    _refuse_other_encodings(path, data)
-                    data, begun = data.removeprefix(codecs.BOM_UTF8), True
+            head = file.read(HEAD)
+            _refuse_other_encodings(path, head)
+            head = head.removeprefix(codecs.BOM_UTF8)
+            first = (head[i : i + PIECE] for i in range(0, len(head), PIECE))
+            for data in chain(first, iter(lambda: file.read(PIECE), b"")):
                 waiting += decoder.decode(data)
                 cut = _safe_cut(waiting)
                 read += len(data)
@@ -76,14 +78,13 @@ def pieces(path: Path) -> Iterator[str]:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    file = path.open("rb")
-    zipped = file.read(2) == b"\x1f\x8b"
-    file.seek(0)
-    return io.BufferedReader(gzip.GzipFile(fileobj=file), PIECE) if zipped else file
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path) if zipped else path.open("rb")
 
 
 def _refuse_other_encodings(path: Path, data: bytes) -> None:
-    zeros = [i for i, byte in enumerate(data[:4096]) if byte == 0]
+    zeros = [i for i, byte in enumerate(data) if byte == 0]
     if zeros:  # every other byte, where the text is English
         name = "UTF-16LE" if zeros[0] % 2 else "UTF-16BE"
         remedy = f"{name} if it is a text: iconv -f {name} -t UTF-8 {path} > utf8.txt"

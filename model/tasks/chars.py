@@ -43,6 +43,7 @@ LAYOUTS = {
         Layout(width=64, indent="  ", gap="  ", quotes=("`", "'", "'", "'")),
     ),
 }
+BOOKS = (sets.SHAKESPEARE, sets.WAR_AND_PEACE)
 ALICE = "text/alice.txt.gz"  # never trained or selected on
 
 
@@ -102,12 +103,14 @@ def _rows(characters: int) -> int:
     return 16 if characters > 100_000 else max(1, min(4, characters // 2_000))
 
 
-def begin(job: Job, config: dict[str, Any], recipe: StreamRecipe) -> tuple[TextLearner, Meta]:
+def begin(job: Job, config: dict[str, Any], recipe: StreamRecipe) -> tuple[StreamLearner, Meta]:
     """Reads the books, or the files that the recipe names. Raises TextFileError, DataMissingError, CheckpointError, RunError."""
     recipe = recipe if isinstance(recipe, CharsRecipe) else CharsRecipe(**dataclasses.asdict(recipe))
+    before = load_trained(job.out / "model.pt")[1] if job.resume else None
+    if before is not None and not before.told:
+        return _begin_as_printed(job, config, recipe)
     learner, meta = _begin_with_own(job, config, recipe) if recipe.text else _begin_with_books(job, config, recipe)
-    if job.resume:
-        before = load_trained(job.out / "model.pt")[1]
+    if before is not None:
         if (before.alphabet, before.clips) != (meta.alphabet, meta.clips):
             raise RunError(f"{job.out}: expected to go on with the same text, {_named(before)}, got {_named(meta)}")
     elif recipe.begin_with:
@@ -137,7 +140,16 @@ def _begin_with_books(job: Job, config: dict[str, Any], recipe: CharsRecipe) -> 
         for layout, (_, how) in LAYOUTS.items()
     }
     learner = TextLearner(CharsConfig(classes=len(alphabet), unknown=True, **config), recipe, alphabet, streams, validation, job)
-    return learner, _meta(job, alphabet, (sets.SHAKESPEARE, sets.WAR_AND_PEACE), {})
+    return learner, _meta(job, alphabet, BOOKS, {})
+
+
+def _begin_as_printed(job: Job, config: dict[str, Any], recipe: CharsRecipe) -> tuple[CharsLearner, Meta]:
+    """The books as they are printed, and their symbols alone: a run of 0.1.0 or 0.2.0 goes on with what it learned from."""
+    parts = {name: text.read(name) for name in text.TEXTS}
+    alphabet = text.alphabet_of([p["train"] for p in parts.values()])
+    lightning.seed_everything(job.seed, verbose=False)
+    learner = CharsLearner(CharsConfig(classes=len(alphabet), **config), recipe, alphabet, parts, job.seed)
+    return learner, dataclasses.replace(_meta(job, alphabet, BOOKS, {}), told={})
 
 
 def _begin_with_own(job: Job, config: dict[str, Any], recipe: CharsRecipe) -> tuple[TextLearner, Meta]:
