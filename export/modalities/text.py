@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from indrnn.export.modalities.modality import Content, Modality, Sample
 
 
+BLANKS = {" ": "blank", "\n": "newline", "\t": "tabulator"}
+
+
 class TextContent(Modality):
     """Characters one by one, from an alphabet of code points."""
 
@@ -44,7 +47,11 @@ class TextContent(Modality):
 
     def contract(self, m: Content) -> str:
         """Return what symbols and scores are."""
-        return f"`x` is indices into the alphabet below; text is NFC. `logits` are scores of the next character, one of {self.answers(m)}."
+        words = f"`x` is indices into the alphabet below; text is NFC. `logits` are scores of the next character, one of {self.answers(m)}."
+        if m.unknown is None:
+            return words
+        place = (m.alphabet or "").index(m.unknown)
+        return f"{words} Index {place} is every character that the alphabet lacks: read as such, and never the next character."
 
     def limits(self, m: Content, data: tuple[str, ...]) -> str:
         """Return what its text is worth."""
@@ -56,7 +63,11 @@ class TextContent(Modality):
 
     def sections(self, m: Content) -> list[str]:
         """Return the alphabet."""
-        return ["## Alphabet\n\nBlank, newline, and: " + " ".join(f"`{c}`" for c in m.alphabet or "" if not c.isspace())]
+        blanks = ", ".join(name for c, name in BLANKS.items() if c in (m.alphabet or "")).capitalize()
+        shown = [f"U+{ord(c):04X}" if not c.isprintable() else f"`{c}`" for c in m.alphabet or "" if c not in BLANKS and c != m.unknown]
+        text = f"{blanks}, and: " if blanks else ""
+        rest = "" if m.unknown is None else f", and U+{ord(m.unknown):04X} for all others"
+        return [f"## Alphabet\n\n{text}{' '.join(shown)}{rest}"]
 
 
 def symbols(classes: int) -> Sample:

@@ -49,8 +49,14 @@ ALICE = "text/alice.txt.gz"  # never trained or selected on
 
 @dataclass(frozen=True)
 class CharsRecipe(StreamRecipe):
-    """begin_with: a bundle whose weights training begins with. text: files to learn from; title, terms: what the card says of them."""
+    """layouts: whether the two books change their layout. begin_with: a bundle whose weights training begins with.
 
+    text: files to learn from in place of the books; title, terms: what the card says of them.
+    """
+
+    layouts: bool = field(
+        default=False, metadata={"help": "the two books in many layouts, with a symbol for what they lack; off: as printed"}
+    )
     begin_with: str = field(default="", metadata={"help": "a bundle of text, bundles/<name>/<version>, whose weights it begins with"})
     text: tuple[str, ...] | str = field(default="", metadata={"nargs": "+", "help": "files to learn from, in place of the two books"})
     title: str = field(default="", metadata={"help": "whose text it is, for the card"})
@@ -106,17 +112,16 @@ def _rows(characters: int) -> int:
 def begin(job: Job, config: dict[str, Any], recipe: StreamRecipe) -> tuple[StreamLearner, Meta]:
     """Reads the books, or the files that the recipe names. Raises TextFileError, DataMissingError, CheckpointError, RunError."""
     recipe = recipe if isinstance(recipe, CharsRecipe) else CharsRecipe(**dataclasses.asdict(recipe))
-    before = load_trained(job.out / "model.pt")[1] if job.resume else None
-    if before is not None and not before.told:
-        return _begin_as_printed(job, config, recipe)
-    learner, meta = _begin_with_own(job, config, recipe) if recipe.text else _begin_with_books(job, config, recipe)
-    if before is not None:
+    how = _begin_with_own if recipe.text else _begin_in_layouts if recipe.layouts else _begin_as_printed
+    learner, meta = how(job, config, recipe)
+    if job.resume:
+        before = load_trained(job.out / "model.pt")[1]
         if (before.alphabet, before.clips) != (meta.alphabet, meta.clips):
             raise RunError(f"{job.out}: expected to go on with the same text, {_named(before)}, got {_named(meta)}")
     elif recipe.begin_with:
         assert isinstance(learner.net, CharsNet), "every learner of this task has one"
         batches = [learner.streams.batch(k)[0] for k in range(0, 640, 16)]
-        warm_start.begin_(learner.net, learner.alphabet, Path(recipe.begin_with), batches)
+        warm_start.begin_(learner.net, meta.alphabet or "", Path(recipe.begin_with), batches)
         learner.averaged.load_state_dict(learner.net.state_dict())
     return learner, meta
 
@@ -125,7 +130,7 @@ def _named(meta: Meta) -> str:
     return f"{', '.join(d['name'] for d in meta.data)} ({len(meta.alphabet or '')} symbols)"
 
 
-def _begin_with_books(job: Job, config: dict[str, Any], recipe: CharsRecipe) -> tuple[TextLearner, Meta]:
+def _begin_in_layouts(job: Job, config: dict[str, Any], recipe: CharsRecipe) -> tuple[TextLearner, Meta]:
     """The alphabet is that of the training parts, what layouts add, and a place for all others."""
     parts = {name: text.read(name) for name in text.TEXTS}
     train = "\n\n".join(p["train"] for p in parts.values())
@@ -144,7 +149,7 @@ def _begin_with_books(job: Job, config: dict[str, Any], recipe: CharsRecipe) -> 
 
 
 def _begin_as_printed(job: Job, config: dict[str, Any], recipe: CharsRecipe) -> tuple[CharsLearner, Meta]:
-    """The books as they are printed, and their symbols alone: a run of 0.1.0 or 0.2.0 goes on with what it learned from."""
+    """The books as they are printed, and the symbols of their training parts alone."""
     parts = {name: text.read(name) for name in text.TEXTS}
     alphabet = text.alphabet_of([p["train"] for p in parts.values()])
     lightning.seed_everything(job.seed, verbose=False)
@@ -164,7 +169,7 @@ def _begin_with_own(job: Job, config: dict[str, Any], recipe: CharsRecipe) -> tu
         "terms": recipe.terms or "not stated",
         "citation": f"{names}, {sum(own.characters):,} characters, given by who trained it",
     }
-    return learner, _meta(job, own.alphabet, (described,), {"text": tuple(recipe.text)})
+    return learner, _meta(job, own.alphabet, (described,), {"text": tuple(recipe.text), "characters": own.characters})
 
 
 def _meta(job: Job, alphabet: str, data: tuple[dict[str, str], ...], source: dict[str, Any]) -> Meta:
@@ -226,8 +231,8 @@ def _bits(net: StateNet, meta: Meta, x: str, before: str = "") -> float:
 
 def _own_figures(net: StateNet, meta: Meta, split: str) -> Figures:
     own = own_text.read([Path(path) for path in meta.clips["text"]], None)
-    if own.alphabet != meta.alphabet:
-        raise own_text.TextFileError(f"{', '.join(meta.clips['text'])}: expected the text that was learned from, got another alphabet")
+    if (own.alphabet, own.characters) != (meta.alphabet, meta.clips["characters"]):
+        raise own_text.TextFileError(f"{', '.join(meta.clips['text'])}: expected the text that was learned from, got another")
     x = own.val if split == "val" else own.test
     which = "the last 5 %" if split == "test" else "the 5 % before the last 5"
     protocol = f"{which} of each file, at most {own_text.MEASURED:,} characters of it, {len(x):,} in all; {ONE_PASS}"
