@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from indrnn.export.modalities.modality import Content, Modality, Sample
 
-
 BLANKS = {" ": "blank", "\n": "newline", "\t": "tabulator"}
 
 

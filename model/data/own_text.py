@@ -7,6 +7,7 @@ them `val`, the rest `train`.
 
 import codecs
 import gzip
+import io
 import unicodedata
 import zlib
 from collections.abc import Iterator, Sequence
@@ -77,7 +78,7 @@ def pieces(path: Path) -> Iterator[str]:
         yield _clean(waiting)
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> gzip.GzipFile | io.BufferedReader:
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
     return gzip.open(path) if zipped else path.open("rb")
@@ -172,7 +173,7 @@ def _divide(path: Path, n: int, table: NDArray[np.uint16], train: IO[bytes] | No
         if train is not None:
             train.write(symbols[: max(0, val - at)].tobytes())
         for part, begin, end in (("val", val, min(test, val + MEASURED)), ("test", test, min(n, test + MEASURED))):
-            kept[part].append(symbols[max(0, begin - at) : max(0, end - at)])
+            kept[part].append(symbols[max(0, begin - at) : max(0, end - at)].copy())  # no view: it would keep the whole piece
         at += len(symbols)
     if at != n:
         raise TextFileError(f"{path}: expected the {n} characters that were counted, got {at}: the file has changed meanwhile")

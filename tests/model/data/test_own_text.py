@@ -1,4 +1,5 @@
 import gzip
+import tracemalloc
 import unicodedata
 
 import numpy as np
@@ -94,3 +95,14 @@ def test_of_a_long_text_only_so_much_is_measured_and_the_rest_stays_on_disk(tmp_
     own = read(tmp_path / "a.txt", b"ab c" * 10_000, tmp_path)
     assert isinstance(own.train, np.memmap)
     assert (len(own.train), len(own.val), len(own.test)) == (36_000, 100, 100)
+
+
+def test_memory_does_not_grow_with_the_text(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"ab c" * 8_000_000)
+    tracemalloc.start()
+    try:
+        own_text.read([tmp_path / "a.txt"], tmp_path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 50e6  # of 32 MB on disk, 64 MB as symbols
