@@ -165,6 +165,11 @@ class Manifest(Content):
         return MODALITIES[self.modality].answers(self)
 
     @property
+    def unknown_symbol(self) -> int | None:
+        """Return the place of the symbol that stands for those the alphabet lacks; None where there is none."""
+        return None if self.unknown is None else (self.alphabet or "").index(self.unknown)
+
+    @property
     def max_abs_u(self) -> float:
         """Return the largest |u| of any recurrent neuron; below 1, a bounded input keeps the state bounded for ever."""
         return max((abs(u) for p in self.state for u in p.u or ()), default=0.0)

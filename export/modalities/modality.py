@@ -78,6 +78,12 @@ class Content(Frozen):
     kind: str = Field(description="0.1.0's word for it: action, chars")
     labels: tuple[str, ...] | None = Field(default=None, description="skeleton, tensor: class k's name")
     alphabet: str | None = Field(default=None, description="text: symbol k's code point; text is NFC")
+    unknown: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1,
+        description="text: the symbol that stands for those the alphabet lacks; read, never written",
+    )
     layout: str | None = Field(default=None, description="skeleton: the model's own joint layout; tensor: the form of 0.1.0's requests")
     layouts: dict[str, Layout] = Field(default_factory=dict)
     persons: int | None = Field(default=None, ge=1, description="skeleton: P, the person axis of x")

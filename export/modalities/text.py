@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from indrnn.export.modalities.modality import Content, Modality, Sample
 
+BLANKS = {" ": "blank", "\n": "newline", "\t": "tabulator"}
+
 
 class TextContent(Modality):
     """Characters one by one, from an alphabet of code points."""
@@ -14,7 +16,7 @@ class TextContent(Modality):
     name = "text"
     kind = "chars"
     reads = "text"
-    fields = ("alphabet",)
+    fields = ("alphabet", "unknown")
     dtype = "int64"
 
     def check(self, m: Content, state: Mapping[str, int]) -> None:
@@ -23,6 +25,8 @@ class TextContent(Modality):
             raise ValueError("a chars bundle has an alphabet of distinct symbols")
         if m.labels is not None:
             raise ValueError("expected labels or an alphabet, got both")
+        if m.unknown is not None and m.unknown not in m.alphabet:
+            raise ValueError("unknown: expected a symbol of the alphabet")
 
     def step(self, m: Content) -> tuple[int, ...]:
         """Return no axis at all: a step is one symbol."""
@@ -42,7 +46,11 @@ class TextContent(Modality):
 
     def contract(self, m: Content) -> str:
         """Return what symbols and scores are."""
-        return f"`x` is indices into the alphabet below; text is NFC. `logits` are scores of the next character, one of {self.answers(m)}."
+        words = f"`x` is indices into the alphabet below; text is NFC. `logits` are scores of the next character, one of {self.answers(m)}."
+        if m.unknown is None:
+            return words
+        place = (m.alphabet or "").index(m.unknown)
+        return f"{words} Index {place} is every character that the alphabet lacks: read as such, and never the next character."
 
     def limits(self, m: Content, data: tuple[str, ...]) -> str:
         """Return what its text is worth."""
@@ -54,7 +62,11 @@ class TextContent(Modality):
 
     def sections(self, m: Content) -> list[str]:
         """Return the alphabet."""
-        return ["## Alphabet\n\nBlank, newline, and: " + " ".join(f"`{c}`" for c in m.alphabet or "" if not c.isspace())]
+        blanks = ", ".join(name for c, name in BLANKS.items() if c in (m.alphabet or "")).capitalize()
+        shown = [f"U+{ord(c):04X}" if not c.isprintable() else f"`{c}`" for c in m.alphabet or "" if c not in BLANKS and c != m.unknown]
+        text = f"{blanks}, and: " if blanks else ""
+        rest = "" if m.unknown is None else f", and U+{ord(m.unknown):04X} for all others"
+        return [f"## Alphabet\n\n{text}{' '.join(shown)}{rest}"]
 
 
 def symbols(classes: int) -> Sample:

@@ -16,6 +16,7 @@ from indrnn.model.data.clips import ClipFileError
 from indrnn.model.data.formats.gzipped import GzippedError
 from indrnn.model.data.formats.recording import FormatError
 from indrnn.model.data.mnist import IdxError
+from indrnn.model.data.own_text import TextFileError
 from indrnn.model.data.series import SeriesFileError
 from indrnn.model.data.sets import DataMissingError
 from indrnn.model.data.splits import SplitError
@@ -40,6 +41,7 @@ REFUSALS = (
     import_published.PublishedError,
     training.RunError,
     SizeError,
+    TextFileError,
 )
 NOT_OPTIONS = {"steps", "decay", "norm"}  # the first two are given to every task alike; a network without norm is what `fold` returns
 

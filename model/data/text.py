@@ -7,6 +7,7 @@ point of the training parts, sorted, however rare: a symbol seen once costs one 
 import gzip
 import unicodedata
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from indrnn.model.data.sets import find
 
 TEXTS = {"shakespeare": "text/shakespeare.txt.gz", "war_and_peace": "text/war_and_peace.txt.gz"}
 HELD_OUT = 0.05
+REPLACED = 1e-3  # of the symbols of a text that may be replaced by the unknown one
 
 
 class AlphabetError(Exception):
@@ -38,7 +40,12 @@ def split(text: str) -> dict[str, str]:
 
 def read(name: str) -> dict[str, str]:
     """Read the three parts of the text called `name` in TEXTS. Raises DataMissingError."""
-    return split(clean(gzip.decompress(find(TEXTS[name]).read_bytes()).decode("utf-8")))
+    return split(read_whole(TEXTS[name]))
+
+
+def read_whole(name: str) -> str:
+    """Return the whole clean text of a gzipped file under INDRNN_DATA. Raises DataMissingError."""
+    return clean(gzip.decompress(find(name).read_bytes()).decode("utf-8"))
 
 
 def alphabet_of(texts: list[str]) -> str:
@@ -56,17 +63,34 @@ def encode(text: str, alphabet: str) -> NDArray[np.int64]:
         raise AlphabetError(f"expected symbols of the alphabet ({len(alphabet)}), got {c!r} at {text.index(c)}") from error
 
 
+def encode_all(text: str, alphabet: str, unknown: str) -> NDArray[np.int64]:
+    """Return symbols [n] int64 of a clean text; those that the alphabet lacks are its symbol `unknown`."""
+    index = {c: i for i, c in enumerate(alphabet)}
+    return np.fromiter((index.get(c, index[unknown]) for c in text), np.int64, len(text))
+
+
 @dataclass(frozen=True)
 class Streams:
-    """B readers that go round a text [n] without end, started evenly spaced; batch k follows batch k - 1, so state is carried over."""
+    """B readers that go round a text [n] without end, started evenly spaced; batch k follows batch k - 1, so state is carried over.
 
-    text: NDArray[np.int64]
+    unknown: a symbol that takes the place of some, as of those in other texts that the alphabet lacks; drawn from seed and k.
+    """
+
+    text: NDArray[np.integer[Any]]
     rows: int
     steps: int
+    unknown: int | None = None
+    seed: int = 0
 
     def batch(self, k: int) -> tuple[Tensor, Tensor]:
         """Batch k: symbols [B, T] and the symbol after each [B, T], int64."""
         n = len(self.text)
         start = np.arange(self.rows)[:, None] * n // self.rows + k * self.steps
-        piece = self.text[(start + np.arange(self.steps + 1)) % n]
+        piece = self.text[(start + np.arange(self.steps + 1)) % n].astype(np.int64)
+        if self.unknown is not None:
+            piece[np.random.default_rng([self.seed, k]).random(piece.shape) < REPLACED] = self.unknown
         return torch.from_numpy(piece[:, :-1]), torch.from_numpy(piece[:, 1:])
+
+    def forgets(self, k: int) -> NDArray[np.bool_]:
+        """Return no row at all: the text has no end."""
+        return np.zeros(self.rows, bool)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from indrnn.model.cells.stacks import skip_chain
-from indrnn.model.nets.network import StackNet, last_valid
+from indrnn.model.nets.network import StackNet, centre_, last_valid
 from indrnn.model.nets.options import BOUND, CELL, DROPOUT, HIDDEN, LAYERS, NORM
 
 # Folded nets answer no less than this. Training pushes symbols that it saw three times to logits of -150, where rounding errors of two
@@ -20,7 +20,7 @@ LEAST_LOGIT = -30.0
 
 @dataclass(frozen=True)
 class CharsConfig:
-    """Sizes of the network; classes is the length K of the alphabet."""
+    """Sizes of the network; classes is the length K of the alphabet. unknown: its last place is for symbols that it lacks."""
 
     classes: int
     hidden: int = field(default=640, metadata=HIDDEN)
@@ -29,6 +29,7 @@ class CharsConfig:
     dropout: float = field(default=0.0, metadata=DROPOUT)
     norm: bool = field(default=True, metadata=NORM)
     cell: str = field(default="indrnn", metadata=CELL)
+    unknown: bool = False
 
 
 class CharsNet(StackNet):
@@ -44,6 +45,8 @@ class CharsNet(StackNet):
         self.readout = nn.Linear(c.hidden, c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores
         nn.init.zeros_(self.readout.bias)
+        if c.unknown:  # such a symbol is read and never written
+            nn.init.constant_(self.readout.bias[-1:], LEAST_LOGIT)
         self.least: float | None = None
         self.sizes = [self.stack.state_size, c.classes]
 
@@ -66,5 +69,10 @@ class CharsNet(StackNet):
 
     def fold_(self) -> None:
         """Moves batch norm into the embedding and the linear maps; centres the logits and bounds them from below."""
-        super().fold_()
+        known = self.config.classes - self.config.unknown
+        self.stack.fold_()
+        with torch.no_grad():
+            self.readout.weight[known:].zero_()
+            self.readout.bias[known:].fill_(LEAST_LOGIT)
+            centre_(self.readout, known)
         self.least = LEAST_LOGIT

@@ -11,13 +11,14 @@ from indrnn.model.cells.cell import StatePart
 
 
 @torch.no_grad()
-def centre_(readout: nn.Linear) -> None:
-    """Takes the mean over the classes out of every logit: the scores (softmax) stay, and what is left is small.
+def centre_(readout: nn.Linear, classes: int | None = None) -> None:
+    """Takes the mean over the first so many classes (all) out of their logits: the scores (softmax) stay, and what is left is small.
 
     Training is free to move all logits together; 12 million characters into it some stood at 155, and their rounding errors with them.
     """
-    readout.weight.sub_(readout.weight.mean(0))
-    readout.bias.sub_(readout.bias.mean())
+    weight, bias = readout.weight[:classes], readout.bias[:classes]
+    weight.sub_(weight.mean(0))
+    bias.sub_(bias.mean())
 
 
 class StateNet(nn.Module, ABC):

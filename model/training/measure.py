@@ -22,10 +22,13 @@ PLACES = 50_000  # rows times steps of series that are measured at once
 
 
 @torch.no_grad()
-def bits_per_char(net: StateNet, symbols: NDArray[np.int64], rows: int = 1, before: NDArray[np.int64] | None = None) -> float:
+def bits_per_char(
+    net: StateNet, symbols: NDArray[np.int64], rows: int = 1, before: NDArray[np.int64] | None = None, unread: int = -100
+) -> float:
     """Return the mean bits that net gives to each of symbols [n], from a zero state on, the first by its uniform guess.
 
     before: symbols [m] read first and not scored. rows > 1 cuts the text into that many pieces: faster, a little pessimistic.
+    unread: a symbol that is read and not scored, since no network says it.
     """
     state = net.start(rows)
     if before is not None:
@@ -37,8 +40,8 @@ def bits_per_char(net: StateNet, symbols: NDArray[np.int64], rows: int = 1, befo
         guess = state[:, -net.classes :]
         logits, state = net(x, torch.full((rows,), x.shape[1]), state)
         guesses = torch.cat([guess[:, None], logits[:, :-1]], 1)
-        nats += F.cross_entropy(guesses.flatten(0, 1), x.flatten(), reduction="sum").item()
-    return nats / pieces.numel() / math.log(2)
+        nats += F.cross_entropy(guesses.flatten(0, 1), x.flatten(), reduction="sum", ignore_index=unread).item()
+    return nats / int((pieces != unread).sum()) / math.log(2)
 
 
 def _chunks(n: int) -> list[int]:

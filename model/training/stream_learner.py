@@ -1,6 +1,7 @@
 """Teaching a network to say what comes next in an endless stream, whose state is carried from batch to batch."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,16 +27,38 @@ class StreamRecipe(Recipe):
     reset: float = field(default=0.01, metadata={"help": "how often a row forgets all"})
 
 
+class Batches(Protocol):
+    """Batches of a stream; batch k follows batch k - 1, but in the rows that begin anew there."""
+
+    def batch(self, k: int) -> tuple[Tensor, Tensor]:
+        """Return symbols [B, T] of batch k and the symbol after each [B, T], int64."""
+
+    def forgets(self, k: int) -> NDArray[np.bool_]:
+        """Return which rows [B] begin batch k from the start."""
+
+
 class StreamLearner(Learner[StateNet, StreamRecipe]):
-    """Truncated backpropagation through time over symbols [n], read by B readers that go round without end; subclasses validate."""
+    """Truncated backpropagation through time over symbols [n], read by B readers that go round without end; subclasses validate.
+
+    streams: batches made in another way. unread: a symbol that is read and never to be said: no loss where it comes next.
+    """
 
     carried: Tensor
     lengths: Tensor
     parallel = False
 
-    def __init__(self, net: StateNet, recipe: StreamRecipe, symbols: NDArray[np.int64], seed: int) -> None:
+    def __init__(
+        self,
+        net: StateNet,
+        recipe: StreamRecipe,
+        symbols: NDArray[np.int64],
+        seed: int,
+        streams: Batches | None = None,
+        unread: int | None = None,
+    ) -> None:
         super().__init__(net, recipe, seed)
-        self.streams = text.Streams(symbols, recipe.rows, recipe.length)
+        self.streams: Batches = text.Streams(symbols, recipe.rows, recipe.length) if streams is None else streams
+        self.unread = -100 if unread is None else unread  # torch's own number of no class
         self.register_buffer("carried", self.net.start(recipe.rows))
         self.register_buffer("lengths", torch.full((recipe.rows,), recipe.length), persistent=False)
 
@@ -43,7 +66,8 @@ class StreamLearner(Learner[StateNet, StreamRecipe]):
         """Return the mean cross-entropy in nats of a batch of [B, T] symbols."""
         x, target = (part.to(self.device) for part in self.streams.batch(step))
         forget = np.random.default_rng([self.seed, step]).random(len(x)) < self.recipe.reset
+        forget |= self.streams.forgets(step)
         state = self.carried.masked_fill(torch.from_numpy(forget).to(self.device)[:, None], 0)
         logits, state = self.net(x, self.lengths, state)
         self.carried = state.detach()
-        return F.cross_entropy(logits.flatten(0, 1), target.flatten())
+        return F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=self.unread)

@@ -281,6 +281,24 @@ def _times(loaded: list[WarmGraph]) -> str:
 # --- pieces of work: content being consumed, or characters being emitted, one run at a time -------------------------------------------
 
 
+class LastLogits(NamedTuple):
+    """The place of the last logits in a state; unknown: the symbol that is read for what the alphabet lacks, and never drawn."""
+
+    where: slice
+    unknown: int | None = None
+
+    def of(self, state: Floats) -> Floats:
+        """Return a state's last logits [K], as symbols are drawn and scored by them."""
+        logits = state[self.where]
+        return logits if self.unknown is None else self.closed(logits.copy())
+
+    def closed(self, logits: Floats) -> Floats:
+        """Close the unknown symbol's place in logits [..., K], which are changed."""
+        if self.unknown is not None:
+            logits[..., self.unknown] = -np.inf
+        return logits
+
+
 class ModelFacts(NamedTuple):
     """The numbers of a bundle that the engine thread needs at each step; hidden: where the state holds every recurrent neuron.
 
@@ -292,7 +310,7 @@ class ModelFacts(NamedTuple):
     digest: str
     state_size: int
     alphabet: str
-    last_logits: slice
+    last_logits: LastLogits
     hidden: slice
     max_position: int | None
     frames: "FrameFacts | None"
@@ -316,7 +334,7 @@ class ModelFacts(NamedTuple):
             m.sha256,
             m.state_size + (frames.watch.size if frames and frames.watch else 0),
             m.alphabet or "",
-            slice(logits.offset, logits.offset + logits.size),
+            LastLogits(slice(logits.offset, logits.offset + logits.size), m.unknown_symbol),
             slice(hidden[0].offset, hidden[-1].offset + hidden[-1].size) if hidden else slice(0, 0),
             m.limits.max_position,
             frames,
@@ -444,7 +462,7 @@ class Feeding:
     carry: Carry | None
     length: int
     state: Floats
-    last_logits: slice
+    last_logits: LastLogits
     every: bool
     watch: slice | None
     deadline: float
@@ -490,7 +508,7 @@ class Feeding:
 
     def _score(self, logits: Floats) -> None:
         """Log-probability of each symbol before the model saw it: its predecessor's logits, the state's for the first."""
-        before = np.concatenate([self.state[self.last_logits][None], logits[:-1]])
+        before = self.last_logits.closed(np.concatenate([self.state[self.last_logits.where][None], logits[:-1]]))
         symbols = self.x[self.at : self.at + len(logits)]
         scores = log_softmax(before)
         self.logprobs.append(scores[np.arange(len(symbols)), symbols].astype(np.float32))
@@ -499,7 +517,7 @@ class Feeding:
 
     def result(self) -> Scores:
         """Return what the step answers."""
-        last = self.state[self.last_logits].copy()
+        last = self.state[self.last_logits.where].copy()
         every = np.concatenate(self.scored) if self.scored else _nothing(len(last))
         return Scores(last, every, np.concatenate(self.logprobs) if self.logprobs else NOTHING, self.doubts)
 
@@ -519,7 +537,7 @@ class Generating:
     """A generate under way: each turn draws a character from the state's logits and consumes it."""
 
     state: Floats
-    last_logits: slice
+    last_logits: LastLogits
     watch: slice | None
     symbol: int = 0
     logprob: float = 0.0
@@ -528,7 +546,7 @@ class Generating:
 
     def next_row(self, so_far: Generated) -> Row:
         """Draw the next character."""
-        self.symbol, self.logprob = draw(self.state[self.last_logits], so_far.sampling, len(so_far.text))
+        self.symbol, self.logprob = draw(self.last_logits.of(self.state), so_far.sampling, len(so_far.text))
         return Row(np.array([self.symbol], np.int64), self.state)
 
 
@@ -550,7 +568,7 @@ class Drawing(Generating):
     def draw_row(self) -> Row:
         """Draw the next character, and rank it among the likeliest."""
         if self.top:
-            self.ranking = rank(log_softmax(self.state[self.last_logits])[None], self.top)
+            self.ranking = rank(log_softmax(self.last_logits.of(self.state))[None], self.top)
         return self.next_row(self.so_far)
 
 

@@ -92,6 +92,7 @@ def _model_info(versions: list[ServedModel], settings: Settings, full: bool, wei
                 "kernel": model.kernel,
                 "labels": m.labels,
                 "alphabet": m.alphabet,
+                "unknown": m.unknown,
                 "layout": m.layout,
                 "layouts": _layouts(model, full),
                 "unit": m.unit,

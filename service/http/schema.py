@@ -182,6 +182,7 @@ class VersionInfo(_Shape):
     kernel: str
     labels: list[str] | None = None
     alphabet: str | None = None
+    unknown: str | None = Field(None, description="text: the symbol of the alphabet that stands for those it lacks; read, never written")
     layout: str | None = None
     layouts: dict[str, LayoutInfo]
     unit: str | None = Field(None, description="skeleton: the unit of the data it learned from, which requests may state")

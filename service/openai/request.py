@@ -12,7 +12,7 @@ from indrnn.service.serving.text import stop_texts
 
 FIELDS = (
     "model", "prompt", "max_tokens", "temperature", "top_p", "n", "best_of", "logprobs", "echo", "stop", "seed", "stream", "stream_options",
-    "suffix", "presence_penalty", "frequency_penalty", "logit_bias", "user",
+    "unknown", "suffix", "presence_penalty", "frequency_penalty", "logit_bias", "user",
 )  # fmt: skip
 NEUTRAL: Mapping[str, Sequence[object]] = {
     "suffix": ("",),
@@ -69,6 +69,8 @@ class Wish:
     seed: int | None
     stream: bool
     include_usage: bool
+    replace: bool = False
+    """whether what the alphabet lacks is read as the symbol for it"""
 
     @property
     def prompt_tokens(self) -> int:
@@ -80,8 +82,11 @@ class Wish:
         return ((fresh if self.seed is None else self.seed) + k) % SEEDS
 
 
-def read_wish(body: dict[str, object], alphabet: str, bounds: CompletionLimits) -> Wish:
-    """Check the fields of a request, all but the model's name. Raises BadInput, which names the field, or TooLarge."""
+def read_wish(body: dict[str, object], alphabet: str, bounds: CompletionLimits, replace: bool = False) -> Wish:
+    """Check the fields of a request, all but the model's name and `unknown`, which is `replace`.
+
+    Raises BadInput, which names the field, or TooLarge.
+    """
     only({name: value for name, value in body.items() if not _is_one_of(value, ELSEWHERE.get(name, ()))}, FIELDS)
     for name, neutral in NEUTRAL.items():
         value = body.get(name)
@@ -100,6 +105,7 @@ def read_wish(body: dict[str, object], alphabet: str, bounds: CompletionLimits) 
         seed=None if body.get("seed") is None else integer(body["seed"], "seed", -(2**63), 2**63 - 1),
         stream=stream,
         include_usage=_include_usage(body.get("stream_options"), stream),
+        replace=replace,
     )
     _check_size(wish, bounds)
     return wish

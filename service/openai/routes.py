@@ -84,7 +84,7 @@ def build_completions(services: Services) -> APIRouter:
         owner = access.owner_of(request.headers)
         body = await read_body(request, settings)
         model, text = _reader_of_text(served, body.get("model"))
-        wish = read_wish(body, text.alphabet, _bounds(settings))
+        wish = read_wish(body, text.alphabet, _bounds(settings), text.replaces(body.get("unknown")))
         make = partial(CompletionRun, model, text, wish, steps.tickets, partial(steps.owe, owner, 1))
         run = await asyncio.to_thread(make) if wish.prompt_tokens > LONG else make()
         head = _head(model)
@@ -149,7 +149,7 @@ async def _whole(run: CompletionRun, head: Head) -> bytes:
 
     def made() -> bytes:
         choices = [piece for choice in run.choices if (piece := choice.piece()) is not None]
-        return orjson.dumps({**head.body(choices), "usage": run.usage()})
+        return orjson.dumps({**head.body(choices), "usage": run.usage(), **run.replaced()})
 
     return await asyncio.to_thread(made) if run.wish.logprobs is not None or run.wish.echo else made()
 
@@ -187,7 +187,7 @@ class EventStream(Response):
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         run = self._run
-        extra: dict[str, object] = {"usage": None} if run.wish.include_usage else {}
+        extra = {**run.replaced(), **({"usage": None} if run.wish.include_usage else {})}
         grown = run.choices
         try:
             while True:

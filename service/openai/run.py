@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Callable
+from math import isfinite
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from indrnn.service.openai.reply import Choice, Scored, usage
 from indrnn.service.openai.request import Wish
 from indrnn.service.serving.models import ServedModel
 from indrnn.service.serving.steps import Sink, Tickets
-from indrnn.service.serving.text import TextModality
+from indrnn.service.serving.text import TextModality, replaced
 from indrnn.service.session.machine import Reason, Refused, Sampling
 from indrnn.service.session.sampling import Ranking
 
@@ -35,7 +36,8 @@ class CompletionRun:
         self._alphabet = text.alphabet
         self._tickets = tickets
         self._queue: asyncio.Queue[tuple[int, Reply]] = asyncio.Queue()
-        self._contents = [_content(model, text, wish, i) for i in range(len(wish.prompts))]
+        self._unread = ""
+        self._contents = [self._content(model, text, i) for i in range(len(wish.prompts))]
         self._asked: list[Asked] = []
 
     @property
@@ -46,6 +48,10 @@ class CompletionRun:
     def usage(self) -> dict[str, int]:
         """Return the usage of the request so far."""
         return usage(self.wish.prompt_tokens, sum(len(c.text) for c in self.choices))
+
+    def replaced(self) -> dict[str, object]:
+        """Return which characters of the prompts were replaced, where there were some."""
+        return {"replaced": replaced(self._unread)} if self._unread else {}
 
     def submit(self) -> None:
         """Queue all of it, or none."""
@@ -92,6 +98,21 @@ class CompletionRun:
         self.choices[i].grow(Scored(value.char, value.logprob, top), value.done)
         return [self.choices[i]]
 
+    def _content(self, model: ServedModel, text: TextModality, i: int) -> Exact:
+        wish = self.wish
+        prompt = wish.prompts[i]
+        field = "prompt" if len(wish.prompts) == 1 else f"prompt[{i}]"
+        most = model.manifest.limits.max_position
+        if most is not None and len(prompt) + wish.max_tokens > most:
+            raise TooLarge(f"expected at most {most} characters with those to come, got {len(prompt)} and {wish.max_tokens}", field=field)
+        if not prompt:
+            return Exact(np.zeros(0, np.int64))
+        if not wish.replace:
+            return text.read(prompt, None, None, field)
+        content, unread = text.read_replacing(prompt, field)
+        self._unread += unread
+        return content
+
     def _ask(self, i: int, content: Exact) -> Asked:
         wish, fresh = self.wish, secrets.randbits(64)
         texts = tuple(
@@ -116,15 +137,6 @@ class CompletionRun:
         return sink
 
 
-def _content(model: ServedModel, text: TextModality, wish: Wish, i: int) -> Exact:
-    prompt = wish.prompts[i]
-    field = "prompt" if len(wish.prompts) == 1 else f"prompt[{i}]"
-    most = model.manifest.limits.max_position
-    if most is not None and len(prompt) + wish.max_tokens > most:
-        raise TooLarge(f"expected at most {most} characters with those to come, got {len(prompt)} and {wish.max_tokens}", field=field)
-    return text.read(prompt, None, None, field) if prompt else Exact(np.zeros(0, np.int64))
-
-
 def _prompt_scores(prompted: Prompted, prompt: str, alphabet: str) -> list[Scored]:
     """Return each character of an echoed prompt with its score; the first character has none."""
     logprobs: list[float] = prompted.scores.logprobs.tolist()
@@ -133,8 +145,13 @@ def _prompt_scores(prompted: Prompted, prompt: str, alphabet: str) -> list[Score
         for ranking, start in _with_starts(prompted.ranked)
         for t in range(len(ranking.symbols))
     ] or [{char: p} for char, p in zip(prompt, logprobs, strict=True)]
-    known = [Scored(char, p, top) for char, p, top in zip(prompt, logprobs, tops, strict=True)]
+    known = [_scored(char, p, top) for char, p, top in zip(prompt, logprobs, tops, strict=True)]
     return [Scored(known[0].char, None, None), *known[1:]] if known else []
+
+
+def _scored(char: str, logprob: float, top: dict[str, float]) -> Scored:
+    """Return a character of a prompt with its score; one that was replaced has none."""
+    return Scored(char, logprob, top) if isfinite(logprob) else Scored(char, None, {c: p for c, p in top.items() if isfinite(p)})
 
 
 def _with_starts(ranked: tuple[Ranking, ...]) -> list[tuple[Ranking, int]]:

@@ -30,6 +30,9 @@ class CompletionRequest(BaseModel):
     seed: int | None = Field(None, description="the same seed draws the same text; the k-th text of a prompt draws with seed + k")
     stream: bool | None = Field(False, description="server-sent events, `data: [DONE]` at the end")
     stream_options: StreamOptions | None = None
+    unknown: Literal["replace"] | None = Field(
+        None, description="`replace` reads characters that the alphabet lacks as the model's symbol for them; by default they are an error"
+    )
     suffix: Literal[""] | None = Field(None, description="not supported")
     presence_penalty: Literal[0] | None = Field(None, description="not supported")
     frequency_penalty: Literal[0] | None = Field(None, description="not supported")
@@ -63,6 +66,13 @@ class Usage(BaseModel):
     total_tokens: int
 
 
+class Replaced(BaseModel):
+    """The characters that were read as the model's symbol for what its alphabet lacks."""
+
+    count: int
+    chars: str = Field(description="each of them once, in the order of the prompts")
+
+
 class Completion(BaseModel):
     """The answer to a request; a chunk of a stream has the same shape."""
 
@@ -73,6 +83,7 @@ class Completion(BaseModel):
     system_fingerprint: str = Field(description="name, version and digest of the model: the same seed draws the same while it is the same")
     choices: list[CompletionChoice]
     usage: Usage | None = None
+    replaced: Replaced | None = Field(None, description="with `unknown`, where characters were replaced")
 
 
 class OpenAIModel(BaseModel):

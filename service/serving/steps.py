@@ -97,6 +97,11 @@ def _key(kind: str, options: object) -> bytes:
     return hashlib.blake2b(orjson.dumps([kind, options], option=orjson.OPT_SORT_KEYS), digest_size=32).digest()
 
 
+def replacing_key(key: bytes, replaced: str) -> bytes:
+    """Return the key of a step in whose text characters were replaced: with others in their places it is another step."""
+    return hashlib.blake2b(replaced.encode("utf-8", "surrogatepass"), digest_size=32, key=key).digest() if replaced else key
+
+
 def native_step(
     session_id: str,
     owner: str,

@@ -39,8 +39,8 @@ from indrnn.service.serving.modality import NO_MORE, READ_OPTIONS, at_times, mor
 from indrnn.service.serving.models import Models, ServedModel
 from indrnn.service.serving.request import aside, boolean, integer, number, only, parse_object, size_of, step_number
 from indrnn.service.serving.services import Services
-from indrnn.service.serving.steps import StepOptions, native_generate, native_step, options_key, same_version
-from indrnn.service.serving.text import TextModality, stop_texts
+from indrnn.service.serving.steps import StepOptions, native_generate, native_step, options_key, replacing_key, same_version
+from indrnn.service.serving.text import TextModality, replaced, replaces, stop_texts
 from indrnn.service.session.machine import Char, Follow, Generated, Reason, Result, Sampling
 from indrnn.service.session.sampling import log_softmax
 from indrnn.service.settings import Settings
@@ -69,6 +69,7 @@ class _Options:
     every: bool
     key: bytes = b""
     more: Mapping[str, object] = field(default_factory=lambda: NO_MORE)
+    replace: bool = False
 
 
 class Channel:
@@ -233,7 +234,7 @@ class Stream:
         return self._session_id
 
     async def _open(self, message: dict[str, object]) -> None:
-        only(message, ("type", "session_id", "layout", "hz", *READ_OPTIONS, "top_k", "every", "api_key", "version", "keep"))
+        only(message, ("type", "session_id", "layout", "hz", *READ_OPTIONS, "top_k", "every", "api_key", "version", "keep", "unknown"))
         if self._session_id is not None:
             raise BadInput("expected one open message per connection, got a second", field="type")
         key = message.get("api_key")
@@ -280,7 +281,8 @@ class Stream:
             raise BadInput("expected false: the model answers values, which have no scores", field="every")
         given = with_more(more_options(modality, message))
         layout, hz, more = modality.check_options(message.get("layout"), message.get("hz"), **given)
-        return _Options(layout, hz, top_k, every, options_key(modality.field, StepOptions(hz, top_k, every)), more)
+        replace = replaces(modality, message.get("unknown"))
+        return _Options(layout, hz, top_k, every, options_key(modality.field, StepOptions(hz, top_k, every)), more, replace)
 
     async def _same_model(self, session_id: str) -> ServedModel:
         model = await self._steps.model_of(session_id, self._owner)
@@ -312,19 +314,27 @@ class Stream:
         field = modality.old_field if modality.old_field and message.get(modality.old_field) is not None else modality.field
         only(message, ("type", "step", field, "t"))
         value = message.get(field)
-        read = partial(modality.read, **with_more(at_times(modality, o.more, message.get("t"), "t")))
-        content = await aside(read, size_of(value), value, o.layout, o.hz, field)
+        unread: str | None = None
+        content: Content
+        if o.replace and isinstance(modality, TextModality):
+            content, unread = await aside(modality.read_replacing, size_of(value), value, field)
+        else:
+            read = partial(modality.read, **with_more(at_times(modality, o.more, message.get("t"), "t")))
+            content = await aside(read, size_of(value), value, o.layout, o.hz, field)
         self._check_length(len(content.x), field)
-        await self._feed(session_id, step_number(message.get("step")), content)
+        await self._feed(session_id, step_number(message.get("step")), content, unread)
 
-    async def _feed(self, session_id: str, number: int | None, content: Content) -> None:
+    async def _feed(self, session_id: str, number: int | None, content: Content, unread: str | None) -> None:
         o = self._options
         every = o.every or self._model.modality.each_step
-        request = native_step(session_id, self._owner, number, content, o.key, every, self._channel.watched, "stream")
+        key = replacing_key(o.key, unread or "")
+        request = native_step(session_id, self._owner, number, content, key, every, self._channel.watched, "stream")
         result, states = await self._steps.step(self._model, request)
         reply = worded(result, self._model.modality.word([(result.result, content)], o.top_k)[0])
         if o.every:
             reply["scores"] = np.ascontiguousarray(np.exp(log_softmax(result.result.every)))
+        if unread:
+            reply["replaced"] = replaced(unread)
         await self._channel.send({**reply, **_states(states)})
 
     def _check_length(self, length: int, field: str) -> None:

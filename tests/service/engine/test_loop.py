@@ -92,6 +92,7 @@ class FakeEngine:
             state=(),
             hz=None,
             limits=SimpleNamespace(max_position=None),
+            unknown_symbol=None,
         )
         self.runs: list[list[Any]] = []
         self.gate = threading.Event()
