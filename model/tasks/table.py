@@ -1,12 +1,13 @@
 """The table of tasks: the one line that each needs beside its own file."""
 
-from indrnn.model.tasks import action, adding, chars, mnist, ntu, ptb_char, ptb_word, skeleton, tensor
+from indrnn.model.tasks import action, adding, chars, detect, mnist, ntu, ptb_char, ptb_word, skeleton, tensor
 from indrnn.model.training.task import Task
 
 _ALL = (
     action.TASK,
     adding.TASK,
     chars.TASK,
+    detect.TASK,
     mnist.MNIST,
     mnist.PMNIST,
     ptb_char.TASK,

@@ -52,8 +52,12 @@ class Source:
         """Return the clips of the classes left out."""
         return [c for c in self._all().clips if c.label in self.left_out]
 
+    def _found(self, file: Path | str) -> ClipSet:
+        """Return what lies in the file."""
+        return clips.read(file, self.unit or None)
+
     def _all(self) -> ClipSet:
-        found = clips.read(Path(self.file) if Path(self.file).is_file() else self.file, self.unit or None)
+        found = self._found(Path(self.file) if Path(self.file).is_file() else self.file)
         found = dataclasses.replace(found, clips=put_right(found.clips, found.classes, SWAPPED.get(self.file, ())))
         if not self.layout:
             return found
