@@ -23,7 +23,7 @@ OP_TYPE = "IndRNN"
 OP_VERSION = 1
 PARITY_BOUND = 1e-4  # largest |ONNX Runtime - PyTorch| in a logit that a bundle may carry
 
-Role = Literal["hidden", "window", "position", "last_frame", "origin", "pool", "started", "last_logits"]
+Role = Literal["hidden", "window", "position", "last_frame", "origin", "pool", "started", "event", "last_logits"]
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid", "identity"]
 
 
@@ -123,8 +123,8 @@ class Manifest(Content):
 
     @property
     def classes(self) -> int:
-        """Return K, the length of one row of logits."""
-        return MODALITIES[self.modality].answers(self)
+        """Return the length of one row of logits: K, and the numbers of an event where events are told."""
+        return MODALITIES[self.modality].width(self)
 
     @property
     def max_abs_u(self) -> float:
@@ -160,6 +160,10 @@ class Manifest(Content):
         if any((p.u is None) is (self.cell == "indrnn") for p in self.state if p.role == "hidden"):
             raise ValueError(f"state: expected hidden parts of the cell {self.cell!r}, with u if and only if it is indrnn")
         MODALITIES[self.modality].check(self, {p.role: p.size for p in reversed(self.state)})
+        if (self.part("event") is None) is not (self.events is None):
+            raise ValueError("expected a state part event if and only if events are stated")
+        if self.events is not None and len(self.labels or ()) < 2:
+            raise ValueError("events: expected labels, the first of them nothing's")
         last_logits = self.part("last_logits")
         if last_logits is None or last_logits.size != self.classes:
             raise ValueError(f"state: expected a last_logits part of {self.classes}")

@@ -17,7 +17,7 @@ class SkeletonContent(Modality):
     name = "skeleton"
     kind = "action"
     reads = "skeletons"
-    fields = ("labels", "layout", "layouts", "persons", "hz", "other_below")
+    fields = ("labels", "layout", "layouts", "persons", "hz", "other_below", "events")
 
     def check(self, m: Content, state: Mapping[str, int]) -> None:
         """Raise ValueError as the class says."""

@@ -21,7 +21,7 @@ class TensorContent(Modality):
     name = "tensor"
     kind = "tensor"
     reads = "numbers"
-    fields = ("features", "values", "answer", "labels", "hz", "layout", "layouts", "persons")
+    fields = ("features", "values", "answer", "labels", "hz", "layout", "layouts", "persons", "events")
 
     def check(self, m: Content, state: Mapping[str, int]) -> None:
         """Raise ValueError as the class says."""

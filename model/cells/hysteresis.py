@@ -6,9 +6,9 @@ Of the classes 1 and more the likeliest, k with score p_k, is looked at beside t
     a'      = a if lasts, else k if p_k >= off, else 0
     since'  = steps that a' has lasted
     high'   = steps in a row, up to this one, in which p_a' >= on
-    event   = high' >= least, a' was not told yet, and the last event was more than `apart` steps ago
+    event   = high' >= least, a' was not told yet, and the last event was more than `pause` steps ago
 
-`on`, `off`, `least` and `apart` are the whole of it (a Schmitt trigger, whose two thresholds keep a score that trembles from being told
+`on`, `off`, `least` and `pause` are the whole of it (a Schmitt trigger, whose two thresholds keep a score that trembles from being told
 twice). Everything is bounded: a stream may go on for ever.
 """
 
@@ -33,11 +33,11 @@ class Hysteresis(Stepwise):
     carried = "Its hysteresis is a `Loop` of standard operators."
     endless = "everything that it carries is bounded."
 
-    def __init__(self, inputs: int, on: float, off: float, least: int, apart: int) -> None:
+    def __init__(self, inputs: int, on: float, off: float, least: int, pause: int) -> None:
         super().__init__(inputs, COLUMNS)
-        if not (0 < off <= on <= 1 and least >= 1 and apart >= 0):
-            raise ValueError(f"expected 0 < off <= on <= 1, least of 1 and apart of 0 or more, got {off}, {on}, {least}, {apart}")
-        self.on, self.off, self.least, self.apart = on, off, least, apart
+        if not (0 < off <= on <= 1 and least >= 1 and pause >= 0):
+            raise ValueError(f"expected 0 < off <= on <= 1, least of 1 and pause of 0 or more, got {off}, {on}, {least}, {pause}")
+        self.on, self.off, self.least, self.pause = on, off, least, pause
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -50,7 +50,7 @@ class Hysteresis(Stepwise):
 
     def one_step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One step in PyTorch, as the module says."""
-        a, since, high, told, busy, best = state.split(1, 1)
+        a, since, high, told, busy, best = torch.split_with_sizes(state, [1] * _STATE, 1)
         labels = torch.arange(self.inputs, device=x.device, dtype=x.dtype)
         labels[0] = -1
         p_a = (x * (labels == a)).sum(1, keepdim=True)
@@ -66,14 +66,14 @@ class Hysteresis(Stepwise):
         best = torch.maximum(torch.where(lasts, best, zero), p) * there
         event = ((high >= self.least) & (busy <= 0) & (torch.where(lasts, told, zero) <= 0)).to(x.dtype)
         told = torch.maximum(torch.where(lasts, told, zero), event)
-        busy = torch.where(event > 0, torch.full_like(busy, self.apart), (busy - 1).clamp_min(0))
+        busy = torch.where(event > 0, torch.full_like(busy, self.pause), (busy - 1).clamp_min(0))
         return torch.cat([event * a, event * (since - 1), event * best], 1), torch.cat([a, since, high, told, busy, best], 1)
 
     def step_lowering(self) -> Lowering:
         """Return the step in ONNX."""
         labels = np.arange(self.inputs, dtype=np.float32)[None]
         labels[0, 0] = -1
-        numbers = {"On": self.on, "Off": self.off, "Least": self.least, "Apart": self.apart, "Longest": LONGEST}
+        numbers = {"On": self.on, "Off": self.off, "Least": self.least, "Pause": self.pause, "Longest": LONGEST}
         weights = {name: np.array([[value]], np.float32) for name, value in numbers.items()}
         return Lowering({"Labels": labels, **weights}, _STEP.format(K=self.inputs))
 
@@ -90,7 +90,7 @@ class Hysteresis(Stepwise):
         best = max(best, p_a) if a > 0 else 0.0
         event = high >= self.least and busy <= 0 and told <= 0
         told = max(told, float(event))
-        busy = self.apart if event else max(busy - 1, 0.0)
+        busy = self.pause if event else max(busy - 1, 0.0)
         y = (a, since - 1, best) if event else (0.0, 0.0, 0.0)
         return np.array(y), np.array((a, since, high, told, busy, best))
 
@@ -147,7 +147,7 @@ _STEP = """
     told_next = Max (told_before, event)
     busy_less = Sub (busy, one)
     busy_left = Max (busy_less, zero)
-    busy_next = Where (is_event, Apart, busy_left)
+    busy_next = Where (is_event, Pause, busy_left)
     event_class = Mul (event, a_next)
     steps_ago = Sub (since_next, one)
     event_start = Mul (event, steps_ago)

@@ -56,21 +56,20 @@ def mark(x: Frames) -> int:
 
 def turn_of(pose: Frames, across: Sequence[tuple[int, int]]) -> float:
     """Return the angle about y that a body [J, 3] is turned by, told from the line across its shoulders and hips."""
-    line = sum((pose[right] - pose[left] for left, right in across), np.zeros(3, np.float32))
+    line: Frames = np.stack([pose[right] - pose[left] for left, right in across]).sum(0)
     return float(np.arctan2(-line[2], line[0]))
 
 
 def turned(x: Frames, angle: float, centre: Frames) -> Frames:
     """x [..., 3] turned about the vertical through centre [3]."""
-    out: Frames = (x - centre) @ rotation(angle, 0, 0).T + centre
-    return out
+    return ((x - centre) @ rotation(angle, 0, 0).T + centre).astype(np.float32)
 
 
 def idle(still: Frames, length: int, rng: Generator) -> Frames:
     """Return `length` frames of somebody who stands as in still [n, J, 3]: its frames there and back, leaning and fidgeting by centimetres."""
     there_and_back = np.concatenate([np.arange(len(still)), np.arange(len(still) - 1, -1, -1)])
-    x = still[there_and_back[np.arange(length) % len(there_and_back)]].copy()
-    height = (x[:, :, 1] - x[:, :, 1].min(1, keepdims=True))[..., None]  # the feet stay
+    x: Frames = still[there_and_back[np.arange(length) % len(there_and_back)]]
+    height = x[:, :, 1:2] - x[:, :, 1:2].min(1, keepdims=True)  # the feet stay
     lean = slow(length, 3, rng)[:, None] * np.array([0.02, 0.002, 0.02], np.float32) * height
     fidget = np.stack([slow(length, 3, rng) for _ in range(x.shape[1])], 1) * np.float32(rng.uniform(0, 0.015))
     swayed: Frames = x + (lean + fidget * np.minimum(height, 1)) * np.minimum(1, np.arange(length, dtype=np.float32) / 10)[:, None, None]
@@ -81,7 +80,8 @@ def slow(length: int, columns: int, rng: Generator) -> Frames:
     """Return smooth noise [length, columns] of deviation 1, which turns about once in two seconds."""
     t = np.arange(length)[:, None] / clips.HZ
     waves = [np.sin(2 * np.pi * (rng.uniform(0.1, 0.8, columns) * t + rng.random(columns))) for _ in range(4)]
-    return (np.sum(waves, 0) / np.sqrt(2)).astype(np.float32)
+    noise: Frames = (np.sum(waves, 0) / np.sqrt(2)).astype(np.float32)
+    return noise
 
 
 def transition(start: Frames, end: Frames, length: int, body: bodies.Body, rng: Generator) -> Frames:
@@ -199,7 +199,9 @@ def made(rounds: int, seed: int, subjects: Sequence[int] = ()) -> dict[str, Any]
     body = bodies.of(layouts.UTD20, np.concatenate([c.x[:, 0] for c in found.clips[::10]]))
     walks = walks_of("skeleton/nwucla.npz", body)
     names = subjects or sorted({c.subject for c in found.clips})
-    x, events, whose = [], [], []
+    x: list[Frames] = []
+    events: list[tuple[int, ...]] = []
+    whose: list[int] = []
     for subject in names:
         rng = np.random.default_rng([seed, subject])
         own = [c for c in found.clips if c.subject == subject]

@@ -19,7 +19,7 @@ from indrnn.model.nets.network import StateNet, last_valid
 
 @dataclass(frozen=True)
 class DetectConfig(ActionConfig):
-    """Sizes of the network; classes: K, nothing included. on, off, least, apart: the hysteresis, chosen on held streams after training.
+    """Sizes of the network; classes: K, nothing included. on, off, least, pause: the hysteresis, chosen on held streams after training.
 
     Two configurations that differ in these four alone are the same network.
     """
@@ -27,7 +27,7 @@ class DetectConfig(ActionConfig):
     on: float = field(default=0.5, compare=False)
     off: float = field(default=0.3, compare=False)
     least: int = field(default=2, compare=False)
-    apart: int = field(default=15, compare=False)
+    pause: int = field(default=15, compare=False)
 
 
 class DetectNet(StateNet):
@@ -40,7 +40,7 @@ class DetectNet(StateNet):
         super().__init__()
         self.config = config
         self.classifier = ActionNet(config)
-        self.hysteresis = Hysteresis(config.classes, config.on, config.off, config.least, config.apart)
+        self.hysteresis = Hysteresis(config.classes, config.on, config.off, config.least, config.pause)
         self.sizes = [*self.classifier.sizes[:-1], self.hysteresis.state_size, config.classes + COLUMNS]
 
     def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,12 +56,12 @@ class DetectNet(StateNet):
     def told(self) -> dict[str, Any]:
         """Return what the manifest says of the network's events."""
         c = self.config
-        return {"events": {"on": c.on, "off": c.off, "least": c.least, "apart": c.apart}}
+        return {"events": {"on": c.on, "off": c.off, "least": c.least, "pause": c.pause}}
 
-    def set_hysteresis(self, on: float, off: float, least: int, apart: int) -> None:
+    def set_hysteresis(self, on: float, off: float, least: int, pause: int) -> None:
         """Put another hysteresis in the place of the network's own."""
-        self.config = dataclasses.replace(self.config, on=on, off=off, least=least, apart=apart)
-        self.hysteresis = Hysteresis(self.config.classes, on, off, least, apart)
+        self.config = dataclasses.replace(self.config, on=on, off=off, least=least, pause=pause)
+        self.hysteresis = Hysteresis(self.config.classes, on, off, least, pause)
 
     def parts(self) -> tuple[StatePart, ...]:
         """Return the state's parts in order, as the manifest lists them."""

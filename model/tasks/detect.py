@@ -65,7 +65,7 @@ def figures(net: StateNet, meta: Meta, split: str) -> Figures:
     """
     detect, found, which = _measured(net, meta, split)
     c, hz = detect.config, meta.hz or HZ
-    rules = Rules(c.on, c.off, c.least, c.apart)
+    rules = Rules(c.on, c.off, c.least, c.pause)
     w = worth(rules.on, told_events(probabilities(detect, found), [rules])[0], found, hz)
     minutes, marks = sum(len(s.x) for s in found) / hz / 60, sum(len(s.events) for s in found)
     how = f"{which}; {len(found)} streams, {minutes:.0f} minutes, {marks} marks"
@@ -84,7 +84,7 @@ def curves(net: StateNet, meta: Meta, split: str) -> tuple[list[Worth], float]:
     """Return the figures over the threshold `on`, the rest of the hysteresis in proportion or as it is; and the network's own `on`."""
     detect, found, _ = _measured(net, meta, split)
     c, hz = detect.config, meta.hz or HZ
-    return curve(probabilities(detect, found), found, hz, Rules(c.on, c.off, c.least, c.apart)), c.on
+    return curve(probabilities(detect, found), found, hz, Rules(c.on, c.off, c.least, c.pause)), c.on
 
 
 TASK = Task(
@@ -98,5 +98,6 @@ TASK = Task(
     steps=1500,
     decay=750,
     published=(),
-    given=GIVEN | {"on", "off", "least", "apart"},
+    given=GIVEN | {"on", "off", "least", "pause"},
+    curves=curves,
 )

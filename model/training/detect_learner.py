@@ -89,9 +89,10 @@ class DetectLearner(Learner[DetectNet, DetectRecipe]):
             begin = int(rng.integers(-n // 4, len(stream.x) - n // 2))
         begin = max(0, min(begin, len(stream.x) - 1))
         x = stream.x[begin : begin + reach]
-        speed, sway, phase = np.exp(rng.uniform(-self.recipe.speed, self.recipe.speed)), rng.uniform(0, self.recipe.sway), rng.uniform(0, 2 * np.pi)
-        when = np.arange(len(x), dtype=np.float32).reshape(-1, 1, 1, 1)
-        played, when = warp(x, speed, sway, phase)[:n], warp(when, speed, sway, phase)[:n].ravel()
+        r = self.recipe
+        speed, sway, phase = float(np.exp(rng.uniform(-r.speed, r.speed))), rng.uniform(0, r.sway), rng.uniform(0, 2 * np.pi)
+        played = warp(x, speed, sway, phase)[:n]
+        when = warp(np.arange(len(x), dtype=np.float32).reshape(-1, 1, 1, 1), speed, sway, phase)[:n].ravel()
         marks = [Event(e.label, int(np.searchsorted(when, e.point - begin))) for e in stream.events if 0 <= e.point - begin <= when[-1]]
         (seen,) = joined([played], self.body, self.steady_pace, self.hz, rng, self.flat)
         label, weight = self._asked(marks, len(seen))
@@ -118,6 +119,7 @@ class DetectLearner(Learner[DetectNet, DetectRecipe]):
             return {}
         found = probabilities(self.folded(), self.validation)
         rules = chosen(found, self.validation, self.hz)
-        self.averaged.set_hysteresis(*rules)
         w = worth(rules.on, told_events(found, [rules])[0], self.validation, self.hz)
+        if w.f1 > 0:  # else nothing is known, and nothing is changed
+            self.averaged.set_hysteresis(*rules)
         return {"val_f1": w.f1, "val_false_alarms": w.false_alarms, "val_delay": w.delay_p50, "on": rules.on}

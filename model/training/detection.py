@@ -29,7 +29,7 @@ class Rules(NamedTuple):
     on: float
     off: float
     least: int
-    apart: int
+    pause: int
 
 
 class Told(NamedTuple):
@@ -57,7 +57,7 @@ def told_events(probabilities: Sequence[NDArray[np.float32]], rules: Sequence[Ru
     S, G, K = len(probabilities), len(rules), probabilities[0].shape[1]
     order = sorted(range(S), key=lambda s: -len(probabilities[s]))
     lengths = np.array([len(probabilities[s]) for s in order])
-    on, off, least, apart = (np.array([r[i] for r in rules], np.float32)[:, None] for i in range(4))
+    on, off, least, pause = (np.array([r[i] for r in rules], np.float32)[:, None] for i in range(4))
     a, high, busy = (np.zeros((G, S), np.int64 if i == 0 else np.float32) for i in range(3))
     told = np.zeros((G, S), np.bool_)
     found: list[list[list[Told]]] = [[[] for _ in range(S)] for _ in range(G)]
@@ -77,7 +77,7 @@ def told_events(probabilities: Sequence[NDArray[np.float32]], rules: Sequence[Ru
         told[:, :n] &= lasts
         event = (high[:, :n] >= least) & (busy[:, :n] <= 0) & ~told[:, :n]
         told[:, :n] |= event
-        busy[:, :n] = np.where(event, apart, np.maximum(busy[:, :n] - 1, 0))
+        busy[:, :n] = np.where(event, pause, np.maximum(busy[:, :n] - 1, 0))
         for g, i in np.argwhere(event):
             found[g][order[i]].append(Told(int(a[g, i]), t))
     return found
@@ -121,7 +121,7 @@ def probabilities(net: DetectNet, streams: Sequence[Stream]) -> list[NDArray[np.
 def grid() -> list[Rules]:
     """Return the hysteresis that `chosen` chooses among."""
     ons = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-    return [Rules(on, round(on * part, 3), least, apart) for on, part, least, apart in product(ons, (0.3, 0.6), (1, 2, 4), (0, 15, 30))]
+    return [Rules(on, round(on * part, 3), least, pause) for on, part, least, pause in product(ons, (0.3, 0.6), (1, 2, 4), (0, 15, 30))]
 
 
 def chosen(found: Sequence[NDArray[np.float32]], streams: Sequence[Stream], hz: float, rules: Sequence[Rules] | None = None) -> Rules:

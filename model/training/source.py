@@ -32,6 +32,8 @@ class Source:
         """Return a checkpoint's source of clips. Raises NothingHeldError for one of another task, or of before this was kept."""
         if not set(meta.clips) & {"layout"}:
             raise NothingHeldError(f"expected a network of skeleton clips that says which ones, got one of {meta.task!r} that does not")
+        if strange := set(meta.clips) - {f.name for f in dataclasses.fields(cls)}:
+            raise NothingHeldError(f"expected a network of cut clips, got one of {meta.task!r}, whose source has {', '.join(sorted(strange))}")
         return cls(**meta.clips)
 
     def read(self) -> ClipSet:

@@ -20,12 +20,13 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from indrnn.service.engine.requests import Content, GenerateRequest, States
 from indrnn.service.errors import BadInput, Overloaded, ServiceError, Stopping, TooLarge, said
 from indrnn.service.logs import about
+from indrnn.service.serving.events import EventModality, Place
 from indrnn.service.serving.models import Models, ServedModel
 from indrnn.service.serving.request import aside, boolean, integer, number, only, parse_object, size_of, step_number
 from indrnn.service.serving.services import Services
 from indrnn.service.serving.steps import StepOptions, native_generate, native_step, options_key, same_version
 from indrnn.service.serving.text import TextModality, stop_texts
-from indrnn.service.session.machine import Char, Follow, Generated, Reason, Result, Sampling
+from indrnn.service.session.machine import Char, Follow, Generated, Reason, Result, Sampling, Scores
 from indrnn.service.session.sampling import log_softmax
 from indrnn.service.settings import Settings
 from indrnn.service.stream.plain_steps import FastPath, Intake, worded
@@ -51,7 +52,10 @@ class _Options:
     hz: float | None
     top_k: int
     every: bool
+    events: bool = False
     key: bytes = b""
+    rate: float | None = None
+    """the session's frames per second, which hz need not say of one that goes on"""
 
 
 class Channel:
@@ -216,7 +220,7 @@ class Stream:
         return self._session_id
 
     async def _open(self, message: dict[str, object]) -> None:
-        only(message, ("type", "session_id", "layout", "hz", "top_k", "every", "api_key", "version", "keep"))
+        only(message, ("type", "session_id", "layout", "hz", "top_k", "every", "api_key", "version", "keep", "events"))
         if self._session_id is not None:
             raise BadInput("expected one open message per connection, got a second", field="type")
         key = message.get("api_key")
@@ -235,6 +239,7 @@ class Stream:
             self._services.totals.resumed[self._model.manifest.name, self._model.manifest.version] += 1
         else:
             raise BadInput(f"expected a session's id or null, got {said(wanted)}", field="session_id")
+        options.rate = options.hz or (session.carry.hz if session.carry is not None else None)
         self._session_id, self._options = session.id, options
         self._channel.opened = True
         if self._channel.wire is not None:
@@ -246,7 +251,7 @@ class Stream:
         await self._channel.send({"type": "opened", **standing, "model": session.model, "version": session.version, "pending": pending})
 
     def _open_fast_path(self, session_id: str, o: _Options) -> None:
-        if self._channel.wire is None or o.every or self._steps.charges:
+        if self._channel.wire is None or o.every or o.events or self._steps.charges:
             return
         s = self._settings
         limits = s.send_timeout, s.max_body
@@ -262,7 +267,10 @@ class Stream:
         if every and m.labels is None and m.alphabet is None:
             raise BadInput("expected false: the model answers values, which have no scores", field="every")
         layout, hz = modality.check_options(message.get("layout"), message.get("hz"))
-        return _Options(layout, hz, top_k, every, options_key(modality.field, StepOptions(hz, top_k, every)))
+        events = boolean(message.get("events"), "events")
+        if events and not isinstance(modality, EventModality):
+            raise BadInput(f"expected false: model {m.name} tells no events", field="events")
+        return _Options(layout, hz, top_k, every, events, options_key(modality.field, StepOptions(hz, top_k, every)))
 
     async def _same_model(self, session_id: str) -> ServedModel:
         model = await self._steps.model_of(session_id, self._owner)
@@ -303,10 +311,20 @@ class Stream:
         every = o.every or self._model.modality.each_step
         request = native_step(session_id, self._owner, number, content, o.key, every, self._channel.watched, "stream")
         result, states = await self._steps.step(self._model, request)
-        reply = worded(result, self._model.modality.word([(result.result, content)], o.top_k)[0])
+        modality, scores = self._model.modality, result.result
+        reply = worded(result, modality.word([(scores, content)], o.top_k)[0])
+        if isinstance(modality, EventModality):
+            if o.events:
+                await self._send_events(modality, result)
+            scores = modality.scored(scores)
         if o.every:
-            reply["scores"] = np.ascontiguousarray(np.exp(log_softmax(result.result.every)))
+            reply["scores"] = np.ascontiguousarray(np.exp(log_softmax(scores.every)))
         await self._channel.send({**reply, **_states(states)})
+
+    async def _send_events(self, modality: EventModality, result: Result[Scores]) -> None:
+        """Send a message for each event of a step; the step's result comes after them."""
+        for event in modality.events(result.result, Place(result.position, self._options.rate)):
+            await self._channel.send({"type": "event", "step": result.number, **event})
 
     def _check_length(self, length: int, field: str) -> None:
         most = self._settings.max_every
