@@ -8,6 +8,7 @@ first frame and the frame after its last. Motions may come in any order, and a s
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ def read(file: str | Path, unit: float | None = None, mark: float = 0.5) -> Clip
     try:
         with np.load(path, allow_pickle=False) as d:
             arrays = dict(d)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise ClipFileError(f"{path}: expected an .npz file of plain arrays: {error}") from error
     return stream_set(arrays, str(path), unit, mark)
 
