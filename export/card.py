@@ -47,11 +47,12 @@ def _contract(m: Manifest, content: str) -> str:
 
 
 def _events(m: Manifest, e: Events) -> str:
+    nothing = (m.labels or ("",))[0]
     return (
-        f"`{(m.labels or ('',))[0]}` is the class of all steps without an event. A class lasts while its score (softmax) is at least {e.off:g}, or until another's "
-        f"reaches {e.on:g}. An event is told in the first step in which the score has been at least {e.on:g} for {e.least} steps in a row, once while "
-        f"the class lasts, and not within {e.pause} steps after another. The last {EVENT} columns of `logits` are its class (0 where none is told), how "
-        "many steps ago the class began to last, and its best score since."
+        f"`{nothing}` is the class of all steps without an event. A class lasts while its score (softmax) is at least {e.off:g}, or until "
+        f"another's reaches {e.on:g}. An event is told in the first step in which the score has been at least {e.on:g} for {e.least} steps "
+        f"in a row, once while the class lasts, and not within {e.pause} steps after another. The last {EVENT} columns of `logits` are its "
+        "class (0 where none is told), how many steps ago the class began to last, and its best score since."
     )
 
 

@@ -24,7 +24,9 @@ def run(path: Path, split: str, record: bool, as_json: bool = False, curves: Pat
         )
     if data is not None:
         if "file" not in meta.clips:
-            raise checkpoint.CheckpointError(f"{path}: expected a network that learned from a file, to measure it on another, got {meta.task}")
+            raise checkpoint.CheckpointError(
+                f"{path}: expected a network that learned from a file, to measure it on another, got {meta.task}"
+            )
         meta = dataclasses.replace(meta, clips=meta.clips | {"file": str(data)})
     task = TASKS[meta.task]
     if curves is not None and task.curves is None:

@@ -10,7 +10,8 @@ _COUNTS = "steps validate_every devices hidden layers rows clips epoch alike ave
 _SHARES = "mirror lossy lost other_rate reset silence mark"  # odds and parts
 _BELOW_ONE = "dropout embedding_dropout readout_dropout steady pools smoothing asked"
 _NOT_NEGATIVE = (
-    "decay warmup left_out horizon max_time rate recurrent_rate weight_decay clip jump unit turn tilt speed sway body bones noise spread early late unsure"
+    "decay warmup left_out horizon max_time rate recurrent_rate weight_decay clip jump unit turn tilt speed sway body bones noise spread "
+    "early late unsure"
 )
 _ABOVE_ZERO = "gamma bound slowest fastest"
 

@@ -1,8 +1,8 @@
 """`python -m indrnn.model.data.joining OUT.npz`: streams to learn detection from, made of UTD-MHAD's clips in place of uncut recordings.
 
-A stream is a subject's clips in a random order, and between them standing (or sitting, where a clip ends so), transitions, and now and then a
-walk of somebody of NW-UCLA. The clips are marked, everything else is nothing. A clip's mark is the first frame by which the joints have made
-`PART` of all their way in it: the motion can be told by then, and is not over.
+A stream is a subject's clips in a random order, and between them standing (or sitting, where a clip ends so), transitions, and now and
+then a walk of somebody of NW-UCLA. The clips are marked, everything else is nothing. A clip's mark is the first frame by which the joints
+have made `PART` of all their way in it: the motion can be told by then, and is not over.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def turned(x: Frames, angle: float, centre: Frames) -> Frames:
 
 
 def idle(still: Frames, length: int, rng: Generator) -> Frames:
-    """Return `length` frames of somebody who stands as in still [n, J, 3]: its frames there and back, leaning and fidgeting by centimetres."""
+    """Return `length` frames of somebody who stands as in still [n, J, 3]: there and back, leaning and fidgeting by centimetres."""
     there_and_back = np.concatenate([np.arange(len(still)), np.arange(len(still) - 1, -1, -1)])
     x: Frames = still[there_and_back[np.arange(length) % len(there_and_back)]]
     height = x[:, :, 1:2] - x[:, :, 1:2].min(1, keepdims=True)  # the feet stay
@@ -139,7 +139,7 @@ def join(motions: Sequence[Clip], walks: Sequence[Frames], body: bodies.Body, rn
         x = go_to(motion.x[:, 0])
         start = sum(map(len, pieces[:-1]))
         events.append((motion.label, start, start + len(x), start + mark(x)))
-        pieces.append(idle(x[-STILL:], int(rng.integers(*IDLE)), rng))
+        pieces.append(idle(x[: -STILL - 1 : -1], int(rng.integers(*IDLE)), rng))
         sits = apart(x[-1], first[0], body.root) > NEAR
         if walks and not sits and rng.random() < WALKS:
             walk = walks[int(rng.integers(len(walks)))]
@@ -148,7 +148,7 @@ def join(motions: Sequence[Clip], walks: Sequence[Frames], body: bodies.Body, rn
 
 
 def ordered(motions: Sequence[Clip], root: int, rng: Generator) -> list[Clip]:
-    """Return the clips in a random order in which each begins near the pose that the one before it ended in; what fits nowhere is left out."""
+    """Return the clips in a random order, in which each begins near the pose that the last one ended in; what fits nowhere is left out."""
     left = [motions[i] for i in rng.permutation(len(motions))]
     out = [next(c for c in left if apart(c.x[0, 0], c.x[-1, 0], root) <= NEAR)]
     while True:

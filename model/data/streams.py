@@ -1,8 +1,8 @@
 """Uncut skeleton streams with marked motions as they lie in a file: what detection is learned from.
 
-A file is one of clips (model/data/clips.py) whose clips are whole streams, with the motions in place of `y`: `event_stream` [E] (which stream),
-`event_label` [E] (its class, from 0), and `event_point` [E], the frame of its mark within its stream, or `event_start` and `event_end` [E], its
-first frame and the frame after its last. Motions may come in any order, and a stream may have none.
+A file is one of clips (model/data/clips.py) whose clips are whole streams, with the motions in place of `y`: `event_stream` [E] (which
+stream), `event_label` [E] (its class, from 0), and `event_point` [E], the frame of its mark within its stream, or `event_start` and
+`event_end` [E], its first frame and the frame after its last. Motions may come in any order, and a stream may have none.
 """
 
 from dataclasses import dataclass, fields

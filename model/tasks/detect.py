@@ -40,7 +40,9 @@ class DetectFileRecipe(DetectRecipe):
     layout: str = field(default="", metadata={"help": "a known order of the joints, for a file that does not name them"})
     unit: float = field(default=0.0, metadata={"help": "metres in the file's unit of length; 0: told from the bodies"})
     facing: bool = field(default=True, metadata=FACING)
-    mark: float = field(default=0.5, metadata={"help": "part of an interval after which its motion is marked, where intervals are given alone"})
+    mark: float = field(
+        default=0.5, metadata={"help": "part of an interval after which its motion is marked, where intervals are given alone"}
+    )
 
 
 def begin(job: Job, config: dict[str, Any], recipe: DetectFileRecipe) -> tuple[DetectLearner, Meta]:
@@ -76,7 +78,11 @@ def figures(net: StateNet, meta: Meta, split: str) -> Figures:
         figure(f"{split}_precision", 100 * w.precision, "%", near),
         figure(f"{split}_recall", 100 * w.recall, "%", near),
         figure(f"{split}_false_alarms", w.false_alarms, "a minute", f"{near}; all others are false"),
-        *(figure(f"{split}_delay_{name}", value, "frames", late) for name, value in (("p50", w.delay_p50), ("p90", w.delay_p90)) if value == value),
+        *(
+            figure(f"{split}_delay_{name}", value, "frames", late)
+            for name, value in (("p50", w.delay_p50), ("p90", w.delay_p90))
+            if value == value
+        ),
     )
 
 

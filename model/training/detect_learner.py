@@ -22,7 +22,7 @@ from indrnn.model.training.measure import padded
 from indrnn.model.training.options import SEQUENCES, SMOOTHING
 
 SETTLING = 45  # frames of a window begun within a stream that are not asked: their answers rest on frames that the network was not shown
-MARKED = 0.5  # part of the windows that are drawn by their marks, so that streams with few are not learned as nothing alone
+MARKED = 0.75  # part of the windows that are drawn by their marks, so that streams with few are not learned as nothing alone
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """What a network that detects is worth: events against marks, and the hysteresis that is best on held streams.
 
-An event is right where it is told within `TOLERANCE` seconds of a mark of its class that no other event has taken (Bloom, Makris, Argyriou,
-"G3D: A gaming action dataset and real time action recognition evaluation framework", CVPRW 2012; Fothergill et al., CHI 2012). What counts is
-the frame at which an event is told, not the one at which it is said to have begun: waiting is paid for.
+An event is right where it is told within `TOLERANCE` seconds of a mark of its class that no other event has taken (Bloom, Makris,
+Argyriou, "G3D: A gaming action dataset and real time action recognition evaluation framework", CVPRW 2012; Fothergill et al., CHI 2012).
+What counts is the frame at which an event is told, not the one at which it is said to have begun: waiting is paid for.
 """
 
 from collections.abc import Iterable, Sequence
@@ -84,7 +84,7 @@ def told_events(probabilities: Sequence[NDArray[np.float32]], rules: Sequence[Ru
 
 
 def matches(told: Sequence[Told], marks: Sequence[Event], frames: float) -> list[int]:
-    """Return the delay in frames of each pair of an event and a mark of its class not more than `frames` apart, each in one pair at most."""
+    """Return the delay in frames of each pair of an event and a mark of its class at most `frames` apart; each is in one pair at most."""
     delays = []
     for label in {e.label for e in marks}:
         left = [e.at for e in told if e.label == label]

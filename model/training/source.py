@@ -33,7 +33,9 @@ class Source:
         if not set(meta.clips) & {"layout"}:
             raise NothingHeldError(f"expected a network of skeleton clips that says which ones, got one of {meta.task!r} that does not")
         if strange := set(meta.clips) - {f.name for f in dataclasses.fields(cls)}:
-            raise NothingHeldError(f"expected a network of cut clips, got one of {meta.task!r}, whose source has {', '.join(sorted(strange))}")
+            raise NothingHeldError(
+                f"expected a network of cut clips, got one of {meta.task!r}, whose source has {', '.join(sorted(strange))}"
+            )
         return cls(**meta.clips)
 
     def read(self) -> ClipSet:

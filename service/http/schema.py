@@ -63,7 +63,9 @@ class Prediction(_Shape):
     frames: int | None = Field(None, description="skeletons: frames of the clip, as the client counts them")
     steps: int | None = Field(None, description="numbers: rows of the sequence")
     labels: list[str] | None = Field(None, description="numbers: the class of each row, where the model answers each")
-    events: list[EventInfo] | None = Field(None, description="models that tell events: those of this sequence, or of this step of a session")
+    events: list[EventInfo] | None = Field(
+        None, description="models that tell events: those of this sequence, or of this step of a session"
+    )
 
 
 class Standing(_Shape):

@@ -70,9 +70,7 @@ class Backend:
         if self.stopping:
             engine.drain()
         m = bundle.manifest
-        return ServedModel(
-            m, engine, served(m, StepLimits(s.max_frames, s.max_text, s.max_every)), graph.provider, graph.kernel
-        )
+        return ServedModel(m, engine, served(m, StepLimits(s.max_frames, s.max_text, s.max_every)), graph.provider, graph.kernel)
 
     async def unload(self, model: ServedModel, why: ServiceError, seconds: float) -> None:
         """Let what is in flight finish, end the engine's thread, and give back its memory, whoever still holds the model."""

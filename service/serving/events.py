@@ -1,7 +1,7 @@
 """Models that tell events: a motion once, in the step in which it is sure, with its label, start and score.
 
-The graph tells them in the last numbers of each row of logits (export/modalities/modality.py), and its hysteresis is a part of the state. So a
-step that is repeated, or comes in other pieces, tells the same events, and nothing of them is kept here.
+The graph tells them in the last numbers of each row of logits (export/modalities/modality.py), and its hysteresis is a part of the state.
+So a step that is repeated, or comes in other pieces, tells the same events, and nothing of them is kept here.
 """
 
 from collections.abc import Sequence
@@ -68,4 +68,3 @@ class EventModality:
                 start, at = (max(0, round((first + i - back) * stride)) for back in (round(ago), 0))
                 found.append({"label": self._labels[round(label)], "start": start, "at": at, "score": score})
         return found
-

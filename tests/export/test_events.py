@@ -12,6 +12,7 @@ from indrnn.export.write import write
 from indrnn.kernels.runtime import ort
 from indrnn.model.training.checkpoint import load, save
 
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("events")

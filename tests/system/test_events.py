@@ -1,5 +1,6 @@
 """Events of a running service: told once, whatever the split, the protocol and the kill; and only to those who asked."""
 
+import shutil
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from conftest import Server
+from conftest import ROOT, Server
 from detecting import LABELS, bodies, meta, network
 
 from indrnn.client.answers import Event
@@ -22,6 +23,7 @@ T = 120
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("events")
     save(folder / "model.pt", network(), meta())
+    shutil.copytree(ROOT / "bundles" / "action", folder / "bundles" / "action")
     write(*load(folder / "model.pt"), folder / "bundles", "detect", "1", command="indrnn export")
     made = Server(folder, {"INDRNN_BUNDLES": str(folder / "bundles")}).start()
     yield made
@@ -147,6 +149,11 @@ def test_models_without_events_refuse_to_tell_some(server: Server) -> None:
     assert version["labels"][0] == "nothing"
     with server.socket("detect") as stream:
         assert said(stream, type="open", events="yes")["field"] == "events"
+    with server.socket("action") as stream:
+        told = said(stream, type="open", events=True)
+        assert (told["code"], told["field"]) == ("invalid_input", "events")
+        assert said(stream, type="open")["type"] == "opened"
+    assert "events" not in server.get("/models/action").json()["versions"][0]
 
 
 def test_the_open_inference_protocol_has_them_in_the_last_columns(server: Server, frames: list[Any], whole: Any) -> None:
