@@ -56,7 +56,7 @@ EVENT = 3  # the last numbers of a row of logits, where events are told: an even
 
 
 class Events(Frozen):
-    """The way scores become events (model/cells/hysteresis.py, and the graph). Label 0 is nothing.
+    """The way scores become events (model/nets/hysteresis.py, and the graph). Label 0 is nothing.
 
     A class lasts while its score is at least `off`, or until another's reaches `on`. An event is told in the first step in which the score
     has been at least `on` for `least` steps in a row, once while the class lasts, and not within `pause` steps after another.

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from indrnn.model.training.detection import Worth, as_json
+from indrnn.model.detection.figures import Worth, as_json
 
 
 def write(folder: Path, split: str, points: Sequence[Worth], on: float) -> tuple[Path, Path]:

@@ -1,7 +1,7 @@
 """The detecting network: the action network with a class for nothing, and hysteresis behind its scores, all state in one vector.
 
 Answers after each frame are the K logits, the first of them nothing's, and three numbers that say whether an event is told there: its class
-(0: none), how many frames ago it began, its score (model/cells/hysteresis.py).
+(0: none), how many frames ago it began, its score (model/nets/hysteresis.py).
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from indrnn.model.cells.cell import StatePart
-from indrnn.model.cells.hysteresis import COLUMNS, Hysteresis
 from indrnn.model.nets.action import ActionConfig, ActionNet
+from indrnn.model.nets.hysteresis import COLUMNS, Hysteresis
 from indrnn.model.nets.network import StateNet, last_valid
 
 

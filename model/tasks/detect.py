@@ -4,20 +4,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from indrnn.model.data import sets, streams
+from indrnn.model.data import sets
 from indrnn.model.data.clips import HZ, ClipSet
-from indrnn.model.data.streams import Stream
+from indrnn.model.detection import streams
+from indrnn.model.detection.figures import DELAYED, TOLERANCE, Thresholds, Worth, curve, probabilities, told_events, worth
+from indrnn.model.detection.learner import DetectLearner, DetectRecipe
+from indrnn.model.detection.streams import MarkedStream
 from indrnn.model.nets.detect import DetectConfig, DetectNet
 from indrnn.model.nets.network import StateNet
 from indrnn.model.tasks.skeleton import GIVEN, learn
 from indrnn.model.training.checkpoint import Meta
-from indrnn.model.training.detect_learner import DetectLearner, DetectRecipe
-from indrnn.model.training.detection import DELAYED, TOLERANCE, Rules, Worth, curve, probabilities, told_events, worth
 from indrnn.model.training.options import FACING
 from indrnn.model.training.source import Source
 from indrnn.model.training.task import Figures, Job, NothingHeldError, Task, figure
 
-JOINED = "joined.npz"  # the name under which docs/detection.md keeps what model/data/joining.py makes
+JOINED = "joined.npz"  # the name under which docs/detection.md keeps what model/detection/joining.py makes
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class StreamSource(Source):
 class DetectFileRecipe(DetectRecipe):
     """The file, its split, joints and unit, as `skeleton` has them; mark: where in an interval its mark is."""
 
-    file: str = field(default="", metadata={"positional": True, "help": "an .npz of marked streams, as model/data/streams.py says"})
+    file: str = field(default="", metadata={"positional": True, "help": "an .npz of marked streams, as model/detection/streams.py says"})
     test: str = field(default="fold=1/5", metadata={"help": "streams to test on: flag, subject=1,2, view=3, fold=1/5, none"})
     held: str = field(default="fold=1/5", metadata={"help": "of the others, streams to select by; none: train on all"})
     layout: str = field(default="", metadata={"help": "a known order of the joints, for a file that does not name them"})
@@ -53,11 +54,11 @@ def begin(job: Job, config: dict[str, Any], recipe: DetectFileRecipe) -> tuple[D
     return learner, meta
 
 
-def _measured(net: StateNet, meta: Meta, split: str) -> tuple[DetectNet, list[Stream], str]:
+def _measured(net: StateNet, meta: Meta, split: str) -> tuple[DetectNet, list[MarkedStream], str]:
     if not isinstance(net, DetectNet):
         raise NothingHeldError(f"expected a network that detects, got a {type(net).__name__}")
     found, which = StreamSource.told(meta).of(split)
-    return net, cast(list[Stream], found), which
+    return net, cast(list[MarkedStream], found), which
 
 
 def figures(net: StateNet, meta: Meta, split: str) -> Figures:
@@ -67,7 +68,7 @@ def figures(net: StateNet, meta: Meta, split: str) -> Figures:
     """
     detect, found, which = _measured(net, meta, split)
     c, hz = detect.config, meta.hz or HZ
-    rules = Rules(c.on, c.off, c.least, c.pause)
+    rules = Thresholds(c.on, c.off, c.least, c.pause)
     w = worth(rules.on, told_events(probabilities(detect, found), [rules])[0], found, hz)
     minutes, marks = sum(len(s.x) for s in found) / hz / 60, sum(len(s.events) for s in found)
     how = f"{which}; {len(found)} streams, {minutes:.0f} minutes, {marks} marks"
@@ -90,7 +91,7 @@ def curves(net: StateNet, meta: Meta, split: str) -> tuple[list[Worth], float]:
     """Return the figures over the threshold `on`, the rest of the hysteresis in proportion or as it is; and the network's own `on`."""
     detect, found, _ = _measured(net, meta, split)
     c, hz = detect.config, meta.hz or HZ
-    return curve(probabilities(detect, found), found, hz, Rules(c.on, c.off, c.least, c.pause)), c.on
+    return curve(probabilities(detect, found), found, hz, Thresholds(c.on, c.off, c.least, c.pause)), c.on
 
 
 TASK = Task(

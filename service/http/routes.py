@@ -13,8 +13,7 @@ from indrnn.service.errors import BadInput, MethodNotAllowed, ServiceError, Stop
 from indrnn.service.http import schema
 from indrnn.service.http.metrics import Metrics
 from indrnn.service.revision import revision
-from indrnn.service.serving.events import EventModality, Place
-from indrnn.service.serving.modality import Words
+from indrnn.service.serving.modality import EventModality, Place, Words
 from indrnn.service.serving.models import ServedModel
 from indrnn.service.serving.request import aside, integer, only, read_body, size_of, step_number, while_there
 from indrnn.service.serving.services import Services

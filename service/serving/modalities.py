@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from indrnn.export.bundle import Manifest
-from indrnn.service.serving.events import EventModality
-from indrnn.service.serving.modality import ServedModality
+from indrnn.service.serving.modality import EventModality, ServedModality
 from indrnn.service.serving.skeleton import SkeletonModality
 from indrnn.service.serving.tensor import TensorModality
 from indrnn.service.serving.text import TextModality

@@ -20,7 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from indrnn.service.engine.requests import Content, GenerateRequest, States
 from indrnn.service.errors import BadInput, Overloaded, ServiceError, Stopping, TooLarge, said
 from indrnn.service.logs import about
-from indrnn.service.serving.events import EventModality, Place
+from indrnn.service.serving.modality import EventModality, Place
 from indrnn.service.serving.models import Models, ServedModel
 from indrnn.service.serving.request import aside, boolean, integer, number, only, parse_object, size_of, step_number
 from indrnn.service.serving.services import Services

@@ -7,11 +7,12 @@ import pytest
 
 from indrnn.__main__ import main
 from indrnn.model.data.bodies import tree
-from indrnn.model.data.streams import Event, Stream, stream_set
+from indrnn.model.detection import figures
+from indrnn.model.detection.figures import Thresholds, Told, chosen, curve, matches, probabilities, worth
+from indrnn.model.detection.learner import DetectLearner, DetectRecipe
+from indrnn.model.detection.streams import Mark, MarkedStream, stream_set
 from indrnn.model.nets.detect import DetectConfig
 from indrnn.model.training import checkpoint
-from indrnn.model.training.detect_learner import DetectLearner, DetectRecipe
-from indrnn.model.training.detection import Rules, Told, chosen, curve, matches, worth
 
 SMALL = ["--hidden", "16", "--layers", "2", "--rows", "8", "--length", "120", "--rate", "0.01", "--dropout", "0", "--readout-dropout", "0"]
 SPLIT = ["--test", "subject=4,5", "--held", "subject=3", "--no-progress"]
@@ -52,15 +53,15 @@ def test_a_file_never_seen_is_learned_and_measured(trained, capsys):
     assert meta.labels == ("nothing", "three", "five")
     assert meta.told["events"] == {"on": net.config.on, "off": net.config.off, "least": net.config.least, "pause": net.config.pause}
     assert main(["evaluate", path, "--split", "test", "--json", "--curves", str(trained / "curves"), "--record"]) == 0
-    figures = {f["name"]: f for f in json.loads(capsys.readouterr().out.splitlines()[-1])}
-    assert figures["test_f1"]["value"] > 90
-    assert figures["test_false_alarms"]["value"] < 1
-    assert -10 <= figures["test_delay_p50"]["value"] <= 10
-    assert "6 streams, 1 minutes" in figures["test_f1"]["protocol"]
+    told_figures = {f["name"]: f for f in json.loads(capsys.readouterr().out.splitlines()[-1])}
+    assert told_figures["test_f1"]["value"] > 90
+    assert told_figures["test_false_alarms"]["value"] < 1
+    assert -10 <= told_figures["test_delay_p50"]["value"] <= 10
+    assert "6 streams, 1 minutes" in told_figures["test_f1"]["protocol"]
     told = json.loads((trained / "curves" / "test.json").read_text())
     assert told["on"] == net.config.on
     nearest = min(told["points"], key=lambda p: abs(p["on"] - net.config.on))
-    assert nearest["f1"] == pytest.approx(figures["test_f1"]["value"] / 100, abs=0.05)
+    assert nearest["f1"] == pytest.approx(told_figures["test_f1"]["value"] / 100, abs=0.05)
     assert [p["on"] for p in told["points"]] == pytest.approx(np.arange(0.02, 0.99, 0.02))
     assert (trained / "curves" / "test.svg").read_text().startswith("<?xml")
     assert checkpoint.load(trained / "run" / "model.pt")[1].figures[0]["test_evaluations"] == 1
@@ -123,7 +124,7 @@ def test_marks_go_with_a_changed_pace():
 
 def test_a_class_is_asked_for_around_its_mark_and_nothing_is_asked_beside_it():
     made = learner()
-    label, weight = made._asked([Event(2, 50)], 100)
+    label, weight = made._asked([Mark(2, 50)], 100)
     assert np.flatnonzero(label).tolist() == list(range(47, 63))
     assert (np.diff(weight[47:63]) < 0).all()  # the sooner the heavier
     assert not weight[41:47].any()
@@ -133,16 +134,27 @@ def test_a_class_is_asked_for_around_its_mark_and_nothing_is_asked_beside_it():
 
 
 def stream(length, *events):
-    return Stream(np.zeros((length, 1, 2, 3), np.float32), 0, 0, "", events=tuple(Event(*e) for e in events))
+    return MarkedStream(np.zeros((length, 1, 2, 3), np.float32), 0, 0, "", events=tuple(Mark(*e) for e in events))
 
 
 def test_events_are_matched_once_and_by_class():
-    marks = [Event(1, 100), Event(1, 118), Event(2, 200)]
+    marks = [Mark(1, 100), Mark(1, 118), Mark(2, 200)]
     assert matches([Told(1, 109)], marks, 10) == [9]
     assert matches([Told(1, 109), Told(1, 111)], marks, 10) == [9, -7]
     assert matches([Told(1, 111)], marks, 10) == [-7]
     assert matches([Told(1, 95), Told(1, 97), Told(1, 200), Told(2, 211)], marks, 10) == [-5]
     assert matches([], marks, 10) == []
+
+
+def test_long_streams_are_measured_in_pieces(trained, monkeypatch):
+    net, _ = checkpoint.load(trained / "run" / "model.pt")
+    found = stream_set(arrays(3), "f").clips
+    found[1] = MarkedStream(found[1].x[:70], 0, 0, "")
+    whole = probabilities(net, found)
+    monkeypatch.setattr(figures, "PIECE", 64)
+    for one, pieces in zip(whole, probabilities(net, found), strict=True):
+        np.testing.assert_allclose(pieces, one, atol=1e-5)
+    assert [len(p) for p in whole] == [400, 70, 400]
 
 
 def test_figures_are_what_they_say():
@@ -161,10 +173,10 @@ def test_the_hysteresis_is_chosen_by_f1_among_those_that_keep_to_one_false_alarm
         p[t : t + 3, 1] = 0.45
     p[:, 0] = 1 - p[:, 1]
     found = [stream(900, (1, 101), (1, 301))]
-    rules = [Rules(on, on / 2, least, 0) for on in (0.3, 0.44, 0.6) for least in (1, 4)]
-    assert chosen([p], found, 30.0, rules) == Rules(0.3, 0.15, 4, 0)
-    assert chosen([p], found, 30.0, [r for r in rules if r.least == 1]) == Rules(0.6, 0.3, 1, 0)
-    points = {w.on: w for w in curve([p], found, 30.0, Rules(0.6, 0.3, 1, 0))}
+    rules = [Thresholds(on, on / 2, least, 0) for on in (0.3, 0.44, 0.6) for least in (1, 4)]
+    assert chosen([p], found, 30.0, rules) == Thresholds(0.3, 0.15, 4, 0)
+    assert chosen([p], found, 30.0, [r for r in rules if r.least == 1]) == Thresholds(0.6, 0.3, 1, 0)
+    points = {w.on: w for w in curve([p], found, 30.0, Thresholds(0.6, 0.3, 1, 0))}
     assert points[0.3].recall == 1
     assert points[0.6].precision == 1
     assert points[0.98].f1 == 0

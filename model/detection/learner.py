@@ -14,9 +14,9 @@ from torch import Tensor
 from indrnn.model.data.augment import Augment, joined, warp
 from indrnn.model.data.bodies import Body
 from indrnn.model.data.clips import Clip, ClipSet
-from indrnn.model.data.streams import Event, Stream
+from indrnn.model.detection.figures import chosen, probabilities, told_events, worth
+from indrnn.model.detection.streams import Mark, MarkedStream
 from indrnn.model.nets.detect import DetectConfig, DetectNet
-from indrnn.model.training.detection import chosen, probabilities, told_events, worth
 from indrnn.model.training.learner import Learner, Recipe
 from indrnn.model.training.measure import padded
 from indrnn.model.training.options import SEQUENCES, SMOOTHING
@@ -55,7 +55,7 @@ class DetectLearner(Learner[DetectNet, DetectRecipe]):
     ) -> None:
         super().__init__(DetectNet(config), recipe, seed)
         self.body, self.hz, self.flat = body, data.hz, data.flat
-        self.streams, self.validation = cast(list[Stream], train), cast(list[Stream], validation)
+        self.streams, self.validation = cast(list[MarkedStream], train), cast(list[MarkedStream], validation)
         self.steady_pace = dataclasses.replace(recipe, speed=0.0, sway=0.0)  # the pace is changed here, where the marks go with it
         lengths = np.array([len(s.x) for s in self.streams], np.float64)
         self.chances = lengths / lengths.sum()
@@ -93,14 +93,14 @@ class DetectLearner(Learner[DetectNet, DetectRecipe]):
         speed, sway, phase = float(np.exp(rng.uniform(-r.speed, r.speed))), rng.uniform(0, r.sway), rng.uniform(0, 2 * np.pi)
         played = warp(x, speed, sway, phase)[:n]
         when = warp(np.arange(len(x), dtype=np.float32).reshape(-1, 1, 1, 1), speed, sway, phase)[:n].ravel()
-        marks = [Event(e.label, int(np.searchsorted(when, e.point - begin))) for e in stream.events if 0 <= e.point - begin <= when[-1]]
+        marks = [Mark(e.label, int(np.searchsorted(when, e.point - begin))) for e in stream.events if 0 <= e.point - begin <= when[-1]]
         (seen,) = joined([played], self.body, self.steady_pace, self.hz, rng, self.flat)
         label, weight = self._asked(marks, len(seen))
         if begin:
             weight[:SETTLING] = 0
         return seen, label, weight
 
-    def _asked(self, marks: list[Event], T: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def _asked(self, marks: list[Mark], T: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return label [T] and weight [T] of a window."""
         r = self.recipe
         early, late, unsure = (round(seconds * self.hz) for seconds in (r.early, r.late, r.unsure))

@@ -20,7 +20,7 @@ NOTHING = "nothing"  # class 0, of all frames without a mark; the file's classes
 
 
 @dataclass(frozen=True)
-class Event:
+class Mark:
     """A marked motion of a stream: its class, 1 and more, and the frame by which it shall be told."""
 
     label: int
@@ -28,10 +28,10 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Stream(Clip):
+class MarkedStream(Clip):
     """A stream x [T, P, J, 3] metres with its events in the order of their marks; its label is 0, nothing."""
 
-    events: tuple[Event, ...] = ()
+    events: tuple[Mark, ...] = ()
 
 
 def read(file: str | Path, unit: float | None = None, mark: float = 0.5) -> ClipSet:
@@ -63,13 +63,13 @@ def stream_set(arrays: dict[str, Any], title: str, unit: float | None = None, ma
     for i, c in enumerate(found.clips):
         told = {f.name: getattr(c, f.name) for f in fields(Clip)}
         own = sorted((e for s, e in events if s == i), key=lambda e: e.point)
-        streams.append(Stream(**told, events=tuple(own)))
+        streams.append(MarkedStream(**told, events=tuple(own)))
     return ClipSet(streams, (NOTHING, *found.classes), found.joint_names, found.hz, found.unit, found.flat)
 
 
 def _events(
     arrays: dict[str, Any], labels: NDArray[np.int64], lengths: list[int], classes: int, mark: float, title: str
-) -> list[tuple[int, Event]]:
+) -> list[tuple[int, Mark]]:
     """Return each event with the number of its stream."""
     E = len(labels)
     stream = _column(arrays, "event_stream", E, title)
@@ -90,7 +90,7 @@ def _events(
     if (bad := np.flatnonzero((point < 0) | (point >= ends))).size:
         i = bad[0]
         raise ClipFileError(f"{title}: {name}[{i}]: expected a frame of stream {stream[i]}, 0..{ends[i] - 1}, got {point[i]}")
-    return [(int(s), Event(int(k) + 1, int(p))) for s, k, p in zip(stream, labels, point, strict=True)]
+    return [(int(s), Mark(int(k) + 1, int(p))) for s, k, p in zip(stream, labels, point, strict=True)]
 
 
 def _column(arrays: dict[str, Any], name: str, size: int | None, title: str) -> NDArray[np.int64]:

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from indrnn.model.data import bodies, joining, streams
+from indrnn.model.data import bodies
 from indrnn.model.data.clips import HZ, Clip
 from indrnn.model.data.sets import DataMissingError
+from indrnn.model.detection import joining, streams
 
 BODY = bodies.Body(0, (0, 0, 0, 1, 2), ((1, 2), (3, 4)), ((1, 2), (3, 4)))
 STAND = np.array([[0, 1, 3], [-0.2, 1.4, 3], [0.2, 1.4, 3], [-0.1, 0.0, 3], [0.1, 0.0, 3]], np.float32)

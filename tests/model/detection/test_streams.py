@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from indrnn.model.data import streams
 from indrnn.model.data.clips import ClipFileError
+from indrnn.model.detection import streams
 
 
 def arrays(**change):

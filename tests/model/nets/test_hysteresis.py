@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from indrnn.kernels.runtime import ort
-from indrnn.model.cells.hysteresis import Hysteresis
-from indrnn.model.training.detection import Rules, Told, told_events
+from indrnn.model.detection.figures import Thresholds, Told, told_events
+from indrnn.model.nets.hysteresis import Hysteresis
 
-RULES = [Rules(0.5, 0.3, 2, 4), Rules(0.35, 0.1, 1, 0), Rules(0.6, 0.6, 3, 7)]
+RULES = [Thresholds(0.5, 0.3, 2, 4), Thresholds(0.35, 0.1, 1, 0), Thresholds(0.6, 0.6, 3, 7)]
 
 
 def scores(seed: int, T: int, K: int = 4) -> np.ndarray:
@@ -25,7 +25,7 @@ def by_reference(cell: Hysteresis, p: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("rules", RULES)
-def test_torch_and_the_search_tell_what_the_specification_tells(rules: Rules) -> None:
+def test_torch_and_the_search_tell_what_the_specification_tells(rules: Thresholds) -> None:
     cell, streams = Hysteresis(4, *rules), [scores(seed, 150 + 30 * seed) for seed in range(3)]
     many = told_events(streams, RULES)[RULES.index(rules)]
     for p, told in zip(streams, many, strict=True):
@@ -37,7 +37,7 @@ def test_torch_and_the_search_tell_what_the_specification_tells(rules: Rules) ->
 
 
 @pytest.mark.parametrize("rules", RULES)
-def test_the_graph_tells_the_same_in_any_pieces(rules: Rules) -> None:
+def test_the_graph_tells_the_same_in_any_pieces(rules: Thresholds) -> None:
     cell, p = Hysteresis(4, *rules), scores(7, 200)
     run = graph_of(cell)
     want = by_reference(cell, p)

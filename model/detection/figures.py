@@ -11,20 +11,22 @@ from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from indrnn.model.data.streams import Event, Stream
+from indrnn.model.detection.streams import Mark, MarkedStream
 from indrnn.model.nets.detect import DetectNet
-from indrnn.model.training.measure import scores
+from indrnn.model.training.measure import padded
 
 TOLERANCE = 1 / 3  # seconds: 10 frames of 30 a second
 DELAYED = 1.0  # seconds within which an event counts as a mark's for its delay
 ROWS = 16  # streams that are measured at once
+PIECE = 1_000  # frames that they are read in: the state is carried, so it changes nothing but memory
 FALSE_ALARMS = 1.0  # a minute: what a chosen hysteresis keeps to, where any does
 
 
-class Rules(NamedTuple):
-    """A hysteresis, as model/cells/hysteresis.py has it."""
+class Thresholds(NamedTuple):
+    """A hysteresis, as model/nets/hysteresis.py has it."""
 
     on: float
     off: float
@@ -52,8 +54,8 @@ class Worth:
     delay_p90: float
 
 
-def told_events(probabilities: Sequence[NDArray[np.float32]], rules: Sequence[Rules]) -> list[list[list[Told]]]:
-    """Return the events of each hysteresis, of each stream [T_s, K]: the recurrence of model/cells/hysteresis.py for all at once."""
+def told_events(probabilities: Sequence[NDArray[np.float32]], rules: Sequence[Thresholds]) -> list[list[list[Told]]]:
+    """Return the events of each hysteresis, of each stream [T_s, K]: the recurrence of model/nets/hysteresis.py for all at once."""
     S, G, K = len(probabilities), len(rules), probabilities[0].shape[1]
     order = sorted(range(S), key=lambda s: -len(probabilities[s]))
     lengths = np.array([len(probabilities[s]) for s in order])
@@ -83,7 +85,7 @@ def told_events(probabilities: Sequence[NDArray[np.float32]], rules: Sequence[Ru
     return found
 
 
-def matches(told: Sequence[Told], marks: Sequence[Event], frames: float) -> list[int]:
+def matches(told: Sequence[Told], marks: Sequence[Mark], frames: float) -> list[int]:
     """Return the delay in frames of each pair of an event and a mark of its class at most `frames` apart; each is in one pair at most."""
     delays = []
     for label in {e.label for e in marks}:
@@ -96,7 +98,7 @@ def matches(told: Sequence[Told], marks: Sequence[Event], frames: float) -> list
     return delays
 
 
-def worth(on: float, told: Sequence[Sequence[Told]], streams: Sequence[Stream], hz: float) -> Worth:
+def worth(on: float, told: Sequence[Sequence[Told]], streams: Sequence[MarkedStream], hz: float) -> Worth:
     """Return the figures of the events told in streams."""
     right = sum(len(matches(e, s.events, TOLERANCE * hz)) for e, s in zip(told, streams, strict=True))
     delays = [d for e, s in zip(told, streams, strict=True) for d in matches(e, s.events, DELAYED * hz)]
@@ -107,24 +109,33 @@ def worth(on: float, told: Sequence[Sequence[Told]], streams: Sequence[Stream], 
     return Worth(on, right / max(1, events), right / max(1, marks), f1, (events - right) / minutes, float(p50), float(p90))
 
 
-def probabilities(net: DetectNet, streams: Sequence[Stream]) -> list[NDArray[np.float32]]:
+@torch.no_grad()
+def probabilities(net: DetectNet, streams: Sequence[MarkedStream]) -> list[NDArray[np.float32]]:
     """Return the scores [T, K] after each frame of each stream, from a zero state on."""
     order = sorted(range(len(streams)), key=lambda i: len(streams[i].x))
-    found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(streams)
+    found: list[list[NDArray[np.float32]]] = [[] for _ in streams]
     for begin in range(0, len(order), ROWS):
         block = order[begin : begin + ROWS]
-        for i, logits in zip(block, scores(net.classifier, [streams[i].x for i in block]), strict=True):
-            found[i] = logits.softmax(1).numpy()
-    return found
+        state = net.classifier.start(len(block))
+        for t in range(0, len(streams[block[-1]].x), PIECE):
+            x, lengths = padded([streams[i].x[t : t + PIECE] for i in block])
+            logits, state = net.classifier(x, lengths, state)
+            for i, row, n in zip(block, logits.softmax(2).numpy(), lengths.tolist(), strict=True):
+                found[i].append(row[:n])
+    return [np.concatenate(pieces) for pieces in found]
 
 
-def grid() -> list[Rules]:
+def grid() -> list[Thresholds]:
     """Return the hysteresis that `chosen` chooses among."""
     ons = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-    return [Rules(on, round(on * part, 3), least, pause) for on, part, least, pause in product(ons, (0.3, 0.6), (1, 2, 4), (0, 15, 30))]
+    return [
+        Thresholds(on, round(on * part, 3), least, pause) for on, part, least, pause in product(ons, (0.3, 0.6), (1, 2, 4), (0, 15, 30))
+    ]
 
 
-def chosen(found: Sequence[NDArray[np.float32]], streams: Sequence[Stream], hz: float, rules: Sequence[Rules] | None = None) -> Rules:
+def chosen(
+    found: Sequence[NDArray[np.float32]], streams: Sequence[MarkedStream], hz: float, rules: Sequence[Thresholds] | None = None
+) -> Thresholds:
     """Return the hysteresis of the greatest F1 on streams, of those that keep to FALSE_ALARMS, or of all where none does."""
     rules = rules or grid()
     figures = [worth(r.on, told, streams, hz) for r, told in zip(rules, told_events(found, rules), strict=True)]
@@ -132,7 +143,7 @@ def chosen(found: Sequence[NDArray[np.float32]], streams: Sequence[Stream], hz: 
     return rules[max(kept, key=lambda i: (figures[i].f1, -figures[i].false_alarms))]
 
 
-def curve(found: Sequence[NDArray[np.float32]], streams: Sequence[Stream], hz: float, rules: Rules) -> list[Worth]:
+def curve(found: Sequence[NDArray[np.float32]], streams: Sequence[MarkedStream], hz: float, rules: Thresholds) -> list[Worth]:
     """Return the figures for each threshold `on` from 0.02 to 0.98, `off` in proportion, the rest as it is."""
     ons = np.round(np.arange(0.02, 0.99, 0.02), 2).tolist()
     many = [rules._replace(on=on, off=on * rules.off / rules.on) for on in ons]

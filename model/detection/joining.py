@@ -1,4 +1,4 @@
-"""`python -m indrnn.model.data.joining OUT.npz`: streams to learn detection from, made of UTD-MHAD's clips in place of uncut recordings.
+"""`python -m indrnn.model.detection.joining OUT.npz`: streams to learn detection from, made of UTD-MHAD's clips for want of uncut ones.
 
 A stream is a subject's clips in a random order, and between them standing (or sitting, where a clip ends so), transitions, and now and
 then a walk of somebody of NW-UCLA. The clips are marked, everything else is nothing. A clip's mark is the first frame by which the joints
@@ -190,7 +190,7 @@ def bones_of(x: Frames, body: bodies.Body) -> NDArray[np.float32]:
 
 
 def made(rounds: int, seed: int, subjects: Sequence[int] = ()) -> dict[str, Any]:
-    """Return the arrays of a file of streams (model/data/streams.py): each subject's clips `rounds` times, in as many orders.
+    """Return the arrays of a file of streams (model/detection/streams.py): each subject's clips `rounds` times, in as many orders.
 
     A subject's streams depend on the seed and the subject alone. The walkers of the training subjects, of subject 7 among them, and of the
     test subjects are other people. Raises DataMissingError, ClipFileError.
@@ -221,7 +221,9 @@ def made(rounds: int, seed: int, subjects: Sequence[int] = ()) -> dict[str, Any]
 
 def main() -> None:
     """Write the file."""
-    parser = argparse.ArgumentParser(prog="python -m indrnn.model.data.joining", description="Join UTD-MHAD's clips to marked streams.")
+    parser = argparse.ArgumentParser(
+        prog="python -m indrnn.model.detection.joining", description="Join UTD-MHAD's clips to marked streams."
+    )
     parser.add_argument("out", type=Path, help="the .npz to write")
     parser.add_argument("--rounds", type=int, default=3, help="how often each clip comes")
     parser.add_argument("--seed", type=int, default=1)
