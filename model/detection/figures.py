@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from indrnn.model.detection.streams import Mark, MarkedStream
+from indrnn.model.detection.streams import MarkedMotion, MarkedStream
 from indrnn.model.nets.detect import DetectNet
 from indrnn.model.training.measure import padded
 
@@ -85,7 +85,7 @@ def told_events(probabilities: Sequence[NDArray[np.float32]], rules: Sequence[Th
     return found
 
 
-def matches(told: Sequence[Told], marks: Sequence[Mark], frames: float) -> list[int]:
+def matches(told: Sequence[Told], marks: Sequence[MarkedMotion], frames: float) -> list[int]:
     """Return the delay in frames of each pair of an event and a mark of its class at most `frames` apart; each is in one pair at most."""
     delays = []
     for label in {e.label for e in marks}:

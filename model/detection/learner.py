@@ -15,7 +15,7 @@ from indrnn.model.data.augment import Augment, joined, warp
 from indrnn.model.data.bodies import Body
 from indrnn.model.data.clips import Clip, ClipSet
 from indrnn.model.detection.figures import chosen, probabilities, told_events, worth
-from indrnn.model.detection.streams import Mark, MarkedStream
+from indrnn.model.detection.streams import MarkedMotion, MarkedStream
 from indrnn.model.nets.detect import DetectConfig, DetectNet
 from indrnn.model.training.learner import Learner, Recipe
 from indrnn.model.training.measure import padded
@@ -93,14 +93,16 @@ class DetectLearner(Learner[DetectNet, DetectRecipe]):
         speed, sway, phase = float(np.exp(rng.uniform(-r.speed, r.speed))), rng.uniform(0, r.sway), rng.uniform(0, 2 * np.pi)
         played = warp(x, speed, sway, phase)[:n]
         when = warp(np.arange(len(x), dtype=np.float32).reshape(-1, 1, 1, 1), speed, sway, phase)[:n].ravel()
-        marks = [Mark(e.label, int(np.searchsorted(when, e.point - begin))) for e in stream.events if 0 <= e.point - begin <= when[-1]]
+        marks = [
+            MarkedMotion(e.label, int(np.searchsorted(when, e.point - begin))) for e in stream.events if 0 <= e.point - begin <= when[-1]
+        ]
         (seen,) = joined([played], self.body, self.steady_pace, self.hz, rng, self.flat)
         label, weight = self._asked(marks, len(seen))
         if begin:
             weight[:SETTLING] = 0
         return seen, label, weight
 
-    def _asked(self, marks: list[Mark], T: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def _asked(self, marks: list[MarkedMotion], T: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return label [T] and weight [T] of a window."""
         r = self.recipe
         early, late, unsure = (round(seconds * self.hz) for seconds in (r.early, r.late, r.unsure))

@@ -20,7 +20,7 @@ NOTHING = "nothing"  # class 0, of all frames without a mark; the file's classes
 
 
 @dataclass(frozen=True)
-class Mark:
+class MarkedMotion:
     """A marked motion of a stream: its class, 1 and more, and the frame by which it shall be told."""
 
     label: int
@@ -31,7 +31,7 @@ class Mark:
 class MarkedStream(Clip):
     """A stream x [T, P, J, 3] metres with its events in the order of their marks; its label is 0, nothing."""
 
-    events: tuple[Mark, ...] = ()
+    events: tuple[MarkedMotion, ...] = ()
 
 
 def read(file: str | Path, unit: float | None = None, mark: float = 0.5) -> ClipSet:
@@ -69,7 +69,7 @@ def stream_set(arrays: dict[str, Any], title: str, unit: float | None = None, ma
 
 def _events(
     arrays: dict[str, Any], labels: NDArray[np.int64], lengths: list[int], classes: int, mark: float, title: str
-) -> list[tuple[int, Mark]]:
+) -> list[tuple[int, MarkedMotion]]:
     """Return each event with the number of its stream."""
     E = len(labels)
     stream = _column(arrays, "event_stream", E, title)
@@ -90,7 +90,7 @@ def _events(
     if (bad := np.flatnonzero((point < 0) | (point >= ends))).size:
         i = bad[0]
         raise ClipFileError(f"{title}: {name}[{i}]: expected a frame of stream {stream[i]}, 0..{ends[i] - 1}, got {point[i]}")
-    return [(int(s), Mark(int(k) + 1, int(p))) for s, k, p in zip(stream, labels, point, strict=True)]
+    return [(int(s), MarkedMotion(int(k) + 1, int(p))) for s, k, p in zip(stream, labels, point, strict=True)]
 
 
 def _column(arrays: dict[str, Any], name: str, size: int | None, title: str) -> NDArray[np.int64]:

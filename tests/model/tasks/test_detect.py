@@ -10,7 +10,7 @@ from indrnn.model.data.bodies import tree
 from indrnn.model.detection import figures
 from indrnn.model.detection.figures import Thresholds, Told, chosen, curve, matches, probabilities, worth
 from indrnn.model.detection.learner import DetectLearner, DetectRecipe
-from indrnn.model.detection.streams import Mark, MarkedStream, stream_set
+from indrnn.model.detection.streams import MarkedMotion, MarkedStream, stream_set
 from indrnn.model.nets.detect import DetectConfig
 from indrnn.model.training import checkpoint
 
@@ -124,7 +124,7 @@ def test_marks_go_with_a_changed_pace():
 
 def test_a_class_is_asked_for_around_its_mark_and_nothing_is_asked_beside_it():
     made = learner()
-    label, weight = made._asked([Mark(2, 50)], 100)
+    label, weight = made._asked([MarkedMotion(2, 50)], 100)
     assert np.flatnonzero(label).tolist() == list(range(47, 63))
     assert (np.diff(weight[47:63]) < 0).all()  # the sooner the heavier
     assert not weight[41:47].any()
@@ -134,11 +134,11 @@ def test_a_class_is_asked_for_around_its_mark_and_nothing_is_asked_beside_it():
 
 
 def stream(length, *events):
-    return MarkedStream(np.zeros((length, 1, 2, 3), np.float32), 0, 0, "", events=tuple(Mark(*e) for e in events))
+    return MarkedStream(np.zeros((length, 1, 2, 3), np.float32), 0, 0, "", events=tuple(MarkedMotion(*e) for e in events))
 
 
 def test_events_are_matched_once_and_by_class():
-    marks = [Mark(1, 100), Mark(1, 118), Mark(2, 200)]
+    marks = [MarkedMotion(1, 100), MarkedMotion(1, 118), MarkedMotion(2, 200)]
     assert matches([Told(1, 109)], marks, 10) == [9]
     assert matches([Told(1, 109), Told(1, 111)], marks, 10) == [9, -7]
     assert matches([Told(1, 111)], marks, 10) == [-7]
