@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import cast
 
 import numpy as np
@@ -86,7 +87,7 @@ class DetectLearner(Learner[DetectNet, DetectRecipe]):
             begin = point - int(rng.integers(0, n))
         else:
             stream = self.streams[int(rng.choice(len(self.streams), p=self.chances))]
-            begin = int(rng.integers(-n // 4, len(stream.x) - n // 2))
+            begin = int(rng.integers(-n // 4, max(1, len(stream.x) - n // 2)))  # below 0: a stream's start is learned more often
         begin = max(0, min(begin, len(stream.x) - 1))
         x = stream.x[begin : begin + reach]
         r = self.recipe
@@ -103,16 +104,18 @@ class DetectLearner(Learner[DetectNet, DetectRecipe]):
         return seen, label, weight
 
     def _asked(self, marks: list[MarkedMotion], T: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return label [T] and weight [T] of a window."""
+        """Return label [T] and weight [T] of a window; between marks, however close, the answer is nothing for a quarter of the way."""
         r = self.recipe
         early, late, unsure = (round(seconds * self.hz) for seconds in (r.early, r.late, r.unsure))
         label, weight = np.zeros(T, np.int64), np.ones(T, np.float32)
-        for e in marks:
-            weight[max(0, e.point - early - unsure) : e.point + late + unsure + 1] = 0
-        for e in marks:
-            frames = np.arange(max(0, e.point - early), min(T, e.point + late + 1))
+        points = [-T, *(e.point for e in marks), 3 * T]
+        gaps = [int(b - a) for a, b in pairwise(points)]
+        for e, before, after in zip(marks, gaps[:-1], gaps[1:], strict=True):
+            first, last = e.point - min(early, before // 6), e.point + min(late, after // 3)
+            weight[max(0, first - min(unsure, before // 8)) : last + min(unsure, after // 8) + 1] = 0
+            frames = np.arange(max(0, first), min(T, last + 1))
             label[frames] = e.label
-            weight[frames] = 1 - 0.5 * (frames - e.point + early) / (early + late + 1)
+            weight[frames] = 1 - 0.5 * (frames - first) / (late + early + 1)
         return label, weight
 
     def validate(self) -> dict[str, float]:

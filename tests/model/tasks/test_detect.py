@@ -122,6 +122,14 @@ def test_marks_go_with_a_changed_pace():
     assert min(near) > 0.8  # the joint is up where the mark is
 
 
+def test_short_streams_and_streams_without_marks_are_learned_from():
+    made = learner()
+    made.streams, made.marks, made.chances = [stream(n) for n in (1, 2, 30, 70)], [], np.full(4, 0.25)
+    lengths = {len(made._row(np.random.default_rng(step))[0]) for step in range(60)}
+    assert 1 in lengths
+    assert max(lengths) > 40
+
+
 def test_a_class_is_asked_for_around_its_mark_and_nothing_is_asked_beside_it():
     made = learner()
     label, weight = made._asked([MarkedMotion(2, 50)], 100)
@@ -133,8 +141,19 @@ def test_a_class_is_asked_for_around_its_mark_and_nothing_is_asked_beside_it():
     assert (weight[69:] == 1).all()
 
 
+def test_between_close_marks_nothing_is_asked_for():
+    made = learner()
+    for gap in (9, 16, 30, 60):
+        label, weight = made._asked([MarkedMotion(1, 40), MarkedMotion(1, 40 + gap), MarkedMotion(2, 40 + 2 * gap)], 200)
+        for point, k in ((40, 1), (40 + gap, 1), (40 + 2 * gap, 2)):
+            assert label[point] == k
+            assert weight[point] > 0.7
+        between = slice(40, 40 + gap)
+        assert (weight[between][label[between] == 0] > 0).sum() >= gap // 4
+
+
 def stream(length, *events):
-    return MarkedStream(np.zeros((length, 1, 2, 3), np.float32), 0, 0, "", events=tuple(MarkedMotion(*e) for e in events))
+    return MarkedStream(np.zeros((length, 1, 7, 3), np.float32), 0, 0, "", events=tuple(MarkedMotion(*e) for e in events))
 
 
 def test_events_are_matched_once_and_by_class():
