@@ -1,6 +1,7 @@
 """What the server answers, as the user sees it."""
 
 import base64
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 
@@ -26,13 +27,23 @@ class Label(NamedTuple):
     score: float
 
 
+class Event(NamedTuple):
+    """A motion that was told, once: `start` is the frame from which on it lasted, `at` the one at which it was told, both from 0."""
+
+    label: str
+    start: int
+    at: int
+    score: float
+
+
 class Prediction(NamedTuple):
-    """The answer at the end of a clip, or of rows of numbers; `frames` as the client counts them."""
+    """The answer at the end of a clip, or of rows of numbers; `frames` as the client counts them. `events` of models that tell some."""
 
     label: str
     score: float
     top: list[Label]
     frames: int
+    events: list[Event] | None = None
 
 
 class Result(NamedTuple):
@@ -48,6 +59,8 @@ class Result(NamedTuple):
     states: Neurons | None
     outputs: dict[str, list[float]] | None = None
     """values by name, of a model of numbers that answers those: the last row's, or each row's"""
+    events: Sequence[Event] = ()
+    """the motions told in this step, of a session opened with `events`"""
 
 
 class Pending(NamedTuple):
@@ -102,10 +115,19 @@ def char(body: dict[str, Any]) -> Char:
     return Char(body["char"], body["logprob"], neurons(body))
 
 
+def event(body: dict[str, Any]) -> Event:
+    """Read an event from a message or a list of them."""
+    return Event(body["label"], body["start"], body["at"], body["score"])
+
+
 def prediction(body: dict[str, Any]) -> Prediction:
     """Read one clip's answer from a message."""
     return Prediction(
-        body["label"], body["score"], [Label(t["label"], t["score"]) for t in body["top"]], body.get("frames", body.get("steps", 0))
+        body["label"],
+        body["score"],
+        [Label(t["label"], t["score"]) for t in body["top"]],
+        body.get("frames", body.get("steps", 0)),
+        [event(e) for e in body["events"]] if "events" in body else None,
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from indrnn.client.answers import Part, Pending, Result, char, result
+from indrnn.client.answers import Event, Part, Pending, Result, char, event, result
 from indrnn.client.commands import Close, Connect, Lost, Plan, R, Receive, Send, Show, Sleep
 from indrnn.client.errors import TRANSIENT, ClientError, Conflict, ProtocolError, Refused, Unanswered, refused
 from indrnn.client.messages import decode, encode
@@ -83,11 +83,11 @@ class Conversation:
         request = encode({"type": "step", "step": at, **content})
         self._claim(request)
         try:
-            body = yield from self._persist(patience, lambda: self._exchange(request, "result", patience))
+            body, events = yield from self._persist(patience, lambda: self._ask_step(request, patience))
         except Refused:
             self._unanswered = None
             raise
-        answer = _read(result, body)
+        answer = _read(result, body)._replace(events=events)
         if answer.step != at:
             raise ProtocolError(f"expected the result of step {at}, got that of {answer.step}")
         self._unanswered, self.step, self.position = None, at, answer.position
@@ -264,10 +264,19 @@ class Conversation:
             raise Unanswered(f"step {number} has no answer yet, and this is another: make the same call again first", "unanswered")
         self._unanswered = request
 
-    def _exchange(self, request: str, kind: str, patience: Patience) -> Plan[dict[str, Any]]:
+    def _exchange(self, request: str, kind: str | tuple[str, ...], patience: Patience) -> Plan[dict[str, Any]]:
         yield from self._link(patience)
         yield from _say(request, patience)
         return (yield from _hear(kind, patience))
+
+    def _ask_step(self, request: str, patience: Patience) -> Plan[tuple[dict[str, Any], tuple[Event, ...]]]:
+        """Send a step and return its result, and the events that come before it: of this try, which tells all of them."""
+        events: list[Event] = []
+        body = yield from self._exchange(request, ("event", "result"), patience)
+        while body["type"] == "event":
+            events.append(_read(event, body))
+            body = yield from _hear(("event", "result"), patience)
+        return body, tuple(events)
 
     def _rewatch(self, patience: Patience) -> Plan[None]:
         if not self._linked:

@@ -5,7 +5,8 @@ from typing import Any, TypedDict
 
 
 class SessionOptions(TypedDict, total=False):
-    """The options of a session: order of joints, frames per second, names told, every time step, the model's version; states kept."""
+    """The options of a session: order of joints, frames per second, names told, every time step, the model's version; states kept;
+    events told, of models that tell some."""
 
     layout: str | None
     hz: float | None
@@ -13,6 +14,7 @@ class SessionOptions(TypedDict, total=False):
     every: bool | None
     version: str | None
     keep: int | None
+    events: bool | None
 
 
 class PredictOptions(TypedDict, total=False):

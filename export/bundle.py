@@ -26,7 +26,7 @@ WEIGHTS = "model.onnx.data"  # the weights of a graph of more than 2 GB
 PARITY_BOUND = 1e-4  # largest |ONNX Runtime - PyTorch| in a logit that a bundle may carry
 HALF_PARITY_BOUND = 5e-3  # the same of an adopted file that works in float16, as part of its largest answer
 
-Role = Literal["hidden", "window", "position", "last_frame", "pool", "started", "last_logits"]
+Role = Literal["hidden", "window", "position", "last_frame", "pool", "started", "event", "last_logits"]
 
 
 class BundleError(Exception):
@@ -161,8 +161,8 @@ class Manifest(Content):
 
     @property
     def classes(self) -> int:
-        """Return K, the length of one row of logits."""
-        return MODALITIES[self.modality].answers(self)
+        """Return the length of one row of logits: K, and the numbers of an event where events are told."""
+        return MODALITIES[self.modality].width(self)
 
     @property
     def unknown_symbol(self) -> int | None:
@@ -203,6 +203,10 @@ class Manifest(Content):
         if any((p.u is None) is (self.cell == "indrnn") for p in self.state if p.role == "hidden"):
             raise ValueError(f"state: expected hidden parts of the cell {self.cell!r}, with u if and only if it is indrnn")
         MODALITIES[self.modality].check(self, {p.role: p.size for p in reversed(self.state)})
+        if (self.part("event") is None) is not (self.events is None):
+            raise ValueError("expected a state part event if and only if events are stated")
+        if self.events is not None and len(self.labels or ()) < 2:
+            raise ValueError("events: expected labels, the first of them nothing's")
         last_logits = self.part("last_logits")
         if last_logits is None or last_logits.size != self.classes:
             raise ValueError(f"state: expected a last_logits part of {self.classes}")

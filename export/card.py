@@ -1,6 +1,7 @@
 """The model card: CARD.md, the manifest in words."""
 
 from indrnn.export.bundle import Manifest, Part, TrainingData
+from indrnn.export.modalities.modality import EVENT, Events
 from indrnn.export.modalities.table import MODALITIES
 from indrnn.model.cells.table import CELLS
 
@@ -11,6 +12,7 @@ def card(manifest: Manifest, export_command: str) -> str:
     sections = [
         f"# {m.name} {m.version}\n\n{modality.what(m)}\n\n{_network(m)}",
         "## What goes in and what comes out\n\n" + _contract(m, modality.contract(m)),
+        *([] if m.events is None else ["## Events\n\n" + _events(m, m.events)]),
         "## Figures\n\n" + _figures(m),
         "## Training data\n\n" + ("\n".join(_data(d) for d in m.training.data) or "Not stated."),
         f"## Limits\n\n{modality.limits(m, tuple(d.name for d in m.training.data))}\n\n{_endless(m)}",
@@ -50,6 +52,16 @@ def _contract(m: Manifest, content: str) -> str:
     words = [f"B rows, T steps, each row valid up to `lengths`. A zero row of `state` ({m.state_size} numbers) starts a sequence.", content]
     words += dict.fromkeys([CELLS[m.cell].carried, *([CELLS["indrnn"].carried] if any(p.u for p in m.state) else [])])
     return table + "\n\n" + "\n".join(words)
+
+
+def _events(m: Manifest, e: Events) -> str:
+    nothing = (m.labels or ("",))[0]
+    return (
+        f"`{nothing}` is the class of all steps without an event. A class lasts while its score (softmax) is at least {e.off:g}, or until "
+        f"another's reaches {e.on:g}. An event is told in the first step in which the score has been at least {e.on:g} for {e.least} steps "
+        f"in a row, once while the class lasts, and not within {e.pause} steps after another. The last {EVENT} columns of `logits` are its "
+        "class (0 where none is told), how many steps ago the class began to last, and its best score since."
+    )
 
 
 def _figures(m: Manifest) -> str:

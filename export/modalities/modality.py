@@ -71,6 +71,28 @@ class Returned(Frozen):
     shape: tuple[int, ...]
 
 
+EVENT = 3  # the last numbers of a row of logits, where events are told: an event's class (0: none), steps since it began, its score
+
+
+class Events(Frozen):
+    """The way scores become events (model/nets/hysteresis.py, and the graph). Label 0 is nothing.
+
+    A class lasts while its score is at least `off`, or until another's reaches `on`. An event is told in the first step in which the score
+    has been at least `on` for `least` steps in a row, once while the class lasts, and not within `pause` steps after another.
+    """
+
+    on: float = Field(gt=0, le=1)
+    off: float = Field(gt=0, le=1)
+    least: int = Field(ge=1, description="steps")
+    pause: int = Field(ge=0, description="steps")
+
+    @model_validator(mode="after")
+    def _off_is_lower(self) -> Self:
+        if self.off > self.on:
+            raise ValueError(f"expected off of at most on, {self.on:g}, got {self.off:g}")
+        return self
+
+
 class Content(Frozen):
     """The part of a manifest that says what goes in and what comes out; each modality fills the fields that it names in `fields`."""
 
@@ -100,6 +122,7 @@ class Content(Frozen):
         default=None, description="tensor: the tensors that values are the numbers of, where they are some"
     )
     window: int | None = Field(default=None, ge=2, description="tensor: steps that make one answer; the last of values says where one ends")
+    events: Events | None = Field(default=None, description="skeleton, tensor: that the model tells events, and when")
     answer: Literal["step", "end"] | None = Field(default=None, description="tensor: which answers were trained, each step's or the last")
 
 
@@ -135,7 +158,11 @@ class Modality(ABC):
 
     def unit(self, m: Content) -> NDArray[np.float64]:
         """Return the size [K] that a difference between two runtimes is measured in; of scores 1."""
-        return np.ones(self.answers(m))
+        return np.ones(self.width(m))
+
+    def width(self, m: Content) -> int:
+        """Return the length of one row of logits: the answers, and an event's numbers where events are told."""
+        return self.answers(m) + (EVENT if m.events is not None else 0)
 
     @abstractmethod
     def sample(self, m: Content) -> Sample:

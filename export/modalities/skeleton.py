@@ -20,7 +20,7 @@ class SkeletonContent(Modality):
     name = "skeleton"
     kind = "action"
     reads = "skeletons"
-    fields = ("labels", "layout", "layouts", "persons", "hz", "other_below", "unit", "metres", "axes", "dims", "bodies")
+    fields = ("labels", "layout", "layouts", "persons", "hz", "other_below", "unit", "metres", "axes", "dims", "bodies", "events")
 
     def check(self, m: Content, state: Mapping[str, int]) -> None:
         """Raise ValueError as the class says."""

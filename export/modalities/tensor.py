@@ -23,7 +23,7 @@ class TensorContent(Modality):
     name = "tensor"
     kind = "tensor"
     reads = "numbers"
-    fields = ("features", "values", "answer", "labels", "hz", "layout", "layouts", "persons", "returned", "window")
+    fields = ("features", "values", "answer", "labels", "hz", "layout", "layouts", "persons", "returned", "window", "events")
     farthest = math.inf  # in any unit
 
     def check(self, m: Content, state: Mapping[str, int]) -> None:

@@ -94,6 +94,8 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
         parser.add_argument("--split", choices=("val", "test"), default="val")
         parser.add_argument("--record", action="store_true", help="write the figures into the checkpoint")
         parser.add_argument("--json", action="store_true", help="print JSON, with how each figure was measured")
+        parser.add_argument("--curves", type=Path, help="folder of the figures over the threshold (SVG, JSON), of a network that detects")
+        parser.add_argument("--data", type=Path, help="measure on another file than the one that was learned from, split in the same way")
     elif command == "calibrate":
         parser.add_argument("checkpoint", type=Path, help="of an action network")
         parser.add_argument(
@@ -224,7 +226,7 @@ def run(command: str, args: argparse.Namespace, argv: list[str]) -> int:
         if command == "train":
             rank_zero_only(print)(run_training(args, argv))
         elif command == "evaluate":
-            evaluate.run(args.checkpoint, args.split, args.record, args.json)
+            evaluate.run(args.checkpoint, args.split, args.record, args.json, args.curves, args.data)
         elif command == "plot":
             print(plot.plot(args))
         elif command == "convert":

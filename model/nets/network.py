@@ -54,6 +54,10 @@ class StateNet(nn.Module, ABC):
     def parts(self) -> tuple[StatePart, ...]:
         """Return the state's parts in order, as the manifest lists them."""
 
+    def told(self) -> dict[str, Any]:
+        """Return entries of the manifest that the network alone knows; nothing, unless a subclass says otherwise."""
+        return {}
+
     @abstractmethod
     def fold_(self) -> None:
         """Moves batch norm and feature scales into the neighbouring linear maps and centres the logits."""

@@ -4,8 +4,9 @@ The network reads metres at the file's rate in the file's own joint order. Selec
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning
 import numpy as np
@@ -17,12 +18,14 @@ from indrnn.model.nets.action import POSITION_SCALE, VELOCITY_SCALE, ActionConfi
 from indrnn.model.nets.network import StateNet
 from indrnn.model.training.checkpoint import Meta
 from indrnn.model.training.clip_learner import ClipLearner, ClipRecipe
+from indrnn.model.training.learner import Learner, Recipe
 from indrnn.model.training.measure import clip_accuracy, stream_accuracy
 from indrnn.model.training.options import CLIPS, FACING
 from indrnn.model.training.source import Source
 from indrnn.model.training.task import Figures, Job, Task, figure
 
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
+AnyLearner = TypeVar("AnyLearner", bound=Learner[Any, Any])
 GIVEN = frozenset({"classes", "joints", "persons", "root", "position_scale", "velocity_scale", "across"})
 
 
@@ -56,13 +59,13 @@ def begin(job: Job, config: dict[str, Any], recipe: SkeletonRecipe) -> tuple[Cli
 def learn(
     job: Job,
     config: dict[str, Any],
-    recipe: ClipRecipe,
+    recipe: Recipe,
     source: Source,
     terms: tuple[dict[str, str], ...],
     facing: bool = False,
-    learner_class: type[ClipLearner] = ClipLearner,
+    learner_class: Callable[..., AnyLearner] = ClipLearner,  # type: ignore[assignment]  # what it is where nothing else is said
     config_class: type[ActionConfig] = ActionConfig,
-) -> tuple[ClipLearner, Meta]:
+) -> tuple[AnyLearner, Meta]:
     """Return the learner of a source's training clips, and all that its checkpoint will say. Raises as Source.read and Source.split do."""
     found = source.read()
     train, held, _ = source.split(found.clips)

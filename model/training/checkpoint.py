@@ -17,6 +17,7 @@ from indrnn.model.cells.cell import StatePart
 from indrnn.model.nets.action import ActionConfig, ActionNet
 from indrnn.model.nets.adding import AddingConfig, AddingNet
 from indrnn.model.nets.chars import CharsConfig, CharsNet
+from indrnn.model.nets.detect import DetectConfig, DetectNet
 from indrnn.model.nets.network import StateNet
 from indrnn.model.nets.pixels import PixelsConfig, PixelsNet
 from indrnn.model.nets.sequence import SequenceConfig, SequenceNet
@@ -30,6 +31,7 @@ NETWORKS: dict[str, tuple[Any, Any]] = {
     "action": (ActionConfig, ActionNet),
     "adding": (AddingConfig, AddingNet),
     "chars": (CharsConfig, CharsNet),
+    "detect": (DetectConfig, DetectNet),
     "pixels": (PixelsConfig, PixelsNet),
     "sequence": (SequenceConfig, SequenceNet),
     "tensor": (TensorConfig, TensorNet),
@@ -165,4 +167,5 @@ def load(path: Path | str) -> tuple[StateNet, Meta]:
     """
     trained, meta = load_trained(Path(path))
     net = trained.fold().requires_grad_(False)
-    return net, dataclasses.replace(meta, parts=net.parts(), parameters=sum(p.numel() for p in net.parameters()), cell=net.cell)
+    parameters = sum(p.numel() for p in net.parameters())
+    return net, dataclasses.replace(meta, parts=net.parts(), parameters=parameters, cell=net.cell, told=meta.told | net.told())

@@ -36,6 +36,10 @@ class Source:
         """Return a checkpoint's source of clips. Raises NothingHeldError for one of another task, or of before this was kept."""
         if not set(meta.clips) & {"layout"}:
             raise NothingHeldError(f"expected a network of skeleton clips that says which ones, got one of {meta.task!r} that does not")
+        if strange := set(meta.clips) - {f.name for f in dataclasses.fields(cls)}:
+            raise NothingHeldError(
+                f"expected a network of cut clips, got one of {meta.task!r}, whose source has {', '.join(sorted(strange))}"
+            )
         try:
             return TypeAdapter(cls).validate_python(meta.clips)
         except ValidationError as error:
@@ -62,11 +66,15 @@ class Source:
         """Return the clips of the classes left out."""
         return [c for c in self._all().clips if c.label in self.left_out]
 
+    def _found(self, file: Path | str) -> ClipSet:
+        """Return what lies in the file."""
+        return clips.read(file, self.unit or None)
+
     def _all(self) -> ClipSet:
         if self.file == vocabulary.FILE.name:
             words = vocabulary.read()
             return vocabulary.joined(words, [name for name in words.sets if name != self.without])
-        found = clips.read(Path(self.file) if Path(self.file).exists() else self.file, self.unit or None)
+        found = self._found(Path(self.file) if Path(self.file).exists() else self.file)
         found = dataclasses.replace(found, clips=put_right(found.clips, found.classes, SWAPPED.get(self.file, ())))
         if not self.layout:
             return found

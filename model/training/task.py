@@ -3,7 +3,7 @@
 Each task is one file, and one line in model/tasks/table.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Task:
     `positional` makes it one. Fields named in `given` come from elsewhere, such as the number of classes from the data.
     begin: (job, values of config's fields but the given ones, recipe) -> the learner and all that its checkpoint will say.
     figures: (network, its description, "val" or "test") -> figures. headline: the test figure that `reproduce` puts in its row.
-    summary: a line of `train --help`.
+    curves: the same, but -> figures over a threshold, and the network's own; None: it has no threshold. summary: a line of `train --help`.
     steps, decay: defaults of `train`. published: options of `train` for each run of `reproduce`.
     """
 
@@ -61,6 +61,7 @@ class Task:
     decay: int
     published: tuple[tuple[str, ...], ...] = ((),)
     given: frozenset[str] = frozenset({"classes"})
+    curves: Callable[[StateNet, Meta, str], tuple[Sequence[Any], float]] | None = None
 
 
 class NothingHeldError(Exception):

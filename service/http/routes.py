@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
 from indrnn.export.bundle import Layout
-from indrnn.service.engine.requests import Content, Frames
+from indrnn.service.engine.requests import Content, Frames, LookRequest
 from indrnn.service.engine.runtime import longest
 from indrnn.service.errors import (
     BadInput,
@@ -25,11 +25,12 @@ from indrnn.service.errors import (
 from indrnn.service.http import schema
 from indrnn.service.http.metrics import Metrics
 from indrnn.service.revision import revision
-from indrnn.service.serving.modality import READ_OPTIONS, Words, at_times, more_options, with_more
+from indrnn.service.serving.modality import READ_OPTIONS, EventModality, Place, Words, at_times, more_options, with_more
 from indrnn.service.serving.models import ServedModel
 from indrnn.service.serving.request import CODINGS, aside, integer, only, read_body, size_of, step_number, while_there
 from indrnn.service.serving.services import Services
 from indrnn.service.serving.steps import StepOptions, StepRouter, native_step, options_key, same_version
+from indrnn.service.session.machine import Scores
 from indrnn.service.settings import Settings
 
 _PREDICT_FIELDS = ("sequences", "model", "version", "layout", "hz", "t", *READ_OPTIONS, "top_k", "session_id", "step")
@@ -105,6 +106,7 @@ def _model_info(versions: list[ServedModel], settings: Settings, full: bool, wei
                 "features": m.features and [{"name": f.name, "unit": f.unit} for f in m.features],
                 "values": m.values and [{"name": v.name, "unit": v.unit} for v in m.values],
                 "answer": m.answer,
+                "events": m.events and m.events.model_dump(),
                 "limits": {
                     "max_frames": settings.max_frames if model.modality.field == "text" else model.modality.max_steps,
                     "max_text": settings.max_text,
@@ -220,7 +222,19 @@ async def _predict_once(body: dict[str, object], services: Services, owner: str)
         _need_room(model, content, f"sequences[{i}]")
     scores = await services.steps.infer(model, contents, owner)
     worded = model.modality.word(list(zip(scores, contents, strict=True)), top_k)
+    for words, answer, content in zip(worded, scores, contents, strict=True):
+        _add_events(words, model, answer, Place(len(content.x), _rate(content)))
     return {"model": model.manifest.name, "version": model.manifest.version, **_together(worded, model)}
+
+
+def _rate(content: Content) -> float | None:
+    return content.hz if isinstance(content, Frames) else None
+
+
+def _add_events(words: Words, model: ServedModel, scores: Scores, place: Place) -> None:
+    """Add its events to an answer, where the model tells some."""
+    if isinstance(model.modality, EventModality):
+        words["predictions"][0]["events"] = model.modality.events(scores, place)
 
 
 def _together(worded: Sequence[Words], model: ServedModel) -> Words:
@@ -284,12 +298,22 @@ async def _step(body: dict[str, object], steps: StepRouter, session_id: str, own
     key = options_key(model.modality.field, options)
     request = native_step(session_id, owner, step_number(body.get("step")), content, key, model.modality.each_step)
     result = (await steps.step(model, request)).result
+    worded = model.modality.word([(result.result, content)], options.top_k)
+    if isinstance(model.modality, EventModality):
+        rate = _rate(content) or await _rate_of_session(steps, model, session_id, owner)
+        _add_events(worded[0], model, result.result, Place(result.position, rate))
     return {
         "model": model.manifest.name,
         "version": model.manifest.version,
-        **_together(model.modality.word([(result.result, content)], options.top_k), model),
+        **_together(worded, model),
         "session": {"session_id": session_id, "step": result.number, "position": result.position},
     }
+
+
+async def _rate_of_session(steps: StepRouter, model: ServedModel, session_id: str, owner: str) -> float | None:
+    """Return the frames per second of a session whose client does not repeat them; None for the model's own."""
+    carry = (await steps.ask(model, LookRequest(session_id, owner))).session.carry
+    return None if carry is None else carry.hz
 
 
 def _clips(body: dict[str, object], most: int) -> list[object]:

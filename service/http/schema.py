@@ -51,6 +51,15 @@ class Score(_Shape):
     score: float = Field(ge=0, le=1)
 
 
+class EventInfo(_Shape):
+    """A motion that was told: once, in the step in which it was sure. Frames or rows count from 0 in their sequence."""
+
+    label: str
+    start: int = Field(ge=0, description="the frame from which on it has lasted")
+    at: int = Field(ge=0, description="the frame at which it was told")
+    score: float = Field(ge=0, le=1, description="its best score until then")
+
+
 class Prediction(_Shape):
     """The label and the scores at the end of a clip."""
 
@@ -60,6 +69,9 @@ class Prediction(_Shape):
     frames: int | None = Field(None, description="skeletons: frames of the clip, as the client counts them")
     steps: int | None = Field(None, description="numbers: rows of the sequence")
     labels: list[str] | None = Field(None, description="numbers: the class of each row, where the model answers each")
+    events: list[EventInfo] | None = Field(
+        None, description="models that tell events: those of this sequence, or of this step of a session"
+    )
 
 
 class Standing(_Shape):
@@ -173,6 +185,15 @@ class VersionLimits(_Shape):
     max_position: int | None
 
 
+class EventRules(_Shape):
+    """The way a model's scores become events; the card says what each number does."""
+
+    on: float
+    off: float
+    least: int
+    pause: int
+
+
 class VersionInfo(_Shape):
     """One loaded version of a model."""
 
@@ -195,6 +216,7 @@ class VersionInfo(_Shape):
     features: list[QuantityInfo] | None = Field(None, description="tensor: the numbers of a row, in their order")
     values: list[QuantityInfo] | None = Field(None, description="tensor: the numbers of an answer, where it is no class")
     answer: Literal["step", "end"] | None = Field(None, description="tensor: whether each row is answered, or the last")
+    events: EventRules | None = Field(None, description="that the model tells events, and when; its first label is nothing")
     limits: VersionLimits
     state_size: int
     state: list[PartInfo]

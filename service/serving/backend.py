@@ -11,7 +11,7 @@ from indrnn.export.bundle import BundleError, read
 from indrnn.service.engine.loop import EngineLoop, EngineSettings
 from indrnn.service.engine.runtime import Engine
 from indrnn.service.errors import ServiceError, StoreFailed
-from indrnn.service.serving.modalities import MODALITIES, StepLimits
+from indrnn.service.serving.modalities import StepLimits, served
 from indrnn.service.serving.models import Models, ServedModel
 from indrnn.service.serving.repository import Key, Stamp, load_at_start
 from indrnn.service.serving.steps import Tickets
@@ -71,9 +71,7 @@ class Backend:
         if self.stopping:
             engine.drain()
         m = bundle.manifest
-        return ServedModel(
-            m, engine, MODALITIES[m.modality](m, StepLimits(s.max_frames, s.max_text, s.max_every)), graph.provider, graph.kernel
-        )
+        return ServedModel(m, engine, served(m, StepLimits(s.max_frames, s.max_text, s.max_every)), graph.provider, graph.kernel)
 
     async def unload(self, model: ServedModel, why: ServiceError, seconds: float) -> None:
         """Let what is in flight finish, end the engine's thread, and give back its memory, whoever still holds the model."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from indrnn.export.bundle import Manifest
-from indrnn.service.serving.modality import ServedModality
+from indrnn.service.serving.modality import EventModality, ServedModality
 from indrnn.service.serving.skeleton import SkeletonModality
 from indrnn.service.serving.tensor import TensorModality
 from indrnn.service.serving.text import TextModality
@@ -16,6 +16,12 @@ class StepLimits(NamedTuple):
     max_frames: int
     max_text: int
     max_every: int
+
+
+def served(manifest: Manifest, limits: StepLimits) -> ServedModality:
+    """Return how a bundle's content is read and its answers are worded."""
+    modality = MODALITIES[manifest.modality](manifest, limits)
+    return modality if manifest.events is None else EventModality(modality, manifest)
 
 
 MODALITIES: Mapping[str, Callable[[Manifest, StepLimits], ServedModality]] = {

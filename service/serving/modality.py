@@ -1,9 +1,17 @@
-"""What a modality is to the service: how it reads what clients send, and words what the model answers."""
+"""What a modality is to the service: how it reads what clients send, and words what the model answers.
+
+A model that tells events has `EventModality` around its own: the graph tells them in the last numbers of each row of logits
+(export/modalities/modality.py), and its hysteresis is a part of the state. So a step that is repeated, or comes in other pieces, tells the
+same events, and nothing of them is kept here.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
+from indrnn.export.bundle import Manifest
+from indrnn.export.modalities.modality import EVENT
 from indrnn.service.engine.requests import Content
 from indrnn.service.errors import BadInput, said
 from indrnn.service.session.machine import Scores
@@ -80,3 +88,63 @@ class ServedModality(Protocol):
 
     def word(self, answers: Sequence[tuple[Scores, Content]], top_k: int) -> list[Words]:
         """Return answers in words, each with its content."""
+
+
+class Place(NamedTuple):
+    """The place of a step's content in its sequence: position after it, and its rate in steps a second, None for the model's own."""
+
+    position: int
+    hz: float | None
+
+
+class EventModality:
+    """A modality whose model tells events too: everything else is as the inner one has it, which sees no more than the scores."""
+
+    each_step = True
+
+    def __init__(self, inner: ServedModality, manifest: Manifest) -> None:
+        self._inner = inner
+        self.field, self.old_field, self.max_steps = inner.field, inner.old_field, inner.max_steps
+        self._labels = manifest.labels or ()
+        self._hz = manifest.hz
+
+    @property
+    def more(self) -> Sequence[str]:
+        """Return which of READ_OPTIONS the inner modality has."""
+        return getattr(self._inner, "more", ())
+
+    def check_options(self, layout: object, hz: object, more: Mapping[str, object] = NO_MORE) -> Options:
+        """Check the options as the inner modality does."""
+        return self._inner.check_options(layout, hz, **with_more(more))
+
+    def read(self, value: object, layout: object, hz: object, field: str, more: Mapping[str, object] = NO_MORE) -> Content:
+        """Read content as the inner modality does."""
+        return self._inner.read(value, layout, hz, field, **with_more(more))
+
+    def read_alike(self, values: Sequence[object], layout: str | None, rates: Sequence[float | None]) -> list[Content | None]:
+        """Read contents as the inner modality does."""
+        return self._inner.read_alike(values, layout, rates)
+
+    def word(self, answers: Sequence[tuple[Scores, Content]], top_k: int) -> list[Words]:
+        """Word the scores as the inner modality does."""
+        return self._inner.word([(self.scored(scores), content) for scores, content in answers], top_k)
+
+    def scored(self, scores: Scores) -> Scores:
+        """Return an answer without the events."""
+        return scores._replace(logits=scores.logits[:-EVENT], every=scores.every[:, :-EVENT])
+
+    def events(self, scores: Scores, place: Place) -> list[Words]:
+        """Return the events of a step: label, start and score, and the step's place `at` which it was told.
+
+        start, at: numbers of frames or rows in their sequence, from 0, as the client counts them.
+        """
+        stride = Fraction(1)  # client frames a frame of the model
+        if place.hz is not None and self._hz is not None and place.hz != self._hz:
+            stride = Fraction(place.hz).limit_denominator(1_000) / Fraction(self._hz).limit_denominator(1_000)  # as frames/rate.py has it
+        first = (place.position - 1) // stride + 1 - len(scores.every)  # the model's number of the step's first frame
+        found = []
+        for i, (label, ago, score) in enumerate(scores.every[:, -EVENT:].tolist()):
+            if label:
+                start, at = (max(0, round((first + i - back) * stride)) for back in (round(ago), 0))
+                found.append({"label": self._labels[round(label)], "start": start, "at": at, "score": score})
+        return found

@@ -35,13 +35,13 @@ from indrnn.service.errors import (
     status,
 )
 from indrnn.service.logs import about
-from indrnn.service.serving.modality import NO_MORE, READ_OPTIONS, at_times, more_options, with_more
+from indrnn.service.serving.modality import NO_MORE, READ_OPTIONS, EventModality, Place, at_times, more_options, with_more
 from indrnn.service.serving.models import Models, ServedModel
 from indrnn.service.serving.request import aside, boolean, integer, number, only, parse_object, size_of, step_number
 from indrnn.service.serving.services import Services
 from indrnn.service.serving.steps import StepOptions, native_generate, native_step, options_key, replacing_key, same_version
 from indrnn.service.serving.text import TextModality, replaced, replaces, stop_texts
-from indrnn.service.session.machine import Char, Follow, Generated, Reason, Result, Sampling
+from indrnn.service.session.machine import Char, Follow, Generated, Reason, Result, Sampling, Scores
 from indrnn.service.session.sampling import log_softmax
 from indrnn.service.settings import Settings
 from indrnn.service.stream.plain_steps import FastPath, Intake, worded
@@ -67,9 +67,12 @@ class _Options:
     hz: float | None
     top_k: int
     every: bool
+    events: bool = False
     key: bytes = b""
     more: Mapping[str, object] = field(default_factory=lambda: NO_MORE)
     replace: bool = False
+    rate: float | None = None
+    """the session's frames per second, which hz need not say of one that goes on"""
 
 
 class Channel:
@@ -234,7 +237,10 @@ class Stream:
         return self._session_id
 
     async def _open(self, message: dict[str, object]) -> None:
-        only(message, ("type", "session_id", "layout", "hz", *READ_OPTIONS, "top_k", "every", "api_key", "version", "keep", "unknown"))
+        only(
+            message,
+            ("type", "session_id", "layout", "hz", *READ_OPTIONS, "top_k", "every", "api_key", "version", "keep", "unknown", "events"),
+        )
         if self._session_id is not None:
             raise BadInput("expected one open message per connection, got a second", field="type")
         key = message.get("api_key")
@@ -253,6 +259,7 @@ class Stream:
             self._services.totals.resumed[self._model.manifest.name, self._model.manifest.version] += 1
         else:
             raise BadInput(f"expected a session's id or null, got {said(wanted)}", field="session_id")
+        options.rate = options.hz or (session.carry.hz if session.carry is not None else None)
         self._session_id, self._options = session.id, options
         self._channel.opened = True
         if self._channel.wire is not None:
@@ -264,7 +271,7 @@ class Stream:
         await self._channel.send({"type": "opened", **standing, "model": session.model, "version": session.version, "pending": pending})
 
     def _open_fast_path(self, session_id: str, o: _Options) -> None:
-        if self._channel.wire is None or o.every or o.more or self._steps.charges:
+        if self._channel.wire is None or o.every or o.more or o.events or self._steps.charges:
             return
         s = self._settings
         limits = s.send_timeout, s.max_body
@@ -282,7 +289,11 @@ class Stream:
         given = with_more(more_options(modality, message))
         layout, hz, more = modality.check_options(message.get("layout"), message.get("hz"), **given)
         replace = replaces(modality, message.get("unknown"))
-        return _Options(layout, hz, top_k, every, options_key(modality.field, StepOptions(hz, top_k, every)), more, replace)
+        events = boolean(message.get("events"), "events")
+        if events and not isinstance(modality, EventModality):
+            raise BadInput(f"expected false: model {m.name} tells no events", field="events")
+        key = options_key(modality.field, StepOptions(hz, top_k, every))
+        return _Options(layout, hz, top_k, every, events, key, more, replace)
 
     async def _same_model(self, session_id: str) -> ServedModel:
         model = await self._steps.model_of(session_id, self._owner)
@@ -330,12 +341,22 @@ class Stream:
         key = replacing_key(o.key, unread or "")
         request = native_step(session_id, self._owner, number, content, key, every, self._channel.watched, "stream")
         result, states = await self._steps.step(self._model, request)
-        reply = worded(result, self._model.modality.word([(result.result, content)], o.top_k)[0])
+        modality, scores = self._model.modality, result.result
+        reply = worded(result, modality.word([(scores, content)], o.top_k)[0])
+        if isinstance(modality, EventModality):
+            if o.events:
+                await self._send_events(modality, result)
+            scores = modality.scored(scores)
         if o.every:
-            reply["scores"] = np.ascontiguousarray(np.exp(log_softmax(result.result.every)))
+            reply["scores"] = np.ascontiguousarray(np.exp(log_softmax(scores.every)))
         if unread:
             reply["replaced"] = replaced(unread)
         await self._channel.send({**reply, **_states(states)})
+
+    async def _send_events(self, modality: EventModality, result: Result[Scores]) -> None:
+        """Send a message for each event of a step; the step's result comes after them."""
+        for event in modality.events(result.result, Place(result.position, self._options.rate)):
+            await self._channel.send({"type": "event", "step": result.number, **event})
 
     def _check_length(self, length: int, field: str) -> None:
         most = self._settings.max_every

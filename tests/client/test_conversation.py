@@ -77,6 +77,17 @@ def test_whatever_is_lost_every_step_is_applied_once_and_every_character_shown_o
     assert talk.step == world.step == len(expected)
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32), st.integers(0, 40), st.lists(st.text("xyz", min_size=1, max_size=4), min_size=1, max_size=8), st.booleans())
+def test_whatever_is_lost_every_event_is_told_once_with_its_step(seed: int, faults: int, texts: list[str], asked: bool) -> None:
+    world = World(Random(seed), faults)
+    talk = Conversation("ws://x/stream/m", {"events": True} if asked else {}, None)
+    for text in texts:
+        answer = world.run(talk.feed({"text": text}, None, world.patience()))
+        assert [e.start for e in answer.events] == [i for i, c in enumerate(text) if c == "x" and asked]
+    assert world.history == texts
+
+
 def test_a_step_without_an_answer_in_time_is_repeated_by_the_same_call_and_bars_others() -> None:
     world, talk = made()
     world.run(talk.feed({"text": "x"}, None, world.patience()))

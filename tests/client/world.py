@@ -42,6 +42,7 @@ class World:
     opened: bool = False
     active: bool = False
     watching: bool = False
+    telling: bool = False
     at: int = 0
     connects: int = 0
 
@@ -111,6 +112,7 @@ class World:
             if kind != "cancel" or code == "stopping":
                 return
         if kind == "open":
+            self.telling = message.get("events", False)
             cut = self.generate if self.generate and self.generate.reason is None else None
             pending = {"step": self.step, "text": cut.text} if cut else None
             where = {"step": self.step, "position": self.position, "pending": pending}
@@ -147,10 +149,19 @@ class World:
         chars = [{"char": c, "logprob": -1.0} for c in message["text"]]
         self.reply = {"type": "result", "step": number, "position": self.position, "chars": chars, "next": []}
         states = {"states": "AAAAAA==", "shape": [1, 2]} if self.watching else {}  # no part of what is stored
+        self._tell()
         self._say(**self.reply, **states)
+
+    def _tell(self) -> None:
+        """As many events as there are x in the step's text."""
+        assert self.last is not None
+        for i, c in enumerate(self.last["text"] if self.telling else ""):
+            if c == "x":
+                self._say(type="event", step=self.step, label="x", start=i, at=i, score=1.0)
 
     def _repeat(self) -> None:
         if self.generate is None:
+            self._tell()
             self._say(**self.reply)
             return
         for c in self.generate.text:
