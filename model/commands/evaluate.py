@@ -9,8 +9,10 @@ from indrnn.model.training import checkpoint
 from indrnn.model.training.task import Figures
 
 
-def run(path: Path, split: str, record: bool, as_json: bool = False) -> Figures:
+def run(path: Path, split: str, record: bool, as_json: bool = False, quiet: bool = False) -> Figures:
     """Prints the figures as a table or as JSON; `record` keeps them in the checkpoint, adding to its count of test evaluations.
+
+    quiet: nothing is printed.
 
     Raises CheckpointError, also for a network that was imported.
     """
@@ -27,7 +29,8 @@ def run(path: Path, split: str, record: bool, as_json: bool = False) -> Figures:
         trained, _ = checkpoint.load_trained(path)
         kept = before | {f["name"]: f for f in figures}
         checkpoint.save(path, trained, dataclasses.replace(meta, parts=(), parameters=0, figures=tuple(kept.values())))
-    print(json.dumps(figures) if as_json else table(figures))
+    if not quiet:
+        print(json.dumps(figures) if as_json else table(figures))
     return figures
 
 

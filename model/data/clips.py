@@ -230,7 +230,7 @@ def _unit(x: NDArray[Any], flat: bool = False) -> float:
     n = seen.sum(1)
     middle = np.where(seen[..., None], bodies, 0).sum(1, keepdims=True) / n[:, None, None]
     sizes = np.sqrt(np.where(seen, ((bodies - middle) ** 2).sum(2), 0).sum(1) / n)
-    sizes = sizes[((bodies != 0).any(2) & seen).any(1)]
+    sizes = sizes[np.logical_and(np.any(bodies, 2), seen).any(1)]
     size = float(np.median(sizes)) if len(sizes) else 0.0
     if size == 0 or IN_METRES[0] <= size <= IN_METRES[1]:
         return 1.0

@@ -15,7 +15,7 @@ WARNINGS = {
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Leaves these warnings out, and an advertisement that Lightning logs."""
+    """Leaves these warnings out, an advertisement that Lightning logs, and its word on Ctrl-C, of which training says more."""
     logger = logging.getLogger(LOGGER)
     with warnings.catch_warnings():
         for message in WARNINGS:
@@ -28,4 +28,4 @@ def quiet() -> Iterator[None]:
 
 
 def _no_advertisement(record: logging.LogRecord) -> bool:
-    return "litlogger" not in record.getMessage()
+    return not any(words in record.getMessage() for words in ("litlogger", "Detected KeyboardInterrupt"))

@@ -19,7 +19,8 @@ from indrnn.model.training.task import NothingHeldError
 class Source:
     """The place of the clips and how they are split. layout: a name in frames/layouts.py, "" for the file's own joint names.
 
-    left_out: indices of classes that neither training nor the usual measures know; the others keep their order.
+    left_out: indices of classes that neither training nor the usual measures know; the others keep their order. zero: a joint at exactly 0
+    on all axes was not seen.
     """
 
     file: str
@@ -28,6 +29,7 @@ class Source:
     layout: str = ""
     unit: float = 0.0
     left_out: tuple[int, ...] = ()
+    zero: bool = False
 
     @classmethod
     def told(cls, meta: Meta) -> "Source":
@@ -61,7 +63,7 @@ class Source:
         return [c for c in self._all().clips if c.label in self.left_out]
 
     def _all(self) -> ClipSet:
-        found = clips.read(Path(self.file) if Path(self.file).exists() else self.file, self.unit or None)
+        found = clips.read(Path(self.file) if Path(self.file).exists() else self.file, self.unit or None, self.zero)
         found = dataclasses.replace(found, clips=put_right(found.clips, found.classes, SWAPPED.get(self.file, ())))
         if not self.layout:
             return found
