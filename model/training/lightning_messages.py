@@ -8,6 +8,7 @@ from contextlib import contextmanager
 LOGGER = "lightning.pytorch.utilities.rank_zero"
 WARNINGS = {
     "Checkpoint directory .* exists and is not empty": "last.ckpt is replaced on purpose",
+    "The dirpath has changed": "a run goes on in the folder that it was moved to",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated": "Lightning's own use of torch",
     "You're resuming from a checkpoint that ended before the epoch ended": "batches are drawn from the step's number, not from a reader",
 }
