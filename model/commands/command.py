@@ -2,8 +2,11 @@
 
 import argparse
 import dataclasses
+import gzip
+import re
 import shlex
 import sys
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, get_args
@@ -43,6 +46,7 @@ REFUSALS = (
     SizeError,
     TextFileError,
 )
+STOPPED = 130  # the exit status of a program that Ctrl-C ends
 NOT_OPTIONS = {"steps", "decay", "norm"}  # the first two are given to every task alike; a network without norm is what `fold` returns
 
 
@@ -72,6 +76,9 @@ def _add_fields(parser: argparse.ArgumentParser, task: Task, cls: type) -> None:
     groups: dict[str, Any] = {}
     for f in _fields(task, cls):
         options: dict[str, Any] = {"help": f"see {cls.__name__}"} | _said(cls, f.name)
+        if "by" in options:  # a word of another option sets it
+            parser.set_defaults(**{f.name: f.default})
+            continue
         if options.pop("positional", False):
             parser.add_argument(f.name, type=f.type, **options)
             continue
@@ -80,15 +87,43 @@ def _add_fields(parser: argparse.ArgumentParser, task: Task, cls: type) -> None:
         several = isinstance(f.default, tuple)
         one: Callable[[str], Any] = get_args(f.type)[0] if several else type(f.default)
         kind: dict[str, Any] = {"type": limits.reader(f.name, one)} | ({"nargs": "*"} if several else {})
+        if words := options.pop("words", None):
+            kind = {"type": _or_word(kind["type"], words), "action": _NumberOrWord, "words": words}
         if isinstance(f.default, bool):
             kind = {"action": argparse.BooleanOptionalAction}
         group.add_argument("--" + f.name.replace("_", "-"), dest=f.name, default=f.default, **kind, **options)
 
 
+def _or_word(read: Callable[[str], Any], words: dict[str, str]) -> Callable[[str], Any]:
+    return lambda text: text if text in words else read(text)
+
+
+class _NumberOrWord(argparse.Action):
+    """Keeps a number, or sets the switch that a word stands for."""
+
+    def __init__(self, words: dict[str, str], **options: Any) -> None:
+        super().__init__(**options)
+        self.words = words
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
+        """Argparse's hook."""
+        if isinstance(value, str):
+            setattr(namespace, self.words[value], True)
+        else:
+            setattr(namespace, self.dest, value)
+
+
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     """Add the arguments of one command."""
     if command == "train":
-        _add_tasks(parser)
+        _add_tasks(parser, required=False)
+        parser.add_argument(
+            "--resume",
+            dest="going_on",
+            nargs=argparse.REMAINDER,
+            metavar="RUN",
+            help="go on with the run in a folder as it was begun; options behind it replace those of its beginning",
+        )
     elif command == "evaluate":
         parser.add_argument("checkpoint", type=Path)
         parser.add_argument("--split", choices=("val", "test"), default="val")
@@ -132,8 +167,8 @@ class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
-def _add_tasks(parser: argparse.ArgumentParser) -> None:
-    tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK", title="tasks")
+def _add_tasks(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    tasks = parser.add_subparsers(dest="task", required=required, metavar="TASK", title="tasks")
     for name, task in TASKS.items():
         file = " mine.npz" if any(_said(task.recipe, f.name).get("positional") for f in _fields(task, task.recipe)) else ""
         p = tasks.add_parser(
@@ -151,7 +186,10 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
             type=limits.reader("max_time", float),
             help="stop after so many minutes of work (CPU time per thread); go on with --resume",
         )
-        everyday.add_argument("--resume", action="store_true", help="go on from OUT/last.ckpt")
+        everyday.add_argument(
+            "--max-wall-time", type=limits.reader("max_wall_time", float), help="the same by the clock: stop after so many minutes"
+        )
+        everyday.add_argument("--resume", action="store_true", help="go on from OUT/last.ckpt; indrnn train --resume OUT needs no options")
         everyday.add_argument("--out", type=Path, default=Path("runs") / name, help="folder of model.pt, last.ckpt, log.txt and curves/")
         everyday.add_argument("--no-progress", action="store_true", help="draw no progress bar")
         expert.add_argument(
@@ -185,7 +223,7 @@ def run_training(args: argparse.Namespace, argv: list[str]) -> Path:
         values = {f.name: getattr(args, f.name) for f in _fields(task, cls)}
         return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
 
-    same = ("seed", "out", "steps", "decay", "resume", "max_time", "validate_every", "accelerator", "devices", "strategy")
+    same = ("seed", "out", "steps", "decay", "resume", "max_time", "max_wall_time", "validate_every", "accelerator", "devices", "strategy")
     job = Job(
         **{name: getattr(args, name) for name in same},
         command=_command(args, argv),
@@ -196,6 +234,66 @@ def run_training(args: argparse.Namespace, argv: list[str]) -> Path:
     meta = dataclasses.replace(meta, task=task.name)
     training.check_same(job, learner, meta)
     return training.run(job, learner, meta)
+
+
+def _going_on(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return the arguments of a run that is gone on with: those it was begun with and, behind its folder, others. Raises RunError."""
+    if not words or words[0].startswith("-"):
+        raise training.RunError("expected --resume RUN, the folder of a run")
+    run, *more = words
+    if not (Path(run) / "last.ckpt").is_file():
+        raise training.RunError(f"{run}: expected the folder of a run with last.ckpt in it, found none: there is nothing to go on from")
+    command = load_trained(Path(run) / "model.pt")[1].command.split(" && ")[-1].replace("python -m model ", "indrnn ", 1)
+    argv = [word for word in shlex.split(command)[1:] if word != "--resume"]
+    parser = argparse.ArgumentParser(prog="indrnn train")
+    _add_tasks(parser)
+    try:
+        same = Path(parser.parse_args(argv[1:]).out).resolve() == Path(run).resolve()
+    except SystemExit:
+        raise training.RunError(f"{run}: expected a run of this version, got one begun by: {command}") from None
+    argv += [*([] if same else ["--out", run]), *more]
+    return parser.parse_args([*argv[1:], "--resume"]), argv
+
+
+def _train(args: argparse.Namespace, argv: list[str]) -> int:
+    """`train`: one run, or one for each fold. Returns the exit status."""
+    if args.going_on is not None:
+        args, argv = _going_on(args.going_on)
+    if args.task is None:
+        print("indrnn train: the following arguments are required: TASK, or --resume RUN (--help lists the tasks)", file=sys.stderr)
+        return 2
+    whole = getattr(args, "test", "")
+    if re.fullmatch(r"fold=each/.*", whole):
+        _each_fold(args, argv)
+    else:
+        rank_zero_only(print)(run_training(args, argv))
+    return 0
+
+
+def _each_fold(args: argparse.Namespace, argv: list[str]) -> None:
+    """Trains a network for each fold below args.out, measures each on its test clips, and prints their figures and mean.
+
+    A fold that is there is gone on with by --resume, and not measured twice.
+    """
+    task, out = TASKS[args.task], args.out
+    if not isinstance(task.recipe, type) or task.folds is None:
+        raise SplitError(f"{args.test}: expected a task on a file of clips or sequences, got {task.name}")
+    rows = []
+    for words in task.folds(args):
+        folder = out / words.removeprefix("fold=").replace("/", "-of-").replace(":", "-")
+        one = argparse.Namespace(**{**vars(args), "test": words, "out": folder, "resume": args.resume and (folder / "last.ckpt").is_file()})
+        own = [w for i, w in enumerate(argv) if w not in ("--test", "--out") and (i == 0 or argv[i - 1] not in ("--test", "--out"))]
+        own = [w for w in own if not w.startswith(("--test=", "--out="))]
+        path = run_training(one, [*own, "--test", words, "--out", str(folder)])
+        done = next((f for f in load_trained(path)[1].figures if f["name"] == task.headline), None)
+        figures = (done,) if done and one.resume else evaluate.run(path, "test", record=True, quiet=True)
+        rows.append((words, next(f for f in figures if f["name"] in (task.headline, "test_rmse", "test_rmse_0"))))
+    values = [f["value"] for _, f in rows]
+    mean = sum(values) / len(values)
+    spread = (sum((v - mean) ** 2 for v in values) / max(1, len(values) - 1)) ** 0.5
+    width = max(len(words) for words, _ in rows)
+    print("\n".join(f"{words:{width}} {f['name']} {f['value']:.4g} {f['unit']}".rstrip() for words, f in rows))
+    print(f"{'mean':{width}} {rows[0][1]['name']} {mean:.4g} {rows[0][1]['unit']}, deviation {spread:.2g}")
 
 
 def _command(args: argparse.Namespace, argv: list[str]) -> str:
@@ -224,8 +322,8 @@ def run(command: str, args: argparse.Namespace, argv: list[str]) -> int:
     """Runs one command; 0 when it did what was asked, 1 with a line that says why not."""
     try:
         if command == "train":
-            rank_zero_only(print)(run_training(args, argv))
-        elif command == "evaluate":
+            return _train(args, argv)
+        if command == "evaluate":
             evaluate.run(args.checkpoint, args.split, args.record, args.json, args.curves, args.data)
         elif command == "plot":
             print(plot.plot(args))
@@ -241,6 +339,12 @@ def run(command: str, args: argparse.Namespace, argv: list[str]) -> int:
             _reproduce(args)
     except REFUSALS as error:
         print(error, file=sys.stderr)
+        return 1
+    except (training.StoppedError, KeyboardInterrupt) as error:
+        print(str(error) or "stopped", file=sys.stderr)
+        return STOPPED
+    except (EOFError, UnicodeError, zlib.error, gzip.BadGzipFile) as error:  # a file of data whose reader names none
+        print(f"expected the data of {getattr(args, 'task', command)} as gzipped texts in UTF-8 (docs/data.md): {error}", file=sys.stderr)
         return 1
     except OSError as error:
         if error.filename is None:  # no file or folder that was named

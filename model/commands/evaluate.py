@@ -11,11 +11,13 @@ from indrnn.model.training import checkpoint
 from indrnn.model.training.task import Figures
 
 
-def run(path: Path, split: str, record: bool, as_json: bool = False, curves: Path | None = None, data: Path | None = None) -> Figures:
+def run(
+    path: Path, split: str, record: bool, as_json: bool = False, curves: Path | None = None, data: Path | None = None, quiet: bool = False
+) -> Figures:
     """Prints the figures as a table or as JSON; `record` keeps them in the checkpoint, adding to its count of test evaluations.
 
     curves: a folder for the figures over the threshold, of a network that has one. data: another file in place of the task's own, of the
-    same form and split. Raises CheckpointError, also for a network that was imported.
+    same form and split. quiet: nothing is printed. Raises CheckpointError, also for a network that was imported.
     """
     net, meta = checkpoint.load(path)
     if meta.task not in TASKS:
@@ -42,7 +44,8 @@ def run(path: Path, split: str, record: bool, as_json: bool = False, curves: Pat
         trained, _ = checkpoint.load_trained(path)
         kept = before | {f["name"]: f for f in figures}
         checkpoint.save(path, trained, dataclasses.replace(meta, parts=(), parameters=0, figures=tuple(kept.values())))
-    print(json.dumps(figures) if as_json else table(figures))
+    if not quiet:
+        print(json.dumps(figures) if as_json else table(figures))
     return figures
 
 

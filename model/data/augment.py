@@ -37,7 +37,10 @@ class Augment:
     bones: float = field(default=0.08, metadata={"help": "of each bone's length, at most"})
     noise: float = field(default=0.005, metadata={"help": "of a place, metres"})
     mirror: float = field(default=0.0, metadata={"help": "odds of left and right swapped"})
-    lost: float = field(default=0.5, metadata={"help": "largest part of places lost"})
+    lost: float = field(
+        default=0.5,
+        metadata={"help": "largest part of places lost; or zero: a joint at exactly 0 was not seen", "words": {"zero": "zeros"}},
+    )
     lossy: float = field(default=0.0, metadata={"help": "part of the streams that lose joints"})
     slowest: float = field(default=10.0, metadata={"help": "slowest camera, Hz"})
     fastest: float = field(default=60.0, metadata={"help": "fastest camera, Hz"})

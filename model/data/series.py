@@ -26,7 +26,9 @@ from indrnn.model.data.sets import find
 
 Answer = Literal["step", "end"]
 ANSWERS = ("auto", "step", "end")
-OWN = frozenset("x off lengths classes features units outputs output_units hz subject view test names".split())  # arrays read by name
+OWN = frozenset(
+    ("x", "off", "lengths", "classes", "features", "units", "outputs", "output_units", "hz", "subject", "view", "test", "names")
+)  # arrays that are read by name
 MOST_CLASSES = 1000  # more different whole numbers are taken for a count that was meant as a value
 
 

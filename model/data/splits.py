@@ -81,9 +81,8 @@ def _chosen(clips: Sequence[Recorded], what: str) -> list[bool]:
     elif clips and what in clips[0].more:
         values = _values(clips, what)
         if values - {0, 1}:
-            raise SplitError(
-                f"{what}: expected an array of 0 and 1, got {', '.join(_first(sorted(map(str, values), key=_in_order)))}: {what}=VALUE picks"
-            )
+            got = ", ".join(_first(sorted(map(str, values), key=_in_order)))
+            raise SplitError(f"{what}: expected an array of 0 and 1, got {got}: {what}=VALUE picks")
         return [bool(_value(c, what)) for c in clips]
     raise SplitError(f"expected {_WORDS}, got {what!r}")
 
@@ -111,6 +110,7 @@ def _first(texts: Sequence[str]) -> list[str]:
 
 
 def _value(clip: Recorded, name: str) -> int | str | None:
+    name = "name" if name == "names" else name
     value: int | str | None = getattr(clip, name) if name in ("subject", "view", "test", "name") else clip.more.get(name)
     return value
 

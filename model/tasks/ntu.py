@@ -15,7 +15,7 @@ from torch import Tensor
 from indrnn.model.data.augment import joined
 from indrnn.model.nets.action import ActionConfig
 from indrnn.model.nets.network import StateNet
-from indrnn.model.tasks.skeleton import GIVEN, SkeletonRecipe, learn
+from indrnn.model.tasks.skeleton import GIVEN, SkeletonRecipe, folds, learn
 from indrnn.model.training import sampling
 from indrnn.model.training.checkpoint import Meta
 from indrnn.model.training.clip_learner import ClipLearner
@@ -98,4 +98,5 @@ TASK = Task(
     decay=10000,
     published=(("--held", "none", "--seed", "1"),),
     given=GIVEN,
+    folds=folds,
 )

@@ -4,7 +4,7 @@ The network reads metres at the file's rate in the file's own joint order. Selec
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -13,7 +13,8 @@ import numpy as np
 
 from indrnn.frames import anatomy, layouts
 from indrnn.model.data import bodies, sets
-from indrnn.model.data.clips import HZ, Frames
+from indrnn.model.data.clips import HZ, PERSON, ClipSet, Frames
+from indrnn.model.data.splits import each
 from indrnn.model.nets.action import POSITION_SCALE, VELOCITY_SCALE, ActionConfig
 from indrnn.model.nets.network import StateNet
 from indrnn.model.training.checkpoint import Meta
@@ -39,7 +40,10 @@ class SkeletonRecipe(ClipRecipe):
     """
 
     file: str = field(default="", metadata={"positional": True, "help": "an .npz of clips, as model/data/clips.py says"})
-    test: str = field(default="fold=1/5", metadata={"help": "clips to test on: flag, subject=1,2, view=3, fold=1/5, none"})
+    test: str = field(
+        default="fold=1/5",
+        metadata={"help": "clips to test on: flag, subject=1,2, view=3, NAME=VALUE of any array, fold=1/5, fold=each/all:NAME, none"},
+    )
     held: str = field(default="fold=1/5", metadata={"help": "of the others, clips to select by; none: train on all"})
     layout: str = field(default="", metadata={"help": "a known order of the joints, for a file that does not name them"})
     unit: float = field(default=0.0, metadata={"help": "metres in the file's unit of length; 0: told from the bodies"})
@@ -67,8 +71,10 @@ def learn(
     config_class: type[ActionConfig] = ActionConfig,
 ) -> tuple[AnyLearner, Meta]:
     """Return the learner of a source's training clips, and all that its checkpoint will say. Raises as Source.read and Source.split do."""
+    if isinstance(recipe, ClipRecipe):
+        source = dataclasses.replace(source, zero=recipe.zeros)
     found = source.read()
-    train, held, _ = source.split(found.clips)
+    train, held, test = source.split(found.clips)
     some = train[:: max(1, len(train) // 2000)]  # enough to tell bones from
     frames = np.concatenate([c.x.reshape(-1, *c.x.shape[2:]) for c in some])
     body = bodies.of(found.joint_names, frames[frames.any((1, 2))])
@@ -84,6 +90,8 @@ def learn(
         **config,
     )
     learner = learner_class(sizes, recipe, body, found, train, held, job.seed)
+    if isinstance(recipe, ClipRecipe):
+        learner.about = about(source, found, [len(part) for part in (train, held, test)], recipe, job.steps)
     names = found.joint_names or tuple(f"joint {j}" for j in range(found.joints))
     name = source.layout or "own"
     meta = Meta("action", job.command, job.seed, job.steps, labels=found.classes, layout=name, data=terms, hz=found.hz)
@@ -113,6 +121,43 @@ def told_of_bodies(names: tuple[str, ...], frames: Frames, body: bodies.Body, un
         "dims": 2 if flat else 3,
         "bodies": {"pairs": [] if found is None else [list(pair) for pair in found.pairs], "limits": limits},
     }
+
+
+FEWEST = 10  # times that a clip ought to be seen; the published sets' recipes show each 38 (NW-UCLA) to 119 (UTD-MHAD) times
+
+
+def about(source: Source, found: ClipSet, parts: Sequence[int], recipe: ClipRecipe, steps: int) -> tuple[tuple[str, str], ...]:
+    """Return what training says before it begins: what was read, how it is split, what was made of it. parts: trained on, held, tested."""
+    train, held, test = parts
+    people = len({c.subject for c in found.clips})
+    side = f", {source.layout}" if source.layout else "" if found.joint_names else ", without names: left and right are not told (--layout)"
+    unit = {1.0: "metres", 0.001: "millimetres, read as metres", 0.01: "centimetres, read as metres"}.get(found.unit)
+    unit = unit or f"one of {found.unit:.4g} m, by {'--unit' if source.unit else f'a body of {PERSON} m'}"
+    lines = [
+        ("clips", f"{train + held + test:,}: {train:,} to train on, {held:,} held ({source.held}), {test:,} to test on ({source.test})"),
+        ("classes", f"{len(found.classes)}"),
+        ("persons", f"{found.persons} in a frame, {people} in all"),
+        ("joints", f"{found.joints}{side}{', in two dimensions' if found.flat else ''}"),
+        ("unit", unit),
+        ("rate", f"{found.hz:g} Hz"),
+        *(("note", note) for note in found.notes),
+    ]
+    return (*lines, *passes(steps, recipe.rows * (1 + recipe.clips) / 2, train, "clip"))
+
+
+def passes(steps: int, drawn: float, count: int, what: str) -> tuple[tuple[str, str], ...]:
+    """Return how often each of `count` clips, or sequences, is seen in steps that draw so many each; a warning where that is seldom."""
+    times = steps * drawn / count
+    if times >= FEWEST:
+        return (("steps", f"{steps:,}, in which each {what} is seen some {times:.0f} times"),)
+    enough = -(-FEWEST * count // drawn)
+    return (("steps", f"{steps:,}"), ("note", f"warning: each {what} is seen {times:.1f} times: --steps {enough:.0f} makes it {FEWEST}"))
+
+
+def folds(args: Any) -> list[str]:
+    """Return the tests that `--test fold=each/…` stands for. Raises as Source.read does, and SplitError."""
+    source = Source(args.file, args.test, "none", getattr(args, "layout", ""), getattr(args, "unit", 0.0), zero=args.zeros)
+    return each(source.read().clips, args.test)
 
 
 def measure(net: StateNet, meta: Meta, split: str) -> Figures:
@@ -192,7 +237,7 @@ def _task(
 ) -> Task:
     runs = tuple(("--held", "none", "--seed", str(seed)) for seed in (1, 2, 3)) if published else ()
     decay = steps // 2
-    return Task(name, config, recipe, begin, measure, "test_accuracy_100", summary, steps, decay, runs, GIVEN)
+    return Task(name, config, recipe, begin, measure, "test_accuracy_100", summary, steps, decay, runs, GIVEN, folds=folds)
 
 
 SKELETON = _task("skeleton", "skeleton clips of a file of your own", SkeletonRecipe, 800, published=False)

@@ -16,9 +16,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from indrnn.model.data import series as data
 from indrnn.model.data.series import ANSWERS, Series, SeriesSet
-from indrnn.model.data.splits import pick
+from indrnn.model.data.splits import each, pick
 from indrnn.model.nets.network import StateNet
 from indrnn.model.nets.tensor import TensorConfig
+from indrnn.model.tasks.skeleton import passes
 from indrnn.model.training.checkpoint import Meta
 from indrnn.model.training.measure import series_accuracy, series_errors
 from indrnn.model.training.series_learner import SeriesLearner, SeriesRecipe
@@ -36,7 +37,10 @@ class TensorRecipe(SeriesRecipe):
     """
 
     file: str = field(default="", metadata={"positional": True, "help": "an .npz of sequences, as model/data/series.py says"})
-    test: str = field(default="fold=1/5", metadata={"help": "sequences to test on: flag, subject=1,2, view=3, fold=1/5, none"})
+    test: str = field(
+        default="fold=1/5",
+        metadata={"help": "sequences to test on: flag, subject=1,2, NAME=VALUE of any array, fold=1/5, fold=each/all:NAME, none"},
+    )
     held: str = field(default="fold=1/5", metadata={"help": "of the others, sequences to select by; none: train on all"})
     answer: str = field(default="auto", metadata={"choices": ANSWERS, "help": "what y is of, where its shape leaves it open"})
     horizon: int = field(default=0, metadata={"help": "steps after which half may be forgotten; 0: as many as a training sequence has"})
@@ -74,7 +78,7 @@ def begin(job: Job, config: dict[str, Any], recipe: TensorRecipe) -> tuple[Serie
     """Reads the sequences and splits them as the recipe says. Raises SeriesFileError, DataMissingError, SplitError."""
     source = TensorSource(recipe.file, recipe.test, recipe.held, recipe.answer)
     found = source.read()
-    train, held, _ = source.split(found.series)
+    train, held, test = source.split(found.series)
     mean, scale = _spread([s.x for s in train])
     value_mean, value_scale = ((), ()) if found.classes is not None else _spread([np.atleast_2d(s.y) for s in train])
     longest = max(len(s.x) for s in train)
@@ -95,7 +99,23 @@ def begin(job: Job, config: dict[str, Any], recipe: TensorRecipe) -> tuple[Serie
         told["values"] = _quantities(found.values, found.value_units, value_mean, value_scale)
     meta = Meta("tensor", job.command, job.seed, job.steps, labels=found.classes, hz=found.hz, told=told)
     held_out = None if source.held == "none" else source.held
-    return SeriesLearner(sizes, recipe, train, held, job.seed), dataclasses.replace(meta, held=held_out, clips=dataclasses.asdict(source))
+    learner = SeriesLearner(sizes, recipe, train, held, job.seed)
+    learner.about = about(source, found, (len(train), len(held), len(test)), len(train), recipe, job.steps)
+    return learner, dataclasses.replace(meta, held=held_out, clips=dataclasses.asdict(source))
+
+
+def about(
+    source: TensorSource, found: SeriesSet, parts: tuple[int, int, int], count: int, recipe: TensorRecipe, steps: int
+) -> tuple[tuple[str, str], ...]:
+    """Return what training says before it begins: what was read and how it is split. parts: trained on, held, tested."""
+    train, held, test = parts
+    told = f"{len(found.classes)} classes" if found.classes is not None else f"values {', '.join(found.values[:8])}"
+    return (
+        (WHAT, f"{sum(parts):,}: {train:,} to train on, {held:,} held ({source.held}), {test:,} to test on ({source.test})"),
+        ("numbers", f"{len(found.features)} a step{f', {found.hz:g} Hz' if found.hz else ''}"),
+        ("answer", f"{told}, of {'each step' if found.answer == 'step' else 'each sequence, at its end'}"),
+        *passes(steps, recipe.rows, count, "sequence"),
+    )
 
 
 def _spread(pieces: Sequence[NDArray[np.float32]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -114,6 +134,11 @@ def _quantities(
     names: Sequence[str], units: Sequence[str | None], mean: Sequence[float], scale: Sequence[float]
 ) -> tuple[dict[str, Any], ...]:
     return tuple({"name": n, "unit": u, "mean": m, "scale": s} for n, u, m, s in zip(names, units, mean, scale, strict=True))
+
+
+def folds(args: Any) -> list[str]:
+    """Return the tests that `--test fold=each/…` stands for. Raises SeriesFileError, DataMissingError, SplitError."""
+    return each(TensorSource(args.file, args.test, "none", args.answer).read().series, args.test)
 
 
 def figures(net: StateNet, meta: Meta, split: str) -> Figures:
@@ -160,4 +185,5 @@ TASK = Task(
     decay=500,
     published=(),
     given=frozenset({"mean", "scale", "classes", "value_mean", "value_scale", "bound"}),
+    folds=folds,
 )

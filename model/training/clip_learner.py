@@ -24,7 +24,7 @@ class ClipRecipe(Augment, Recipe):
 
     rows B of a batch, each of 1 to `clips` joined clips; smoothing of the labels; asked: part of a clip after which answers count; alike:
     batches drawn at once and sorted by length, so that a batch holds little padding; balanced: every class as often as any
-    other, however many clips it has.
+    other, however many clips it has. zeros: in the file a joint at exactly 0 on all axes was not seen (`--lost zero`).
     """
 
     average: int = 100
@@ -35,6 +35,7 @@ class ClipRecipe(Augment, Recipe):
     asked: float = field(default=0.3, metadata={"help": "part of a clip after which answers count"})
     alike: int = field(default=1, metadata=ALIKE)
     balanced: bool = field(default=False, metadata=BALANCED)
+    zeros: bool = field(default=False, metadata={"by": "lost"})
 
 
 class ClipLearner(Learner[ActionNet, ClipRecipe]):

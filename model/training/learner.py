@@ -55,11 +55,13 @@ class Learner(lightning.LightningModule, Generic[Net, AnyRecipe]):
 
     net: Net
     averaged: Net
+    about: tuple[tuple[str, str], ...] = ()  # what is said before training begins: a word and what it is
+    shown: dict[str, float]  # the last figures of the averaged weights, beside the progress bar
     parallel = True  # whether several processes may each draw their own batches
 
     def __init__(self, net: Net, recipe: AnyRecipe, seed: int) -> None:
         super().__init__()
-        self.net, self.recipe, self.seed = net, recipe, seed
+        self.net, self.recipe, self.seed, self.shown = net, recipe, seed, {}
         for stack in net.modules():
             if isinstance(stack, Stack):
                 stack.checkpoint_activations = recipe.checkpoint_activations

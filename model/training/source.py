@@ -20,7 +20,8 @@ class Source:
     """The place of the clips and how they are split. layout: a name in frames/layouts.py, "" for the file's own joint names.
 
     left_out: indices of classes that neither training nor the usual measures know; the others keep their order. The file vocabulary.toml
-    stands for all sets that it lists but the one `without`, their labels motions (model/data/vocabulary.py).
+    stands for all sets that it lists but the one `without`, their labels motions (model/data/vocabulary.py). zero: a joint at exactly 0 on
+    all axes was not seen.
     """
 
     file: str
@@ -30,6 +31,7 @@ class Source:
     unit: float = 0.0
     left_out: tuple[int, ...] = ()
     without: str = ""
+    zero: bool = False
 
     @classmethod
     def told(cls, meta: Meta) -> "Source":
@@ -68,7 +70,7 @@ class Source:
 
     def _found(self, file: Path | str) -> ClipSet:
         """Return what lies in the file."""
-        return clips.read(file, self.unit or None)
+        return clips.read(file, self.unit or None, self.zero)
 
     def _all(self) -> ClipSet:
         if self.file == vocabulary.FILE.name:

@@ -19,7 +19,7 @@ Figures = tuple[dict[str, Any], ...]
 class Job:
     """One training to be done: what to train and where to put it.
 
-    out: a folder; resume goes on from its last.ckpt; max_time: minutes of work, then it stops.
+    out: a folder; resume goes on from its last.ckpt; max_time, max_wall_time: minutes of work, or by the clock, then it stops.
 
     accelerator, devices, strategy: as Lightning's Trainer takes them; each of several processes draws batches of its own.
     """
@@ -31,6 +31,7 @@ class Job:
     decay: int
     resume: bool = False
     max_time: float | None = None
+    max_wall_time: float | None = None
     validate_every: int = 10
     progress: bool = True
     accelerator: str = "cpu"
@@ -47,6 +48,7 @@ class Task:
     begin: (job, values of config's fields but the given ones, recipe) -> the learner and all that its checkpoint will say.
     figures: (network, its description, "val" or "test") -> figures. headline: the test figure that `reproduce` puts in its row.
     curves: the same, but -> figures over a threshold, and the network's own; None: it has no threshold. summary: a line of `train --help`.
+    folds: (the arguments of `train`) -> what `--test fold=each/…` stands for, of a task on a file that is split.
     steps, decay: defaults of `train`. published: options of `train` for each run of `reproduce`.
     """
 
@@ -62,6 +64,7 @@ class Task:
     published: tuple[tuple[str, ...], ...] = ((),)
     given: frozenset[str] = frozenset({"classes"})
     curves: Callable[[StateNet, Meta, str], tuple[Sequence[Any], float]] | None = None
+    folds: Callable[[Any], list[str]] | None = None
 
 
 class NothingHeldError(Exception):

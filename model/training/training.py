@@ -3,6 +3,10 @@
 import ctypes
 import dataclasses
 import os
+import shlex
+import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +28,10 @@ from indrnn.model.training.task import Job
 
 class RunError(Exception):
     """A run cannot begin or go on as asked; the message names its folder and what would work."""
+
+
+class StoppedError(Exception):
+    """Somebody stopped the run; the message says how it goes on."""
 
 
 def check_folder(job: Job) -> None:
@@ -62,11 +70,15 @@ class Work:
     """
 
     def __init__(self, before: float = 0.0) -> None:
-        self.begin, self.before = time.process_time(), before
+        self.begin, self.before, self.began = time.process_time(), before, time.monotonic()
 
     def minutes(self) -> float:
         """Return the minutes of work so far, those before this process included."""
         return self.before + self.here()
+
+    def clock(self) -> float:
+        """Return the minutes by the clock since this process began to train."""
+        return (time.monotonic() - self.began) / 60
 
     def here(self) -> float:
         """Return the minutes of work of this process alone."""
@@ -74,22 +86,39 @@ class Work:
 
 
 class Bar(TQDMProgressBar):
-    """The progress bar without Lightning's number of the version, of which there is one."""
+    """One progress bar for all steps: epoch of epochs, time left, the loss and the last figure on validation data."""
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Lightning's hook: the first one begins the bar, which the others go on with."""
+        bar, epochs = self.train_progress_bar, -(-trainer.max_steps // max(1, int(self.total_train_batches)))
+        if bar.total is None:
+            bar.reset(trainer.max_steps)
+            bar.initial = bar.n = bar.last_print_n = trainer.global_step
+        bar.set_description(f"epoch {trainer.current_epoch + 1} of {epochs}")
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, learner: Any, *_: Any) -> None:
+        """Lightning's hook: moves the bar to the step."""
+        bar, step = self.train_progress_bar, trainer.global_step
+        if step % self.refresh_rate == 0 or step == trainer.max_steps:
+            bar.update(step - bar.n)
+            bar.set_postfix(self.get_metrics(trainer, learner))
 
     def get_metrics(self, *of: Any) -> dict[str, Any]:
-        """Return the figures beside the bar."""
-        return {name: value for name, value in super().get_metrics(*of).items() if name != "v_num"}
+        """Return the figures beside the bar: without Lightning's number of the version, of which there is one."""
+        found = {name: value for name, value in super().get_metrics(*of).items() if name != "v_num"}
+        return found | {name: f"{value:.3f}" for name, value in getattr(of[-1], "shown", {}).items()}
 
 
 class Stop(Callback):
-    """Ends training at the first epoch's end after so many minutes of work."""
+    """Ends training at the first epoch's end after so many minutes of work, or by the clock."""
 
-    def __init__(self, work: Work, minutes: float) -> None:
-        self.work, self.limit = work, minutes
+    def __init__(self, work: Work, minutes: float | None, clock: float | None) -> None:
+        self.work, self.limit, self.clock = work, minutes, clock
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, learner: Any) -> None:
         """Lightning's hook; an epoch's end is where last.ckpt is written."""
-        over = self.work.here() >= self.limit
+        over = self.limit is not None and self.work.here() >= self.limit
+        over = over or (self.clock is not None and self.work.clock() >= self.clock)
         trainer.should_stop = trainer.should_stop or trainer.strategy.reduce_boolean_decision(over, all=False)  # processes stop together
 
 
@@ -107,7 +136,8 @@ class Keeper(Callback):
         if not trainer.is_global_zero:
             return  # the first process measures; the others wait for it at the next step
         learner.settle()
-        figures = {"loss": float(trainer.callback_metrics["loss"])} | learner.validate()
+        learner.shown = learner.validate()
+        figures = {"loss": float(trainer.callback_metrics["loss"])} | learner.shown
         work = self.work.minutes()
         line = f"step {trainer.global_step} seconds {60 * work:.0f}" + "".join(f" {name} {value:.4f}" for name, value in figures.items())
         with (self.job.out / "log.txt").open("a") as log:
@@ -135,8 +165,50 @@ def run(job: Job, learner: Learner[Any, Any], meta: checkpoint.Meta) -> Path:
             raise RunError(f"expected what Lightning can train with: {error}") from error
         if job.resume:
             _cut_log(job.out)
-        trainer.fit(learner, ckpt_path=job.out / "last.ckpt" if job.resume else None, weights_only=False)
+        _begin(job, learner)
+        with _stopped(job, trainer):
+            trainer.fit(learner, ckpt_path=job.out / "last.ckpt" if job.resume else None, weights_only=False)
+        if trainer.global_step < job.steps:
+            clock = f"{work.here():.1f} minutes of work, {work.clock():.1f} by the clock"
+            _say(f"stopped after {trainer.global_step:,} of {job.steps:,} steps, {clock}: {_resume(job)} goes on")
     return job.out / "model.pt"
+
+
+@rank_zero_only
+def _say(*lines: str) -> None:
+    print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def _begin(job: Job, learner: Learner[Any, Any]) -> None:
+    """Says what is trained on what."""
+    weights = sum(p.numel() for p in learner.net.parameters())
+    late = (
+        [("note", f"warning: --decay {job.decay} of --steps {job.steps}: the rate never has its height")]
+        if job.decay >= job.steps > 1
+        else []
+    )
+    _say(*(f"{what:10} {words}" for what, words in (*learner.about, ("network", f"{weights:,} weights"), *late)))
+
+
+def _resume(job: Job) -> str:
+    return f"indrnn train --resume {shlex.quote(str(job.out))}"
+
+
+@contextmanager
+def _stopped(job: Job, trainer: lightning.Trainer) -> Iterator[None]:
+    """Turns Ctrl-C into a sentence on how to go on. Raises StoppedError."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as error:  # Lightning ends the process, and leaves the signal ignored
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
+        if isinstance(error, SystemExit) and not trainer.interrupted:
+            raise
+        if not (job.out / "last.ckpt").is_file():
+            raise StoppedError(f"stopped before the end of the first {trainer.num_training_batches} steps: nothing is kept yet") from None
+        made = torch.load(job.out / "last.ckpt", map_location="cpu", weights_only=False)["global_step"]
+        raise StoppedError(f"stopped; {made:,} of {job.steps:,} steps are kept: {_resume(job)} goes on") from None
 
 
 @rank_zero_only
@@ -156,7 +228,7 @@ def _cut_log(out: Path) -> None:
 
 def _trainer(job: Job, learner: Learner[Any, Any], keeper: Keeper, work: Work) -> lightning.Trainer:
     keeping = ModelCheckpoint(job.out, filename="last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False)
-    stop = [Stop(work, job.max_time)] if job.max_time is not None else []
+    stop = [Stop(work, job.max_time, job.max_wall_time)] if (job.max_time, job.max_wall_time) != (None, None) else []
     bar = [Bar(refresh_rate=20)] if job.progress else []
     return lightning.Trainer(
         accelerator=job.accelerator,

@@ -364,7 +364,8 @@ def test_whatever_is_in_a_file_the_command_says_why_not(tmp_path, capsys, suffix
 
 
 def test_bodies_keep_their_seats_whatever_their_order():
-    one, two = np.zeros((4, 2)) + [[1, 1], [1, 2], [2, 1], [2, 2]], np.zeros((4, 2)) + [[11, 1], [11, 2], [12, 1], [12, 2]]
+    one = np.array([[1.0, 1], [1, 2], [2, 1], [2, 2]])
+    two = one + np.array([10, 0])
     x, left_over = seats([[one, two], [two + 0.1, one + 0.1], [one + 0.2], [two + 0.3, one + 0.3, one + 5]], 2)
     assert left_over == 1
     np.testing.assert_allclose(x[:, 0, 0, 0], [1, 1.1, 1.2, 1.3])

@@ -5,7 +5,7 @@ import pytest
 
 from indrnn.model.data import bodies
 from indrnn.model.data.clips import PERSON, Clip, ClipFileError, clip_set, read
-from indrnn.model.data.splits import SplitError, pick
+from indrnn.model.data.splits import SplitError, each, pick
 
 
 def arrays(lengths=(5, 7, 3), joints=6, dims=3, persons=None, **more):
@@ -140,3 +140,61 @@ def test_bones_are_the_pairs_never_far_apart():
     assert body.order == (0, 4, 1, 3)
     assert bodies.tree(frames).root == 4  # the middle of the chain
     assert bodies.of(("a", "b", "root", "c", "d"), frames).root == 2
+
+
+def recorded(rooms, n=12):
+    x = np.ones((2, 1, 3, 3), np.float32)
+    return [Clip(x, i % 2, i // 2, f"c{i}", more={"room": rooms[i % len(rooms)], "day": i % 4, "late": i % 3 == 0}) for i in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ("room=kitchen", [0, 3, 6, 9]),
+        ("room=hall,yard", [1, 2, 4, 5, 7, 8, 10, 11]),
+        ("day=3", [3, 7, 11]),
+        ("late", [0, 3, 6, 9]),
+        ("names=c1,c2", [1, 2]),
+        ("fold=2/2:day", [1, 3, 5, 7, 9, 11]),
+        ("fold=1/all:room", [1, 4, 7, 10]),
+        ("fold=3/all:subject", [4, 5]),
+    ],
+)
+def test_clips_are_picked_by_any_array_of_the_file(what, expected):
+    some = recorded(["kitchen", "hall", "yard"])
+    rest, picked = pick(some, what)
+    assert [c.name for c in picked] == [f"c{i}" for i in expected]
+    assert len(rest) + len(picked) == 12
+
+
+def test_each_fold_is_one_test_and_together_they_are_all_clips():
+    some = recorded(["kitchen", "hall", "yard"])
+    assert each(some, "fold=each/all:room") == ["fold=1/all:room", "fold=2/all:room", "fold=3/all:room"]
+    assert each(some, "fold=each/4:subject") == [f"fold={i}/4:subject" for i in (1, 2, 3, 4)]
+    assert each(some, "subject=1") == ["subject=1"]
+    for words in ("fold=each/all:room", "fold=each/all:day", "fold=each/3"):
+        parts = [pick(some, one)[1] for one in each(some, words)]
+        assert sorted(c.name for p in parts for c in p) == sorted(c.name for c in some)
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("house=1", "arrays with a value for each are day, late, name, room, subject, test, view, got 'house'"),
+        ("room=attic", "expected among rooms hall, kitchen, yard"),
+        ("day", "expected an array of 0 and 1, got 0, 1, 2, 3: day=VALUE picks"),
+        ("fold=5/all:room", "a fold from 1/3 to 3/3, got 5/3"),
+        ("fold=1/9:room", "at most 3 parts, as room has values"),
+        ("fold=each/3", "expected flag, subject=1,2"),
+        ("room", "expected an array of 0 and 1, got hall, kitchen, yard"),
+    ],
+)
+def test_an_array_that_the_file_has_not_is_said_with_those_it_has(what, said):
+    with pytest.raises(SplitError, match=said):
+        pick(recorded(["kitchen", "hall", "yard"]), what)
+
+
+def test_arrays_with_a_value_a_clip_come_with_the_clips():
+    more = {"room": np.array([b"a", b"b", b"a"]), "day": np.array([[1.0, 2.0, 3.0]]), "weights": np.array([0.5, 1, 2]), "pair": np.zeros(2)}
+    found = clip_set(arrays(**more, classes=np.array(["x", "y", "z"])), "f")
+    assert [c.more for c in found.clips] == [{"room": r, "day": d, "y": y} for r, d, y in (("a", 1, 0), ("b", 2, 1), ("a", 3, 0))]
