@@ -1,5 +1,6 @@
 """From a trained module and its description to bundles/<name>/<version>, checked before it is there."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -78,5 +79,17 @@ def export(module: nn.Module, meta: Meta, max_position: int | None = None) -> tu
     parity.check_cells(module)
     error = parity.largest_error(graph.serialize(model), module, source, size, SEED, max_position, modality.unit(told))
     if not error <= PARITY_BOUND:  # a NaN is refused too
-        raise ExportError(f"ONNX Runtime and PyTorch differ by {error:.2g} in a logit; expected at most {PARITY_BOUND:g}")
+        raise ExportError(
+            f"ONNX Runtime and PyTorch differ by {error:.2g} in a logit; expected at most {PARITY_BOUND:g}{_why(largest, max_position)}"
+        )
     return model, error
+
+
+
+def _why(largest: float, max_position: int | None) -> str:
+    """Return why rounding errors may grow, where the recurrent weights make them."""
+    if largest <= 1 or max_position is None:
+        return ""
+    powers = max_position * math.log10(largest)
+    grown = f"{10**powers:.2g}" if powers < 300 else f"10^{powers:.0f}"
+    return f": |u| is up to {largest:g}, by which they grow {grown}-fold over {max_position} steps; try a smaller --max-position"

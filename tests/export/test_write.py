@@ -179,6 +179,26 @@ def test_u_of_one_needs_a_horizon(exported: onnx.ModelProto, module: Tiny) -> No
     assert "may not be longer than 5,000 steps" in card(m, "")
 
 
+def test_weights_above_one_are_refused_with_the_option_that_bounds_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a horizon that is said before any comparison, and with one that is too long it is the reason that is given."""
+    net = ActionNet(ActionConfig(hidden=8, layers=2, classes=3, bound=1.2))
+    with torch.no_grad():
+        for name, weight in net.named_parameters():
+            if name.endswith("cell.u"):
+                weight.fill_(1.1)
+    torch.nn.init.normal_(net.readout.weight, std=0.3)
+    described = Meta("action", "", 0, 0, labels=("a", "b", "c"), layout="utd20", layouts=LAYOUTS, persons=1, hz=30.0)
+    save(tmp_path / "big.pt", net, described)
+    asked = ["export", str(tmp_path / "big.pt"), str(tmp_path / "bundles")]
+    assert main(asked) == 1
+    said = capsys.readouterr().err
+    assert "max |u| is 1.1, which bounds no state: --max-position is required" in said
+    assert "differ" not in said
+    assert main([*asked, "--max-position", "300"]) == 1
+    assert "|u| is up to 1.1, by which they grow 2.6e+12-fold over 300 steps; try a smaller --max-position" in capsys.readouterr().err
+    assert main([*asked, "--max-position", "5"]) == 0
+
+
 def test_manifest_survives_its_file(exported: onnx.ModelProto, module: Tiny) -> None:
     m = manifest.manifest(meta(module), exported, "tiny", "1", "0" * 64, 1e-7, (), None)
     assert Manifest.model_validate_json(manifest.to_json(m)) == m

@@ -160,6 +160,6 @@ def test_a_model_of_text_has_none_of_these_options(server: Server, option: dict[
 def test_the_recurrent_weights_are_told_where_they_are_asked_for(server: Server) -> None:
     plain, asked = server.get("/models/action"), server.get("/models/action?weights=true")
     assert '"u"' not in plain.text
-    assert len(plain.content) < 30_000 < len(asked.content)
+    assert len(plain.content) + 5_000 < len(asked.content)
     assert sum("u" in part for part in asked.json()["versions"][0]["state"]) >= 2
     assert server.get("/models/action?weights=maybe").json()["code"] == "invalid_input"
