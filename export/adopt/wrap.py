@@ -171,7 +171,8 @@ class _Build:
     def windowed(self, g: Nodes) -> tuple[str, str]:
         """Return logits and the state after them; samples that complete no window are kept for the next piece.
 
-        A row's stream is its context, the samples left over, then x: window i of it begins at i * W, whatever the other rows' are.
+        A row's stream is its context, the samples left over, then x, then zeros: window i of it begins at i * W, whatever the other rows'
+        are. A last sample of NaN is none: it fills the window with zeros, so that it is answered.
         """
         p = self.plan
         W, C, F = p.window, p.context, p.features
@@ -180,36 +181,56 @@ class _Build:
         fill = g.cast(g.slice("state", int(ends[1]), int(ends[2]), 1), "int64")  # [B, 1]
         last = g.slice("state", int(ends[2]), p.state_size, 1)
         lengths = g.op("Unsqueeze", "lengths", g.ints(1))
-        held = g.op("Reshape", buffer, g.ints(0, C + W - 1, F))
-        source = g.op("Concat", held, "x", axis=1)  # [B, C + W - 1 + T, F], with a gap between fill and x
-        J = g.scalar(g.dim(source, 1))
-        j = g.op("Unsqueeze", g.op("Range", g.const(np.array(0, np.int64)), J, g.const(np.array(1, np.int64))), g.ints(0))  # [1, J]
-        kept = g.op("Add", fill, g.ints(C))
-        beyond = g.op("Sub", g.op("Add", j, g.ints(C + W - 1)), kept)
-        at = g.op("Where", g.op("Less", j, kept), j, g.op("Min", beyond, g.op("Sub", J, g.ints(1))))
-        stream = self.gather(g, source, g.op("Add", at, g.op("Mul", fill, g.ints(0))), F)  # [B, J, F]
-        total = g.op("Add", fill, lengths)
-        windows = g.op("Div", total, g.ints(W))  # [B, 1]
-        rounds = g.op("ReduceMax", windows, keepdims=0)
-        answers, after, end = self.rounds(g, stream, carried, last, windows, rounds)
-        position = g.op(
-            "Add",
-            g.op("Add", fill, g.op("Range", g.const(np.array(0, np.int64)), g.scalar(g.dim("x", 1)), g.const(np.array(1, np.int64)))),
-            g.ints(1),
-        )
-        ended = g.cast(g.op("Equal", g.op("Mod", position, g.ints(W)), g.ints(0)), "float32")
-        index = g.op("Min", g.op("Div", position, g.ints(W)), windows)
+        flushed = self.flushed(g, lengths)  # [B, 1]
+        real = g.op("Sub", lengths, g.cast(flushed, "int64"))
+        total = g.op("Add", fill, real)
+        odd = g.op("Greater", g.op("Mod", total, g.ints(W)), g.ints(0))
+        filled = g.op("And", flushed, odd)
+        windows = g.op("Add", g.op("Div", total, g.ints(W)), g.cast(filled, "int64"))  # [B, 1]
+        stream, J = self.stream(g, buffer, g.op("Add", fill, g.ints(C)), real)
+        answers, after, end = self.rounds(g, stream, carried, last, windows, g.op("ReduceMax", windows, keepdims=0))
+
+        t = self.count(g, g.scalar(g.dim("x", 1)))
+        position = g.op("Add", fill, g.op("Add", t, g.ints(1)))
+        at_flush = g.op("And", flushed, g.op("Equal", t, real))
+        even = g.op("Equal", g.op("Mod", position, g.ints(W)), g.ints(0))
+        ended = g.op("Where", at_flush, g.cast(odd, "float32"), g.cast(even, "float32"))
+        index = g.op("Where", at_flush, windows, g.op("Min", g.op("Div", position, g.ints(W)), windows))
         logits = g.op("Concat", self.gather(g, answers, index, p.numbers), g.op("Unsqueeze", ended, g.ints(2)), axis=2)
+
         # what is left over: C + W - 1 samples from the last window's context on, those that have not come zero
         first = g.op("Mul", windows, g.ints(W))
+        left = g.op("Max", g.op("Sub", total, first), g.ints(0))
         k = g.ints(*range(C + W - 1))
         rest = self.gather(g, stream, g.op("Min", g.op("Add", first, k), g.op("Sub", J, g.ints(1))), F)
-        left = g.op("Sub", total, first)
         there = g.op("Unsqueeze", g.op("Less", k, g.op("Add", left, g.ints(C))), g.ints(2))
         rest = g.op("Reshape", g.op("Where", there, rest, g.const(np.float32(0))), g.ints(0, p.buffer))
-        flag = g.cast(g.op("Equal", left, g.ints(0)), "float32")
+        flag = g.op("Where", flushed, g.cast(odd, "float32"), g.cast(g.op("Equal", left, g.ints(0)), "float32"))
         moved = g.op("Concat", after, rest, g.cast(left, "float32"), end, flag, axis=1)
         return logits, g.op("Where", g.op("Less", g.ints(0), lengths), moved, "state")
+
+    def flushed(self, g: Nodes, lengths: str) -> str:
+        """Return whether each row's last sample is NaN, [B, 1]."""
+        first = g.op("Max", g.op("Sub", lengths, g.ints(1)), g.ints(0))
+        return g.op("IsNaN", g.op("GatherElements", g.op("Squeeze", g.slice("x", 0, 1, 2), g.ints(2)), first, axis=1))
+
+    def stream(self, g: Nodes, buffer: str, kept: str, real: str) -> tuple[str, str]:
+        """Return each row's context, its samples left over, its `real` samples of x, and zeros, [B, J, F]; and J. kept: of the buffer."""
+        p = self.plan
+        size = p.context + p.window - 1
+        source = g.op("Concat", g.op("Reshape", buffer, g.ints(0, size, p.features)), "x", axis=1)  # with a gap between kept and x
+        most = g.scalar(g.dim(source, 1))
+        J = g.op("Add", most, g.const(np.array(p.window, np.int64)))
+        j = g.op("Unsqueeze", self.count(g, J), g.ints(0))  # [1, J]
+        beyond = g.op("Min", g.op("Sub", g.op("Add", j, g.ints(size)), kept), g.op("Sub", most, g.ints(1)))
+        gathered = self.gather(g, source, g.op("Where", g.op("Less", j, kept), j, beyond), p.features)
+        come = g.op("Unsqueeze", g.op("Less", j, g.op("Add", kept, real)), g.ints(2))
+        return g.op("Where", come, gathered, g.const(np.float32(0))), J
+
+    @staticmethod
+    def count(g: Nodes, end: str) -> str:
+        """Return 0, 1, ... below a number."""
+        return g.op("Range", g.const(np.array(0, np.int64)), end, g.const(np.array(1, np.int64)))
 
     def rounds(self, g: Nodes, stream: str, carried: str, last: str, windows: str, rounds: str) -> tuple[str, str, str]:
         """Return the answers before and after each window [B, n + 1, numbers], what is carried after the last, and its answer."""

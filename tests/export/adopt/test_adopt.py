@@ -320,6 +320,23 @@ def test_windows_are_state_of_the_session_whatever_the_pieces(tmp_path: Path) ->
         assert found == pytest.approx(want)
 
 
+def test_a_last_sample_of_nan_fills_the_window_with_zeros(tmp_path: Path) -> None:
+    """And changes nothing where no sample waits for its window."""
+    adoption = taken(save(tmp_path, LEVEL, {"w": np.full(1, 0.5, np.float32)}), window=5, context=2)
+    x = np.arange(1, 13, dtype=np.float32)
+    padded = np.concatenate([x, np.zeros(3, np.float32), x])
+    want, after = run(adoption, padded[None, :, None])
+    cut = np.concatenate([x, [np.nan]])
+    y, state = run(adoption, np.stack([cut, cut])[:, :, None])
+    assert y[0, :, 1].tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 1]
+    assert y[1, -1, 0] == want[0, 14, 0]
+    none, state = run(adoption, np.full((2, 1, 1), np.nan), state)
+    assert none[:, 0].tolist() == [[want[0, 14, 0], 0]] * 2
+    y, state = run(adoption, np.stack([x, x])[:, :, None], state)
+    assert y[0] == pytest.approx(want[0, 15:])
+    assert state[0] == pytest.approx(after[0])
+
+
 # --- refusals --------------------------------------------------------------------------------------------------------------------------
 
 CACHE = """
