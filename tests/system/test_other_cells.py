@@ -1,5 +1,7 @@
 """A GRU's and an LSTM's state is kept as an IndRNN's is: from request to request, through `kill -9`, as a file, in any split."""
 
+import contextlib
+import json
 import random
 import signal
 import threading
@@ -17,6 +19,7 @@ from indrnn.export.write import write
 from indrnn.frames.layouts import LAYOUTS
 from indrnn.model.nets.action import ActionConfig, ActionNet
 from indrnn.model.nets.chars import CharsConfig, CharsNet
+from indrnn.model.nets.tensor import TensorConfig, TensorNet
 from indrnn.model.training.checkpoint import Meta, load, save
 
 CELLS = ("gru", "lstm")
@@ -25,10 +28,11 @@ ALPHABET = "abcdefghijklmnopqrstuvwxyz ,"
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`action` and `chars` of each cell, whose weights nobody trained and whose scores differ all the same."""
+    """`action`, `chars` and `tensor` of each cell, whose weights nobody trained and whose scores differ all the same."""
     folder = tmp_path_factory.mktemp("cells")
     text = Meta("chars", "", 0, 0, alphabet=ALPHABET)
     frames = Meta("action", "", 0, 0, labels=("a", "b", "c"), layout="utd20", layouts=LAYOUTS, persons=1, hz=30.0)
+    numbers = Meta("tensor", "", 0, 0, labels=("a", "b"), told={"features": [{"name": "x"}, {"name": "y"}], "answer": "end"})
     for cell in CELLS:
         torch.manual_seed(0)
         nets = (
@@ -37,6 +41,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 ActionNet(ActionConfig(classes=3, hidden=16, layers=2, cell=cell)),
                 frames,
             ),
+            (TensorNet(TensorConfig((0.0, 0.0), (1.0, 1.0), 2, hidden=16, layers=2, cell=cell)), numbers),
         )
         for net, meta in nets:
             torch.nn.init.normal_(net.readout.weight, std=0.5)
@@ -94,3 +99,40 @@ def test_a_stream_goes_on_from_its_state_and_from_its_file(cell: str, own_server
     assert answers[0] == pytest.approx(answers[2], abs=1e-4)
     parts = server.get(f"/models/{model}").json()["versions"][0]["state"]
     assert [p["name"] for p in parts if p["role"] == "hidden"] == (["h", "h"] if cell == "gru" else ["h", "c", "h", "c"])
+
+
+def told(reply: dict[str, Any]) -> dict[str, float]:
+    """The scores or chances in a reply, by name."""
+    return scores(reply["predictions"][0]) if "predictions" in reply else {n["char"]: n["logprob"] for n in reply["next"]}
+
+
+def test_a_kill_in_a_stream_of_each_kind_and_cell_loses_nothing(own_server: Callable[..., Server], bundles: Path, walk: list[Any]) -> None:
+    """One stream of each model: all have a step under way when the server is killed, and go on on the next one."""
+    server = own_server(INDRNN_BUNDLES=str(bundles))
+    text = "to be, or not to be, that is the question"
+    rows = torch.randn(40, 2, generator=torch.Generator().manual_seed(0)).tolist()
+    content: dict[str, tuple[str, Any]] = {"action": ("frames", walk), "chars": ("text", text), "tensor": ("values", rows)}
+    models = [(f"{kind}-{cell}", *content[kind]) for kind in content for cell in CELLS]
+
+    def step(ws: Any, n: int, field: str, value: Any) -> dict[str, float]:
+        return told(ask(ws, type="step", step=n, **{field: value[4 * n - 4 : 4 * n]}))
+
+    idents, firsts = [], []
+    with contextlib.ExitStack() as stack:
+        streams = [stack.enter_context(server.socket(model)) for model, _, _ in models]
+        for ws, (_, field, value) in zip(streams, models, strict=True):
+            idents.append(ask(ws, type="open", top_k=28)["session_id"])
+            first, _ = (step(ws, n, field, value) for n in (1, 2))
+            firsts.append(first)
+        for ws, (_, field, value) in zip(streams, models, strict=True):
+            ws.send(json.dumps({"type": "step", "step": 3, field: value[8:12]}))
+        server.restart(signal.SIGKILL)
+    for ident, first, (model, field, value) in zip(idents, firsts, models, strict=True):
+        with server.socket(model) as ws:
+            assert ask(ws, type="open", session_id=ident, top_k=28)["step"] in (2, 3)
+            went_on = [step(ws, n, field, value) for n in (3, 4, 5)][-1]
+        with server.socket(model) as ws:
+            ask(ws, type="open", top_k=28)
+            whole = told(ask(ws, type="step", step=1, **{field: value[:20]}))
+        assert went_on == pytest.approx(whole, abs=1e-4), model
+        assert max(abs(first[name] - whole[name]) for name in whole) > 1e-3, "these scores tell nothing apart"
