@@ -21,7 +21,7 @@ SIZES = {"layers": 3, "hidden": 8, "growth": 2, "blocks": (1, 1), "T": 20, "gamm
         ({"kind": "dense", "norm": "before", "nonlinearity": "tanh"}, set()),
         ({"kind": "conv", "norm": "after", "per_step": True}, {"window", "position"}),
     ],
-    ids=str,
+    ids=["conv", "residual", "dense", "conv, per step"],
 )
 def test_a_network_of_any_stack_becomes_a_bundle_whose_graph_answers_the_same(variant, roles, tmp_path):
     torch.manual_seed(0)

@@ -71,7 +71,7 @@ def test_of_each_of_several_files_a_part_is_held_out(tmp_path):
         (("hello " * 90).encode("utf-16-be"), "iconv -f UTF-16BE -t UTF-8"),
         (("hello " * 90).encode("utf-32"), "iconv -f UTF-32 -t UTF-8"),
         (RUSSIAN.encode() + "я".encode()[:1], "expected UTF-8"),
-        (gzip.compress(RUSSIAN.encode())[:-9], "a whole gzip file, got one that is cut"),
+        (gzip.compress(RUSSIAN.encode(), mtime=0)[:-9], "a whole gzip file, got one that is cut"),
         ("".join(map(chr, range(0x4E00, 0x4E00 + 300))).encode(), "at most 200 different characters, got 300, 300 of them"),
     ],
 )
