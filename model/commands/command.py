@@ -22,6 +22,7 @@ from indrnn.model.data.mnist import IdxError
 from indrnn.model.data.series import SeriesFileError
 from indrnn.model.data.sets import DataMissingError
 from indrnn.model.data.splits import SplitError
+from indrnn.model.data.text import AlphabetError
 from indrnn.model.tasks.table import TASKS
 from indrnn.model.training import calibration, training
 from indrnn.model.training.checkpoint import CheckpointError, load_trained
@@ -29,6 +30,7 @@ from indrnn.model.training.learner import Recipe
 from indrnn.model.training.task import Job, NothingHeldError, Task
 
 REFUSALS = (
+    AlphabetError,
     CheckpointError,
     ClipFileError,
     DataMissingError,
