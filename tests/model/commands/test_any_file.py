@@ -325,3 +325,31 @@ def test_whatever_a_checkpoint_says_its_commands_say_what_is_wrong(tmp_path: Pat
                     warnings.simplefilter("ignore")  # of layers without numbers
                     status, said = told(command, tmp_path / "odd.pt")
                 assert status == 0 or len(said.strip().splitlines()) == 1, (way, value, command, said)
+
+
+def test_a_log_that_is_none_is_a_sentence(tmp_path: Path) -> None:
+    for content in (b"", b"\xff\xfe\xff", b"step x", b"step 1 seconds a loss b\n", b"step one loss 2\n", b"loss 2\n", b"\n\n"):
+        (tmp_path / "log.txt").write_bytes(content)
+        assert str(tmp_path) in refused("plot", tmp_path / "p.svg", tmp_path, "--figure", "loss")
+
+
+def test_a_manifest_that_is_none_is_a_sentence(tmp_path: Path) -> None:
+    states = (
+        "3",
+        '[{"u":[1]}]',
+        '[{"u":"x","role":"hidden","layer":0}]',
+        '[{"u":[1e999],"role":"hidden","layer":0}]',
+        '[{"u":[1],"role":"hidden"}]',
+    )
+    texts = ["", "{}", "[]", "[" * 50_000, *(f'{{"state": {s}}}' for s in states)]
+    texts += ['{"state": [{"u": [1, 2], "role": "hidden", "layer": 0}], "figures": [3]}']
+    for text in texts:
+        (tmp_path / "manifest.json").write_text(text)
+        assert refused("inspect", tmp_path, "--out", tmp_path / "pictures").startswith(f"{tmp_path}: expected")
+
+
+def test_a_state_dict_that_is_none_of_the_authors_is_a_sentence(tmp_path: Path) -> None:
+    u, vector = "RNNs.0.weight_hh", torch.zeros(4)
+    for content in (1, "x", [1], {1: vector}, {u: 1}, {u: vector}, {"state_dict": 3}, {u: torch.zeros(4, 4, 4), "DIs.0.weight": vector}):
+        torch.save(content, tmp_path / "odd.pt")
+        refused("import", tmp_path / "odd.pt", "--out", tmp_path / "net.pt")
