@@ -23,6 +23,7 @@ from indrnn.model.data.own_text import TextFileError
 from indrnn.model.data.series import SeriesFileError
 from indrnn.model.data.sets import DataMissingError
 from indrnn.model.data.splits import SplitError
+from indrnn.model.data.text import AlphabetError
 from indrnn.model.tasks.table import TASKS
 from indrnn.model.training import calibration, training
 from indrnn.model.training.checkpoint import CheckpointError, load_trained
@@ -30,6 +31,7 @@ from indrnn.model.training.learner import Recipe
 from indrnn.model.training.task import Job, NothingHeldError, Task
 
 REFUSALS = (
+    AlphabetError,
     CheckpointError,
     ClipFileError,
     DataMissingError,

@@ -196,7 +196,7 @@ def read(path: Path) -> dict[str, Tensor]:
         raise PublishedError(str(error)) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, dict) or not content or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
         raise PublishedError(f"{path}: expected a state_dict of tensors, got {type(content).__name__}")
     return dict(content)
 

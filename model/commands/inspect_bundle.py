@@ -25,6 +25,9 @@ BINS = 40
 HORIZONS = (1, 3, 10, 30, 100, 300)  # steps; the table counts the neurons that remember longer
 
 
+_FIGURE = {"name", "value"}
+
+
 class ManifestError(Exception):
     """There are no neurons to be read; the message says what was expected and what came."""
 
@@ -75,15 +78,25 @@ def read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], StateN
             manifest = json.loads((path / "manifest.json").read_bytes())
             every, figures = [dict(p) for p in manifest["state"]], list(manifest.get("figures", ()))
             cell = manifest.get("cell", "indrnn")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             said = f"{path}: expected a checkpoint, or a bundle, a folder with manifest.json and model.onnx; got {_found(path, error)}"
             raise ManifestError(said) from error
     parts = [p for p in every if p.get("u")]
+    if not all(_has_weights(p) for p in parts) or not all(isinstance(f, dict) and _FIGURE <= set(f) for f in figures):
+        raise ManifestError(f"{path}: expected parts of the state with role, layer and u, finite numbers, and figures with name and value")
     if not parts:
         raise ManifestError(
             f"{path}: expected parts of the state with recurrent weights, one for each neuron, found none: its cell is {cell}"
         )
     return parts, figures, net
+
+
+def _has_weights(part: dict[str, Any]) -> bool:
+    try:
+        u = np.asarray(part["u"], np.float64)
+        return u.ndim == 1 and bool(np.isfinite(u).all()) and (part["role"] != "hidden" or isinstance(part["layer"], int))
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _found(path: Path, error: Exception) -> str:

@@ -20,8 +20,13 @@ def read(folder: Path, name: str) -> Curve:
         lines = (folder / "log.txt").read_text().splitlines()
     except FileNotFoundError:
         raise CurveError(f"expected a run in {folder}, found no log.txt") from None
+    except UnicodeDecodeError as error:
+        raise CurveError(f"{folder / 'log.txt'}: expected lines of step, seconds and figures, got no text") from error
     pairs = [dict(re.findall(r"(\S+) (\S+)", line)) for line in lines]
-    curve = {int(p["step"]): float(p[name]) for p in pairs if name in p}
+    try:
+        curve = {int(p["step"]): float(p[name]) for p in pairs if name in p}
+    except (KeyError, ValueError) as error:
+        raise CurveError(f"{folder / 'log.txt'}: expected lines of step, seconds and figures, got others") from error
     if not curve:
         names = sorted({key for p in pairs for key in p} - {"step"})
         raise CurveError(f"{folder}: expected figures called {name}, got {', '.join(names)}")

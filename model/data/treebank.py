@@ -9,11 +9,15 @@ from indrnn.model.data.sets import find
 
 PARTS = {"train": "train", "val": "valid", "test": "test"}
 EOS = "<eos>"
+LEAST = 2  # words of a part: the second is what the first is asked for
 
 
 def lines(part: str) -> list[str]:
     """Return the lines of `train`, `val` or `test`, without blanks at their ends. Raises DataMissingError, GzippedError."""
-    content = gzipped.text(find(f"ptb/ptb.{PARTS[part]}.txt.gz"))
+    path = find(f"ptb/ptb.{PARTS[part]}.txt.gz")
+    content = gzipped.text(path)
+    if len(content.split()) < LEAST:
+        raise gzipped.GzippedError(f"{path}: expected sentences of {LEAST} words and more in all, got {len(content.split())}")
     return [line.strip() for line in content.splitlines()]
 
 
