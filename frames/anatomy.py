@@ -42,7 +42,7 @@ class Limits:
     size: float | None = 0.5
     shape: float | None = 0.32
     limb: float | None = 1.5
-    breath: float | None = 0.22
+    breath: float | None = 0.18
     change: float | None = 0.2
     up: float | None = 0.45
     upright: float = 0.25
