@@ -28,6 +28,8 @@ _COUNT = re.compile(r"0|[1-9][0-9]{0,15}")
 _PHASE = re.compile(r"([1-9][0-9]{0,11})/([1-9][0-9]{0,11})")
 _RANGES = {"relu": (0.0, math.inf), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}  # what an activation leaves in a neuron
 
+MOST_STEPS = 1e6  # that hysteresis counts (model/nets/hysteresis.py)
+
 
 @dataclass(frozen=True, slots=True)
 class StateFile:
@@ -167,6 +169,8 @@ def _check_part(state: Floats, part: Part) -> None:
         low, high = _RANGES.get(part.activation or "identity", (-math.inf, math.inf))
     elif part.role == "last_frame":
         low, high = -FARTHEST, FARTHEST
+    elif part.role == "event":
+        low, high = 0.0, MOST_STEPS
     else:
         return
     values = state[part.offset : part.offset + part.size]
