@@ -24,6 +24,8 @@ from indrnn.model.data.series import SeriesFileError
 from indrnn.model.data.sets import DataMissingError
 from indrnn.model.data.splits import SplitError
 from indrnn.model.data.text import AlphabetError
+from indrnn.model.detection import calibration as detection_calibration
+from indrnn.model.nets.detect import DetectNet
 from indrnn.model.tasks.table import TASKS
 from indrnn.model.training import calibration, training
 from indrnn.model.training.checkpoint import CheckpointError, load_trained
@@ -134,7 +136,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
         parser.add_argument("--curves", type=Path, help="folder of the figures over the threshold (SVG, JSON), of a network that detects")
         parser.add_argument("--data", type=Path, help="measure on another file than the one that was learned from, split in the same way")
     elif command == "calibrate":
-        parser.add_argument("checkpoint", type=Path, help="of an action network")
+        parser.add_argument("checkpoint", type=Path, help="of a network of skeletons, or of one that detects")
         parser.add_argument(
             "--by", type=Path, nargs="+", default=[], help="networks of the same recipe with held-out clips; default: itself"
         )
@@ -334,7 +336,8 @@ def run(command: str, args: argparse.Namespace, argv: list[str]) -> int:
         elif command == "import":
             import_published.run(args, "indrnn " + shlex.join(argv))
         elif command == "calibrate":
-            calibration.run(args.checkpoint, args.by)
+            detects = isinstance(load_trained(args.checkpoint)[0], DetectNet)
+            (detection_calibration if detects else calibration).run(args.checkpoint, args.by)
         elif command == "inspect":
             inspect_bundle.run(args.bundle, args.out, args.json, args.length)
         else:

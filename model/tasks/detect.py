@@ -5,30 +5,19 @@ from pathlib import Path
 from typing import Any, cast
 
 from indrnn.model.data import sets
-from indrnn.model.data.clips import HZ, ClipSet
-from indrnn.model.detection import streams
+from indrnn.model.data.clips import HZ
 from indrnn.model.detection.figures import DELAYED, TOLERANCE, Thresholds, Worth, curve, probabilities, told_events, worth
 from indrnn.model.detection.learner import DetectLearner, DetectRecipe
+from indrnn.model.detection.source import StreamSource
 from indrnn.model.detection.streams import MarkedStream
 from indrnn.model.nets.detect import DetectConfig, DetectNet
 from indrnn.model.nets.network import StateNet
 from indrnn.model.tasks.skeleton import GIVEN, learn
 from indrnn.model.training.checkpoint import Meta
 from indrnn.model.training.options import FACING
-from indrnn.model.training.source import Source
 from indrnn.model.training.task import Figures, Job, NothingHeldError, Task, figure
 
 JOINED = "joined.npz"  # the name under which docs/detection.md keeps what model/detection/joining.py makes
-
-
-@dataclass(frozen=True)
-class StreamSource(Source):
-    """The place of the streams and how they are split. mark: where in an interval its mark is, in files that mark intervals."""
-
-    mark: float = 0.5
-
-    def _found(self, file: Path | str) -> ClipSet:
-        return streams.read(file, self.unit or None, self.mark)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ _TEXTS = ("model", "version", "digest")
 _COUNT = re.compile(r"0|[1-9][0-9]{0,15}")
 _PHASE = re.compile(r"([1-9][0-9]{0,11})/([1-9][0-9]{0,11})")
 
+MOST_STEPS = 1e6  # that hysteresis counts (model/nets/hysteresis.py)
+
 
 @dataclass(frozen=True, slots=True)
 class StateFile:
@@ -198,6 +200,8 @@ def _check_part(state: Floats, part: Part, farthest: float) -> None:
         low, high = bounds.least, bounds.most
     elif part.role == "last_frame":
         low, high = -farthest, farthest
+    elif part.role == "event":
+        low, high = 0.0, MOST_STEPS
     else:
         return
     values = state[part.offset : part.offset + part.size]

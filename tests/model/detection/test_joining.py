@@ -13,7 +13,7 @@ STAND = np.array([[0, 1, 3], [-0.2, 1.4, 3], [0.2, 1.4, 3], [-0.1, 0.0, 3], [0.1
 
 
 def clip(label, to=STAND, begin=STAND, T=40):
-    """Joint 1 goes up and down on the way from one pose to another."""
+    """Joint 1 goes up and down on the way from one pose to another, and stands still for a moment before and after."""
     u = np.linspace(0, 1, T, dtype=np.float32)[:, None, None]
     x = (1 - u) * begin + u * to
     x[:, 1, 1] += np.sin(np.pi * u[:, 0, 0])
@@ -31,6 +31,13 @@ def test_a_stream_is_continuous_and_its_events_are_the_clips():
         np.testing.assert_allclose(np.diff(made.x[start:end], axis=0), np.diff(motion.x[:, 0], axis=0), atol=1e-6)
         assert start < point < end
     assert np.linalg.norm(np.diff(made.x, axis=0), axis=2).max() < 0.15
+
+
+def test_standing_begins_with_a_clip_s_last_frame():
+    moving = clip(1)
+    made = joining.join([Clip(moving.x[:-7], 1, 0, "")], [], BODY, np.random.default_rng(0))
+    (_, _, end, _) = made.events[0]
+    np.testing.assert_allclose(made.x[end], made.x[end - 1], atol=1e-3)
 
 
 def test_the_mark_is_where_most_of_the_way_is_made():

@@ -13,6 +13,8 @@ from indrnn.model.detection.learner import DetectLearner, DetectRecipe
 from indrnn.model.detection.streams import MarkedMotion, MarkedStream, stream_set
 from indrnn.model.nets.detect import DetectConfig
 from indrnn.model.training import checkpoint
+from indrnn.model.training.source import Source
+from indrnn.model.training.task import NothingHeldError
 
 SMALL = ["--hidden", "16", "--layers", "2", "--rows", "8", "--length", "120", "--rate", "0.01", "--dropout", "0", "--readout-dropout", "0"]
 SPLIT = ["--test", "subject=4,5", "--held", "subject=3", "--no-progress"]
@@ -84,9 +86,27 @@ def test_a_resumed_run_goes_on_and_chooses_again(trained):
     )
 
 
+def test_a_network_that_learned_from_all_takes_the_hysteresis_of_one_that_did_not(trained, capsys):
+    own, other = trained / "run" / "model.pt", trained / "whole" / "model.pt"
+    split = ["--test", "subject=4,5", "--held", "none", "--no-progress", "--steps", "2", "--out", str(other.parent)]
+    assert main(["train", "detect", str(trained / "mine.npz"), *split, *SMALL]) == 0
+    assert main(["calibrate", str(other)]) == 1
+    assert "expected a network with streams held out" in capsys.readouterr().err
+    assert main(["calibrate", str(other), "--by", str(own)]) == 0
+    assert "false alarms a minute on held streams" in capsys.readouterr().out
+    net, meta = checkpoint.load(other)
+    learned = checkpoint.load(own)[0].config
+    assert (net.config.on, net.config.off, net.config.least) == (learned.on, learned.off, learned.least)
+    assert meta.told["events"]["on"] == learned.on
+    assert meta.command.endswith(f" && indrnn calibrate {other} --by {own}")
+    assert main(["calibrate", str(own)]) == 0  # on its own held streams: what training has chosen
+    assert checkpoint.load(own)[0].config.on == learned.on
+
+
 def test_what_needs_cut_clips_says_so(trained, capsys):
-    assert main(["calibrate", str(trained / "run" / "model.pt")]) == 1
-    assert "expected a network of cut clips" in capsys.readouterr().err
+    _, meta = checkpoint.load(trained / "run" / "model.pt")
+    with pytest.raises(NothingHeldError, match="expected a network of cut clips"):
+        Source.told(meta)
     np.savez(trained / "clips.npz", x=np.zeros((9, 3, 3)), off=[0, 9], y=[0])
     assert main(["train", "detect", str(trained / "clips.npz"), "--out", str(trained / "no")]) == 1
     assert "expected streams with marked motions" in capsys.readouterr().err

@@ -162,6 +162,18 @@ def test_a_state_of_another_model_is_refused_before_anything_else() -> None:
         check(decode(encode(session())), manifest("chars"))
 
 
+@pytest.mark.parametrize("value", [-1.0, 2e6])
+def test_a_memory_of_events_that_no_graph_leaves_is_refused(value: float) -> None:
+    parts = tuple(p.model_copy(update={"role": "event"}) if p.role == "pool" else p for p in manifest().state)
+    telling = manifest().model_copy(update={"state": parts})
+    offset = next(p.offset for p in parts if p.role == "event")
+    state = session().state.copy()
+    check(decode(encode(session())), telling)
+    state[offset] = value
+    with pytest.raises(OutOfRange, match="in part event"):
+        check(decode(encode(session(state=state))), telling)
+
+
 def test_a_position_past_what_the_model_was_made_for_is_refused() -> None:
     limited = manifest().model_copy(update={"limits": manifest().limits.model_copy(update={"max_position": 69})})
     with pytest.raises(OutOfRange, match="expected at most 69, got 70"):
