@@ -305,7 +305,8 @@ SEQUENCES = "xt = Transpose <perm = [1, 0, 2]> ({x}) Y, hn = GRU <hidden_size = 
 KINDS = {  # inputs => outputs, nodes, whether it runs over time itself, whether a row at a time
     "an axis of time that is 1": (
         "(float[batch, 1, 3] x, float[batch, 4] h) => (float[batch, 1, 4] y, float[batch, 4] h_out)",
-        "one = Constant <value_ints = [1]> () s = Squeeze (x, one) a = MatMul (s, V) b = Add (a, h) h_out = Tanh (b) y = Unsqueeze (h_out, one)",
+        "one = Constant <value_ints = [1]> () s = Squeeze (x, one) a = MatMul (s, V) b = Add (a, h) "
+        "h_out = Tanh (b) y = Unsqueeze (h_out, one)",
         (False, False),
     ),
     "several inputs, one of them a flag": (
