@@ -1,5 +1,6 @@
 """A file, what was found out about it, the graph round it, and what the kit says of that."""
 
+import math
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -77,7 +78,7 @@ def saved(model: ModelProto) -> Iterator[Path]:
 def save(model: ModelProto, path: Path, large: int | None = None) -> None:
     """Write the model as one file, or with its weights beside it where they are more than `large` bytes (default: 2 GB)."""
     most = LARGE if large is None else large
-    if sum(len(w.raw_data) for w in model.graph.initializer) < most:
+    if sum(len(w.raw_data) or 8 * math.prod(w.dims) for w in model.graph.initializer) < most:
         path.write_bytes(model.SerializeToString(deterministic=True))
         return
     copied = ModelProto()
@@ -138,6 +139,7 @@ def subject(plan: Plan, session: ort.InferenceSession, original: ort.InferenceSe
         plan.alone,
         kit.HALF if half(plan) else kit.BOUND,
         None if original is None else lambda x: answers_by_hand(original, plan, x),
+        numbers=all(f.dtype.startswith("float") for f in plan.fed),
     )
 
 

@@ -188,7 +188,7 @@ def _plausible(value: Value, axes: Axes) -> float:
     if axes.batch is not None and axes.time is not None:
         points += 0.5 * (axes.batch < axes.time)
     free = sum(isinstance(n, str) for n in value.shape)
-    used = sum(i is not None for i in (axes.batch, axes.time, axes.window if isinstance(value.shape[axes.window or 0], str) else None))
+    used = sum(i is not None and isinstance(value.shape[i], str) for i in (axes.batch, axes.time, axes.window))
     return points - 0.25 * (free - used)
 
 
@@ -268,7 +268,7 @@ def _first_that_runs(
         if wrong is not None:
             grows = grows or (wrong, wrong.axes.at(B, 1), found[wrong.output].shape)
             continue
-        notes = ("its batch is fixed at 1: it runs a row at a time, and nothing is batched",) if guess.alone else ()
+        notes = (_fixed(rest),) if guess.alone else ()
         if guess.alone or all(_same_row(found[s.output], alone[s.output], s.axes) for s in states):
             return guess, notes
         mixed = mixed or (guess, notes)
@@ -281,6 +281,12 @@ def _first_that_runs(
             "export it with a window that slides"
         )
     _refuse_layout(rest, told, reason)
+
+
+def _fixed(rest: Sequence[Value]) -> str:
+    if any(n == 1 or isinstance(n, str) for v in rest for n in v.shape):
+        return "its batch is fixed at 1: it runs a row at a time, and nothing is batched"
+    return f"no axis is free for rows ({rest[0].name} {rest[0]}): all of it is one row, it runs a row at a time, and nothing is batched"
 
 
 def _same_row(many: Array, one: Array, axes: Axes) -> bool:

@@ -432,7 +432,10 @@ class Runner:
             results = self._engine.run(rows)
         except Exception as error:  # the runtime's exceptions have no common base of their own
             log.exception("a run of %d rows failed", len(rows))
-            self._fail(running, EngineFailed(f"the model could not be run: {type(error).__name__}"), now)
+            if len(rows) == 1:
+                self._fail(running, EngineFailed(f"the model could not be run: {type(error).__name__}"), now)
+            else:
+                self._run_apart(running, rows, clock)
             return
         ran, now = time.perf_counter_ns(), clock()
         for item, result in zip(running, results, strict=True):
@@ -441,6 +444,19 @@ class Runner:
             else:
                 self._advance(item, result, now)
         self._statistics.noted_runs.append((len(rows), prepared - begun, ran - prepared, time.perf_counter_ns() - ran, now))
+
+    def _run_apart(self, running: Sequence[Work], rows: Sequence[Row], clock: Callable[[], float]) -> None:
+        """Run each row alone after a run that failed: one of them may be at fault, as a number beyond an adopted file's table is."""
+        for item, row in zip(running, rows, strict=True):
+            try:
+                ((logits, state, sound),) = self._engine.run([row])
+            except Exception as error:  # as in `run`, which has logged it
+                self._fail([item], EngineFailed(f"the model could not be run: {type(error).__name__}"), clock())
+                continue
+            if sound:
+                self._advance(item, logits, state, clock())
+            else:
+                self._fail([item], _unsound(item.work), clock())
 
     def _count_waits(self, running: Sequence[Work]) -> None:
         now, s = time.monotonic(), self._statistics

@@ -1,7 +1,7 @@
 """Document the shapes of the native HTTP API. The hot routes read their bodies without these classes (see service/serving/skeleton.py)."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -88,8 +88,10 @@ class PredictResponse(_Shape):
     model: str
     version: str
     predictions: list[Prediction] | None = Field(None, description="where the answer is a class")
-    outputs: dict[str, list[float] | list[list[float]]] | None = Field(
-        None, description="where the answer is values: of each sequence the last, or all of them where the model answers each row"
+    outputs: dict[str, list[Any]] | None = Field(
+        None,
+        description="where the answer is values: of each sequence the last, or all of them where the model answers each row; in their own "
+        "shape where the model was adopted",
     )
     warnings: list[str] | None = Field(None, description="what looks wrong with the clips, in short; not there where nothing does")
     session: Standing | None = None

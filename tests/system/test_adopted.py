@@ -200,6 +200,15 @@ def test_a_downloaded_state_goes_on_elsewhere(server: Server, files: dict[str, P
     assert np.array(told["outputs"]["y"][0]) == pytest.approx(np.array(want[5:]), abs=1e-4)
 
 
+def test_a_last_null_flushes_a_window(server: Server, files: dict[str, Path]) -> None:
+    x = content("window", 7)
+    told = server.post("/predict", {"model": "window", "sequences": [[*(row[0] for row in x), None]]})
+    padded = by_hand(files["window"], "window", [*x, *([[0.0]] * 3)])
+    assert np.array(told.json()["outputs"]["level"][0]) == pytest.approx(np.array(padded["level"]), abs=1e-4)
+    told = server.post("/predict", {"model": "gru", "sequences": [[[1, 2, 3], None]]})
+    assert (told.status_code, told.json()["field"]) == (422, "sequences[0][1]")
+
+
 def test_the_list_of_models_says_what_they_read(server: Server) -> None:
     found = {m["name"]: m["versions"][0] for m in server.get("/models").json()["models"]}
     assert [f["name"] for f in found["policy"]["features"]] == ["obs_0", "obs_1", "obs_2"]

@@ -58,8 +58,7 @@ def bundle(package: Path, name: str, root: Path, window: int = 512, context: int
 @pytest.fixture(scope="module")
 def server(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("served")
-    for name in (SERVED, "silero_vad_16k_sequence"):
-        bundle(package, name, folder / "bundles")
+    bundle(package, SERVED, folder / "bundles")
     made = Server(folder, {"INDRNN_BUNDLES": str(folder / "bundles")}).start()
     yield made
     made.stop()
@@ -160,10 +159,15 @@ def test_64_streams_at_once_are_batched_and_each_hears_its_own(server: Server, p
                 heard += [row[0] for row in orjson.loads(stream.recv())["outputs"]["output"]]
         return heard
 
+    def runs_and_rows() -> NDArray[np.float64]:
+        found = dict(line.rsplit(" ", 1) for line in server.get("/metrics").text.splitlines() if SERVED in line)
+        return np.array([float(v) for k, v in sorted(found.items()) if k.startswith(("indrnn_batch_size_count", "indrnn_batch_size_sum"))])
+
+    before = runs_and_rows()
     with ThreadPoolExecutor(64) as pool:
         heard = list(pool.map(listen, range(64)))
+    runs, rows = runs_and_rows() - before
+    assert rows == 64 * 12
+    assert rows / runs > 3, (rows, runs)
     for seed in range(0, 64, 9):
         assert heard[seed] == pytest.approx(wrapper(package, SERVED, pcm(6_144, seed)), abs=1e-5)
-    told = server.get("/metrics").text
-    rows = {line.split()[0]: float(line.split()[1]) for line in told.splitlines() if line.startswith("indrnn_batch") and SERVED in line}
-    assert rows, told[:2_000]

@@ -301,6 +301,64 @@ def test_weights_beside_the_file_are_taken_and_beyond_a_size_written_beside_it(t
     assert main(["check", str(bundle.graph.parent)]) == 1
 
 
+SEQUENCES = "xt = Transpose <perm = [1, 0, 2]> ({x}) Y, hn = GRU <hidden_size = 4> (xt, W, R, , , h) one = Constant <value_ints = [1]> ()"
+KINDS = {  # inputs => outputs, nodes, whether it runs over time itself, whether a row at a time
+    "an axis of time that is 1": (
+        "(float[batch, 1, 3] x, float[batch, 4] h) => (float[batch, 1, 4] y, float[batch, 4] h_out)",
+        "one = Constant <value_ints = [1]> () s = Squeeze (x, one) a = MatMul (s, V) b = Add (a, h) "
+        "h_out = Tanh (b) y = Unsqueeze (h_out, one)",
+        (False, False),
+    ),
+    "several inputs, one of them a flag": (
+        "(float[N, 3] obs, bool[N] reset, float[N, 4] h) => (float[N, 4] action, float[N, 4] h_next)",
+        "one = Constant <value_ints = [1]> () r = Unsqueeze (reset, one) z = Constant <value_float = 0.0> () k = Where (r, z, h) "
+        "a = MatMul (obs, V) b = Add (a, k) h_next = Tanh (b) action = Identity (h_next)",
+        (False, False),
+    ),
+    "an answer at the end alone": (
+        "(float[B, T, 3] x, float[1, B, 4] h) => (float[B, 4] y, float[1, B, 4] hn)",
+        SEQUENCES.format(x="x") + " zero = Constant <value_ints = [0]> () y = Squeeze (hn, zero)",
+        (False, False),
+    ),
+    "symbols": (
+        "(int64[B, T] ids, float[1, B, 4] h) => (float[B, T, 4] y, float[1, B, 4] hn)",
+        "e = Gather (E, ids) " + SEQUENCES.format(x="e") + " q = Squeeze (Y, one) y = Transpose <perm = [1, 0, 2]> (q)",
+        (True, False),
+    ),
+    "a position that all rows share": (
+        "(float[B, 2] x, int64 pos, float[B, 2] s) => (float[B, 2] y, int64 pos_out, float[B, 2] s_out)",
+        "one = Constant <value_int = 1> () pos_out = Add (pos, one) c = Cast <to = 1> (pos) s_out = Add (s, x) y = Add (s_out, c)",
+        (False, True),
+    ),
+    "a number for each row": (
+        "(float[B, 1] x, float[B] acc) => (float[B, 1] y, float[B] acc_out)",
+        "one = Constant <value_ints = [1]> () s = Squeeze (x, one) acc_out = Add (acc, s) y = Unsqueeze (acc_out, one)",
+        (False, False),
+    ),
+    "samples, each with an answer": (
+        "(float[B, T] audio, float[B, 1] s) => (float[B, T] out, float[B, 1] s_out)",
+        "one = Constant <value_int = 1> () ax = Constant <value_ints = [1]> () m = Constant <value_ints = [-1]> () "
+        "e = Constant <value_ints = [9223372036854775807]> () c = CumSum (audio, one) out = Add (c, s) s_out = Slice (out, m, e, ax)",
+        (True, False),
+    ),
+    "no rows at all": (
+        "(float[T, 3] x, float[1, 1, 4] h) => (float[T, 4] y, float[1, 1, 4] hn)",
+        "one = Constant <value_ints = [1]> () xt = Unsqueeze (x, one) Y, hn = GRU <hidden_size = 4> (xt, W, R, , , h) "
+        "ax = Constant <value_ints = [1, 2]> () y = Squeeze (Y, ax)",
+        (True, True),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", KINDS)
+def test_files_of_many_forms_are_taken(tmp_path: Path, what: str) -> None:
+    ends, nodes, expected = KINDS[what]
+    rng = np.random.default_rng(3)
+    tables = {"V": rng.normal(size=(3, 4)).astype(np.float32), "E": rng.normal(size=(5, 3)).astype(np.float32)}
+    adoption = taken(save(tmp_path, f"form {ends} {{ {nodes} }}", {**weights(3), **tables}))
+    assert (adoption.plan.whole, adoption.plan.alone) == expected
+
+
 def test_windows_are_state_of_the_session_whatever_the_pieces(tmp_path: Path) -> None:
     path = save(tmp_path, LEVEL, {"w": np.full(1, 0.5, np.float32)})
     with pytest.raises(AdoptError, match=r"audio: its axis length is free, which is no proof of steps in time.*--window N"):

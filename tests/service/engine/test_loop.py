@@ -91,6 +91,7 @@ class FakeEngine:
             part=lambda role: last if role == "last_logits" else None,
             state=(),
             hz=None,
+            window=None,
             limits=SimpleNamespace(max_position=None),
             unknown_symbol=None,
         )
@@ -99,12 +100,15 @@ class FakeEngine:
         self.gate.set()
         self.fail = False
         self.poison = False
+        self.unknown: int | None = None
 
     def run(self, rows: list[Any]) -> list[RowResult]:
         assert self.gate.wait(20), "a test forgot to open the gate"
         self.runs.append(rows)
         if self.fail:
             raise RuntimeError("broken on purpose")
+        if any(self.unknown in r.x.tolist() for r in rows):
+            raise RuntimeError("an index beyond the table")
         return [self._one(r.x, r.state) for r in rows]
 
     def _one(self, x: np.ndarray, state: np.ndarray) -> RowResult:
@@ -723,3 +727,16 @@ def test_runs_that_nobody_asks_about_are_counted_before_they_fill_the_memory(ben
     text.wait(lambda r: bool(r) and r[-1].done is not None)
     statistics = bench.loop._statistics
     assert len(statistics.noted) + len(statistics.noted_runs) < 40
+
+
+def test_a_row_that_fails_a_run_fails_alone(bench: Bench) -> None:
+    """A file that was adopted may have a table, and a client's number be beyond it; who runs beside it is answered."""
+    idents = [bench.open() for _ in range(3)]
+    held(bench)
+    asked = [bench.feed(ident, 1, [n]) for ident, n in zip(idents, (1, 2, 0), strict=True)]
+    bench.engine.unknown = 2
+    bench.engine.gate.set()
+    assert [a.one().number for a in (asked[0], asked[2])] == [1, 1]
+    assert isinstance(asked[1].one().error, EngineFailed)
+    assert [len(run) for run in bench.engine.runs[-4:]] == [3, 1, 1, 1]
+    assert bench.feed(idents[1], 1, [0]).one().number == 1, "its number is free"
