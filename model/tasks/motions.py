@@ -93,7 +93,7 @@ def begin(job: Job, config: dict[str, Any], recipe: MotionsRecipe) -> tuple[Moti
     train, held, _ = source.split(found.clips)
     body = bodies.kinect(layouts.UTD20)
     lightning.seed_everything(job.seed, verbose=False)
-    sizes = MotionsConfig(joints=found.joints, persons=1, root=body.root, classes=len(words.motions), across=body.across, **config)
+    sizes = ActionConfig(joints=found.joints, persons=1, root=body.root, classes=len(words.motions), across=body.across, **config)
     learner = MotionLearner(sizes, recipe, body, found, train, held, job.seed, words)
     own = {OWN: (layouts.UTD20, tuple((j,) for j in range(len(layouts.UTD20))))}
     meta = Meta(
