@@ -13,10 +13,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from indrnn.model.cells.recurrent_weight import SizeError
 from indrnn.model.commands import evaluate, import_published, inspect_adding, inspect_bundle, limits, plot, reproduce
 from indrnn.model.data.clips import ClipFileError
-from indrnn.model.data.own_text import TextFileError
 from indrnn.model.data.series import SeriesFileError
 from indrnn.model.data.sets import DataMissingError
 from indrnn.model.data.splits import SplitError
+from indrnn.model.data.texts.own_text import TextFileError
 from indrnn.model.tasks.table import TASKS
 from indrnn.model.training import calibration, training
 from indrnn.model.training.checkpoint import CheckpointError, load_trained

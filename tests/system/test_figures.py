@@ -19,7 +19,8 @@ BARS = {
 
 
 def published(model: str) -> dict[str, float]:
-    manifest = json.loads((ROOT / "bundles" / model / "1" / "manifest.json").read_text())
+    versions = sorted((ROOT / "bundles" / model).iterdir(), key=lambda folder: int(folder.name))
+    manifest = json.loads((versions[-1] / "manifest.json").read_text())  # the one that new sessions take
     return {f["name"]: f["value"] for f in manifest["figures"]}
 
 
