@@ -145,7 +145,7 @@ def test_health_metadata_configuration_and_index_say_what_is_served(client: Clie
     assert client.ask("is_server_live")
     assert client.ask("is_server_ready")
     assert client.ask("is_model_ready", "action")
-    assert client.ask("is_model_ready", "chars", "1")
+    assert client.ask("is_model_ready", "chars", "2")
     assert not client.ask("is_model_ready", "nothing")
     assert {"sequence", "binary_tensor_data", "statistics", "model_repository", "model_configuration"} <= set(
         client.ask("get_server_metadata")["extensions"]
@@ -164,7 +164,8 @@ def test_health_metadata_configuration_and_index_say_what_is_served(client: Clie
     index = client.ask("get_model_repository_index")
     assert [(m["name"], m["version"], m["state"]) for m in (index["models"] if client.grpc else index)] == [
         ("action", "1", "READY"),
-        ("chars", "1", "READY"),
+        ("chars", "1", "UNAVAILABLE"),
+        ("chars", "2", "READY"),
     ]
 
 
