@@ -85,7 +85,6 @@ def export(module: nn.Module, meta: Meta, max_position: int | None = None) -> tu
     return model, error
 
 
-
 def _why(largest: float, max_position: int | None) -> str:
     """Return why rounding errors may grow, where the recurrent weights make them."""
     if largest <= 1 or max_position is None:

@@ -19,11 +19,11 @@ from indrnn.model.data.clips import ClipFileError
 from indrnn.model.data.formats.gzipped import GzippedError
 from indrnn.model.data.formats.recording import FormatError
 from indrnn.model.data.mnist import IdxError
-from indrnn.model.data.own_text import TextFileError
 from indrnn.model.data.series import SeriesFileError
 from indrnn.model.data.sets import DataMissingError
 from indrnn.model.data.splits import SplitError
 from indrnn.model.data.text import AlphabetError
+from indrnn.model.data.texts.own_text import TextFileError
 from indrnn.model.detection import calibration as detection_calibration
 from indrnn.model.nets.detect import DetectNet
 from indrnn.model.tasks.table import TASKS

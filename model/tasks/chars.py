@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm  # type: ignore[import-untyped]  # Lightning's bar is one
 
-from indrnn.model.data import own_text, sets, text, typeset
-from indrnn.model.data.typeset import UNKNOWN, Layout
+from indrnn.model.data import sets, text
+from indrnn.model.data.texts import own_text, typeset
+from indrnn.model.data.texts.typeset import UNKNOWN, PageLayout
 from indrnn.model.nets.chars import CharsConfig, CharsNet
 from indrnn.model.nets.network import StateNet
-from indrnn.model.training import warm_start, writing
+from indrnn.model.tasks import warm_start
 from indrnn.model.training.checkpoint import Meta, load_trained
 from indrnn.model.training.measure import bits_per_char
-from indrnn.model.training.stream_learner import Batches, StreamLearner, StreamRecipe
+from indrnn.model.training.stream_learner import Batches, StreamLearner, StreamRecipe, written
 from indrnn.model.training.task import Figures, Job, Task, figure
 from indrnn.model.training.training import RunError
 
@@ -32,17 +33,17 @@ SHOWN = 300  # characters that the network writes then
 PASSAGE = 12_000  # characters that are set in each width and compared
 WIDTHS = (70, 100, 120, 200, None)
 LAYOUTS = {
-    "": ("as printed", Layout()),
-    "_70": ("lines of 70", Layout(width=70)),
-    "_120": ("lines of 120", Layout(width=120)),
-    "_paragraphs": ("a line for each paragraph", Layout(width=None)),
-    "_one_line": ("one line", Layout(width=typeset.WHOLE)),
-    "_typographic": ("lines of 100, typographic marks", Layout(width=100, quotes=("“", "”", "‘", "’"), dash="—", ellipsis="…")),
+    "": ("as printed", PageLayout()),
+    "_120": ("lines of 120", PageLayout(width=120)),
+    "_paragraphs": ("a line for each paragraph", PageLayout(width=None)),
+    "_one_line": ("one line", PageLayout(width=typeset.WHOLE)),
+    "_typographic": ("lines of 100, typographic marks", PageLayout(width=100, quotes=("“", "”", "‘", "’"), dash="—", ellipsis="…")),
     "_indented": (
         "indented, lines of 64, two blanks between sentences, quotes of a typewriter",
-        Layout(width=64, indent="  ", gap="  ", quotes=("`", "'", "'", "'")),
+        PageLayout(width=64, indent="  ", gap="  ", quotes=("`", "'", "'", "'")),
     ),
 }
+MEASURED = {"shakespeare": ("", "_one_line"), "war_and_peace": tuple(LAYOUTS)}  # each character of it takes as long as any other
 BOOKS = (sets.SHAKESPEARE, sets.WAR_AND_PEACE)
 ALICE = "text/alice.txt.gz"  # never trained or selected on
 
@@ -82,11 +83,11 @@ class TextLearner(StreamLearner):
         """Return bits per character of each part; the network also writes some characters."""
         folded = self.folded()
         unsaid = self.unread if self.unread >= 0 else None
-        written = writing.write(folded, self.alphabet, SHOWN, self.global_step, unsaid)
+        text_written = written(folded, self.alphabet, SHOWN, self.global_step, unsaid)
         with (self.job.out / "samples.txt").open("a", encoding="utf-8") as file:
-            file.write(f"--- step {self.global_step}\n{written}\n")
+            file.write(f"--- step {self.global_step}\n{text_written}\n")
         if self.job.progress:
-            tqdm.write(written, file=sys.stderr)
+            tqdm.write(text_written, file=sys.stderr)
         return {name: bits_per_char(folded, x, rows=_rows(len(x)), unread=self.unread) for name, x in self.validation.items()}
 
 
@@ -138,7 +139,7 @@ def _begin_in_layouts(job: Job, config: dict[str, Any], recipe: CharsRecipe) -> 
     count = Counter(train)
     rare = "".join(c for c in alphabet[:-1] if count[c] < RARE * len(train) and not ("a" <= c.lower() <= "z"))
     lightning.seed_everything(job.seed, verbose=False)
-    streams = typeset.Settings(train, {c: i for i, c in enumerate(alphabet)}, rare, recipe.rows, recipe.length, job.seed)
+    streams = typeset.LayoutStreams(train, {c: i for i, c in enumerate(alphabet)}, rare, recipe.rows, recipe.length, job.seed)
     validation = {
         f"val_bpc_{name}{layout}": text.encode_all(typeset.typeset(p["val"][:GLANCE], how), alphabet, UNKNOWN)
         for name, p in parts.items()
@@ -183,24 +184,28 @@ def figures(net: StateNet, meta: Meta, split: str) -> Figures:
     """Bits per character of each text's part, of a book's in each layout, and of a novel's after a million characters before."""
     if meta.clips:
         return _own_figures(net, meta, split)
-    layouts = LAYOUTS if UNKNOWN in (meta.alphabet or "") else {"": LAYOUTS[""]}
+    many = UNKNOWN in (meta.alphabet or "")
     texts = {name: text.read(name) for name in text.TEXTS}
     measured = []
     for name, parts in texts.items():
-        for layout, (how, setting) in layouts.items():
-            x = parts[split] if setting == Layout() else typeset.typeset(parts[split], setting)
+        for layout in MEASURED[name] if many else ("",):
+            how, setting = LAYOUTS[layout]
+            x = parts[split] if setting == PageLayout() else typeset.typeset(parts[split], setting)
             protocol = f"{split} part of the text{', ' + how if layout else ''}, {ONE_PASS}"
             measured.append((f"{name}{layout}", _bits(net, meta, x), protocol))
     novel = texts["war_and_peace"]
-    late = _bits(net, meta, novel[split], before=novel["train"][:MILLION])
-    measured.append(("war_and_peace_late", late, f"{split} part of the text, {ONE_PASS}, after a million characters of the training part"))
-    if len(layouts) > 1:
-        widths = [_bits(net, meta, typeset.typeset(novel[split][:PASSAGE], Layout(width=w))) for w in WIDTHS]
+    if not many:
+        late = _bits(net, meta, novel[split], before=novel["train"][:MILLION])
+        measured.append(
+            ("war_and_peace_late", late, f"{split} part of the text, {ONE_PASS}, after a million characters of the training part")
+        )
+    else:
+        widths = [_bits(net, meta, typeset.typeset(novel[split][:PASSAGE], PageLayout(width=w))) for w in WIDTHS]
         how = (
             f"{PASSAGE} characters of the {split} part in lines of 70, 100, 120 and 200 and in paragraphs without: the most less the least"
         )
         measured.append(("war_and_peace_spread", max(widths) - min(widths), f"{how}, {ONE_PASS}"))
-    if split == "test" and len(layouts) > 1:
+    if split == "test" and many:
         measured += _alice(net, meta)
     return tuple(figure(f"{split}_bpc_{name}", bits, "bits per character", how) for name, bits, how in measured)
 

@@ -71,3 +71,23 @@ class StreamLearner(Learner[StateNet, StreamRecipe]):
         logits, state = self.net(x, self.lengths, state)
         self.carried = state.detach()
         return F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=self.unread)
+
+
+@torch.no_grad()
+def written(net: StateNet, alphabet: str, characters: int, seed: int, unsaid: int | None = None, temperature: float = 0.8) -> str:
+    """Return so many characters, drawn from a folded net that begins after a line's end, or after its first symbol where it knows none.
+
+    unsaid: a symbol that is never drawn.
+    """
+    draws = torch.Generator().manual_seed(seed)
+    one = torch.ones(1, dtype=torch.int64)
+    symbol = one * max(0, alphabet.find("\n"))
+    state, said = net.start(1), ""
+    for _ in range(characters):
+        logits, state = net(symbol[None], one, state)
+        scores = logits[0, 0] / temperature
+        if unsaid is not None:
+            scores[unsaid] = -torch.inf
+        symbol = torch.multinomial(scores.softmax(0), 1, generator=draws)
+        said += alphabet[int(symbol)]
+    return said

@@ -6,7 +6,8 @@ import torch
 
 from indrnn.export import write as exporting
 from indrnn.model.nets.chars import LEAST_LOGIT, CharsConfig, CharsNet
-from indrnn.model.training import checkpoint, warm_start
+from indrnn.model.tasks import warm_start
+from indrnn.model.training import checkpoint
 from indrnn.model.training.checkpoint import CheckpointError, Meta
 
 ALPHABET = " \"',-.ab"

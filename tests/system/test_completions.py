@@ -56,7 +56,7 @@ def test_a_text_is_the_one_that_the_stream_generates_with_the_same_seed(server: 
     (choice,) = done.choices
     assert (choice.text, choice.index, choice.finish_reason, choice.logprobs) == (generated, 0, "length", None)
     assert (done.object, done.model) == ("text_completion", "chars")
-    assert done.system_fingerprint.startswith("chars-1-")
+    assert done.system_fingerprint.startswith("chars-2-")
     assert (done.usage.prompt_tokens, done.usage.completion_tokens, done.usage.total_tokens) == (len(PROMPT), 60, len(PROMPT) + 60)
 
 

@@ -158,7 +158,7 @@ def busy(own_server: Start) -> tuple[Server, ClientConnection]:
     ws = server.held_socket("chars")
     ask(ws, type="open")
     ws.send(json.dumps({"type": "step", "step": 1, "text": "to be or not " * 5_000}))
-    until(lambda: 'indrnn_waiting{model="chars",version="1"} 1.0' in server.get("/metrics").text)
+    until(lambda: 'indrnn_waiting{model="chars",version="2"} 1.0' in server.get("/metrics").text)
     return server, ws
 
 
@@ -208,7 +208,7 @@ def test_what_cannot_be_finished_in_time_is_refused_and_has_not_moved(own_server
     ws = server.held_socket("chars")
     ident = ask(ws, type="open")["session_id"]
     ws.send(json.dumps({"type": "step", "step": 1, "text": "to be or not " * 7_600}))
-    until(lambda: 'indrnn_waiting{model="chars",version="1"} 1.0' in server.get("/metrics").text)
+    until(lambda: 'indrnn_waiting{model="chars",version="2"} 1.0' in server.get("/metrics").text)
     begun = time.monotonic()
     server.stop(signal.SIGTERM)
     assert time.monotonic() - begun < 2
@@ -227,7 +227,7 @@ def test_a_step_of_a_version_that_is_being_unloaded_is_stored_also_where_its_cli
     with server.socket("chars") as ws:
         ident = ask(ws, type="open")["session_id"]
         ws.send(json.dumps({"type": "step", "step": 1, "text": text}))
-        until(lambda: 'indrnn_waiting{model="chars",version="1"} 1.0' in server.get("/metrics").text)
+        until(lambda: 'indrnn_waiting{model="chars",version="2"} 1.0' in server.get("/metrics").text)
         shutil.rmtree(bundles / "chars")
         until(lambda: "UNLOADING" in [m["state"] for m in server.post("/v2/repository/index", {}).json()])
         ws.socket.close()

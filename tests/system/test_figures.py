@@ -33,7 +33,12 @@ def needs(path: str) -> None:
 
 @pytest.mark.parametrize(
     ("model", "version", "path"),
-    [("action", "1", "skeleton/utd_mhad.npz"), ("action", "2", "skeleton/utd_mhad.npz"), ("chars", "1", "text/war_and_peace.txt.gz")],
+    [
+        ("action", "1", "skeleton/utd_mhad.npz"),
+        ("action", "2", "skeleton/utd_mhad.npz"),
+        ("chars", "1", "text/war_and_peace.txt.gz"),
+        ("chars", "2", "text/war_and_peace.txt.gz"),
+    ],
 )
 def test_the_served_bundle_gives_its_published_figures(own_server: Start, tmp_path: Path, model: str, version: str, path: str) -> None:
     needs(path)
@@ -45,7 +50,7 @@ def test_the_served_bundle_gives_its_published_figures(own_server: Start, tmp_pa
         assert figure["value"] == pytest.approx(said[figure["name"]], abs=0.3 if figure["unit"] == "%" else 0.002), figure["name"]
 
 
-@pytest.mark.parametrize(("model", "version"), [("action", "1"), ("action", "2"), ("chars", "1")])
+@pytest.mark.parametrize(("model", "version"), [("action", "1"), ("action", "2"), ("chars", "1"), ("chars", "2")])
 def test_the_published_figures_are_over_their_bars(model: str, version: str) -> None:
     said = published(model, version)
     for name, bar in BARS[model].items():

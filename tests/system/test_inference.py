@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import CLASSES, VERSION, Server
+from conftest import CLASSES, ROOT, VERSION, Server
 from tritonclient.utils import InferenceServerException
 
 Start = Callable[..., Server]
@@ -145,7 +145,7 @@ def test_health_metadata_configuration_and_index_say_what_is_served(client: Clie
     assert client.ask("is_server_live")
     assert client.ask("is_server_ready")
     assert client.ask("is_model_ready", "action")
-    assert client.ask("is_model_ready", "chars", "1")
+    assert client.ask("is_model_ready", "chars", "2")
     assert not client.ask("is_model_ready", "nothing")
     assert {"sequence", "binary_tensor_data", "statistics", "model_repository", "model_configuration"} <= set(
         client.ask("get_server_metadata")["extensions"]
@@ -163,8 +163,10 @@ def test_health_metadata_configuration_and_index_say_what_is_served(client: Clie
     assert '"lengths"' in config["parameters"]["optional"]["string_value"]
     index = client.ask("get_model_repository_index")
     assert [(m["name"], m["version"], m["state"]) for m in (index["models"] if client.grpc else index)] == [
-        ("action", VERSION, "READY"),
-        ("chars", "1", "READY"),
+        (model, version, "READY" if version == versions[-1] else "UNAVAILABLE")
+        for model in ("action", "chars")
+        for versions in [sorted((path.name for path in (ROOT / "bundles" / model).iterdir()), key=int)]
+        for version in versions
     ]
 
 

@@ -165,7 +165,7 @@ def test_log_lines_are_objects_that_name_session_step_and_model_and_give_nothing
     log = server.log()
     lines = [json.loads(line) for line in log.splitlines()]
     (refused,) = [line for line in lines if line["message"].startswith("refused: expected step 2")]
-    assert (refused["level"], refused["model"], refused["step"]) == ("debug", "chars/1", 9)
+    assert (refused["level"], refused["model"], refused["step"]) == ("debug", "chars/2", 9)
     assert refused["session"] == f"{ident[:10]}…"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", refused["time"])
     for told in ("secret", "Mississippi", ident):

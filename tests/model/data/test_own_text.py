@@ -5,9 +5,9 @@ import unicodedata
 import numpy as np
 import pytest
 
-from indrnn.model.data import own_text
-from indrnn.model.data.own_text import TextFileError
-from indrnn.model.data.typeset import UNKNOWN
+from indrnn.model.data.texts import own_text
+from indrnn.model.data.texts.own_text import TextFileError
+from indrnn.model.data.texts.typeset import UNKNOWN
 
 RUSSIAN = "Все счастливые семьи похожи друг на друга.\n" * 12
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from indrnn.model.data import typeset
-from indrnn.model.data.typeset import LAP, UNKNOWN, Layout, Settings, draw
+from indrnn.model.data.texts import typeset
+from indrnn.model.data.texts.typeset import LAP, UNKNOWN, LayoutStreams, PageLayout, draw
 
 TEXT = (
     '"Well, Prince, so Genoa and Lucca are now just family estates of the\nBuonapartes'
@@ -13,7 +13,7 @@ TEXT = (
 
 @pytest.mark.parametrize("width", [36, 70, 120, None, typeset.WHOLE, typeset.PRINTED])
 def test_a_layout_changes_blanks_and_line_ends_alone(width):
-    done = typeset.typeset(TEXT, Layout(width=width))
+    done = typeset.typeset(TEXT, PageLayout(width=width))
     assert done.split() == TEXT.split()
     if width is not None and width > 0:
         assert max(map(len, done.split("\n"))) <= width
@@ -23,7 +23,7 @@ def test_a_layout_changes_blanks_and_line_ends_alone(width):
 
 
 def test_marks_are_those_of_the_layout():
-    done = typeset.typeset(TEXT, Layout(width=None, quotes=("“", "”", "‘", "’"), dash="—", ellipsis="…", gap="  ", indent="\t"))
+    done = typeset.typeset(TEXT, PageLayout(width=None, quotes=("“", "”", "‘", "’"), dash="—", ellipsis="…", gap="  ", indent="\t"))
     first, _, second = done.strip("\n").split("\n")
     assert first.startswith("\t“Well, Prince, so Genoa and Lucca are now just family estates of the Buonapartes—no longer my ‘faithful")
     assert first.endswith(" slave,’ as you call yourself!”")
@@ -31,14 +31,14 @@ def test_marks_are_those_of_the_layout():
 
 
 def test_a_margin_and_double_spacing_are_before_and_between_all_lines():
-    lines = typeset.typeset(TEXT, Layout(width=40, margin="    ", leading="\n\n")).rstrip("\n").split("\n")
+    lines = typeset.typeset(TEXT, PageLayout(width=40, margin="    ", leading="\n\n")).rstrip("\n").split("\n")
     assert all(line.startswith("    ") or not line for line in lines)
     assert "" in lines[1:3]
 
 
-def settings(seed: int = 1) -> Settings:
+def settings(seed: int = 1) -> LayoutStreams:
     alphabet = "".join(sorted(set(TEXT * 2 + typeset.TYPOGRAPHIC + TEXT.upper()))) + UNKNOWN
-    return Settings(TEXT * 40, {c: i for i, c in enumerate(alphabet)}, ";().", 3, 8, seed)
+    return LayoutStreams(TEXT * 40, {c: i for i, c in enumerate(alphabet)}, ";().", 3, 8, seed)
 
 
 def test_batches_depend_on_the_seed_and_their_number_alone():
@@ -62,5 +62,5 @@ def test_some_layouts_hide_symbols_behind_the_unknown_one_and_some_are_on_one_li
     drawn = [draw(np.random.default_rng(seed), ";()") for seed in range(300)]
     assert any(layout.unknown for layout in drawn)
     assert {typeset.PRINTED, typeset.WHOLE, None} < {layout.width for layout in drawn}
-    hidden = typeset.typeset("a (b); c", Layout(unknown=";("))
+    hidden = typeset.typeset("a (b); c", PageLayout(unknown=";("))
     assert hidden.strip() == f"a {UNKNOWN}b){UNKNOWN} c"

@@ -22,7 +22,7 @@ WHOLE, PRINTED = -1, 0  # widths: everything on one line; lines as the book has 
 
 
 @dataclass(frozen=True)
-class Layout:
+class PageLayout:
     """How a text is set.
 
     width: characters of a line, or PRINTED, WHOLE, None: one line a paragraph. between: what stands between paragraphs. indent: before
@@ -61,7 +61,7 @@ INDENTS = (("", 50), ("  ", 15), ("    ", 14), ("   ", 5), (" ", 3), ("     ", 4
 BETWEEN = (("\n\n", 62), ("\n", 30), ("\n\n\n", 8))
 
 
-def draw(rng: np.random.Generator, rare: str) -> Layout:
+def draw(rng: np.random.Generator, rare: str) -> PageLayout:
     """Return a layout at random; rare: symbols that may be missing from an alphabet."""
 
     def odds(share: float) -> bool:
@@ -74,12 +74,12 @@ def draw(rng: np.random.Generator, rare: str) -> Layout:
     unknown = "".join(rng.choice(list(rare), rng.integers(1, 4))) if rare and odds(0.2) else ""
     noise = 0.002 * rng.random() if odds(0.2) else 0.0
     if odds(0.35):
-        return Layout(unknown=unknown, noise=noise)
+        return PageLayout(unknown=unknown, noise=noise)
     width: int | None = PRINTED
     if odds(0.85):
         width = None if odds(0.4) else int(rng.integers(36, 130)) if odds(0.9) else int(rng.integers(130, 260))
     width = WHOLE if odds(0.18) else width
-    return Layout(
+    return PageLayout(
         width=width,
         between=pick(BETWEEN),
         indent=pick(INDENTS),
@@ -97,7 +97,7 @@ def draw(rng: np.random.Generator, rare: str) -> Layout:
     )
 
 
-def typeset(text: str, layout: Layout, rng: np.random.Generator | None = None) -> str:
+def typeset(text: str, layout: PageLayout, rng: np.random.Generator | None = None) -> str:
     """Return a text, straight quotes, -- and ... as it has them, set so; rng: for what falls on words at random, none without it."""
     text = _marks(text, layout)
     if layout.gap != " ":
@@ -112,21 +112,21 @@ def typeset(text: str, layout: Layout, rng: np.random.Generator | None = None) -
     return _unknown(done, layout, rng)
 
 
-def _marks(text: str, layout: Layout) -> str:
+def _marks(text: str, layout: PageLayout) -> str:
     """Quotes, dashes and ellipses."""
     opening, closing, single_opening, single_closing = layout.quotes
-    if layout.quotes != Layout.quotes:
+    if layout.quotes != PageLayout.quotes:
         text = re.sub(r"(?:^|(?<=[\s(\[-]))'(?=\w)", "\x01", text)
         text = re.sub(r'(?:^|(?<=[\s(\[-])|(?<=\x01))"(?=\S)', "\x02", text)
         text = text.replace("'", single_closing).replace('"', closing).replace("\x01", single_opening).replace("\x02", opening)
-    if layout.dash != Layout.dash:
+    if layout.dash != PageLayout.dash:
         text = re.sub(r" ?(?<!-)--(?!-) ?", layout.dash, text).replace(layout.dash + "\n", layout.dash.rstrip() + "\n")
-    if layout.ellipsis != Layout.ellipsis:
+    if layout.ellipsis != PageLayout.ellipsis:
         text = text.replace("...", layout.ellipsis)
     return text
 
 
-def _spoken(paragraph: str, layout: Layout, rng: np.random.Generator, first: bool) -> str:
+def _spoken(paragraph: str, layout: PageLayout, rng: np.random.Generator, first: bool) -> str:
     """Capitals and low lines about words; with headings, a short paragraph in capitals and the beginning of the first one."""
     if layout.heading and (first or (len(paragraph) < 60 and rng.random() < 0.3)):
         end = len(paragraph) if len(paragraph) < 60 else paragraph.find(" ", int(rng.integers(4, 30)))
@@ -143,7 +143,7 @@ def _spoken(paragraph: str, layout: Layout, rng: np.random.Generator, first: boo
     return paragraph
 
 
-def _lines(paragraph: str, layout: Layout) -> str:
+def _lines(paragraph: str, layout: PageLayout) -> str:
     if layout.width == PRINTED:
         lines = paragraph.split("\n")
         lines[0] = layout.indent + lines[0]
@@ -157,7 +157,7 @@ def _lines(paragraph: str, layout: Layout) -> str:
     return layout.leading.join(layout.margin + line for line in lines)
 
 
-def _unknown(text: str, layout: Layout, rng: np.random.Generator | None) -> str:
+def _unknown(text: str, layout: PageLayout, rng: np.random.Generator | None) -> str:
     if layout.unknown:
         text = text.translate(dict.fromkeys(map(ord, layout.unknown), UNKNOWN))
     if rng is not None and layout.noise:
@@ -168,7 +168,7 @@ def _unknown(text: str, layout: Layout, rng: np.random.Generator | None) -> str:
     return text
 
 
-class Settings:
+class LayoutStreams:
     """B readers of a text, each in a layout that changes every LAP batches; where one changes, half of the readers forget all.
 
     text: clean, straight quotes, paragraphs with blank lines between. places: symbol -> its place in the alphabet, UNKNOWN among them.

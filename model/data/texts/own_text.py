@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indrnn.model.data.text import HELD_OUT
-from indrnn.model.data.typeset import UNKNOWN
+from indrnn.model.data.texts.typeset import UNKNOWN
 
 LEAST = 200  # characters: 5 % of fewer measure nothing
 MOST_SYMBOLS = 8_192  # each is a row of the embedding and of the readout, and a number of the state
