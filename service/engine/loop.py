@@ -449,12 +449,12 @@ class Runner:
         """Run each row alone after a run that failed: one of them may be at fault, as a number beyond an adopted file's table is."""
         for item, row in zip(running, rows, strict=True):
             try:
-                ((logits, state, sound),) = self._engine.run([row])
+                (result,) = self._engine.run([row])
             except Exception as error:  # as in `run`, which has logged it
                 self._fail([item], EngineFailed(f"the model could not be run: {type(error).__name__}"), clock())
                 continue
-            if sound:
-                self._advance(item, logits, state, clock())
+            if result.sound:
+                self._advance(item, result, clock())
             else:
                 self._fail([item], _unsound(item.work), clock())
 
