@@ -30,7 +30,7 @@ _KEPT = np.array([name in ("ever", "upright") for name in _ENTRIES])
 
 
 @dataclass(frozen=True)
-class Limits:
+class BodyLimits:
     """How far a body may be from what its network learned from; None is not checked.
 
     Means over the remembered frames. size: of the logarithm of its size, ±; shape: of the pairs' logarithms from that, on average; limb:
@@ -74,7 +74,7 @@ class Anatomy:
 
     names: tuple[str, ...]
     pairs: tuple[tuple[int, int, float], ...]
-    limits: Limits = Limits()
+    limits: BodyLimits = BodyLimits()
 
     @cached_property
     def _logs(self) -> Floats:
@@ -247,7 +247,7 @@ def measured(names: Sequence[str], frames: Floats, bones: Sequence[tuple[int, in
     return replace(told, limits=_widened(told.limits, there, flat)) if len(there) else None
 
 
-def _widened(limits: Limits, there: Floats, flat: bool) -> Limits:
+def _widened(limits: BodyLimits, there: Floats, flat: bool) -> BodyLimits:
     """Return limits that at most one frame in two hundred of what was learned from is beyond, by three tenths; there [n, E]."""
 
     def most(name: str, limit: float | None) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indrnn.export.modalities.modality import Bodies, Content, Modality, Sample
-from indrnn.frames.anatomy import ENTRIES, Anatomy, Limits, usual
+from indrnn.frames.anatomy import ENTRIES, Anatomy, BodyLimits, usual
 from indrnn.frames.layouts import LAYOUTS
 
 OTHER = "other"  # the label of what looks like none of the classes
@@ -121,8 +121,8 @@ def _check_bodies(bodies: Bodies, joints: int) -> None:
     for k, (a, b, metres) in enumerate(bodies.pairs):
         if not (0 <= a < joints and 0 <= b < joints) or a == b or not metres > 0:
             raise ValueError(f"bodies.pairs[{k}]: expected two of {joints} joints and metres above 0, got {[a, b, metres]}")
-    if strange := bodies.limits.keys() - {f.name for f in fields(Limits)}:
-        raise ValueError(f"bodies.limits: expected {', '.join(f.name for f in fields(Limits))}, got {', '.join(sorted(strange))}")
+    if strange := bodies.limits.keys() - {f.name for f in fields(BodyLimits)}:
+        raise ValueError(f"bodies.limits: expected {', '.join(f.name for f in fields(BodyLimits))}, got {', '.join(sorted(strange))}")
 
 
 def anatomy(m: Content) -> Anatomy | None:
@@ -136,7 +136,7 @@ def anatomy(m: Content) -> Anatomy | None:
         return None
     if m.bodies is None:
         return usual(own.joint_names) if m.layout in LAYOUTS and m.dims != 2 else None
-    limits = replace(Limits(), **m.bodies.limits)  # type: ignore[arg-type]  # the one that is no None is checked
+    limits = replace(BodyLimits(), **m.bodies.limits)  # type: ignore[arg-type]  # the one that is no None is checked
     return Anatomy(own.joint_names, m.bodies.pairs, limits) if m.bodies.pairs else None
 
 

@@ -111,7 +111,7 @@ def learn(
 def told_of_bodies(names: tuple[str, ...], frames: Frames, body: bodies.Body, unit: float, flat: bool) -> dict[str, Any]:
     """Return what a manifest says of the bodies [n, J, 3] learned from: unit, axes, dimensions, and by what others are told."""
     found = anatomy.measured(names, frames, list(enumerate(body.parents)), flat)
-    limits = {} if found is None else {k: v for k, v in dataclasses.asdict(found.limits).items() if v != getattr(anatomy.Limits(), k)}
+    limits = {} if found is None else {k: v for k, v in dataclasses.asdict(found.limits).items() if v != getattr(anatomy.BodyLimits(), k)}
     up = found is not None and found.limits.up is not None
     near = next((name for name, one in UNITS.items() if 1 / 1.5 < unit / one < 1.5), None)
     return {

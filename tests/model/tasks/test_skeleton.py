@@ -1,16 +1,24 @@
 """Files of clips that nobody has seen before are trained on, measured and exported with no code touched."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from indrnn.__main__ import main
+from indrnn.export.manifest import content
+from indrnn.export.modalities.skeleton import SkeletonContent
+from indrnn.export.modalities.skeleton import anatomy as anatomy_of
+from indrnn.frames.anatomy import ENTRIES
+from indrnn.frames.layouts import UTD20
 from indrnn.model.data.bodies import tree
 from indrnn.model.data.clips import Clip, ClipSet
 from indrnn.model.nets.action import ActionConfig, ActionNet
+from indrnn.model.tasks.skeleton import told_of_bodies
 from indrnn.model.training import checkpoint, sampling
+from indrnn.model.training.checkpoint import Meta
 from indrnn.model.training.clip_learner import ClipLearner, ClipRecipe
 
 SMALL = ["--hidden", "16", "--layers", "2", "--rows", "8", "--rate", "0.01", "--dropout", "0", "--readout-dropout", "0", "--no-progress"]
@@ -153,3 +161,36 @@ def test_balanced_every_class_is_learned_from_alike(balanced, share):
     rng = np.random.default_rng(1)
     drawn = [clips[0].label for _ in range(20) for clips in learner._chosen(1, rng)]
     assert np.mean(drawn) == pytest.approx(share, abs=0.05)
+
+
+def test_unit_axes_and_build_of_the_bodies_go_into_the_bundle(tmp_path):
+    """Of millimetres, of a picture whose y goes down, and of joints that nobody has named."""
+    wave = np.array(json.loads((Path(__file__).parents[3] / "examples" / "wave.json").read_text())["sequences"][0], np.float32)
+    body = tree(wave)
+    told = told_of_bodies(UTD20, wave, body, 0.00112, False)
+    assert (told["unit"], told["metres"], told["axes"], told["dims"]) == ("mm", 0.00112, "x y z", 3)
+    assert len(told["bodies"]["pairs"]) == 18
+    flat = told_of_bodies(UTD20, wave * np.float32([1, -1, 0]), body, 0.002, True)
+    assert (flat["unit"], flat["axes"], flat["dims"]) == ("px", None, 2)
+    assert flat["bodies"]["limits"].items() >= {"up": None, "down": None, "side": None, "flat": None}.items()
+    names = tuple(f"joint {j}" for j in range(20))
+    own = told_of_bodies(names, wave, body, 0.0237, False)
+    assert (own["unit"], own["axes"]) == ("own", None)
+    assert len(own["bodies"]["pairs"]) == 19
+    for joints, layout, one in ((UTD20, "utd20", told), (UTD20, "own", flat), (names, "own", own)):
+        own_layout = {layout: (joints, tuple((j,) for j in range(20)))}
+        meta = Meta("action", "", 0, 0, labels=("a", "b", "c"), layout=layout, layouts=own_layout, persons=1, hz=30.0, told=one)
+        found = content(meta)
+        assert (found.unit, found.dims) == (one["unit"], one["dims"])
+        seen = anatomy_of(found)
+        assert seen is not None
+        x, start = wave[None, :, None], np.zeros((1, 1, 20, 3), np.float32)
+        if one is flat:
+            x = x * np.float32([1, -1, 0])
+        evidence = seen.look(x, start, np.array([len(wave)]), np.zeros((1, 1, ENTRIES), np.float32), 30.0)
+        assert seen.doubts(evidence) == [()]
+        evidence = seen.look(x * 4, start, np.array([len(wave)]), np.zeros((1, 1, ENTRIES), np.float32), 30.0)
+        assert "size" in seen.doubts(evidence)[0]
+        words = SkeletonContent().contract(found)
+        assert ("two numbers of each" in words) == (one is flat)
+        assert f'"unit": "{one["unit"]}"' in words
