@@ -205,7 +205,7 @@ def _check_part(state: Floats, part: Part, farthest: float) -> None:
     else:
         return
     values = state[part.offset : part.offset + part.size]
-    slack = 1e-5 * high if math.isfinite(high) else 0.0  # a mean of joints at the edge may round over it
+    slack = min(1e-5 * high, 1e-3) if math.isfinite(high) else 0.0  # a mean of joints at the edge may round over it
     wrong = np.flatnonzero((values < low - slack) | (values > high + slack))
     if len(wrong):
         at = part.offset + int(wrong[0])
