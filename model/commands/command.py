@@ -117,12 +117,27 @@ class _NumberOrWord(argparse.Action):
             setattr(namespace, self.dest, value)
 
 
+class _GoingOn(argparse.Action):
+    """Keeps the words behind `train --resume`; a run that is gone on with needs no task."""
+
+    def __init__(self, tasks: argparse.Action, **options: Any) -> None:
+        super().__init__(**options)
+        self.tasks = tasks
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
+        """Argparse's hook."""
+        self.tasks.required = False
+        setattr(namespace, self.dest, value)
+
+
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     """Add the arguments of one command."""
     if command == "train":
-        _add_tasks(parser, required=False)
+        tasks = _add_tasks(parser)
         parser.add_argument(
             "--resume",
+            action=_GoingOn,
+            tasks=tasks,
             dest="going_on",
             nargs=argparse.REMAINDER,
             metavar="RUN",
@@ -171,8 +186,9 @@ class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
-def _add_tasks(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    tasks = parser.add_subparsers(dest="task", required=required, metavar="TASK", title="tasks")
+def _add_tasks(parser: argparse.ArgumentParser) -> argparse.Action:
+    """Add a parser for each task, and return what asks for one of them."""
+    tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK", title="tasks")
     for name, task in TASKS.items():
         file = " mine.npz" if any(_said(task.recipe, f.name).get("positional") for f in _fields(task, task.recipe)) else ""
         p = tasks.add_parser(
@@ -217,6 +233,7 @@ def _add_tasks(parser: argparse.ArgumentParser, required: bool = True) -> None:
         expert.add_argument("--strategy", default="auto", help="Lightning's, how processes work together: ddp where there are several")
         _add_fields(p, task, task.config)
         _add_fields(p, task, task.recipe)
+    return tasks
 
 
 def run_training(args: argparse.Namespace, argv: list[str]) -> Path:
@@ -263,9 +280,6 @@ def _train(args: argparse.Namespace, argv: list[str]) -> int:
     """`train`: one run, or one for each fold. Returns the exit status."""
     if args.going_on is not None:
         args, argv = _going_on(args.going_on)
-    if args.task is None:
-        print("indrnn train: the following arguments are required: TASK, or --resume RUN (--help lists the tasks)", file=sys.stderr)
-        return 2
     whole = getattr(args, "test", "")
     if re.fullmatch(r"fold=each/.*", whole):
         _each_fold(args, argv)

@@ -17,7 +17,7 @@ from indrnn.model.data import bodies
 from indrnn.model.data.formats import understood
 from indrnn.model.data.formats.recording import FormatError, Recording
 from indrnn.model.data.formats.table import FORMATS, read
-from indrnn.model.data.formats.understood import Asked, Understood
+from indrnn.model.data.formats.understood import Stated, Understood
 
 WIDTH, HEIGHT = 30, 20  # characters of a view; one is twice as high as wide
 VIEWS = (("from the front", 0), ("from the side", 2))
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     found, met = read(args.recordings, args.format, args.persons or 2, args.label)
     if args.persons is None:
         found = _as_many_as_there_are(found)
-    told = understood.understand(found, Asked(args.layout, args.unit, args.axes, args.hz, args.lost == "zero"))
+    told = understood.understand(found, Stated(args.layout, args.unit, args.axes, args.hz, args.lost == "zero"))
     with args.out.open("wb") as file:
         np.savez_compressed(file, **told.arrays)  # type: ignore[arg-type]
     print("\n".join(said(told, ", ".join(FORMATS[name].told for name in met))))

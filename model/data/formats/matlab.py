@@ -33,7 +33,7 @@ def load(path: Path) -> dict[str, Any]:
     if len(content) < 128 or content[126:128] not in (b"IM", b"MI"):
         got = "an empty file" if not content else "another kind of file, or one of version 4: in MATLAB save(…, '-v7')"
         raise FormatError(f"{path}: expected a .mat file of version 5 to 7, got {got}")
-    reader = _Reader("<" if content[126:128] == b"IM" else ">")
+    reader = _Elements("<" if content[126:128] == b"IM" else ">")
     found = {}
     try:
         for kind, data in reader.elements(content[128:]):
@@ -48,7 +48,7 @@ def load(path: Path) -> dict[str, Any]:
     return found
 
 
-class _Reader:
+class _Elements:
     """The elements of a file whose numbers are stored in one byte order."""
 
     def __init__(self, order: str) -> None:

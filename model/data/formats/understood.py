@@ -22,7 +22,7 @@ _TURNS = {(0, 1): "-y x z", (0, -1): "y -x z", (1, -1): "-x -y z", (2, 1): "x z 
 
 
 @dataclass(frozen=True)
-class Asked:
+class Stated:
     """What the user says of the recordings; None: to be told from them. zero: a joint at 0 on all axes was not seen."""
 
     layout: str | None = None
@@ -43,7 +43,7 @@ class Understood:
     notes: list[str]
 
 
-def understand(found: Sequence[Recording], asked: Asked) -> Understood:
+def understand(found: Sequence[Recording], asked: Stated) -> Understood:
     """Return all recordings as one file of clips. Raises FormatError where they do not belong together or say too little."""
     first = found[0]
     for r in found:
@@ -79,7 +79,7 @@ def _shape(r: Recording) -> str:
     return f"{r.x.shape[2]} joints of {r.x.shape[3]} numbers"
 
 
-def _order(r: Recording, x: Places, asked: Asked) -> tuple[str, JointOrder | None, tuple[str, ...], Places, str]:
+def _order(r: Recording, x: Places, asked: Stated) -> tuple[str, JointOrder | None, tuple[str, ...], Places, str]:
     """Return the order's name, itself, the joints' names, x with its joints in that order, and what is said of it."""
     joints, dims = x.shape[2:]
     name = asked.layout or r.order
@@ -112,7 +112,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_.\-:]+", " ", name).strip().lower().replace("center", "centre")
 
 
-def _axes(x: Places, names: tuple[str, ...], order: JointOrder | None, asked: Asked) -> tuple[Places, str]:
+def _axes(x: Places, names: tuple[str, ...], order: JointOrder | None, asked: Stated) -> tuple[Places, str]:
     """Return x with y up, and which axes of the file its own are, in words."""
     if asked.axes is not None:
         words = asked.axes.replace(",", " ").split()
@@ -172,7 +172,7 @@ def _up(x: Places, names: tuple[str, ...]) -> tuple[int, int] | None:
     return axis, 1 if way[axis] > 0 else -1
 
 
-def _unit(x: Places, r: Recording, order: JointOrder | None, asked: Asked) -> tuple[Places, str, list[str]]:
+def _unit(x: Places, r: Recording, order: JointOrder | None, asked: Stated) -> tuple[Places, str, list[str]]:
     """Return x in metres, or in the file's pixels, what is said of that, and notes."""
     name = asked.unit or r.unit or (order.unit if order is not None and r.order == "" and asked.layout else None)
     flat = x.shape[-1] == 2
@@ -212,7 +212,7 @@ def _size(x: Places) -> float:
     return float(np.median(np.sqrt(np.where(there, ((bodies - middle) ** 2).sum(2), 0).sum(1) / n)))
 
 
-def _rate(found: Sequence[Recording], asked: Asked) -> tuple[float, str]:
+def _rate(found: Sequence[Recording], asked: Stated) -> tuple[float, str]:
     stated = sorted({round(r.hz, 1) for r in found if r.hz is not None})
     if asked.hz is not None:
         hz, said = asked.hz, "as --hz says"
