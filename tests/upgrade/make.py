@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from asking import WRITTEN, Service, dump, fill, same, serving, write_clips, write_images, write_texts, write_treebank
+from old_numbers import record
 
 TTL = "315360000"  # seconds
 ALL = 99  # scores of every class
@@ -69,6 +70,7 @@ def main() -> None:
     finally:
         shutil.rmtree(args.folder)
     (WRITTEN / "expected.json").write_text(json.dumps(expected) + "\n")
+    record(old)
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------------------------

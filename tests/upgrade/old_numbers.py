@@ -185,7 +185,8 @@ def record(old: Path) -> None:
         shutil.copy(FOLDER / "theirs.pt", old)
         run("-m", "model", "import", "theirs.pt", "--out", "imported.pt", "--numbers")
         run("-m", "export", "imported.pt", str(folder / "bundles"), "--name", "numbers")
-        shutil.copy(old / "imported.pt", FOLDER)
+        shutil.move(old / "imported.pt", FOLDER / "imported.pt")
+        (old / "theirs.pt").unlink()
         env = {"INDRNN_BUNDLES": str(folder / "bundles"), "INDRNN_STORE": str(folder / "sessions.db")}
         with serving(["-m", "service"], old, folder, **env) as service:
             told = ask_all(service)
