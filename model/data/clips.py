@@ -223,8 +223,8 @@ def _metres(x: NDArray[Any], unit: float) -> Frames:
 def _unit(x: NDArray[Any], flat: bool = False) -> float:
     """Metres in the unit of x [sum T, P, J, 3], told from the size of the bodies. flat: centimetres and pixels cannot be told apart."""
     bodies = x[:: max(1, len(x) // SAMPLES)].reshape(-1, *x.shape[2:]).astype(np.float64)  # squares of float16 overflow
-    seen = ~np.isnan(bodies).any(-1)
     seen: NDArray[np.bool_] = np.logical_not(np.isnan(bodies).any(-1))
+    bodies, seen = bodies[seen.any(1)], seen[seen.any(1)]
     most = seen.sum(1) >= min(seen.shape[1], max(2, seen.sum(1).max(initial=0) // 2))  # of a few joints the size is not the body's
     bodies, seen = bodies[most], seen[most]
     n = seen.sum(1)
