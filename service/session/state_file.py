@@ -1,10 +1,9 @@
 """A session's state as a file: safetensors, as it is downloaded from one server and uploaded to another.
 
-Tensor `state` [N] float32; where frames are being resampled, `carry` [P, J, 3] float32; of a model that watches bodies, `bodies` [E]
-float32, what it has seen of them (frames/anatomy.py), without which a state begins to look anew; a session whose model is not loaded has
-them behind its `state`. Metadata, all texts: `format_version`, `model`,
+Tensor `state` [N] float32; where frames are being resampled, `carry` [P, J, 3] float32. Metadata, all texts: `format_version`, `model`,
 `version`, `digest` (sha256 of model.onnx), `step`, `position`; with a carry `carry_hz` and `carry_phase` ("7/6", client
-frames), or of frames that say when they were taken `carry_times` (start, last, count). What comes in is believed nothing: it must be what
+frames), or of frames that say when they were taken `carry_times` (start, last, count); of a model that
+watches bodies `bodies` (hex of float32 [E]), what it has seen of them. What comes in is believed nothing: it must be what
 this service could have written for a session of the model.
 """
 
@@ -64,7 +63,7 @@ def encode(session: Session, size: int | None = None) -> bytes:
         phase = {"carry_hz": repr(carry.hz), "carry_phase": f"{carry.numerator}/{carry.denominator}"}
         metadata |= timed if carry.timed else phase
     if size is not None and len(session.state) > size:
-        tensors["bodies"] = session.state[size:]
+        metadata["bodies"] = session.state[size:].astype("<f4").tobytes().hex()
     return _write(tensors, metadata)
 
 
@@ -89,10 +88,9 @@ def decode(data: bytes) -> StateFile:
     tensors = _tensors(data)
     state = tensors.pop("state", None)
     frame = tensors.pop("carry", None)
-    bodies = tensors.pop("bodies", NOTHING)
-    if state is None or state.ndim != 1 or bodies.ndim != 1 or tensors:
-        others = "carry [P, J, 3] where frames are resampled and bodies [E] where those are watched"
-        raise NotState(f"expected the tensors state [N], {others}, and no others", field="state")
+    if state is None or state.ndim != 1 or tensors:
+        raise NotState("expected the tensors state [N] and, where frames are resampled, carry [P, J, 3], and no others", field="state")
+    bodies = _bodies(metadata.get("bodies", ""))
     carry = None if frame is None else _carry(metadata, frame)
     step, position = _count(metadata, "step"), _count(metadata, "position")
     return StateFile(model, version, digest, Snapshot(state, step, position, carry), bodies)
@@ -154,6 +152,16 @@ def _tensors(data: bytes) -> dict[str, Floats]:
         if not np.isfinite(values).all():
             raise NotFinite("expected finite numbers", field=name[:80])
         found[name] = values.reshape(shape)
+    return found
+
+
+def _bodies(text: str) -> Floats:
+    try:
+        found: Floats = np.frombuffer(bytes.fromhex(text), "<f4").astype(np.float32)
+    except ValueError:
+        raise NotState("expected float32 numbers in hex", field="bodies") from None
+    if not np.isfinite(found).all():
+        raise NotFinite("expected finite numbers", field="bodies")
     return found
 
 
