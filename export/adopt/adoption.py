@@ -52,8 +52,8 @@ def adopt(
     """Find out how a file is fed, wrap it, and check it.
 
     steps, seconds: of the long run. longest: steps that a session may have, and the file is good for. allow: checks that may fail; where
-    it is batching alone that fails, the bundle runs a row at a time. Raises AdoptError where it cannot be adopted at all; what the kit finds
-    is in `faults`.
+    it is batching alone that fails, the bundle runs a row at a time. Raises AdoptError where it cannot be adopted at all; what the kit
+    finds is in `faults`.
     """
     source = read_source(path)
     plan = discover(source, told)
