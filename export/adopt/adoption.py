@@ -41,29 +41,39 @@ class Adoption:
         return [f for f in self.findings if f.fault is not None and f.check not in self.allowed]
 
 
-def adopt(path: Path, told: Told, allow: Collection[str] = (), steps: int | None = None, seconds: float = kit.SECONDS) -> Adoption:
+def adopt(
+    path: Path,
+    told: Told,
+    allow: Collection[str] = (),
+    steps: int | None = None,
+    seconds: float = kit.SECONDS,
+    longest: int | None = None,
+) -> Adoption:
     """Find out how a file is fed, wrap it, and check it.
 
-    allow: checks that may fail; where it is batching alone that fails, the bundle runs a row at a time. Raises AdoptError where it cannot
-    be adopted at all; what the kit finds is in `faults`.
+    steps, seconds: of the long run. longest: steps that a session may have, and the file is good for. allow: checks that may fail; where
+    it is batching alone that fails, the bundle runs a row at a time. Raises AdoptError where it cannot be adopted at all; what the kit
+    finds is in `faults`.
     """
     source = read_source(path)
     plan = discover(source, told)
     model = wrap(source, plan)
-    findings = check_plan(source, plan, model, steps, seconds)
+    findings = check_plan(source, plan, model, steps, seconds, longest)
     failed = {f.check for f in findings if f.fault is not None}
     if failed & BATCHING and failed & BATCHING <= set(allow) and not plan.alone:
         plan = replace(plan, alone=True, notes=(*plan.notes, "its rows depend on their neighbours: it runs a row at a time"))
-        again = check_plan(source, plan, model, steps, seconds)
+        again = check_plan(source, plan, model, steps, seconds, longest)
         findings = tuple(old if old.check in BATCHING else new for old, new in zip(findings, again, strict=True))
     return Adoption(source, plan, model, findings, tuple(sorted(failed & set(allow))))
 
 
-def check_plan(source: OnnxFile, plan: Plan, model: ModelProto, steps: int | None, seconds: float) -> tuple[kit.Finding, ...]:
+def check_plan(
+    source: OnnxFile, plan: Plan, model: ModelProto, steps: int | None, seconds: float, longest: int | None = None
+) -> tuple[kit.Finding, ...]:
     """Run the kit over the graph round a file, and compare it with the file fed by hand."""
     with saved(model) as path:
-        session = open_session(path)
-        return tuple(kit.check(subject(plan, session, open_session(source.path), source.path.name), steps=steps, seconds=seconds))
+        told = subject(plan, open_session(path), open_session(source.path), source.path.name)
+        return tuple(kit.check(replace(told, longest=longest), steps=steps, seconds=seconds))
 
 
 @contextmanager

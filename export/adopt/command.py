@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
         parser.add_argument("--name", help="default: the file's name")
         parser.add_argument("--version", default="1", help="a whole number (default: %(default)s)")
         parser.add_argument("--hz", type=_positive(float), help="steps a second, for the manifest")
-        parser.add_argument("--max-position", type=_positive(int), help="steps that a session may last")
+        parser.add_argument("--max-position", type=_positive(int), help="steps that a session may last, and the long run is")
         parser.add_argument("--allow", action="append", default=[], choices=list(kit.CHECKS), help="take it though this check fails")
         parser.add_argument("--force", action="store_true", help="replace the version if it exists")
     add = parser.add_argument
@@ -83,7 +83,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _adopt(args: argparse.Namespace) -> int:
-    adoption = adopt(args.path, told_by(args), args.allow, args.steps)
+    adoption = adopt(args.path, told_by(args), args.allow, args.steps, longest=args.max_position)
     _show(adoption)
     print(kit.report(adoption.findings))
     name = args.name or slug(args.path.stem)

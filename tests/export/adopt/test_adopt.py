@@ -9,7 +9,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from stateful_files import GRU, LEVEL, gru, lstm, mixed, save, step, typed, weights
+from stateful_files import GRU, LEVEL, gru, lstm, mixed, overflowing, save, step, typed, weights
 
 from indrnn.__main__ import main
 from indrnn.export.adopt.adoption import Adoption, adopt, saved
@@ -19,7 +19,7 @@ from indrnn.export.adopt.packing import pieces
 from indrnn.export.adopt.pairs import find_pairs
 from indrnn.export.adopt.source import Value
 from indrnn.export.adopt.write import write
-from indrnn.export.bundle import Bundle
+from indrnn.export.bundle import Bundle, read
 from indrnn.export.errors import AdoptError, ExportError
 
 QUICK = 50  # steps of the long run
@@ -494,6 +494,15 @@ def test_the_command_writes_a_bundle_and_prints_what_it_found(tmp_path: Path, ca
     assert "indrnn adopt 'My Model v2.onnx' bundles/ --name my-model-v2" in (folder / "CARD.md").read_text()
     assert main(["adopt", str(path), str(tmp_path / "bundles"), "--steps", "50"]) == 1
     assert "--force replaces it" in capsys.readouterr().err
+
+
+def test_a_file_that_overflows_is_taken_for_as_long_as_it_lasts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = overflowing(tmp_path)
+    words = ["adopt", str(path), str(tmp_path / "bundles"), "--steps", "120000"]
+    assert main(words) == 1
+    assert "endless: s: is no longer finite" in capsys.readouterr().err
+    assert main([*words, "--max-position", "90000"]) == 0
+    assert read(tmp_path / "bundles" / "model" / "1").manifest.limits.max_position == 90_000
 
 
 @pytest.mark.parametrize(
