@@ -13,7 +13,9 @@ J, LABELS = 5, ("nothing", "wave", "push", "kick")
 
 def network() -> DetectNet:
     torch.manual_seed(3)
-    config = DetectConfig(J, 1, 1, len(LABELS), hidden=16, layers=2, pools=(0.5,), across=((0, 2),), on=0.5, off=0.3, least=2, pause=3)
+    config = DetectConfig(
+        J, 1, 1, len(LABELS), hidden=16, layers=2, pools=(0.5,), across=((0, 2),), apart=False, on=0.5, off=0.3, least=2, pause=3
+    )
     made = DetectNet(config)
     torch.nn.init.normal_(made.classifier.readout.weight)
     with torch.no_grad():  # as often one class as another

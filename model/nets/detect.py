@@ -21,9 +21,11 @@ from indrnn.model.nets.network import StateNet, last_valid
 class DetectConfig(ActionConfig):
     """Sizes of the network; classes: K, nothing included. on, off, least, pause: the hysteresis, chosen on held streams after training.
 
-    Two configurations that differ in these four alone are the same network.
+    Two configurations that differ in these four alone are the same network. The distances between joints are shown unless told otherwise:
+    all figures of docs/detection.md were made so, and those of NW-UCLA and HDM05 are better for it.
     """
 
+    apart: bool = True
     on: float = field(default=0.5, compare=False)
     off: float = field(default=0.3, compare=False)
     least: int = field(default=2, compare=False)
