@@ -63,7 +63,11 @@ class TextContent(Modality):
     def sections(self, m: Content) -> list[str]:
         """Return the alphabet."""
         blanks = ", ".join(name for c, name in BLANKS.items() if c in (m.alphabet or "")).capitalize()
-        shown = [f"U+{ord(c):04X}" if not c.isprintable() else f"`{c}`" for c in m.alphabet or "" if c not in BLANKS and c != m.unknown]
+        shown = [
+            f"U+{ord(c):04X}" if not c.isprintable() else "`` ` ``" if c == "`" else f"`{c}`"
+            for c in m.alphabet or ""
+            if c not in BLANKS and c != m.unknown
+        ]
         text = f"{blanks}, and: " if blanks else ""
         rest = "" if m.unknown is None else f", and U+{ord(m.unknown):04X} for all others"
         return [f"## Alphabet\n\n{text}{' '.join(shown)}{rest}"]

@@ -258,8 +258,8 @@ def test_a_card_of_text_names_its_blanks_and_says_what_stands_for_the_rest():
     plain = Content(modality="text", kind="chars", alphabet="\n ab")
     assert text.sections(plain) == ["## Alphabet\n\nBlank, newline, and: `a` `b`"]
     assert "lacks" not in text.contract(plain)
-    wider = Content(modality="text", kind="chars", alphabet="\t\n a\xa0\ufffd", unknown="\ufffd")
-    assert text.sections(wider) == ["## Alphabet\n\nBlank, newline, tabulator, and: `a` U+00A0, and U+FFFD for all others"]
+    wider = Content(modality="text", kind="chars", alphabet="\t\n `\xa0\ufffd", unknown="\ufffd")
+    assert text.sections(wider) == ["## Alphabet\n\nBlank, newline, tabulator, and: `` ` `` U+00A0, and U+FFFD for all others"]
     assert "Index 5 is every character that the alphabet lacks" in text.contract(wider)
     with pytest.raises(ValueError, match="unknown: expected a symbol of the alphabet"):
         text.check(Content(modality="text", kind="chars", alphabet="ab", unknown="\ufffd"), {})
