@@ -94,7 +94,7 @@ class SkeletonContent(Modality):
                 "below. `top` then still lists the classes. "
             )
         recorded = "It knows the people, the places and the sensors of its recordings"
-        if "UTD-MHAD" in data:
+        if data == ("UTD-MHAD",):
             recorded = "It was trained on recordings of a few adults in one laboratory, facing one depth camera"
         return (
             f"{other}It knows the actions listed below and no others: shown anything else, it may name one of them all the same, often "

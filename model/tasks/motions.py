@@ -50,7 +50,7 @@ class MotionsConfig(ActionConfig):
     readout_dropout: float = 0.3
     own: bool = True
     jump: float = 0.15
-    steady: float = 0.95
+    steady: float = 0.9
 
 
 @dataclass(frozen=True)
