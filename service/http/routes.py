@@ -265,8 +265,10 @@ async def _read(model: ServedModel, clip: object, body: dict[str, object], i: in
         if not isinstance(times, list) or len(times) != clips:
             raise BadInput(f"expected {clips} lists of seconds, one for each sequence, got {said(times)}", field="t")
         times = times[i]
-    more = at_times(model.modality, more_options(model.modality, body), times, where)
-    read = partial(model.modality.read, **with_more(more))
+    read = model.modality.read
+    if times is not None or any(body.get(name) is not None for name in READ_OPTIONS):
+        more = at_times(model.modality, more_options(model.modality, body), times, where)
+        read = partial(read, **with_more(more))
     return await aside(read, size_of(clip), clip, body.get("layout"), body.get("hz"), f"sequences[{i}]")
 
 

@@ -18,6 +18,7 @@ from indrnn.service.serving.modality import more_options
 from indrnn.service.serving.models import ServedModel
 from indrnn.service.serving.request import aside
 from indrnn.service.serving.services import Services
+from indrnn.service.serving.signature import Array
 from indrnn.service.serving.skeleton import SkeletonModality, warned
 from indrnn.service.serving.steps import Answered, tensor_digest, tensor_step
 from indrnn.service.session.machine import Result, Scores
@@ -106,15 +107,22 @@ MOST_WARNINGS = 16  # of one reply
 def content_of(ask: Ask, read: Rows, model: ServedModel, row: int) -> Content:
     """Return the content of one row as the model's modality has it. Raises BadInput."""
     content, modality = read.content(row), model.modality
+    if not ask.more and nothing_at_zero(content.x):
+        return content  # as it is
     if isinstance(modality, SkeletonModality):
         return modality.of_tensor(content.x, ask.more, "indrnn_")
     more_options(modality, {f"indrnn_{name}": value for name, value in ask.more.items()}, "indrnn_")  # it has none
     return content
 
 
+def nothing_at_zero(x: Array) -> bool:
+    """Return whether no joint of x [..., 3] stands at 0 on all axes; symbols are no joints."""
+    return x.dtype.kind == "i" or bool(x.any(-1).all())
+
+
 def warnings_of(ask: Ask, read: Rows, model: ServedModel, results: Sequence[Result[Scores]]) -> str:
     """Return what the client should be told of its rows, a line each; empty where there is nothing."""
-    whole = bool(read.x.all())
+    whole = nothing_at_zero(read.x)
     if whole and not any(r.result.doubts for r in results):
         return ""
     told = [

@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from test_loop import ALPHABET, FakeEngine, N
 
-from indrnn.service.engine.inbox import Handed
-from indrnn.service.engine.loop import EngineLoop, EngineSettings, LiveSession, StoreRelation
+from indrnn.service.engine.loop import EngineLoop, EngineSettings, Handed, LiveSession, StoreRelation
 from indrnn.service.engine.requests import (
     Asked,
     CancelRequest,
