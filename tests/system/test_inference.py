@@ -163,6 +163,7 @@ def test_health_metadata_configuration_and_index_say_what_is_served(client: Clie
     assert '"lengths"' in config["parameters"]["optional"]["string_value"]
     index = client.ask("get_model_repository_index")
     assert [(m["name"], m["version"], m["state"]) for m in (index["models"] if client.grpc else index)] == [
+        ("action", "1", "UNAVAILABLE"),  # it takes no new sessions, and nobody has an old one
         ("action", VERSION, "READY"),
         ("chars", "1", "READY"),
     ]
