@@ -19,12 +19,11 @@ from indrnn.model.data.clips import HZ, Clip
 from indrnn.model.data.vocabulary import Vocabulary
 from indrnn.model.nets.action import ActionConfig
 from indrnn.model.nets.network import StateNet
+from indrnn.model.tasks.motion_learner import MotionLearner, MotionRecipe
 from indrnn.model.tasks.skeleton import GIVEN
 from indrnn.model.training.calibration import ends
 from indrnn.model.training.checkpoint import Meta
-from indrnn.model.training.measure import stream_accuracy
-from indrnn.model.training.motion_learner import MotionLearner, MotionRecipe
-from indrnn.model.training.probe import last_layer, told_apart
+from indrnn.model.training.measure import last_layer, stream_accuracy, told_apart
 from indrnn.model.training.robustness import curves
 from indrnn.model.training.source import Source
 from indrnn.model.training.task import Figures, Job, Task, figure

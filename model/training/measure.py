@@ -18,6 +18,8 @@ from indrnn.model.nets.network import StateNet
 
 CHUNK = 1024  # symbols read at once; the state carries over, so it changes nothing but memory
 PORTIONS = (0.25, 0.5, 0.75, 1.0)
+RIDGE = 1.0  # of features brought to unit size, of the probe
+ROWS = 64  # clips that the probe reads at once
 PLACES = 50_000  # rows times steps of series that are measured at once
 
 
@@ -123,3 +125,47 @@ def series_errors(net: StateNet, series: Sequence[Series]) -> tuple[NDArray[np.f
     want = np.concatenate([np.atleast_2d(s.y) for s in series]).astype(np.float64)
     squared, variance = ((got - want) ** 2).mean(0), want.var(0)
     return np.sqrt(squared), 1 - squared / np.where(variance > 0, variance, np.nan)
+
+
+@torch.no_grad()
+def last_layer(net: StateNet, clips: Sequence[Clip]) -> Tensor:
+    """Return what the readout sees at each clip's last frame, [n, F]."""
+    seen: list[Tensor] = []
+    readout = net.get_submodule("readout")
+    handle = readout.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    found: list[Tensor] = [torch.empty(0)] * len(clips)
+    order = sorted(range(len(clips)), key=lambda i: len(clips[i].x))
+    try:
+        for at in range(0, len(order), ROWS):
+            block = order[at : at + ROWS]
+            x, lengths = padded([clips[i].x for i in block])
+            net(x, lengths, net.start(len(block)))
+            for row, i in enumerate(block):
+                found[i] = seen[-1][lengths[row] - 1, row]  # [T, B, F]
+            seen.clear()
+    finally:
+        handle.remove()
+    return torch.stack(found)
+
+
+def told_apart(features: Tensor, groups: Sequence[int], kinds: Sequence[int]) -> tuple[float, float]:
+    """Return how often a linear probe of features [n, F] names the right group, and how often guessing would; each group weighs the same.
+
+    Ridge regression to the groups on every other clip of each kind of each group, asked about the rest.
+    """
+    names = sorted(set(groups))
+    y = torch.tensor([names.index(g) for g in groups])
+    count: dict[tuple[int, int], int] = {}
+    learned = []
+    for key in zip(groups, kinds, strict=True):
+        count[key] = count.get(key, -1) + 1
+        learned.append(count[key] % 2 == 0)
+    part = torch.tensor(learned)
+    x = (features - features[part].mean(0)) / features[part].std(0).clamp_min(1e-6)
+    x = torch.cat([x, torch.ones(len(x), 1)], 1).double()
+    target = F.one_hot(y, len(names)).double()
+    weight = (1 / target[part].sum(0))[y[part]][:, None]
+    a = x[part].T @ (weight * x[part]) + RIDGE / len(names) * torch.eye(x.shape[1], dtype=torch.float64) / x.shape[1]
+    answer = (x @ torch.linalg.solve(a, x[part].T @ (weight * target[part]))).argmax(1)
+    right = [float((answer[~part & (y == g)] == g).double().mean()) for g in range(len(names))]
+    return sum(right) / len(right), 1 / len(names)

@@ -88,7 +88,7 @@ def test_a_state_is_a_file_with_a_name_and_what_it_is(server: Server, walk: list
     step(server, ident, 1, walk[:5])
     reply = server.get(f"/sessions/{ident}/state")
     assert reply.headers["content-type"] == "application/octet-stream"
-    assert reply.headers["content-disposition"] == 'attachment; filename="action-1-step1.safetensors"'
+    assert reply.headers["content-disposition"] == f'attachment; filename="action-{VERSION}-step1.safetensors"'
     assert set(load(reply.content)) == {"state"}
     info = server.get("/models/action").json()["versions"][0]
     assert load(reply.content)["state"].shape == (info["state_size"],)

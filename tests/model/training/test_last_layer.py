@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from indrnn.model.data.clips import Clip
-from indrnn.model.training.probe import last_layer, told_apart
+from indrnn.model.training.measure import last_layer, told_apart
 
 GROUPS = [1] * 80 + [2] * 40
 KINDS = [0, 1] * 60
