@@ -48,11 +48,10 @@ class DetectNet(StateNet):
     def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Run the network on the shapes that the class names."""
         K = self.config.classes
-        inner = [sum(self.sizes[:-2]), *self.sizes[-2:]]
-        carried, event, last = torch.split_with_sizes(state, inner, 1)
-        logits, carried = self.classifier(x, lengths, torch.cat([carried, last[:, :K]], 1))
-        events, event = self.hysteresis(logits.softmax(2).transpose(0, 1), lengths, event)  # [T, B, 3]
-        answers = torch.cat([logits, events.transpose(0, 1)], 2)
+        carried, event, last = torch.split_with_sizes(state, [sum(self.sizes[:-2]), *self.sizes[-2:]], 1)  # [B, N - E - L], [B, E], [B, L]
+        logits, carried = self.classifier(x, lengths, torch.cat([carried, last[:, :K]], 1))  # [B, T, K], [B, N - E - L + K]
+        events, event = self.hysteresis(logits.softmax(2).transpose(0, 1), lengths, event)  # [T, B, 3], [B, E]
+        answers = torch.cat([logits, events.transpose(0, 1)], 2)  # [B, T, L]
         return answers, torch.cat([carried[:, :-K], event, last_valid(last, answers, lengths)], 1)
 
     def told(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from indrnn.model.detection.source import StreamSource
 from indrnn.model.detection.streams import MarkedStream
 from indrnn.model.nets.detect import DetectConfig, DetectNet
 from indrnn.model.nets.network import StateNet
-from indrnn.model.tasks.skeleton import GIVEN, learn
+from indrnn.model.tasks.skeleton import GIVEN, LAYOUT, UNIT, learn
 from indrnn.model.training.checkpoint import Meta
 from indrnn.model.training.options import FACING
 from indrnn.model.training.task import Figures, Job, NothingHeldError, Task, figure
@@ -27,8 +27,8 @@ class DetectFileRecipe(DetectRecipe):
     file: str = field(default="", metadata={"positional": True, "help": "an .npz of marked streams, as model/detection/streams.py says"})
     test: str = field(default="fold=1/5", metadata={"help": "streams to test on: flag, subject=1,2, view=3, fold=1/5, none"})
     held: str = field(default="fold=1/5", metadata={"help": "of the others, streams to select by; none: train on all"})
-    layout: str = field(default="", metadata={"help": "a known order of the joints, for a file that does not name them"})
-    unit: float = field(default=0.0, metadata={"help": "metres in the file's unit of length; 0: told from the bodies"})
+    layout: str = field(default="", metadata=LAYOUT)
+    unit: float = field(default=0.0, metadata=UNIT)
     facing: bool = field(default=True, metadata=FACING)
     mark: float = field(
         default=0.5, metadata={"help": "part of an interval after which its motion is marked, where intervals are given alone"}

@@ -61,4 +61,5 @@ TASK = Task(
     steps=12000,
     decay=9000,
     published=(("--validate-every", "2"),),
+    given=frozenset({"classes", "unknown"}),
 )

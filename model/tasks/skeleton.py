@@ -25,6 +25,8 @@ from indrnn.model.training.options import CLIPS, FACING
 from indrnn.model.training.source import Source
 from indrnn.model.training.task import Figures, Job, Task, figure
 
+LAYOUT = {"help": "a known order of the joints, for a file that does not name them"}
+UNIT = {"help": "metres in the file's unit of length; 0: told from the bodies"}
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 AnyLearner = TypeVar("AnyLearner", bound=Learner[Any, Any])
 GIVEN = frozenset({"classes", "joints", "persons", "root", "position_scale", "velocity_scale", "across"})
@@ -45,8 +47,8 @@ class SkeletonRecipe(ClipRecipe):
         metadata={"help": "clips to test on: flag, subject=1,2, view=3, NAME=VALUE of any array, fold=1/5, fold=each/all:NAME, none"},
     )
     held: str = field(default="fold=1/5", metadata={"help": "of the others, clips to select by; none: train on all"})
-    layout: str = field(default="", metadata={"help": "a known order of the joints, for a file that does not name them"})
-    unit: float = field(default=0.0, metadata={"help": "metres in the file's unit of length; 0: told from the bodies"})
+    layout: str = field(default="", metadata=LAYOUT)
+    unit: float = field(default=0.0, metadata=UNIT)
     facing: bool = field(default=True, metadata=FACING)
 
     @property

@@ -16,6 +16,7 @@ from torch import Tensor
 from indrnn.model.nets.action import ActionConfig, ActionNet
 from indrnn.model.nets.adding import AddingConfig, AddingNet
 from indrnn.model.nets.chars import CharsConfig, CharsNet
+from indrnn.model.nets.detect import DetectConfig, DetectNet
 from indrnn.model.nets.network import StateNet
 from indrnn.model.nets.pixels import PixelsConfig, PixelsNet
 from indrnn.model.nets.sequence import SequenceConfig, SequenceNet
@@ -45,6 +46,12 @@ PAGES: dict[str, list[tuple[StateNet, Tensor]]] = {
     ],
     "adding": [(AddingNet(AddingConfig(hidden=H, layers=1)), torch.rand(B, T, 2))],
     "chars": [(CharsNet(CharsConfig(7, hidden=H, layers=1)), torch.randint(0, 7, (B, T)))],
+    "detect": [
+        (
+            DetectNet(DetectConfig(persons=2, joints=5, root=2, classes=7, hidden=H, layers=1, pools=(0.5, 0.6, 0.7))),
+            torch.randn(B, T, 2, 5, 3),
+        )
+    ],
     "pixels": [(PixelsNet(PixelsConfig(7, hidden=H, layers=1)), torch.rand(B, T))],
     "sequence": [(SequenceNet(SequenceConfig(inputs=5, classes=7, layers=1, hidden=H)), torch.randn(B, T, 5))],
     "tensor": [tensor(), (TensorNet(TensorConfig((0.0,), (1.0,), 1, (0.0,), (1.0,), hidden=H)), torch.randn(B, T, 1))],
@@ -57,6 +64,8 @@ def letters(net: StateNet) -> dict[str, int]:
     c = net.config
     pools = len(getattr(c, "pools", ()))
     sizes = {"B": B, "T": T, "H": H, "C": pools, "K": net.classes, "N": net.state_size, "S": net.sizes[0]}
+    if isinstance(net, DetectNet):
+        return sizes | {"K": c.classes, "E": net.sizes[-2], "L": net.sizes[-1]}
     if isinstance(net, ActionNet):
         return sizes | {"P": c.persons, "J": c.joints, "F": c.features}
     return sizes | {"F": len(getattr(c, "mean", ())) or getattr(c, "inputs", 1)}

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_detect import arrays
 from test_motions import write_sets
 from test_skeleton import file
 from test_tasks import idx
@@ -21,6 +22,7 @@ SMALL = ["--hidden", "8", "--epoch", "2", "--warmup", "1", "--average", "2", "--
 OPTIONS = {
     "adding": ["--length", "6", "--rows", "8"],
     "chars": ["--rows", "4", "--length", "16", "--layers", "2"],
+    "detect": ["--rows", "4", "--layers", "2", "--test", "subject=3", "--held", "subject=2"],
     "mnist": ["--rows", "8", "--settling", "2", "--layers", "2"],
     "pmnist": ["--rows", "8", "--settling", "2", "--layers", "2", "--kind", "skip"],
     "ptb-char": ["--rows", "4", "--length", "16", "--layers", "2"],
@@ -34,7 +36,7 @@ OPTIONS = {
     "tensor": ["--rows", "8", "--layers", "2", "--test", "subject=3", "--held", "subject=2"],
 }
 # The kinds that the service reads; what the others are trained for nobody could send it.
-EXPORTED = {"adding", "chars", "ptb-char", "skeleton", "action", "motions", "nwucla", "hdm05", "ntu", "tensor"}
+EXPORTED = {"adding", "chars", "detect", "ptb-char", "skeleton", "action", "motions", "nwucla", "hdm05", "ntu", "tensor"}
 BOTH = ("adding", "chars", "skeleton", "tensor")  # of the others one cell each: they share their networks
 CASES = [(task, cell) for i, task in enumerate(OPTIONS) for cell in (("gru", "lstm") if task in BOTH else (("gru", "lstm")[i % 2],))]
 
@@ -53,6 +55,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "ptb" / f"ptb.{name}.txt.gz").write_bytes(gzip.compress(b" the cat sat on the <unk> mat \n" * 60))
     for name, words in (("shakespeare", "to be or not "), ("war_and_peace", "well, Prince ")):
         (folder / "text" / f"{name}.txt.gz").write_bytes(gzip.compress((words * 80).encode()))
+    np.savez(folder / "streams.npz", **arrays())
     np.savez(folder / "numbers.npz", x=rng.normal(size=(24, 12, 3)), y=np.arange(24) % 2, subject=np.arange(24) // 8 + 1)
     skeleton, of = folder / "skeleton", np.arange(24) // 4
     file(skeleton / "mine.npz")
@@ -83,12 +86,13 @@ def test_a_task_trains_another_cell_and_its_export_works_or_says_why_not(
     if task == "motions":  # its files have the names of others' and every label of the real ones
         write_sets(tmp_path)
         monkeypatch.setenv("INDRNN_DATA", str(tmp_path))
-    path = {"skeleton": [str(data / "skeleton" / "mine.npz")], "tensor": [str(data / "numbers.npz")]}.get(task, [])
+    files = {"skeleton": "skeleton/mine.npz", "tensor": "numbers.npz", "detect": "streams.npz"}
+    path = [str(data / files[task])] if task in files else []
     out = tmp_path / "run"
     assert main(["train", task, *path, "--cell", cell, *OPTIONS[task], *SMALL, "--out", str(out)]) == 0
     net, meta = checkpoint.load(out / "model.pt")
     assert (net.cell, meta.cell, torch.load(out / "model.pt")["meta"]["cell"]) == (cell, cell, cell)
-    assert all(isinstance(layer.cell, CELLS[cell]) for layer in net.stack.indrnns())
+    assert all(isinstance(layer.cell, CELLS[cell]) for layer in getattr(net, "classifier", net).stack.indrnns())
     capsys.readouterr()
     done = main(["export", str(out / "model.pt"), str(tmp_path / "bundles"), "--name", "net"])
     said = capsys.readouterr()
