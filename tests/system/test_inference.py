@@ -73,8 +73,9 @@ class Client:
         result = self.call(lambda: self.client.infer(model, inputs, outputs=wanted, **more))
         raw = result.get_response()
         if not self.grpc:
-            return Reply(raw.get("id", ""), raw.get("parameters", {}), {o["name"]: result.as_numpy(o["name"]) for o in raw["outputs"]})
-        parameters = {name: p.int64_param for name, p in raw.parameters.items()}
+            told = {name: value for name, value in raw.get("parameters", {}).items() if name in NUMBERS}
+            return Reply(raw.get("id", ""), told, {o["name"]: result.as_numpy(o["name"]) for o in raw["outputs"]})
+        parameters = {name: p.int64_param for name, p in raw.parameters.items() if name in NUMBERS}
         return Reply(raw.id, parameters, {o.name: result.as_numpy(o.name) for o in raw.outputs})
 
     def refused(self, **options: Any) -> tuple[str, str]:
@@ -88,6 +89,9 @@ class Client:
     def close(self) -> None:
         self.call(self.client.close)
         self.runner.close()
+
+
+NUMBERS = ("indrnn_step", "indrnn_position")  # what a sequence is told; warnings come beside them, for these frames are no body's
 
 
 @dataclass
