@@ -6,14 +6,15 @@ plain loop over time below elsewhere; model/cells/reference.py is what all are t
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from indrnn.kernels.activations import ACTIVATIONS as ACTIVATIONS
-from indrnn.model.cells import fused, transformed
+from indrnn.model.cells import fused
 
 DIRECTIONS = ("forward", "reverse")
 NARROW = (torch.bfloat16, torch.float16)
@@ -82,16 +83,20 @@ def _check_slope(activation: str, alpha: float) -> None:
 
 def _valid(x: Tensor, lens: Tensor) -> tuple[Tensor, int]:
     """[T, B, 1], True where a step belongs to its row, and the number of first steps that belong to every row."""
-    T = x.shape[0]
-    mask = torch.arange(T, device=x.device)[:, None] < lens
-    return mask[:, :, None], int(mask.all(1).sum())
+    valid = _belongs(x, lens)
+    return valid, int(valid.all(1).sum())
+
+
+def _belongs(x: Tensor, lens: Tensor) -> Tensor:
+    """[T, B, 1], True where a step belongs to its row."""
+    return (torch.arange(x.shape[0], device=x.device)[:, None] < lens)[:, :, None]
 
 
 def _flip(x: Tensor, lens: Tensor) -> Tensor:
     """Reverses each row of x [T, B, H] within its length; steps past it keep their place."""
     t = torch.arange(x.shape[0], device=x.device)[:, None]
     index = torch.where(t < lens, lens - 1 - t, t)
-    return x.gather(0, index[:, :, None].expand_as(x))
+    return torch.gather(x, 0, index[:, :, None].expand(-1, -1, x.shape[-1]))
 
 
 @torch.library.custom_op("indrnn::recurrence", mutates_args=())
@@ -203,6 +208,73 @@ def _loop_backward(
     return (da if direction == "forward" else _flip(da, lens)), du.sum(0), g.clone(memory_format=torch.contiguous_format)
 
 
+# --- what an opaque operator cannot do: transforms that look into it ----------------------------------------------------------------------
+
+# `torch.func` (grad, jvp, vjp, jacfwd, jacrev, hessian, vmap), dual tensors of forward mode, batched gradients and gradients of gradients
+# look into what they transform. An operator of our own hides its inside: forward mode would see a constant, without a word. So
+# `recurrence` takes this way wherever such a transform is at work. A step is some small operations: slower than the operator, and exact.
+
+
+def _looked_into(*tensors: Tensor) -> bool:
+    """Return whether a transform is at work that has to look into the recurrence of these tensors."""
+    if torch.compiler.is_compiling():
+        return False  # a graph is traced: the operator is a node of it, and transforms are applied to that
+    if torch._C._are_functorch_transforms_active():
+        return True
+    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)  # type: ignore[no-untyped-call]
+
+
+def _open_forward(
+    x: Tensor, u: Tensor, lens: Tensor, initial_h: Tensor, activation: str, alpha: float, direction: str
+) -> tuple[Tensor, Tensor]:
+    """Run the recurrence. x [T, B, H], u [H], lens [B], initial_h [B, H] -> y [T, B, H], y_h [B, H], both of u's type."""
+    valid = _belongs(x, lens)
+    if direction == "reverse":
+        x = _flip(x, lens)
+    value = ACTIVATIONS[activation].value
+    h, steps = initial_h + torch.zeros_like(u), []
+    for t in range(x.shape[0]):
+        new = value(x[t] + u * h, alpha)
+        h = torch.where(valid[t], new, h)
+        steps.append(torch.where(valid[t], new, 0))
+    y = torch.stack(steps) if steps else x + torch.zeros_like(u)
+    return (_flip(y, lens) if direction == "reverse" else y), h
+
+
+def _open_backward(
+    dy: Tensor, dy_h: Tensor, y: Tensor, u: Tensor, initial_h: Tensor, lens: Tensor, activation: str, alpha: float, direction: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients by x, u and initial_h of a recurrence that gave y, whose own gradients are dy and dy_h."""
+    valid = _belongs(y, lens)
+    if direction == "reverse":
+        dy, y = _flip(dy, lens), _flip(y, lens)
+    slope = ACTIVATIONS[activation].slope
+    g, steps = dy_h, []
+    du = torch.zeros_like(u)
+    for t in range(y.shape[0] - 1, -1, -1):
+        da = torch.where(valid[t], slope((dy[t] + g) * torch.ones_like(y[t]), y[t], alpha), 0)
+        before = initial_h if t == 0 else y[t - 1]
+        du = du + torch.where(valid[t], da * before, 0).sum(0)
+        g = torch.where(valid[t], da * u, g)
+        steps.append(da)
+    dx = torch.stack(steps[::-1]) if steps else dy + torch.zeros_like(u)
+    return (_flip(dx, lens) if direction == "reverse" else dx), du, g + torch.zeros_like(u)
+
+
+def _open_backward_of_backward(
+    gradients: Sequence[Tensor | None], inputs: Sequence[Tensor], lens: Tensor, activation: str, alpha: float, direction: str
+) -> tuple[Tensor, ...]:
+    """Return the gradients of `_open_backward` by dy, dy_h, y, u and initial_h, differentiable in their turn."""
+
+    def run(dy: Tensor, dy_h: Tensor, y: Tensor, u: Tensor, initial_h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return _open_backward(dy, dy_h, y, u, initial_h, lens, activation, alpha, direction)
+
+    outputs, pull, *_ = torch.func.vjp(run, *inputs)
+    given = tuple(torch.zeros_like(out) if g is None else g for g, out in zip(gradients, outputs, strict=True))
+    pulled: tuple[Tensor, ...] = pull(given)
+    return pulled
+
+
 def _setup(ctx, inputs, output):  # type: ignore[no-untyped-def]  # torch calls it
     _, u, lens, h0, *ctx.options = inputs
     activation, alpha, _ = ctx.options
@@ -212,9 +284,9 @@ def _setup(ctx, inputs, output):  # type: ignore[no-untyped-def]  # torch calls 
 
 def _backward(ctx, dy, dy_h):  # type: ignore[no-untyped-def]  # torch calls it
     y, u, lens, h0 = ctx.saved_tensors
-    if transformed.at_work(dy, dy_h, y, u, h0):
+    if _looked_into(dy, dy_h, y, u, h0):
         wide = (dy.to(u.dtype), dy_h, y.to(u.dtype), u, h0)
-        dx, du, dh0 = transformed.backward(*wide, lens.clamp(0, y.shape[0]), *ctx.options)
+        dx, du, dh0 = _open_backward(*wide, lens.clamp(0, y.shape[0]), *ctx.options)
         return dx.to(y.dtype), du, None, dh0, None, None, None
     dx, du, dh0 = recurrence_backward_op(dy.contiguous(), dy_h.contiguous(), y, u, lens, h0, *ctx.options)
     return dx, du, None, dh0, None, None, None
@@ -232,7 +304,7 @@ def _backward_of_backward(ctx, *gradients):  # type: ignore[no-untyped-def]  # t
     dy, dy_h, y, u, h0, lens = ctx.saved_tensors
     wide = (dy.to(u.dtype), dy_h, y.to(u.dtype), u, h0)
     given = [None if g is None else g.to(u.dtype) for g in gradients]
-    by_dy, by_dy_h, by_y, by_u, by_h0 = transformed.backward_of_backward(given, wide, lens.clamp(0, y.shape[0]), *ctx.options)
+    by_dy, by_dy_h, by_y, by_u, by_h0 = _open_backward_of_backward(given, wide, lens.clamp(0, y.shape[0]), *ctx.options)
     return by_dy.to(dy.dtype), by_dy_h, by_y.to(y.dtype), by_u, None, by_h0, None, None, None
 
 
@@ -265,11 +337,11 @@ def recurrence(
         sequence_lens = torch.full((B,), T, dtype=torch.int64, device=x.device)
     if initial_h is None:
         initial_h = torch.zeros(B, H, dtype=dtype, device=x.device)
-    if transformed.at_work(x, u, initial_h):
+    if _looked_into(x, u, initial_h):
         _check(x, u, sequence_lens, initial_h, activation, direction)
         _check_slope(activation, alpha)
         lens = sequence_lens.clamp(0, T)
-        return transformed.forward(x.to(dtype), u.to(dtype), lens, initial_h.to(dtype), activation, alpha, direction)
+        return _open_forward(x.to(dtype), u.to(dtype), lens, initial_h.to(dtype), activation, alpha, direction)
     x = x if x.is_cuda and x.dtype in NARROW else x.to(dtype)
     y, y_h = torch.ops.indrnn.recurrence(x, u.to(dtype), sequence_lens, initial_h.to(dtype), activation, alpha, direction)
     return y, y_h

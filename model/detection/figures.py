@@ -34,7 +34,7 @@ class Thresholds(NamedTuple):
     pause: int
 
 
-class Told(NamedTuple):
+class ToldEvent(NamedTuple):
     """An event as it was told: its class, and the frame."""
 
     label: int
@@ -54,7 +54,7 @@ class Worth:
     delay_p90: float
 
 
-def told_events(probabilities: Sequence[NDArray[np.float32]], rules: Sequence[Thresholds]) -> list[list[list[Told]]]:
+def told_events(probabilities: Sequence[NDArray[np.float32]], rules: Sequence[Thresholds]) -> list[list[list[ToldEvent]]]:
     """Return the events of each hysteresis, of each stream [T_s, K]: the recurrence of model/nets/hysteresis.py for all at once."""
     S, G, K = len(probabilities), len(rules), probabilities[0].shape[1]
     order = sorted(range(S), key=lambda s: -len(probabilities[s]))
@@ -62,7 +62,7 @@ def told_events(probabilities: Sequence[NDArray[np.float32]], rules: Sequence[Th
     on, off, least, pause = (np.array([r[i] for r in rules], np.float32)[:, None] for i in range(4))
     a, high, busy = (np.zeros((G, S), np.int64 if i == 0 else np.float32) for i in range(3))
     told = np.zeros((G, S), np.bool_)
-    found: list[list[list[Told]]] = [[[] for _ in range(S)] for _ in range(G)]
+    found: list[list[list[ToldEvent]]] = [[[] for _ in range(S)] for _ in range(G)]
     for t in range(int(lengths[0])):
         n = int((lengths > t).sum())  # streams that go on, the longest first
         p = np.zeros((n, K), np.float32)
@@ -81,11 +81,11 @@ def told_events(probabilities: Sequence[NDArray[np.float32]], rules: Sequence[Th
         told[:, :n] |= event
         busy[:, :n] = np.where(event, pause, np.maximum(busy[:, :n] - 1, 0))
         for g, i in np.argwhere(event):
-            found[g][order[i]].append(Told(int(a[g, i]), t))
+            found[g][order[i]].append(ToldEvent(int(a[g, i]), t))
     return found
 
 
-def matches(told: Sequence[Told], marks: Sequence[MarkedMotion], frames: float) -> list[int]:
+def matches(told: Sequence[ToldEvent], marks: Sequence[MarkedMotion], frames: float) -> list[int]:
     """Return the delay in frames of each pair of an event and a mark of its class at most `frames` apart; each is in one pair at most."""
     delays = []
     for label in {e.label for e in marks}:
@@ -98,7 +98,7 @@ def matches(told: Sequence[Told], marks: Sequence[MarkedMotion], frames: float) 
     return delays
 
 
-def worth(on: float, told: Sequence[Sequence[Told]], streams: Sequence[MarkedStream], hz: float) -> Worth:
+def worth(on: float, told: Sequence[Sequence[ToldEvent]], streams: Sequence[MarkedStream], hz: float) -> Worth:
     """Return the figures of the events told in streams."""
     right = sum(len(matches(e, s.events, TOLERANCE * hz)) for e, s in zip(told, streams, strict=True))
     delays = [d for e, s in zip(told, streams, strict=True) for d in matches(e, s.events, DELAYED * hz)]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import orjson
 
-from indrnn.service.engine.requests import Content, Exact, InferRequest, StepRequest
+from indrnn.service.engine.requests import Content, InferRequest, StepRequest
 from indrnn.service.errors import BadInput, ModelGone, NotReady, Overloaded, ServiceError, TooLarge, UnknownModel
 from indrnn.service.oip import rows
 from indrnn.service.oip.message import Ask, InferAnswer
@@ -19,7 +19,7 @@ from indrnn.service.serving.models import ServedModel
 from indrnn.service.serving.request import aside
 from indrnn.service.serving.services import Services
 from indrnn.service.serving.signature import Array
-from indrnn.service.serving.skeleton import SkeletonModality, warned
+from indrnn.service.serving.skeleton import DOUBTS, SkeletonModality, warned
 from indrnn.service.serving.steps import Answered, tensor_digest, tensor_step
 from indrnn.service.session.machine import Result, Scores
 
@@ -125,11 +125,11 @@ def warnings_of(ask: Ask, read: Rows, model: ServedModel, results: Sequence[Resu
     whole = nothing_at_zero(read.x)
     if whole and not any(r.result.doubts for r in results):
         return ""
-    told = [
-        f"row {b}: {text}" if len(results) > 1 else text
-        for b, r in enumerate(results)
-        for text in warned(Exact(read.x[b]) if whole else content_of(ask, read, model, b), r.result.doubts).get("warnings", ())
-    ]
+    told = []
+    for b, r in enumerate(results):
+        doubts = [DOUBTS.get(name, name) for name in r.result.doubts]
+        texts = doubts if whole else warned(content_of(ask, read, model, b), r.result.doubts).get("warnings", ())
+        told += [f"row {b}: {text}" if len(results) > 1 else text for text in texts]
     return "\n".join(told[:MOST_WARNINGS])
 
 

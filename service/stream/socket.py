@@ -41,7 +41,7 @@ from indrnn.service.serving.request import aside, boolean, integer, number, only
 from indrnn.service.serving.services import Services
 from indrnn.service.serving.steps import StepOptions, native_generate, native_step, options_key, replacing_key, same_version
 from indrnn.service.serving.text import TextModality, replaced, replaces, stop_texts
-from indrnn.service.session.machine import Char, Follow, Generated, Reason, Result, Sampling, Scores
+from indrnn.service.session.machine import Char, Follow, Generated, Reason, Result, Sampling
 from indrnn.service.session.sampling import log_softmax
 from indrnn.service.settings import Settings
 from indrnn.service.stream.plain_steps import FastPath, Intake, worded
@@ -332,7 +332,7 @@ class Stream:
         else:
             read = partial(modality.read, **with_more(at_times(modality, o.more, message.get("t"), "t")))
             content = await aside(read, size_of(value), value, o.layout, o.hz, field)
-        self._check_length(len(content.x), field)
+        _check_length(len(content.x), field, o.every and self._settings.max_every, self._channel.watched)
         await self._feed(session_id, step_number(message.get("step")), content, unread)
 
     async def _feed(self, session_id: str, number: int | None, content: Content, unread: str | None) -> None:
@@ -345,25 +345,14 @@ class Stream:
         reply = worded(result, modality.word([(scores, content)], o.top_k)[0])
         if isinstance(modality, EventModality):
             if o.events:
-                await self._send_events(modality, result)
+                for event in modality.events(result.result, Place(result.position, o.rate)):
+                    await self._channel.send({"type": "event", "step": result.number, **event})
             scores = modality.scored(scores)
         if o.every:
             reply["scores"] = np.ascontiguousarray(np.exp(log_softmax(scores.every)))
         if unread:
             reply["replaced"] = replaced(unread)
         await self._channel.send({**reply, **_states(states)})
-
-    async def _send_events(self, modality: EventModality, result: Result[Scores]) -> None:
-        """Send a message for each event of a step; the step's result comes after them."""
-        for event in modality.events(result.result, Place(result.position, self._options.rate)):
-            await self._channel.send({"type": "event", "step": result.number, **event})
-
-    def _check_length(self, length: int, field: str) -> None:
-        most = self._settings.max_every
-        if self._options.every and length > most:
-            raise TooLarge(f"expected at most {most} time steps in a message where every one is scored, got {length}", field=field)
-        if self._channel.watched and length > WATCHED_STEPS:
-            raise TooLarge(f"expected at most {WATCHED_STEPS} time steps in a message of a watched session, got {length}", field=field)
 
     # --- generate ---------------------------------------------------------------------------------------------------------------------
 
@@ -473,6 +462,14 @@ class Stream:
 def _states(states: States | None) -> dict[str, object]:
     """Return the watched neurons [t, n] as base64 float16, little-endian."""
     return {} if states is None else {"states": base64.b64encode(states.astype("<f2").tobytes()).decode(), "shape": states.shape}
+
+
+def _check_length(length: int, field: str, scored: int, watched: bool) -> None:
+    """scored: time steps that may be scored one by one, 0 where none is. Raises TooLarge."""
+    if scored and length > scored:
+        raise TooLarge(f"expected at most {scored} time steps in a message where every one is scored, got {length}", field=field)
+    if watched and length > WATCHED_STEPS:
+        raise TooLarge(f"expected at most {WATCHED_STEPS} time steps in a message of a watched session, got {length}", field=field)
 
 
 class Connections:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from indrnn.kernels.runtime import ort
-from indrnn.model.detection.figures import Thresholds, Told, told_events
+from indrnn.model.detection.figures import Thresholds, ToldEvent, told_events
 from indrnn.model.nets.hysteresis import Hysteresis
 
 RULES = [Thresholds(0.5, 0.3, 2, 4), Thresholds(0.35, 0.1, 1, 0), Thresholds(0.6, 0.6, 3, 7)]
@@ -32,7 +32,7 @@ def test_torch_and_the_search_tell_what_the_specification_tells(rules: Threshold
         want = by_reference(cell, p)
         y, _ = cell(torch.from_numpy(p)[:, None], None, torch.zeros(1, cell.state_size))
         np.testing.assert_allclose(y[:, 0].numpy(), want, atol=1e-6)
-        assert told == [Told(int(k), t) for t, k in enumerate(want[:, 0]) if k]
+        assert told == [ToldEvent(int(k), t) for t, k in enumerate(want[:, 0]) if k]
         assert len(told) > 3
 
 

@@ -8,7 +8,7 @@ import pytest
 from indrnn.__main__ import main
 from indrnn.model.data.bodies import tree
 from indrnn.model.detection import figures
-from indrnn.model.detection.figures import Thresholds, Told, chosen, curve, matches, probabilities, worth
+from indrnn.model.detection.figures import Thresholds, ToldEvent, chosen, curve, matches, probabilities, worth
 from indrnn.model.detection.learner import DetectLearner, DetectRecipe
 from indrnn.model.detection.streams import MarkedMotion, MarkedStream, stream_set
 from indrnn.model.nets.detect import DetectConfig
@@ -178,10 +178,10 @@ def stream(length, *events):
 
 def test_events_are_matched_once_and_by_class():
     marks = [MarkedMotion(1, 100), MarkedMotion(1, 118), MarkedMotion(2, 200)]
-    assert matches([Told(1, 109)], marks, 10) == [9]
-    assert matches([Told(1, 109), Told(1, 111)], marks, 10) == [9, -7]
-    assert matches([Told(1, 111)], marks, 10) == [-7]
-    assert matches([Told(1, 95), Told(1, 97), Told(1, 200), Told(2, 211)], marks, 10) == [-5]
+    assert matches([ToldEvent(1, 109)], marks, 10) == [9]
+    assert matches([ToldEvent(1, 109), ToldEvent(1, 111)], marks, 10) == [9, -7]
+    assert matches([ToldEvent(1, 111)], marks, 10) == [-7]
+    assert matches([ToldEvent(1, 95), ToldEvent(1, 97), ToldEvent(1, 200), ToldEvent(2, 211)], marks, 10) == [-5]
     assert matches([], marks, 10) == []
 
 
@@ -198,7 +198,7 @@ def test_long_streams_are_measured_in_pieces(trained, monkeypatch):
 
 def test_figures_are_what_they_say():
     found = [stream(1800, (1, 100), (2, 300), (1, 500)), stream(900)]
-    w = worth(0.5, [[Told(1, 104), Told(2, 318), Told(1, 900)], [Told(2, 20)]], found, 30.0)
+    w = worth(0.5, [[ToldEvent(1, 104), ToldEvent(2, 318), ToldEvent(1, 900)], [ToldEvent(2, 20)]], found, 30.0)
     assert (w.precision, w.recall, w.f1) == pytest.approx((1 / 4, 1 / 3, 2 / 7))
     assert w.false_alarms == pytest.approx(3 / 1.5)
     assert (w.delay_p50, w.delay_p90) == pytest.approx((11, 16.6))

@@ -22,6 +22,7 @@ from indrnn.service.engine.runtime import PIECE
 from indrnn.service.errors import BadInput
 from indrnn.service.oip.http import Target
 from indrnn.service.oip.infer_http import InferHttp
+from indrnn.service.oip.message import Ask
 from indrnn.service.serving.request import while_there
 from indrnn.service.serving.steps import StepRouter, Tickets
 from indrnn.service.session.machine import Refused
@@ -127,7 +128,7 @@ def test_what_was_asked_over_a_connection_is_let_go_of_with_its_answer_and_with_
         asked, port, asking = Symbols(), SimpleNamespace(withdraw=lambda tickets: None), Tickets()
         target = Target("m", None, "infer")
         busy = connection.cycle = Busy(keep_alive=True, target=target)
-        ticket = asking.issue(partial(connection._deliver, None, asked, None, target, busy))
+        ticket = asking.issue(partial(connection._deliver, Ask("", [], None), asked, None, target, busy))
         connection.leaves_with(busy, partial(asking.withdraw, port, [ticket]))
         known = weakref.ref(asked)
         if ends == "answer":
