@@ -116,8 +116,11 @@ def content_of(ask: Ask, read: Rows, model: ServedModel, row: int) -> Content:
 
 
 def nothing_at_zero(x: Array) -> bool:
-    """Return whether no joint of x [..., 3] stands at 0 on all axes; symbols are no joints."""
-    return x.dtype.kind == "i" or bool(x.any(-1).all())
+    """Return whether no joint of x [..., J, 3] stands at 0 on all axes, but for those of absent persons; symbols are no joints."""
+    if x.dtype.kind == "i" or x.ndim < 2:
+        return True
+    seen = x.any(-1)
+    return bool(seen.all() or (seen.all(-1) | ~seen.any(-1)).all())
 
 
 def warnings_of(ask: Ask, read: Rows, model: ServedModel, results: Sequence[Result[Scores]]) -> str:
