@@ -22,8 +22,11 @@ UPRIGHT = 0.6  # cosine between trunk and vertical from which a body stands upri
 FARTHEST = 1_000.0  # metres; what is farther counts as there, so that no number overflows
 FLAT = 1e-3  # metres between a body's nearest and farthest joint below which it has no depth
 
-# The entries of a person's evidence. All but the last two are forgotten; each is a sum over frames, to be divided by its count.
-_ENTRIES = ("frames", "size", "size2", "shape", "limb", "flat", "stands", "up", "sided", "side", "follows", "change", "ever", "upright")
+# The entries of a person's evidence. Each is a sum over frames, to be divided by its count; all but the last two are forgotten.
+_SUMMED = ("frames", "size", "size2", "shape", "limb", "flat", "stands", "up", "sided", "side", "follows", "change", "ever", "upright")
+# Beside them stands, as bits, which joints were not seen in the last frame: their places are held, and say nothing of the next one's.
+_ENTRIES = (*_SUMMED, "unseen", "unseen, on")
+_SUMS, _BITS = len(_SUMMED), 24  # so many are exact in a float32
 ENTRIES = len(_ENTRIES)
 _AT = {name: i for i, name in enumerate(_ENTRIES)}
 _KEPT = np.array([name in ("ever", "upright") for name in _ENTRIES])
@@ -124,21 +127,29 @@ class Anatomy:
 
         lost [B, T, P, J]: joints that were not seen, which hold their place in x and say nothing.
         """
-        T = x.shape[1]
-        seen = self._seen(np.clip(np.concatenate([before[:, None], x], 1), -FARTHEST, FARTHEST), lost)
+        T, J = x.shape[1], x.shape[3]
+        unseen: NDArray[np.bool_] | None = None  # [B, T + 1, P, J]
+        if lost is not None or evidence[..., _SUMS:].any():
+            there = np.zeros(x.shape[:4], np.bool_) if lost is None else lost
+            unseen = np.concatenate([_unpacked(evidence[..., _SUMS:], J)[:, None], there], 1)
+        seen = self._seen(np.clip(np.concatenate([before[:, None], x], 1), -FARTHEST, FARTHEST), unseen)
+        if unseen is not None:
+            seen[np.arange(len(x)), lengths - 1, :, _SUMS:] = _packed(unseen[np.arange(len(x)), lengths])
         if T == 1:
             past = np.where(_KEPT, 1.0, math.exp(-1 / (MEMORY * hz))).astype(np.float32)
+            past[_SUMS:] = 0
             return evidence * past + seen[:, 0]
         seen *= (np.arange(T) < lengths[:, None])[:, :, None, None]
         left = np.maximum(lengths[:, None] - 1 - np.arange(T), 0)
         forget = math.exp(-1 / (MEMORY * hz))
         weight = np.where(_KEPT, 1.0, np.power(forget, left)[..., None])[:, :, None]  # [B, T, 1, E]
         past = np.where(_KEPT, 1.0, np.power(forget, lengths)[:, None])[:, None]  # [B, 1, E]
+        past[..., _SUMS:] = 0
         after: Floats = (evidence * past + (seen * weight).sum(1)).astype(np.float32)
         return after
 
     def _seen(self, x: Floats, lost: NDArray[np.bool_] | None) -> Floats:
-        """Return what each frame says, [B, T, P, E]; x [B, T + 1, P, J, 3], the first of them the last of the piece before."""
+        """Return what each frame says, [B, T, P, E]; x [B, T + 1, P, J, 3] and lost [B, T + 1, P, J] begin with the frame before."""
         n, J = len(self.pairs), x.shape[3]
         drawn = (np.ascontiguousarray(x.swapaxes(-1, -2)).reshape(-1, J) @ self._lines).reshape(*x.shape[:3], 3, -1)
         drawn2 = drawn * drawn
@@ -154,7 +165,6 @@ class Anatomy:
             told[:, 1:, :, 11] = np.abs(off[:, 1:] - off[:, :-1]).sum(-1) / n
             known, posed = there, there
         else:
-            lost = np.concatenate([lost[:, :1], lost], 1)
             good = np.stack([~(lost[..., a] | lost[..., b]) for a, b, _ in self.pairs], -1)
             known, posed = there & (good.sum(-1) >= max(2, n // 3)), there & ~(lost & self._posed).any(-1)
             size = _median(off, good)
@@ -186,7 +196,9 @@ class Anatomy:
 
     def doubts(self, evidence: Floats) -> list[tuple[str, ...]]:
         """Return of each row of evidence [B, P, E] the names of the checks that it fails, those of all persons together."""
-        frames, size, size2, shape, limb, flat, stands, up, sided, side, follows, change, ever, upright = np.moveaxis(evidence, -1, 0)
+        frames, size, size2, shape, limb, flat, stands, up, sided, side, follows, change, ever, upright = np.moveaxis(
+            evidence[..., :_SUMS], -1, 0
+        )
         m, some, posed = self.limits, frames >= FEWEST, stands >= FEWEST_POSES
         failed = {
             "size": some & _beyond(np.abs(size), m.size, frames),
@@ -201,6 +213,21 @@ class Anatomy:
         if not np.logical_or.reduce(list(failed.values())).any():
             return [()] * len(evidence)
         return [tuple(name for name, f in failed.items() if f[b].any()) for b in range(len(evidence))]
+
+
+def _packed(unseen: NDArray[np.bool_]) -> Floats:
+    """Return which joints [B, P, J] were not seen as the bits of two numbers [B, P, 2]; of more than 48 joints the rest count as seen."""
+    bits = (2.0 ** np.arange(_BITS)).astype(np.float32)
+    halves = (unseen[..., :_BITS], unseen[..., _BITS : 2 * _BITS])
+    return np.stack([half @ bits[: half.shape[-1]] for half in halves], -1).astype(np.float32)
+
+
+def _unpacked(numbers: Floats, joints: int) -> NDArray[np.bool_]:
+    """Return what `_packed` was given, [B, P, J]."""
+    bits = (np.clip(numbers, 0, 2**_BITS - 1).astype(np.int64)[..., None] >> np.arange(_BITS)) & 1  # [B, P, 2, 24]
+    found = np.zeros((*numbers.shape[:-1], joints), np.bool_)
+    found[..., : 2 * _BITS] = bits.reshape(*numbers.shape[:-1], -1)[..., :joints]
+    return found
 
 
 def _beyond(total: Floats, limit: float | None, count: Floats) -> NDArray[np.bool_]:

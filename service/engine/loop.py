@@ -67,7 +67,6 @@ from indrnn.service.engine.runtime import (
     Row,
     RowResult,
     groups,
-    longest,
     next_turn,
     prepare,
 )
@@ -630,11 +629,13 @@ class Runner:
     def _run_apart(self, running: Sequence[Work], rows: Sequence[Row], clock: Callable[[], float]) -> None:
         """Run each row alone after a run that failed: one of them may be at fault, as a number beyond an adopted file's table is."""
         for item, row in zip(running, rows, strict=True):
+            begun = time.perf_counter_ns()
             try:
                 (result,) = self._engine.run([row])
             except Exception as error:  # as in `run`, which has logged it
                 self._fail([item], EngineFailed(f"the model could not be run: {type(error).__name__}"), clock())
                 continue
+            self._statistics.noted_runs.append((1, 0, time.perf_counter_ns() - begun, 0, clock()))
             if result.sound:
                 self._advance(item, result, clock())
             else:
@@ -968,8 +969,8 @@ class Desk:
         if isinstance(request, StepRequest):  # nearly all there is: first, past the questions what else it may be
             begin = self._fresh(request.session_id, request.owner, now) if request.begin else None
             most = self._facts.max_position
-            if most is not None and isinstance(request.content, Frames):
-                most = longest(most, request.content.hz, self._facts.frames and self._facts.frames.hz)
+            if isinstance(request.content, Frames):
+                most = None  # counted in frames of the model's rate, which `prepare` knows
             q.event = Feed(request.number, request.digest, len(request.content.x), most, begin, request.end)
             self._come_to_session(q, request, False, now)
             return

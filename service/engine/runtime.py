@@ -208,7 +208,9 @@ class Engine:
 
 def _whole(state: Floats, size: int) -> "memoryview | bytes":
     """Return a state's bytes, with no evidence yet where it has none: it is 0.1.0's, or held by the client."""
-    return state.data if len(state) == size else state.astype(np.float32, copy=False).tobytes() + bytes(4 * (size - len(state)))
+    if len(state) >= size:  # longer: its bodies were watched once, and are no longer
+        return state[:size].data
+    return state.astype(np.float32, copy=False).tobytes() + bytes(4 * (size - len(state)))
 
 
 @dataclass(frozen=True)

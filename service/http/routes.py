@@ -25,7 +25,7 @@ from indrnn.service.errors import (
 from indrnn.service.http import schema
 from indrnn.service.http.metrics import Metrics
 from indrnn.service.revision import revision
-from indrnn.service.serving.modality import READ_OPTIONS, EventModality, Place, Words, at_times, more_options, with_more
+from indrnn.service.serving.modality import READ_OPTIONS, EventModality, Place, Words, at_times, innermost, more_options, with_more
 from indrnn.service.serving.models import ServedModel
 from indrnn.service.serving.request import CODINGS, aside, integer, only, read_body, size_of, step_number, while_there
 from indrnn.service.serving.services import Services
@@ -77,7 +77,7 @@ _MEANING = {
 
 def _layouts(model: ServedModel, full: bool) -> dict[str, object]:
     """Describe every layout that clips may come in, and in full which of its joints each of the model's own is the mean of."""
-    known: Mapping[str, Layout] = getattr(model.modality, "layouts", model.manifest.layouts)
+    known: Mapping[str, Layout] = getattr(innermost(model.modality), "layouts", model.manifest.layouts)
     return {name: {"joints": x.joints, "joint_names": x.joint_names, **({"table": x.table} if full else {})} for name, x in known.items()}
 
 
@@ -274,6 +274,8 @@ async def _read(model: ServedModel, clip: object, body: dict[str, object], i: in
 
 def _need_room(model: ServedModel, content: Content, field: str) -> None:
     """Raise TooLarge for a sequence longer than the model was made for, as its engine would, which does not know where it stands."""
+    if isinstance(content, Frames) and content.t is not None:
+        return  # how many of the model's frames that is, its engine says
     limits, hz = model.manifest.limits, content.hz if isinstance(content, Frames) else None
     most = longest(limits.max_position, hz, model.manifest.hz)
     if most is not None and len(content.x) > most:

@@ -114,7 +114,7 @@ def _add_moves(router: APIRouter, services: Services) -> None:
         session = await sessions.look(session_id, access.owner_of(request.headers))
         name = f"{session.model}-{session.version}-step{session.step}.safetensors"
         model = services.models.exactly(session.model, session.version)
-        size = None if model is None else model.manifest.state_size
+        size = model.manifest.state_size if model is not None and model.manifest.sha256 == session.digest else None
         return Response(
             state_file.encode(session, size), media_type=BYTES, headers={"Content-Disposition": f'attachment; filename="{name}"'}
         )

@@ -14,7 +14,7 @@ from indrnn.service.errors import BadInput, ModelGone, NotReady, Overloaded, Ser
 from indrnn.service.oip import rows
 from indrnn.service.oip.message import Ask, InferAnswer
 from indrnn.service.oip.rows import InferLimits, Rows
-from indrnn.service.serving.modality import more_options
+from indrnn.service.serving.modality import innermost, more_options
 from indrnn.service.serving.models import ServedModel
 from indrnn.service.serving.request import aside
 from indrnn.service.serving.services import Services
@@ -106,7 +106,7 @@ MOST_WARNINGS = 16  # of one reply
 
 def content_of(ask: Ask, read: Rows, model: ServedModel, row: int) -> Content:
     """Return the content of one row as the model's modality has it. Raises BadInput."""
-    content, modality = read.content(row), model.modality
+    content, modality = read.content(row), innermost(model.modality)
     if not ask.more and nothing_at_zero(content.x):
         return content  # as it is
     if isinstance(modality, SkeletonModality):
@@ -317,17 +317,17 @@ class Inference:
 
     def requests(self, ask: Ask, read: Rows, model: ServedModel, owner: str, paid: bool = False) -> Sequence[StepRequest | InferRequest]:
         """Return what the engine is asked, charged to the owner. Raises RateLimited."""
+        contents = [content_of(ask, read, model, b) for b in range(len(read.x))]
         if not paid:
             self.steps.charge(owner, len(read.x))
         T = read.x.shape[1]
         if ask.sequence is None:
-            B = len(read.x)
-            states = [None] * B if read.state is None else read.state
-            return [InferRequest(content_of(ask, read, model, b), T > 1, states[b], ask.timeout, ask.protocol) for b in range(B)]
+            states = [None] * len(contents) if read.state is None else read.state
+            return [InferRequest(contents[b], T > 1, states[b], ask.timeout, ask.protocol) for b in range(len(contents))]
         ident, holder = session_id(owner, model.manifest.name, ask.sequence), sequence_owner(owner)
         if ask.start:
             self.steps.remember(ident, model, holder)
-        return [tensor_step(ident, holder, ask.step, content_of(ask, read, model, 0), T, ask.start, ask.end, ask.timeout, ask.protocol)]
+        return [tensor_step(ident, holder, ask.step, contents[0], T, ask.start, ask.end, ask.timeout, ask.protocol)]
 
     def bounds(self, model: ServedModel) -> InferLimits:
         """Return how much a request to that model may hold."""

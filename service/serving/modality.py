@@ -60,6 +60,11 @@ def with_more(given: Mapping[str, object]) -> dict[str, Any]:
     return {"more": given} if given else {}
 
 
+def innermost(modality: "ServedModality") -> "ServedModality":
+    """Return the modality that reads: that within one which tells events."""
+    return modality.inner if isinstance(modality, EventModality) else modality
+
+
 class ServedModality(Protocol):
     """One way of reading and wording, for one loaded model."""
 
@@ -103,31 +108,31 @@ class EventModality:
     each_step = True
 
     def __init__(self, inner: ServedModality, manifest: Manifest) -> None:
-        self._inner = inner
+        self.inner = inner
         self.field, self.old_field, self.max_steps = inner.field, inner.old_field, inner.max_steps
         self._labels = manifest.labels or ()
         self._hz = manifest.hz
 
     @property
     def more(self) -> Sequence[str]:
-        """Return which of READ_OPTIONS the inner modality has."""
-        return getattr(self._inner, "more", ())
+        """Return which of READ_OPTIONS the inner modality has. Times of frames are not taken: an event's place is a number of frames."""
+        return [name for name in getattr(self.inner, "more", ()) if name != "t"]
 
     def check_options(self, layout: object, hz: object, more: Mapping[str, object] = NO_MORE) -> Options:
         """Check the options as the inner modality does."""
-        return self._inner.check_options(layout, hz, **with_more(more))
+        return self.inner.check_options(layout, hz, **with_more(more))
 
     def read(self, value: object, layout: object, hz: object, field: str, more: Mapping[str, object] = NO_MORE) -> Content:
         """Read content as the inner modality does."""
-        return self._inner.read(value, layout, hz, field, **with_more(more))
+        return self.inner.read(value, layout, hz, field, **with_more(more))
 
     def read_alike(self, values: Sequence[object], layout: str | None, rates: Sequence[float | None]) -> list[Content | None]:
         """Read contents as the inner modality does."""
-        return self._inner.read_alike(values, layout, rates)
+        return self.inner.read_alike(values, layout, rates)
 
     def word(self, answers: Sequence[tuple[Scores, Content]], top_k: int) -> list[Words]:
         """Word the scores as the inner modality does."""
-        return self._inner.word([(self.scored(scores), content) for scores, content in answers], top_k)
+        return self.inner.word([(self.scored(scores), content) for scores, content in answers], top_k)
 
     def scored(self, scores: Scores) -> Scores:
         """Return an answer without the events."""

@@ -80,7 +80,7 @@ class SkeletonModality:
     def _read_all(self, values: Sequence[object], layout: str | None, rates: Sequence[float | None]) -> list[Content | None] | None:
         lists = [clip for clip in values if isinstance(clip, list)]
         found = self.reader.read_alike(lists, self.reader.check_layout(layout)) if len(lists) == len(values) else None
-        return None if found is None else [Frames(x, hz, whole=True) for x, hz in zip(found, rates, strict=True)]
+        return None if found is None else [Frames(x, hz, not np.isnan(x).any()) for x, hz in zip(found, rates, strict=True)]
 
     def word(self, answers: Sequence[tuple[Scores, Content]], top_k: int) -> list[Words]:
         """Return each answer as the native protocols word it: the best label, its score (softmax), the others, frames as they were sent.

@@ -109,6 +109,8 @@ def check(file: StateFile, manifest: Manifest) -> Snapshot:
     if len(file.bodies) not in (0, bodies):
         raise BadInput(f"expected {bodies} numbers, got {len(file.bodies)}", field="bodies")
     if len(file.bodies):
+        if len(at.state) != manifest.state_size:
+            raise BadInput(f"expected {manifest.state_size} numbers, got {len(at.state)}", field="state")
         at = at._replace(state=np.concatenate([at.state, file.bodies]))
     if len(at.state) not in (manifest.state_size, manifest.state_size + bodies):
         raise BadInput(f"expected {manifest.state_size} numbers, got {len(file.snapshot.state)}", field="state")

@@ -3,17 +3,24 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from indrnn.export.bundle import Layout, Manifest, read
+from indrnn.frames.anatomy import ENTRIES, _packed, _unpacked
+from indrnn.frames.joints import hold
 from indrnn.frames.layouts import ORDERS
 from indrnn.frames.rate import may_be_left_over
 from indrnn.service.engine.requests import Frames
-from indrnn.service.engine.runtime import Engine, Feeding, ModelFacts, prepare
+from indrnn.service.engine.runtime import BodyWatch, Engine, Feeding, ModelFacts, prepare
 from indrnn.service.errors import BadInput, OutOfRange, ServiceError
+from indrnn.service.oip.inference import content_of
+from indrnn.service.oip.message import Ask
+from indrnn.service.oip.rows import Rows
+from indrnn.service.serving.modality import EventModality, at_times
 from indrnn.service.serving.skeleton import AS_IT_IS, DOUBTS, ClipReader, Sent, SkeletonModality, warned
 from indrnn.service.session.machine import Scores, Session
 from indrnn.service.session.state_file import decode, encode
@@ -237,6 +244,42 @@ def test_any_split_is_answered_alike(engine: Engine, pieces: tuple[int, ...], hz
         assert split.get("warnings") == whole.get("warnings")
 
 
+def test_joints_that_come_and_go_tell_the_same_in_any_split(engine: Engine) -> None:
+    """A joint that is seen again at the first frame of a piece has not jumped there from where it was held."""
+    anatomy = BodyWatch.of(BUNDLE.manifest).anatomy  # type: ignore[union-attr]
+    rng = np.random.default_rng(3)
+    x = (WAVE[:, None] + rng.normal(0, 0.02, (len(WAVE), 1, 20, 3))).astype(np.float32)
+    lost = rng.random(x.shape[:3]) < 0.3
+    x = hold(np.where(lost[..., None], np.nan, x).astype(np.float32), x[0])
+    found = []
+    for size in (len(x), 1, 7):
+        evidence, before = np.zeros((1, 1, ENTRIES), np.float32), np.zeros((1, 1, 20, 3), np.float32)
+        for at in range(0, len(x), size):
+            piece, gone = x[None, at : at + size], lost[None, at : at + size]
+            told = gone if gone.any() else None  # as `prepare` has it
+            evidence = anatomy.look(piece, before, np.array([piece.shape[1]]), evidence, 30.0, told)
+            before = piece[:, -1]
+        found.append(evidence)
+    assert np.allclose(found[0], found[1], atol=1e-3)
+    assert np.allclose(found[0], found[2], atol=1e-3)
+
+
+def test_many_joints_not_seen_are_kept_as_bits() -> None:
+    unseen = np.random.default_rng(0).random((3, 2, 33)) < 0.5
+    assert np.array_equal(_unpacked(_packed(unseen), 33), unseen)
+    assert np.array_equal(_unpacked(_packed(unseen[..., :5]), 5), unseen[..., :5])
+
+
+def test_joints_that_a_layout_has_not_are_held_also_where_many_clips_are_read_at_once() -> None:
+    few = Layout(joint_names=("a", "c"), table=((0,), (), (1,)))
+    modality = SkeletonModality(BUNDLE.manifest, 10)
+    modality.reader = ClipReader({"own": FLAT, "few": few}, "own", 1, 30.0, 10)
+    (content,) = modality.read_alike([[[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]]], "few", [None])
+    assert isinstance(content, Frames)
+    assert np.isnan(content.x).any()
+    assert not content.whole, "else the engine would not hold them"
+
+
 def test_a_body_of_which_only_arms_are_seen_is_no_nonsense(engine: Engine) -> None:
     """Who sits at a desk has no legs: lost joints hold their place, and say nothing of the body."""
     clip = [
@@ -263,7 +306,7 @@ def test_scores_have_as_many_decimals_as_are_told_and_the_first_is_the_score() -
 
 def test_a_manifest_says_how_bodies_are_told_or_that_nothing_is_told() -> None:
     told = json.loads(Path("bundles/action/1/manifest.json").read_text())
-    assert ModelFacts.of(Manifest.model_validate(told), 9).state_size == 1882 + 14
+    assert ModelFacts.of(Manifest.model_validate(told), 9).state_size == 1882 + 16
     none = Manifest.model_validate(told | {"bodies": {"pairs": []}})
     assert ModelFacts.of(none, 9).state_size == 1882
     own = Manifest.model_validate(told | {"layout": "mine", "layouts": {"mine": told["layouts"]["utd20"]}})
@@ -371,3 +414,17 @@ def test_a_session_keeps_to_times_or_to_a_rate_and_time_goes_on() -> None:
     short = facts._replace(max_position=10)
     with pytest.raises(ServiceError, match=r"the model was made for 0\.333333 s in a sequence"):
         prepare(MODALITY.read(WAVE[:2].tolist(), None, None, "s", {"t": [0.0, 0.5]}), None, short)
+
+
+def test_a_model_that_tells_events_reads_tensors_as_the_one_within_it() -> None:
+    """The options of `/v2` reach it; times of frames are refused, since an event's place is a number of frames."""
+    model: Any = SimpleNamespace(modality=EventModality(MODALITY, BUNDLE.manifest))
+    ask = Ask("", [], None)
+    ask.more["unit"] = "mm"
+    x = (1000 * WAVE[None, :2, None]).astype(np.float32)
+    content = content_of(ask, Rows(x, None, None), model, 0)
+    assert np.allclose(content.x, WAVE[:2, None], atol=1e-4)
+    assert "t" not in model.modality.more
+    assert "unit" in model.modality.more
+    with pytest.raises(BadInput, match="null"):
+        at_times(model.modality, {}, [0.0, 0.1], "t")
