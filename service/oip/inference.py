@@ -106,9 +106,10 @@ MOST_WARNINGS = 16  # of one reply
 
 def content_of(ask: Ask, read: Rows, model: ServedModel, row: int) -> Content:
     """Return the content of one row as the model's modality has it. Raises BadInput."""
-    content, modality = read.content(row), innermost(model.modality)
+    content = read.content(row)
     if not ask.more and nothing_at_zero(content.x):
         return content  # as it is
+    modality = innermost(model.modality)
     if isinstance(modality, SkeletonModality):
         return modality.of_tensor(content.x, ask.more, "indrnn_")
     more_options(modality, {f"indrnn_{name}": value for name, value in ask.more.items()}, "indrnn_")  # it has none
