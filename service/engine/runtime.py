@@ -376,6 +376,15 @@ class Prepared(NamedTuple):
     lost: NDArray[np.bool_] | None = None
 
 
+def frames_of(content: Content, own_hz: float | None) -> int:
+    """Return how many time steps of the model content is at least, whatever came before it."""
+    if not isinstance(content, Frames) or own_hz is None:
+        return len(content.x)
+    if content.t is not None and len(content.t):
+        return math.floor(float(content.t[-1] - content.t[0]) * own_hz)
+    return math.floor(len(content.x) * own_hz / (content.hz or own_hz))
+
+
 def longest(max_position: int | None, hz: float | None, own_hz: float | None) -> int | None:
     """Return how many frames of a camera's rate, or characters, a sequence may have; None where nothing bounds it.
 
@@ -427,7 +436,9 @@ def _prepare_timed(content: Frames, session: Session | None, facts: FrameFacts, 
         raise BadInput(f"expected a time after {carry.last:.6f}, the last one of the step before, got {t[0]:.6f}", field="t[0]")
     n, before = due(t, facts.hz, carry), carry.count if carry else 0
     if n > facts.max_frames:
-        raise TooLarge(f"expected at most {facts.max_frames / facts.hz:g} s in one piece, got {n / facts.hz:g}", field="t")
+        raise TooLarge(
+            f"expected at most {facts.max_frames / facts.hz:g} s in one piece, got {n / facts.hz:g}: a reset begins anew", field="t"
+        )
     if max_position is not None and before + n > max_position:
         made = f"the model was made for {max_position / facts.hz:g} s in a sequence, got {(before + n) / facts.hz:g}"
         raise TooLarge(made, field="t") if session is None else PositionLimit(made, field="t")

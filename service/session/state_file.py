@@ -32,6 +32,7 @@ _TEXTS = ("model", "version", "digest")
 _COUNT = re.compile(r"0|[1-9][0-9]{0,15}")
 _PHASE = re.compile(r"([1-9][0-9]{0,11})/([1-9][0-9]{0,11})")
 
+FARTHEST_EVIDENCE = 2.0**26  # of what was seen of a body (frames/anatomy.py): sums over frames, and joints as 24 bits
 MOST_STEPS = 1e6  # that hysteresis counts (model/nets/hysteresis.py)
 
 
@@ -109,6 +110,8 @@ def check(file: StateFile, manifest: Manifest) -> Snapshot:
     if len(file.bodies) not in (0, bodies):
         raise BadInput(f"expected {bodies} numbers, got {len(file.bodies)}", field="bodies")
     if len(file.bodies):
+        if not (np.abs(file.bodies) <= FARTHEST_EVIDENCE).all():
+            raise OutOfRange(f"expected numbers up to {FARTHEST_EVIDENCE:g}, got {np.abs(file.bodies).max():g}", field="bodies")
         if len(at.state) != manifest.state_size:
             raise BadInput(f"expected {manifest.state_size} numbers, got {len(at.state)}", field="state")
         at = at._replace(state=np.concatenate([at.state, file.bodies]))
@@ -193,12 +196,14 @@ def _carry(metadata: dict[str, str], frame: Floats) -> Carry:
     return Carry(hz, frame, int(phase[1]), int(phase[2]))
 
 
+_TIMES = re.compile(r"(-?[0-9.]+(?:e[+-]?[0-9]+)?) (-?[0-9.]+(?:e[+-]?[0-9]+)?) ([0-9]{1,15})", re.ASCII)
+
+
 def _timed(times: str, frame: Floats) -> Carry:
-    words = times.split(" ")
-    try:
-        start, last, count = float(words[0]), float(words[1]), int(words[2])
-    except (ValueError, IndexError):
+    words = _TIMES.fullmatch(times)
+    if words is None:
         raise NotState(f"expected seconds of start and last and a count, got {said(times)}", field="carry_times") from None
+    start, last, count = float(words[1]), float(words[2]), int(words[3])
     if not (abs(start) <= LATEST and abs(last) <= LATEST and 0 < count <= MOST):
         raise NotState(f"expected seconds of start and last and a count, got {said(times)}", field="carry_times")
     return Carry(0.0, frame, 1, 1, start, last, count)

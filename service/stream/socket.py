@@ -21,6 +21,7 @@ from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from indrnn.service.engine.requests import Content, GenerateRequest, States
+from indrnn.service.engine.runtime import frames_of
 from indrnn.service.errors import (
     BadInput,
     ForbiddenOrigin,
@@ -332,7 +333,8 @@ class Stream:
         else:
             read = partial(modality.read, **with_more(at_times(modality, o.more, message.get("t"), "t")))
             content = await aside(read, size_of(value), value, o.layout, o.hz, field)
-        _check_length(len(content.x), field, o.every and self._settings.max_every, self._channel.watched)
+        length = max(len(content.x), frames_of(content, self._model.manifest.hz))
+        _check_length(length, field, o.every and self._settings.max_every, self._channel.watched)
         await self._feed(session_id, step_number(message.get("step")), content, unread)
 
     async def _feed(self, session_id: str, number: int | None, content: Content, unread: str | None) -> None:

@@ -94,6 +94,7 @@ def contents(wheel: Path) -> dict[str, bytes]:
 def test_the_wheel_holds_every_source_and_bundle_and_nothing_else(wheel: Path) -> None:
     held = contents(wheel)
     expected = {"indrnn/__init__.py", "indrnn/__main__.py", "indrnn/extras.py", "indrnn/openapi.yaml", "indrnn/service/http/docs.html"}
+    expected.add("indrnn/model/data/vocabulary.toml")
     for name in FOLDERS[2:]:
         expected |= {f"indrnn/{path.relative_to(ROOT)}" for path in (ROOT / name).rglob("*.py")}
     expected |= {f"indrnn/kernels/{path.name}" for kind in ("*.h", "*.cpp", "*.cu") for path in (ROOT / "kernels").glob(kind)}

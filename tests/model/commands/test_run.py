@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,14 @@ from indrnn.model.training import checkpoint
 from indrnn.model.training.clip_learner import ClipLearner
 
 SMALL = ["--hidden", "8", "--layers", "1", "--rows", "4", "--clips", "1", "--dropout", "0", "--no-progress"]
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """As a terminal has it: workers that run tests beside each other are told to leave the signal alone."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

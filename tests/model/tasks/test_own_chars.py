@@ -17,8 +17,11 @@ def train(*arguments):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
+    return learned(tmp_path_factory.mktemp("own"))
+
+
+def learned(folder):
     """A run on two files, of which one has a symbol in its last twentieth alone."""
-    folder = tmp_path_factory.mktemp("own")
     (folder / "liebe.txt").write_bytes(b"\xef\xbb\xbf" + ("Grüße, mein Schatz.\r\n" * 40 + "ß→").encode())
     (folder / "more.txt").write_bytes(gzip.compress(("Wie geht es dir? " * 30).encode()))
     files = folder / "liebe.txt", folder / "more.txt"
@@ -52,7 +55,10 @@ def test_its_figures_and_its_card_say_whose_text_it_was(run, capsys):
     assert "no symbol" not in card
 
 
-def test_it_goes_on_with_the_same_text_and_with_no_other(run, capsys):
+def test_it_goes_on_with_the_same_text_and_with_no_other(tmp_path, monkeypatch, capsys):
+    books(tmp_path, monkeypatch)
+    run = learned(tmp_path)
+    capsys.readouterr()
     same = "--text", run / "liebe.txt", run / "more.txt"
     out = "--steps", "30", "--decay", "5", "--out", run / "run", "--resume"
     for text in (same[:2], ()):
@@ -74,11 +80,16 @@ def test_what_is_no_text_is_one_line(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_books_in_layouts_have_typographic_marks_and_a_symbol_for_the_rest(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("INDRNN_DATA", str(tmp_path))
-    (tmp_path / "text").mkdir()
+def books(folder, monkeypatch):
+    """Put a few words of the two books where they are looked for."""
+    monkeypatch.setenv("INDRNN_DATA", str(folder))
+    (folder / "text").mkdir()
     for name, words in (("shakespeare", "to be or not\n\n"), ("war_and_peace", '"Well, Prince"--he said. ')):
-        (tmp_path / "text" / f"{name}.txt.gz").write_bytes(gzip.compress((words * 80).encode()))
+        (folder / "text" / f"{name}.txt.gz").write_bytes(gzip.compress((words * 80).encode()))
+
+
+def test_the_books_in_layouts_have_typographic_marks_and_a_symbol_for_the_rest(tmp_path, monkeypatch, capsys):
+    books(tmp_path, monkeypatch)
     assert train("--layouts", "--steps", "10", "--decay", "5", "--out", tmp_path / "run") == 0
     _, meta = checkpoint.load_trained(tmp_path / "run" / "model.pt")
     assert set("“”—…\t") < set(meta.alphabet)
