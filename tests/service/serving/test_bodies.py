@@ -14,16 +14,16 @@ from indrnn.frames.anatomy import ENTRIES, _packed, _unpacked
 from indrnn.frames.joints import hold
 from indrnn.frames.layouts import ORDERS
 from indrnn.frames.rate import may_be_left_over
-from indrnn.service.engine.requests import Frames
-from indrnn.service.engine.runtime import BodyWatch, Engine, Feeding, ModelFacts, prepare
-from indrnn.service.errors import BadInput, OutOfRange, ServiceError
+from indrnn.service.engine.requests import Exact, Frames
+from indrnn.service.engine.runtime import BodyWatch, Engine, Feeding, ModelFacts, frames_of, prepare
+from indrnn.service.errors import BadInput, NotState, OutOfRange, ServiceError
 from indrnn.service.oip.inference import content_of
 from indrnn.service.oip.message import Ask
 from indrnn.service.oip.rows import Rows
 from indrnn.service.serving.modality import EventModality, at_times
 from indrnn.service.serving.skeleton import AS_IT_IS, DOUBTS, ClipReader, Sent, SkeletonModality, warned
 from indrnn.service.session.machine import Scores, Session
-from indrnn.service.session.state_file import decode, encode
+from indrnn.service.session.state_file import _timed, check, decode, encode
 from indrnn.service.store.record import decode_carry, encode_carry
 
 Change = Callable[[Any], Any]
@@ -428,3 +428,27 @@ def test_a_model_that_tells_events_reads_tensors_as_the_one_within_it() -> None:
     assert "unit" in model.modality.more
     with pytest.raises(BadInput, match="null"):
         at_times(model.modality, {}, [0.0, 0.1], "t")
+
+
+def test_few_frames_may_stand_for_many_of_the_models() -> None:
+    """What a message may have scored or watched one by one is counted so."""
+    x = np.zeros((2, 1, 20, 3), np.float32)
+    assert frames_of(Frames(x, None), 30.0) == 2
+    assert frames_of(Frames(x, None, t=np.array([0.0, 166.0])), 30.0) == 4_980
+    assert frames_of(Frames(np.zeros((72, 1, 20, 3), np.float32), 1.0), 30.0) == 2_160
+    assert frames_of(Exact(np.zeros(9, np.int64)), None) == 9
+
+
+@pytest.mark.parametrize("numbers", [np.full(16, 3.4e38, np.float32), np.full(16, -1e9, np.float32), np.zeros(15, np.float32)])
+def test_an_uploaded_state_holds_no_evidence_that_nobody_could_have_gathered(numbers: np.ndarray[Any, Any]) -> None:
+    m = BUNDLE.manifest
+    state = np.concatenate([np.zeros(m.state_size, np.float32), numbers])
+    file = decode(encode(Session("s", m.name, m.version, m.sha256, "", state, 1, 1, 0.0, 1.0), m.state_size))
+    with pytest.raises((BadInput, OutOfRange), match="expected"):
+        check(file, m)
+
+
+@pytest.mark.parametrize("times", ["0.0 0.1 4 5", "0_0 0.1 4", "٠ 0.1 4", "0.0 0.1", "0.0 0.1 -1", "nan 0.1 4"])
+def test_times_of_an_uploaded_state_are_three_numbers(times: str) -> None:
+    with pytest.raises(NotState, match="seconds of start and last"):
+        _timed(times, np.zeros((1, 20, 3), np.float32))
