@@ -61,6 +61,10 @@ class Result(NamedTuple):
     """values by name, of a model of numbers that answers those: the last row's, or each row's"""
     events: Sequence[Event] = ()
     """the motions told in this step, of a session opened with `events`"""
+    warnings: Sequence[str] = ()
+    """what looks wrong with what was sent"""
+    replaced: dict[str, Any] | None = None
+    """count and characters that were read as the model's unknown symbol, of a session opened with `unknown`"""
 
 
 class Pending(NamedTuple):
@@ -103,6 +107,8 @@ class Predicted(NamedTuple):
     position: int | None
     outputs: dict[str, list[Any]] | None = None
     """values by name, of a model of numbers that answers those: one a sequence, or all of its rows'"""
+    warnings: Sequence[str] = ()
+    """what looks wrong with what was sent"""
 
 
 def neurons(body: dict[str, Any]) -> Neurons | None:
@@ -135,7 +141,8 @@ def result(body: dict[str, Any]) -> Result:
     """Read a step's answer from a message."""
     chars, likely = ([Char(c["char"], c["logprob"]) for c in body.get(name, ())] for name in ("chars", "next"))
     predictions = [prediction(p) for p in body.get("predictions", ())]
-    return Result(body["step"], body["position"], chars, likely, predictions, body.get("scores"), neurons(body), body.get("outputs"))
+    told = Result(body["step"], body["position"], chars, likely, predictions, body.get("scores"), neurons(body), body.get("outputs"))
+    return told._replace(warnings=tuple(body.get("warnings", ())), replaced=body.get("replaced"))
 
 
 def session_info(body: dict[str, Any]) -> SessionInfo:
@@ -148,4 +155,5 @@ def predicted(body: dict[str, Any]) -> Predicted:
     """Read the answer to a predict from a response."""
     standing = body.get("session") or {}
     answers = [prediction(p) for p in body.get("predictions", ())]
-    return Predicted(body["model"], body["version"], answers, standing.get("step"), standing.get("position"), body.get("outputs"))
+    told = tuple(body.get("warnings", ()))
+    return Predicted(body["model"], body["version"], answers, standing.get("step"), standing.get("position"), body.get("outputs"), told)

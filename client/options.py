@@ -6,7 +6,7 @@ from typing import Any, TypedDict
 
 class SessionOptions(TypedDict, total=False):
     """The options of a session: order of joints, frames per second, names told, every time step, the model's version; states kept;
-    events told, of models that tell some."""
+    events told, of models that tell some; how frames are measured (docs/skeletons.md), and what is read for unknown characters."""
 
     layout: str | None
     hz: float | None
@@ -15,10 +15,15 @@ class SessionOptions(TypedDict, total=False):
     version: str | None
     keep: int | None
     events: bool | None
+    lost: str | None
+    unit: str | None
+    axes: str | None
+    unknown: str | None
 
 
 class PredictOptions(TypedDict, total=False):
-    """The options of `predict`: the model, order of joints, frames per second, names told; the session and the step's number."""
+    """The options of `predict`: the model, order of joints, frames per second, names told; the session and the step's number; how
+    frames are measured, and the seconds at which each was taken."""
 
     model: str | None
     layout: str | None
@@ -26,6 +31,10 @@ class PredictOptions(TypedDict, total=False):
     top_k: int | None
     session_id: str | None
     step: int | None
+    lost: str | None
+    unit: str | None
+    axes: str | None
+    t: list[list[float]] | list[float] | None
 
 
 class GenerateOptions(TypedDict, total=False):
