@@ -178,8 +178,10 @@ def outputs(ask: Ask, signature: Signature, rows: Rows, results: Sequence[Result
         wanted = [(w.name, w.binary) for w in ask.outputs]
     else:
         wanted = [(t.name, ask.binary) for t in signature.outputs.values() if not t.optional or rows.state is not None]
-    tensors = {"logits": _logits(rows, results), "state_out": _states(results, signature.state_size)}
-    return [Output(name, "FP32", tensors[name], binary) for name, binary in wanted]
+    states = signature.state_size
+    return [
+        Output(name, "FP32", _logits(rows, results) if name == "logits" else _states(results, states), binary) for name, binary in wanted
+    ]
 
 
 def _logits(rows: Rows, results: Sequence[Result[Scores]]) -> NDArray[np.float32]:
