@@ -59,8 +59,10 @@ def _of_values(tensor: SentTensor, spec: Spec, model: str) -> Array:
 def finite(array: Array, name: str, model: str) -> None:
     """Raises NotFinite where an input holds NaN or infinity."""
     flat = array.reshape(-1)
-    if flat.size <= FEW and math.isfinite(np.dot(flat, flat)):
-        return  # a third of the time, for the input of a step; a sum that overflows is asked about below
+    if flat.size <= FEW:
+        with np.errstate(over="ignore", invalid="ignore"):
+            if math.isfinite(np.dot(flat, flat)):
+                return  # a third of the time, for the input of a step; a sum that overflows is asked about below
     if not np.isfinite(flat).all():
         what = "NaN" if np.isnan(array).any() else "infinity"
         raise NotFinite(f"inference input '{name}' for model '{model}': expected finite numbers, got {what}")

@@ -317,12 +317,17 @@ def _fast(clip: list[object]) -> NDArray[np.float64] | None:
 
 
 def _without_nulls(frame: object, dims: int) -> object:
-    """Return the frame with NaN for joints that are null, of as many numbers as its other joints have."""
+    """Return the frame with NaN for joints that are null, of as many numbers as its other joints have.
+
+    Each has a list of its own: of one that stands at several places in what is ragged, NumPy reads memory that is not its own.
+    """
     if not isinstance(frame, list):
         return frame
     numbers = [joint for one in frame if isinstance(one, list) for joint in (one if _is_person(one) else [one]) if isinstance(joint, list)]
     unseen = [math.nan] * (len(numbers[0]) if numbers else dims)
-    return [unseen if joint is None else [unseen if j is None else j for j in joint] if _is_person(joint) else joint for joint in frame]
+    return [
+        [*unseen] if joint is None else [[*unseen] if j is None else j for j in joint] if _is_person(joint) else joint for joint in frame
+    ]
 
 
 def _is_person(value: object) -> bool:
