@@ -185,7 +185,7 @@ export class Client {
     const key = this.apiKey === undefined ? {} : { authorization: `Bearer ${this.apiKey}` };
     const body = request.content === undefined ? {} : { body: request.content as BodyInit };
     const headers = { ...request.headers, ...key };
-    const signal = AbortSignal.timeout(Math.ceil(1000 * request.timeout));
+    const signal = AbortSignal.timeout(milliseconds(request.timeout));
     try {
       const response = await this.#fetch(this.url + request.path, { method: request.method, headers, signal, ...body });
       return new HttpResponse(response.status, Object.fromEntries(response.headers), new Uint8Array(await response.arrayBuffer()));
@@ -370,13 +370,18 @@ export class Session {
     return turn;
   }
 
+  /** Run a plan in its turn. Whoever waits for it still, at the deadline or the signal, leaves the queue. */
   #run<R>(plan: (patience: Patience) => Plan<R>, options: CallOptions = {}): Promise<R> {
     const patience = this.client.patience(options.timeout ?? this.#options.timeout);
-    return this.#inTurn(() => {
+    const queued = new AbortController();
+    const turn = this.#inTurn(() => {
+      queued.signal.throwIfAborted();
+      queued.abort(); // its turn has come: from here on the plan keeps the deadline
       options.signal?.throwIfAborted();
       this.#closed = false;
       return this.#drive(plan(patience), options.signal ?? undefined);
     });
+    return Promise.race([turn, left(queued, patience, options.signal ?? undefined)]);
   }
 
   #settled<R>(call: () => Promise<R>): Promise<R> {
@@ -562,6 +567,36 @@ function absolute(url: string): string {
     throw new ProtocolError(`expected http://… or https://…, got ${JSON.stringify(url)}`);
   }
   return (there.origin + there.pathname).replace(/\/+$/, "");
+}
+
+/** Leave the queue at the deadline or the signal: reject, so that the call is not made. Nothing happens once its turn has come. */
+function left(queued: AbortController, patience: Patience, signal: AbortSignal | undefined): Promise<never> {
+  return new Promise((_, reject) => {
+    const leave = (reason: unknown): void => {
+      queued.abort(reason);
+      reject(reason);
+    };
+    const late = (): void => {
+      try {
+        timer = setTimeout(late, milliseconds(patience.left()));
+      } catch (error) {
+        leave(error);
+      }
+    };
+    const abort = (): void => leave(signal?.reason);
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    late();
+    signal?.addEventListener("abort", abort);
+    queued.signal.addEventListener("abort", () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", abort);
+    });
+  });
+}
+
+/** Return seconds as timers take them, which know no longer time than 24 days. */
+function milliseconds(seconds: number): number {
+  return Math.min(Math.ceil(1000 * seconds), 2 ** 31 - 1);
 }
 
 function slept(seconds: number): Promise<void> {
