@@ -5,6 +5,7 @@ import { link } from "./connection.ts";
 import { desk } from "./desk.ts";
 import { useObservable } from "./observable.ts";
 import { access, models, ready } from "./service.ts";
+import { Action } from "./action/view.tsx";
 import { Characters } from "./characters/view.tsx";
 import { Failure } from "./failure.tsx";
 
@@ -14,7 +15,10 @@ interface Tab {
   View: ComponentType;
 }
 
-const TABS: Tab[] = [{ name: "characters", title: "Characters", View: Characters }];
+const TABS: Tab[] = [
+  { name: "action", title: "Action", View: Action },
+  { name: "characters", title: "Characters", View: Characters },
+];
 
 function here(): string {
   const name = location.hash.slice(1).split("/")[0];
