@@ -174,8 +174,10 @@ export class Client {
       const turn: IteratorResult<Command, R> = plan.next(outcome);
       if (turn.done) return turn.value;
       if (turn.value.kind === "http") outcome = await this.#perform(turn.value);
-      else if (turn.value.kind === "sleep") outcome = await slept(turn.value.seconds);
-      else throw new TypeError(`HTTP needs no ${turn.value.kind}`);
+      else if (turn.value.kind === "sleep") {
+        await slept(turn.value.seconds);
+        outcome = undefined;
+      } else throw new TypeError(`HTTP needs no ${turn.value.kind}`);
     }
   }
 
@@ -183,7 +185,7 @@ export class Client {
     const key = this.apiKey === undefined ? {} : { authorization: `Bearer ${this.apiKey}` };
     const body = request.content === undefined ? {} : { body: request.content as BodyInit };
     const headers = { ...request.headers, ...key };
-    const signal = AbortSignal.timeout(Math.ceil(1000 * request.timeout));
+    const signal = AbortSignal.timeout(milliseconds(request.timeout));
     try {
       const response = await this.#fetch(this.url + request.path, { method: request.method, headers, signal, ...body });
       return new HttpResponse(response.status, Object.fromEntries(response.headers), new Uint8Array(await response.arrayBuffer()));
@@ -294,7 +296,9 @@ export class Session {
 
   /** Put the session back at the start of a sequence; the next step is number 1. */
   reset(): Promise<void> {
-    return this.#settled(async () => this.#stands(await this.client.reset(this.id)));
+    return this.#settled(async () => {
+      this.#stands(await this.client.reset(this.id));
+    });
   }
 
   /** Return the state as a file: it can be uploaded here or elsewhere. */
@@ -304,7 +308,9 @@ export class Session {
 
   /** Go on where a downloaded state stood. */
   upload(state: Uint8Array): Promise<void> {
-    return this.#settled(async () => this.#stands(await this.client.upload(this.id, state)));
+    return this.#settled(async () => {
+      this.#stands(await this.client.upload(this.id, state));
+    });
   }
 
   /** Open a second session that stands where this one does, with the same options; those given here are its own. */
@@ -358,17 +364,24 @@ export class Session {
     this.#waiting += 1;
     const turn = this.#queue.then(call).finally(() => {
       this.#waiting -= 1;
+      if (this.#wire?.end) this.#ended(this.#wire, this.#wire.end); // during a call that had no use for it
     });
     this.#queue = turn.catch(() => undefined);
     return turn;
   }
 
+  /** Run a plan in its turn. Whoever waits for it still, at the deadline or the signal, leaves the queue. */
   #run<R>(plan: (patience: Patience) => Plan<R>, options: CallOptions = {}): Promise<R> {
     const patience = this.client.patience(options.timeout ?? this.#options.timeout);
-    return this.#inTurn(() => {
+    const queued = new AbortController();
+    const turn = this.#inTurn(() => {
+      queued.signal.throwIfAborted();
+      queued.abort(); // its turn has come: from here on the plan keeps the deadline
+      options.signal?.throwIfAborted();
       this.#closed = false;
       return this.#drive(plan(patience), options.signal ?? undefined);
     });
+    return Promise.race([turn, left(queued, patience, options.signal ?? undefined)]);
   }
 
   #settled<R>(call: () => Promise<R>): Promise<R> {
@@ -434,9 +447,11 @@ export class Session {
         return this.#wire ? this.#wire.send(command.text) : new Lost(new Error("the connection was dropped"));
       case "sleep":
         this.#tell({ state: "waiting", cause: command.cause, seconds: command.seconds });
-        return slept(command.seconds);
+        await slept(command.seconds);
+        return undefined;
       case "close":
-        return this.#drop();
+        this.#drop();
+        return undefined;
       case "connect": {
         this.#drop();
         this.#tell({ state: "connecting" });
@@ -451,7 +466,7 @@ export class Session {
     }
   }
 
-  #drop(): undefined {
+  #drop(): void {
     this.#talk.lost();
     const wire = this.#wire;
     this.#wire = undefined;
@@ -460,7 +475,7 @@ export class Session {
 
   /** The connection has ended while nobody waited for a message. */
   #ended(wire: Wire, lost: Lost): void {
-    if (this.#wire !== wire || this.#waiting) return; // whoever is at it finds out
+    if (this.#wire !== wire || this.#waiting || this.#talk.emitting) return; // whoever is at it finds out
     this.#drop();
     this.#tell({ state: "lost", cause: lost.cause });
     if (!this.#closed && !lost.final && this.#options.reconnect !== false) void this.#return();
@@ -554,8 +569,38 @@ function absolute(url: string): string {
   return (there.origin + there.pathname).replace(/\/+$/, "");
 }
 
-function slept(seconds: number): Promise<undefined> {
-  return new Promise((resolve) => setTimeout(() => resolve(undefined), 1000 * seconds));
+/** Leave the queue at the deadline or the signal: reject, so that the call is not made. Nothing happens once its turn has come. */
+function left(queued: AbortController, patience: Patience, signal: AbortSignal | undefined): Promise<never> {
+  return new Promise((_, reject) => {
+    const leave = (reason: unknown): void => {
+      queued.abort(reason);
+      reject(reason);
+    };
+    const late = (): void => {
+      try {
+        timer = setTimeout(late, milliseconds(patience.left()));
+      } catch (error) {
+        leave(error);
+      }
+    };
+    const abort = (): void => leave(signal?.reason);
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    late();
+    signal?.addEventListener("abort", abort);
+    queued.signal.addEventListener("abort", () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", abort);
+    });
+  });
+}
+
+/** Return seconds as timers take them, which know no longer time than 24 days. */
+function milliseconds(seconds: number): number {
+  return Math.min(Math.ceil(1000 * seconds), 2 ** 31 - 1);
+}
+
+function slept(seconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
 }
 
 const UNSENT = ["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "UND_ERR_CONNECT_TIMEOUT"];

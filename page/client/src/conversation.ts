@@ -6,7 +6,7 @@
  * generate that is repeated, the characters that the user has seen are left out.
  */
 
-import { type Char, char, event, type MotionEvent, number, type Part, parts, type Pending, pending, type Result, result, text } from "./answers.js";
+import { char, event, type MotionEvent, number, type Part, parts, type Pending, pending, type Result, result, text } from "./answers.js";
 import { type Command, Lost, type Outcome, type Plan } from "./commands.js";
 import { ClientError, Conflict, NotFound, ProtocolError, Refused, refused, SessionExpired, TRANSIENT, Unanswered } from "./errors.js";
 import { type Body, decode, encode } from "./messages.js";
@@ -72,6 +72,7 @@ export class Conversation {
   #watching = false;
   #unanswered: string | undefined;
   #sent = false;
+  #links = 0;
   #emission: Emission | undefined;
 
   /** opening: the fields of `open` that are not null. */
@@ -178,6 +179,11 @@ export class Conversation {
     return this.parts;
   }
 
+  /** Whether a generate is under way, which connects again by itself. */
+  get emitting(): boolean {
+    return this.#emission?.started === true && !this.#emission.failed;
+  }
+
   /** Return another session of the model, with the same options. */
   of(sessionId: string): Conversation {
     return new Conversation(this.#url, this.#opening, sessionId);
@@ -265,8 +271,10 @@ export class Conversation {
     yield* say(emission.request, patience);
     emission.sent = true;
     if (emission.cancelling) yield* say(cancelOf(emission), patience);
+    const here = this.#links;
     let count = 0;
     for (;;) {
+      if (here !== this.#links) throw new Broken(new Error("the session was opened anew")); // while its user looked at a character
       let body: Body;
       try {
         body = yield* hear(["char", "done"], patience);
@@ -399,6 +407,7 @@ export class Conversation {
       throw error;
     }
     this.linked = true;
+    this.#links += 1;
     read((b) => this.#standAs(b), body);
     if (this.#watching) yield* this.#sayWatch(patience);
   }
@@ -428,7 +437,7 @@ function* hear(kinds: readonly string[], patience: Patience): Plan<Body> {
   const body = decode(typeof raw === "string" ? raw : "");
   if (body.type === "error") throw wrong(body);
   if (!kinds.includes(String(body.type))) {
-    throw new ProtocolError(`expected ${kinds.join(" or ")}, got ${String(JSON.stringify(body.type)).slice(0, 80)}`);
+    throw new ProtocolError(`expected ${kinds.join(" or ")}, got ${JSON.stringify(body).slice(0, 80)}`);
   }
   return body;
 }
@@ -458,5 +467,3 @@ function read<R>(reader: (body: Body) => R, body: Body): R {
     throw new ProtocolError(`expected a message of its kind, got ${String(body.type)}: ${String(error)}`, { cause: error });
   }
 }
-
-export type { Char };

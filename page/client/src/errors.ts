@@ -105,7 +105,8 @@ const KINDS: Readonly<Record<string, typeof Refused>> = {
 export function refused(body: Readonly<Record<string, unknown>>, status?: number): Refused {
   const code = typeof body.code === "string" ? body.code : "";
   const kind = Object.hasOwn(KINDS, code) ? KINDS[code] : undefined;
-  return new (kind ?? Refused)(String(body.detail ?? body.title ?? "no detail was given"), {
+  const said = [body.detail, body.title].find((text) => typeof text === "string" && text !== "");
+  return new (kind ?? Refused)((said as string | undefined) ?? "no detail was given", {
     code,
     field: typeof body.field === "string" ? body.field : undefined,
     expectedStep: Number.isInteger(body.expected_step) ? (body.expected_step as number) : undefined,

@@ -89,10 +89,11 @@ export interface CompleteOptions {
 /** A step's content: a text, frames [T][J][3] or [T][P][J][3] (null for a joint not seen), or rows of numbers [T][F]. */
 export type Content = string | ArrayLike<unknown>;
 
-const SESSION = { layout: 0, hz: 0, lost: 0, unit: 0, axes: 0, topK: 0, every: 0, version: 0, keep: 0, events: 0, unknown: 0 };
-const OF_SHELL = { sessionId: 0, timeout: 0, reconnect: 0, onLink: 0, number: 0, signal: 0, step: 0 };
-const GENERATE = { maxChars: 0, temperature: 0, topP: 0, seed: 0, stop: 0 };
-const PREDICT = { layout: 0, hz: 0, lost: 0, unit: 0, axes: 0, model: 0, topK: 0, t: 0 };
+const FRAMES = ["layout", "hz", "lost", "unit", "axes"];
+const SESSION = [...FRAMES, "topK", "every", "version", "keep", "events", "unknown"];
+const GENERATE = ["maxChars", "temperature", "topP", "seed", "stop"];
+const PREDICT = [...FRAMES, "model", "topK", "t"];
+const OF_SHELL = ["sessionId", "timeout", "reconnect", "onLink", "number", "signal", "step"];
 
 /** Return the fields of `open`. */
 export function opening(options: SessionOptions): Body {
@@ -119,13 +120,13 @@ export function contentOf(content: Content): Body {
 }
 
 /** Return the options that are not null, as the server names them. Throws TypeError for a name that is none. */
-function chosen(options: object, names: Readonly<Record<string, 0>>): Body {
+function chosen(options: object, names: readonly string[]): Body {
   const body: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(options)) {
-    if (Object.hasOwn(names, name)) {
+    if (names.includes(name)) {
       if (value !== undefined && value !== null) body[name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`)] = value;
-    } else if (!Object.hasOwn(OF_SHELL, name)) {
-      throw new TypeError(`got an unexpected option ${JSON.stringify(name)}, expected one of ${Object.keys(names).join(", ")}`);
+    } else if (!OF_SHELL.includes(name)) {
+      throw new TypeError(`got an unexpected option ${JSON.stringify(name)}, expected one of ${names.join(", ")}`);
     }
   }
   return body;

@@ -45,10 +45,8 @@ export class Wire {
       return new Lost(error as Error, true); // an address that is none
     }
     const wire = new Wire(socket);
-    const open = new Promise<undefined>((resolve) => {
-      socket.onopen = () => resolve(undefined);
-    });
-    const outcome = await wire.#within(timeout, open);
+    socket.onopen = () => wire.#waiting?.(undefined);
+    const outcome = await wire.#within(timeout);
     if (!(outcome instanceof Lost)) return wire;
     wire.close();
     return outcome;
@@ -80,8 +78,13 @@ export class Wire {
     else if (told) this.onEnd?.(lost);
   }
 
-  /** Wait for a message, the end, the time or the event. */
-  #within(timeout: number, event?: Promise<undefined>): Promise<string | Lost | undefined> {
+  /** What became of the connection, once it has ended. */
+  get end(): Lost | undefined {
+    return this.#end;
+  }
+
+  /** Wait for a message, the end, the time, or that it is open. */
+  #within(timeout: number): Promise<string | Lost | undefined> {
     if (this.#end) return Promise.resolve(this.#end);
     return new Promise((resolve) => {
       const settle = (outcome: string | Lost | undefined): void => {
@@ -91,7 +94,6 @@ export class Wire {
       };
       const timer = setTimeout(() => settle(new Lost(new Error(`nothing came for ${timeout.toFixed(1)} s`))), 1000 * timeout);
       this.#waiting = settle;
-      void event?.then(settle);
     });
   }
 }
