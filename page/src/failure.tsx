@@ -1,13 +1,15 @@
+import { ClientError } from "../client/src/index.ts";
 import { ServiceError } from "./service.ts";
 
 /** An error, in the server's words where it is the server's. */
 export function Failure({ error, again, close }: { error: unknown; again?: () => void; close?: () => void }) {
   const words = error instanceof Error ? error.message : String(error);
+  const code = error instanceof ServiceError || error instanceof ClientError ? error.code : "";
   return (
     <div class="error" role="alert">
       <span>
         {words}
-        {error instanceof ServiceError && <small> ({error.code})</small>}
+        {code !== "" && <small> ({code})</small>}
       </span>
       {again && <button onClick={again}>Try again</button>}
       {close && (

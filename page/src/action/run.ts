@@ -158,14 +158,14 @@ export class Run {
     this.feeding = true;
     const generation = this.generation;
     try {
-      this.session ??= new Session(this.model.name, { every: true, top_k: 3, hz: clip.hz }, this.at?.session_id ?? null);
+      this.session ??= new Session(this.model.name, { every: true, topK: 3, hz: clip.hz }, this.at?.session_id ?? null);
       this.at = null;
       const piece = clip.frames.slice(this.sent, this.sent + PIECE * Math.ceil(this.speed));
       const persons = this.version.persons ?? 1;
-      const result = await this.session.feed({ frames: persons > 1 ? piece.map((frame) => [frame]) : piece });
+      const result = await this.session.feed(persons > 1 ? piece.map((frame) => [frame]) : piece);
       if (generation !== this.generation) return;
       this.take(piece, result.scores ?? [], result.predictions[0]?.label);
-      this.warnings = result.warnings;
+      this.warnings = result.warnings.slice();
       this.sent += piece.length;
       if (this.sent >= clip.frames.length) {
         this.clips.at(-1)!.to = this.frames.length;

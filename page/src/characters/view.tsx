@@ -182,7 +182,7 @@ function Pane({ writing, name, fork, leave, fail }: PaneProps) {
         <p class="note">
           {writing.session.id === null
             ? "no session yet: it opens with the first character"
-            : `step ${writing.session.step}, ${writing.before + signs.length} characters`}
+            : `step ${writing.step}, ${writing.before + signs.length} characters`}
           {recent.length > 0 && `, ${mean.toFixed(2)} bits a character over the last ${recent.length}`}
         </p>
         <div class="row">
@@ -236,7 +236,7 @@ export function Generating({ writing }: { writing: Writing }) {
   const [seed, sow] = useState("");
   const [length, lengthen] = useState(200);
   const go = () =>
-    void writing.generate({ max_chars: length, temperature, top_p: topP, ...(seed.trim() === "" ? {} : { seed: Number(seed) }) });
+    void writing.generate({ maxChars: length, temperature, topP, ...(seed.trim() === "" ? {} : { seed: Number(seed) }) });
   const drawn = writing.signs.at(-1)?.drawn ?? false;
   return (
     <div class="row">

@@ -1,5 +1,6 @@
 /** A text that a session reads and writes, with what the model thought of each character. */
-import { Session, type Neurons, type Result, type Wish } from "../connection.ts";
+import type { GenerateOptions, Neurons, Result } from "../../client/src/index.ts";
+import { Session } from "../connection.ts";
 import { newest } from "../desk.ts";
 import { Observable } from "../observable.ts";
 import { ServiceError, download, fork, remove, type Model, type SessionInfo } from "../service.ts";
@@ -31,6 +32,7 @@ export class Writing {
   onNeurons: ((neurons: Neurons, first: number) => void) | null = null;
   readonly session: Session;
   private readonly alphabet: readonly string[];
+  private readonly stood: number;
   private waiting = 0;
 
   constructor(
@@ -41,10 +43,14 @@ export class Writing {
     const version = at === null ? newest(model) : (model.versions.find((v) => v.version === at.version) ?? newest(model));
     this.alphabet = version.alphabet ?? [];
     const unknown = version.unknown === null ? {} : { unknown: "replace" };
-    this.session = new Session(model.name, { every: true, top_k: GUESSES, ...unknown }, at?.session_id ?? null);
+    this.session = new Session(model.name, { every: true, topK: GUESSES, ...unknown }, at?.session_id ?? null);
     this.before = at?.position ?? 0;
-    if (at !== null) this.session.position = at.position;
-    if (at !== null) this.session.step = at.step;
+    this.stood = at?.step ?? 0;
+  }
+
+  /** The number of the last step. */
+  get step(): number {
+    return Math.max(this.stood, this.session.number);
   }
 
   get busy(): boolean {
@@ -56,25 +62,24 @@ export class Writing {
     if (this.generating) this.stop();
     await this.attempt(async () => {
       if (this.watched && this.session.parts.length === 0) await this.session.watch();
-      for (const piece of pieces(text, this.watched ? WATCHED : TYPED)) this.take(await this.session.feed({ text: piece }));
+      for (const piece of pieces(text, this.watched ? WATCHED : TYPED)) this.take(await this.session.feed(piece));
     });
   }
 
   /** Have the model go on by itself. */
-  async generate(wish: Wish): Promise<void> {
+  async generate(wish: GenerateOptions): Promise<void> {
     if (this.generating) return;
     this.generating = true;
     await this.attempt(async () => {
       if (this.watched && this.session.parts.length === 0) await this.session.watch();
-      if (this.session.id === null) await this.session.open();
-      const reader = await fork(this.session.id!);
+      const reader = await fork(await this.session.open());
       const first = this.signs.length;
       const before = this.next;
       try {
         for await (const drawn of this.session.generate(wish)) {
           this.signs.push({ char: drawn.char, logprob: drawn.logprob, drawn: true, expected: null });
           this.next = null;
-          if (drawn.neurons !== null) this.onNeurons?.(drawn.neurons, this.signs.length - 1);
+          if (drawn.states) this.onNeurons?.(drawn.states, this.signs.length - 1);
           this.tell();
         }
       } finally {
@@ -93,8 +98,7 @@ export class Writing {
 
   /** Return a second writing that stands where this one does. */
   async fork(): Promise<Writing> {
-    if (this.session.id === null) await this.session.open();
-    const twin = new Writing(this.model, await fork(this.session.id!), this.watched);
+    const twin = new Writing(this.model, await fork(await this.session.open()), this.watched);
     twin.signs = this.signs.slice();
     twin.next = this.next;
     twin.before = this.before;
@@ -102,8 +106,7 @@ export class Writing {
   }
 
   async save(): Promise<{ name: string; state: Blob }> {
-    if (this.session.id === null) await this.session.open();
-    return download(this.session.id!);
+    return download(await this.session.open());
   }
 
   /** Leave the session; `forget` deletes it on the server too. */
@@ -119,13 +122,13 @@ export class Writing {
 
   /** A fork from before the generate reads what was drawn, and so tells what was expected at each place. */
   private async readAgain(reader: SessionInfo, first: number, before: Guess[] | null): Promise<void> {
-    const session = new Session(this.model.name, { every: true, top_k: GUESSES }, reader.session_id);
+    const session = new Session(this.model.name, { every: true, topK: GUESSES }, reader.session_id);
     try {
       const text = this.signs.slice(first).map((sign) => sign.char).join("");
       let guess = before;
       let at = first;
       for (const piece of pieces(text, TYPED)) {
-        const result = await session.feed({ text: piece });
+        const result = await session.feed(piece);
         for (const scores of result.scores ?? []) {
           if (guess !== null) this.signs[at]!.expected = guess;
           guess = likeliest(scores, this.alphabet, GUESSES);
@@ -152,7 +155,7 @@ export class Writing {
     });
     this.next = result.next.length > 0 ? result.next.map((n) => ({ char: n.char, p: Math.exp(n.logprob) })) : guess;
     if (result.warnings.length > 0) this.note = result.warnings.join(" ");
-    if (result.neurons !== null) this.onNeurons?.(result.neurons, first);
+    if (result.states) this.onNeurons?.(result.states, first);
     this.tell();
   }
 
