@@ -4,6 +4,11 @@ import { defineConfig } from "vitest/config";
 const service = process.env["SERVICE"] ?? "http://127.0.0.1:8000";
 const routes = ["/models", "/sessions", "/predict", "/explain", "/health", "/metrics", "/stream", "/openapi.json", "/docs"];
 
+// As the service sends it: what breaks it is seen here too.
+const policy =
+  "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const proxy = Object.fromEntries(routes.map((route) => [route, { target: service, ws: route === "/stream" }]));
+
 export default defineConfig({
   base: "./", // behind a proxy the page may live below a path
   build: {
@@ -14,6 +19,7 @@ export default defineConfig({
     modulePreload: { polyfill: false },
   },
   oxc: { jsx: { runtime: "automatic", importSource: "preact" } },
-  server: { proxy: Object.fromEntries(routes.map((route) => [route, { target: service, ws: route === "/stream" }])) },
+  server: { proxy },
+  preview: { proxy, headers: { "Content-Security-Policy": policy } },
   test: { include: ["test/**/*.test.ts"], environment: "node" },
 });

@@ -1,0 +1,18 @@
+/** What the views share: the served models, and sessions that one view hands to another. */
+import { Observable } from "./observable.ts";
+import type { Model, SessionInfo, Version } from "./service.ts";
+
+export const desk = {
+  models: new Observable<Model[] | null>(null),
+  /** a session that a view should open */
+  handed: new Observable<SessionInfo | null>(null),
+};
+
+export function modelsOf(modality: string): Model[] {
+  return (desk.models.value ?? []).filter((m) => m.modality === modality);
+}
+
+/** The version that new sessions take. */
+export function newest(model: Model): Version {
+  return model.versions.at(-1)!;
+}
