@@ -6,6 +6,7 @@ import { desk } from "./desk.ts";
 import { useObservable } from "./observable.ts";
 import { access, models, ready } from "./service.ts";
 import { Action } from "./action/view.tsx";
+import { Neurons } from "./neurons/view.tsx";
 import { Characters } from "./characters/view.tsx";
 import { Failure } from "./failure.tsx";
 
@@ -18,6 +19,7 @@ interface Tab {
 const TABS: Tab[] = [
   { name: "action", title: "Action", View: Action },
   { name: "characters", title: "Characters", View: Characters },
+  { name: "neurons", title: "Neurons", View: Neurons },
 ];
 
 function here(): string {

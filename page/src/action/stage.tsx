@@ -9,6 +9,8 @@ interface StageProps {
   body: Body | null;
   bones: readonly Bone[];
   label: string;
+  /** a grade from 0 to 7 that the whole body is coloured by, in place of its sides */
+  tint?: number | null;
 }
 
 interface View {
@@ -18,12 +20,12 @@ interface View {
   size: number;
 }
 
-export function Stage({ body, bones, label }: StageProps) {
+export function Stage({ body, bones, label, tint = null }: StageProps) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const view = useRef<View>({ turn: 0.35, tilt: 0.12, centre: null, size: 1.9 });
-  const shown = useRef<{ body: Body | null; bones: readonly Bone[] }>({ body, bones });
-  shown.current = { body, bones };
-  const paint = () => draw(canvas.current!, shown.current.body, shown.current.bones, view.current);
+  const shown = useRef({ body, bones, tint });
+  shown.current = { body, bones, tint };
+  const paint = () => draw(canvas.current!, shown.current.body, shown.current.bones, view.current, shown.current.tint);
   useEffect(paint);
   useEffect(() => {
     const watcher = new ResizeObserver(paint);
@@ -61,7 +63,7 @@ export function Stage({ body, bones, label }: StageProps) {
   );
 }
 
-function draw(canvas: HTMLCanvasElement, body: Body | null, bones: readonly Bone[], view: View): void {
+function draw(canvas: HTMLCanvasElement, body: Body | null, bones: readonly Bone[], view: View, tint: number | null): void {
   const scale = window.devicePixelRatio || 1;
   const [width, height] = [canvas.clientWidth * scale, canvas.clientHeight * scale];
   if (width === 0) return;
@@ -79,7 +81,8 @@ function draw(canvas: HTMLCanvasElement, body: Body | null, bones: readonly Bone
   const tall = Math.max(...seen.map((joint) => Math.hypot(...joint.map((v, i) => v - view.centre![i]!)))) * 2.2;
   view.size = tall > view.size * 1.15 || tall < view.size * 0.6 ? tall : view.size;
   const zoom = (0.92 * Math.min(height, width * 1.2)) / view.size;
-  const colour = colours("ink", "left", "right", "middle", "line");
+  const colour = colours("ink", "left", "right", "middle", "line", "edge", ...(tint === null || tint === 0 ? [] : [`n${tint}`]));
+  const whole = tint === null ? null : tint === 0 ? colour["line"]! : colour[`n${tint}`]!;
   const project = (joint: readonly number[]): [number, number, number] => {
     const [x, y, z] = joint.map((v, i) => v - view.centre![i]!) as [number, number, number];
     const side = x * Math.cos(view.turn) + z * Math.sin(view.turn);
@@ -108,7 +111,7 @@ function draw(canvas: HTMLCanvasElement, body: Body | null, bones: readonly Bone
     if (!a || !b) continue;
     const [ax, ay, an] = project(a);
     const [bx, by, bn] = project(b);
-    paint.strokeStyle = colour[bone.side]!;
+    paint.strokeStyle = whole ?? colour[bone.side]!;
     paint.lineWidth = 0.035 * zoom * ((an + bn) / 2);
     paint.beginPath();
     paint.moveTo(ax, ay);

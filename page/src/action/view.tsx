@@ -5,6 +5,7 @@ import { Failure } from "../failure.tsx";
 import { useObservable, useRedraw } from "../observable.ts";
 import { DASHES, colours, series } from "../paint.ts";
 import { Plot } from "../plot.tsx";
+import { Swatch } from "../swatch.tsx";
 import { model as describe, type Model, type Version } from "../service.ts";
 import { bones } from "./bones.ts";
 import { FileReading } from "./dropped.tsx";
@@ -186,7 +187,7 @@ function Playing({ run }: { run: Run }) {
 }
 
 /** The drawn motions that a model can be shown: those of its labels, where it reads their joints. */
-function demosFor(version: Version): Clip[] {
+export function demosFor(version: Version): Clip[] {
   const known = new Set(version.labels ?? []);
   const own = version.layouts?.[version.layout ?? ""];
   const from = version.layouts?.[DRAWN_IN];
@@ -370,14 +371,6 @@ function Scores({ run, labels, below }: { run: Run; labels: readonly string[]; b
         ))}
       </ul>
     </div>
-  );
-}
-
-export function Swatch({ line, dash }: { line: string; dash: number[] }) {
-  return (
-    <svg width="26" height="8" aria-hidden="true">
-      <line x1="0" y1="4" x2="26" y2="4" stroke={line} stroke-width="3" stroke-dasharray={dash.join(" ")} />
-    </svg>
   );
 }
 

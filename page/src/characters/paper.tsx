@@ -11,15 +11,16 @@ interface ChunkProps {
   from: number;
   to: number;
   chosen: number | null;
-  colour: (sign: Sign, index: number) => number;
+  colour: (sign: Sign, index: number) => string;
   turn: number;
+  marked: readonly [number, number] | null;
 }
 
-function chunk({ signs, from, to, chosen, colour }: ChunkProps) {
+function chunk({ signs, from, to, chosen, colour, marked }: ChunkProps) {
   const spans = [];
   for (let i = from; i < to; i++) {
     const sign = signs[i]!;
-    const classes = ["s", `s${colour(sign, i)}`, sign.drawn ? "drawn" : "", sign.char === "\n" ? "end" : "", i === chosen ? "chosen" : ""];
+    const classes = [colour(sign, i), sign.drawn ? "drawn" : "", sign.char === "\n" ? "end" : "", i === chosen ? "chosen" : "", marked && i >= marked[0] && i < marked[1] ? "marked" : ""];
     spans.push(
       <span key={i} data-i={i} class={classes.join(" ").trim()}>
         {sign.char}
@@ -31,10 +32,10 @@ function chunk({ signs, from, to, chosen, colour }: ChunkProps) {
 
 const Chunk = memo(
   chunk,
-  (a, b) => a.to === b.to && a.chosen === b.chosen && a.colour === b.colour && a.signs === b.signs && a.turn === b.turn,
+  (a, b) => a.to === b.to && a.chosen === b.chosen && a.colour === b.colour && a.signs === b.signs && a.turn === b.turn && a.marked === b.marked,
 );
 
-export const bySurprise = (sign: Sign): number => level(bits(sign.logprob));
+export const bySurprise = (sign: Sign): string => `s s${level(bits(sign.logprob))}`;
 
 interface PaperProps {
   signs: Sign[];
@@ -42,7 +43,7 @@ interface PaperProps {
   chosen: number | null;
   choose: (index: number | null) => void;
   label: string;
-  colour?: (sign: Sign, index: number) => number;
+  colour?: (sign: Sign, index: number) => string;
   /** a number that changes when all colours do */
   turn?: number;
   /** marks a stretch by dragging or with shift and arrows, where given */
@@ -51,7 +52,7 @@ interface PaperProps {
   empty: string;
 }
 
-export function Paper({ signs, before, chosen, choose, label, colour = bySurprise, turn = 0, mark, empty }: PaperProps) {
+export function Paper({ signs, before, chosen, choose, label, colour = bySurprise, turn = 0, mark, marked = null, empty }: PaperProps) {
   const box = useRef<HTMLDivElement>(null);
   const start = useRef<number | null>(null);
   const pinned = useRef(true);
@@ -87,7 +88,7 @@ export function Paper({ signs, before, chosen, choose, label, colour = bySurpris
   for (let from = 0; from < signs.length; from += CHUNK) {
     const to = Math.min(signs.length, from + CHUNK);
     const inside = chosen !== null && chosen >= from && chosen < to ? chosen : null;
-    chunks.push(<Chunk key={from} signs={signs} from={from} to={to} chosen={inside} colour={colour} turn={turn} />);
+    chunks.push(<Chunk key={from} signs={signs} from={from} to={to} chosen={inside} colour={colour} turn={turn} marked={marked} />);
   }
   return (
     <div
@@ -99,6 +100,7 @@ export function Paper({ signs, before, chosen, choose, label, colour = bySurpris
       onPointerMove={move}
       onPointerDown={(event) => {
         start.current = under(event);
+        if (mark && start.current !== null) mark(start.current, start.current + 1);
         move(event);
       }}
       onPointerLeave={() => choose(null)}

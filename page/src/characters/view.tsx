@@ -187,12 +187,12 @@ function Pane({ writing, name, fork, leave, fail }: PaneProps) {
         </p>
         <div class="row">
           {fork && (
-            <button onClick={fork} disabled={signs.length + writing.before === 0 || writing.generating}>
+            <button onClick={fork} disabled={signs.length + writing.before === 0 || writing.busy}>
               Fork
             </button>
           )}
           <button
-            disabled={signs.length + writing.before === 0 || writing.generating}
+            disabled={signs.length + writing.before === 0 || writing.busy}
             onClick={() => void writing.save().then(({ name: file, state }) => saveAs(file, state), fail)}
           >
             Save the state

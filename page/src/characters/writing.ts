@@ -33,6 +33,9 @@ export class Writing {
   readonly session: Session;
   private readonly alphabet: readonly string[];
   private readonly stood: number;
+  private turn: Promise<void> = Promise.resolve();
+  /** what is to be read, the piece under way included */
+  private typed = "";
   private waiting = 0;
 
   constructor(
@@ -57,12 +60,23 @@ export class Writing {
     return this.waiting > 0;
   }
 
-  /** Have the session read a text. */
+  /** Have the session read a text. What is typed while another step is under way goes into one step behind it. */
   async type(text: string): Promise<void> {
     if (this.generating) this.stop();
+    this.typed += text;
+    if (this.typed !== text) return;
     await this.attempt(async () => {
       if (this.watched && this.session.parts.length === 0) await this.session.watch();
-      for (const piece of pieces(text, this.watched ? WATCHED : TYPED)) this.take(await this.session.feed(piece));
+      while (this.typed !== "") {
+        const piece = pieces(this.typed, this.watched ? WATCHED : TYPED)[0]!;
+        try {
+          this.take(await this.session.feed(piece));
+        } catch (error) {
+          this.typed = "";
+          throw error;
+        }
+        this.typed = this.typed.slice(piece.length);
+      }
     });
   }
 
@@ -96,13 +110,20 @@ export class Writing {
     this.session.cancel();
   }
 
-  /** Return a second writing that stands where this one does. */
-  async fork(): Promise<Writing> {
-    const twin = new Writing(this.model, await fork(await this.session.open()), this.watched);
-    twin.signs = this.signs.slice();
-    twin.next = this.next;
-    twin.before = this.before;
-    return twin;
+  /** Return a second writing that stands where this one does, after what is under way. */
+  fork(): Promise<Writing> {
+    const made = this.turn.then(async () => {
+      const twin = new Writing(this.model, await fork(await this.session.open()), this.watched);
+      twin.signs = this.signs.slice();
+      twin.next = this.next;
+      twin.before = this.before;
+      return twin;
+    });
+    this.turn = made.then(
+      () => undefined,
+      () => undefined,
+    );
+    return made;
   }
 
   async save(): Promise<{ name: string; state: Blob }> {
@@ -159,8 +180,14 @@ export class Writing {
     this.tell();
   }
 
-  private async attempt(act: () => Promise<void>): Promise<void> {
+  /** Do one thing after another, in the order they were asked for. */
+  private attempt(act: () => Promise<void>): Promise<void> {
     this.waiting++;
+    this.turn = this.turn.then(() => this.perform(act));
+    return this.turn;
+  }
+
+  private async perform(act: () => Promise<void>): Promise<void> {
     this.error = null;
     this.tell();
     try {
