@@ -30,6 +30,7 @@ PACKED = {".css", ".html", ".js", ".json", ".mjs", ".svg", ".wasm"}
 SMALLEST = 1024  # bytes that are worth packing
 NOT_SOURCES = {"node_modules", "dist", "test", "tests", "__pycache__"}
 VIEWER = ("swagger-ui.css", "swagger-ui-bundle.js")
+TRUSTED = Path("/etc/ssl/certs/ca-certificates.crt")  # what this machine trusts, as pip does; node has a list of its own
 GONE = 130  # exit status of whoever was told to stop
 
 
@@ -89,6 +90,8 @@ class Npm:
     def __call__(self, where: Path, *arguments: str, **env: str) -> None:
         """Run it in a folder, and show what it says only where it fails. Raises Unavailable, KeyboardInterrupt."""
         here = {**os.environ, "PATH": f"{self.folder}:{os.environ['PATH']}", "NO_UPDATE_NOTIFIER": "1", **env}
+        if TRUSTED.is_file():
+            here.setdefault("NODE_EXTRA_CA_CERTS", str(TRUSTED))
         with tempfile.TemporaryFile("w+") as said:
             process = subprocess.Popen(
                 [self.folder / "npm", *arguments],
