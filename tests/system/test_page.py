@@ -198,3 +198,23 @@ def test_the_viewer_of_the_api_shows_every_path_and_asks_no_other_host(own_serve
     for path in server.get("/openapi.json").json()["paths"]:
         assert path in re.sub(r"<wbr>|\u200b", "", done.stdout), path
     assert "Content Security Policy" not in done.stderr
+
+
+@pytest.mark.skipif(not (BUILT / "viewer").is_dir(), reason="needs the built page: make page")
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium")
+def test_the_api_can_be_tried_from_its_viewer_under_the_policy(own_server: Callable[..., Server]) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: make install")
+    server = own_server(INDRNN_PAGE=str(BUILT))
+    with playwright.sync_playwright() as playing:
+        browser = playing.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page, said, asked = browser.new_page(), [], set()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("request", lambda request: asked.add(httpx.URL(request.url).netloc.decode()))
+        page.goto(f"{server.url}/docs")
+        page.click("#operations-models-models_models_get .opblock-summary-control")
+        page.click("text=Try it out")
+        page.click("button.execute")
+        page.wait_for_selector(".live-responses-table tr.response td.response-col_status")
+        assert page.inner_text(".live-responses-table tr.response td.response-col_status").startswith("200")
+        assert (said, asked) == ([], {f"127.0.0.1:{server.port}"})
+        browser.close()
