@@ -2,6 +2,7 @@
 
 import gzip
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "page" / "build.py"
+RUNTIME = ("dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm")
+_WASM = [f"pose_solution_{kind}.{end}" for kind in ("simd_wasm_bin", "wasm_bin") for end in ("js", "wasm")]
+_DATA = ["pose_solution_packed_assets.data", "pose_solution_packed_assets_loader.js", "pose_solution_simd_wasm_bin.data"]
+CAMERA = ["pose.js", "pose_landmark_lite.tflite", "pose_web.binarypb", *_DATA, *_WASM]
 
 
 @pytest.fixture
@@ -47,9 +52,14 @@ class FakeNpm:
         self.script = "one"
 
     def __call__(self, where: Path, *arguments: str, **env: str) -> None:
-        self.asked.append(f"{where.name} {arguments[0]} {env.get('PAGE_FULL', '')}".strip())
+        self.asked.append(f"{where.name} {arguments[0]}")
         if arguments[0] == "ci":
             (where / "node_modules").mkdir(exist_ok=True)
+            for package, files in (("onnxruntime-web", RUNTIME), ("@mediapipe/pose", CAMERA)) if where.name == "full" else ():
+                for file in ("package.json", *files):
+                    path = where / "node_modules" / package / file
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text('{"version": "1.2"}')
             return
         made = Path(arguments[arguments.index("--outDir") + 1])
         (made / "assets").mkdir()
@@ -59,33 +69,49 @@ class FakeNpm:
 
 def test_a_page_is_built_where_a_source_has_changed_and_else_not(build: ModuleType, tmp_path: Path) -> None:
     npm, out = FakeNpm(), tmp_path / "static"
-    build.build(npm, out, False)
+    build.build(npm, out, set())
     assert npm.asked == ["page ci", "page run"]
-    build.build(npm, out, False)
+    build.build(npm, out, set())
     (build.HERE / "test" / "main.test.ts").write_text("a test is no source")
-    build.build(npm, out, False)
+    build.build(npm, out, set())
     assert len(npm.asked) == 2
     (build.HERE / "src" / "main.tsx").write_text("changed")
     npm.script = "two"
-    build.build(npm, out, False)
+    build.build(npm, out, set())
     assert npm.asked[2:] == ["page run"], "the same packages are not installed again"
     assert sorted(p.name for p in (out / "assets").iterdir()) == ["two.js", "two.js.gz"]
     (build.HERE / "package-lock.json").write_text("changed")
-    build.build(npm, out, False)
+    build.build(npm, out, set())
     assert npm.asked[3:] == ["page ci", "page run"]
 
 
-def test_the_full_page_stays_full_and_is_fetched_only_when_asked_for(build: ModuleType, tmp_path: Path) -> None:
+def test_parts_are_fetched_only_when_they_are_asked_for_and_stay_from_then_on(build: ModuleType, tmp_path: Path) -> None:
     npm, out = FakeNpm(), tmp_path / "static"
     (build.HERE / "full").mkdir()
     (build.HERE / "full" / "package-lock.json").write_text("full")
-    build.build(npm, out, False)
+    build.build(npm, out, set())
     assert "full ci" not in npm.asked
-    build.build(npm, out, True)
-    assert npm.asked[2:] == ["full ci", "page run 1"]
+    assert (out / "added.json").read_text() == "{}"
+    build.build(npm, out, {"runtime"})
+    assert npm.asked[2:] == ["full ci", "page run"]
+    assert json.loads((out / "added.json").read_text()) == {"runtime": "assets/runtime-1.2/"}
+    assert {p.name for p in (out / "assets" / "runtime-1.2").iterdir()} == {Path(f).name for f in RUNTIME}
+    build.build(npm, out, set())
+    assert len(npm.asked) == 4
     (build.HERE / "src" / "main.tsx").write_text("changed")
-    build.build(npm, out, False)
-    assert npm.asked[4:] == ["page run 1"]
+    build.build(npm, out, set())
+    assert npm.asked[4:] == ["page run"]
+    assert (out / "assets" / "runtime-1.2").is_dir()
+    build.build(npm, out, {"camera"})
+    assert json.loads((out / "added.json").read_text()).keys() == {"runtime", "camera"}
+    assert {p.name for p in (out / "assets" / "camera-1.2").iterdir()} == set(CAMERA)
+
+
+@pytest.mark.skipif(not (ROOT / "page" / "full" / "node_modules").is_dir(), reason="needs page/full/node_modules: make page-full")
+def test_the_files_of_the_parts_are_in_their_packages(build: ModuleType) -> None:
+    for part in build.PARTS.values():
+        for file in part.files:
+            assert (ROOT / "page" / "full" / "node_modules" / part.package / file).is_file()
 
 
 def test_an_index_is_there_only_when_all_that_it_names_is(build: ModuleType, tmp_path: Path) -> None:
@@ -113,7 +139,7 @@ def test_an_index_is_there_only_when_all_that_it_names_is(build: ModuleType, tmp
 
 def test_the_viewers_files_are_named_by_their_content_and_name_no_map(build: ModuleType, tmp_path: Path) -> None:
     out = tmp_path / "static"
-    build.build(FakeNpm(), out, False)
+    build.build(FakeNpm(), out, set())
     index = (out / "viewer" / "index.html").read_text().split()
     assert len(index) == 3
     for name in index:

@@ -22,6 +22,7 @@ FILES = {
     "assets/model.wasm": "\0asm",
     "icon.svg": "<svg/>",
     "motion.json": "[]",
+    "viewer/index.html": "<!doctype html><title>viewer</title>",
     ".built": "digest",
     "assets/.hidden": "hidden",
 }
@@ -67,6 +68,7 @@ def raw(server: Server, path: str) -> int:
         ("/index.html", "index.html", "text/html; charset=utf-8", "no-cache"),
         ("/assets/index-1.js", "assets/index-1.js", "text/javascript; charset=utf-8", "public, max-age=31536000, immutable"),
         ("/assets/model.wasm", "assets/model.wasm", "application/wasm", "public, max-age=31536000, immutable"),
+        ("/docs", "viewer/index.html", "text/html; charset=utf-8", "no-cache"),
         ("/icon.svg", "icon.svg", "image/svg+xml", "no-cache"),
         ("/motion.json", "motion.json", "application/json", "no-cache"),
     ],
@@ -161,7 +163,11 @@ def test_a_build_is_swapped_in_while_the_service_runs(own_server: Callable[..., 
     before = server.get("/")
     assert (before.status_code, before.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert "make page" in before.text
-    assert "unsafe-inline" not in before.headers["content-security-policy"]
+    small = server.get("/docs")
+    assert "<script>" in small.text
+    for policy in (before.headers["content-security-policy"], small.headers["content-security-policy"]):
+        assert "default-src 'none'" in policy
+        assert "unsafe-inline" not in policy
     assert server.get("/index.html").status_code == 404
     put(page, {name: text for name, text in FILES.items() if name != "index.html"})
     assert "make page" in server.get("/").text, "a build without its index is not whole"
