@@ -98,7 +98,7 @@ export function Numbers({ visible }: { visible: boolean }) {
         </div>
       </div>
       {error !== null && <Failure error={error} />}
-      <div class="two">
+      <div class="charts">
         <Chart
           title="Steps and characters a second"
           x={x}
@@ -164,7 +164,7 @@ function Chart({ title, x, lines, told }: ChartProps) {
         lines={lines.map((line, i) => ({ label: line.label, stroke: () => series(i), dash: () => DASHES[i]!, width: () => 2 }))}
         height={140}
         label={`${title}: ${lines.map((line) => `${line.label} ${latest(line.values) === null ? "nothing" : told(latest(line.values)!)}`).join(", ")}`}
-        span={() => [-KEPT * (EVERY / 1000), 0]}
+        span={() => [Math.min(-30, x[0] ?? 0), 0]}
       />
       <ul class="key small">
         {lines.map((line, i) => (
