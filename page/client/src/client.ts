@@ -572,7 +572,7 @@ function absolute(url: string): string {
 /** Leave the queue at the deadline or the signal: reject, so that the call is not made. Nothing happens once its turn has come. */
 function left(queued: AbortController, patience: Patience, signal: AbortSignal | undefined): Promise<never> {
   return new Promise((_, reject) => {
-    const leave = (reason: unknown): void => {
+    const leave = (reason: Error): void => {
       queued.abort(reason);
       reject(reason);
     };
@@ -580,10 +580,10 @@ function left(queued: AbortController, patience: Patience, signal: AbortSignal |
       try {
         timer = setTimeout(late, milliseconds(patience.left()));
       } catch (error) {
-        leave(error);
+        leave(error as Error);
       }
     };
-    const abort = (): void => leave(signal?.reason);
+    const abort = (): void => leave(signal?.reason as Error);
     let timer: ReturnType<typeof setTimeout> | undefined;
     late();
     signal?.addEventListener("abort", abort);

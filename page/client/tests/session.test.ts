@@ -256,6 +256,33 @@ describe("a session", () => {
     session.close();
   });
 
+  it("does not make a call whose deadline passed while it waited for its turn", async () => {
+    const session = await soon(net.connect());
+    net.dead = true;
+    const first = session.step("a");
+    const second = expect(session.step("b", { timeout: 5 })).rejects.toThrow(DeadlineExceeded);
+    await vi.advanceTimersByTimeAsync(6_000);
+    await second;
+    net.dead = false;
+    expect((await soon(first)).step).toBe(1);
+    expect((await soon(session.step("c"))).step).toBe(2);
+    expect(world.history).toEqual(["a", "c"]);
+    session.close();
+  });
+
+  it("does not make a call that was left while it waited for its turn", async () => {
+    const session = await soon(net.connect());
+    const controller = new AbortController();
+    const first = session.step("a");
+    const second = expect(session.step("b", { signal: controller.signal })).rejects.toThrow("enough");
+    controller.abort(new Error("enough"));
+    await second;
+    expect((await soon(first)).step).toBe(1);
+    expect((await soon(session.step("c"))).step).toBe(2);
+    expect(world.history).toEqual(["a", "c"]);
+    session.close();
+  });
+
   it("whose message no server would take does not send it again", async () => {
     const session = await soon(net.connect());
     const step = session.step("a");
@@ -299,6 +326,19 @@ describe("a generate", () => {
     session.close();
   });
 
+  it("that is left by a signal goes on with the same call, from its first character", async () => {
+    const session = await soon(net.connect());
+    const controller = new AbortController();
+    const shown = expect(collected(session.generate({ maxChars: 6, signal: controller.signal }))).rejects.toThrow("enough");
+    await vi.advanceTimersByTimeAsync(5);
+    controller.abort(new Error("enough"));
+    await shown;
+    await expect(soon(session.step("a"))).rejects.toThrow(Unanswered);
+    expect(await soon(collected(session.generate({ maxChars: 6 })))).toBe(drawn(1, 6));
+    expect(world.history).toEqual(["generate 1"]);
+    session.close();
+  });
+
   it("that nobody iterates over is never sent", async () => {
     const session = await soon(net.connect());
     session.generate({ maxChars: 3 });
@@ -316,6 +356,7 @@ describe("a generate", () => {
     await vi.advanceTimersByTimeAsync(5_000);
     for (let next = await soon(chars.next()); !next.done; next = await soon(chars.next())) shown.push(next.value.char);
     expect(shown.join("")).toBe(drawn(1, 6));
+    expect(net.sockets).toHaveLength(2); // nothing connected by itself in between
     session.close();
   });
 });
