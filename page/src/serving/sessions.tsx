@@ -56,8 +56,8 @@ export function Sessions({ visible }: { visible: boolean }) {
                 <th scope="col">session</th>
                 <th scope="col">model</th>
                 <th scope="col" class="number">step</th>
-                <th scope="col" class="number">position</th>
-                <th scope="col">expires</th>
+                <th scope="col" class="number wide">position</th>
+                <th scope="col" class="wide">expires</th>
                 <th scope="col">
                   <span class="aside">what to do</span>
                 </th>
@@ -71,8 +71,8 @@ export function Sessions({ visible }: { visible: boolean }) {
                     {session.model} {session.version}
                   </td>
                   <td class="number">{session.step}</td>
-                  <td class="number">{session.position}</td>
-                  <td>{new Date(session.expires_at).toLocaleString(undefined, { dateStyle: "short", timeStyle: "short" })}</td>
+                  <td class="number wide">{session.position}</td>
+                  <td class="wide">{new Date(session.expires_at).toLocaleString(undefined, { dateStyle: "short", timeStyle: "short" })}</td>
                   <td>
                     <div class="row acts">
                       {VIEWS[models.find((m) => m.name === session.model)?.modality ?? ""] !== undefined && (
