@@ -4,6 +4,8 @@ import type { Model, SessionInfo, Version } from "./service.ts";
 
 export const desk = {
   models: new Observable<Model[] | null>(null),
+  /** the name of the view that is shown */
+  view: new Observable(""),
   /** a session that a view should open */
   handed: new Observable<SessionInfo | null>(null),
 };

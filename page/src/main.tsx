@@ -1,5 +1,5 @@
+import "./style.css"; // first: the views refine it
 import { render } from "preact";
 import { Shell } from "./shell.tsx";
-import "./style.css";
 
 render(<Shell />, document.getElementById("page")!);

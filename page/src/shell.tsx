@@ -7,6 +7,7 @@ import { useObservable } from "./observable.ts";
 import { access, models, ready } from "./service.ts";
 import { Action } from "./action/view.tsx";
 import { Neurons } from "./neurons/view.tsx";
+import { Service } from "./serving/view.tsx";
 import { Characters } from "./characters/view.tsx";
 import { Failure } from "./failure.tsx";
 
@@ -20,6 +21,7 @@ const TABS: Tab[] = [
   { name: "action", title: "Action", View: Action },
   { name: "characters", title: "Characters", View: Characters },
   { name: "neurons", title: "Neurons", View: Neurons },
+  { name: "service", title: "Service", View: Service },
 ];
 
 function here(): string {
@@ -40,6 +42,7 @@ export function Shell() {
   }, []);
   useEffect(() => {
     if (!seen.has(current)) see(new Set([...seen, current]));
+    desk.view.set(current);
     document.title = `${TABS.find((tab) => tab.name === current)!.title} · indrnn`;
   }, [current]);
   const load = () => {

@@ -19,10 +19,10 @@ export function bones(names: readonly string[], still: readonly (readonly number
   const found: Bone[] = [];
   const at = (name: string) => name.split("|").map((n) => names.indexOf(n)).find((i) => i >= 0) ?? -1;
   const add = (chain: string[], side: Bone["side"]) => {
-    const joints = chain.map(at).filter((i) => i >= 0);
+    const joints = chain.map(at);
     for (let i = 1; i < joints.length; i++) {
       const [from, to] = [joints[i - 1]!, joints[i]!];
-      if (!found.some((b) => b.from === from && b.to === to)) found.push({ from, to, side });
+      if (from >= 0 && to >= 0 && !found.some((b) => b.from === from && b.to === to)) found.push({ from, to, side });
     }
   };
   for (const chain of CHAINS) {

@@ -100,7 +100,7 @@ export function Characters() {
 
 function Legend() {
   return (
-    <p class="legend" aria-label="Surprise in bits, from none to ten and more">
+    <p class="legend">
       <span class="quiet">surprise, bits:</span>
       {[0, ...LEVELS].map((from, i) => (
         <span key={from} class={`s s${i}`}>

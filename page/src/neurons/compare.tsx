@@ -6,8 +6,8 @@ import { useRedraw } from "../observable.ts";
 import { DASHES, series } from "../paint.ts";
 import { Plot } from "../plot.tsx";
 import { Swatch } from "../swatch.tsx";
-import { commonEnd, distance, parting } from "./search.ts";
-import type { WatchedText } from "./source.ts";
+import { distance, parting } from "./search.ts";
+import { pairs, type WatchedText } from "./source.ts";
 
 interface CompareProps {
   origin: WatchedText;
@@ -82,16 +82,13 @@ export function Compare({ origin, twin, forkedAt, leave, step, choose }: Compare
 
 /** Return how far both are apart at each character of the origin since the fork, layer by layer: [layer][character]. */
 function apart(origin: WatchedText, twin: WatchedText, forkedAt: number): { x: number[]; rows: number[][] } {
-  const [a, b] = [origin, twin].map((text) => text.writing.signs.slice(forkedAt, text.trace.length).map((sign) => sign.char)) as [string[], string[]];
-  const alike = commonEnd(a, b);
   const x: number[] = [];
   const rows: number[][] = origin.trace.layers.map(() => []);
-  for (let t = 0; t < a.length; t++) {
-    const other = t >= a.length - alike ? t + b.length - a.length : t;
-    const [mine, theirs] = [origin.trace.at(forkedAt + t), other < b.length ? twin.trace.at(forkedAt + other) : undefined];
-    if (mine === undefined || theirs === undefined) continue;
-    x.push(t + 1);
-    origin.trace.layers.forEach((layer, i) => rows[i]!.push(distance(mine, theirs, layer.from, layer.size)));
+  for (const [mine, theirs] of pairs(origin, twin, forkedAt)) {
+    const [a, b] = [origin.trace.at(mine), twin.trace.at(theirs)];
+    if (a === undefined || b === undefined) continue;
+    x.push(mine - forkedAt + 1);
+    origin.trace.layers.forEach((layer, i) => rows[i]!.push(distance(a, b, layer.from, layer.size)));
   }
   return { x, rows };
 }

@@ -6,6 +6,7 @@ import { Session } from "../connection.ts";
 import { newest } from "../desk.ts";
 import { Observable } from "../observable.ts";
 import { ServiceError, remove, type Model, type Version } from "../service.ts";
+import { commonEnd } from "./search.ts";
 import { Trace } from "./trace.ts";
 
 /** A text whose neurons are watched. */
@@ -25,6 +26,33 @@ export class WatchedText {
     const twin = await this.writing.fork();
     return new WatchedText(twin, this.trace.copy());
   }
+}
+
+/**
+ * Return which steps of two texts are held against each other since their fork: character by character; where both end alike, end against
+ * end.
+ */
+export function pairs(origin: WatchedText, twin: WatchedText, forkedAt: number): [number, number][] {
+  const since = (text: WatchedText) => text.writing.signs.slice(forkedAt, text.trace.length).map((sign) => sign.char);
+  const [a, b] = [since(origin), since(twin)];
+  const alike = commonEnd(a, b);
+  const found: [number, number][] = [];
+  for (let t = 0; t < a.length; t++) {
+    const other = t >= a.length - alike ? t + b.length - a.length : t;
+    if (other < b.length) found.push([forkedAt + t, forkedAt + other]);
+  }
+  return found;
+}
+
+/** Return the differences of two texts' states, step by step of the origin. */
+export function difference(origin: WatchedText, twin: WatchedText, forkedAt: number): Trace {
+  const trace = origin.trace.empty();
+  trace.skip(forkedAt);
+  for (const [mine, theirs] of pairs(origin, twin, forkedAt)) {
+    const [a, b] = [origin.trace.at(mine), twin.trace.at(theirs)];
+    if (a && b) trace.push({ values: a.map((v, i) => v - b[i]!), shape: [1, trace.size] });
+  }
+  return trace;
 }
 
 function take(trace: Trace, neurons: Neurons, first: number): void {

@@ -59,10 +59,7 @@ export class Trace {
       }
       this.columns.push(column);
     }
-    while (this.columns.length > MOST) {
-      this.columns.shift();
-      this.dropped++;
-    }
+    this.forget();
   }
 
   /** Return a second trace that goes on from here by itself. */
@@ -79,17 +76,18 @@ export class Trace {
     return new Trace(this.parts.map((part) => ({ ...part, activation: "difference" })));
   }
 
-  /** Put the differences of two traces behind those there are, as far as both go. */
-  subtract(a: Trace, b: Trace): void {
-    for (let t = this.length; t < Math.min(a.length, b.length); t++) {
-      const [x, y] = [a.at(t), b.at(t)];
-      this.push({ values: x && y ? x.map((v, i) => v - y[i]!) : new Float32Array(this.size), shape: [1, this.size] });
-    }
-  }
-
   /** Steps that nobody watched: their place is kept, so that states and text stay side by side. */
   skip(steps: number): void {
-    for (let t = 0; t < steps; t++) this.columns.push(new Float32Array(this.size));
+    const nothing = new Float32Array(this.size);
+    for (let t = 0; t < steps; t++) this.columns.push(nothing);
+    this.forget();
+  }
+
+  private forget(): void {
+    const over = this.columns.length - MOST;
+    if (over <= 0) return;
+    this.columns.splice(0, over);
+    this.dropped += over;
   }
 
   /** One neuron over the kept steps from `from` on. */

@@ -17,7 +17,7 @@ import { NeuronMap } from "./map.tsx";
 import { PASSAGE } from "./passage.ts";
 import { ofMotion, ofText } from "./properties.ts";
 import { Searching } from "./searching.tsx";
-import { WatchedMotion, WatchedText } from "./source.ts";
+import { WatchedMotion, WatchedText, difference } from "./source.ts";
 import type { Trace } from "./trace.ts";
 import "./neurons.css";
 
@@ -175,7 +175,7 @@ function Text({ model, full }: { model: Model; full: Version }) {
             />
           )}
           <div class="neurons">
-            <Heat text={text} twin={twin?.text ?? null} at={at} told={(s) => `“${visible(chars[s] ?? "")}”`} />
+            <Heat text={text} twin={twin} at={at} told={(s) => `“${visible(chars[s] ?? "")}”`} />
             {neuron === null ? (
               <div class="card">
                 <p>Point at a row of the map: here you see the neuron's course, how long it remembers, and what drives it.</p>
@@ -202,13 +202,21 @@ function Text({ model, full }: { model: Model; full: Version }) {
 
 type Pointing = ReturnType<typeof usePointing>;
 
+interface HeatProps {
+  text: WatchedText;
+  twin: { text: WatchedText; at: number } | null;
+  at: Pointing;
+  told: (step: number) => string;
+}
+
 /** The map of the text; of a fork too, and of their difference. */
-function Heat({ text, twin, at, told }: { text: WatchedText; twin: WatchedText | null; at: Pointing; told: (step: number) => string }) {
+function Heat({ text, twin, at, told }: HeatProps) {
   const [which, show] = useState<"origin" | "fork" | "difference">("origin");
-  const difference = useMemo(() => text.trace.empty(), [text, twin]);
   const shown = twin === null ? "origin" : which;
-  if (twin !== null && shown === "difference") difference.subtract(text.trace, twin.trace);
-  const trace = shown === "difference" ? difference : shown === "fork" ? twin!.trace : text.trace;
+  const trace = useMemo(
+    () => (twin === null || shown === "origin" ? text.trace : shown === "fork" ? twin.text.trace : difference(text, twin.text, twin.at)),
+    [text, twin, shown, shown === "difference" ? `${text.trace.length} ${twin!.text.trace.length}` : ""],
+  );
   return (
     <div class="card">
       {twin !== null && (
@@ -221,9 +229,9 @@ function Heat({ text, twin, at, told }: { text: WatchedText; twin: WatchedText |
         </div>
       )}
       <NeuronMap
-        key={trace}
+        key={shown}
         trace={trace}
-        changed={shown === "fork" ? twin!.writing.changed : text.writing.changed}
+        changed={shown === "fork" ? twin!.text.writing.changed : text.writing.changed}
         neuron={at.neuron}
         step={at.step}
         choose={at.choose}
