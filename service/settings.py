@@ -55,6 +55,7 @@ class Settings(BaseSettings):
     )
     linger: float = Field(86_400.0, ge=0, description="seconds an older or removed version stays loaded at most for the sessions it has")
     model_control: bool = Field(False, description="whether clients may load and unload models over the Open Inference Protocol")
+    model_download: bool = Field(True, description="whether clients may download the graphs of models, as the page does to run them itself")
     store: str = Field("var/sessions.db", description="where sessions live: the path of an SQLite file, or redis://, rediss://, unix://")
     store_durability: Literal["strict", "relaxed"] = Field(
         "strict",
