@@ -44,7 +44,9 @@ class Part:
 
 
 PARTS = {
-    "runtime": Part("onnxruntime-web", ("dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm")),
+    "runtime": Part(
+        "onnxruntime-web", ("dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.mjs", "dist/ort-wasm-simd-threaded.wasm")
+    ),
     "camera": Part(
         "@mediapipe/pose",
         (
