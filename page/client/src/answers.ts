@@ -8,10 +8,13 @@ export interface Neurons {
   readonly shape: readonly [number, number];
 }
 
-/** A character and its log-probability in nats; `states` where neurons are watched and the character is new. */
+/**
+ * A character and its log-probability in nats, null of one that was read as the symbol for unknown ones; `states` where neurons are watched
+ * and the character is new.
+ */
 export interface Char {
   readonly char: string;
-  readonly logprob: number;
+  readonly logprob: number | null;
   readonly states?: Neurons;
 }
 
@@ -128,7 +131,8 @@ export function neurons(body: Body): Neurons | undefined {
 /** Read an emitted character from a message. */
 export function char(body: Body): Char {
   const states = neurons(body);
-  return { char: text(body.char), logprob: number(body.logprob), ...(states && { states }) };
+  const logprob = body.logprob === null ? null : number(body.logprob);
+  return { char: text(body.char), logprob, ...(states && { states }) };
 }
 
 /** Read an event from a message or a list of them. */

@@ -35,7 +35,7 @@ const Chunk = memo(
   (a, b) => a.to === b.to && a.chosen === b.chosen && a.colour === b.colour && a.signs === b.signs && a.turn === b.turn && a.marked === b.marked,
 );
 
-export const bySurprise = (sign: Sign): string => `s s${level(bits(sign.logprob))}`;
+export const bySurprise = (sign: Sign): string => (sign.logprob === null ? "s unknown" : `s s${level(bits(sign.logprob))}`);
 
 interface PaperProps {
   signs: Sign[];

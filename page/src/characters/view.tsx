@@ -146,7 +146,8 @@ function Pane({ writing, name, fork, leave, fail }: PaneProps) {
   const [chosen, choose] = useState<number | null>(null);
   const { signs } = writing;
   const recent = signs.slice(-200);
-  const mean = recent.reduce((sum, sign) => sum + bits(sign.logprob), 0) / recent.length;
+  const told = recent.flatMap((sign) => (sign.logprob === null ? [] : [bits(sign.logprob)]));
+  const mean = told.reduce((sum, b) => sum + b, 0) / told.length;
   return (
     <div class="card pane">
       {name !== "" && (
@@ -183,7 +184,7 @@ function Pane({ writing, name, fork, leave, fail }: PaneProps) {
           {writing.session.id === null
             ? "no session yet: it opens with the first character"
             : `step ${writing.step}, ${writing.before + signs.length} characters`}
-          {recent.length > 0 && `, ${mean.toFixed(2)} bits a character over the last ${recent.length}`}
+          {told.length > 0 && `, ${mean.toFixed(2)} bits a character over the last ${told.length}`}
         </p>
         <div class="row">
           {fork && (
@@ -286,8 +287,11 @@ function Explained({ writing, chosen }: { writing: Writing; chosen: number | nul
         <p>{guesses === null ? "\u00a0" : "Expected next:"}</p>
       ) : (
         <p>
-          <b class="mono">{visible(sign.char)}</b> {sign.drawn ? "was drawn" : "came"} where it had {percent(Math.exp(sign.logprob))} (
-          {bits(sign.logprob).toFixed(1)} bits). Expected here:
+          <b class="mono">{visible(sign.char)}</b>{" "}
+          {sign.logprob === null
+            ? "is not in the model's alphabet: it read its symbol for unknown characters."
+            : `${sign.drawn ? "was drawn" : "came"} where it had ${percent(Math.exp(sign.logprob))} (${bits(sign.logprob).toFixed(1)} bits).`}{" "}
+          Expected here:
         </p>
       )}
       <ol class="guesses">

@@ -9,7 +9,8 @@ import { likeliest, pieces, type Guess } from "./surprise.ts";
 /** One character of the text. */
 export interface Sign {
   char: string;
-  logprob: number;
+  /** null where the model's alphabet lacks the character, and its symbol for unknown ones was read */
+  logprob: number | null;
   drawn: boolean;
   /** the likeliest characters at this place; null where nobody asked */
   expected: Guess[] | null;
@@ -70,7 +71,7 @@ export class Writing {
       while (this.typed !== "") {
         const piece = pieces(this.typed, this.watched ? WATCHED : TYPED)[0]!;
         try {
-          this.take(await this.session.feed(piece));
+          this.take(await this.session.feed(piece), Array.from(piece));
         } catch (error) {
           this.typed = "";
           throw error;
@@ -166,15 +167,15 @@ export class Writing {
     }
   }
 
-  private take(result: Result): void {
+  private take(result: Result, read: readonly string[]): void {
     const first = this.signs.length;
     let guess = this.next;
     result.chars.forEach((char, i) => {
-      this.signs.push({ ...char, drawn: false, expected: guess });
+      this.signs.push({ char: read[i] ?? char.char, logprob: char.logprob, drawn: false, expected: guess });
       const scores = result.scores?.[i];
       guess = scores === undefined ? null : likeliest(scores, this.alphabet, GUESSES);
     });
-    this.next = result.next.length > 0 ? result.next.map((n) => ({ char: n.char, p: Math.exp(n.logprob) })) : guess;
+    this.next = result.next.length > 0 ? result.next.map((n) => ({ char: n.char, p: Math.exp(n.logprob ?? -Infinity) })) : guess;
     if (result.warnings.length > 0) this.note = result.warnings.join(" ");
     if (result.states) this.onNeurons?.(result.states, first);
     this.tell();
