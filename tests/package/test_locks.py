@@ -38,7 +38,7 @@ def test_a_lock_holds_what_is_asked_for_in_a_version_that_fits(extra: str) -> No
         assert requirement.specifier.contains(pinned.version), f"{requirement} and {pinned}: write the lock anew"
 
 
-@pytest.mark.parametrize("extra", ["serve", "serve-gpu"])
+@pytest.mark.parametrize("extra", ["serve", "serve-gpu", "node"])
 def test_every_package_is_named_by_hashes_and_comes_from_no_index_of_its_own(extra: str) -> None:
     for line in lines(extra):
         assert re.fullmatch(r"[a-z0-9.-]+==[\w.]+( ; [^#@]+?)?( --hash=sha256:[0-9a-f]{64})+", line), line[:100]

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.skipif(
 )
 ROOT = Path(__file__).parent.parent.parent
 FOLDERS = ("indrnn", "bundles", "client", "export", "frames", "kernels", "model", "service")
+PAGE = ROOT / "service" / "http" / "static"
 FILES = ("LICENSE", "README.md", "openapi.yaml", "pyproject.toml")
 (TORCH,) = re.findall(r'"(torch==[\d.]+)"', (ROOT / "pyproject.toml").read_text())
 USER = {"model.py": "mine = 1\n", "client.py": "mine = 2\n"}
@@ -95,6 +96,8 @@ def test_the_wheel_holds_every_source_and_bundle_and_nothing_else(wheel: Path) -
     held = contents(wheel)
     expected = {"indrnn/__init__.py", "indrnn/__main__.py", "indrnn/extras.py", "indrnn/openapi.yaml", "indrnn/service/http/docs.html"}
     expected.add("indrnn/model/data/vocabulary.toml")
+    built = (path for path in PAGE.rglob("*") if path.is_file() and not path.name.startswith("."))  # nothing, where node is not
+    expected |= {f"indrnn/{path.relative_to(ROOT)}" for path in built}
     for name in FOLDERS[2:]:
         expected |= {f"indrnn/{path.relative_to(ROOT)}" for path in (ROOT / name).rglob("*.py")}
     expected |= {f"indrnn/kernels/{path.name}" for kind in ("*.h", "*.cpp", "*.cu") for path in (ROOT / "kernels").glob(kind)}
@@ -102,6 +105,15 @@ def test_the_wheel_holds_every_source_and_bundle_and_nothing_else(wheel: Path) -
         expected |= {f"indrnn/{(manifest.parent / name).relative_to(ROOT)}" for name in ("manifest.json", "model.onnx", "CARD.md")}
     assert set(held) == expected
     assert all(data == (ROOT / name.removeprefix("indrnn/")).read_bytes() for name, data in held.items() if name.count("/") > 1)
+
+
+@pytest.mark.skipif(not (PAGE / "index.html").is_file(), reason="needs the built page: make page")
+def test_the_wheel_holds_the_page(wheel: Path) -> None:
+    held = contents(wheel)
+    index = held["indrnn/service/http/static/index.html"].decode()
+    named = re.findall(r'(?:src|href)="\./([^"]+)"', index)
+    assert [name for name in named if name.endswith(".js")]
+    assert {f"indrnn/service/http/static/{name}" for name in (*named, "viewer/index.html")} <= set(held)
 
 
 def test_the_source_archive_makes_the_same_wheel(source: Path, wheel: Path) -> None:

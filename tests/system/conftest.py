@@ -44,7 +44,8 @@ class Server:
             self.port = s.getsockname()[1]
         log = (self.folder / "log").open("ab")
         env = {k: v for k, v in os.environ.items() if not k.startswith("INDRNN_") and k not in ("HOST", "PORT")}
-        settings = {"PORT": str(self.port), "INDRNN_STORE": str(self.folder / "sessions.db"), **self.env}
+        own = {"INDRNN_STORE": str(self.folder / "sessions.db"), "INDRNN_PAGE": str(self.folder / "page")}  # not what `make page` left
+        settings = {"PORT": str(self.port), **own, **self.env}
         self.process = subprocess.Popen(self.arguments, cwd=ROOT, env={**env, **settings}, stderr=log, stdout=log)
         log.close()
         deadline = time.monotonic() + 60

@@ -26,7 +26,7 @@ from indrnn.service.app import create_app
 from indrnn.service.settings import Settings
 
 Start = Callable[..., Server]
-OPEN = {"/health/live", "/health/ready", "/docs", "/openapi.json", "/metrics"}
+OPEN = {"/", "/health/live", "/health/ready", "/docs", "/openapi.json", "/metrics"}
 BYTES = {"Content-Type": "application/octet-stream"}
 
 

@@ -1,0 +1,47 @@
+/** A client of the IndRNN service, for browsers and Node: docs/javascript.md. */
+
+export type {
+  Char,
+  Completed,
+  Label,
+  ModelInfo,
+  MotionEvent,
+  Neurons,
+  Part,
+  Pending,
+  Predicted,
+  Prediction,
+  Result,
+  SessionInfo,
+} from "./answers.js";
+export { Client, type ClientOptions, connect, Generation, Session, useSockets } from "./client.js";
+export { HttpResponse } from "./commands.js";
+export type { Reason } from "./conversation.js";
+export {
+  BadInput,
+  ClientError,
+  Conflict,
+  ConnectionLost,
+  DeadlineExceeded,
+  NotFound,
+  ProtocolError,
+  Refused,
+  SessionExpired,
+  SessionLimit,
+  StepConflict,
+  StepGap,
+  Unanswered,
+  Unauthorized,
+  Unavailable,
+} from "./errors.js";
+export type {
+  CallOptions,
+  CompleteOptions,
+  Content,
+  FrameOptions,
+  GenerateOptions,
+  Link,
+  PredictOptions,
+  SessionOptions,
+} from "./options.js";
+export type { Socket, SocketMaker } from "./wire.js";

@@ -1,0 +1,125 @@
+/** What the network reads while its neurons are watched: a text, or motions. */
+import type { Neurons } from "../../client/src/index.ts";
+import type { Clip } from "../action/run.ts";
+import { Writing } from "../characters/writing.ts";
+import { Session } from "../connection.ts";
+import { newest } from "../desk.ts";
+import { Observable } from "../observable.ts";
+import { ServiceError, remove, type Model, type Version } from "../service.ts";
+import { commonEnd } from "./search.ts";
+import { Trace } from "./trace.ts";
+
+/** A text whose neurons are watched. */
+export class WatchedText {
+  constructor(
+    readonly writing: Writing,
+    readonly trace: Trace,
+  ) {
+    writing.onNeurons = (neurons, first) => take(trace, neurons, first);
+  }
+
+  static of(model: Model, full: Version): WatchedText {
+    return new WatchedText(new Writing(model, null, true), new Trace(full.state));
+  }
+
+  async fork(): Promise<WatchedText> {
+    const twin = await this.writing.fork();
+    return new WatchedText(twin, this.trace.copy());
+  }
+}
+
+/**
+ * Return which steps of two texts are held against each other since their fork: character by character; where both end alike, end against
+ * end.
+ */
+export function pairs(origin: WatchedText, twin: WatchedText, forkedAt: number): [number, number][] {
+  const since = (text: WatchedText) => text.writing.signs.slice(forkedAt, text.trace.length).map((sign) => sign.char);
+  const [a, b] = [since(origin), since(twin)];
+  const alike = commonEnd(a, b);
+  const found: [number, number][] = [];
+  for (let t = 0; t < a.length; t++) {
+    const other = t >= a.length - alike ? t + b.length - a.length : t;
+    if (other < b.length) found.push([forkedAt + t, forkedAt + other]);
+  }
+  return found;
+}
+
+/** Return the differences of two texts' states, step by step of the origin. */
+export function difference(origin: WatchedText, twin: WatchedText, forkedAt: number): Trace {
+  const trace = origin.trace.empty();
+  trace.skip(forkedAt);
+  for (const [mine, theirs] of pairs(origin, twin, forkedAt)) {
+    const [a, b] = [origin.trace.at(mine), twin.trace.at(theirs)];
+    if (a && b) trace.push({ values: a.map((v, i) => v - b[i]!), shape: [1, trace.size] });
+  }
+  return trace;
+}
+
+function take(trace: Trace, neurons: Neurons, first: number): void {
+  if (trace.length < first) trace.skip(first - trace.length); // an answer from the store has no states
+  trace.push(neurons);
+}
+
+const PIECE = 3; // frames a message
+
+/** Motions whose neurons are watched, played in their own time. */
+export class WatchedMotion {
+  readonly trace: Trace;
+  readonly frames: Clip["frames"][number][] = [];
+  readonly changed = new Observable(0);
+  hz = 30;
+  playing: string | null = null;
+  error: unknown = null;
+  private readonly session: Session;
+  private turn = 0;
+
+  constructor(
+    readonly model: Model,
+    full: Version,
+  ) {
+    this.trace = new Trace(full.state);
+    this.hz = full.hz ?? 30;
+    this.session = new Session(model.name, { topK: 1, hz: this.hz });
+  }
+
+  async play(clip: Clip): Promise<void> {
+    const turn = ++this.turn;
+    this.playing = clip.name;
+    this.error = null;
+    this.tell();
+    const persons = newest(this.model).persons ?? 1;
+    const begun = performance.now();
+    try {
+      if (this.session.parts.length === 0) await this.session.watch();
+      for (let at = 0; at < clip.frames.length && turn === this.turn; at += PIECE) {
+        const piece = clip.frames.slice(at, at + PIECE);
+        const { states } = await this.session.feed(persons > 1 ? piece.map((frame) => [frame]) : piece);
+        this.frames.push(...piece);
+        if (states) take(this.trace, states, this.frames.length - piece.length);
+        this.tell();
+        const early = begun + (1000 * (at + PIECE)) / this.hz - performance.now();
+        if (early > 0) await new Promise((done) => setTimeout(done, early));
+      }
+    } catch (error) {
+      if (!(error instanceof ServiceError && error.code === "closed")) this.error = error;
+    }
+    if (turn === this.turn) this.playing = null;
+    this.tell();
+  }
+
+  stop(): void {
+    this.turn++;
+    this.playing = null;
+    this.tell();
+  }
+
+  close(): void {
+    this.stop();
+    this.session.close();
+    if (this.session.id !== null) remove(this.session.id).catch(() => undefined);
+  }
+
+  private tell(): void {
+    this.changed.set(this.changed.value + 1);
+  }
+}

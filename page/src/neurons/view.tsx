@@ -1,0 +1,385 @@
+/** Neurons: the hidden state as it streams. Neurons of a layer are independent of each other, so each can be read alone. */
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { bones } from "../action/bones.ts";
+import { Stage } from "../action/stage.tsx";
+import { demosFor } from "../action/view.tsx";
+import { Paper, bySurprise } from "../characters/paper.tsx";
+import { visible } from "../characters/surprise.ts";
+import { Generating, Typing } from "../characters/view.tsx";
+import type { Sign } from "../characters/writing.ts";
+import { desk, newest } from "../desk.ts";
+import { Failure } from "../failure.tsx";
+import { useObservable, useRedraw } from "../observable.ts";
+import { model as describe, type Model, type Version } from "../service.ts";
+import { Compare } from "./compare.tsx";
+import { Detail } from "./detail.tsx";
+import { NeuronMap } from "./map.tsx";
+import { PASSAGE } from "./passage.ts";
+import { ofMotion, ofText } from "./properties.ts";
+import { Searching } from "./searching.tsx";
+import { WatchedMotion, WatchedText, difference } from "./source.ts";
+import type { Trace } from "./trace.ts";
+import "./neurons.css";
+
+export function Neurons() {
+  const served = useObservable(desk.models);
+  const models = useMemo(
+    () => (served ?? []).filter((m) => m.modality === "text" || m.modality === "skeleton").sort((a, b) => b.modality.localeCompare(a.modality)),
+    [served],
+  );
+  const [model, choose] = useState<Model | null>(null);
+  const [full, know] = useState<Version | null>(null);
+  const [error, fail] = useState<unknown>(null);
+  const [turn, renew] = useState(0);
+  const current = model ?? models[0];
+  useEffect(() => {
+    if (current === undefined) return;
+    know(null);
+    fail(null);
+    describe(current.name).then((m) => know(newest(m)), fail);
+  }, [current]);
+  if (current === undefined) return <p class="note">This service has no model of characters or skeletons.</p>;
+  return (
+    <section class="view" aria-labelledby="neurons-title">
+      <div class="lead">
+        <h2 id="neurons-title">Neurons</h2>
+        <p>
+          A neuron of an IndRNN keeps its own state and sees no other of its layer: h becomes f(what comes in + u · h). So each can be read alone, and its u says how long it
+          remembers.
+        </p>
+      </div>
+      <div class="row">
+        <label class="field">
+          Model
+          <select onChange={(event) => choose(models[event.currentTarget.selectedIndex]!)}>
+            {models.map((m) => (
+              <option key={m.name} selected={m === current}>
+                {m.name}
+              </option>
+            ))}
+          </select>
+        </label>
+        <button onClick={() => renew(turn + 1)}>Start again</button>
+      </div>
+      {error !== null && <Failure error={error} close={() => fail(null)} />}
+      {full !== null &&
+        (current.modality === "text" ? (
+          <Text key={`${current.name} ${turn}`} model={current} full={full} />
+        ) : (
+          <Motion key={`${current.name} ${turn}`} model={current} full={full} />
+        ))}
+    </section>
+  );
+}
+
+/** What is pointed at, held and pinned. */
+function usePointing() {
+  const [neuron, chooseNeuron] = useState<number | null>(null);
+  const [step, chooseStep] = useState<number | null>(null);
+  const [pins, setPins] = useState<readonly number[]>([]);
+  const [marked, mark] = useState<readonly [number, number] | null>(null);
+  return {
+    neuron,
+    step,
+    pins,
+    marked,
+    mark,
+    choose: (n: number | null, s: number | null) => {
+      if (n !== null) chooseNeuron(n);
+      chooseStep(s);
+    },
+    pin: (n: number) => setPins(pins.includes(n) ? pins.filter((p) => p !== n) : [...pins, n]),
+    chooseStep,
+  };
+}
+
+function Text({ model, full }: { model: Model; full: Version }) {
+  const [text] = useState(() => WatchedText.of(model, full));
+  const [twin, part] = useState<{ text: WatchedText; at: number } | null>(null);
+  const [error, fail] = useState<unknown>(null);
+  const [byNeuron, colourBy] = useState(true);
+  const redraw = useRedraw();
+  const { writing, trace } = text;
+  useEffect(() => writing.changed.follow(redraw), [writing]);
+  useEffect(() => () => writing.close(true), [writing]);
+  useEffect(() => () => twin?.text.writing.close(true), [twin]);
+  const at = usePointing();
+  const { neuron, step } = at;
+  const chars = useMemo(() => writing.signs.map((sign) => sign.char), [writing.signs.length]);
+  const properties = useMemo(() => ofText(chars), [chars]);
+  const most = neuron === null ? 0 : trace.most[neuron]!;
+  const colour = useMemo(() => (neuron === null || !byNeuron ? bySurprise : (_: Sign, i: number) => `s n${grade(trace, neuron, i)}`), [neuron, byNeuron, trace]);
+  const fork = async () => {
+    fail(null);
+    try {
+      const made = await text.fork();
+      part({ text: made, at: made.trace.length });
+    } catch (problem) {
+      fail(problem);
+    }
+  };
+  const context = (s: number) => {
+    const around = (from: number, to: number) => chars.slice(Math.max(0, from), Math.max(0, to)).join("").replaceAll("\n", "↵");
+    return `${around(s - 16, s)}[${around(s, s + 1)}]${around(s + 1, s + 8)}`;
+  };
+  return (
+    <>
+      <div class="card">
+        {neuron !== null && (
+          <div class="row" role="group" aria-label="Colour the text by">
+            <span class="quiet">colour by</span>
+            <button class="chip" aria-pressed={byNeuron} onClick={() => colourBy(true)}>
+              {trace.name(neuron)}
+            </button>
+            <button class="chip" aria-pressed={!byNeuron} onClick={() => colourBy(false)}>
+              surprise
+            </button>
+          </div>
+        )}
+        <Paper
+          signs={writing.signs}
+          before={0}
+          chosen={step}
+          choose={at.chooseStep}
+          label="What was read: arrow keys go from character to character, with shift they mark a stretch"
+          empty="Nothing was read yet. Have it read the passage, or type."
+          colour={colour}
+          turn={byNeuron ? Math.round(8 * Math.log(most + 1e-6)) : writing.changed.value}
+          mark={(from, to) => at.mark([from, to])}
+          marked={at.marked}
+        />
+        <Typing writing={writing} />
+        {writing.error !== null && <Failure error={writing.error} close={() => writing.clearError()} />}
+        {error !== null && <Failure error={error} close={() => fail(null)} />}
+        <div class="row">
+          <button class={writing.signs.length === 0 ? "main" : ""} disabled={writing.busy} onClick={() => void writing.type(PASSAGE)}>
+            Read a passage of Alice
+          </button>
+          <button disabled={trace.length === 0 || twin !== null || writing.busy} onClick={() => void fork()}>
+            Fork and compare
+          </button>
+        </div>
+        <Generating writing={writing} />
+      </div>
+      {trace.length > 0 && (
+        <>
+          {twin && (
+            <Compare
+              key={twin}
+              origin={text}
+              twin={twin.text}
+              forkedAt={twin.at}
+              leave={() => part(null)}
+              step={step}
+              choose={at.chooseStep}
+            />
+          )}
+          <div class="neurons">
+            <Heat text={text} twin={twin} at={at} told={(s) => `“${visible(chars[s] ?? "")}”`} />
+            {neuron === null ? (
+              <div class="card">
+                <p>Point at a row of the map: here you see the neuron's course, how long it remembers, and what drives it.</p>
+              </div>
+            ) : (
+              <Detail trace={trace} neuron={neuron} step={step} pins={at.pins} pin={at.pin} choose={(n) => at.choose(n, null)} chars={chars} properties={properties} />
+            )}
+          </div>
+          <Searching
+            trace={trace}
+            properties={properties}
+            marked={at.marked}
+            mark={at.mark}
+            choose={at.choose}
+            neuron={neuron}
+            context={context}
+            how="mark a stretch of the text by dragging, or with shift and the arrow keys."
+          />
+        </>
+      )}
+    </>
+  );
+}
+
+type Pointing = ReturnType<typeof usePointing>;
+
+interface HeatProps {
+  text: WatchedText;
+  twin: { text: WatchedText; at: number } | null;
+  at: Pointing;
+  told: (step: number) => string;
+}
+
+/** The map of the text; of a fork too, and of their difference. */
+function Heat({ text, twin, at, told }: HeatProps) {
+  const [which, show] = useState<"origin" | "fork" | "difference">("origin");
+  const shown = twin === null ? "origin" : which;
+  const trace = useMemo(
+    () => (twin === null || shown === "origin" ? text.trace : shown === "fork" ? twin.text.trace : difference(text, twin.text, twin.at)),
+    [text, twin, shown, shown === "difference" ? `${text.trace.length} ${twin!.text.trace.length}` : ""],
+  );
+  return (
+    <div class="card">
+      {twin !== null && (
+        <div class="row" role="group" aria-label="Which map">
+          {(["origin", "fork", "difference"] as const).map((name) => (
+            <button key={name} class="chip" aria-pressed={shown === name} onClick={() => show(name)}>
+              {name}
+            </button>
+          ))}
+        </div>
+      )}
+      <NeuronMap
+        key={shown}
+        trace={trace}
+        changed={shown === "fork" ? twin!.text.writing.changed : text.writing.changed}
+        neuron={at.neuron}
+        step={at.step}
+        choose={at.choose}
+        pin={at.pin}
+        told={told}
+      />
+    </div>
+  );
+}
+
+function grade(trace: Trace, neuron: number, step: number): number {
+  const most = trace.most[neuron]!;
+  return most === 0 ? 0 : Math.min(7, Math.ceil((7 * Math.abs(trace.at(step)?.[neuron] ?? 0)) / most - 0.2));
+}
+
+function Motion({ model, full }: { model: Model; full: Version }) {
+  const [motion] = useState(() => new WatchedMotion(model, full));
+  const redraw = useRedraw();
+  useEffect(() => motion.changed.follow(redraw), [motion]);
+  useEffect(() => () => motion.close(), [motion]);
+  const at = usePointing();
+  const { neuron, step, marked } = at;
+  const { trace, frames } = motion;
+  const demos = useMemo(() => demosFor(full), [full]);
+  const names = full.layouts?.[full.layout ?? ""]?.joint_names ?? [];
+  const shown = step ?? frames.length - 1;
+  const body = frames[shown] ?? demos[0]?.frames[0] ?? null;
+  const lines = useMemo(() => bones(names, body ?? []), [names]);
+  const slow = Math.floor(frames.length / 15);
+  const properties = useMemo(() => ofMotion(frames, names, motion.hz), [slow, motion.playing]);
+  return (
+    <>
+      <div class="card">
+        <div class="film">
+          <Stage
+            body={body}
+            bones={lines}
+            label={`The body at frame ${shown + 1}`}
+            tint={neuron === null || frames.length === 0 ? null : grade(trace, neuron, shown)}
+          />
+          <div class="view">
+            <div class="row" role="group" aria-label="Demo motions">
+              {demos.map((demo) => (
+                <button key={demo.name} class="chip" aria-pressed={motion.playing === demo.name} onClick={() => void motion.play(demo)}>
+                  {demo.name}
+                </button>
+              ))}
+            </div>
+            {motion.playing !== null && (
+              <button onClick={() => motion.stop()}>Stop</button>
+            )}
+            {motion.error !== null && <Failure error={motion.error} />}
+            <p class="note">
+              {neuron === null ? "Motions follow one another in one session." : `The body has the colour of ${trace.name(neuron)}: the stronger, the higher it is.`}
+            </p>
+            {frames.length > 0 && (
+              <Film trace={trace} neuron={neuron} frames={frames.length} step={step} marked={marked} mark={at.mark} choose={at.chooseStep} hz={motion.hz} />
+            )}
+          </div>
+        </div>
+      </div>
+      {trace.length > 0 && (
+        <>
+          <div class="neurons">
+            <div class="card">
+              <NeuronMap
+                trace={trace}
+                changed={motion.changed}
+                neuron={neuron}
+                step={step}
+                choose={at.choose}
+                pin={at.pin}
+                told={(s) => `frame ${s + 1}`}
+              />
+            </div>
+            {neuron === null ? (
+              <div class="card">
+                <p>Point at a row of the map: here you see the neuron's course, how long it remembers, and what it goes with.</p>
+              </div>
+            ) : (
+              <Detail trace={trace} neuron={neuron} step={step} pins={at.pins} pin={at.pin} choose={(n) => at.choose(n, null)} chars={null} properties={properties} />
+            )}
+          </div>
+          <Searching
+            trace={trace}
+            properties={properties}
+            marked={marked}
+            mark={at.mark}
+            choose={at.choose}
+            neuron={neuron}
+            context={(s) => `${(s / motion.hz).toFixed(1)} s`}
+            how="mark a stretch with the two sliders under the motions."
+          />
+        </>
+      )}
+    </>
+  );
+}
+
+interface FilmProps {
+  trace: Trace;
+  neuron: number | null;
+  frames: number;
+  step: number | null;
+  marked: readonly [number, number] | null;
+  mark: (stretch: readonly [number, number] | null) => void;
+  choose: (step: number | null) => void;
+  hz: number;
+}
+
+/** Sliders to look at a frame, and to mark a stretch. */
+function Film({ frames, step, marked, mark, choose, hz }: FilmProps) {
+  const seconds = (frame: number) => `${(frame / hz).toFixed(1)} s`;
+  const [from, to] = marked ?? [0, 0];
+  return (
+    <div class="sliders">
+      <label class="field scrub">
+        <span>look at {seconds(step ?? frames - 1)}</span>
+        <input type="range" min="0" max={frames - 1} value={step ?? frames - 1} onInput={(e) => choose(e.currentTarget.valueAsNumber)} />
+      </label>
+      <label class="field scrub">
+        <span>mark from {seconds(from)}</span>
+        <input
+          type="range"
+          min="0"
+          max={frames - 1}
+          value={from}
+          onInput={(e) => {
+            const v = e.currentTarget.valueAsNumber;
+            mark([v, Math.max(v + 1, to)]);
+            choose(v);
+          }}
+        />
+      </label>
+      <label class="field scrub">
+        <span>mark to {seconds(to)}</span>
+        <input
+          type="range"
+          min="1"
+          max={frames}
+          value={to}
+          onInput={(e) => {
+            const v = e.currentTarget.valueAsNumber;
+            mark([Math.min(from, v - 1), v]);
+            choose(v - 1);
+          }}
+        />
+      </label>
+    </div>
+  );
+}

@@ -1,0 +1,22 @@
+/** The colours of the style sheet, for what is drawn on a canvas. */
+export function colours(...names: string[]): Record<string, string> {
+  const style = getComputedStyle(document.documentElement);
+  return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+}
+
+/** Okabe and Ito's colours, told apart by the colour-blind; made lighter or darker where the ground asks for it. */
+export const SERIES = {
+  light: ["#0072b2", "#b3500a", "#00795a", "#9c4478", "#7a6200", "#1f7fa8", "#000000"],
+  dark: ["#5fb4e6", "#f0a063", "#3fd0a4", "#e79cc6", "#e8d94a", "#8fd0f5", "#ffffff"],
+};
+
+export const DASHES = [[], [8, 4], [2, 3], [12, 4, 2, 4], [5, 2], [1, 4], [16, 4]];
+
+export function dark(): boolean {
+  return matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+export function series(index: number): string {
+  const all = dark() ? SERIES.dark : SERIES.light;
+  return all[index % all.length]!;
+}

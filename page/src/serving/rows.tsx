@@ -1,0 +1,227 @@
+/** Any model of numbers: its inputs as sliders or from a table, its outputs as lines. */
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { cells } from "../action/readers/csv.ts";
+import { FileButton } from "../characters/view.tsx";
+import { Session } from "../connection.ts";
+import { modelsOf, newest } from "../desk.ts";
+import { Failure } from "../failure.tsx";
+import { useRedraw } from "../observable.ts";
+import { DASHES, series } from "../paint.ts";
+import { Plot } from "../plot.tsx";
+import { remove, type Model } from "../service.ts";
+import { Swatch } from "../swatch.tsx";
+
+const SHOWN = 300; // rows
+const MESSAGE = 500; // rows a message
+const LINES = 6;
+
+/** A session of rows, and what came of them. */
+class Rows {
+  readonly session: Session;
+  inputs: number[][] = [];
+  outputs: number[][] = [];
+  names: string[] = [];
+  label = "";
+  score = 0;
+  error: unknown = null;
+  busy = false;
+
+  constructor(
+    readonly model: Model,
+    private readonly changed: () => void,
+  ) {
+    const classes = newest(model).labels;
+    this.session = new Session(model.name, classes ? { every: true, topK: 3 } : {});
+    this.names = classes ?? newest(model).values?.map((v) => v.name) ?? [];
+  }
+
+  async feed(rows: number[][]): Promise<void> {
+    this.busy = true;
+    this.error = null;
+    this.changed();
+    try {
+      for (let at = 0; at < rows.length; at += MESSAGE) {
+        const piece = rows.slice(at, at + MESSAGE);
+        const result = await this.session.feed(piece);
+        this.take(piece, result.scores, result.outputs);
+        const said = result.predictions[0];
+        if (said) [this.label, this.score] = [said.label, said.score];
+        this.changed();
+      }
+    } catch (error) {
+      this.error = error;
+    }
+    this.busy = false;
+    this.changed();
+  }
+
+  private take(piece: number[][], scores: readonly (readonly number[])[] | undefined, outputs: Readonly<Record<string, unknown>> | undefined): void {
+    this.inputs.push(...piece);
+    if (scores) this.outputs.push(...scores.map((row) => row.slice()));
+    if (outputs === undefined) return;
+    this.names = Object.keys(outputs);
+    const columns = this.names.map((name) => (Array.isArray(outputs[name]) ? (outputs[name] as number[]) : [Number(outputs[name])]));
+    const told = columns[0]?.length ?? 0;
+    piece.forEach((_, i) => this.outputs.push(columns.map((column) => column[i - (piece.length - told)] ?? NaN)));
+  }
+
+  close(): void {
+    this.session.close();
+    if (this.session.id !== null) remove(this.session.id).catch(() => undefined);
+  }
+}
+
+export function Numeric() {
+  const models = useMemo(() => modelsOf("tensor"), []);
+  const [model, choose] = useState<Model | undefined>(models[0]);
+  const [turn, renew] = useState(0);
+  if (model === undefined) return null;
+  return (
+    <div class="card">
+      <div class="row ends">
+        <h3>Models of numbers</h3>
+        <div class="row">
+          <label class="field">
+            Model
+            <select onChange={(event) => choose(models[event.currentTarget.selectedIndex])}>
+              {models.map((m) => (
+                <option key={m.name}>{m.name}</option>
+              ))}
+            </select>
+          </label>
+          <button onClick={() => renew(turn + 1)}>Start again</button>
+        </div>
+      </div>
+      <Fed key={`${model.name} ${turn}`} model={model} />
+    </div>
+  );
+}
+
+function Fed({ model }: { model: Model }) {
+  const redraw = useRedraw();
+  const [rows] = useState(() => new Rows(model, redraw));
+  useEffect(() => () => rows.close(), [rows]);
+  const version = newest(model);
+  const features = version.features ?? [];
+  const [row, set] = useState<number[]>(() => features.map(() => 0));
+  const [reach, widen] = useState<number>(10);
+  const [running, run] = useState(false);
+  const [wrong, fail] = useState<unknown>(null);
+  const current = useRef(row);
+  current.current = row;
+  useEffect(() => {
+    if (!running) return;
+    const timer = setInterval(() => {
+      if (!rows.busy) void rows.feed([current.current]);
+    }, 1000 / Math.min(20, version.hz ?? 10));
+    return () => clearInterval(timer);
+  }, [running]);
+  useEffect(() => {
+    if (rows.error !== null) run(false);
+  }, [rows.error]);
+  const take = async (file: File) => {
+    fail(null);
+    try {
+      const read = table(await file.text(), features.map((f) => f.name));
+      set(read.at(-1)!);
+      await rows.feed(read);
+    } catch (problem) {
+      fail(problem);
+    }
+  };
+  const from = Math.max(0, rows.outputs.length - SHOWN);
+  const x = rows.outputs.slice(from).map((_, i) => from + i + 1);
+  const lines = Array.from({ length: Math.min(LINES, rows.names.length) }, (_, i) => i);
+  return (
+    <>
+      {rows.error !== null && <Failure error={rows.error} />}
+      {wrong !== null && <Failure error={wrong} close={() => fail(null)} />}
+      <div class="two">
+        <div class="view">
+          <div class="row">
+            <button class="main" onClick={() => run(!running)}>
+              {running ? "Stop" : "Stream these numbers"}
+            </button>
+            <button disabled={running} onClick={() => void rows.feed([row])}>
+              One row
+            </button>
+            <FileButton label="A table (.csv)…" accept=".csv,.tsv" take={(file) => void take(file)} />
+          </div>
+          {features.map((feature, i) => (
+            <label class="field scrub" key={feature.name}>
+              <span class="feature">
+                {feature.name}
+                {feature.unit && ` (${feature.unit})`}
+              </span>
+              <input
+                type="range"
+                min={-reach}
+                max={reach}
+                step="any"
+                value={row[i]}
+                onInput={(event) => set(row.map((v, k) => (k === i ? event.currentTarget.valueAsNumber : v)))}
+              />
+              <input
+                type="number"
+                step="any"
+                aria-label={`${feature.name}, as a number`}
+                value={Number(row[i]!.toFixed(3))}
+                onInput={(event) => {
+                  const v = event.currentTarget.valueAsNumber;
+                  if (!Number.isFinite(v)) return;
+                  if (Math.abs(v) > reach) widen(10 ** Math.ceil(Math.log10(Math.abs(v) + 1)));
+                  set(row.map((old, k) => (k === i ? v : old)));
+                }}
+              />
+            </label>
+          ))}
+          <label class="field">
+            the sliders go from −{reach} to {reach}
+            <button class="chip" onClick={() => widen(reach * 10)}>
+              ten times as far
+            </button>
+          </label>
+          <p class="note">A table has a header and a row a step; its columns are found by the names above, or taken in their order.</p>
+        </div>
+        <div class="view">
+          <p class="answer small">{rows.label === "" ? "" : `${rows.label}, ${(100 * rows.score).toFixed(0)} %`}</p>
+          <Plot
+            data={[x, ...lines.map((i) => rows.outputs.slice(from).map((o) => (Number.isFinite(o[i]!) ? o[i]! : null)))] as [number[], ...(number | null)[][]]}
+            lines={lines.map((i) => ({ label: rows.names[i]!, stroke: () => series(i), dash: () => DASHES[i]!, width: () => 2 }))}
+            height={200}
+            label={`What the model answered to the last ${x.length} rows`}
+            unit=""
+            {...(version.labels ? { range: () => [0, 1.02] as [number, number] } : {})}
+          />
+          <ul class="key small">
+            {lines.map((i) => (
+              <li key={i}>
+                <Swatch line={series(i)} dash={DASHES[i]!} /> {rows.names[i]} {version.values?.[i]?.unit && <span class="quiet">{version.values[i].unit}</span>}{" "}
+                <b>{rows.outputs.length === 0 ? "" : rows.outputs.at(-1)![i]!.toFixed(2)}</b>
+              </li>
+            ))}
+          </ul>
+          <p class="note">{rows.inputs.length} rows so far.</p>
+        </div>
+      </div>
+    </>
+  );
+}
+
+/** Return the rows of a table, in the order of the features. */
+export function table(text: string, features: readonly string[]): number[][] {
+  const [header, ...rows] = cells(text);
+  if (header === undefined) throw new Error("The table is empty.");
+  const named = features.map((name) => header.indexOf(name));
+  const bare = header.every((cell) => cell !== "" && Number.isFinite(Number(cell)));
+  const columns = named.every((i) => i >= 0) ? named : features.map((_, i) => i);
+  const read = (bare ? [header, ...rows] : rows).map((row, r) =>
+    columns.map((c, i) => {
+      const value = Number(row[c] === "" ? NaN : row[c]);
+      if (!Number.isFinite(value)) throw new Error(`Row ${r + 1}: expected a number for ${features[i]}, got ${JSON.stringify(row[c] ?? null)}.`);
+      return value;
+    }),
+  );
+  if (read.length === 0) throw new Error("The table has a header and no rows.");
+  return read;
+}

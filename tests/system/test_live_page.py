@@ -1,0 +1,399 @@
+"""The live page in a real Chromium, against a running service: each view, what goes wrong, a narrow screen, the dark, the keyboard."""
+
+import gzip
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from conftest import ROOT, Server
+from cutter import Cutter
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+
+BUILT = ROOT / "service" / "http" / "static"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+AXE = ROOT / "page" / "node_modules" / "axe-core" / "axe.min.js"
+pytestmark = [
+    pytest.mark.skipif(not (BUILT / "index.html").is_file(), reason="needs the built page: make page"),
+    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium"),
+]
+VIEWS = ("action", "characters", "neurons", "service")
+MOTION = 'input[aria-label="A file with a motion"]'
+STATE = 'input[aria-label="Load a state…"] >> nth=0'
+PASSAGE_LENGTH = 763
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    made = Server(tmp_path_factory.mktemp("page"), {"INDRNN_PAGE": str(BUILT)}).start()
+    yield made
+    made.stop()
+    assert "Traceback" not in made.log()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+class Visitor:
+    """Opens tabs, and keeps what they asked for and complained of."""
+
+    def __init__(self, browser: Any, url: str) -> None:
+        self.browser, self.url = browser, url
+        self.asked: set[str] = set()
+        self.complaints: list[str] = []
+        self.contexts: list[Any] = []
+
+    def tab(self, view: str, width: int = 1280, dark: bool = False, url: str | None = None) -> Any:
+        size = {"width": width, "height": 860}
+        context = self.browser.new_context(viewport=size, color_scheme="dark" if dark else "light", accept_downloads=True)
+        self.contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("request", lambda request: self.asked.add(re.sub(r"^(\w+://[^/]*).*", r"\1", request.url)))
+        page.on("websocket", lambda ws: self.asked.add(re.sub(r"^(\w+://[^/]*).*", r"\1", ws.url)))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", lambda said: self.complaints.append(said.text) if "Content Security" in said.text else None)
+        page.goto(f"{url or self.url}/#{view}")
+        page.get_by_role("heading", level=2, name=view.capitalize()).wait_for()
+        return page
+
+
+@pytest.fixture
+def visitor(browser: Any, shown: Server) -> Iterator[Visitor]:
+    made = Visitor(browser, shown.url)
+    yield made
+    for context in made.contexts:
+        context.close()
+    assert not made.complaints
+    assert made.asked <= {shown.url, shown.url.replace("http", "ws")}, "nothing leaves for another host"
+
+
+def press(page: Any, name: str) -> None:
+    page.get_by_role("button", name=name, exact=True).first.click()
+
+
+def read_passage(page: Any) -> None:
+    press(page, "Read a passage of Alice")
+    page.get_by_text(f"{PASSAGE_LENGTH} steps so far").wait_for()
+
+
+def test_a_motion_is_recognised_and_another_follows_in_the_same_session(visitor: Visitor) -> None:
+    page = visitor.tab("action")
+    press(page, "wave")
+    page.get_by_text("sure since").wait_for()
+    page.locator(".answer", has_text=re.compile("^wave$")).wait_for()
+    press(page, "squat")
+    page.locator(".answer", has_text=re.compile("^squat$")).wait_for()
+    page.get_by_role("button", name="Play", exact=True).wait_for()
+    slider = page.get_by_label("Frame that is shown")
+    frames = int(slider.get_attribute("max")) + 1
+    slider.fill("50")
+    page.locator(".answer", has_text=re.compile("^wave$")).wait_for()
+    info = httpx.get(f"{visitor.url}/sessions?limit=1").json()["sessions"][0]
+    assert (info["model"], info["position"]) == ("action", frames)
+
+
+def test_every_demo_motion_is_a_clip_that_its_model_names(visitor: Visitor, shown: Server) -> None:
+    """What the page draws is what the model is shown: each by its own name, from the start of a sequence."""
+    page = visitor.tab("action")
+    names = page.get_by_role("group", name="Demo motions").get_by_role("button").all_inner_texts()[1:]
+    assert names
+    sent: list[Any] = []
+    page.on("websocket", lambda ws: ws.on("framesent", lambda text: sent.append(json.loads(text))))
+    page.get_by_label("each motion from the start of a sequence").check()
+    page.get_by_label("speed").select_option("4")
+    press(page, "Play all")
+    page.get_by_role("button", name="Pause").wait_for()
+    page.locator(".now", has_text=names[-1]).wait_for(timeout=90_000)
+    page.get_by_role("button", name="Play", exact=True).wait_for()
+    clips: list[list[Any]] = []
+    for message in sent:
+        if message["type"] == "open":
+            clips.append([])
+        elif message["type"] == "step":
+            clips[-1] += message["frames"]
+    reply = shown.post("/predict", {"model": "action", "sequences": clips}).json()
+    assert [p["label"] for p in reply["predictions"]] == names
+
+
+def test_a_dropped_file_is_asked_about_and_played(visitor: Visitor) -> None:
+    page = visitor.tab("action")
+    page.set_input_files(MOTION, str(ROOT / "examples" / "wave.json"))
+    page.get_by_text("one clip, 72 frames of 20 joints").wait_for()
+    assert page.get_by_role("button", name="Show it").is_disabled(), "the unit is never guessed"
+    page.get_by_label("unit").select_option("metres")
+    page.get_by_label("axes").select_option("y up, as the model has it")
+    press(page, "Show it")
+    page.locator(".answer", has_text=re.compile("^wave$")).wait_for()
+
+
+def test_a_wrong_file_says_what_was_expected(visitor: Visitor, tmp_path: Path) -> None:
+    wrong = tmp_path / "notes.json"
+    wrong.write_text("not JSON")
+    page = visitor.tab("action")
+    page.set_input_files(MOTION, str(wrong))
+    page.get_by_role("alert").get_by_text("it is no JSON").wait_for()
+    page.goto(f"{visitor.url}/#characters")
+    state = tmp_path / "other.safetensors"
+    state.write_bytes(b"nothing of the kind")
+    page.set_input_files(STATE, str(state))
+    page.get_by_role("alert").get_by_text("not_a_state").wait_for()
+
+
+def test_what_is_typed_is_coloured_and_markup_is_only_text(visitor: Visitor) -> None:
+    page = visitor.tab("characters")
+    page.get_by_placeholder("Type here").press_sequentially("The zqx <b>", delay=5)
+    page.get_by_text("11 characters").wait_for()
+    paper = page.get_by_role("group", name="The text of")
+    assert paper.inner_text() == "The zqx <b>"
+    assert paper.locator("b").count() == 0
+    assert paper.locator(".s6, .s7").count() >= 2, "nobody expects zqx"
+    paper.focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    page.get_by_text(re.compile(r"h came where it had \d")).wait_for()
+
+
+def test_a_seed_draws_the_same_text_and_a_fork_goes_its_own_way(visitor: Visitor) -> None:
+    page = visitor.tab("characters")
+    press(page, "It was late in the evening, and …")
+    page.get_by_label("seed").fill("7")
+    page.get_by_label("characters", exact=True).fill("40")
+    page.get_by_text("32 characters").wait_for()
+    press(page, "Fork")
+    for n in (0, 1):
+        page.get_by_role("button", name="Continue the text").first.click()
+        page.get_by_role("button", name="Go on").nth(n).wait_for()
+        if n == 0:
+            page.get_by_label("seed").nth(1).fill("7")
+            page.get_by_label("characters", exact=True).nth(1).fill("40")
+    papers = page.locator(".paper").all_inner_texts()
+    assert len(papers[0]) > 60
+    assert papers[0] == papers[1]
+    page.get_by_placeholder("Type here").nth(1).press_sequentially("x")
+    page.get_by_text("73 characters").wait_for()
+    assert page.locator(".paper").nth(0).inner_text() == papers[0]
+    page.get_by_role("progressbar").first.wait_for()
+
+
+def test_generating_stops_and_goes_on(visitor: Visitor) -> None:
+    page = visitor.tab("characters")
+    press(page, "It was late in the evening, and …")
+    page.get_by_label("characters", exact=True).fill("4000")
+    press(page, "Continue the text")
+    page.locator(".paper .drawn").nth(20).wait_for()
+    press(page, "Stop")
+    page.get_by_role("button", name="Go on").wait_for()
+    count = page.locator(".paper .drawn").count()
+    assert 20 < count < 4000
+    page.get_by_label("characters", exact=True).fill("30")
+    press(page, "Go on")
+    page.locator(".paper .drawn").nth(count + 29).wait_for()
+
+
+def test_a_saved_state_goes_on_in_another_browser(visitor: Visitor, tmp_path: Path) -> None:
+    page = visitor.tab("characters")
+    press(page, "Prince Andrew looked at the sky and said: …")
+    page.get_by_text("42 characters").wait_for()
+    with page.expect_download() as download:
+        press(page, "Save the state")
+    state = tmp_path / download.value.suggested_filename
+    download.value.save_as(state)
+    expected = page.locator(".guesses").inner_text()
+    other = visitor.tab("characters")
+    other.set_input_files(STATE, str(state))
+    other.get_by_text("(42 characters were read before)").wait_for()
+    other.get_by_placeholder("Type here").press_sequentially(" ")
+    other.get_by_text("step 2, 43 characters").wait_for()
+    page.get_by_placeholder("Type here").press_sequentially(" ")
+    page.get_by_text("step 2, 43 characters").wait_for()
+    assert expected
+    assert other.locator(".guesses").inner_text() == page.locator(".guesses").inner_text()
+
+
+def test_a_neuron_that_knows_quotes_is_found(visitor: Visitor) -> None:
+    page = visitor.tab("neurons")
+    read_passage(page)
+    press(page, "inside quotes")
+    best = page.locator(".found li").first.inner_text()
+    correlation = re.search(r"r = (-?[\d.]+)", best)
+    assert correlation
+    assert abs(float(correlation[1])) > 0.6, best
+    page.get_by_text("its own weight u").wait_for()
+    assert page.locator(".paper .n5, .paper .n6, .paper .n7").count() > 50, "the text is coloured by the neuron"
+
+
+def test_a_stretch_finds_neurons_by_keyboard_alone(visitor: Visitor) -> None:
+    page = visitor.tab("neurons")
+    read_passage(page)
+    page.locator(".paper").focus()
+    for key in ("Home", "ArrowRight", "Shift+ArrowDown", "Shift+ArrowDown"):
+        page.keyboard.press(key)
+    page.get_by_role("button", name="Search by the marked stretch").focus()
+    page.keyboard.press("Enter")
+    page.get_by_text("higher in the marked 41 steps").wait_for()
+    assert page.locator(".found").nth(0).locator("li").count() == 10
+    assert page.locator(".found").nth(1).locator("li").count() == 5
+    page.locator(".paint canvas").focus()
+    before = page.locator(".detail h3").inner_text()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    assert page.locator(".detail h3").inner_text() != before
+    page.get_by_role("button", name="Pinned").wait_for()
+
+
+def test_a_fork_parts_from_its_origin_and_meets_it_again(visitor: Visitor) -> None:
+    page = visitor.tab("neurons")
+    read_passage(page)
+    press(page, "Fork and compare")
+    page.get_by_placeholder("Type here").fill("The cat sat. ")
+    page.get_by_label("The fork reads").fill("The dog ran. ")
+    page.get_by_text(re.compile("parted at character 5 .*c.* and .*d")).wait_for()
+    page.get_by_label("Both read").fill("It was a long way, and the night was dark, and she had nobody to ask for the road. " * 4)
+    page.get_by_text("and met again at character").wait_for()
+
+
+def test_a_body_is_coloured_by_a_neuron(visitor: Visitor) -> None:
+    page = visitor.tab("neurons")
+    page.get_by_label("Model").select_option("action")
+    press(page, "squat")
+    page.get_by_text("84 steps so far").wait_for()
+    press(page, "height of the hips")
+    page.get_by_text("The body has the colour of layer").wait_for()
+    assert "r = " in page.locator(".found li").first.inner_text()
+
+
+def test_sessions_are_listed_opened_and_deleted(visitor: Visitor) -> None:
+    page = visitor.tab("characters")
+    press(page, "It was late in the evening, and …")
+    page.get_by_text("32 characters").wait_for()
+    mine = httpx.get(f"{visitor.url}/sessions?limit=1").json()["sessions"][0]["session_id"]
+    page.get_by_role("link", name="Service").click()
+    row = page.get_by_role("row", name=re.compile(re.escape(mine[:8])))
+    row.get_by_role("button", name="Fork").click()
+    page.wait_for_function(f"document.querySelectorAll('td .acts').length >= 2 && {len(mine)} > 0")
+    row.get_by_role("button", name="Open").click()
+    page.get_by_text("(32 characters were read before)").wait_for()
+    page.get_by_role("link", name="Service").click()
+    row.get_by_role("button", name="Delete").click()
+    row.wait_for(state="detached")
+    assert httpx.get(f"{visitor.url}/sessions/{mine}").status_code == 410
+
+
+def test_a_lost_connection_is_told_and_loses_nothing(browser: Any, shown: Server) -> None:
+    cutter = Cutter(shown.port, seed=1, low=50, high=50)
+    cutter.gentle = True
+    cutter.start()
+    visitor = Visitor(browser, cutter.url)
+    try:
+        page = visitor.tab("characters")
+        field = page.get_by_placeholder("Type here")
+        field.press_sequentially("To be")
+        page.get_by_text("5 characters").wait_for()
+        cutter.gentle = False  # cuts every connection, and the next ones within their handshake
+        field.press_sequentially(" or not")
+        page.get_by_text("Connection lost").wait_for()
+        cutter.gentle = True
+        page.get_by_text("Connected again").wait_for()
+        page.get_by_text("12 characters").wait_for()
+        assert cutter.cuts > 1
+        assert page.locator(".paper").inner_text() == "To be or not"
+        assert httpx.get(f"{shown.url}/sessions?limit=1").json()["sessions"][0]["position"] == 12
+    finally:
+        for context in visitor.contexts:
+            context.close()
+        cutter.stop()
+
+
+def test_a_key_is_asked_for_and_kept_for_the_tab_alone(browser: Any, own_server: Callable[..., Server], tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"ann:{hashlib.sha256(b'secret').hexdigest()}\n")
+    server = own_server(INDRNN_PAGE=str(BUILT), INDRNN_KEYS=str(keys))
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{server.url}/#characters")
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Key").fill("wrong")
+    dialog.get_by_role("button", name="Go on").click()
+    dialog.get_by_text("is not known").wait_for()
+    dialog.get_by_label("Key").fill("secret")
+    dialog.get_by_role("button", name="Go on").click()
+    press(page, "It was late in the evening, and …")
+    page.get_by_text("32 characters").wait_for()
+    assert page.evaluate("[localStorage.length, document.cookie, location.href.includes('secret')]") == [0, "", False]
+    other = context.new_page()
+    other.goto(f"{server.url}/#characters")
+    other.get_by_role("dialog").get_by_label("Key").wait_for()
+    context.close()
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, False), (390, True)])
+def test_nothing_is_too_wide_and_axe_finds_nothing(visitor: Visitor, width: int, dark: bool) -> None:
+    page = visitor.tab("action", width, dark)
+    press(page, "wave")
+    page.get_by_text("sure since").wait_for()
+    for view in VIEWS:
+        page.goto(f"{visitor.url}/#{view}")
+        page.get_by_role("heading", level=2, name=view.capitalize()).wait_for()
+        if view == "characters":
+            press(page, "It was late in the evening, and …")
+            page.get_by_text("32 characters").wait_for()
+            page.locator(".paper span").nth(3).hover()
+        if view == "neurons":
+            read_passage(page)
+            press(page, "inside quotes")
+            page.locator(".found li").first.wait_for()
+        if view == "service":
+            page.get_by_role("row").nth(4).wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), view
+        assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == (
+            "rgb(15, 21, 27)" if dark else "rgb(244, 246, 248)"
+        )
+        if AXE.is_file():
+            page.evaluate(AXE.read_text())
+            found = page.evaluate("axe.run().then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.target)]))")
+            assert found == [], view
+
+
+def test_the_map_of_neurons_costs_little_while_it_streams(visitor: Visitor) -> None:
+    """1,500 neurons and more by 300 steps: the script's own time, 8 ms a frame at most, the map's part by its median."""
+    page = visitor.tab("neurons")
+    read_passage(page)
+    press(page, "all")
+    assert page.evaluate("document.querySelector('.paint canvas').height") >= 1500
+    cdp = page.context.new_cdp_session(page)
+    cdp.send("Performance.enable")
+
+    def script() -> float:
+        return float(next(m["value"] for m in cdp.send("Performance.getMetrics")["metrics"] if m["name"] == "ScriptDuration"))
+
+    page.evaluate("window.frames_ = 0; (function count() { window.frames_++; requestAnimationFrame(count); })()")
+    page.get_by_label("characters", exact=True).fill("150")
+    before = script()
+    press(page, "Continue the text")
+    page.get_by_text(f"{PASSAGE_LENGTH + 150} steps so far").wait_for()
+    spent, frames = 1000 * (script() - before), page.evaluate("window.frames_")
+    painted = page.evaluate("performance.getEntriesByName('heat map').map(m => m.duration).sort((a, b) => a - b)")
+    assert frames > 10
+    assert spent / frames <= 8, (spent, frames)
+    assert painted[len(painted) // 2] <= 8, painted
+
+
+def test_the_page_is_small() -> None:
+    """What the browser loads for the page, without camera and runtime: at most 120 KB compressed."""
+    index = (BUILT / "index.html").read_text()
+    loaded = re.findall(r'(?:src|href)="\./([^"]+)"', index)
+    assert any(name.endswith(".js") for name in loaded)
+    total = sum(len(gzip.compress((BUILT / name).read_bytes())) for name in loaded) + len(gzip.compress(index.encode()))
+    assert total <= 120 * 1024
