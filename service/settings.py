@@ -57,6 +57,16 @@ class Settings(BaseSettings):
         description="strict: on the disk before the reply, or no start; relaxed: a power cut, or how Redis is set, may lose steps",
     )
     provider: Literal["auto", "cuda", "cpu"] = Field("auto", description="auto takes the GPU where it is the faster at warm-up")
+    fronts: int | Literal["auto"] = Field(
+        0,
+        ge=0,
+        le=256,
+        description="processes that speak with clients, beside one that has the models and the store; 0: one process does all; "
+        "auto: as many as there are cores, less one",
+    )
+    hang_timeout: float = Field(
+        30.0, gt=1, le=3600, description="seconds without a sign of life after which a process is killed and started again; with fronts"
+    )
     threads: int = Field(1, ge=1, le=256, description="threads of one run of a model")
     max_body: int = Field(16 * 2**20, ge=1024, description="bytes of a request body or stream message")
     max_drain: int = Field(64 * 2**20, ge=1024, description="bytes read and dropped so that a client sees its 413")

@@ -273,6 +273,11 @@ class Inbox:
         with self._gate:
             self._open.difference_update(tickets)
 
+    def tickets_of(self, epoch: int) -> list[Ticket]:
+        """Return the tickets of one asker that wait."""
+        with self._gate:
+            return [ticket for ticket in self._open if ticket.epoch == epoch]
+
     def abandoned(self, tickets: Sequence[Ticket]) -> bool:
         """Return whether everybody who waited is gone."""
         with self._gate:
@@ -1171,6 +1176,7 @@ class EngineLoop:
         self._ledger = Ledger(engine, store, settings.step_timeout, self._statistics, self.inbox, answer)
         self._runner = Runner(engine, facts, settings, self._ledger, self._statistics, self.inbox)
         self._desk = Desk(engine, facts, store, settings, self._ledger, self._runner)
+        self._turned = time.monotonic()
         self._thread = threading.Thread(target=self._main, name=f"engine-{facts.name}-{facts.version}", daemon=True)
         self._thread.start()
 
@@ -1185,18 +1191,37 @@ class EngineLoop:
         return self.inbox.stopping
 
     @property
+    def ready(self) -> bool:
+        """Return whether it would take something now."""
+        return not self.inbox.stopping
+
+    @property
     def alive(self) -> bool:
         """Return whether its thread has not ended."""
         return self._thread.is_alive()
+
+    @property
+    def lively(self) -> bool:
+        """Return whether it waits for something to do, or has begun a turn lately."""
+        return not self.alive or self.inbox.waiting == 0 or time.monotonic() - self._turned < LONGEST_TURN
 
     def snapshot(self) -> EngineSnapshot:
         """Return what it has done."""
         self._statistics.fold()
         return EngineSnapshot(self._statistics, self.inbox.waiting)
 
+    async def look(self) -> EngineSnapshot:
+        """Return what it has done by now."""
+        return self.snapshot()
+
+    def leave(self, epoch: int) -> None:
+        """Withdraw whatever waits for an asker that is gone, by its epoch."""
+        self.withdraw(self.inbox.tickets_of(epoch))
+
     def _main(self) -> None:
         while True:
             handed = self.inbox.take(busy=bool(self._runner.ready or self._runner.freed))
+            self._turned = time.monotonic()
             try:
                 self._turn(*handed)
             except Exception as error:  # a bug must not leave anybody waiting
@@ -1237,6 +1262,7 @@ class EngineLoop:
         self._ledger.clear(error)
 
 
+LONGEST_TURN = 60.0  # seconds of one turn, beyond which a run or a commit is taken to have stopped for good
 NOTED = 4_096  # durations and runs that wait to be counted, some seconds of a busy engine
 
 
