@@ -11,7 +11,9 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "INDRNN_"
-ELSEWHERE = frozenset({"INDRNN_DATA", "INDRNN_TEST_CONTAINER", "INDRNN_TEST_INSTALL", "INDRNN_TEST_SILERO"})  # of model/ and of tests
+ELSEWHERE = frozenset(
+    {"INDRNN_DATA", "INDRNN_TEST_CONTAINER", "INDRNN_TEST_INSTALL", "INDRNN_TEST_SILERO", "INDRNN_TEST_FRONTS"}
+)  # of model/ and of tests
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\s/?#@,]+/?", re.IGNORECASE)
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 

@@ -16,7 +16,7 @@ ASKED and TOLD hold parts, each a head of 16 bytes, its fields, and zeros up to 
               u64 tickets | i64 numbers, -1: the engine counts | digests of 16 bytes | texts, JSON: owner, ids | x, one after another
     INFERS    contents without a session, alike but for their numbers: as STEPS, without numbers, digests and texts
     RESULTS   results of content with as many logits and as long states:
-              u32 bytes of texts | u32 K | u32 N | zero | u64 tickets | i64 numbers | i64 positions | texts, JSON: doubts
+              u32 bytes of texts | u32 K | u32 N + 1, 0: no states | zero | u64 tickets | i64 numbers | i64 positions | texts, JSON: doubts
               u32 time steps of each | u32 logprobs of each | logits [n, K] | states [n, N] | every [t, K] of each | logprobs of each
 
 The model is the engine's number of it; a ticket is a number of the front, whose epoch the first message has said. A time that is not a
@@ -421,9 +421,9 @@ def told_parts(deliveries: Sequence[Delivery], tells_state: TellsState) -> Itera
         ticket, reply, states, final = delivery
         result = reply.result if type(reply) is Result else None
         told = None
-        if type(result) is Scores and final and states is None and result.logits.ndim == 1 and result.every.ndim == 2:
+        if type(result) is Scores and final and states is None and _is_plain(reply, result):  # type: ignore[arg-type]  # a result
             state = reply.state if tells_state(ticket.number) else None  # type: ignore[union-attr]  # a result
-            told = len(result.logits), 0 if state is None else len(state), result.doubts
+            told = len(result.logits), -1 if state is None else len(state), result.doubts
         if group and told != alike:
             assert alike is not None, "of a group"
             yield _results(*alike, group)
@@ -438,6 +438,18 @@ def told_parts(deliveries: Sequence[Delivery], tells_state: TellsState) -> Itera
         yield _results(*alike, group)
 
 
+def _is_plain(reply: Result[Scores], scores: Scores) -> bool:
+    """Return whether the numbers are of the types and sizes that a part of results has."""
+    logits, every = scores.logits, scores.every
+    return (
+        logits.dtype is F4
+        and logits.ndim == 1
+        and every.shape[1:] == logits.shape
+        and 0 <= reply.number < 2**63
+        and 0 <= reply.position < 2**63
+    )
+
+
 def _without_state(delivery: Delivery, tells_state: TellsState) -> Delivery:
     reply = delivery.reply
     if isinstance(reply, Result) and reply.state is not None and not tells_state(delivery.ticket.number):
@@ -450,7 +462,7 @@ def _results(K: int, N: int, doubts: tuple[str, ...], group: Sequence[tuple[int,
     scores = [result.result for _, result, _ in group]
     texts = orjson.dumps(doubts)
     fields = [
-        RESULTS.pack(len(texts), K, N),
+        RESULTS.pack(len(texts), K, N + 1),
         struct.pack(f"<{n}Q", *[number for number, _, _ in group]),
         struct.pack(f"<{n}q", *[result.number for _, result, _ in group]),
         struct.pack(f"<{n}q", *[result.position for _, result, _ in group]),
@@ -472,7 +484,8 @@ def read_told(part: Part, epoch: int) -> Sequence[Delivery]:
     if part.form != Form.RESULTS:
         raise LinkError(f"expected replies, got a part of form {part.form}")
     n, fields = part.rows, _Fields(part)
-    size, K, N = fields.head(RESULTS)
+    size, K, states_of = fields.head(RESULTS)
+    N = max(0, states_of - 1)
     tickets = fields.array(_U8, n).tolist()
     numbers = fields.array(_I8, n).tolist()
     positions = fields.array(_I8, n).tolist()
@@ -490,8 +503,8 @@ def read_told(part: Part, epoch: int) -> Sequence[Delivery]:
             Result(
                 numbers[i],
                 positions[i],
-                Scores(logits[i], every[i].reshape(-1, K) if steps[i] else no_every, logprobs[i], doubts),
-                states[i] if N else None,
+                Scores(logits[i], every[i].reshape(steps[i], K) if steps[i] else no_every, logprobs[i], doubts),
+                states[i] if states_of else None,
             ),
         )
         for i in range(n)
