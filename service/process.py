@@ -223,6 +223,7 @@ async def _engine(settings: Settings, backend: Backend, line: socket.socket, hos
         await asyncio.sleep(LOOK)
     for task in tasks:
         task.cancel()
+    here.close()
     await asyncio.to_thread(backend.close)
     return 0
 

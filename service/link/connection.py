@@ -16,7 +16,8 @@ PIECE = 2**18  # bytes of one read
 class Connection:
     """A connected stream socket. Any thread may write; everything else is the event loop's.
 
-    `took` is given each message, kind and body; `lost` is told once why there is no connection any more; bound: bytes that may wait.
+    `took` is given each message, kind and body; `lost` is told once why there is no connection any more.
+    bound: bytes that may wait when more come.
     """
 
     def __init__(
@@ -49,10 +50,11 @@ class Connection:
         with self._gate:
             if not self._open:
                 return
+            if len(self._waiting) > self._bound:
+                self._give_up(f"the other side leaves {len(self._waiting)} bytes unread")
+                return
             if self._waiting:
                 self._waiting += data
-                if len(self._waiting) > self._bound:
-                    self._give_up(f"the other side leaves {len(self._waiting)} bytes unread")
                 return
             try:
                 sent = self._socket.send(data)

@@ -32,7 +32,7 @@ from indrnn.service.store.refreshed import StoreProbe
 
 log = logging.getLogger(__name__)
 
-UNREAD = 2**25  # bytes of replies that a front may leave unread; then it is let go, and what it asked is withdrawn
+UNREAD = 2**26  # bytes of replies that a front may leave unread; then it is let go, and what it asked is withdrawn
 TOLD = 0.25  # seconds between looks whether the repository's index has changed
 TAKEN = 5.0  # seconds that fronts have to take up a roster before a model that is no longer on it is unloaded
 
@@ -188,6 +188,12 @@ class Host:
     def attach(self, link: socket.socket) -> None:
         """Begin to serve a front over a socket."""
         self._fronts.append(Front(self, link))
+
+    def close(self) -> None:
+        """Let all fronts go."""
+        for front in list(self._fronts):
+            front.connection.close()
+            self.left(front)
 
     def port(self, number: int) -> EngineLoop | None:
         """Return the engine of that number, which may have left the table of models a moment ago."""
