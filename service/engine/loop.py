@@ -70,6 +70,7 @@ from indrnn.service.engine.runtime import (
     next_turn,
     prepare,
 )
+from indrnn.service.engine.short import ShortWay
 from indrnn.service.engine.statistics import Happened, Statistics
 from indrnn.service.errors import (
     BadInput,
@@ -124,13 +125,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """Bounds: rows of a run, tickets that may wait, seconds a request may wait, seconds a session lives after a step, frames of a step."""
+    """Bounds: rows of a run, tickets that may wait, seconds a request may wait, seconds a session lives after a step, frames of a step.
+
+    short: whether plain steps go the short way (engine/short.py).
+    """
 
     max_batch: int
     max_queue: int
     step_timeout: float
     session_ttl: float
     max_frames: int = 5_000
+    short: bool = False
 
 
 # --- what is handed to the engine thread, and who still waits for an answer: the only part that two threads touch -------------------------
@@ -1172,10 +1177,14 @@ class EngineLoop:
         self.inbox = Inbox(settings.max_queue, settings.step_timeout, self._statistics, answer)
         self.submit, self.withdraw, self.drain = self.inbox.submit, self.inbox.withdraw, self.inbox.drain
         self._clock = clock
+        self._answer = answer
         facts = ModelFacts.of(engine.manifest, settings.max_frames)
         self._ledger = Ledger(engine, store, settings.step_timeout, self._statistics, self.inbox, answer)
         self._runner = Runner(engine, facts, settings, self._ledger, self._statistics, self.inbox)
         self._desk = Desk(engine, facts, store, settings, self._ledger, self._runner)
+        self._short: ShortWay | None = None
+        if settings.short:
+            self._short = ShortWay(engine, facts, store, settings.max_batch, settings.session_ttl, self._statistics, self._send)
         self._turned = time.monotonic()
         self._thread = threading.Thread(target=self._main, name=f"engine-{facts.name}-{facts.version}", daemon=True)
         self._thread.start()
@@ -1235,12 +1244,15 @@ class EngineLoop:
     def _turn(self, queued: Sequence[Queued], withdrawn: Sequence[Ticket], stopping: bool) -> None:
         now = self._clock()
         desk, runner = self._desk, self._runner
+        if withdrawn:
+            self.inbox.leave(withdrawn)
+        if self._short is not None:
+            queued = self._short.take(queued, desk.lives, self._clock)
         desk.take_in(queued, now)
         freed, runner.freed = runner.freed, []
         for live in freed:
             desk.offer_waiting(live, now)
         if withdrawn:
-            self.inbox.leave(withdrawn)
             desk.withdraw(withdrawn, now)
         desk.refuse_late()
         if stopping:
@@ -1253,6 +1265,11 @@ class EngineLoop:
         desk.forget_idle()
         if len(self._statistics.noted) + len(self._statistics.noted_runs) > NOTED:
             self._statistics.fold()
+
+    def _send(self, replies: Sequence[Delivery]) -> None:
+        """Let replies go that wait for nothing."""
+        if due := self.inbox.due(replies):
+            self._answer(due)
 
     def _fail_everything(self, error: ServiceError) -> None:
         """Everybody but those who came in after the failed turn began is told; the sessions are where the store has them."""
