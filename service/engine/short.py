@@ -1,9 +1,9 @@
 """The short way of plain steps through the engine thread: read, run and committed together, without a mailbox, a flight or a turn of each.
 
 It takes the steps that the state machine would admit at once and that need nothing else: of sessions that are in nobody's hands, at their
-next number, without options, content as the graph reads it. Of those it does what the general way (loop.py, session/machine.py) does, in the
-same order: a reply leaves after its commit. Whatever is otherwise in any point stays for the general way, which says what is wrong with it;
-so does what comes behind such a request of the same session. What is left for the general way has changed nothing.
+next number, without options, content as the graph reads it. With those it does what the general way (loop.py, session/machine.py) does, in
+the same order: a reply leaves after its commit. Whatever is otherwise in any point stays for the general way, which says what is wrong with
+it; so does what comes behind such a request of the same session. What is left for the general way has changed nothing.
 """
 
 import logging
@@ -161,6 +161,7 @@ class ShortWay:
             return ()
         ended = time.perf_counter_ns()
         s.noted_runs.append((len(rows), prepared - begun, ran - prepared, ended - ran, now))
+        self._note(sound, since, (ended - begun) * 1e-9)
         try:
             lost = self._store.commit(changes)
         except ServiceError as error:
@@ -172,7 +173,8 @@ class ShortWay:
         if lost:  # others have moved these: the general way reads them again
             kept = [i for i, one in enumerate(sound) if one.before.id not in lost]
             replies, sound = [replies[i] for i in kept], [sound[i] for i in kept]
-        self._count(sound, since, (ended - begun) * 1e-9)
+        for one in sound:
+            s.happened["step", one.request.protocol] += 1
         self._send(replies)
         return [reply.ticket for reply in replies]
 
@@ -209,10 +211,10 @@ class ShortWay:
         scored: Floats = np.take_along_axis(log_softmax(before), symbols[..., None], -1)[..., 0].astype(np.float32)
         return scored
 
-    def _count(self, stored: Sequence[Plain], since: float, took: float) -> None:
+    def _note(self, run: Sequence[Plain], since: float, took: float) -> None:
+        """Note how long steps have waited, and how long they took in all."""
         s = self._statistics
-        for one in stored:
+        for one in run:
             waited = since - one.waiting.since
             s.noted.append((s.queue, int(waited * 1e9)))
             s.noted.append((s.success, int((waited + took) * 1e9)))
-            s.happened["step", one.request.protocol] += 1
