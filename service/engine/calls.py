@@ -5,7 +5,7 @@
     ListSessions   Session, ...      ProbeStore     None            TellStatistics   texts: JSON
     Scrape         texts: the numbers in a scraper's form, the form
 
-A call is answered with Answer or Refused; the rest are notes, which nobody answers.
+A call is answered with CallAnswer or Refused; the rest are notes, which nobody answers.
 """
 
 from typing import NamedTuple
@@ -83,7 +83,7 @@ Call = (
 )
 
 
-class Answer(NamedTuple):
+class CallAnswer(NamedTuple):
     """The answer to a call."""
 
     value: Session | tuple[Session, ...] | tuple[str, ...] | bool | None

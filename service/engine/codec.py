@@ -48,7 +48,7 @@ PARTS = (
     *(r.Asked, r.Delivery, r.Ticket, r.Frames, r.Exact, r.Text),
     *(m.Session, m.Step, m.Return, m.Flight, m.Snapshot, m.History, m.Scores, m.Generated, m.Sampling, m.Reason, Ranking, Carry),
 )
-CALLS = (*get_args(c.Call), c.Answer)
+CALLS = (*get_args(c.Call), c.CallAnswer)
 NOTES = (*get_args(c.Note), c.Hosted)
 ERRORS = tuple(e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, ServiceError))
 CLASSES: dict[str, type] = {kind.__name__: kind for kind in (*REQUESTS, *REPLIES, *PARTS, *CALLS, *NOTES, *ERRORS)}

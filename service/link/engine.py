@@ -39,7 +39,7 @@ TAKEN = 5.0  # seconds that fronts have to take up a roster before a model that 
 Scrape = Callable[[str], Awaitable[tuple[bytes, str]]]
 
 
-class Front:
+class FrontLink:
     """One front, as the engine's process knows it: its epoch, once it has said it, and who of it wants to be told the state.
 
     Replies are written on the threads of the engines, everything else is the event loop's.
@@ -135,7 +135,7 @@ class Front:
     async def _answer(self, number: bytes, call: tuple[Any, ...]) -> None:
         answer: object
         try:
-            answer = c.Answer(await self._host.answer_to(call))
+            answer = c.CallAnswer(await self._host.answer_to(call))
         except ServiceError as error:
             answer = Refused(error)
         except Exception as error:  # whatever it is, somebody waits
@@ -162,8 +162,8 @@ class Host:
         self.repository = Repository(rules, backend.models, self.registry.census, _Announced(self), lambda model: None, self.totals)
         self.repository.began_with(backend.stamps, backend.skipped)
         self.probe = StoreProbe(backend.store)
-        self._fronts: list[Front] = []
-        self._by_epoch: dict[int, Front] = {}
+        self._fronts: list[FrontLink] = []
+        self._by_epoch: dict[int, FrontLink] = {}
         self._hosted: dict[EnginePort, c.Hosted] = {}
         self._ports: dict[int, EngineLoop] = {}
         self._number = 0
@@ -187,7 +187,7 @@ class Host:
 
     def attach(self, link: socket.socket) -> None:
         """Begin to serve a front over a socket."""
-        self._fronts.append(Front(self, link))
+        self._fronts.append(FrontLink(self, link))
 
     def close(self) -> None:
         """Let all fronts go."""
@@ -216,7 +216,7 @@ class Host:
 
     # --- fronts come and go ---------------------------------------------------------------------------------------------------------------
 
-    def came(self, front: Front) -> None:
+    def came(self, front: FrontLink) -> None:
         """A front has said who it is: it is told what is loaded. One that comes again in the same epoch is the only one of it."""
         assert front.epoch is not None, "it has said"
         before = self._by_epoch.get(front.epoch)
@@ -227,7 +227,7 @@ class Host:
         front.note(self._roster())
         self.tell_streams()
 
-    def left(self, front: Front) -> None:
+    def left(self, front: FrontLink) -> None:
         """A front is gone: its tickets go, what is in flight commits."""
         if front not in self._fronts:
             return
@@ -245,7 +245,7 @@ class Host:
             elsewhere = [total[kind] - front.streams[kind] for kind in ("stream", "oip_grpc")]
             front.note(c.StreamsOpen(*elsewhere))
 
-    def relay(self, sender: Front, note: c.Charged) -> None:
+    def relay(self, sender: FrontLink, note: c.Charged) -> None:
         """Tell the other fronts what one has charged."""
         for front in self._by_epoch.values():
             if front is not sender:

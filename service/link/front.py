@@ -215,7 +215,7 @@ class Link:
             return
         if isinstance(answer, Refused):
             future.set_exception(answer.error)
-        elif isinstance(answer, c.Answer):
+        elif isinstance(answer, c.CallAnswer):
             future.set_result(answer.value)
         else:
             raise LinkError(f"expected the answer to a call, got {type(answer).__name__}")

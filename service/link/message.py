@@ -8,7 +8,7 @@ What is longer comes as pieces, each but the last PIECE, the last of them LAST w
 between.
 ASKED and TOLD hold parts, each a head of 16 bytes, its fields, and zeros up to a multiple of eight:
 
-    u32 bytes behind the head | u32 count | u16 model | u8 form, a line of Form | u8 flags | 4 bytes, zero
+    u32 bytes behind the head | u32 count | u16 model | u8 form, a line of PartForm | u8 flags | 4 bytes, zero
 
     GENERAL   so many times: u64 bytes, those bytes of engine/codec.py, zeros up to a multiple of eight
     STEPS     plain steps that are alike but for session, number, digest and numbers:
@@ -69,7 +69,7 @@ class Kind(IntEnum):
     LAST = 9  # both: the last piece
 
 
-class Form(IntEnum):
+class PartForm(IntEnum):
     """How a part is written."""
 
     GENERAL = 1
@@ -156,7 +156,7 @@ def messages(kind: Kind, parts: Sequence[bytes]) -> Iterator[bytes]:
         yield framed(kind, b"".join(held))
 
 
-class Part(NamedTuple):
+class Packed(NamedTuple):
     """A part of a message, in `data` from `at`."""
 
     form: int
@@ -168,7 +168,7 @@ class Part(NamedTuple):
     end: int
 
 
-def parts(body: bytes) -> Iterator[Part]:
+def parts(body: bytes) -> Iterator[Packed]:
     """Yield the parts of a message. Raises LinkError."""
     at = 0
     while at < len(body):
@@ -178,11 +178,11 @@ def parts(body: bytes) -> Iterator[Part]:
         at += PART.size
         if size % 8 or size > len(body) - at:
             raise LinkError(f"expected a part within its message, got {size} bytes in {len(body) - at}")
-        yield Part(form, flags, model, count, body, at, at + size)
+        yield Packed(form, flags, model, count, body, at, at + size)
         at += size
 
 
-def _part(form: Form, flags: int, model: int, count: int, fields: Sequence[bytes]) -> bytes:
+def _part(form: PartForm, flags: int, model: int, count: int, fields: Sequence[bytes]) -> bytes:
     data = b"".join([field + bytes(-len(field) % 8) if len(field) % 8 else field for field in fields])
     return PART.pack(len(data), count, model, form, flags) + data
 
@@ -190,7 +190,7 @@ def _part(form: Form, flags: int, model: int, count: int, fields: Sequence[bytes
 class _Fields:
     """The fields of a part, which are taken one after another."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: Packed) -> None:
         self.data, self._at, self._end = part.data, part.at, part.end
 
     def head(self, layout: struct.Struct) -> tuple[int, ...]:
@@ -225,7 +225,7 @@ class _Fields:
 class _Alike(NamedTuple):
     """What steps of one part have in common."""
 
-    form: Form
+    form: PartForm
     flags: int
     owner: str
     protocol: str
@@ -261,7 +261,7 @@ def _general(model: int, things: Sequence[object], flags: int = 0) -> bytes:
     for thing in things:
         data = encode(thing)
         fields += [len(data).to_bytes(8, "little"), data]
-    return _part(Form.GENERAL, flags, model, len(things), fields)
+    return _part(PartForm.GENERAL, flags, model, len(things), fields)
 
 
 def _alike(request: object) -> _Alike | None:
@@ -270,12 +270,12 @@ def _alike(request: object) -> _Alike | None:
         _, owner, number, digest, content, every, watch, begin, end, patience, protocol, tell_state = request
         if (number is not None and not 0 <= number < 2**63) or len(digest) != DIGEST:
             return None
-        form, flags = Form.STEPS, (EVERY if every else 0) | (WATCH if watch else 0) | (BEGIN if begin else 0) | (END if end else 0)
+        form, flags = PartForm.STEPS, (EVERY if every else 0) | (WATCH if watch else 0) | (BEGIN if begin else 0) | (END if end else 0)
     elif type(request) is InferRequest:
         content, every, state, patience, protocol, tell_state = request
         if state is not None:
             return None
-        owner, form, flags = "", Form.INFERS, EVERY if every else 0
+        owner, form, flags = "", PartForm.INFERS, EVERY if every else 0
     else:
         return None
     if tell_state:
@@ -301,7 +301,7 @@ def _packed(model: int, alike: _Alike, group: Sequence[Asked], together: int) ->
     requests: Sequence[StepRequest | InferRequest] = [one.request for one in group]  # type: ignore[misc]  # `_alike` has looked
     fields = [struct.pack(f"<{n}Q", *[one.ticket.number for one in group])]
     texts = b""
-    if alike.form is Form.STEPS:
+    if alike.form is PartForm.STEPS:
         steps: Sequence[StepRequest] = requests  # type: ignore[assignment]
         try:
             texts = orjson.dumps([alike.owner, *[step.session_id for step in steps]])
@@ -325,14 +325,14 @@ def _packed(model: int, alike: _Alike, group: Sequence[Asked], together: int) ->
     return _part(alike.form, alike.flags | together, model, n, [head, *fields])
 
 
-def read_asked(part: Part, epoch: int) -> list[Asked]:
+def read_asked(part: Packed, epoch: int) -> list[Asked]:
     """Return the requests of a part. Raises LinkError."""
-    if part.form == Form.GENERAL:
+    if part.form == PartForm.GENERAL:
         asked = list(_read_general(part, Asked))
         if any(ticket.epoch != epoch for one in asked for ticket in tickets_of(*one)):
             raise LinkError("expected tickets of the front that sent them")
         return asked
-    if part.form not in (Form.STEPS, Form.INFERS):
+    if part.form not in (PartForm.STEPS, PartForm.INFERS):
         raise LinkError(f"expected requests, got a part of form {part.form}")
     n, flags, fields = part.rows, part.flags, _Fields(part)
     size, protocol, dtype, axes, patience, hz, *sizes = fields.head(STEPS)
@@ -340,7 +340,7 @@ def read_asked(part: Part, epoch: int) -> list[Asked]:
         raise LinkError("expected a protocol, a type and axes that there are")
     shape, name = tuple(sizes[:axes]), PROTOCOLS[protocol]
     tickets = fields.array(_U8, n).tolist()
-    if part.form == Form.STEPS:
+    if part.form == PartForm.STEPS:
         numbers = fields.array(_I8, n).tolist()
         digests = fields.raw(n * DIGEST)
         owner, ids = _texts(fields.raw(size), n)
@@ -349,7 +349,7 @@ def read_asked(part: Part, epoch: int) -> list[Asked]:
     wait = None if patience != patience else float(patience)
     contents = _contents(x, flags, None if hz != hz else float(hz))
     every, tell_state = bool(flags & EVERY), bool(flags & STATE)
-    if part.form == Form.INFERS:
+    if part.form == PartForm.INFERS:
         return [
             Asked(Ticket(epoch, ticket), InferRequest(content, every, None, wait, name, tell_state))
             for ticket, content in zip(tickets, contents, strict=True)
@@ -396,7 +396,7 @@ def _texts(raw: bytes, n: int) -> tuple[str, list[str]]:
     return owner, ids
 
 
-def _read_general(part: Part, kind: type[T]) -> Iterator[T]:
+def _read_general(part: Packed, kind: type[T]) -> Iterator[T]:
     fields = _Fields(part)
     for _ in range(part.rows):
         size = int.from_bytes(fields.raw(8), "little")
@@ -474,14 +474,14 @@ def _results(K: int, N: int, doubts: tuple[str, ...], group: Sequence[tuple[int,
         b"".join([s.every.astype(F4, copy=False).tobytes() for s in scores if s.every.size]),
         b"".join([s.logprobs.astype(F4, copy=False).tobytes() for s in scores if s.logprobs.size]),
     ]
-    return _part(Form.RESULTS, 0, 0, n, fields)
+    return _part(PartForm.RESULTS, 0, 0, n, fields)
 
 
-def read_told(part: Part, epoch: int) -> Sequence[Delivery]:
+def read_told(part: Packed, epoch: int) -> Sequence[Delivery]:
     """Return the deliveries of a part. Raises LinkError."""
-    if part.form == Form.GENERAL:
+    if part.form == PartForm.GENERAL:
         return list(_read_general(part, Delivery))
-    if part.form != Form.RESULTS:
+    if part.form != PartForm.RESULTS:
         raise LinkError(f"expected replies, got a part of form {part.form}")
     n, fields = part.rows, _Fields(part)
     size, K, states_of = fields.head(RESULTS)

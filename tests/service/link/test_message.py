@@ -18,9 +18,9 @@ from indrnn.service.link.message import (
     LONGEST,
     PROTOCOLS,
     TOGETHER,
-    Form,
     Kind,
     LinkError,
+    PartForm,
     Reader,
     asked_parts,
     framed,
@@ -200,5 +200,5 @@ def test_every_kind_and_form_has_a_line_in_the_description() -> None:
     import indrnn.service.link.message as described
 
     assert described.__doc__ is not None
-    assert all(form.name in described.__doc__ for form in Form)
+    assert all(form.name in described.__doc__ for form in PartForm)
     assert math.log2(TOGETHER) == 7
