@@ -64,7 +64,7 @@ class Settings(BaseSettings):
         ge=0,
         le=256,
         description="processes that speak with clients, beside one that has the models and the store; 0: one process does all; "
-        "auto: as many as there are cores, less one",
+        "auto: 1 where there are two cores, 2 from four on",
     )
     hang_timeout: float = Field(
         30.0, gt=1, le=3600, description="seconds without a sign of life after which a process is killed and started again; with fronts"

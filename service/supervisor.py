@@ -23,6 +23,7 @@ LINK, READY, ALIVE, NEED = b"L", b"R", b".", b"N"
 """said over a child's line; here: this is a socket to the other side; there: it is ready, it is alive, it needs such a socket"""
 GRACE = 2.0  # seconds beyond the drain's time after which a child is killed
 LOOK = 0.5  # seconds between looks at children that are silent or wait to be started again
+MOST = 2  # fronts that `auto` starts: a step costs one of them as much as it costs the engine's process (docs/scaling.md)
 SLOWEST = 10.0  # seconds before a child that keeps ending is started again
 STEADY = 10.0  # seconds that a child has to live for the next one to be started at once
 
@@ -246,7 +247,7 @@ def front_count(fronts: int | Literal["auto"], cores: int) -> int:
     """Return how many fronts there are beside the engine's process; 0: one process does all."""
     if not hasattr(socket, "AF_UNIX") or not hasattr(socket, "send_fds"):
         return 0
-    return max(0, cores - 1) if fronts == "auto" else fronts
+    return min(MOST, cores // 2) if fronts == "auto" else fronts
 
 
 def cores() -> int:
