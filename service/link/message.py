@@ -248,11 +248,11 @@ def asked_parts(model: int, asked: Sequence[Asked], whole: bool) -> Iterator[byt
     begun = 0
     for i in range(1, len(asked) + 1):
         alike = alikes[begun]
-        if i < len(asked) and alike is not None and alikes[i] == alike:
+        if i < len(asked) and alike is not None and alikes[i] == alike and (together or (i - begun) * _size(alike) < LONGEST):
             continue
         group = asked[begun:i]
         begun = i
-        packed = None if alike is None else _packed(model, alike, group, together)
+        packed = None if alike is None else _packed(model, _Alike(*alike), group, together)
         yield _general(model, group, together) if packed is None else packed
 
 
@@ -264,7 +264,17 @@ def _general(model: int, things: Sequence[object], flags: int = 0) -> bytes:
     return _part(PartForm.GENERAL, flags, model, len(things), fields)
 
 
-def _alike(request: object) -> _Alike | None:
+Likeness = tuple[PartForm, int, str, str, float | None, float | None, tuple[int, ...], "np.dtype[np.generic]"]
+"""The fields of an _Alike, as they are compared: a tuple takes a tenth of the time."""
+
+
+def _size(alike: Likeness) -> int:
+    """Return the bytes of the numbers of one step."""
+    *_, shape, dtype = alike
+    return math.prod(shape) * dtype.itemsize
+
+
+def _alike(request: object) -> Likeness | None:
     """Return what a plain step shares with others; None for what only the codec can write."""
     if type(request) is StepRequest:
         _, owner, number, digest, content, every, watch, begin, end, patience, protocol, tell_state = request
@@ -292,7 +302,7 @@ def _alike(request: object) -> _Alike | None:
     x = content.x
     if protocol not in PROTOCOLS or x.ndim > AXES or x.dtype not in DTYPES or patience != patience or hz != hz:
         return None
-    return _Alike(form, flags, owner, protocol, patience, hz, x.shape, x.dtype)
+    return form, flags, owner, protocol, patience, hz, x.shape, x.dtype
 
 
 def _packed(model: int, alike: _Alike, group: Sequence[Asked], together: int) -> bytes | None:
