@@ -328,14 +328,14 @@ class Inference:
         contents = [content_of(ask, read, model, b) for b in range(len(read.x))]
         if not paid:
             self.steps.charge(owner, len(read.x))
-        T = read.x.shape[1]
+        T, tell_state = read.x.shape[1], rows.tells_state(ask, read)
         if ask.sequence is None:
             states = [None] * len(contents) if read.state is None else read.state
-            return [InferRequest(contents[b], T > 1, states[b], ask.timeout, ask.protocol) for b in range(len(contents))]
+            return [InferRequest(contents[b], T > 1, states[b], ask.timeout, ask.protocol, tell_state) for b in range(len(contents))]
         ident, holder = session_id(owner, model.manifest.name, ask.sequence), sequence_owner(owner)
         if ask.start:
             self.steps.remember(ident, model, holder)
-        return [tensor_step(ident, holder, ask.step, contents[0], T, ask.start, ask.end, ask.timeout, ask.protocol)]
+        return [tensor_step(ident, holder, ask.step, contents[0], T, ask.start, ask.end, ask.timeout, ask.protocol, tell_state)]
 
     def bounds(self, model: ServedModel) -> InferLimits:
         """Return how much a request to that model may hold."""

@@ -180,10 +180,16 @@ def outputs(ask: Ask, signature: Signature, rows: Rows, results: Sequence[Result
         wanted = [(w.name, w.binary) for w in ask.outputs]
     else:
         wanted = [(t.name, ask.binary) for t in signature.outputs.values() if not t.optional or rows.state is not None]
-    states = signature.state_size
-    return [
-        Output(name, "FP32", _logits(rows, results) if name == "logits" else _states(results, states), binary) for name, binary in wanted
-    ]
+    return [Output(name, "FP32", _tensor(name, signature, rows, results), binary) for name, binary in wanted]
+
+
+def tells_state(ask: Ask, rows: Rows) -> bool:
+    """Return whether a request is answered with the state after its rows."""
+    return any(w.name == "state_out" for w in ask.outputs) if ask.outputs else rows.state is not None
+
+
+def _tensor(name: str, signature: Signature, rows: Rows, results: Sequence[Result[Scores]]) -> NDArray[np.float32]:
+    return _logits(rows, results) if name == "logits" else _states(results, signature.state_size)
 
 
 def _logits(rows: Rows, results: Sequence[Result[Scores]]) -> NDArray[np.float32]:

@@ -33,5 +33,5 @@ def test_external_data_outside_the_folder_is_refused(tmp_path: Path, where: str)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["sha256"] = digest(folder / "model.onnx")
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(EngineError, match="cannot load model.onnx: .*[Ee]xternal data"):
+    with pytest.raises(EngineError, match=r"cannot load model.onnx: .*[Ee]xternal data"):
         Engine(read(folder), "cpu", 1, 2)

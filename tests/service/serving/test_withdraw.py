@@ -132,7 +132,7 @@ def test_what_was_asked_over_a_connection_is_let_go_of_with_its_answer_and_with_
         connection.leaves_with(busy, partial(asking.withdraw, port, [ticket]))
         known = weakref.ref(asked)
         if ends == "answer":
-            asking._tell([Delivery(ticket, Refused(BadInput("no")))])
+            asking.tell([Delivery(ticket, Refused(BadInput("no")))])
         else:
             connection.connection_lost(None)
         gc.disable()
