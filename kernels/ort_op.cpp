@@ -1,4 +1,4 @@
-// The op for ONNX Runtime's CPU provider: options.register_custom_ops_library(path of this library).
+// The ops for ONNX Runtime's CPU provider: options.register_custom_ops_library(path of this library).
 #include "ort_op.h"
 
 namespace {

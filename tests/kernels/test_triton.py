@@ -168,7 +168,7 @@ def test_the_scan_is_for_few_neurons_long_sequences_and_linear_activations(trito
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_operator_trains_on_them(triton: ModuleType, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
     """model/cells/recurrence.py's operator, its gradient included, against its plain loop in float64."""
-    monkeypatch.setattr(recurrence, "_on_gpu", lambda _: triton)  # in the interpreter the tensors are the CPU's
+    monkeypatch.setattr(recurrence, "_on_gpu", lambda *_: triton)  # in the interpreter the tensors are the CPU's
     x, u, lens, h0 = tensors(9, 2, 5, dtype)
     results = []
     for inputs in ((x, u, h0), (x.double(), u.double(), h0.double())):
@@ -176,7 +176,7 @@ def test_the_operator_trains_on_them(triton: ModuleType, monkeypatch: pytest.Mon
         y, y_h = recurrence.recurrence_op(x, u, lens, h0, "relu", 0.0, "reverse")
         grads = torch.autograd.grad(y.double().square().sum() + y_h.double().sum(), (x, u, h0))
         results.append((y, y_h, *grads))
-        monkeypatch.setattr(recurrence, "_on_gpu", lambda _: None)
+        monkeypatch.setattr(recurrence, "_on_gpu", lambda *_: None)
     for got, want in zip(*results, strict=True):
         close(got.detach(), want.detach().cpu().numpy(), 0.05 if dtype == torch.bfloat16 else 1e-5)
     assert results[0][0].dtype == results[0][2].dtype == dtype
