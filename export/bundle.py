@@ -21,6 +21,7 @@ from indrnn.kernels.activations import ACTIVATIONS
 
 OP_DOMAIN = "ai.indrnn"
 OP_TYPE = "IndRNN"
+DIAGONAL_TYPE = "DiagonalRecurrence"
 OP_VERSION = 1
 WEIGHTS = "model.onnx.data"  # the weights of a graph of more than 2 GB
 PARITY_BOUND = 1e-4  # largest |ONNX Runtime - PyTorch| in a logit that a bundle may carry

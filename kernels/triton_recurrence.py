@@ -1,7 +1,8 @@
 """The recurrence and its gradient on NVIDIA GPUs, in Triton; needs torch and triton, so import it only where both are wanted.
 
-h_t = f(x_t + u_t * h_{t-1}) in two ways, both of model/cells/reference.py's meaning. Where u is [H], one number for all steps, this is IndRNN
-(Li et al., CVPR 2018, equation 4); where it is [T, B, H] (VARYING), with f = "clip" between LO and HI, it is every diagonal recurrence.
+h_t = f(x_t + u_t * h_{t-1}) in two ways, both of model/cells/reference.py's meaning. Where u is [H], one number for all steps, this is
+IndRNN (Li et al., CVPR 2018, equation 4); where it is [T, B, H] (VARYING), with f = "clip" between LO and HI, it is every diagonal
+recurrence.
 
 loop  one program per block of neurons steps through time with the state in registers. UNROLL steps are loaded before the first is used, so
       that many loads are under way: with B * H in the tens of thousands that is a copy of X to Y.
@@ -96,7 +97,8 @@ def _time(s, length, REVERSE: tl.constexpr):
 @triton.jit
 def _forward_loop(
     x, u, lens, h0, y, y_h, T, N, H,
-    ALPHA: tl.constexpr, LO: tl.constexpr, HI: tl.constexpr, F: tl.constexpr, VARYING: tl.constexpr, REVERSE: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
+    ALPHA: tl.constexpr, LO: tl.constexpr, HI: tl.constexpr, F: tl.constexpr, VARYING: tl.constexpr,
+    REVERSE: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
     """Neurons [pid * BLOCK, + BLOCK) of the N = B * H of a step; a block may hold the end of one row and the start of the next."""
     n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -127,9 +129,10 @@ def _forward_loop(
 @triton.jit
 def _backward_loop(
     dy, dy_h, y, u, lens, h0, dx, du_rows, dh0, T, N, H,
-    ALPHA: tl.constexpr, LO: tl.constexpr, HI: tl.constexpr, F: tl.constexpr, VARYING: tl.constexpr, REVERSE: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
+    ALPHA: tl.constexpr, LO: tl.constexpr, HI: tl.constexpr, F: tl.constexpr, VARYING: tl.constexpr,
+    REVERSE: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
-    """Run the same from the last step to the first: g is the gradient by the state, du its sum with the states before (VARYING: of each step)."""
+    """Run the same from the last step to the first: g is the gradient by the state, du that by u, summed up but where it varies."""
     n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mine = n < N
     g = tl.load(dy_h + n, mine, other=0)
@@ -198,7 +201,8 @@ def _clip(v, lo, hi):
 @triton.jit
 def _forward_scan(
     x, u, lens, h0, y, y_h, T, N, H, largest,
-    ALPHA: tl.constexpr, LO: tl.constexpr, HI: tl.constexpr, F: tl.constexpr, VARYING: tl.constexpr, REVERSE: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
+    ALPHA: tl.constexpr, LO: tl.constexpr, HI: tl.constexpr, F: tl.constexpr, VARYING: tl.constexpr,
+    REVERSE: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """Neurons [pid1 * BLOCK, + BLOCK) of row pid0, CHUNK steps at a time."""
     row = tl.program_id(0)
@@ -243,7 +247,8 @@ def _forward_scan(
 @triton.jit
 def _backward_scan(
     dy, dy_h, y, u, lens, h0, dx, du_rows, dh0, T, N, H, largest,
-    ALPHA: tl.constexpr, LO: tl.constexpr, HI: tl.constexpr, F: tl.constexpr, VARYING: tl.constexpr, REVERSE: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
+    ALPHA: tl.constexpr, LO: tl.constexpr, HI: tl.constexpr, F: tl.constexpr, VARYING: tl.constexpr,
+    REVERSE: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """dx_s = m_s (dy_s + u_{s+1} dx_{s+1}) with m the slope, 0 or 1: an affine scan from a row's last step to its first."""
     row = tl.program_id(0)
@@ -329,7 +334,8 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """x [T, B, H], u [H] (activation clip: [T, B, H]), lens [B], h0 [B, H] -> y [T, B, H] of x's type, y_h [B, H] of h0's.
 
-    bounds: least and most, of clip. scan: to insist on one of the two ways; by default as `scans` says. Raises ValueError where the scan cannot do the activation.
+    bounds: least and most, of clip. scan: to insist on one of the two ways; by default as `scans` says.
+    Raises ValueError where the scan cannot do the activation.
     """
     T, B, H = x.shape
     dtype = state_dtype(x)

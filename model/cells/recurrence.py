@@ -76,6 +76,7 @@ def _check(x: Tensor, u: Tensor, sequence_lens: Tensor, initial_h: Tensor, activ
 
 
 def check_device(*tensors: Tensor) -> None:
+    """Raises ValueError unless all tensors are on one device."""
     if len({tensor.device for tensor in tensors}) > 1:
         raise ValueError(f"expected tensors of one device, got them on {', '.join(str(tensor.device) for tensor in tensors)}")
 

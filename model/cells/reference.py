@@ -1,7 +1,7 @@
 """The recurrences in NumPy: the specification that every other implementation is tested against, in outputs and gradients.
 
-`indrnn`: Li et al., CVPR 2018 (arXiv 1803.04831), equation 4, with the input projection W x + b already applied. `diagonal`: every recurrence
-whose neurons never meet, with a weight for each step.
+`indrnn`: Li et al., CVPR 2018 (arXiv 1803.04831), equation 4, with the input projection W x + b already applied. `diagonal`: every
+recurrence whose neurons never meet, with a weight for each step.
 """
 
 from collections.abc import Callable
@@ -53,7 +53,8 @@ def diagonal(
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """h_t = clip(a_t * h_{t-1} + b_t, lo, hi), row by row; None: no bound.
 
-    a, b [T, B, H], sequence_lens [B] (default T), initial_h [B, H] (default 0) -> y [T, B, H], y_h [B, H]; lengths and directions as `indrnn`.
+    a, b [T, B, H], sequence_lens [B] (default T), initial_h [B, H] (default 0) -> y [T, B, H], y_h [B, H]; lengths and directions as
+    `indrnn` has them.
     """
     T, B, _ = b.shape
     y = np.zeros_like(b)

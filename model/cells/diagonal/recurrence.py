@@ -1,7 +1,7 @@
 """Every recurrence whose neurons never meet, h_t = clip(a_t * h_{t-1} + b_t, lo, hi), as one PyTorch operator, `indrnn::diagonal`.
 
-The exporter sees one node, as of model/cells/recurrence.py, whose IndRNN is the case of an a that never changes. Inside, the native kernel runs
-on the CPU, Triton's on NVIDIA GPUs, and the loop below elsewhere; model/cells/reference.py is what all are tested against.
+The exporter sees one node, as of model/cells/recurrence.py, whose IndRNN is the case of an a that never changes. Inside, the native kernel
+runs on the CPU, Triton's on NVIDIA GPUs, and the loop below elsewhere; model/cells/reference.py is what all are tested against.
 
 Its gradient is the same recurrence once more, from the last step to the first: with m_t = 1 where the bounds let h_t through, and G_t the
 gradient by h_t itself,  db_t = m_t (G_t + a_{t+1} db_{t+1}),  da_t = db_t h_{t-1}.
@@ -165,9 +165,9 @@ def diagonal(
 ) -> tuple[Tensor, Tensor]:
     """h_t = clip(a_t * h_{t-1} + b_t, lo, hi) over time, differentiable in a, b and initial_h.
 
-    a, b [T, B, H], sequence_lens [B] int64 (default T; below 0 counts as 0, above T as T), initial_h [B, H] (default 0); lo, hi: no bound where
-    None, and a slope of 0 at a bound -> y [T, B, H], 0 past a row's length, and y_h [B, H], the state after it; float64 if b is, else float32,
-    whatever autocast says. Gradients of gradients, forward mode and every transform of torch.func work.
+    a, b [T, B, H], sequence_lens [B] int64 (default T; below 0 counts as 0, above T as T), initial_h [B, H] (default 0); lo, hi: no bound
+    where None, and a slope of 0 at a bound -> y [T, B, H], 0 past a row's length, and y_h [B, H], the state after it; float64 if b is, else
+    float32, whatever autocast says. Gradients of gradients, forward mode and every transform of torch.func work.
     Raises ValueError on an unknown direction, on lo above hi, and on tensors that do not fit each other.
     """
     T, B, H = b.shape
