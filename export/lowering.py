@@ -18,7 +18,7 @@ from indrnn.model.cells.cell import Cell, Lowering
 CELL = "Cell"  # the opaque node; no file has it
 
 _FUNCTION = """
-<opset_import: ["": {opset}], domain: "{domain}">
+<opset_import: ["": {opset}, "{domain}": {version}], domain: "{domain}">
 {name} ({given}) => (Y, state_out) {{
 {nodes}
 }}
@@ -77,7 +77,7 @@ def lower(graph: onnx.ModelProto, cells: Sequence[Cell]) -> onnx.ModelProto:
 def _replace(graph: onnx.ModelProto, node: onnx.NodeProto, name: str, lowering: Lowering) -> None:
     """Points the node at a function of the lowering's nodes, and gives it the weights."""
     given = ", ".join(("X", "lengths", "state", *lowering.weights))
-    text = _FUNCTION.format(opset=OPSET, domain=OP_DOMAIN, name=name, given=given, nodes=lowering.nodes)
+    text = _FUNCTION.format(opset=OPSET, domain=OP_DOMAIN, version=OP_VERSION, name=name, given=given, nodes=lowering.nodes)
     try:
         graph.functions.append(onnx.parser.parse_function(text))
     except onnx.parser.ParseError as error:
