@@ -18,7 +18,7 @@ from indrnn.model.cells.cell import Cell, Lowering
 CELL = "Cell"  # the opaque node; no file has it
 
 _FUNCTION = """
-<opset_import: ["": {opset}, "{domain}": {version}], domain: "{domain}">
+<opset_import: ["": {opset}], domain: "{domain}">
 {name} ({given}) => (Y, state_out) {{
 {nodes}
 }}
@@ -77,11 +77,13 @@ def lower(graph: onnx.ModelProto, cells: Sequence[Cell]) -> onnx.ModelProto:
 def _replace(graph: onnx.ModelProto, node: onnx.NodeProto, name: str, lowering: Lowering) -> None:
     """Points the node at a function of the lowering's nodes, and gives it the weights."""
     given = ", ".join(("X", "lengths", "state", *lowering.weights))
-    text = _FUNCTION.format(opset=OPSET, domain=OP_DOMAIN, version=OP_VERSION, name=name, given=given, nodes=lowering.nodes)
+    text = _FUNCTION.format(opset=OPSET, domain=OP_DOMAIN, name=name, given=given, nodes=lowering.nodes)
     try:
-        graph.functions.append(onnx.parser.parse_function(text))
+        function = onnx.parser.parse_function(text)
     except onnx.parser.ParseError as error:
         raise GraphError(f"the lowering of the cell {name} is no ONNX text: {' '.join(str(error).split())}") from error
+    function.opset_import.append(onnx.helper.make_opsetid(OP_DOMAIN, OP_VERSION))  # of cells on an op of ours
+    graph.functions.append(function)
     node.op_type = name
     del node.attribute[:]
     for own, array in lowering.weights.items():
