@@ -128,12 +128,12 @@ def composed_backward(
     if hi is not None:
         stopped = stopped | (y >= hi)
     # a_{t+1} carries the gradient from step t + 1 to step t; into a row's last step it comes from dy_h as it is.
-    last = (torch.arange(len(y), device=y.device)[:, None] == lens - 1)[:, :, None]
+    last = (torch.arange(y.shape[0], device=y.device)[:, None] == lens - 1)[:, :, None]
     after = torch.where(last, 1, torch.cat([a[1:], torch.zeros_like(a[:1])]))
     db, carried = diagonal(torch.where(stopped, 0, after), torch.where(stopped, 0, dy), lens, dy_h, direction="reverse")
-    before = torch.cat([initial_h[None], y[:-1]]) if len(y) else y
+    before = torch.cat([initial_h[None], y[:-1]]) if y.shape[0] else y
     da = torch.where(belongs(y, lens), db * before, 0)
-    dh0 = torch.where((lens > 0)[:, None], a[0] * carried, dy_h) if len(y) else dy_h
+    dh0 = torch.where((lens > 0)[:, None], a[0] * carried, dy_h) if y.shape[0] else dy_h
     return (flip(da, lens), flip(db, lens), dh0) if direction == "reverse" else (da, db, dh0)
 
 
