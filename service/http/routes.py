@@ -23,6 +23,7 @@ from indrnn.service.errors import (
     status,
 )
 from indrnn.service.http import schema
+from indrnn.service.http.explain import add_explain
 from indrnn.service.http.metrics import Metrics
 from indrnn.service.revision import revision
 from indrnn.service.serving.modality import READ_OPTIONS, EventModality, Place, Words, at_times, innermost, more_options, with_more
@@ -165,6 +166,7 @@ def build_router(services: Services, numbers: Metrics) -> APIRouter:
         access.owner_of(request.headers)
         return JSONResponse(_model_info(served.versions(name), settings, full=True, weights=weights))
 
+    add_explain(router, services, problems(400, 401, 404, 408, 413, 415, 422, 503))
     _add_health(router, services, numbers)
     return router
 

@@ -93,7 +93,7 @@ class GatedCell(Cell):
             live = None if lengths is None else belongs(x, lengths)
             # What lies past a length may be NaN, and a gradient of 0 times a slope of NaN is NaN.
             x = x if live is None else torch.where(live, x, 0)
-            blocks = F.linear(x, self.project.weight, self.project.bias).split(self.size, -1)
+            blocks = torch.split(F.linear(x, self.project.weight, self.project.bias), self.size, -1)
             h, after = diagonal(*self.terms(*blocks), lengths, state)
             y = self.answer(h, *blocks)
             return (y if live is None or y is h else torch.where(live, y, 0)), after
