@@ -1,5 +1,6 @@
 """POST /explain of a running service: the gradient that PyTorch gives, of frames and of text, with nothing stored."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def test_another_file_in_its_place_is_not_run(server: Server, nets: dict[str, An
     """The graph is opened when it is first asked for, long after the bundle was checked."""
     path: Path = nets["bundles"] / "chars" / "1" / "explain.onnx"
     kept = path.read_bytes()
-    server.restart()
+    server.restart(signal.SIGTERM)
     path.write_bytes(kept + b"\0")
     try:
         reply = server.post("/explain", {"sequence": "to", "model": "chars", "label": "e"})
