@@ -2,6 +2,7 @@
 
 from indrnn.model.cells.cell import Cell
 from indrnn.model.cells.diagonal.hgrn import HGRN
+from indrnn.model.cells.diagonal.lru import LRU
 from indrnn.model.cells.diagonal.mingru import MinGRU
 from indrnn.model.cells.diagonal.minlstm import MinLSTM
 from indrnn.model.cells.diagonal.rglru import RGLRU
@@ -22,5 +23,6 @@ _ALL: tuple[type[Cell], ...] = (
     RGLRU,
     HGRN,
     SRU,
+    LRU,
 )
 CELLS: dict[str, type[Cell]] = {cell.name: cell for cell in _ALL}

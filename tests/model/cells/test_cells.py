@@ -127,6 +127,7 @@ def test_the_state_of_each_cell_is_what_its_equations_carry():
         "rglru": ["h"],
         "hgrn": ["h"],
         "sru": ["c"],
+        "lru": ["re", "im"],
     }
 
 
