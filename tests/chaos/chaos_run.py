@@ -1,6 +1,6 @@
 """Chaos: mixed load on a real service while it is killed, stopped, starved and lied to; every answer is checked.
 
-    python tests/chaos/chaos_run.py --seconds 600 --seed 1 [--redis]
+    python tests/chaos/chaos_run.py --seconds 600 --seed 1 [--redis] [--fronts 2]
 
 Ends with a table of what was asked, done to the service and found, and with 1 where anything was lost, applied twice, answered wrongly,
 never answered, refused without a reason, or left behind. docs/reliability.md has what was measured.
@@ -59,8 +59,8 @@ class Found:
 class Chaos:
     """One run: a service, clients that know the truth, rude ones, and faults, all by a seed."""
 
-    def __init__(self, folder: Path, seed: int, redis: bool) -> None:
-        self.service = ChaosService(folder, redis)
+    def __init__(self, folder: Path, seed: int, redis: bool, **env: str) -> None:
+        self.service = ChaosService(folder, redis, **env)
         self.rng, self.seed = random.Random(seed), seed
         self.tally, self.faults = Tally(), Counter[str]()
         self.end = threading.Event()
@@ -235,9 +235,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=int(os.environ.get("CHAOS_SEED", "1")))
     parser.add_argument("--redis", action="store_true", help="on a Redis, which is killed too")
+    parser.add_argument("--fronts", help="a service of several processes, of which each is killed (INDRNN_FRONTS)")
     asked = parser.parse_args()
+    env = {"INDRNN_FRONTS": asked.fronts} if asked.fronts else {}
     with tempfile.TemporaryDirectory() as folder:
-        found = Chaos(Path(folder), asked.seed, asked.redis).run(asked.seconds)
+        found = Chaos(Path(folder), asked.seed, asked.redis, **env).run(asked.seconds)
         print(found.table())
         if found.failures:
             print(Path(folder, "log").read_text()[-6_000:])
