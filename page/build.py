@@ -44,7 +44,9 @@ class Part:
 
 
 PARTS = {
-    "runtime": Part("onnxruntime-web", ("dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm")),
+    "runtime": Part(
+        "onnxruntime-web", ("dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.mjs", "dist/ort-wasm-simd-threaded.wasm")
+    ),
     "camera": Part(
         "@mediapipe/pose",
         (
@@ -188,7 +190,7 @@ def add_parts(made: Path, parts: set[str]) -> None:
         where[name] = f"assets/{name}-{json.loads((package / 'package.json').read_text())['version']}/"
         (made / where[name]).mkdir(parents=True)
         for file in PARTS[name].files:
-            shutil.copy(package / file, made / where[name])
+            shutil.copyfile(package / file, made / where[name] / Path(file).name)
     (made / ADDED).write_text(json.dumps(where))
 
 

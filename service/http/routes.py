@@ -1,7 +1,10 @@
 """Define the native HTTP routes but those of sessions. They translate to and from serving/sessions.py, and know nothing else."""
 
+import asyncio
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -13,6 +16,7 @@ from indrnn.service.engine.runtime import longest
 from indrnn.service.errors import (
     BadInput,
     MethodNotAllowed,
+    NotFound,
     ServiceError,
     Stopping,
     TooLarge,
@@ -23,7 +27,7 @@ from indrnn.service.errors import (
     status,
 )
 from indrnn.service.http import schema
-from indrnn.service.http.metrics import Metrics
+from indrnn.service.http.metrics import AskedFor, Metrics
 from indrnn.service.revision import revision
 from indrnn.service.serving.modality import READ_OPTIONS, EventModality, Place, Words, at_times, innermost, more_options, with_more
 from indrnn.service.serving.models import ServedModel
@@ -37,6 +41,7 @@ _PREDICT_FIELDS = ("sequences", "model", "version", "layout", "hz", "t", *READ_O
 MOST_WARNINGS = 16  # of one reply
 JSON = "application/json"
 _PROBLEM = "application/problem+json"
+_BYTES = "application/octet-stream"
 
 
 def problem(error: ServiceError) -> Response:
@@ -125,7 +130,7 @@ def _model_info(versions: list[ServedModel], settings: Settings, full: bool, wei
     }
 
 
-def build_router(services: Services, numbers: Metrics) -> APIRouter:
+def build_router(services: Services, numbers: Metrics | AskedFor) -> APIRouter:
     """Return the routes over the running service."""
     router = APIRouter()
     settings, served, access = services.settings, services.models, services.access
@@ -165,11 +170,44 @@ def build_router(services: Services, numbers: Metrics) -> APIRouter:
         access.owner_of(request.headers)
         return JSONResponse(_model_info(served.versions(name), settings, full=True, weights=weights))
 
+    _add_graph(router, services)
     _add_health(router, services, numbers)
     return router
 
 
-def _add_health(router: APIRouter, services: Services, numbers: Metrics) -> None:
+def _add_graph(router: APIRouter, services: Services) -> None:
+    said_of_it: dict[int | str, dict[str, object]] = {
+        200: {"content": {_BYTES: {"schema": {"type": "string", "format": "binary", "description": "an ONNX file"}}}}
+    }
+
+    @router.get("/models/{name}/graph", response_class=Response, responses={**said_of_it, **problems(401, 404)}, tags=["models"])
+    async def graph(request: Request, name: str, version: str | None = None) -> Response:
+        """Download the ONNX file of a model's version, the highest by default, to run it elsewhere; its `ETag` is its sha256."""
+        services.access.owner_of(request.headers)
+        manifest = services.models.choose(name, version).manifest
+        tag = f'"{manifest.sha256}"'
+        headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+        if not services.settings.model_download:
+            raise NotFound("the files of models are not given out here (INDRNN_MODEL_DOWNLOAD)")
+        if tag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        file = services.settings.bundles / manifest.name / manifest.version / "model.onnx"
+        content = await asyncio.to_thread(_file_of_digest, file, manifest.sha256)
+        if content is None:
+            raise NotFound(f"the file of {manifest.name}/{manifest.version} is no longer what was loaded from it")
+        return Response(content, headers=headers, media_type=_BYTES)
+
+
+def _file_of_digest(file: Path, digest: str) -> bytes | None:
+    """Return a file's content, None where it is another than its digest says, or is gone."""
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return None
+    return content if hashlib.sha256(content).hexdigest() == digest else None
+
+
+def _add_health(router: APIRouter, services: Services, numbers: Metrics | AskedFor) -> None:
     served = services.models
 
     @router.get("/health/live", response_model=schema.Live, tags=["health"])

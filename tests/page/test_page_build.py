@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "page" / "build.py"
-RUNTIME = ("dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm")
+RUNTIME = ("dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.mjs", "dist/ort-wasm-simd-threaded.wasm")
 _WASM = [f"pose_solution_{kind}.{end}" for kind in ("simd_wasm_bin", "wasm_bin") for end in ("js", "wasm")]
 _DATA = ["pose_solution_packed_assets.data", "pose_solution_packed_assets_loader.js", "pose_solution_simd_wasm_bin.data"]
 CAMERA = ["pose.js", "pose_landmark_lite.tflite", "pose_web.binarypb", *_DATA, *_WASM]

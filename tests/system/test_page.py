@@ -1,17 +1,20 @@
 """/ and the files of the page: what is served, how it is kept, and that nothing else of the disk is."""
 
 import gzip
+import hashlib
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from conftest import ROOT, Server
+from conftest import ROOT, VERSION, Server
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -224,3 +227,37 @@ def test_the_api_can_be_tried_from_its_viewer_under_the_policy(own_server: Calla
         assert page.inner_text(".live-responses-table tr.response td.response-col_status").startswith("200")
         assert (said, asked) == ([], {f"127.0.0.1:{server.port}"})
         browser.close()
+
+
+def test_the_graph_of_a_model_is_given_to_whoever_may_ask_and_is_what_was_loaded(own_server: Callable[..., Server], tmp_path: Path) -> None:
+    bundles = tmp_path / "bundles"
+    shutil.copytree(ROOT / "bundles" / "action", bundles / "action")
+    secret = subprocess.run(
+        [sys.executable, "-m", "indrnn", "key", "ann"],
+        env={**os.environ, "INDRNN_KEYS": str(tmp_path / "keys")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    server = own_server(INDRNN_BUNDLES=str(bundles), INDRNN_KEYS=str(tmp_path / "keys"), INDRNN_POLL="0")
+    key = {"Authorization": f"Bearer {secret.stdout.split()[0]}"}
+    at = f"{server.url}/models/action/graph"
+    assert httpx.get(at).status_code == 401
+    whole = httpx.get(at, headers=key)
+    assert hashlib.sha256(whole.content).hexdigest() == whole.headers["etag"].strip('"')
+    (version,) = [v for v in (bundles / "action").iterdir() if v.name == VERSION]
+    assert whole.content == (version / "model.onnx").read_bytes()
+    assert httpx.get(at, headers={**key, "If-None-Match": whole.headers["etag"]}).status_code == 304
+    assert httpx.get(at, params={"version": VERSION}, headers=key).headers["etag"] == whole.headers["etag"]
+    for wrong in ("99", "..", "../../secret"):
+        assert httpx.get(at, params={"version": wrong}, headers=key).json()["code"] == "unknown_model"
+    server.env["INDRNN_MODEL_DOWNLOAD"] = "false"
+    server.restart(signal.SIGTERM)
+    assert httpx.get(f"{server.url}/models/action/graph", headers=key).json()["code"] == "not_found"
+    del server.env["INDRNN_MODEL_DOWNLOAD"]
+    server.restart(signal.SIGTERM)
+    at = f"{server.url}/models/action/graph"
+    assert httpx.get(at, headers=key).status_code == 200
+    with (version / "model.onnx").open("ab") as file:
+        file.write(b"\0")
+    assert httpx.get(at, headers=key).json()["code"] == "not_found"

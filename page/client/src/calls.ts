@@ -31,6 +31,12 @@ export function* models(patience: Patience): Plan<readonly ModelInfo[]> {
   return read((body) => list(body.models).map((m) => object(m) as ModelInfo), yield* ask("GET", "/models", patience));
 }
 
+/** Return the ONNX file of a model's version, the highest where none is named. */
+export function* graph(model: string, version: string | undefined, patience: Patience): Plan<Uint8Array> {
+  const asked = version === undefined ? "" : `?version=${encodeURIComponent(version)}`;
+  return (yield* ask("GET", `/models/${encodeURIComponent(model)}/graph${asked}`, patience)).content;
+}
+
 /** Open a session. A try whose answer was lost may leave one that nobody knows; it expires. */
 export function* newSession(model: string, patience: Patience, keep = 0): Plan<SessionInfo> {
   return read(sessionInfo, yield* ask("POST", "/sessions", patience, { content: encode(keep ? { model, keep } : { model }) }));

@@ -92,6 +92,11 @@ export class Client {
     return this.run(calls.models(this.patience()));
   }
 
+  /** Return the ONNX file of a model's version, the highest where none is named: to run it elsewhere. */
+  graph(model: string, version?: string): Promise<Uint8Array> {
+    return this.run(calls.graph(model, version, this.patience()));
+  }
+
   /** Complete a prompt, as OpenAI's API has it; a token is a character. */
   complete(options: CompleteOptions): Promise<Completed> {
     const { timeout, ...wanted } = options;
