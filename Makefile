@@ -10,6 +10,8 @@
 # make kernel  compiles the native kernel where a C++ compiler is there, and the one for CUDA where a GPU and nvcc are; serve, test and bench
 #              do so by themselves
 # make sanitize  the kernel's tests under AddressSanitizer and UBSan
+# make chaos   ten minutes of mixed load on a service that is killed, stopped and lied to, each answer checked (SECONDS, SEED, REDIS=1)
+# make fuzz    ten minutes of every parser under changed bytes and JSON, on all cores (SECONDS, SEED)
 # make openapi writes openapi.yaml anew
 # make wheel   dist/indrnn-*.whl, for machines without this checkout; with the page, where node can be had
 # make clean   removes .venv and everything built
@@ -19,7 +21,7 @@ BIN := .venv/bin
 # With an NVIDIA GPU the runtime is onnxruntime-gpu with CUDA and cuDNN, otherwise onnxruntime: the two cannot be installed together.
 RUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo serve-gpu || echo serve)
 
-.PHONY: install serve page page-full test test-all check bench kernel sanitize openapi wheel clean
+.PHONY: install serve page page-full test test-all check bench kernel sanitize chaos fuzz openapi wheel clean
 
 # The service answers first; the page follows when it is whole, and / says so until then.
 serve: .venv/installed-serve kernel
@@ -62,6 +64,14 @@ SANITIZERS = $(foreach name,libasan.so libubsan.so,$(shell $${CXX:-c++} -print-f
 sanitize: .venv/installed-dev
 	library=$$($(BIN)/python -m indrnn kernels --sanitize) && LD_PRELOAD="$(SANITIZERS)" ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
 	$(BIN)/python -m pytest tests/kernels --library "$$library"
+
+SECONDS ?= 600
+SEED ?= 1
+chaos: .venv/installed-dev kernel
+	$(BIN)/python tests/chaos/chaos_run.py --seconds $(SECONDS) --seed $(SEED) $(if $(REDIS),--redis)
+
+fuzz: .venv/installed-dev
+	$(BIN)/python tests/fuzz/fuzz_run.py --seconds $(SECONDS) --seed $(SEED)
 
 openapi: .venv/installed-dev
 	$(BIN)/indrnn openapi > openapi.yaml

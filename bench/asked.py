@@ -1,12 +1,11 @@
 """What bench/serve.py was asked for, and what its rows send."""
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-
-import numpy as np
 
 from bench.server import ROOT
 from indrnn.export.bundle import Bundle, read
@@ -53,6 +52,6 @@ class Asked:
 
 
 def frames(n: int) -> list[object]:
-    """A clip [n][J][3], made up, in metres to the millimetre."""
-    made: list[object] = np.random.default_rng(0).uniform(-1, 1, (n, 20, 3)).round(3).tolist()
-    return made
+    """A clip [n][J][3] in metres: somebody waves, over and over. What is no body is told so in each reply, which takes time of its own."""
+    wave = json.loads((ROOT / "examples" / "wave.json").read_text())["sequences"][0]
+    return [wave[i % len(wave)] for i in range(n)]

@@ -104,8 +104,8 @@ class Judge:
         prepared = prepare(content, None, self.facts)
         if not len(prepared.x):
             return ()
-        state = np.zeros((1, self.facts.state_size), np.float32)
-        _, (found,) = self.watch.look(prepared.x[None], state, np.array([len(prepared.x)]), [prepared.lost])
+        state, held = np.zeros((1, self.watch.graph_size), np.float32), bytes(4 * self.watch.size)
+        _, _, (found,) = self.watch.look(prepared.x[None], np.array([len(prepared.x)]), state.tobytes(), held, [prepared.lost], state)
         return found
 
 

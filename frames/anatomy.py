@@ -80,7 +80,8 @@ class Anatomy:
     limits: BodyLimits = BodyLimits()
 
     @cached_property
-    def _logs(self) -> Floats:
+    def logs(self) -> Floats:
+        """The logarithms of the pairs' lengths, [n]."""
         return np.log(np.array([metres for _, _, metres in self.pairs], np.float32))
 
     @cached_property
@@ -102,6 +103,28 @@ class Anatomy:
         """[J, L]: the differences of joints that are looked at, those of the pairs first."""
         eye = np.eye(len(self.names), dtype=np.float32)
         return np.stack([*(eye[a] - eye[b] for a, b, _ in self.pairs), *self._ups, *self._sides], 1)
+
+    @property
+    def weights(self) -> Floats:
+        """Return the lines that say how a body stands, [up to 4, J]; `ups` of them point up, and then come left to right and forward."""
+        lines = [*self._ups, *self._sides]
+        return np.stack(lines) if lines else np.zeros((0, len(self.names)), np.float32)
+
+    @property
+    def ups(self) -> int:
+        """Return how many of the lines point up."""
+        return len(self._ups)
+
+    def numbers(self, hz: float) -> dict[str, float]:
+        """Return all that is compared with, by the names of kernels/bodies.h; what is not checked is infinite."""
+        m = self.limits
+        return {
+            **{"forget": math.exp(-1 / (MEMORY * hz)), "shortest": SHORTEST, "clipped": CLIPPED, "farthest": FARTHEST, "upright": UPRIGHT},
+            **{"flat": FLAT, "fewest": FEWEST, "fewest_poses": FEWEST_POSES, "size": _or_infinite(m.size), "shape": _or_infinite(m.shape)},
+            **{"limb": _or_infinite(m.limb), "breath": _or_infinite(m.breath), "change": _or_infinite(m.change)},
+            **{"up": _or_infinite(m.up, -1), "often": m.upright, "down": _or_infinite(m.down, -1)},
+            **{"side": _or_infinite(m.side), "depth": _or_infinite(m.flat)},
+        }
 
     def _has(self, *names: str) -> bool:
         return set(names) <= set(self.names)
@@ -154,7 +177,7 @@ class Anatomy:
         drawn = (np.ascontiguousarray(x.swapaxes(-1, -2)).reshape(-1, J) @ self._lines).reshape(*x.shape[:3], 3, -1)
         drawn2 = drawn * drawn
         length = np.sqrt(np.maximum(drawn2[..., 0, :] + drawn2[..., 1, :] + drawn2[..., 2, :], SHORTEST**2))  # [B, T + 1, P, L]
-        off = np.log(length[..., :n]) - self._logs
+        off = np.log(length[..., :n]) - self.logs
         there: NDArray[np.bool_] = np.logical_or.reduce(x != 0, axis=(-1, -2))
         told = np.zeros((*x.shape[:3], ENTRIES), np.float32)  # of every frame, the one before included
         if lost is None:
@@ -233,6 +256,10 @@ def _unpacked(numbers: Floats, joints: int) -> NDArray[np.bool_]:
 def _beyond(total: Floats, limit: float | None, count: Floats) -> NDArray[np.bool_]:
     """Return whether a mean, by its sum and count, is over a limit that is checked."""
     return np.zeros(total.shape, np.bool_) if limit is None else total > limit * count
+
+
+def _or_infinite(limit: float | None, sign: int = 1) -> float:
+    return math.inf if limit is None else sign * limit
 
 
 def _median(values: Floats, good: NDArray[np.bool_]) -> Floats:

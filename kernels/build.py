@@ -102,7 +102,7 @@ def _compile(command: list[str], flags: tuple[str, ...], folder: Path) -> None:
     for name, (size, registers, isa_flags) in ISAS.items() if x86 else [("plain", ISAS["plain"])]:
         macros = (f"-DINDRNN_ISA={name}", f"-DINDRNN_ISA_BYTES={size}", f"-DINDRNN_ISA_REGISTERS={registers}")
         jobs[name] = [*command, *flags, *isa_flags, *macros, "-c", str(HERE / "isa.cpp")]
-    for name in ("cpu", "pool", "ort_op"):
+    for name in ("cpu", "pool", "bodies", "ort_op"):
         jobs[name] = [*command, *flags, *own, "-c", str(HERE / f"{name}.cpp")]
     started = [
         subprocess.Popen([*job, "-o", str(folder / f"{name}.o")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

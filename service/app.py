@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import re
-import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import cast
@@ -17,11 +16,10 @@ from starlette.routing import Match, WebSocketRoute
 from starlette.types import ASGIApp
 
 from indrnn.service.drain import Goodbye
-from indrnn.service.engine.statistics import Totals
 from indrnn.service.errors import BadInput, MethodNotAllowed, NotFound, ServiceError, said
 from indrnn.service.http.cors import METHODS
 from indrnn.service.http.docs import Docs
-from indrnn.service.http.metrics import Metrics, Sources
+from indrnn.service.http.metrics import AskedFor, Metrics, Sources
 from indrnn.service.http.page import Page, PageRoute
 from indrnn.service.http.routes import build_router, problem
 from indrnn.service.http.session_routes import build_session_router
@@ -34,14 +32,12 @@ from indrnn.service.serving.backend import Backend
 from indrnn.service.serving.request import Access, read_keys, watch_keys
 from indrnn.service.serving.services import Services
 from indrnn.service.settings import Settings
-from indrnn.service.store.protocol import Store
 from indrnn.service.stream.plain_steps import Intake
 from indrnn.service.stream.socket import Connections
 from indrnn.service.wire.http import Front
 
 log = logging.getLogger(__name__)
 
-SWEEP = 60.0  # seconds between looks for expired sessions
 GRPC_GRACE = 2.0  # seconds for open gRPC calls when the server stops; their steps are finished or refused by then
 
 
@@ -59,9 +55,18 @@ class Application:
 
 def create_application(settings: Settings, backend: Backend) -> Application:
     """Return the service, which closes the backend when it stops. Raises KeysError when the file of keys cannot be used."""
+    return wired(Services.over(settings, read_access(settings), backend))
+
+
+def read_access(settings: Settings) -> Access:
+    """Return who is let in. Raises KeysError when the file of keys cannot be used."""
     keys = None if settings.keys is None else read_keys(settings.keys)
-    access = Access(keys, settings.origins.split(","), settings.metrics_open)
-    services = Services.over(settings, access, backend)
+    return Access(keys, settings.origins.split(","), settings.metrics_open)
+
+
+def wired(services: Services) -> Application:
+    """Return every protocol over the services, whose backend is closed at the end."""
+    settings, access = services.settings, services.access
     oip = OpenInference(services, Inference(services))
     goodbyes: list[Goodbye] = []
     app = create_app(settings, services, goodbyes)
@@ -98,8 +103,9 @@ def create_app(settings: Settings, services: Services | None = None, goodbyes: l
 
 def _mount_native(app: FastAPI, services: Services, goodbyes: list[Goodbye]) -> None:
     s = services
-    where = Sources(s.models.__iter__, s.totals, s.registry.census, lambda: s.places.taken, s.repository.unavailable, revision())
-    app.include_router(build_router(services, Metrics(where)))
+    if s.scrape is None:
+        where = Sources(s.models.__iter__, s.totals, s.census, lambda: s.places.taken, s.repository.unavailable, revision())
+    app.include_router(build_router(services, Metrics(where) if s.scrape is None else AskedFor(s.scrape)))
     app.include_router(build_session_router(services))
 
 
@@ -133,11 +139,9 @@ class _Described:
 async def _lifespan(services: Services, oip: OpenInference, goodbyes: list[Goodbye]) -> AsyncIterator[None]:
     settings, backend = services.settings, services.backend
     backend.tickets.loop = asyncio.get_running_loop()
-    tasks = [asyncio.create_task(_sweep(backend.store, services.totals))]
-    if settings.poll:
-        tasks.append(asyncio.create_task(services.repository.watch(settings.poll)))
-        if settings.keys is not None:
-            tasks.append(asyncio.create_task(watch_keys(services.access, settings.keys, settings.poll)))
+    tasks = [asyncio.create_task(chore) for chore in services.chores()]
+    if settings.poll and settings.keys is not None:
+        tasks.append(asyncio.create_task(watch_keys(services.access, settings.keys, settings.poll)))
     grpc = None
     try:
         if settings.grpc_port is not None:
@@ -152,23 +156,6 @@ async def _lifespan(services: Services, oip: OpenInference, goodbyes: list[Goodb
         for task in tasks:
             task.cancel()
         await asyncio.to_thread(backend.close)
-
-
-async def _sweep(store: Store, totals: Totals) -> None:
-    while True:
-        await asyncio.sleep(SWEEP)
-        try:
-            removed = await asyncio.to_thread(store.expire, time.time())
-        except ServiceError as error:
-            totals.store_failures += 1
-            log.error("expired sessions could not be removed: %s", error)
-            continue
-        except Exception:  # a bug must not end the sweeps
-            log.exception("expired sessions could not be removed")
-            continue
-        totals.swept += removed
-        if removed:
-            log.info("%d expired sessions removed", removed)
 
 
 def _problem(request: Request, error: ServiceError) -> Response:

@@ -3,7 +3,6 @@ secret, once, `backup FILE` copies the SQLite store, `openapi` prints openapi.ya
 
 import argparse
 import contextlib
-import gc
 import os
 import socket
 import sys
@@ -12,21 +11,17 @@ from io import RawIOBase
 from pathlib import Path
 
 import orjson
-import uvicorn
 
 from indrnn.export.bundle import BundleError
-from indrnn.service.app import create_app, create_application
-from indrnn.service.drain import Drain, DrainingServer
+from indrnn.service.app import create_app
 from indrnn.service.engine.runtime import EngineError
-from indrnn.service.http.cors import open_to
 from indrnn.service.logs import set_up
-from indrnn.service.oip.infer_http import InferHttp
-from indrnn.service.serving.backend import Backend
+from indrnn.service.process import serve_alone
 from indrnn.service.serving.request import KeysError, new_key, read_keys
 from indrnn.service.settings import Settings, SettingsError, read_settings, variable
 from indrnn.service.store.protocol import StoreError
 from indrnn.service.store.sqlite import back_up
-from indrnn.service.wire.websocket import Wire
+from indrnn.service.supervisor import cores, front_count, supervise
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
@@ -56,33 +51,10 @@ def run(command: str, args: argparse.Namespace, argv: list[str]) -> int:
 
 
 def _serve(settings: Settings) -> int:
-    sys.setswitchinterval(5e-4)  # seconds the engine thread waits for the interpreter at most; Python's 5 ms would be a batch
     set_up(settings.log_level, settings.log_format)
     _check(settings)
-    backend = Backend.open(settings)
-    try:
-        application = create_application(settings, backend)
-    except KeysError:
-        backend.close()
-        raise
-    origins = application.access.origins
-    config = uvicorn.Config(
-        open_to(origins, application.asgi),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        http=InferHttp.of(application.oip, settings.header_timeout, settings.send_timeout, bool(origins)),
-        ws=Wire,
-        ws_max_size=settings.max_drain,  # a longer message than max_body is answered, a longer one than this closes the connection
-        ws_per_message_deflate=False,
-    )
-    server = DrainingServer(config, Drain(backend, settings.drain_timeout, application.goodbyes))
-    gc.freeze()  # what start-up made stays; and frames are lists of lists, which would set off a collection every few messages
-    gc.set_threshold(50_000, 20, 50)
-    with contextlib.suppress(SystemExit):  # uvicorn's, of several numbers, where it could not begin and has said why
-        server.run()
-    return 0 if server.started else 1
+    fronts = front_count(settings.fronts, cores())
+    return supervise(settings, fronts) if fronts else serve_alone(settings)
 
 
 def _check(settings: Settings) -> None:

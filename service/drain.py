@@ -8,13 +8,14 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from types import FrameType
 
 import uvicorn
 
-from indrnn.service.serving.backend import Backend
+from indrnn.service.serving.services import BackendPort
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ Goodbye = Callable[[float], Awaitable[None]]
 class Drain:
     """The end of the service, from the first signal to the end of the process."""
 
-    def __init__(self, backend: Backend, seconds: float, goodbyes: Sequence[Goodbye]) -> None:
+    def __init__(self, backend: BackendPort, seconds: float, goodbyes: Sequence[Goodbye]) -> None:
         self._backend = backend
         self._seconds = seconds
         self._goodbyes = goodbyes
@@ -76,9 +77,9 @@ class DrainingServer(uvicorn.Server):
         self._drain.begin()
         super().handle_exit(sig, frame)
 
-    async def shutdown(self, sockets: "list[object] | None" = None) -> None:  # type: ignore[override]  # sockets of ours there are none
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Keep the listeners open until the clients have been told to come back, so that new requests get an answer; then shut down."""
         if self._drain.begun:
             await self._drain.finish()
             self.config.timeout_graceful_shutdown = self._drain.left(CONNECTIONS)  # type: ignore[assignment]  # any number does
-        await super().shutdown()
+        await super().shutdown(sockets)

@@ -1,15 +1,17 @@
-"""How log lines are written: as text, or as JSON, a line each; with the model, session and step that a line is about.
+"""How log lines are written: as text, or as JSON, a line each; with the model, session and step that a line is about, and which part of
+the service writes it, where it has more than one process.
 
 Of a session's id only the beginning is said: where there are no keys, whoever has the whole id has the session.
 """
 
 import logging
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal, Protocol
 
 import orjson
 
-FIELDS = ("model", "session", "step")
+FIELDS = ("part", "model", "session", "step")
 SHOWN = 10  # characters of an id, of 22 random ones: enough to tell sessions apart, not to go on with one
 
 
@@ -68,10 +70,17 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(line, default=str).decode()
 
 
-def set_up(level: str, form: Literal["text", "json"]) -> None:
-    """All lines, the web server's too, to standard error in one form."""
+def set_up(level: str, form: Literal["text", "json"], part: str | None = None) -> None:
+    """All lines, the web server's too, to standard error in one form; part: which of the service's processes writes them."""
     handler = logging.StreamHandler()
+    if part is not None:
+        handler.addFilter(partial(_name_part, part))
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
     for name in ("uvicorn.error", "websockets"):  # their debug lines hold what clients send, keys too
         logging.getLogger(name).setLevel(max(logging.INFO, logging.getLogger().level))
+
+
+def _name_part(part: str, record: logging.LogRecord) -> bool:
+    record.part = part
+    return True

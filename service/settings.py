@@ -11,7 +11,8 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "INDRNN_"
-ELSEWHERE = frozenset({"INDRNN_DATA", "INDRNN_TEST_CONTAINER", "INDRNN_TEST_INSTALL", "INDRNN_TEST_SILERO"})  # of model/ and of tests
+OF_TESTS = ("CHAOS", "CONTAINER", "FRONTS", "FUZZ", "INSTALL", "SILERO")
+ELSEWHERE = frozenset({"INDRNN_DATA", *(f"INDRNN_TEST_{name}" for name in OF_TESTS)})  # of model/ and of tests
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\s/?#@,]+/?", re.IGNORECASE)
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
@@ -62,6 +63,16 @@ class Settings(BaseSettings):
         description="strict: on the disk before the reply, or no start; relaxed: a power cut, or how Redis is set, may lose steps",
     )
     provider: Literal["auto", "cuda", "cpu"] = Field("auto", description="auto takes the GPU where it is the faster at warm-up")
+    fronts: int | Literal["auto"] = Field(
+        0,
+        ge=0,
+        le=256,
+        description="processes that speak with clients, beside one that has the models and the store; 0: one process does all; "
+        "auto: 1 where there are two cores, 2 from four on",
+    )
+    hang_timeout: float = Field(
+        30.0, gt=1, le=3600, description="seconds without a sign of life after which a process is killed and started again; with fronts"
+    )
     threads: int = Field(1, ge=1, le=256, description="threads of one run of a model")
     max_body: int = Field(16 * 2**20, ge=1024, description="bytes of a request body or stream message")
     max_drain: int = Field(64 * 2**20, ge=1024, description="bytes read and dropped so that a client sees its 413")

@@ -26,6 +26,7 @@ import orjson
 
 from indrnn.frames.rate import Carry
 from indrnn.service import errors
+from indrnn.service.engine import calls as c
 from indrnn.service.engine import requests as r
 from indrnn.service.errors import ServiceError
 from indrnn.service.session import machine as m
@@ -47,8 +48,10 @@ PARTS = (
     *(r.Asked, r.Delivery, r.Ticket, r.Frames, r.Exact, r.Text),
     *(m.Session, m.Step, m.Return, m.Flight, m.Snapshot, m.History, m.Scores, m.Generated, m.Sampling, m.Reason, Ranking, Carry),
 )
-ERRORS = tuple(c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, ServiceError))
-CLASSES: dict[str, type] = {c.__name__: c for c in (*REQUESTS, *REPLIES, *PARTS, *ERRORS)}
+CALLS = (*get_args(c.Call), c.CallAnswer)
+NOTES = (*get_args(c.Note), c.Hosted)
+ERRORS = tuple(e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, ServiceError))
+CLASSES: dict[str, type] = {kind.__name__: kind for kind in (*REQUESTS, *REPLIES, *PARTS, *CALLS, *NOTES, *ERRORS)}
 """every class that may cross, by its name"""
 
 DTYPES = {name: np.dtype(name) for name in ("<f2", "<f4", "<f8", "<i8")}

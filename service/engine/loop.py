@@ -70,6 +70,7 @@ from indrnn.service.engine.runtime import (
     next_turn,
     prepare,
 )
+from indrnn.service.engine.short import ShortWay
 from indrnn.service.engine.statistics import Happened, Statistics
 from indrnn.service.errors import (
     BadInput,
@@ -124,13 +125,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """Bounds: rows of a run, tickets that may wait, seconds a request may wait, seconds a session lives after a step, frames of a step."""
+    """Bounds: rows of a run, tickets that may wait, seconds a request may wait, seconds a session lives after a step, frames of a step.
+
+    short: whether plain steps go the short way (engine/short.py).
+    """
 
     max_batch: int
     max_queue: int
     step_timeout: float
     session_ttl: float
     max_frames: int = 5_000
+    short: bool = False
 
 
 # --- what is handed to the engine thread, and who still waits for an answer: the only part that two threads touch -------------------------
@@ -272,6 +277,11 @@ class Inbox:
         """Forget tickets: whoever was behind them hears nothing more."""
         with self._gate:
             self._open.difference_update(tickets)
+
+    def tickets_of(self, epoch: int) -> list[Ticket]:
+        """Return the tickets of one asker that wait."""
+        with self._gate:
+            return [ticket for ticket in self._open if ticket.epoch == epoch]
 
     def abandoned(self, tickets: Sequence[Ticket]) -> bool:
         """Return whether everybody who waited is gone."""
@@ -1167,10 +1177,15 @@ class EngineLoop:
         self.inbox = Inbox(settings.max_queue, settings.step_timeout, self._statistics, answer)
         self.submit, self.withdraw, self.drain = self.inbox.submit, self.inbox.withdraw, self.inbox.drain
         self._clock = clock
+        self._answer = answer
         facts = ModelFacts.of(engine.manifest, settings.max_frames)
         self._ledger = Ledger(engine, store, settings.step_timeout, self._statistics, self.inbox, answer)
         self._runner = Runner(engine, facts, settings, self._ledger, self._statistics, self.inbox)
         self._desk = Desk(engine, facts, store, settings, self._ledger, self._runner)
+        self._short: ShortWay | None = None
+        if settings.short:
+            self._short = ShortWay(engine, facts, store, settings.max_batch, settings.session_ttl, self._statistics, self._send)
+        self._turned = time.monotonic()
         self._thread = threading.Thread(target=self._main, name=f"engine-{facts.name}-{facts.version}", daemon=True)
         self._thread.start()
 
@@ -1185,18 +1200,37 @@ class EngineLoop:
         return self.inbox.stopping
 
     @property
+    def ready(self) -> bool:
+        """Return whether it would take something now."""
+        return not self.inbox.stopping
+
+    @property
     def alive(self) -> bool:
         """Return whether its thread has not ended."""
         return self._thread.is_alive()
+
+    @property
+    def lively(self) -> bool:
+        """Return whether it waits for something to do, or has begun a turn lately."""
+        return not self.alive or self.inbox.waiting == 0 or time.monotonic() - self._turned < LONGEST_TURN
 
     def snapshot(self) -> EngineSnapshot:
         """Return what it has done."""
         self._statistics.fold()
         return EngineSnapshot(self._statistics, self.inbox.waiting)
 
+    async def look(self) -> EngineSnapshot:
+        """Return what it has done by now."""
+        return self.snapshot()
+
+    def leave(self, epoch: int) -> None:
+        """Withdraw whatever waits for an asker that is gone, by its epoch."""
+        self.withdraw(self.inbox.tickets_of(epoch))
+
     def _main(self) -> None:
         while True:
             handed = self.inbox.take(busy=bool(self._runner.ready or self._runner.freed))
+            self._turned = time.monotonic()
             try:
                 self._turn(*handed)
             except Exception as error:  # a bug must not leave anybody waiting
@@ -1210,12 +1244,15 @@ class EngineLoop:
     def _turn(self, queued: Sequence[Queued], withdrawn: Sequence[Ticket], stopping: bool) -> None:
         now = self._clock()
         desk, runner = self._desk, self._runner
+        if withdrawn:
+            self.inbox.leave(withdrawn)
+        if self._short is not None:
+            queued = self._short.take(queued, desk.lives, self._clock)
         desk.take_in(queued, now)
         freed, runner.freed = runner.freed, []
         for live in freed:
             desk.offer_waiting(live, now)
         if withdrawn:
-            self.inbox.leave(withdrawn)
             desk.withdraw(withdrawn, now)
         desk.refuse_late()
         if stopping:
@@ -1229,6 +1266,11 @@ class EngineLoop:
         if len(self._statistics.noted) + len(self._statistics.noted_runs) > NOTED:
             self._statistics.fold()
 
+    def _send(self, replies: Sequence[Delivery]) -> None:
+        """Let replies go that wait for nothing."""
+        if due := self.inbox.due(replies):
+            self._answer(due)
+
     def _fail_everything(self, error: ServiceError) -> None:
         """Everybody but those who came in after the failed turn began is told; the sessions are where the store has them."""
         self._desk.lives.clear()
@@ -1237,6 +1279,7 @@ class EngineLoop:
         self._ledger.clear(error)
 
 
+LONGEST_TURN = 60.0  # seconds of one turn, beyond which a run or a commit is taken to have stopped for good
 NOTED = 4_096  # durations and runs that wait to be counted, some seconds of a busy engine
 
 

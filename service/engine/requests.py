@@ -106,7 +106,8 @@ class StepRequest(NamedTuple):
     """Consume content as one step; `number` None lets the engine count, `digest` is of content and options (serving/steps.py).
 
     every: answer after each time step; watch: tell the hidden neurons too; begin: the step begins a sequence of the Open Inference
-    Protocol, in place of what is there; end: the sequence ends after it; patience: seconds it may wait, if less than the engine's.
+    Protocol, in place of what is there; end: the sequence ends after it; patience: seconds it may wait, if less than the engine's;
+    tell_state: whether the state after it is part of the reply, which an engine behind a socket leaves out otherwise.
     """
 
     session_id: str
@@ -120,6 +121,7 @@ class StepRequest(NamedTuple):
     end: bool = False
     patience: float | None = None
     protocol: ClientProtocol = "http"
+    tell_state: bool = True
 
 
 class GenerateRequest(NamedTuple):
@@ -135,13 +137,14 @@ class GenerateRequest(NamedTuple):
 
 
 class InferRequest(NamedTuple):
-    """Answer content without a session, from `state` [N], by default zeros."""
+    """Answer content without a session, from `state` [N], by default zeros; tell_state: as of a step."""
 
     content: Content
     every: bool = False
     state: Floats | None = None
     patience: float | None = None
     protocol: ClientProtocol = "http"
+    tell_state: bool = True
 
 
 class Text(NamedTuple):

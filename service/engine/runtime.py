@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
@@ -23,6 +23,7 @@ from indrnn.export.modalities.table import MODALITIES
 from indrnn.frames.anatomy import ENTRIES, Anatomy
 from indrnn.frames.joints import hold
 from indrnn.frames.rate import Carry, due, resample, resample_at
+from indrnn.kernels.bodies import MOST, NOT_FINITE, BodyKernel, library, named
 from indrnn.kernels.cuda import registered_cuda
 from indrnn.kernels.registered import registered
 from indrnn.kernels.runtime import ort
@@ -191,26 +192,27 @@ class Engine:
             for b, r in enumerate(rows):
                 x[b, : lengths[b]] = r.x
         N, watch = self._state_size, self._watch
-        whole = N + (watch.size if watch else 0)
-        state = np.frombuffer(b"".join([_whole(r.state, whole) for r in rows]), np.float32).reshape(len(rows), whole)
+        before = b"".join([r.state.data[:N] for r in rows])
+        state = np.frombuffer(before, np.float32).reshape(len(rows), N)
         counts = np.array(lengths, np.int64)
-        feeds = {"x": x, "lengths": counts, "state": np.ascontiguousarray(state[:, :N])}
-        logits, after = self._session.run(["logits", "state_out"], feeds)
-        sound = np.isfinite(after).all(axis=1).tolist()
-        doubts: list[tuple[str, ...]] = [()] * len(rows)
-        if watch is not None:
-            evidence, doubts = watch.look(x, state, counts, [r.lost for r in rows])
-            after = np.concatenate([after, evidence], 1)
-        raw, size = after.tobytes(), 4 * whole
+        logits, after = self._session.run(["logits", "state_out"], {"x": x, "lengths": counts, "state": state})
+        if watch is None:
+            sound: list[bool] = np.isfinite(after).all(axis=1).tolist()
+            doubts: list[tuple[str, ...]] = [()] * len(rows)
+        else:
+            held = _evidence([r.state for r in rows], N, watch.size)
+            after, sound, doubts = watch.look(x, counts, before, held, [r.lost for r in rows], after)
+        raw, size = after.tobytes(), 4 * after.shape[1]
         states = [np.frombuffer(raw[b * size : (b + 1) * size], np.float32) for b in range(len(rows))]
         return [RowResult(logits[b, :n], states[b], sound[b], doubts[b]) for b, n in enumerate(lengths)]
 
 
-def _whole(state: Floats, size: int) -> "memoryview | bytes":
-    """Return a state's bytes, with no evidence yet where it has none: it is 0.1.0's, or held by the client."""
-    if len(state) >= size:  # longer: its bodies were watched once, and are no longer
-        return state[:size].data
-    return state.astype(np.float32, copy=False).tobytes() + bytes(4 * (size - len(state)))
+def _evidence(states: list[Floats], graph: int, size: int) -> bytes:
+    """Return what states hold behind the graph's numbers, [B, size]; nothing yet where one is 0.1.0's or held by the client."""
+    if {len(state) for state in states} == {graph + size}:
+        return b"".join([state.data[graph:] for state in states])
+    held = [state[graph : graph + size].tobytes() for state in states]
+    return b"".join([one + bytes(4 * size - len(one)) for one in held])
 
 
 @dataclass(frozen=True)
@@ -239,21 +241,48 @@ class BodyWatch:
         """Return E, the numbers of evidence of all persons."""
         return self.persons * ENTRIES
 
+    @cached_property
+    def _kernel(self) -> BodyKernel | None:
+        """The same in the native library, where there is one."""
+        found, a = library(), self.anatomy
+        joints = np.array([(a, b) for a, b, _ in a.pairs], np.int32)
+        if found is None or max(len(joints), len(a.names)) > MOST:
+            return None
+        counts = {"P": self.persons, "J": len(a.names), "graph": self.graph_size, "frame": self.last_frame.start}
+        return BodyKernel(found, joints, a.logs, a.weights, a.ups, counts, a.numbers(self.hz))
+
     def look(
-        self, x: NDArray[np.generic], state: Floats, lengths: NDArray[np.int64], lost: list[NDArray[np.bool_] | None]
-    ) -> tuple[Floats, list[tuple[str, ...]]]:
-        """Return the evidence [B, E] after frames x [B, T, P, J, 3], and each row's doubts; state [B, N + E] before them."""
+        self,
+        x: NDArray[np.generic],
+        lengths: NDArray[np.int64],
+        state: bytes,
+        held: bytes,
+        lost: list[NDArray[np.bool_] | None],
+        after: Floats,
+    ) -> tuple[Floats, list[bool], list[tuple[str, ...]]]:
+        """Return the states `after` [B, N] with the evidence behind them, [B, N + E], which are finite, and each row's doubts.
+
+        x [B, T, P, J, 3], of which lengths [B] count; state [B, N] and held [B, E] before them, float32 in memory; lost [t, P, J] of each
+        row, or None.
+        """
         B = len(x)
-        before = state[:, self.last_frame].reshape(B, *x.shape[2:])
         gone: NDArray[np.bool_] | None = None
         if any(one is not None for one in lost):
             gone = np.zeros(x.shape[:4], np.bool_)
             for b, one in enumerate(lost):
                 if one is not None:
                     gone[b, : len(one)] = one
-        held = state[:, self.graph_size :].reshape(B, self.persons, ENTRIES)
-        evidence = self.anatomy.look(x.astype(np.float32, copy=False), before, lengths, held, self.hz, gone)
-        return evidence.reshape(B, -1), self.anatomy.doubts(evidence)
+        frames = x.astype(np.float32, copy=False)
+        if self._kernel is not None:
+            out, found = self._kernel.look(frames, lengths, state, held, gone, after)
+            if found is None:
+                return out, [True] * B, [()] * B
+            return out, [not f & NOT_FINITE for f in found], [named(f) for f in found]
+        before = np.frombuffer(state, np.float32).reshape(B, -1)[:, self.last_frame].reshape(B, *x.shape[2:])
+        sums = np.frombuffer(held, np.float32).reshape(B, self.persons, ENTRIES)
+        evidence = self.anatomy.look(frames, before, lengths, sums, self.hz, gone)
+        sound: list[bool] = np.logical_and.reduce(np.isfinite(after), axis=1).tolist()
+        return np.concatenate([after, evidence.reshape(B, -1)], 1), sound, self.anatomy.doubts(evidence)
 
     def doubts(self, state: Floats) -> tuple[str, ...]:
         """Return the doubts that a session's state [N + E], or [N] of 0.1.0, holds."""
@@ -402,7 +431,9 @@ def prepare(content: Content, session: Session | None, model: ModelFacts) -> Pre
     facts = model.frames
     if isinstance(content, Exact):
         _need_room(content.x, None, session, model)
-        return Prepared(content.x, facts and facts.after(content.x.astype(np.float32, copy=False)))
+        if facts is None or facts.last_frame is not None:
+            return Prepared(content.x, None)
+        return Prepared(content.x, facts.after(content.x.astype(np.float32, copy=False)))
     assert facts is not None, "a clip goes to a model that reads frames"
     clip, carry = content.x, session.carry if session else None
     running_at = None if session is None or session.position == 0 else carry.hz if carry else facts.hz
@@ -457,6 +488,8 @@ def _lost_at(lost: NDArray[np.bool_], frames: int, hz: float, own_hz: float, car
 
 
 def _need_room(x: NDArray[np.generic], hz: float | None, session: Session | None, model: ModelFacts) -> None:
+    if model.max_position is None:
+        return
     most = longest(model.max_position, hz, model.frames and model.frames.hz)
     position = session.position if session else 0
     if most is None or position + len(x) <= most:
@@ -499,10 +532,13 @@ class Feeding:
     @property
     def steps(self) -> int:
         """Return the number of time steps of its next run, or of windows that they fill."""
-        return min(-(-(len(self.x) - self.at) // self.window), PIECE) if self.watch is None else 1
+        left = len(self.x) - self.at
+        return 1 if left == 1 or self.watch is not None else min(-(-left // self.window), PIECE)
 
     def next_row(self) -> Row:
         """Return the next piece. A watched session goes one step at a time, so that each state can be seen."""
+        if self.at == 0 and len(self.x) == 1:
+            return Row(self.x, self.state, self.lost)
         size = PIECE * self.window if self.watch is None else 1
         piece = slice(self.at, self.at + size)
         return Row(self.x[piece], self.state, None if self.lost is None else self.lost[piece])

@@ -1,7 +1,7 @@
 """Answer GET /metrics: put the numbers of service/engine/statistics.py in Prometheus' format when somebody asks."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -70,12 +70,29 @@ class Metrics:
 
     async def answer(self, accept: str) -> Response:
         """Return the numbers in the form that a scraper accepts."""
+        body, content_type = await self.text(accept)
+        return Response(body, headers={"Content-Type": content_type})
+
+    async def text(self, accept: str) -> tuple[bytes, str]:
+        """Return the numbers, and the name of the form that they are in."""
         try:
             await self._sources.census.take(CENSUS_AGE)
         except ServiceError:  # the numbers of the store are old then; how often that happens is one of the others
             self._sources.totals.store_failures += 1
         encode, content_type = choose_encoder(accept)
-        return Response(await asyncio.to_thread(encode, self._registry), headers={"Content-Type": content_type})
+        return await asyncio.to_thread(encode, self._registry), content_type
+
+
+class AskedFor:
+    """The metrics where another process has them."""
+
+    def __init__(self, scrape: Callable[[str], Awaitable[tuple[bytes, str]]]) -> None:
+        self._scrape = scrape
+
+    async def answer(self, accept: str) -> Response:
+        """Return the numbers in the form that a scraper accepts."""
+        body, content_type = await self._scrape(accept)
+        return Response(body, headers={"Content-Type": content_type})
 
 
 Counted = Sequence[tuple[tuple[str, str], Statistics]]

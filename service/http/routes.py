@@ -27,7 +27,7 @@ from indrnn.service.errors import (
     status,
 )
 from indrnn.service.http import schema
-from indrnn.service.http.metrics import Metrics
+from indrnn.service.http.metrics import AskedFor, Metrics
 from indrnn.service.revision import revision
 from indrnn.service.serving.modality import READ_OPTIONS, EventModality, Place, Words, at_times, innermost, more_options, with_more
 from indrnn.service.serving.models import ServedModel
@@ -130,7 +130,7 @@ def _model_info(versions: list[ServedModel], settings: Settings, full: bool, wei
     }
 
 
-def build_router(services: Services, numbers: Metrics) -> APIRouter:
+def build_router(services: Services, numbers: Metrics | AskedFor) -> APIRouter:
     """Return the routes over the running service."""
     router = APIRouter()
     settings, served, access = services.settings, services.models, services.access
@@ -207,7 +207,7 @@ def _file_of_digest(file: Path, digest: str) -> bytes | None:
     return content if hashlib.sha256(content).hexdigest() == digest else None
 
 
-def _add_health(router: APIRouter, services: Services, numbers: Metrics) -> None:
+def _add_health(router: APIRouter, services: Services, numbers: Metrics | AskedFor) -> None:
     served = services.models
 
     @router.get("/health/live", response_model=schema.Live, tags=["health"])

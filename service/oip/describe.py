@@ -92,9 +92,9 @@ def _parameters(m: Manifest, s: Signature) -> Fields:
     return {name: {"string_value": value} for name, value in known.items() if value is not None}
 
 
-def statistics(model: ServedModel) -> Fields:
+async def statistics(model: ServedModel) -> Fields:
     """Return the model's statistics. As in Triton, each request of a run counts the run's whole time."""
-    s = model.port.snapshot().statistics
+    s = (await model.port.look()).statistics
     runs = sorted(s.runs.items())
     return {
         "name": model.manifest.name,

@@ -82,14 +82,14 @@ class InferenceService:
         return self._classes["ServerLiveResponse"](live=True)
 
     async def _ServerReady(self, request: Message, owner: str) -> Message:  # noqa: N802
-        return self._classes["ServerReadyResponse"](ready=not any(m.port.stopping for m in self._inference.models))
+        return self._classes["ServerReadyResponse"](ready=all(m.port.ready for m in self._inference.models))
 
     async def _ServerMetadata(self, request: Message, owner: str) -> Message:  # noqa: N802
         return self._filled("ServerMetadataResponse", describe.server())
 
     async def _ModelReady(self, request: Message, owner: str) -> Message:  # noqa: N802
         try:
-            ready = not self._inference.model(request.name, request.version or None).port.stopping
+            ready = self._inference.model(request.name, request.version or None).port.ready
         except UnknownModel:
             ready = False
         return self._classes["ModelReadyResponse"](ready=ready)
@@ -104,7 +104,7 @@ class InferenceService:
 
     async def _ModelStatistics(self, request: Message, owner: str) -> Message:  # noqa: N802
         models = self._inference.versions(request.name, request.version or None)
-        return self._filled("ModelStatisticsResponse", {"model_stats": [describe.statistics(m) for m in models]})
+        return self._filled("ModelStatisticsResponse", {"model_stats": [await describe.statistics(m) for m in models]})
 
     async def _RepositoryIndex(self, request: Message, owner: str) -> Message:  # noqa: N802
         if request.repository_name:

@@ -75,7 +75,7 @@ class OpenInference:
             if target.operation == "infer":
                 return await self._infer(target, headers, receive)
             self._owner(headers)
-            return self._describe(target)
+            return await self._describe(target)
         return await self._of_server(method, path, headers, receive)
 
     async def _infer(self, target: Target, headers: Headers, receive: Receive) -> HttpReply:
@@ -113,15 +113,15 @@ class OpenInference:
         except TimeoutError:
             raise BodyTimeout(f"expected the whole body within {s.body_timeout:g} s") from None
 
-    def _describe(self, target: Target) -> HttpReply:
+    async def _describe(self, target: Target) -> HttpReply:
         inference = self.inference
         model = inference.model(target.model, target.version)
         if target.operation == "ready":
-            return _json({"ready": True}) if not model.port.stopping else failure(Stopping("not ready"), target.model)
+            return _json({"ready": True}) if model.port.ready else failure(Stopping("not ready"), target.model)
         if target.operation == "config":
             return _json(describe.config(model, self._settings, inference.max_rows))
         if target.operation == "stats":
-            return _json({"model_stats": [describe.statistics(m) for m in inference.versions(target.model, target.version)]})
+            return _json({"model_stats": [await describe.statistics(m) for m in inference.versions(target.model, target.version)]})
         return _json(describe.metadata(model, inference.models))
 
     async def _of_server(self, method: str, path: str, headers: Headers, receive: Receive) -> HttpReply:
@@ -135,7 +135,7 @@ class OpenInference:
             return _json(describe.server())
         if parts == ["models", "stats"]:
             _only(method, "GET", path)
-            return _json({"model_stats": [describe.statistics(m) for m in self.inference.models]})
+            return _json({"model_stats": [await describe.statistics(m) for m in self.inference.models]})
         if parts[0] == "repository" and parts[-1] == "index" and len(parts) <= 3:
             _only(method, "POST", path)
             return await self._index(parts[1:-1], headers, receive)
@@ -148,7 +148,7 @@ class OpenInference:
     def _health(self, path: str) -> HttpReply:
         if path.endswith("live"):
             return _json({"live": True})
-        ready = not any(m.port.stopping for m in self.inference.models)
+        ready = all(m.port.ready for m in self.inference.models)
         return _json({"ready": ready}, 200 if ready else 400)
 
     async def _index(self, repository: list[str], headers: Headers, receive: Receive) -> HttpReply:

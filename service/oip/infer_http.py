@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import orjson
 
-from indrnn.service.engine.requests import Asked, InferRequest, Reply
+from indrnn.service.engine.requests import Asked, InferRequest, Reply, StepRequest
 from indrnn.service.errors import ModelGone, ServiceError
 from indrnn.service.oip import message, rows
 from indrnn.service.oip.http import OpenInference, Target, failure, target_of
@@ -104,16 +104,26 @@ class InferHttp(ShortHttp):
             return False  # the sequence may be on another version by now
         (request,) = inference.requests(ask, read, model, owner)
         tickets = inference.steps.tickets
-        ticket = tickets.issue(partial(self._deliver, ask, read, model, target, busy))
+        ticket = tickets.issue(partial(self._deliver, ask, read, model, request, target, busy))
         if isinstance(request, InferRequest):
             self.leaves_with(busy, partial(tickets.withdraw, model.port, [ticket]))
         tickets.submit_soon(model.port, Asked(ticket, request))
         return True
 
-    def _deliver(self, ask: Ask, read: Rows, model: ServedModel, target: Target, busy: Busy, reply: Reply, states: object) -> None:
+    def _deliver(
+        self,
+        ask: Ask,
+        read: Rows,
+        model: ServedModel,
+        request: StepRequest | InferRequest,
+        target: Target,
+        busy: Busy,
+        reply: Reply,
+        states: object,
+    ) -> None:
         """Write the engine's reply, or ask again where the sequence is on another version."""
         if isinstance(reply, Result):
-            self._write(inferred(answer(ask, read, model, (reply,))), busy)  # type: ignore[arg-type]  # of content
+            self._write(inferred(answer(ask, read, model, (request,), (reply,))), busy)  # type: ignore[arg-type]  # of content
         elif isinstance(reply, Refused):
             if isinstance(reply.error, ModelGone) and ask.goes_on:
                 self._ask_again(ask, read, model, target, busy, reply.error)

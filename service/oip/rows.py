@@ -59,8 +59,10 @@ def _of_values(tensor: SentTensor, spec: Spec, model: str) -> Array:
 def finite(array: Array, name: str, model: str) -> None:
     """Raises NotFinite where an input holds NaN or infinity."""
     flat = array.reshape(-1)
-    if flat.size <= FEW and math.isfinite(np.dot(flat, flat)):
-        return  # a third of the time, for the input of a step; a sum that overflows is asked about below
+    if flat.size <= FEW:
+        with np.errstate(over="ignore", invalid="ignore"):
+            if math.isfinite(np.dot(flat, flat)):
+                return  # a third of the time, for the input of a step; a sum that overflows is asked about below
     if not np.isfinite(flat).all():
         what = "NaN" if np.isnan(array).any() else "infinity"
         raise NotFinite(f"inference input '{name}' for model '{model}': expected finite numbers, got {what}")
@@ -178,8 +180,16 @@ def outputs(ask: Ask, signature: Signature, rows: Rows, results: Sequence[Result
         wanted = [(w.name, w.binary) for w in ask.outputs]
     else:
         wanted = [(t.name, ask.binary) for t in signature.outputs.values() if not t.optional or rows.state is not None]
-    tensors = {"logits": _logits(rows, results), "state_out": _states(results, signature.state_size)}
-    return [Output(name, "FP32", tensors[name], binary) for name, binary in wanted]
+    return [Output(name, "FP32", _tensor(name, signature, rows, results), binary) for name, binary in wanted]
+
+
+def tells_state(ask: Ask, rows: Rows) -> bool:
+    """Return whether a request is answered with the state after its rows."""
+    return any(w.name == "state_out" for w in ask.outputs) if ask.outputs else rows.state is not None
+
+
+def _tensor(name: str, signature: Signature, rows: Rows, results: Sequence[Result[Scores]]) -> NDArray[np.float32]:
+    return _logits(rows, results) if name == "logits" else _states(results, signature.state_size)
 
 
 def _logits(rows: Rows, results: Sequence[Result[Scores]]) -> NDArray[np.float32]:

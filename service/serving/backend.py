@@ -1,6 +1,7 @@
 """The store and the engines: what has to be there before the first request, and to be closed after the last."""
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Collection
@@ -8,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from indrnn.export.bundle import BundleError, read
-from indrnn.service.engine.loop import EngineLoop, EngineSettings
+from indrnn.service.engine.loop import Answer, EngineLoop, EngineSettings
 from indrnn.service.engine.runtime import Engine
+from indrnn.service.engine.statistics import Totals
 from indrnn.service.errors import ServiceError, StoreFailed
 from indrnn.service.serving.modalities import StepLimits, served
 from indrnn.service.serving.models import Models, ServedModel
@@ -19,6 +21,9 @@ from indrnn.service.settings import Settings
 from indrnn.service.store.address import open_store
 from indrnn.service.store.protocol import Store, StoreError
 
+log = logging.getLogger(__name__)
+
+SWEEP = 60.0  # seconds between looks for expired sessions
 STOP_TIMEOUT = 10.0  # seconds for the steps in flight where nobody has set another time
 
 
@@ -26,6 +31,7 @@ STOP_TIMEOUT = 10.0  # seconds for the steps in flight where nobody has set anot
 class Backend:
     """`stamps` and `skipped`: how the loaded files were at the start, and the versions that were left out.
 
+    answer: takes the engines' deliveries, in place of `tickets`, where those who ask are in other processes.
     `_engines` are all whose thread may not have ended, also of versions that have left the table of models.
     """
 
@@ -36,14 +42,15 @@ class Backend:
     stopping: bool = False
     stamps: dict[Key, Stamp] = field(default_factory=dict)
     skipped: Collection[Key] = ()
+    answer: Answer | None = None
     _engines: list[EngineLoop] = field(default_factory=list)
 
     @classmethod
-    def open(cls, settings: Settings) -> "Backend":
+    def open(cls, settings: Settings, answer: Answer | None = None) -> "Backend":
         """Open the backend; blocks while the models warm up. Raises BundleError, StoreError, EngineError."""
         if not settings.bundles.is_dir():
             raise BundleError(f"{settings.bundles}: no bundle found (expected {settings.bundles}/<name>/<version>/manifest.json)")
-        backend = cls(settings, open_store(settings.store, settings.store_durability))
+        backend = cls(settings, open_store(settings.store, settings.store_durability), answer=answer)
         try:
             folders, backend.stamps, backend.skipped = load_at_start(settings.bundles, settings.versions, backend.living)
             for folder in folders:
@@ -65,13 +72,39 @@ class Backend:
         bundle, s = read(folder), self.settings
         max_batch = min(s.max_batch, bundle.manifest.limits.max_batch or s.max_batch)
         graph = Engine(bundle, s.provider, s.threads, max_batch)
-        bounds = EngineSettings(max_batch, s.max_queue, s.step_timeout, s.session_ttl, s.max_frames)
-        engine = EngineLoop(graph, self.store, bounds, self.tickets.answer)
+        bounds = EngineSettings(max_batch, s.max_queue, s.step_timeout, s.session_ttl, s.max_frames, short=True)
+        engine = EngineLoop(graph, self.store, bounds, self.answer or self.tickets.answer)
         self._engines = [*(e for e in self._engines if e.alive), engine]
         if self.stopping:
             engine.drain()
         m = bundle.manifest
         return ServedModel(m, engine, served(m, StepLimits(s.max_frames, s.max_text, s.max_every)), graph.provider, graph.kernel)
+
+    @property
+    def engines(self) -> list[EngineLoop]:
+        """Return every engine whose thread may not have ended."""
+        return self._engines
+
+    def lively(self) -> bool:
+        """Return whether every engine with something to do has got on with it lately."""
+        return all(engine.lively for engine in self._engines)
+
+    async def sweep(self, totals: Totals) -> None:
+        """Remove expired sessions every so often, until it is cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP)
+            try:
+                removed = await asyncio.to_thread(self.store.expire, time.time())
+            except ServiceError as error:
+                totals.store_failures += 1
+                log.error("expired sessions could not be removed: %s", error)
+                continue
+            except Exception:  # a bug must not end the sweeps
+                log.exception("expired sessions could not be removed")
+                continue
+            totals.swept += removed
+            if removed:
+                log.info("%d expired sessions removed", removed)
 
     async def unload(self, model: ServedModel, why: ServiceError, seconds: float) -> None:
         """Let what is in flight finish, end the engine's thread, and give back its memory, whoever still holds the model."""

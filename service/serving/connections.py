@@ -8,16 +8,17 @@ from indrnn.service.errors import Overloaded
 
 
 class Places:
-    """The open streams, at most so many."""
+    """The open streams, at most so many, with those that other processes of the service have open."""
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self.elsewhere = 0
         self.taken: dict[ClientProtocol, int] = {"stream": 0, "oip_grpc": 0}
 
     @contextmanager
     def one(self, protocol: ClientProtocol) -> Iterator[None]:
         """A place while its stream is open. Raises Overloaded."""
-        taken = sum(self.taken.values())
+        taken = sum(self.taken.values()) + self.elsewhere
         if taken >= self._most:
             raise Overloaded(f"{taken} connections are open already", retry_after=1)
         self.taken[protocol] += 1

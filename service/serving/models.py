@@ -1,6 +1,6 @@
 """The served models: what a bundle needs around its engine to read requests and word answers."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -50,6 +50,8 @@ class Models:
     def __init__(self, models: Iterable[ServedModel] = ()) -> None:
         self.by_key: dict[tuple[str, str], ServedModel] = {}
         """name and version -> loaded model, by name, then by version; replaced whole"""
+        self.changed: Callable[[], None] = lambda: None
+        """called after each change"""
         self._retired: frozenset[tuple[str, str]] = frozenset()
         for model in models:
             self.add(model)
@@ -58,14 +60,18 @@ class Models:
         """Take up a model, in place of one of the same name and version."""
         loaded = {**self.by_key, (model.manifest.name, model.manifest.version): model}
         self.by_key = dict(sorted(loaded.items(), key=lambda item: (item[0][0], int(item[0][1]))))
+        self.changed()
 
     def remove(self, model: ServedModel) -> None:
         """Remove a model: from now on nobody finds it here."""
         self.by_key = {key: m for key, m in self.by_key.items() if m is not model}
+        self.changed()
 
     def retire(self, keys: Iterable[tuple[str, str]]) -> None:
         """Exactly these versions are there for the sessions they have, and for nobody else."""
-        self._retired = frozenset(keys)
+        before, self._retired = self._retired, frozenset(keys)
+        if before != self._retired:
+            self.changed()
 
     def is_retired(self, model: ServedModel) -> bool:
         """Return whether it takes no new sessions."""

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -79,8 +80,10 @@ class SkeletonModality:
 
     def _read_all(self, values: Sequence[object], layout: str | None, rates: Sequence[float | None]) -> list[Content | None] | None:
         lists = [clip for clip in values if isinstance(clip, list)]
-        found = self.reader.read_alike(lists, self.reader.check_layout(layout)) if len(lists) == len(values) else None
-        return None if found is None else [Frames(x, hz, not np.isnan(x).any()) for x, hz in zip(found, rates, strict=True)]
+        known = self.reader.check_layout(layout)
+        found = self.reader.read_alike(lists, known) if len(lists) == len(values) else None
+        whole = all(known.table)  # each own joint has one that was sent, and these are numbers
+        return None if found is None else [Frames(x, hz, whole) for x, hz in zip(found, rates, strict=True)]
 
     def word(self, answers: Sequence[tuple[Scores, Content]], top_k: int) -> list[Words]:
         """Return each answer as the native protocols word it: the best label, its score (softmax), the others, frames as they were sent.
@@ -265,7 +268,7 @@ class ClipReader:
         if self.persons > 1:
             sent = np.pad(sent, [(0, 0), (0, self.persons - 1), (0, 0), (0, 0)])
         own = self._to_own(sent, layout)
-        return np.split(own, np.cumsum(lengths[:-1])) if len(clips) > 1 else [own]
+        return [own[end - n : end] for n, end in zip(lengths, accumulate(lengths), strict=True)]
 
     def _dense(self, clip: list[object], layout: Layout, field: str, sent: Sent) -> NDArray[np.float64]:
         """[T, P, J, 3] as sent, missing persons zero."""
@@ -317,12 +320,17 @@ def _fast(clip: list[object]) -> NDArray[np.float64] | None:
 
 
 def _without_nulls(frame: object, dims: int) -> object:
-    """Return the frame with NaN for joints that are null, of as many numbers as its other joints have."""
+    """Return the frame with NaN for joints that are null, of as many numbers as its other joints have.
+
+    Each has a list of its own: of one that stands at several places in what is ragged, NumPy reads memory that is not its own.
+    """
     if not isinstance(frame, list):
         return frame
     numbers = [joint for one in frame if isinstance(one, list) for joint in (one if _is_person(one) else [one]) if isinstance(joint, list)]
     unseen = [math.nan] * (len(numbers[0]) if numbers else dims)
-    return [unseen if joint is None else [unseen if j is None else j for j in joint] if _is_person(joint) else joint for joint in frame]
+    return [
+        [*unseen] if joint is None else [[*unseen] if j is None else j for j in joint] if _is_person(joint) else joint for joint in frame
+    ]
 
 
 def _is_person(value: object) -> bool:

@@ -17,8 +17,7 @@ from typing import NamedTuple, TypeVar, overload
 import numpy as np
 import orjson
 
-from indrnn.service.engine.port import EnginePort
-from indrnn.service.engine.registry import Registry
+from indrnn.service.engine.port import EnginePort, RegistryPort
 from indrnn.service.engine.requests import (
     Asked,
     CancelRequest,
@@ -117,7 +116,7 @@ def native_step(
     if isinstance(content, Frames) and content.t is not None:
         data += content.t.tobytes()
     digest = hashlib.blake2b(data, digest_size=16, key=key).digest()
-    return StepRequest(session_id, owner, number, digest, content, every, watch, protocol=protocol)
+    return StepRequest(session_id, owner, number, digest, content, every, watch, protocol=protocol, tell_state=False)
 
 
 def native_generate(
@@ -145,13 +144,14 @@ def tensor_step(
     end: bool,
     patience: float | None,
     protocol: ClientProtocol,
+    tell_state: bool,
 ) -> StepRequest:
     """Return a step of a sequence of the Open Inference Protocol; sent: time steps of the tensor, of which the content may be fewer.
 
     One tensor with more than one step is answered after each.
     """
     digest = tensor_digest(content, sent, end)
-    return StepRequest(session_id, owner, number, digest, content, sent > 1, False, begin, end, patience, protocol)
+    return StepRequest(session_id, owner, number, digest, content, sent > 1, False, begin, end, patience, protocol, tell_state)
 
 
 def tensor_digest(content: Content, sent: int, end: bool) -> bytes:
@@ -190,6 +190,15 @@ class Tickets:
         self._sinks: dict[int, Sink] = {}
         self._turn: dict[EnginePort, list[Asked]] = {}
 
+    @property
+    def waiting(self) -> int:
+        """Return how many wait for an answer."""
+        return len(self._sinks)
+
+    def fail(self, error: ServiceError) -> None:
+        """Refuse whatever waits: nobody will answer it any more."""
+        self.tell([Delivery(Ticket(self.epoch, number), Refused(error)) for number in list(self._sinks)])
+
     def issue(self, sink: Sink) -> Ticket:
         """Return a new ticket, whose answers the sink will take."""
         self._number += 1
@@ -200,9 +209,10 @@ class Tickets:
         """Take an engine's deliveries, on any thread. Those of one commit come in one turn of the event loop."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
             if self.loop is not None:
-                self.loop.call_soon_threadsafe(self._tell, deliveries)
+                self.loop.call_soon_threadsafe(self.tell, deliveries)
 
-    def _tell(self, deliveries: Sequence[Delivery]) -> None:
+    def tell(self, deliveries: Sequence[Delivery]) -> None:
+        """Take an engine's deliveries, on the event loop's thread."""
         for ticket, reply, states, final in deliveries:
             if ticket.epoch != self.epoch:
                 continue
@@ -280,7 +290,7 @@ def _copy(error: ServiceError) -> ServiceError:
 class StepRouter:
     """Asks engines, and knows which model a session was last seen on. `owner` is whose key the client holds; without keys it is empty."""
 
-    def __init__(self, models: Models, registry: Registry, tickets: Tickets) -> None:
+    def __init__(self, models: Models, registry: RegistryPort, tickets: Tickets) -> None:
         self.registry = registry
         self.tickets = tickets
         self.charges = registry.quotas.counts_steps
@@ -327,7 +337,7 @@ class StepRouter:
     async def infer(self, model: ServedModel, contents: Sequence[Content], owner: str) -> list[Scores]:
         """Answer content without a session, in as few batches as fit; all is queued, or none. Cancelled, its work is dropped."""
         self.charge(owner, len(contents))
-        requests = [InferRequest(content, model.modality.each_step) for content in contents]
+        requests = [InferRequest(content, model.modality.each_step, tell_state=False) for content in contents]
         answered = await self.tickets.ask_all(model.port, requests)
         return [Stepped(*one).result.result for one in answered]  # type: ignore[arg-type]  # the replies to content
 

@@ -63,7 +63,7 @@ class Kept:
                 if session.history is not None:
                     self._drop(session.id)
                     self._past += len(session.history.past)
-                self._known[session.id] = Known(session.landed, tag)
+                self._known[session.id] = Known(session if session.flight is None else session.landed, tag)
                 self._known.move_to_end(session.id)
             while len(self._known) + self._past > CACHED_SESSIONS:
                 self._drop(next(iter(self._known)))

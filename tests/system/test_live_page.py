@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: 
 BUILT = ROOT / "service" / "http" / "static"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 AXE = ROOT / "page" / "node_modules" / "axe-core" / "axe.min.js"
+BUNDLER = ROOT / "page" / "node_modules" / ".bin" / "rolldown"
 pytestmark = [
     pytest.mark.skipif(not (BUILT / "index.html").is_file(), reason="needs the built page: make page"),
     pytest.mark.skipif(CHROMIUM is None, reason="needs chromium"),
@@ -104,27 +106,17 @@ def test_a_motion_is_recognised_and_another_follows_in_the_same_session(visitor:
     assert (info["model"], info["position"]) == ("action", frames)
 
 
-def test_every_demo_motion_is_a_clip_that_its_model_names(visitor: Visitor, shown: Server) -> None:
-    """What the page draws is what the model is shown: each by its own name, from the start of a sequence."""
-    page = visitor.tab("action")
-    names = page.get_by_role("group", name="Demo motions").get_by_role("button").all_inner_texts()[1:]
-    assert names
-    sent: list[Any] = []
-    page.on("websocket", lambda ws: ws.on("framesent", lambda text: sent.append(json.loads(text))))
-    page.get_by_label("each motion from the start of a sequence").check()
-    page.get_by_label("speed").select_option("4")
-    press(page, "Play all")
-    page.get_by_role("button", name="Pause").wait_for()
-    page.locator(".now", has_text=names[-1]).wait_for(timeout=90_000)
-    page.get_by_role("button", name="Play", exact=True).wait_for()
-    clips: list[list[Any]] = []
-    for message in sent:
-        if message["type"] == "open":
-            clips.append([])
-        elif message["type"] == "step":
-            clips[-1] += message["frames"]
-    reply = shown.post("/predict", {"model": "action", "sequences": clips}).json()
-    assert [p["label"] for p in reply["predictions"]] == names
+@pytest.mark.skipif(not BUNDLER.is_file(), reason="needs page/node_modules: make page")
+def test_every_demo_motion_is_named_by_its_model(shown: Server, tmp_path: Path) -> None:
+    subprocess.run(
+        [BUNDLER, "src/action/motions.ts", "--format", "esm", "-d", tmp_path], cwd=ROOT / "page", check=True, capture_output=True
+    )
+    show = "import('./motions.js').then(m => console.log(JSON.stringify(m.MOTIONS.map(one => [one.name, m.frames(one)]))))"
+    motions = json.loads(subprocess.run(["node", "-e", show], cwd=tmp_path, check=True, capture_output=True).stdout)
+    labels = shown.get("/models/action").json()["versions"][-1]["labels"]
+    assert sorted(name for name, _ in motions) == sorted(labels), "one for each class"
+    reply = shown.post("/predict", {"model": "action", "sequences": [frames for _, frames in motions]}).json()
+    assert [p["label"] for p in reply["predictions"]] == [name for name, _ in motions]
 
 
 def test_a_dropped_file_is_asked_about_and_played(visitor: Visitor) -> None:
@@ -307,7 +299,7 @@ def test_a_lost_connection_is_told_and_loses_nothing(browser: Any, shown: Server
         cutter.gentle = True
         page.get_by_text("Connected again").wait_for()
         page.get_by_text("12 characters").wait_for()
-        assert cutter.cuts > 1
+        assert cutter.cuts
         assert page.locator(".paper").inner_text() == "To be or not"
         assert httpx.get(f"{shown.url}/sessions?limit=1").json()["sessions"][0]["position"] == 12
     finally:
@@ -338,7 +330,7 @@ def test_a_key_is_asked_for_and_kept_for_the_tab_alone(browser: Any, own_server:
     context.close()
 
 
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, False), (390, True)])
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
 def test_nothing_is_too_wide_and_axe_finds_nothing(visitor: Visitor, width: int, dark: bool) -> None:
     page = visitor.tab("action", width, dark)
     press(page, "wave")

@@ -243,8 +243,8 @@ def test_loading_and_unloading_leaves_no_thread_and_no_graph_behind(own_server: 
         assert server.post("/predict", {"sequences": [walk]}).status_code == 200
         sizes.append(status(server, "VmRSS"))
     assert server.post("/v2/repository/models/action/unload", None).status_code == 200
-    # The event loop's own pool may have grown by what came at once, to six at most; a thread left by each load would be nine more.
-    assert status(server, "Threads") <= threads + 3
+    # The event loop's own pool may have grown from one to six by what came at once; a thread left by each load would be nine more.
+    assert status(server, "Threads") <= threads + 5
     graph = (bundles / "action" / "1" / "model.onnx").stat().st_size / 1024
     assert sizes[-1] - sizes[3] < 8 * graph, (graph, sizes)  # kilobytes; eight more graphs have come and gone
 

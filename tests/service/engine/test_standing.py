@@ -166,6 +166,9 @@ ZERO = Snapshot(state_of(0, 0), 0, 0, None)
 
 
 class Engine(RuleBasedStateMachine):
+    short = False
+    """whether plain steps go the short way"""
+
     def __init__(self) -> None:
         super().__init__()
         self.store, self.changes = Moody(), []
@@ -178,7 +181,7 @@ class Engine(RuleBasedStateMachine):
         self.placed = [ZERO]
         self.final: Counter[Ticket] = Counter()
         self.withdrawn: set[Ticket] = set()
-        self.loop = ByHand(FakeEngine(), self.store, EngineSettings(4, 1_000, 60, TTL), self.hear)  # type: ignore[arg-type]
+        self.loop = ByHand(FakeEngine(), self.store, EngineSettings(4, 1_000, 60, TTL, short=self.short), self.hear)  # type: ignore[arg-type]
         self.loop._thread.join()
 
     # --- what the model says of commits and answers -----------------------------------------------------------------------------------
@@ -375,3 +378,13 @@ class Engine(RuleBasedStateMachine):
 
 Engine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestEngine = Engine.TestCase
+
+
+class ShortEngine(Engine):
+    """The same rules where plain steps go the short way."""
+
+    short = True
+
+
+ShortEngine.TestCase.settings = Engine.TestCase.settings
+TestShortEngine = ShortEngine.TestCase

@@ -13,7 +13,7 @@ from indrnn.export.bundle import Layout
 from indrnn.frames.joints import hold
 from indrnn.frames.rate import Carry, resample
 from indrnn.service.errors import BadInput, OutOfRange, ServiceError, TooLarge
-from indrnn.service.serving.skeleton import ClipReader
+from indrnn.service.serving.skeleton import ClipReader, _without_nulls
 
 OWN = Layout(joint_names=("a", "b"), table=((0,), (1,)))
 WIDE = Layout(joint_names=("b", "x", "a"), table=((2,), (0, 1)))
@@ -233,3 +233,18 @@ def test_a_long_text_among_many_numbers_takes_no_memory() -> None:
 
 def test_the_least_integer_is_out_of_range_also_among_many_clips() -> None:
     assert READER.read_alike([[[[0, 0, -(2**63)], [0, 0, 0]]]], OWN) is None
+
+
+def test_each_null_joint_becomes_a_list_of_its_own() -> None:
+    """Of one list at several places of what is ragged NumPy reads memory that is not its own: a request could end the service."""
+    joint = [0.1, 0.2, 0.3]
+    for frame in ([None, joint, None, [None, 0.2]], [[None, joint, None], [None, None, joint]]):
+        made = _without_nulls(frame, 3)
+        lists = [one for item in made for one in [item, *item] if isinstance(one, list) and one is not joint]  # type: ignore[attr-defined]
+        assert len({id(one) for one in lists}) == len(lists)
+
+
+def test_a_null_number_beside_null_joints_is_refused_in_words() -> None:
+    for clip in ([[None, [0.1, None, 0.3]], FRAME], [FRAME, [[None, 0.2, 0.3], None], [None, [1.0, 2.0, 3.0]]]):
+        with pytest.raises(BadInput, match="expected"):
+            READER.read(clip, OWN, "s")

@@ -128,11 +128,11 @@ def test_what_was_asked_over_a_connection_is_let_go_of_with_its_answer_and_with_
         asked, port, asking = Symbols(), SimpleNamespace(withdraw=lambda tickets: None), Tickets()
         target = Target("m", None, "infer")
         busy = connection.cycle = Busy(keep_alive=True, target=target)
-        ticket = asking.issue(partial(connection._deliver, Ask("", [], None), asked, None, target, busy))
+        ticket = asking.issue(partial(connection._deliver, Ask("", [], None), asked, None, None, target, busy))
         connection.leaves_with(busy, partial(asking.withdraw, port, [ticket]))
         known = weakref.ref(asked)
         if ends == "answer":
-            asking._tell([Delivery(ticket, Refused(BadInput("no")))])
+            asking.tell([Delivery(ticket, Refused(BadInput("no")))])
         else:
             connection.connection_lost(None)
         gc.disable()

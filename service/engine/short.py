@@ -1,0 +1,220 @@
+"""The short way of plain steps through the engine thread: read, run and committed together, without a mailbox, a flight or a turn of each.
+
+It takes the steps that the state machine would admit at once and that need nothing else: of sessions that are in nobody's hands, at their
+next number, without options, content as the graph reads it. With those it does what the general way (loop.py, session/machine.py) does, in
+the same order: a reply leaves after its commit. Whatever is otherwise in any point stays for the general way, which says what is wrong with
+it; so does what comes behind such a request of the same session. What is left for the general way has changed nothing.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from indrnn.service.engine.requests import Content, Delivery, Frames, Request, StepRequest, Ticket
+from indrnn.service.engine.runtime import NOTHING, Engine, ModelFacts, Row, RowResult
+from indrnn.service.engine.statistics import Statistics
+from indrnn.service.errors import ServiceError
+from indrnn.service.logs import about
+from indrnn.service.session.machine import Floats, Refused, Result, Scores, Session, Step
+from indrnn.service.session.sampling import log_softmax
+from indrnn.service.store.protocol import Change, Store
+
+log = logging.getLogger(__name__)
+
+LONGEST = 16  # time steps of a plain step; longer ones are cut into pieces, and others run between these
+
+
+class Waiting(Protocol):
+    """A request as the engine thread has it: who asked, what, since when and until when it may wait, of time.monotonic()."""
+
+    @property
+    def ticket(self) -> Ticket:
+        """Return who asked."""
+
+    @property
+    def request(self) -> Request:
+        """Return what is asked."""
+
+    @property
+    def since(self) -> float:
+        """Return when it came."""
+
+    @property
+    def deadline(self) -> float:
+        """Return when it is too late to begin."""
+
+
+Q = TypeVar("Q", bound=Waiting)
+
+
+class Plain(NamedTuple):
+    """A step that goes the short way, and its session before it."""
+
+    waiting: Waiting
+    request: StepRequest
+    before: Session
+
+
+class ShortWay:
+    """Takes plain steps out of what has come. `send` lets replies go to those who still wait; ttl: seconds a session lives after a step."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        facts: ModelFacts,
+        store: Store,
+        max_batch: int,
+        ttl: float,
+        statistics: Statistics,
+        send: Callable[[Sequence[Delivery]], None],
+    ) -> None:
+        self._engine = engine
+        self._facts = facts
+        self._store = store
+        self._max_batch = max_batch
+        self._ttl = ttl
+        self._statistics = statistics
+        self._send = send
+        self._no_every = NOTHING.reshape(0, facts.last_logits.where.stop - facts.last_logits.where.start)
+        frames = facts.frames
+        self._open = facts.window == 1 and (frames is None or frames.last_frame is not None)
+
+    def take(self, queued: Sequence[Q], elsewhere: Collection[str], clock: Callable[[], float]) -> Sequence[Q]:
+        """Answer the plain steps among what has come, and return the others, in their order; elsewhere: sessions in other hands."""
+        if not self._open or not queued:
+            return queued
+        candidates = self._candidates(queued, elsewhere)
+        if not candidates:
+            return queued
+        try:
+            found = self._store.load([request.session_id for _, request in candidates])
+        except ServiceError:  # the general way finds out, and says so
+            return queued
+        now, by_length = clock(), dict[int, list[Plain]]()
+        for q, request in candidates:
+            before = found.get(request.session_id)
+            if before is not None and self._advances(request, before, now):
+                by_length.setdefault(len(request.content.x), []).append(Plain(q, request, before))
+        answered: set[Ticket] = set()
+        for plain in by_length.values():
+            for at in range(0, len(plain), self._max_batch):
+                answered.update(self._run(plain[at : at + self._max_batch], clock))
+        return [q for q in queued if q.ticket not in answered] if answered else queued
+
+    def _candidates(self, queued: Sequence[Q], elsewhere: Collection[str]) -> list[tuple[Q, StepRequest]]:
+        """Return the steps that look plain, at most one of a session, and none behind another request of its session."""
+        named: set[str] = set()
+        found: list[tuple[Q, StepRequest]] = []
+        clock = time.monotonic()
+        for q in queued:
+            request = q.request
+            if type(request) is StepRequest:
+                ident = request.session_id
+                if ident not in named and ident not in elsewhere and q.deadline >= clock and self._looks_plain(request):
+                    found.append((q, request))
+                named.add(ident)
+            elif (other := getattr(request, "session_id", None)) is not None:
+                named.add(other)
+        return found
+
+    def _looks_plain(self, request: StepRequest) -> bool:
+        if request.every or request.watch or request.begin or request.end:
+            return False
+        return len(request.content.x) <= LONGEST and len(request.content.x) > 0 and self._as_read(request.content)
+
+    def _as_read(self, content: Content) -> bool:
+        """Return whether content needs no preparation."""
+        if type(content) is not Frames:
+            return True
+        frames = self._facts.frames
+        return content.whole and content.t is None and frames is not None and content.hz in (None, frames.hz)
+
+    def _advances(self, request: StepRequest, before: Session, now: float) -> bool:
+        """Return whether the state machine would admit the step as the session's next, and say nothing else of it."""
+        f, last = self._facts, before.last
+        if before.owner != request.owner or before.digest != f.digest or before.version != f.version:
+            return False
+        if last is not None and (type(last.result) is not Scores or last.end):
+            return False
+        if request.number is not None and request.number != before.step + 1:
+            return False
+        if before.history is not None or before.carry is not None or now >= before.expires_at:
+            return False
+        return f.max_position is None or before.position + len(request.content.x) <= f.max_position
+
+    def _run(self, plain: Sequence[Plain], clock: Callable[[], float]) -> Sequence[Ticket]:
+        """Run and commit steps of one length, and answer them; return the tickets of those that are answered."""
+        begun, since, s = time.perf_counter_ns(), time.monotonic(), self._statistics
+        rows = [Row(request.content.x, before.state) for _, request, before in plain]
+        prepared = time.perf_counter_ns()
+        try:
+            results = self._engine.run(rows)
+        except Exception:  # the general way runs them again, and says of each what is wrong
+            log.debug("a run of %d plain steps failed", len(rows), exc_info=True)
+            return ()
+        ran, now = time.perf_counter_ns(), clock()
+        changes, replies, sound = self._advanced(plain, results, now)
+        if not changes:
+            return ()
+        ended = time.perf_counter_ns()
+        s.noted_runs.append((len(rows), prepared - begun, ran - prepared, ended - ran, now))
+        self._note(sound, since, (ended - begun) * 1e-9)
+        try:
+            lost = self._store.commit(changes)
+        except ServiceError as error:
+            s.store_failures += 1
+            log.error("a commit of %d sessions failed: %s", len(changes), error, extra=about(self._engine.manifest))
+            self._send([Delivery(reply.ticket, Refused(error)) for reply in replies])
+            return [reply.ticket for reply in replies]
+        s.noted.append((s.store, time.perf_counter_ns() - ended))
+        if lost:  # others have moved these: the general way reads them again
+            kept = [i for i, one in enumerate(sound) if one.before.id not in lost]
+            replies, sound = [replies[i] for i in kept], [sound[i] for i in kept]
+        for one in sound:
+            s.happened["step", one.request.protocol] += 1
+        self._send(replies)
+        return [reply.ticket for reply in replies]
+
+    def _advanced(
+        self, plain: Sequence[Plain], results: Sequence[RowResult], now: float
+    ) -> tuple[list[Change], list[Delivery], list[Plain]]:
+        """Return what is to be stored and said of the steps after which the state is finite, and those steps."""
+        where, expires_at, no_every = self._facts.last_logits.where, now + self._ttl, self._no_every
+        logprobs = self._scored(plain, results) if plain[0].request.content.x.dtype.kind == "i" else None
+        changes: list[Change] = []
+        replies: list[Delivery] = []
+        sound: list[Plain] = []
+        for i, (one, (_, state, is_sound, doubts)) in enumerate(zip(plain, results, strict=True)):
+            if not is_sound:
+                continue
+            q, request, s = one
+            scores = Scores(state[where].copy(), no_every, NOTHING if logprobs is None else logprobs[i], doubts)
+            number, position = s.step + 1, s.position + len(request.content.x)
+            step = Step(request.digest, scores)
+            after = Session(
+                s.id, s.model, s.version, s.digest, s.owner, state, number, position, s.created_at, expires_at, step, None, None, None
+            )
+            changes.append(Change(s, after))
+            replies.append(Delivery(q.ticket, Result(number, position, scores, state)))
+            sound.append(one)
+        return changes, replies, sound
+
+    def _scored(self, plain: Sequence[Plain], results: Sequence[RowResult]) -> Floats:
+        """Return the log-probability [B, t] of each symbol before the model saw it, as Feeding has it."""
+        last_logits = self._facts.last_logits
+        first = np.stack([one.before.state[last_logits.where] for one in plain])[:, None]
+        before = last_logits.closed(np.concatenate([first, np.stack([result.logits for result in results])[:, :-1]], 1))
+        symbols = np.stack([one.request.content.x for one in plain])
+        scored: Floats = np.take_along_axis(log_softmax(before), symbols[..., None], -1)[..., 0].astype(np.float32)
+        return scored
+
+    def _note(self, run: Sequence[Plain], since: float, took: float) -> None:
+        """Note how long steps have waited, and how long they took in all."""
+        s = self._statistics
+        for one in run:
+            waited = since - one.waiting.since
+            s.noted.append((s.queue, int(waited * 1e9)))
+            s.noted.append((s.success, int((waited + took) * 1e9)))

@@ -1,0 +1,250 @@
+"""A front and an engine's process over a real socket, in one event loop: who hears what, and what is left when one of them is gone."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_loop import FakeEngine
+
+import indrnn.service.link.engine as engine_side
+from indrnn.export.bundle import Manifest
+from indrnn.service.engine import calls as c
+from indrnn.service.engine.loop import EngineLoop, EngineSettings
+from indrnn.service.engine.requests import Asked, CreateRequest, Delivery, Exact, InferRequest, LookRequest, StepRequest, Ticket
+from indrnn.service.errors import Overloaded, RateLimited, ServiceError, SessionLimit, Stopping, StoreFailed, UnknownSession
+from indrnn.service.link.engine import Host
+from indrnn.service.link.front import FrontBackend, RemoteQuotas, RemoteRegistry
+from indrnn.service.link.message import HEAD, Kind, framed
+from indrnn.service.serving.backend import Backend
+from indrnn.service.serving.modalities import StepLimits, served
+from indrnn.service.serving.models import ServedModel
+from indrnn.service.session.machine import Refused, Result, Session
+from indrnn.service.settings import Settings
+from indrnn.service.store.sqlite import SQLiteStore
+
+BUNDLE = Path(__file__).parents[3] / "bundles" / "chars" / "2"
+
+
+class Pair:
+    """An engine's process with a made-up engine, and its fronts."""
+
+    def __init__(self, folder: Path, **changes: Any) -> None:
+        self.settings = Settings(store=str(folder / "s.db"), poll=0, **changes)
+        self.engine: Any = FakeEngine()
+        self.engine.close = lambda: None
+        self.manifest = Manifest.model_validate_json((BUNDLE / "manifest.json").read_text())
+        self.backend = Backend(self.settings, SQLiteStore(folder / "s.db"), answer=lambda deliveries: self.host.answer(deliveries))
+        self.loop = self.load()
+        self.host = Host(self.backend)
+        self.fronts: list[FrontBackend] = []
+
+    async def close(self) -> None:
+        self.engine.gate.set()
+        self.host.close()
+        for front in self.fronts:
+            front.link.close()
+        await asyncio.to_thread(self.backend.close)
+
+    def load(self) -> EngineLoop:
+        bounds = EngineSettings(max_batch=8, max_queue=100, step_timeout=30, session_ttl=60)
+        loop = EngineLoop(self.engine, self.backend.store, bounds, self.backend.answer)
+        self.backend.engines.append(loop)
+        self.backend.models.add(ServedModel(self.manifest, loop, served(self.manifest, StepLimits(100, 100, 100)), "cpu", "fused"))
+        return loop
+
+    async def front(self, again: FrontBackend | None = None) -> FrontBackend:
+        needed: list[None] = []
+        front = again or FrontBackend(self.settings, lambda: needed.append(None))
+        self.fronts.append(front)
+        one, other = socket.socketpair()
+        self.host.attach(one)
+        front.link.attach(other)
+        await until(lambda: front.link.up)
+        return front
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
+    made = Pair(tmp_path)
+    yield made
+    await made.close()
+
+
+def step(session_id: str, number: int, symbol: int = 1, **changes: Any) -> StepRequest:
+    return StepRequest(session_id, "", number, bytes([symbol]) * 16, Exact(np.array([symbol])), **changes)
+
+
+async def ask(front: FrontBackend, *requests: Any) -> list[Any]:
+    (model,) = front.models
+    return [answered.reply for answered in await front.tickets.ask_all(model.port, requests)]
+
+
+async def opened(front: FrontBackend) -> Session:
+    (created,) = await ask(front, CreateRequest(""))
+    session: Session = created.session
+    return session
+
+
+async def test_what_is_asked_of_a_front_is_answered_by_the_engine(pair: Pair) -> None:
+    front = await pair.front()
+    ident = (await opened(front)).id
+    (first,) = await ask(front, step(ident, 1))
+    (again,) = await ask(front, step(ident, 1, tell_state=False))
+    assert isinstance(first, Result)
+    assert (first.number, first.position, first.result.logits.tolist()) == (again.number, again.position, again.result.logits.tolist())
+    assert first.state is not None
+    assert again.state is None
+    (looked,) = await ask(front, LookRequest(ident, ""))
+    assert looked.session.step == 1
+    with pytest.raises(UnknownSession):
+        await ask(front, step("nobody's", 1))
+    answers = await ask(front, *[InferRequest(Exact(np.array([n])), tell_state=False) for n in range(3)])
+    assert [a.position for a in answers] == [1, 1, 1]
+
+
+async def test_nobody_is_told_what_was_asked_in_another_epoch(pair: Pair) -> None:
+    """A front dies with steps in flight, another takes its place and issues the same numbers: it hears nothing of the first's."""
+    first = await pair.front()
+    ident = (await opened(first)).id
+    pair.engine.gate.clear()
+    (model,) = first.models
+    requests = [step(ident, 1), *(InferRequest(Exact(np.array([n]))) for n in range(3))]
+    asked = [Asked(first.tickets.issue(lambda *_: None), request) for request in requests]
+    model.port.submit(asked)
+    await until(lambda: pair.loop.snapshot().waiting == 4)
+    first.link.close()
+    second = await pair.front()
+    heard: list[Any] = []
+    (model,) = second.models
+    mine = [second.tickets.issue(lambda reply, states: heard.append(reply)) for _ in range(4)]
+    assert len({ticket.number for ticket in mine} & {one.ticket.number for one in asked}) == 3
+    pair.engine.gate.set()
+    await until(lambda: pair.loop.snapshot().waiting == 0)
+    await asyncio.sleep(0.05)
+    assert heard == []
+    (repeated,) = await ask(second, step(ident, 1))
+    assert repeated.number == 1
+    (looked,) = await ask(second, LookRequest(ident, ""))
+    assert (looked.session.step, looked.session.position) == (1, 1), "the step was applied once"
+
+
+async def test_a_delivery_to_an_epoch_that_nobody_has_is_dropped(pair: Pair) -> None:
+    front = await pair.front()
+    pair.host.answer([Delivery(Ticket(front.tickets.epoch + 1, 1), None), Delivery(Ticket(5, 1), None)])
+    await opened(front)
+
+
+async def test_what_waits_is_refused_when_the_engine_is_lost_and_all_goes_on_with_the_next(pair: Pair, tmp_path: Path) -> None:
+    front = await pair.front()
+    ident = (await opened(front)).id
+    (model,) = front.models
+    pair.engine.gate.clear()
+    waiting = asyncio.create_task(ask(front, step(ident, 1)))
+    calling = asyncio.create_task(front.link.call(c.ProbeStore(), type(None)))
+    await until(lambda: pair.loop.snapshot().waiting == 1)
+    for one in list(pair.host._fronts):
+        one.connection.close()
+    with pytest.raises(StoreFailed, match="repeat it with its number"):
+        await waiting
+    with pytest.raises(ServiceError):
+        await calling
+    assert not model.port.ready
+    assert not model.port.stopping
+    with pytest.raises(Overloaded):
+        await ask(front, step(ident, 1))
+    with pytest.raises(StoreFailed):
+        await front.link.call(c.ProbeStore(), type(None))
+    pair.engine.gate.set()
+    pair.host.epoch += 1  # as if it had been started again
+    pair.host._hosted = {port: one._replace(number=one.number + 1) for port, one in pair.host._hosted.items()}
+    pair.host._ports = {number + 1: port for number, port in pair.host._ports.items()}
+    pair.host._said = None
+    await pair.front(front)
+    assert list(front.models) == [model], "streams go on with the model that they have"
+    (repeated,) = await ask(front, step(ident, 1))
+    assert repeated.number == 1
+
+
+async def test_a_front_that_does_not_read_is_let_go_and_others_are_not_kept_waiting(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_side, "UNREAD", 2**16)
+    front = await pair.front()
+    stalled, theirs = socket.socketpair()
+    pair.host.attach(theirs)
+    stalled.sendall(framed(Kind.HELLO, engine_side.encode(c.Hello(1, 99))))
+    await until(lambda: 99 in pair.host._by_epoch)
+    for _ in range(3):
+        pair.host.answer([Delivery(Ticket(99, n), Refused(Overloaded("x" * 1_000))) for n in range(2_000)])
+    await until(lambda: 99 not in pair.host._by_epoch)
+    await opened(front)
+    stalled.close()
+
+
+async def test_bytes_that_are_no_message_cost_a_front_its_connection_and_nobody_else(pair: Pair) -> None:
+    front = await pair.front()
+    broken, theirs = socket.socketpair()
+    pair.host.attach(theirs)
+    broken.sendall(framed(Kind.HELLO, engine_side.encode(c.Hello(1, 98))))
+    await until(lambda: 98 in pair.host._by_epoch)
+    broken.sendall(HEAD.pack(8, Kind.ASKED, 0) + b"\xff" * 8)
+    await until(lambda: 98 not in pair.host._by_epoch)
+    await opened(front)
+    broken.close()
+
+
+@pytest.mark.parametrize("hello", [c.Hello(2, 97), c.RosterTaken(1)], ids=["another format", "no hello"])
+async def test_who_speaks_another_format_is_let_go(pair: Pair, hello: Any) -> None:
+    other, theirs = socket.socketpair()
+    pair.host.attach(theirs)
+    other.sendall(framed(Kind.HELLO, engine_side.encode(hello)))
+    await until(lambda: pair.host.fronts == 0)
+    other.close()
+
+
+async def test_a_model_that_is_loaded_again_is_told_before_the_old_one_ends(pair: Pair) -> None:
+    front = await pair.front()
+    (old,) = front.models
+    (before,) = pair.backend.models
+    pair.load()
+    ended = asyncio.create_task(pair.host.repository._end(before))
+    await until(lambda: next(iter(front.models)) is not old)
+    (new,) = front.models
+    assert old.port.stopping
+    assert new.port.ready
+    await ended
+    assert (await opened(front)).step == 0
+    with pytest.raises(Stopping):
+        await front.tickets.ask_all(old.port, [CreateRequest("")])
+
+
+async def test_limits_are_the_services_and_no_longer_a_processs(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, max_sessions=2, max_steps_per_second=5)
+    fronts = [await pair.front(), await pair.front()]
+    quotas = [RemoteQuotas(pair.settings, front.link) for front in fronts]
+    for front, quota in zip(fronts, quotas, strict=True):
+        front.link.noted = lambda note, quota=quota: quota.charged_elsewhere(note) if isinstance(note, c.Charged) else None  # type: ignore[misc]
+    for quota in quotas:
+        await quota.new_session("me")
+    with pytest.raises(SessionLimit):
+        await quotas[0].new_session("me")
+    quotas[1].session_ended("me")
+    await asyncio.sleep(0.05)
+    await quotas[0].new_session("me")
+    quotas[0].step("me", 5)
+    await until(lambda: quotas[1]._steps._bucket("me").tokens < 1)
+    with pytest.raises(RateLimited):
+        quotas[1].step("me")
+    registry = RemoteRegistry(fronts[0].link, quotas[0])
+    assert await registry.list("me", 10) == []
+    with pytest.raises(UnknownSession):
+        await registry.find("nobody's", "me")
+    await pair.close()
