@@ -1,12 +1,16 @@
 """How close does the recurrence come to copying its own output, and what do its peers cost?
 
-python bench/op.py [--seconds 90] [--only op|step|train]
+python bench/op.py [--seconds 90] [--only op|step|train|diagonal]
 
 op     one call in ONNX Runtime: the fused kernel, the portable Loop body, and the LSTM and GRU ops of the same H; PyTorch's nn.LSTM; and
        what nobody can beat, a memcpy of Y (the op reads as many bytes and writes as many)
 step   T = 1, where there is nothing to loop over: the body is then one multiplication, one addition and the activation
 train  forward and backward: our operator, a Python loop with autograd, nn.LSTM; the ceiling is a memcpy of the five arrays that must be
        read or written
+diagonal
+       DiagonalRecurrence in ONNX Runtime, unbounded and with bounds: the fused kernel, the portable Loop body, and the same scan by the
+       runtime's own LinearAttention (a head per neuron, keys and queries of 1, the logarithms of a for decays), where it has that op;
+       and a memcpy that reads and writes as many bytes as the op must: those of A, B and Y
 All in one process, taking turns; the least time of each, since the machine may be shared. Outputs go to memory that is there already: in
 training, glibc is told to keep what is freed, for every contestant. (By default it may hand large arrays back to the system after every
 step and fetch them again page by page: 6,240 page faults a step at (784, 32, 128), which cost our operator 7 of 10 ms.)
@@ -31,7 +35,7 @@ from onnx import TensorProto, helper
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from indrnn.export import op
-from indrnn.export.bundle import OP_DOMAIN, OP_TYPE, OP_VERSION
+from indrnn.export.bundle import DIAGONAL_TYPE, OP_DOMAIN, OP_TYPE, OP_VERSION
 from indrnn.kernels.native import library
 from indrnn.kernels.registered import registered
 from indrnn.kernels.runtime import ort
@@ -39,6 +43,7 @@ from indrnn.model.cells.recurrence import recurrence
 
 SHAPES = [(20, 1, 512), (100, 1, 512), (1000, 1, 128), (5000, 1, 128), (784, 32, 128), (150, 128, 512)]
 STEPS = [(1, 1, 512), (1, 64, 512)]
+DIAGONALS = [(20, 1, 512), (784, 32, 128), (5000, 1, 128)]
 ROUNDS = 3  # at the least, whatever the time
 TURN, PARTS = 40e-3, 8  # seconds of a turn, and parts of its second half
 Shape = tuple[int, int, int]
@@ -159,6 +164,63 @@ def op_acts(shape: Shape, threads: int, peers: bool) -> dict[str, Act]:
     return acts | copying(x, outputs["Y"], threads)
 
 
+def diagonal_graph(**bounds: float) -> onnx.ModelProto:
+    steps, state = ["T", "rows", "H"], ["rows", "H"]
+    shapes = {"A": steps, "B": steps, "sequence_lens": ["rows"], "initial_h": state, "Y": steps, "Y_h": state}
+    info = {
+        name: helper.make_tensor_value_info(name, TensorProto.INT64 if name == "sequence_lens" else TensorProto.FLOAT, shape)
+        for name, shape in shapes.items()
+    }
+    inputs, outputs = list(shapes)[:4], list(shapes)[4:]
+    variant = (op.bounds_of(tuple(bounds)), "forward")
+    overload = op.diagonal_overload(*variant)
+    node = helper.make_node(DIAGONAL_TYPE, inputs, outputs, domain=OP_DOMAIN, overload=overload, direction="forward", **bounds)
+    graph = helper.make_graph([node], "op", [info[i] for i in inputs], [info[o] for o in outputs])
+    opsets = [helper.make_opsetid("", op.OPSET), helper.make_opsetid(OP_DOMAIN, OP_VERSION)]
+    return helper.make_model(graph, opset_imports=opsets, functions=[op.diagonal_function(*variant)], ir_version=op.IR_VERSION)
+
+
+def attention_graph(H: int) -> onnx.ModelProto:
+    """S_t = exp(decay_t) S_{t-1} + key_t value_t of H heads of one number; o_t = query_t S_t."""
+    names = ["query", "key", "value", "past", "decay"]
+    info = {n: helper.make_tensor_value_info(n, TensorProto.FLOAT, ["rows", "T", H]) for n in (*names, "output")}
+    info |= {n: helper.make_tensor_value_info(n, TensorProto.FLOAT, ["rows", H, 1, 1]) for n in ("past", "present")}
+    heads: dict[str, Any] = {"q_num_heads": H, "kv_num_heads": H, "update_rule": "gated", "scale": 1.0}
+    node = helper.make_node("LinearAttention", names, ["output", "present"], domain="com.microsoft", **heads)
+    graph = helper.make_graph([node], "attention", [info[n] for n in names], [info["output"], info["present"]])
+    opsets = [helper.make_opsetid("", op.OPSET), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=op.IR_VERSION)
+
+
+def diagonal_acts(shape: Shape, threads: int) -> dict[str, Act]:
+    T, B, H = shape
+    rng = np.random.default_rng(0)
+    a = rng.uniform(0.1, 0.99, shape).astype(np.float32)
+    b = rng.standard_normal(shape).astype(np.float32)
+    inputs = {"A": a, "B": b, "sequence_lens": np.full(B, T), "initial_h": np.zeros((B, H), np.float32)}
+    outputs = {"Y": np.zeros_like(b), "Y_h": np.zeros((B, H), np.float32)}
+    acts: dict[str, Act] = {}
+    if registered():
+        acts["fused"] = bound(diagonal_graph(), threads, inputs, outputs, fused=True)
+        acts["fused_both"] = bound(diagonal_graph(lo=-4.0, hi=4.0), threads, inputs, outputs, fused=True)
+    acts["loop"] = bound(diagonal_graph(), threads, inputs, outputs)
+    rows = {"value": np.ascontiguousarray(b.swapaxes(0, 1)), "decay": np.ascontiguousarray(np.log(a).swapaxes(0, 1))}
+    ones = np.ones_like(rows["value"])
+    given = {"query": ones, "key": ones, "past": np.zeros((B, H, 1, 1), np.float32), **rows}
+    answer = {"output": np.zeros_like(ones), "present": np.zeros((B, H, 1, 1), np.float32)}
+    try:
+        acts["attention"] = bound(attention_graph(H), threads, given, answer)
+    except Exception as error:  # the runtime's exceptions have no common base of their own
+        print(f"no LinearAttention in onnxruntime {ort.__version__}: {str(error).splitlines()[0]}")
+    else:
+        for act in acts.values():
+            act()
+        acts["loop"]()
+        assert np.allclose(answer["output"].swapaxes(0, 1), outputs["Y"], atol=1e-4), "the peer computes something else"
+    moved = rng.standard_normal(3 * b.size // 2).astype(np.float32)  # half of A, B and Y is read, and half written
+    return acts | copying(moved, np.zeros_like(moved), threads)
+
+
 def python_loop(x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     """What one writes without an operator. unbind, because the gradient of x[t] alone would be as large as x in every step."""
     h = torch.zeros_like(x[0])
@@ -204,25 +266,26 @@ def show(title: str, rows: list[dict[str, Any]], ratios: list[tuple[str, str, st
     """A table; ratios: (heading, dividend, divisor)."""
     columns = [k for k in rows[0] if k not in "TBH" and k != "threads"]
     print(f"\n{title}")
-    print(f"{'T':>5} {'B':>4} {'H':>4} {'thr':>4}" + "".join(f"{c:>15}" for c in columns) + "".join(f"{r[0]:>14}" for r in ratios))
+    print(f"{'T':>5} {'B':>4} {'H':>4} {'thr':>4}" + "".join(f"{c:>15}" for c in columns) + "".join(f"{r[0]:>17}" for r in ratios))
     for row in rows:
         shape = f"{row['T']:5} {row['B']:4} {row['H']:4} {row['threads']:4}"
-        shares = (f"{row[a] / row[b]:14.2f}" if a in row and b in row else f"{'-':>14}" for _, a, b in ratios)
+        shares = (f"{row[a] / row[b]:17.2f}" if a in row and b in row else f"{'-':>17}" for _, a, b in ratios)
         print(shape + "".join(f"{row[c]:15.4f}" for c in columns) + "".join(shares), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=90, help="time to spend; the slow peers take some more")
-    parser.add_argument("--only", choices=["op", "step", "train"])
+    parser.add_argument("--only", choices=["op", "step", "train", "diagonal"])
     args = parser.parse_args()
     keep_freed_memory()
     counts = sorted({1, os.cpu_count() or 1})
     native = library()
     kernel = f"{native.path.name}, {native.isas()[-1]}" if native else "none: the portable implementations only"
     print(f"kernel {kernel}; onnxruntime {ort.__version__}, torch {torch.__version__}, {os.cpu_count()} cores; float32, relu")
-    share = args.seconds / (len(counts) * (2 * len(SHAPES) + len(STEPS)))
-    found: dict[str, list[dict[str, Any]]] = {"op": [], "step": [], "train": []}
+    sizes = {"op": len(SHAPES), "step": len(STEPS), "train": len(SHAPES), "diagonal": len(DIAGONALS)}
+    share = args.seconds / (len(counts) * (sum(sizes.values()) if args.only is None else sizes[args.only]))
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in sizes}
     for threads in counts:
         torch.set_num_threads(threads)
         if args.only in (None, "op"):
@@ -235,6 +298,8 @@ def main() -> None:
                 for s in SHAPES
                 for row in [measured(train_acts(s, threads), s, threads, share)]
             ]
+        if args.only in (None, "diagonal"):
+            found["diagonal"] += [measured(diagonal_acts(s, threads), s, threads, share) for s in DIAGONALS]
     times = [("loop/fused", "loop_ms", "fused_ms"), ("lstm/fused", "ort_lstm_ms", "fused_ms"), ("fused/memcpy", "fused_ms", "memcpy_ms")]
     if found["op"]:
         show("One call in ONNX Runtime (ms). Ceiling: memcpy of Y", found["op"], times)
@@ -247,6 +312,9 @@ def main() -> None:
             ("fused/ceiling", "fused_ms", "ceiling_ms"),
         ]
         show("Forward and backward in PyTorch (ms). Ceiling: memcpy of five arrays", found["train"], train)
+    if found["diagonal"]:
+        ratios = [times[0], ("attention/fused", "attention_ms", "fused_ms"), times[2]]
+        show("One call of DiagonalRecurrence (ms). Ceiling: memcpy of the bytes of A, B and Y", found["diagonal"], ratios)
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "isa": native.isas()[-1] if native else None}
     print(json.dumps({**found, "machine": machine, "onnxruntime": ort.__version__, "torch": torch.__version__}))
 

@@ -21,7 +21,9 @@ from indrnn.kernels.activations import ACTIVATIONS
 
 OP_DOMAIN = "ai.indrnn"
 OP_TYPE = "IndRNN"
+DIAGONAL_TYPE = "DiagonalRecurrence"
 OP_VERSION = 1
+EXPLAIN = "explain.onnx"  # what an answer depends on, where a bundle says so
 WEIGHTS = "model.onnx.data"  # the weights of a graph of more than 2 GB
 PARITY_BOUND = 1e-4  # largest |ONNX Runtime - PyTorch| in a logit that a bundle may carry
 HALF_PARITY_BOUND = 5e-3  # the same of an adopted file that works in float16, as part of its largest answer
@@ -124,6 +126,17 @@ class Training(_Frozen):
     data: tuple[TrainingData, ...]
 
 
+class Explanation(_Frozen):
+    """explain.onnx: x, lengths [B] of 1 and more, weights [B, K] -> gradient, logits [B, K], off [B, T].
+
+    The gradient of sum_k weights_k logits_k after each row's last step, from the start of a sequence: by every number of x, of x's shape;
+    of text [B, T], that by a symbol's vector times the vector. off: the share of relu neurons that are at 0 in a step.
+    """
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of explain.onnx")
+    error: float = Field(ge=0, le=PARITY_BOUND, description="largest difference from PyTorch, of 1 or the largest number if more")
+
+
 class Manifest(Content):
     """manifest.json: all that a server needs to know about a model. Sizes are counts, times ISO 8601 UTC.
 
@@ -143,6 +156,7 @@ class Manifest(Content):
     training: Training
     figures: tuple[Figure, ...]
     adopted: Adopted | None = None
+    explain: Explanation | None = Field(default=None, description="of explain.onnx, where the bundle has one")
     weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="of model.onnx.data, where weights lie there")
     parity_error: float = Field(ge=0, le=HALF_PARITY_BOUND, description="adopted: of 1 or the largest answer, if that is more")
     created: str
@@ -226,6 +240,11 @@ class Bundle:
     manifest: Manifest
     graph: Path
 
+    @property
+    def explanation(self) -> Path | None:
+        """Return explain.onnx, where the manifest states it."""
+        return None if self.manifest.explain is None else self.graph.parent / EXPLAIN
+
 
 def digest(path: Path) -> str:
     """Return the sha256 of a file, in hex."""
@@ -237,7 +256,7 @@ def read(folder: Path) -> Bundle:
     """Reads and checks bundles/<name>/<version>.
 
     Raises BundleError when the manifest is missing or wrong, when the folder's name disagrees with it, when x has not the axes of its
-    modality, or when model.onnx is not the file whose digest the manifest states.
+    modality, or when model.onnx, or another file that the manifest states, is not the one whose digest it states.
     """
     title = f"bundle {folder.parent.name}/{folder.name}"
     for name in ("manifest.json", "model.onnx"):
@@ -269,4 +288,9 @@ def read(folder: Path) -> Bundle:
             raise BundleError(
                 f"{title}: {WEIGHTS}: expected sha256 {manifest.weights_sha256}, got {found if weights.is_file() else 'no file'}"
             )
-    return Bundle(manifest, graph)
+    bundle = Bundle(manifest, graph)
+    if manifest.explain is not None:
+        stated, told = folder / EXPLAIN, manifest.explain.sha256
+        if not stated.is_file() or (found := digest(stated)) != told:
+            raise BundleError(f"{title}: {EXPLAIN}: expected sha256 {told}, got {found if stated.is_file() else 'no file'}")
+    return bundle

@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--figures", type=Path, help="JSON list of {name, value, unit, protocol, test_evaluations} to add to the card")
     parser.add_argument("--max-position", type=within(int, 1), help="steps a session may last; required where max |u| is 1 or more")
     parser.add_argument("--force", action="store_true", help="replace the version if it exists")
+    parser.add_argument("--explain", action="store_true", help="write explain.onnx as well: what an answer depends on, for POST /explain")
 
 
 def run(command: str, args: argparse.Namespace, argv: list[str]) -> int:
@@ -42,6 +43,7 @@ def run(command: str, args: argparse.Namespace, argv: list[str]) -> int:
             figures=_figures(args.figures),
             max_position=args.max_position,
             force=args.force,
+            explain=args.explain,
         )
     except (CheckpointError, ExportError, BundleError, OSError) as error:
         print(f"export refused: {error}", file=sys.stderr)
@@ -68,6 +70,7 @@ def _command(args: argparse.Namespace, kind: str) -> str:
     words += ["--version", args.version] if args.version != "1" else []
     words += ["--figures", _relative(args.figures)] if args.figures else []
     words += ["--max-position", str(args.max_position)] if args.max_position else []
+    words += ["--explain"] if args.explain else []
     return shlex.join(words)
 
 

@@ -14,9 +14,9 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 from torch.export import Dim
 
-import indrnn.model.cells.recurrence  # noqa: F401  # registers torch.ops.indrnn.recurrence
+import indrnn.model.cells.diagonal.recurrence  # noqa: F401  # registers torch.ops.indrnn.diagonal, and recurrence with it
 from indrnn.export import lowering, op
-from indrnn.export.bundle import OP_DOMAIN, OP_TYPE, OP_VERSION, Part
+from indrnn.export.bundle import DIAGONAL_TYPE, OP_DOMAIN, OP_TYPE, OP_VERSION, Part
 from indrnn.export.errors import GraphError
 from indrnn.model.cells.cell import numbered
 
@@ -118,8 +118,16 @@ def _translate(x: Any, u: Any, lens: Any, h0: Any, activation: str, alpha: float
     return domain.IndRNN(x, u, lens, h0, activation=activation, alpha=alpha, direction=direction, _outputs=2)
 
 
+def _translate_diagonal(a: Any, b: Any, lens: Any, h0: Any, lo: float | None, hi: float | None, direction: str) -> Any:
+    """torch.ops.indrnn.diagonal as one opaque node; a bound that is not there is no attribute."""
+    domain = onnxscript.values.Opset(OP_DOMAIN, OP_VERSION)
+    bounds = {name: value for name, value in (("lo", lo), ("hi", hi)) if value is not None}
+    return domain.DiagonalRecurrence(a, b, lens, h0, **bounds, direction=direction, _outputs=2)
+
+
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.indrnn.recurrence.default: _translate,
+    torch.ops.indrnn.diagonal.default: _translate_diagonal,
     torch.ops.indrnn.cell.default: lowering.translate,
 }
 """What the exporter makes of our operators."""
@@ -181,7 +189,7 @@ def _name_what_reads_at_lengths(graph: onnx.GraphProto) -> None:
 
 
 def append_functions(graph: onnx.ModelProto) -> None:
-    """Points each IndRNN node at the portable body for its attributes and adds the bodies that are used."""
+    """Points each node of our ops at the portable body for its attributes and adds the bodies that are used."""
     graph.ClearField("metadata_props")
     graph.ClearField("doc_string")
     graph.ir_version = max(graph.ir_version, op.IR_VERSION)
@@ -192,3 +200,11 @@ def append_functions(graph: onnx.ModelProto) -> None:
         variants.add((a["activation"], a["direction"]))
     for variant in sorted(variants):
         graph.functions.append(op.function(*variant))
+    diagonals = set()
+    for node in (n for n in graph.graph.node if (n.domain, n.op_type) == (OP_DOMAIN, DIAGONAL_TYPE)):
+        a = attributes(node)
+        bounds, direction = op.bounds_of(tuple(a)), a.get("direction", op.DIRECTIONS[0])
+        node.overload = op.diagonal_overload(bounds, direction)
+        diagonals.add((bounds, direction))
+    for variant in sorted(diagonals):
+        graph.functions.append(op.diagonal_function(*variant))

@@ -79,9 +79,11 @@ def _replace(graph: onnx.ModelProto, node: onnx.NodeProto, name: str, lowering: 
     given = ", ".join(("X", "lengths", "state", *lowering.weights))
     text = _FUNCTION.format(opset=OPSET, domain=OP_DOMAIN, name=name, given=given, nodes=lowering.nodes)
     try:
-        graph.functions.append(onnx.parser.parse_function(text))
+        function = onnx.parser.parse_function(text)
     except onnx.parser.ParseError as error:
         raise GraphError(f"the lowering of the cell {name} is no ONNX text: {' '.join(str(error).split())}") from error
+    function.opset_import.append(onnx.helper.make_opsetid(OP_DOMAIN, OP_VERSION))  # of cells on an op of ours
+    graph.functions.append(function)
     node.op_type = name
     del node.attribute[:]
     for own, array in lowering.weights.items():

@@ -1,5 +1,6 @@
 """From a trained module and its description to bundles/<name>/<version>, checked before it is there."""
 
+import hashlib
 import math
 from pathlib import Path
 
@@ -8,14 +9,16 @@ import onnx
 import torch
 from torch import nn
 
+from indrnn.export import explain as explaining
 from indrnn.export import graph, parity
-from indrnn.export.bundle import PARITY_BOUND, Bundle, Figure, digest, read
+from indrnn.export.bundle import EXPLAIN, PARITY_BOUND, Bundle, Explanation, Figure, digest, read
 from indrnn.export.card import card
 from indrnn.export.errors import ExportError
 from indrnn.export.folder import appearing, check_names, to_json
 from indrnn.export.manifest import content, manifest, parts
 from indrnn.export.modalities.table import MODALITIES
 from indrnn.model.cells.table import CELLS
+from indrnn.model.nets.network import StateNet
 from indrnn.model.training.checkpoint import Meta
 
 SEED = 0  # of the example and of the parity cases, so that an export can be repeated
@@ -32,22 +35,27 @@ def write(
     figures: tuple[Figure, ...] = (),
     max_position: int | None = None,
     force: bool = False,
+    explain: bool = False,
 ) -> Bundle:
     """Exports the module, checks it, and writes root/<name>/<version>; the folder appears whole or not at all.
 
     module, meta: as model/training/checkpoint.py loads them. command: what to type to do this again, for the card. figures: added to the
-    checkpoint's; one of the same name replaces it. Raises ExportError when the version exists (unless force), when ONNX Runtime and
-    PyTorch differ by more than PARITY_BOUND, when name or version cannot be a folder's, or when the description is not a valid manifest;
-    GraphError as export.graph does.
+    checkpoint's; one of the same name replaces it. explain: write explain.onnx too.
+    Raises ExportError when the version exists (unless force), when ONNX Runtime and PyTorch differ by more than PARITY_BOUND, when
+    name or version cannot be a folder's, or when the description is not a valid manifest; GraphError as export.graph does.
     """
     check_names(name, version)
     folder = root / name / version
     if folder.exists() and not force:
         raise ExportError(f"{folder} exists; a published version does not change (--force replaces it)")
     model, error = export(module, meta, max_position)
+    told, made = _explained(module, meta) if explain else (None, b"")
     with appearing(folder, root / f".partial-{name}-{version}") as partial:
         (partial / "model.onnx").write_bytes(graph.serialize(model))
         described = manifest(meta, model, name, version, digest(partial / "model.onnx"), error, figures, max_position)
+        if told is not None:
+            (partial / EXPLAIN).write_bytes(made)
+            described = described.model_copy(update={"explain": told})
         (partial / "manifest.json").write_text(to_json(described), encoding="utf-8")
         (partial / "CARD.md").write_text(card(described, command), encoding="utf-8")
     return read(folder)
@@ -83,6 +91,20 @@ def export(module: nn.Module, meta: Meta, max_position: int | None = None) -> tu
             f"ONNX Runtime and PyTorch differ by {error:.2g} in a logit; expected at most {PARITY_BOUND:g}{_why(largest, max_position)}"
         )
     return model, error
+
+
+def _explained(module: nn.Module, meta: Meta) -> tuple[Explanation, bytes]:
+    """Return explain.onnx and what the manifest says of it. Raises ExportError when its error is above PARITY_BOUND."""
+    assert isinstance(module, StateNet)
+    told = content(meta)
+    source = MODALITIES[told.modality].sample(told)
+    B, T = parity.EXAMPLE
+    x = torch.from_numpy(source(np.random.default_rng(SEED), B, T))
+    data = graph.serialize(explaining.to_onnx(module, x, torch.arange(T - B + 1, T + 1)))
+    error = explaining.largest_error(data, module, source, SEED)
+    if not error <= PARITY_BOUND:  # a NaN is refused too
+        raise ExportError(f"explain.onnx and PyTorch differ by {error:.2g}; expected at most {PARITY_BOUND:g}")
+    return Explanation(sha256=hashlib.sha256(data).hexdigest(), error=error), data
 
 
 def _why(largest: float, max_position: int | None) -> str:

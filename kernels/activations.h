@@ -62,40 +62,57 @@ struct Exp {
     }
 };
 
+// The numbers that an activation may ask for: the slope below 0; least and most, NaN where there is none, since no comparison with it holds.
+template <class T>
+struct Parameters {
+    T alpha, lo, hi;
+};
+
 // Each activation: its value f(a), and its slope times a gradient g, told from its output h (alpha >= 0 keeps the sign).
 template <class L, class V, class T>
 struct Relu {
-    INDRNN_STEP static V value(V a, T) { return a < T(0) ? L::all(T(0)) : a; }
-    INDRNN_STEP static V slope(V g, V h, T) { return h <= T(0) ? L::all(T(0)) : g; }
+    INDRNN_STEP static V value(V a, Parameters<T>) { return a < T(0) ? L::all(T(0)) : a; }
+    INDRNN_STEP static V slope(V g, V h, Parameters<T>) { return h <= T(0) ? L::all(T(0)) : g; }
 };
 template <class L, class V, class T>
 struct LeakyRelu {
-    INDRNN_STEP static V value(V a, T alpha) { return a > T(0) ? a : a * alpha; }
-    INDRNN_STEP static V slope(V g, V h, T alpha) { return h > T(0) ? g : g * alpha; }
+    INDRNN_STEP static V value(V a, Parameters<T> p) { return a > T(0) ? a : a * p.alpha; }
+    INDRNN_STEP static V slope(V g, V h, Parameters<T> p) { return h > T(0) ? g : g * p.alpha; }
 };
 template <class L, class V, class T>
 struct Tanh {
-    INDRNN_STEP static V value(V a, T) {  // (e - 1) / (e + 1) with e = exp(2 |a|), without cancellation near 0
+    INDRNN_STEP static V value(V a, Parameters<T>) {  // (e - 1) / (e + 1) with e = exp(2 |a|), without cancellation near 0
         constexpr auto sign = typename Word<T>::type(1) << (sizeof(T) * 8 - 1);
         V b = L::of_bits(L::bits(a) & ~sign);
         Exp<L, V, T> e(at_most<L>(V(b + b), Word<T>::tanh_limit));
         V m = e.q * e.scale + (e.scale - T(1));
         return L::of_bits(L::bits(V(m / (m + T(2)))) | (L::bits(a) & sign));
     }
-    INDRNN_STEP static V slope(V g, V h, T) { return g * (T(1) - h * h); }
+    INDRNN_STEP static V slope(V g, V h, Parameters<T>) { return g * (T(1) - h * h); }
 };
 template <class L, class V, class T>
 struct Sigmoid {
-    INDRNN_STEP static V value(V a, T) {
+    INDRNN_STEP static V value(V a, Parameters<T>) {
         Exp<L, V, T> e(at_least<L>(at_most<L>(V(-a), Word<T>::exp_limit), -Word<T>::exp_limit));
         return T(1) / (e.q * e.scale + e.scale + T(1));
     }
-    INDRNN_STEP static V slope(V g, V h, T) { return g * (T(1) - h) * h; }
+    INDRNN_STEP static V slope(V g, V h, Parameters<T>) { return g * (T(1) - h) * h; }
 };
 template <class L, class V, class T>
 struct Identity {
-    INDRNN_STEP static V value(V a, T) { return a; }
-    INDRNN_STEP static V slope(V g, V, T) { return g; }
+    INDRNN_STEP static V value(V a, Parameters<T>) { return a; }
+    INDRNN_STEP static V slope(V g, V, Parameters<T>) { return g; }
+};
+template <class L, class V, class T>
+struct Clip {
+    INDRNN_STEP static V value(V a, Parameters<T> p) {
+        V b = a < p.lo ? L::all(p.lo) : a;
+        return b > p.hi ? L::all(p.hi) : b;
+    }
+    INDRNN_STEP static V slope(V g, V h, Parameters<T> p) {  // 0 at the bounds, as relu's
+        V b = h <= p.lo ? L::all(T(0)) : g;
+        return h >= p.hi ? L::all(T(0)) : b;
+    }
 };
 
 }  // namespace INDRNN_ISA

@@ -31,8 +31,8 @@ struct Scalar {
 // 1.4 MB of X, which 65,536 threads reach with 6 loads of 4 bytes each. To be tuned on a GPU: not yet measured.
 constexpr int AHEAD = 8;
 
-// Neuron n of the B * H of a step, forward. x and y do not overlap.
-template <template <class, class, class> class F, class T>
+// Neuron n of the B * H of a step, forward. x and y do not overlap. VARYING: u differs from step to step.
+template <template <class, class, class> class F, class T, bool VARYING = false>
 INDRNN_STEP void column(const Call& call, int64_t n) {
     using A = F<Scalar<T>, T, T>;
     const int64_t N = call.B * call.H, b = n / call.H;
@@ -41,20 +41,25 @@ INDRNN_STEP void column(const Call& call, int64_t n) {
     const int64_t stride = call.reverse ? -N : N, start = n + (call.reverse && length ? (length - 1) * N : 0);
     const T* __restrict__ x = static_cast<const T*>(call.x) + start;
     T* __restrict__ y = static_cast<T*>(call.y) + start;
-    const T u = static_cast<const T*>(call.u)[n - b * call.H], alpha = T(call.alpha);
+    const T* __restrict__ u = static_cast<const T*>(call.u) + (VARYING ? start : n - b * call.H);
+    const Parameters<T> p{T(call.alpha), T(call.lo), T(call.hi)};
     T h = call.h0 ? static_cast<const T*>(call.h0)[n] : T(0);
-    T now[AHEAD], next[AHEAD];
+    T now[AHEAD], next[AHEAD], w[AHEAD], next_w[AHEAD];
     INDRNN_UNROLL
-    for (int k = 0; k < AHEAD; ++k) next[k] = k < length ? x[k * stride] : T(0);
+    for (int k = 0; k < AHEAD; ++k) {
+        next[k] = k < length ? x[k * stride] : T(0);
+        next_w[k] = k < length || !VARYING ? u[VARYING ? k * stride : 0] : T(0);
+    }
     for (int64_t t = 0; t < length; t += AHEAD) {
         INDRNN_UNROLL
         for (int k = 0; k < AHEAD; ++k) {
-            now[k] = next[k];
+            now[k] = next[k], w[k] = next_w[k];
             next[k] = t + AHEAD + k < length ? x[(t + AHEAD + k) * stride] : T(0);
+            if (VARYING) next_w[k] = t + AHEAD + k < length ? u[(t + AHEAD + k) * stride] : T(0);
         }
         INDRNN_UNROLL
         for (int k = 0; k < AHEAD; ++k)
-            if (t + k < length) y[(t + k) * stride] = h = A::value(now[k] + u * h, alpha);
+            if (t + k < length) y[(t + k) * stride] = h = A::value(now[k] + w[k] * h, p);
     }
     for (int64_t t = length; t < call.T; ++t) static_cast<T*>(call.y)[t * N + n] = T(0);
     static_cast<T*>(call.y_h)[n] = h;

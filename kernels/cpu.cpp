@@ -24,13 +24,16 @@ static const Isa* isa_of(int32_t wanted) {
 
 static bool makes_sense(const Call& c) {
     const bool shape = c.T >= 0 && c.B >= 0 && c.H >= 0;
-    const bool options = (c.dtype == 0 || c.dtype == 1) && c.activation >= 0 && c.activation < 5;
+    const bool options = (c.dtype == 0 || c.dtype == 1) && c.activation >= 0 && c.activation <= CLIP;
+    const bool varying = c.varying == 1, fits = varying ? c.activation == CLIP : c.varying == 0 && c.activation != CLIP;
     const bool full = c.T && c.B && c.H, rows = c.B && c.H;
     const bool both = (c.u && c.y) || !full;
     const bool forward = (c.x || !full) && (c.y_h || !rows);
     const bool slope = c.activation != 1 || c.alpha >= 0;  // leaky_relu's output tells its slope only where it keeps the sign
-    const bool backward = ((c.dy && c.dx) || !full) && ((c.dh0 && c.du_rows) || !rows) && (c.du || !c.H) && slope;
-    return shape && options && both && (c.gradient ? backward : forward);
+    const bool by_u = varying ? c.du || !full : (c.du_rows || !rows) && (c.du || !c.H);
+    const bool backward = ((c.dy && c.dx) || !full) && (c.dh0 || !rows) && by_u && slope;
+    const bool bounds = !(varying && c.lo > c.hi);
+    return shape && options && fits && bounds && both && (c.gradient ? backward : forward);
 }
 
 // du = the sum of the rows' parts, always in the order of the rows.
@@ -67,7 +70,7 @@ int run_call(const Call& call, int64_t pieces, ParallelFor parallel_for, void* c
         else
             for (size_t i = 0; i < count; ++i) work.piece(i);
     }
-    if (call.gradient) call.dtype ? sum_rows<double>(call) : sum_rows<float>(call);
+    if (call.gradient && !call.varying) call.dtype ? sum_rows<double>(call) : sum_rows<float>(call);
     return 0;
 }
 

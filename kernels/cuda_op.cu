@@ -1,4 +1,4 @@
-// The op for ONNX Runtime's CUDA provider: options.register_custom_ops_library(path of this library), in a session on that provider.
+// The ops for ONNX Runtime's CUDA provider: options.register_custom_ops_library(path of this library), in a session on that provider.
 //
 // One thread per neuron of a row. The work goes to the session's own stream; nothing is allocated, nothing waits for the device, and the
 // lengths stay there, so a run of it can be captured into a CUDA graph. Compiled without contraction (-fmad=false) and from the CPU
@@ -14,17 +14,17 @@ namespace {
 
 constexpr int THREADS = 64;  // of a block: few, so that 65,536 neurons spread evenly over some 100 multiprocessors. Not yet measured.
 
-template <template <class, class, class> class F, class T>
+template <template <class, class, class> class F, class T, bool VARYING = false>
 __global__ void __launch_bounds__(THREADS) columns(const Call call) {
     const int64_t n = int64_t(blockIdx.x) * THREADS + threadIdx.x;
-    if (n < call.B * call.H) gpu::column<F, T>(call, n);
+    if (n < call.B * call.H) gpu::column<F, T, VARYING>(call, n);
 }
 
 template <class T>
 void launch(const Call& call, cudaStream_t stream) {
     using Columns = void (*)(Call);
-    constexpr Columns kernels[] = {columns<gpu::Relu, T>, columns<gpu::LeakyRelu, T>, columns<gpu::Tanh, T>, columns<gpu::Sigmoid, T>,
-                                   columns<gpu::Identity, T>};
+    constexpr Columns kernels[] = {columns<gpu::Relu, T>,    columns<gpu::LeakyRelu, T>, columns<gpu::Tanh, T>,
+                                   columns<gpu::Sigmoid, T>, columns<gpu::Identity, T>,  columns<gpu::Clip, T, true>};
     const int64_t blocks = (call.B * call.H + THREADS - 1) / THREADS;
     kernels[call.activation]<<<unsigned(blocks), THREADS, 0, stream>>>(call);
 }

@@ -1,4 +1,5 @@
-// The recurrence h_t = f(x_t + u * h_{t-1}) and its gradient, over a range of neurons; Li et al., CVPR 2018 (arXiv 1803.04831), equation 4.
+// The recurrence h_t = f(x_t + u_t * h_{t-1}) and its gradient, over a range of neurons. Where u is one number per neuron it is IndRNN's (Li et
+// al., CVPR 2018, arXiv 1803.04831, equation 4); where it differs from step to step (VARYING) it is that of every diagonal recurrence.
 //
 // The one source of every CPU implementation: isa.cpp compiles it once per instruction set, into a namespace of its own (INDRNN_ISA).
 // Neurons never meet: a row of the arrays [T, B, H] is N = B * H independent columns, and any range of columns is a piece of work.
@@ -33,9 +34,9 @@ struct Lanes {
 };
 
 // `steps` steps of VECS * LANES neurons with the state in registers. Consecutive steps lie `stride` apart (negative in reverse);
-// h is the state before the first, or null for zeros.
-template <template <class, class, class> class F, class T, int LANES, int VECS>
-void forward_block(const T* x, const T* u, const T* h, T* y, int64_t steps, int64_t stride, T alpha) {
+// h is the state before the first, or null for zeros. u: VARYING, of the first step.
+template <template <class, class, class> class F, bool VARYING, class T, int LANES, int VECS>
+void forward_block(const T* x, const T* u, const T* h, T* y, int64_t steps, int64_t stride, Parameters<T> p) {
     using L = Lanes<T, LANES>;
     using V = typename L::V;
     using A = F<L, V, T>;
@@ -44,17 +45,21 @@ void forward_block(const T* x, const T* u, const T* h, T* y, int64_t steps, int6
         s[v] = h ? L::load(h + v * LANES) : L::all(T(0));
         w[v] = L::load(u + v * LANES);
     }
-    for (int64_t t = 0; t < steps; ++t, x += stride, y += stride)
+    for (int64_t t = 0; t < steps; ++t, x += stride, y += stride) {
         for (int v = 0; v < VECS; ++v) {
-            s[v] = A::value(L::load(x + v * LANES) + w[v] * s[v], alpha);
+            if constexpr (VARYING) w[v] = L::load(u + v * LANES);
+            s[v] = A::value(L::load(x + v * LANES) + w[v] * s[v], p);
             L::store(y + v * LANES, s[v]);
         }
+        if constexpr (VARYING) u += stride;
+    }
 }
 
 // The same backwards: y and dy point at the last of the steps, stride leads to the one before. `before` is the state before the
-// first step: another step's y, or what was carried in, or null for zeros. g: the gradient by the state, in and out; du: its sum.
-template <template <class, class, class> class F, class T, int LANES, int VECS>
-void backward_block(const T* dy, const T* y, const T* u, const T* before, T* g, T* du, T* dx, int64_t steps, int64_t stride, T alpha) {
+// first step: another step's y, or what was carried in, or null for zeros. g: the gradient by the state, in and out; du: that by u, summed
+// up over the steps or, VARYING, of each step as u is.
+template <template <class, class, class> class F, bool VARYING, class T, int LANES, int VECS>
+void backward_block(const T* dy, const T* y, const T* u, const T* before, T* g, T* du, T* dx, int64_t steps, int64_t stride, Parameters<T> p) {
     using L = Lanes<T, LANES>;
     using V = typename L::V;
     using A = F<L, V, T>;
@@ -63,54 +68,59 @@ void backward_block(const T* dy, const T* y, const T* u, const T* before, T* g, 
         a[v] = L::load(g + v * LANES);
         h[v] = L::load(y + v * LANES);
         w[v] = L::load(u + v * LANES);
-        sum[v] = L::load(du + v * LANES);
+        sum[v] = VARYING ? L::all(T(0)) : L::load(du + v * LANES);
     }
     for (int64_t t = 0; t < steps; ++t, dy += stride, dx += stride) {
         y += stride;
         const T* earlier = t + 1 < steps ? y : before;
         for (int v = 0; v < VECS; ++v) {
-            V d = A::slope(L::load(dy + v * LANES) + a[v], h[v], alpha);
+            V d = A::slope(L::load(dy + v * LANES) + a[v], h[v], p);
             L::store(dx + v * LANES, d);
+            if constexpr (VARYING) w[v] = L::load(u + v * LANES);
             a[v] = d * w[v];
             if (earlier) {
                 h[v] = L::load(earlier + v * LANES);
-                sum[v] = sum[v] + d * h[v];
+                sum[v] = VARYING ? d * h[v] : sum[v] + d * h[v];
             }
+            if constexpr (VARYING) L::store(du + v * LANES, earlier ? sum[v] : L::all(T(0)));
         }
+        if constexpr (VARYING) u += stride, du += stride;
     }
     for (int v = 0; v < VECS; ++v) {
         L::store(g + v * LANES, a[v]);
-        L::store(du + v * LANES, sum[v]);
+        if constexpr (!VARYING) L::store(du + v * LANES, sum[v]);
     }
 }
 
 constexpr int REGISTERS = INDRNN_ISA_REGISTERS;  // vectors of state in one block
 
 // n neurons of one row: as many widest blocks as fit, then ever narrower ones.
-template <template <class, class, class> class F, class T, int LANES, int VECS>
-void forward_columns(const T* x, const T* u, const T* h, T* y, int64_t n, int64_t steps, int64_t stride, T alpha) {
+template <template <class, class, class> class F, bool VARYING, class T, int LANES, int VECS>
+void forward_columns(const T* x, const T* u, const T* h, T* y, int64_t n, int64_t steps, int64_t stride, Parameters<T> p) {
     constexpr int width = LANES * VECS;
     int64_t c = 0;
-    for (; c + width <= n; c += width) forward_block<F, T, LANES, VECS>(x + c, u + c, h ? h + c : h, y + c, steps, stride, alpha);
+    for (; c + width <= n; c += width) forward_block<F, VARYING, T, LANES, VECS>(x + c, u + c, h ? h + c : h, y + c, steps, stride, p);
     if constexpr (width > 1)
         if (c < n) {
             constexpr int narrower = VECS > 1 ? LANES : LANES / 2;
-            forward_columns<F, T, narrower, (VECS > 1 ? VECS / 2 : 1)>(x + c, u + c, h ? h + c : h, y + c, n - c, steps, stride, alpha);
+            constexpr int fewer = VECS > 1 ? VECS / 2 : 1;
+            forward_columns<F, VARYING, T, narrower, fewer>(x + c, u + c, h ? h + c : h, y + c, n - c, steps, stride, p);
         }
 }
 
-template <template <class, class, class> class F, class T, int LANES, int VECS>
+template <template <class, class, class> class F, bool VARYING, class T, int LANES, int VECS>
 void backward_columns(const T* dy, const T* y, const T* u, const T* before, T* g, T* du, T* dx, int64_t n, int64_t steps, int64_t stride,
-                      T alpha) {
+                      Parameters<T> p) {
     constexpr int width = LANES * VECS;
     int64_t c = 0;
     for (; c + width <= n; c += width)
-        backward_block<F, T, LANES, VECS>(dy + c, y + c, u + c, before ? before + c : before, g + c, du + c, dx + c, steps, stride, alpha);
+        backward_block<F, VARYING, T, LANES, VECS>(dy + c, y + c, u + c, before ? before + c : before, g + c, du + c, dx + c, steps, stride, p);
     if constexpr (width > 1)
         if (c < n) {
             constexpr int narrower = VECS > 1 ? LANES : LANES / 2;
-            backward_columns<F, T, narrower, (VECS > 1 ? VECS / 2 : 1)>(dy + c, y + c, u + c, before ? before + c : before, g + c, du + c,
-                                                                        dx + c, n - c, steps, stride, alpha);
+            constexpr int fewer = VECS > 1 ? VECS / 2 : 1;
+            backward_columns<F, VARYING, T, narrower, fewer>(dy + c, y + c, u + c, before ? before + c : before, g + c, du + c, dx + c, n - c,
+                                                             steps, stride, p);
         }
 }
 
@@ -143,14 +153,19 @@ void copy(T* to, const T* from, int64_t n) {
         fill(to, n, T(0));
 }
 
+template <class T>
+Parameters<T> parameters(const Call& call) {
+    return {T(call.alpha), T(call.lo), T(call.hi)};
+}
+
 // Columns [first, last) of [T, B * H]. Time goes in tiles, so that X and Y are walked in long runs of memory.
-template <template <class, class, class> class F, class T>
+template <template <class, class, class> class F, bool VARYING, class T>
 void forward(const Call& call, int64_t first, int64_t last) {
     constexpr int lanes = INDRNN_ISA_BYTES / sizeof(T);
     const int64_t N = call.B * call.H, tile = tile_of(last - first, sizeof(T));
     const T *x = (const T*)call.x, *u = (const T*)call.u, *h0 = (const T*)call.h0;
     T* y = (T*)call.y;
-    const T alpha = T(call.alpha);
+    const Parameters<T> numbers = parameters<T>(call);
     for (int64_t s0 = 0; s0 < call.T; s0 += tile) {
         const int64_t s1 = s0 + tile < call.T ? s0 + tile : call.T;
         for_parts(call, first, last, [&](const Part& p) {
@@ -159,7 +174,8 @@ void forward(const Call& call, int64_t first, int64_t last) {
             if (s0 < live) {
                 const int64_t at = (call.reverse ? p.length - 1 - s0 : s0) * N + column;
                 const T* h = s0 ? y + at - stride : h0 ? h0 + column : nullptr;
-                forward_columns<F, T, lanes, REGISTERS>(x + at, u + p.c, h, y + at, p.n, live - s0, stride, alpha);
+                const T* w = u + (VARYING ? at : p.c);
+                forward_columns<F, VARYING, T, lanes, REGISTERS>(x + at, w, h, y + at, p.n, live - s0, stride, numbers);
             }
             for (int64_t t = s0 > p.length ? s0 : p.length; t < s1; ++t) fill(y + t * N + column, p.n, T(0));
         });
@@ -171,15 +187,15 @@ void forward(const Call& call, int64_t first, int64_t last) {
     });
 }
 
-template <template <class, class, class> class F, class T>
+template <template <class, class, class> class F, bool VARYING, class T>
 void backward(const Call& call, int64_t first, int64_t last) {
     constexpr int lanes = INDRNN_ISA_BYTES / sizeof(T);
     const int64_t N = call.B * call.H, tile = tile_of(last - first, sizeof(T));
     const T *dy = (const T*)call.dy, *y = (const T*)call.y, *u = (const T*)call.u, *h0 = (const T*)call.h0;
-    T *dx = (T*)call.dx, *g = (T*)call.dh0, *du = (T*)call.du_rows;
-    const T alpha = T(call.alpha);
+    T *dx = (T*)call.dx, *g = (T*)call.dh0, *du = (T*)(VARYING ? call.du : call.du_rows);
+    const Parameters<T> numbers = parameters<T>(call);
     copy(g + first, call.dy_h ? (const T*)call.dy_h + first : nullptr, last - first);
-    fill(du + first, last - first, T(0));
+    if (!VARYING) fill(du + first, last - first, T(0));
     for (int64_t s1 = call.T; s1 > 0;) {
         const int64_t s0 = (s1 - 1) / tile * tile;
         for_parts(call, first, last, [&](const Part& p) {
@@ -188,10 +204,13 @@ void backward(const Call& call, int64_t first, int64_t last) {
             if (s0 < live) {
                 const int64_t at = (call.reverse ? p.length - live : live - 1) * N + column;
                 const T* before = s0 ? y + at + (live - s0) * stride : h0 ? h0 + column : nullptr;
-                backward_columns<F, T, lanes, REGISTERS / 2>(dy + at, y + at, u + p.c, before, g + column, du + column, dx + at, p.n,
-                                                             live - s0, stride, alpha);
+                backward_columns<F, VARYING, T, lanes, REGISTERS / 2>(dy + at, y + at, u + (VARYING ? at : p.c), before, g + column,
+                                                                      du + (VARYING ? at : column), dx + at, p.n, live - s0, stride, numbers);
             }
-            for (int64_t t = s0 > p.length ? s0 : p.length; t < s1; ++t) fill(dx + t * N + column, p.n, T(0));
+            for (int64_t t = s0 > p.length ? s0 : p.length; t < s1; ++t) {
+                fill(dx + t * N + column, p.n, T(0));
+                if (VARYING) fill(du + t * N + column, p.n, T(0));
+            }
         });
         s1 = s0;
     }
@@ -200,9 +219,10 @@ void backward(const Call& call, int64_t first, int64_t last) {
 template <class T>
 void run(const Call& call, int64_t first, int64_t last) {
     using Piece = void (*)(const Call&, int64_t, int64_t);
-    constexpr Piece forwards[] = {forward<Relu, T>, forward<LeakyRelu, T>, forward<Tanh, T>, forward<Sigmoid, T>, forward<Identity, T>};
-    constexpr Piece backwards[] = {backward<Relu, T>, backward<LeakyRelu, T>, backward<Tanh, T>, backward<Sigmoid, T>,
-                                   backward<Identity, T>};
+    constexpr Piece forwards[] = {forward<Relu, false, T>,    forward<LeakyRelu, false, T>, forward<Tanh, false, T>,
+                                  forward<Sigmoid, false, T>, forward<Identity, false, T>,  forward<Clip, true, T>};
+    constexpr Piece backwards[] = {backward<Relu, false, T>,    backward<LeakyRelu, false, T>, backward<Tanh, false, T>,
+                                   backward<Sigmoid, false, T>, backward<Identity, false, T>,  backward<Clip, true, T>};
     (call.gradient ? backwards : forwards)[call.activation](call, first, last);
 }
 

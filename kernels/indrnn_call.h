@@ -8,18 +8,22 @@
 struct Call {
     int64_t T, B, H;
     int32_t dtype;       // 0 float32, 1 float64
-    int32_t activation;  // relu, leaky_relu, tanh, sigmoid, identity
+    int32_t activation;  // relu, leaky_relu, tanh, sigmoid, identity; CLIP where u varies, and only there
     int32_t reverse;     // 1: from each row's last step to its first
     int32_t isa;         // 0 the best of this machine, 1 plain, 2 AVX2, 3 AVX-512
     int32_t gradient;    // 1: the gradient, from y and the arrays at the end; empty arrays may be null, so dx cannot tell
+    int32_t varying;     // 1: u and du are [T, B, H], as DiagonalRecurrence has them
     double alpha;        // slope of leaky_relu below 0; the gradient asks for 0 or more
+    double lo, hi;       // of CLIP: least and most of the state, NaN where there is none
     const void *x, *u, *h0;  // [T, B, H], [H], [B, H] or null for zeros
     const int64_t* lens;     // [B] or null for T; below 0 counts as 0, above T as T
     void *y, *y_h;           // [T, B, H], [B, H]; y is read by the gradient
     // The gradient:
     const void *dy, *dy_h;          // [T, B, H], [B, H] or null for zeros
-    void *dx, *du, *dh0, *du_rows;  // [T, B, H], [H], [B, H], and [B, H] to work in
+    void *dx, *du, *dh0, *du_rows;  // [T, B, H], [H], [B, H], and [B, H] to work in where du is [H]
 };
+
+constexpr int32_t CLIP = 5;
 
 // Runs task(argument, 0) to task(argument, count - 1) in any order, on any threads, and returns when all are done.
 typedef void (*Task)(void* argument, size_t index);

@@ -10,6 +10,7 @@ from indrnn.kernels.build import KernelMissing, find
 log = logging.getLogger(__name__)
 
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid", "identity")
+CLIP = len(ACTIVATIONS)  # the activation of DiagonalRecurrence, whose u varies: it is [T, B, H]
 DIRECTIONS = ("forward", "reverse")
 ISAS = ("best", "plain", "avx2", "avx512")
 ELEMENTS_PER_THREAD = 131_072  # below, waking a thread (some 10 us) costs more than it takes off
@@ -21,8 +22,8 @@ class Call(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("T", "B", "H")),
-        *((name, ctypes.c_int32) for name in ("dtype", "activation", "reverse", "isa", "gradient")),
-        ("alpha", ctypes.c_double),
+        *((name, ctypes.c_int32) for name in ("dtype", "activation", "reverse", "isa", "gradient", "varying")),
+        *((name, ctypes.c_double) for name in ("alpha", "lo", "hi")),
         *((name, ctypes.c_void_p) for name in ("x", "u", "h0", "lens", "y", "y_h", "dy", "dy_h", "dx", "du", "dh0", "du_rows")),
     )
 

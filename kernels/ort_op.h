@@ -1,8 +1,9 @@
-// The op ai.indrnn::IndRNN v1 as ONNX Runtime sees it: names, types, attributes, shapes. A provider P says where it runs and how:
-// P::NAME, and P::run(kernel, context, call), which throws Failure.
+// The ops ai.indrnn::IndRNN and DiagonalRecurrence v1 as ONNX Runtime sees them: names, types, attributes, shapes. A provider P says where they
+// run and how: P::NAME, and P::run(kernel, context, call), which throws Failure.
 #pragma once
 
 #include <algorithm>
+#include <limits>
 #include <new>
 #include <string>
 
@@ -14,6 +15,13 @@ namespace {
 constexpr const char* DOMAIN_NAME = "ai.indrnn";
 constexpr const char* ACTIVATIONS[] = {"relu", "leaky_relu", "tanh", "sigmoid", "identity"};
 
+// The two ops: where u is one number per neuron, and where it differs from step to step.
+struct Op {
+    const char *name, *x, *u;
+    size_t x_at, u_at;  // places among the inputs
+};
+constexpr Op INDRNN{"IndRNN", "X", "U", 0, 1}, DIAGONAL{"DiagonalRecurrence", "B", "A", 1, 0};
+
 // An error on its way back to the runtime.
 struct Failure {
     ort::Status* status;
@@ -21,14 +29,15 @@ struct Failure {
 
 struct Kernel {
     const ort::Api* api;
+    const Op* op;
     int dtype, activation, reverse;
-    float alpha;
+    float alpha, lo, hi;
 
     void check(ort::Status* status) const {
         if (status) throw Failure{status};
     }
     [[noreturn]] void refuse(const std::string& message) const {
-        throw Failure{api->CreateStatus(ort::INVALID_ARGUMENT, ("ai.indrnn::IndRNN: " + message).c_str())};
+        throw Failure{api->CreateStatus(ort::INVALID_ARGUMENT, (std::string("ai.indrnn::") + op->name + ": " + message).c_str())};
     }
 
     // Whether that went well; a status that says otherwise is put aside.
@@ -60,16 +69,27 @@ struct Kernel {
         return value;
     }
 
-    Kernel(const ort::Api* api, const ort::KernelInfo* info, int dtype) : api(api), dtype(dtype) {
-        const std::string f = text(info, "activation", "relu"), direction = text(info, "direction", "forward");
-        activation = int(std::find(std::begin(ACTIVATIONS), std::end(ACTIVATIONS), f) - std::begin(ACTIVATIONS));
-        if (activation == 5) refuse("expected activation relu, leaky_relu, tanh, sigmoid or identity, got " + f);
+    float number(const ort::KernelInfo* info, const char* name, float otherwise) const {
+        float value;
+        if (went_well(api->KernelInfoGetAttribute_float(info, name, &value))) return value;
+        refuse_other_type(info, name, "float");
+        return otherwise;
+    }
+
+    Kernel(const ort::Api* api, const ort::KernelInfo* info, const Op* op, int dtype) : api(api), op(op), dtype(dtype), activation(CLIP) {
+        const std::string direction = text(info, "direction", "forward");
         if (direction != "forward" && direction != "reverse") refuse("expected direction forward or reverse, got " + direction);
         reverse = direction == "reverse";
-        if (!went_well(api->KernelInfoGetAttribute_float(info, "alpha", &alpha))) {
-            refuse_other_type(info, "alpha", "float");
-            alpha = 0.01f;
+        if (op == &INDRNN) {
+            const std::string f = text(info, "activation", "relu");
+            activation = int(std::find(std::begin(ACTIVATIONS), std::end(ACTIVATIONS), f) - std::begin(ACTIVATIONS));
+            if (activation == CLIP) refuse("expected activation relu, leaky_relu, tanh, sigmoid or identity, got " + f);
         }
+        alpha = op == &INDRNN ? number(info, "alpha", 0.01f) : 0;
+        constexpr float none = std::numeric_limits<float>::quiet_NaN();
+        lo = op == &DIAGONAL ? number(info, "lo", none) : none;
+        hi = op == &DIAGONAL ? number(info, "hi", none) : none;
+        if (lo > hi) refuse("expected lo at most hi, got " + std::to_string(lo) + " and " + std::to_string(hi));
     }
 
     // The data of an input of this shape; null for an optional one that is absent.
@@ -111,14 +131,16 @@ struct Kernel {
     Call call(ort::KernelContext* context) const {
         int64_t shape[3];
         Call call{};
-        call.x = input(context, 0, "X", 3, shape, false);
+        call.x = input(context, op->x_at, op->x, 3, shape, false);
         call.T = shape[0], call.B = shape[1], call.H = shape[2];
-        call.u = input(context, 1, "U", 1, shape + 2, true);
+        const int constant = activation == CLIP ? 0 : 2;  // axes that u has not
+        call.u = input(context, op->u_at, op->u, 3 - constant, shape + constant, true);
         call.lens = static_cast<const int64_t*>(input(context, 2, "sequence_lens", 1, shape + 1, true));
         call.h0 = input(context, 3, "initial_h", 2, shape + 1, true);
         call.y = output(context, 0, shape, 3);
         call.y_h = output(context, 1, shape + 1, 2);
-        call.dtype = dtype, call.activation = activation, call.reverse = reverse, call.alpha = double(alpha);
+        call.dtype = dtype, call.activation = activation, call.reverse = reverse, call.varying = activation == CLIP;
+        call.alpha = double(alpha), call.lo = double(lo), call.hi = double(hi);
         return call;
     }
 };
@@ -131,18 +153,18 @@ ort::Status* guarded(const ort::Api* api, Act act) {
     } catch (const Failure& failure) {
         return failure.status;
     } catch (const std::bad_alloc&) {
-        return api->CreateStatus(ort::FAIL, "ai.indrnn::IndRNN: out of memory");
+        return api->CreateStatus(ort::FAIL, "ai.indrnn: out of memory");
     } catch (...) {  // past this point there is C
-        return api->CreateStatus(ort::FAIL, "ai.indrnn::IndRNN: an error without a name");
+        return api->CreateStatus(ort::FAIL, "ai.indrnn: an error without a name");
     }
 }
 
-template <class P, int DTYPE>
+template <class P, const Op& OP, int DTYPE>
 const ort::CustomOp* op() {
     static const ort::CustomOp made = [] {
         ort::CustomOp op{};
         op.version = ort::API_VERSION;
-        op.GetName = [](const ort::CustomOp*) { return "IndRNN"; };
+        op.GetName = [](const ort::CustomOp*) { return OP.name; };
         op.GetExecutionProviderType = [](const ort::CustomOp*) { return P::NAME; };
         op.GetInputType = [](const ort::CustomOp*, size_t i) { return i == 2 ? ort::INT64 : DTYPE ? ort::DOUBLE : ort::FLOAT; };
         op.GetInputTypeCount = [](const ort::CustomOp*) -> size_t { return 4; };
@@ -153,7 +175,7 @@ const ort::CustomOp* op() {
         op.GetInputMemoryType = [](const ort::CustomOp*, size_t) { return ort::MEMORY_DEFAULT; };
         op.GetStartVersion = op.GetEndVersion = [](const ort::CustomOp*) { return 1; };
         op.CreateKernelV2 = [](const ort::CustomOp*, const ort::Api* api, const ort::KernelInfo* info, void** kernel) {
-            return guarded(api, [&] { *kernel = new Kernel(api, info, DTYPE); });
+            return guarded(api, [&] { *kernel = new Kernel(api, info, &OP, DTYPE); });
         };
         op.KernelComputeV2 = [](void* kernel, ort::KernelContext* context) {
             const Kernel& k = *static_cast<const Kernel*>(kernel);
@@ -165,7 +187,7 @@ const ort::CustomOp* op() {
     return &made;
 }
 
-// What RegisterCustomOps of a library does.
+// Registers the ops with a session's options, as RegisterCustomOps of a library is asked to.
 template <class P>
 ort::Status* register_ops(ort::SessionOptions* options, const ort::ApiBase* base) {
     const ort::Api* api = base->GetApi(ort::API_VERSION);
@@ -177,8 +199,8 @@ ort::Status* register_ops(ort::SessionOptions* options, const ort::ApiBase* base
     }
     ort::CustomOpDomain* domain = nullptr;  // never released: sessions made from the options use it for as long as they live
     ort::Status* status = api->CreateCustomOpDomain(DOMAIN_NAME, &domain);
-    if (!status) status = api->CustomOpDomain_Add(domain, op<P, 0>());
-    if (!status) status = api->CustomOpDomain_Add(domain, op<P, 1>());
+    for (const ort::CustomOp* each : {op<P, INDRNN, 0>(), op<P, INDRNN, 1>(), op<P, DIAGONAL, 0>(), op<P, DIAGONAL, 1>()})
+        if (!status) status = api->CustomOpDomain_Add(domain, each);
     if (!status) status = api->AddCustomOpDomain(options, domain);
     return status;
 }

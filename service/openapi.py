@@ -20,6 +20,7 @@ _STANDING: list[list[float]] = [
 
 _BODIES: tuple[type[BaseModel], ...] = (
     schema.PredictRequest,
+    schema.ExplainRequest,
     schema.OpenRequest,
     schema.RewindBody,
     schema.MarkBody,
@@ -106,6 +107,7 @@ def _add_examples(spec: dict[str, Any]) -> None:
             }
         ],
     }
+    schemas["ExplainRequest"]["example"] = {"sequence": "to be", "model": "chars", "label": " "}
     schemas["OpenRequest"]["example"] = {"model": "action"}
     schemas["RewindBody"]["example"] = {"mark": "before the question", "number": 5}
     schemas["MarkBody"]["example"] = {"mark": "before the question"}

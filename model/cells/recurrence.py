@@ -29,9 +29,14 @@ def _triton() -> ModuleType | None:
     return triton_recurrence
 
 
+def on_gpu(x: Tensor) -> ModuleType | None:
+    """Return the module of the kernels on this tensor's GPU; None elsewhere."""
+    return _triton() if x.is_cuda else None
+
+
 def _on_gpu(x: Tensor, activation: str) -> ModuleType | None:
     """Return the module that runs this tensor's recurrence on its GPU; None elsewhere, and where it has no such activation."""
-    module = _triton() if x.is_cuda else None
+    module = on_gpu(x)
     return module if module is not None and activation in module.ACTIVATIONS else None
 
 
@@ -67,10 +72,11 @@ def _check(x: Tensor, u: Tensor, sequence_lens: Tensor, initial_h: Tensor, activ
             raise ValueError(f"{name}: expected {list(shape)}, got {list(tensor.shape)}")
     if sequence_lens.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"sequence_lens: expected int64, got {sequence_lens.dtype}")
-    _check_device(x, u, sequence_lens, initial_h)
+    check_device(x, u, sequence_lens, initial_h)
 
 
-def _check_device(*tensors: Tensor) -> None:
+def check_device(*tensors: Tensor) -> None:
+    """Raises ValueError unless all tensors are on one device."""
     if len({tensor.device for tensor in tensors}) > 1:
         raise ValueError(f"expected tensors of one device, got them on {', '.join(str(tensor.device) for tensor in tensors)}")
 
@@ -83,16 +89,16 @@ def _check_slope(activation: str, alpha: float) -> None:
 
 def _valid(x: Tensor, lens: Tensor) -> tuple[Tensor, int]:
     """[T, B, 1], True where a step belongs to its row, and the number of first steps that belong to every row."""
-    valid = _belongs(x, lens)
+    valid = belongs(x, lens)
     return valid, int(valid.all(1).sum())
 
 
-def _belongs(x: Tensor, lens: Tensor) -> Tensor:
+def belongs(x: Tensor, lens: Tensor) -> Tensor:
     """[T, B, 1], True where a step belongs to its row."""
     return (torch.arange(x.shape[0], device=x.device)[:, None] < lens)[:, :, None]
 
 
-def _flip(x: Tensor, lens: Tensor) -> Tensor:
+def flip(x: Tensor, lens: Tensor) -> Tensor:
     """Reverses each row of x [T, B, H] within its length; steps past it keep their place."""
     t = torch.arange(x.shape[0], device=x.device)[:, None]
     index = torch.where(t < lens, lens - 1 - t, t)
@@ -116,7 +122,7 @@ def recurrence_op(
 
 @recurrence_op.register_fake
 def _(x, u, sequence_lens, initial_h, activation, alpha, direction):  # type: ignore[no-untyped-def]  # torch calls it
-    _check_device(x, u, sequence_lens, initial_h)  # with one on "meta" among them this function is the operator
+    check_device(x, u, sequence_lens, initial_h)  # with one on "meta" among them this function is the operator
     contiguous = torch.contiguous_format
     return torch.empty_like(x, memory_format=contiguous), torch.empty_like(initial_h, memory_format=contiguous)
 
@@ -126,8 +132,8 @@ def _loop(
 ) -> tuple[Tensor, Tensor]:
     """Run the operator without the kernel."""
     if direction == "reverse":
-        y, h = _loop(_flip(x, sequence_lens), u, sequence_lens, initial_h, activation, alpha, "forward")
-        return _flip(y, sequence_lens), h
+        y, h = _loop(flip(x, sequence_lens), u, sequence_lens, initial_h, activation, alpha, "forward")
+        return flip(y, sequence_lens), h
     valid, whole = _valid(x, sequence_lens)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     h = initial_h
@@ -157,7 +163,7 @@ def recurrence_backward_op(
     """Return gradients of the forward recurrence by x, u and initial_h: an exact linear scan from the last step to the first."""
     _check(y, u, sequence_lens, initial_h, activation, direction)
     _check_slope(activation, alpha)
-    _check_device(dy, dy_h, y)
+    check_device(dy, dy_h, y)
     if dy.shape != y.shape or dy_h.shape != initial_h.shape:
         raise ValueError(f"expected dy {list(y.shape)} and dy_h {list(initial_h.shape)}, got {list(dy.shape)} and {list(dy_h.shape)}")
     if gpu := _on_gpu(y, activation):
@@ -172,7 +178,7 @@ def recurrence_backward_op(
 
 @recurrence_backward_op.register_fake
 def _(dy, dy_h, y, u, sequence_lens, initial_h, activation, alpha, direction):  # type: ignore[no-untyped-def]  # torch calls it
-    _check_device(y, u, sequence_lens, initial_h, dy, dy_h)
+    check_device(y, u, sequence_lens, initial_h, dy, dy_h)
     contiguous = torch.contiguous_format
     return tuple(torch.empty_like(t, memory_format=contiguous) for t in (y, u, initial_h))
 
@@ -191,7 +197,7 @@ def _loop_backward(
     """Compute the gradient without the kernel."""
     lens = sequence_lens
     if direction == "reverse":
-        dy, y = _flip(dy, lens), _flip(y, lens)
+        dy, y = flip(dy, lens), flip(y, lens)
     valid, whole = _valid(y, lens)
     da = torch.empty_like(y)
     du = torch.zeros_like(dy_h)  # per row: no reduction inside the loop
@@ -205,7 +211,7 @@ def _loop_backward(
             da[t].masked_fill_(~valid[t], 0)
             g = torch.where(valid[t], da[t] * u, g)
         du.addcmul_(da[t], initial_h if t == 0 else y[t - 1])
-    return (da if direction == "forward" else _flip(da, lens)), du.sum(0), g.clone(memory_format=torch.contiguous_format)
+    return (da if direction == "forward" else flip(da, lens)), du.sum(0), g.clone(memory_format=torch.contiguous_format)
 
 
 # --- what an opaque operator cannot do: transforms that look into it ----------------------------------------------------------------------
@@ -215,7 +221,7 @@ def _loop_backward(
 # `recurrence` takes this way wherever such a transform is at work. A step is some small operations: slower than the operator, and exact.
 
 
-def _looked_into(*tensors: Tensor) -> bool:
+def looked_into(*tensors: Tensor) -> bool:
     """Return whether a transform is at work that has to look into the recurrence of these tensors."""
     if torch.compiler.is_compiling():
         return False  # a graph is traced: the operator is a node of it, and transforms are applied to that
@@ -228,9 +234,9 @@ def _open_forward(
     x: Tensor, u: Tensor, lens: Tensor, initial_h: Tensor, activation: str, alpha: float, direction: str
 ) -> tuple[Tensor, Tensor]:
     """Run the recurrence. x [T, B, H], u [H], lens [B], initial_h [B, H] -> y [T, B, H], y_h [B, H], both of u's type."""
-    valid = _belongs(x, lens)
+    valid = belongs(x, lens)
     if direction == "reverse":
-        x = _flip(x, lens)
+        x = flip(x, lens)
     value = ACTIVATIONS[activation].value
     h, steps = initial_h + torch.zeros_like(u), []
     for t in range(x.shape[0]):
@@ -238,16 +244,16 @@ def _open_forward(
         h = torch.where(valid[t], new, h)
         steps.append(torch.where(valid[t], new, 0))
     y = torch.stack(steps) if steps else x + torch.zeros_like(u)
-    return (_flip(y, lens) if direction == "reverse" else y), h
+    return (flip(y, lens) if direction == "reverse" else y), h
 
 
 def _open_backward(
     dy: Tensor, dy_h: Tensor, y: Tensor, u: Tensor, initial_h: Tensor, lens: Tensor, activation: str, alpha: float, direction: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients by x, u and initial_h of a recurrence that gave y, whose own gradients are dy and dy_h."""
-    valid = _belongs(y, lens)
+    valid = belongs(y, lens)
     if direction == "reverse":
-        dy, y = _flip(dy, lens), _flip(y, lens)
+        dy, y = flip(dy, lens), flip(y, lens)
     slope = ACTIVATIONS[activation].slope
     g, steps = dy_h, []
     du = torch.zeros_like(u)
@@ -258,7 +264,7 @@ def _open_backward(
         g = torch.where(valid[t], da * u, g)
         steps.append(da)
     dx = torch.stack(steps[::-1]) if steps else dy + torch.zeros_like(u)
-    return (_flip(dx, lens) if direction == "reverse" else dx), du, g + torch.zeros_like(u)
+    return (flip(dx, lens) if direction == "reverse" else dx), du, g + torch.zeros_like(u)
 
 
 def _open_backward_of_backward(
@@ -284,7 +290,7 @@ def _setup(ctx, inputs, output):  # type: ignore[no-untyped-def]  # torch calls 
 
 def _backward(ctx, dy, dy_h):  # type: ignore[no-untyped-def]  # torch calls it
     y, u, lens, h0 = ctx.saved_tensors
-    if _looked_into(dy, dy_h, y, u, h0):
+    if looked_into(dy, dy_h, y, u, h0):
         wide = (dy.to(u.dtype), dy_h, y.to(u.dtype), u, h0)
         dx, du, dh0 = _open_backward(*wide, lens.clamp(0, y.shape[0]), *ctx.options)
         return dx.to(y.dtype), du, None, dh0, None, None, None
@@ -337,7 +343,7 @@ def recurrence(
         sequence_lens = torch.full((B,), T, dtype=torch.int64, device=x.device)
     if initial_h is None:
         initial_h = torch.zeros(B, H, dtype=dtype, device=x.device)
-    if _looked_into(x, u, initial_h):
+    if looked_into(x, u, initial_h):
         _check(x, u, sequence_lens, initial_h, activation, direction)
         _check_slope(activation, alpha)
         lens = sequence_lens.clamp(0, T)

@@ -1,6 +1,7 @@
-"""The recurrence in NumPy: the specification that every other implementation is tested against, in outputs and gradients.
+"""The recurrences in NumPy: the specification that every other implementation is tested against, in outputs and gradients.
 
-Li et al., CVPR 2018 (arXiv 1803.04831), equation 4, with the input projection W x + b already applied.
+`indrnn`: Li et al., CVPR 2018 (arXiv 1803.04831), equation 4, with the input projection W x + b already applied. `diagonal`: every
+recurrence whose neurons never meet, with a weight for each step.
 """
 
 from collections.abc import Callable
@@ -38,6 +39,32 @@ def indrnn(
         steps = range(T if sequence_lens is None else int(sequence_lens[b]))
         for t in steps if direction == "forward" else reversed(steps):
             y_h[b] = y[t, b] = ACTIVATIONS[activation](x[t, b] + u * y_h[b], alpha)
+    return y, y_h
+
+
+def diagonal(
+    a: NDArray[np.floating],
+    b: NDArray[np.floating],
+    sequence_lens: NDArray[np.int64] | None = None,
+    initial_h: NDArray[np.floating] | None = None,
+    lo: float | None = None,
+    hi: float | None = None,
+    direction: str = "forward",
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """h_t = clip(a_t * h_{t-1} + b_t, lo, hi), row by row; None: no bound.
+
+    a, b [T, B, H], sequence_lens [B] (default T), initial_h [B, H] (default 0) -> y [T, B, H], y_h [B, H]; lengths and directions as
+    `indrnn` has them.
+    """
+    T, B, _ = b.shape
+    y = np.zeros_like(b)
+    y_h = np.zeros_like(b, shape=b.shape[1:]) if initial_h is None else initial_h.copy()
+    for n in range(B):
+        steps = range(T if sequence_lens is None else int(sequence_lens[n]))
+        for t in steps if direction == "forward" else reversed(steps):
+            h = b[t, n] + a[t, n] * y_h[n]
+            h = h if lo is None else np.maximum(h, lo)
+            y_h[n] = y[t, n] = h if hi is None else np.minimum(h, hi)
     return y, y_h
 
 

@@ -1,6 +1,12 @@
 """The table of cells: the one line that each needs beside its own file."""
 
 from indrnn.model.cells.cell import Cell
+from indrnn.model.cells.diagonal.hgrn import HGRN
+from indrnn.model.cells.diagonal.lru import LRU
+from indrnn.model.cells.diagonal.mingru import MinGRU
+from indrnn.model.cells.diagonal.minlstm import MinLSTM
+from indrnn.model.cells.diagonal.rglru import RGLRU
+from indrnn.model.cells.diagonal.sru import SRU
 from indrnn.model.cells.gru import GRU
 from indrnn.model.cells.independent import Independent
 from indrnn.model.cells.lstm import LSTM
@@ -12,5 +18,11 @@ _ALL: tuple[type[Cell], ...] = (
     LSTM,
     TanhRNN,
     IRNN,
+    MinGRU,
+    MinLSTM,
+    RGLRU,
+    HGRN,
+    SRU,
+    LRU,
 )
 CELLS: dict[str, type[Cell]] = {cell.name: cell for cell in _ALL}

@@ -127,7 +127,10 @@ def distances(position: Tensor) -> Tensor:
     The same from every side. Pairs in the order (0, 1), (0, 2), ..., (J - 2, J - 1).
     """
     first, second = torch.triu_indices(position.shape[3], position.shape[3], 1)
-    return (position[:, :, :, first] - position[:, :, :, second]).square().sum(-1).sqrt()
+    square = (position[:, :, :, first] - position[:, :, :, second]).square().sum(-1)
+    # The slope of a square root is infinite at 0, which is where an absent person's joints are: the gradient there is to be 0.
+    some = square > 0
+    return torch.where(some, torch.where(some, square, 1).sqrt(), 0)
 
 
 class ActionNet(StateNet):

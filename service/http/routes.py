@@ -27,6 +27,7 @@ from indrnn.service.errors import (
     status,
 )
 from indrnn.service.http import schema
+from indrnn.service.http.explain import add_explain
 from indrnn.service.http.metrics import AskedFor, Metrics
 from indrnn.service.revision import revision
 from indrnn.service.serving.modality import READ_OPTIONS, EventModality, Place, Words, at_times, innermost, more_options, with_more
@@ -171,6 +172,7 @@ def build_router(services: Services, numbers: Metrics | AskedFor) -> APIRouter:
         return JSONResponse(_model_info(served.versions(name), settings, full=True, weights=weights))
 
     _add_graph(router, services)
+    add_explain(router, services, problems(400, 401, 404, 408, 413, 415, 422, 503))
     _add_health(router, services, numbers)
     return router
 

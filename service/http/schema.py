@@ -97,6 +97,34 @@ class PredictResponse(_Shape):
     session: Standing | None = None
 
 
+class ExplainRequest(_Shape):
+    """A request to tell what an answer depends on: of a label against the mean of the others, or of any weighted sum of logits."""
+
+    sequence: Clip | Rows | str = Field(description="a whole sequence from its start, at most 512 steps: frames, rows, or a text")
+    model: str | None = Field("action", description="a model whose bundle has an explain.onnx")
+    version: str | None = Field(None, description="one of its loaded versions, the highest by default")
+    label: str | None = Field(None, description="a class, a character, or a value's name", examples=["wave"])
+    weights: list[float] | None = Field(None, description="in its place: a weight for each logit")
+    layout: str | None = Field(None, description="the joint order of the frames; the model's own by default", examples=["kinect20"])
+    hz: float | None = Field(None, description="the frames' rate, which must be the model's")
+    lost: Literal["zero"] | None = Field(None, description="`zero`: a joint at exactly 0 in all axes was not seen, as with null")
+    unit: str | None = Field(None, description="the frames' unit: m, cm, mm, or that of the model's own data", examples=["mm"])
+    axes: str | None = Field(None, description="where the model's x, y and z lie in what is sent", examples=["-x -y z"])
+
+
+class ExplainResponse(_Shape):
+    """The reply to an ExplainRequest, in the model's own order of joints and its own units."""
+
+    model: str
+    version: str
+    logit: float = Field(description="the weighted sum of logits after the last step")
+    gradient: list[Any] = Field(
+        description="its exact gradient by what was read: frames [T][P][J][3], rows [T][F], of a text [T] as relevance has it"
+    )
+    relevance: list[Any] = Field(description="gradient times input: [T][P][J] of frames, [T][F] of rows, [T] of characters")
+    off: list[float] = Field(description="[T], the share of relu neurons that are at 0 in each step, through which nothing passes")
+
+
 class OpenRequest(_Shape):
     """A request to open a session: it names the session's model."""
 

@@ -29,7 +29,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.setattr(sys, "path", list(sys.path))
     made = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)
-    small = {"SHAPES": [(3, 1, 4)], "STEPS": [(1, 1, 4)], "TURN": 1e-3, "ROUNDS": 1}
+    small = {"SHAPES": [(3, 1, 4)], "STEPS": [(1, 1, 4)], "DIAGONALS": [(3, 1, 4)], "TURN": 1e-3, "ROUNDS": 1}
     ours = {"registered": lambda: path, "library": lambda: Library(path), "keep_freed_memory": lambda: None}
     for name, value in (small | ours).items():
         monkeypatch.setattr(made, name, value)
@@ -47,6 +47,7 @@ def test_the_last_line_holds_every_contestant_on_one_thread_and_on_all(
     said = capsys.readouterr().out.splitlines()
     found = json.loads(said[-1])
     peers = {"op": {"fused", "loop", "ort_lstm", "ort_gru", "torch_lstm", "memcpy"}, "train": {"fused", "loop", "torch_lstm", "memcpy"}}
+    peers["diagonal"] = {"fused", "fused_both", "loop", "memcpy"}  # and LinearAttention, where the runtime has it
     for part, names in peers.items():
         assert [row["threads"] for row in found[part]] == [1, 2]
         for row in found[part]:

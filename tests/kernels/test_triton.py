@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from indrnn.model.cells import recurrence
-from indrnn.model.cells.reference import ACTIVATIONS, indrnn
+from indrnn.model.cells.diagonal.recurrence import composed_backward, diagonal_op
+from indrnn.model.cells.reference import ACTIVATIONS, diagonal, indrnn
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ALPHA = 0.25
@@ -168,7 +169,7 @@ def test_the_scan_is_for_few_neurons_long_sequences_and_linear_activations(trito
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_operator_trains_on_them(triton: ModuleType, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
     """model/cells/recurrence.py's operator, its gradient included, against its plain loop in float64."""
-    monkeypatch.setattr(recurrence, "_on_gpu", lambda _: triton)  # in the interpreter the tensors are the CPU's
+    monkeypatch.setattr(recurrence, "_on_gpu", lambda *_: triton)  # in the interpreter the tensors are the CPU's
     x, u, lens, h0 = tensors(9, 2, 5, dtype)
     results = []
     for inputs in ((x, u, h0), (x.double(), u.double(), h0.double())):
@@ -176,7 +177,45 @@ def test_the_operator_trains_on_them(triton: ModuleType, monkeypatch: pytest.Mon
         y, y_h = recurrence.recurrence_op(x, u, lens, h0, "relu", 0.0, "reverse")
         grads = torch.autograd.grad(y.double().square().sum() + y_h.double().sum(), (x, u, h0))
         results.append((y, y_h, *grads))
-        monkeypatch.setattr(recurrence, "_on_gpu", lambda _: None)
+        monkeypatch.setattr(recurrence, "_on_gpu", lambda *_: None)
     for got, want in zip(*results, strict=True):
         close(got.detach(), want.detach().cpu().numpy(), 0.05 if dtype == torch.bfloat16 else 1e-5)
     assert results[0][0].dtype == results[0][2].dtype == dtype
+
+
+BOUNDS = [(None, None), (0.0, None), (None, 0.5), (-0.75, 0.5)]
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("bounds", BOUNDS, ids=str)
+@pytest.mark.parametrize("scan", [False, True])
+def test_a_weight_that_differs_from_step_to_step(
+    triton: ModuleType, bounds: tuple[float | None, float | None], direction: str, scan: bool
+) -> None:
+    """Outputs and gradients of DiagonalRecurrence, those of the specification by the kernel-free composition."""
+    for seed, (T, B, H, largest) in enumerate([(0, 2, 3, 1.0), (1, 3, 4, 1.0), (21, 3, 17, 1.0), (21, 2, 3, 3.0)]):
+        g = torch.Generator().manual_seed(seed)
+        a, b, h0, dy, dy_h = (torch.randn(s, generator=g, dtype=torch.float64) for s in ((T, B, H),) * 2 + ((B, H), (T, B, H), (B, H)))
+        a = largest * a.tanh()  # above what a chunk may multiply, too
+        lens = torch.randint(0, T + 1, (B,), generator=g)
+        on = [t.to(DEVICE) for t in (b, a, lens, h0)]
+        y, y_h = triton.forward(*on, "clip", 0.0, direction, scan, bounds)
+        want_y, want_h = diagonal(a.numpy(), b.numpy(), lens.numpy(), h0.numpy(), *bounds, direction)
+        close(y, want_y, 1e-9)
+        close(y_h, want_h, 1e-9)
+        grads = triton.backward(dy.to(DEVICE), dy_h.to(DEVICE), y, *on[1:], "clip", 0.0, direction, scan, bounds)
+        da, db, dh0 = composed_backward(dy, dy_h, y.cpu(), a, lens, h0, *bounds, direction)
+        for got, want in zip(grads, (db, da, dh0), strict=True):
+            close(got, want.numpy(), 1e-9)
+
+
+def test_the_diagonal_operator_trains_on_them(triton: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b, h0 = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((9, 2, 5), (9, 2, 5), (2, 5)))
+    lens = torch.tensor([9, 4])
+    results = []
+    for module in (triton, None):
+        monkeypatch.setattr(recurrence, "on_gpu", lambda _, module=module: module)
+        y, y_h = diagonal_op(a, b, lens, h0, -0.5, None, "reverse")
+        results.append((y, y_h, *torch.autograd.grad(y.square().sum() + y_h.sum(), (a, b, h0))))
+    for got, want in zip(*results, strict=True):
+        close(got.detach(), want.detach().numpy(), 1e-9)

@@ -33,12 +33,14 @@ from triton.compiler import ASTSource
 from indrnn.kernels import triton_recurrence as ours
 
 KERNELS = [(ours._forward_loop, "tanh"), (ours._backward_loop, "tanh"), (ours._forward_scan, "relu"), (ours._backward_scan, "relu")]
-OPTIONS = {"ALPHA": 0.25, "REVERSE": True, "BLOCK": 32, "UNROLL": ours.UNROLL, "CHUNK": ours.CHUNK}
+KERNELS += [(kernel, "clip") for kernel, _ in KERNELS]
+OPTIONS = {"ALPHA": 0.25, "LO": None, "HI": None, "REVERSE": True, "BLOCK": 32, "UNROLL": ours.UNROLL, "CHUNK": ours.CHUNK}
 for dtype, ones in (("bf16", ""), ("fp32", "TNH"), ("fp64", "")):  # Triton makes a constant of an argument that is 1
     state = "*fp64" if dtype == "fp64" else "*fp32"
     types = {"lens": "*i64", **dict.fromkeys("TNH", "i32"), "largest": "fp32", **dict.fromkeys(("x", "y", "dx", "dy"), "*" + dtype)}
     for kernel, activation in KERNELS:
-        values = OPTIONS | {"F": activation} | dict.fromkeys(ones, 1)
+        bounds = {"LO": -0.5, "HI": 0.5} if activation == "clip" else {"LO": 0.0} if activation == "relu" else {}
+        values = OPTIONS | bounds | {"F": activation, "VARYING": activation == "clip"} | dict.fromkeys(ones, 1)
         constants = {name: values[name] for name in kernel.arg_names if name in values}
         signature = {name: "constexpr" if name in constants else types.get(name, state) for name in kernel.arg_names}
         assert triton.compile(ASTSource(kernel, signature, constants), target=GPUTarget("cuda", 90, 32)).asm["cubin"]

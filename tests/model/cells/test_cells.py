@@ -122,6 +122,12 @@ def test_the_state_of_each_cell_is_what_its_equations_carry():
         "lstm": ["h", "c"],
         "tanh": ["h"],
         "irnn": ["h"],
+        "mingru": ["h"],
+        "minlstm": ["h"],
+        "rglru": ["h"],
+        "hgrn": ["h"],
+        "sru": ["c"],
+        "lru": ["re", "im"],
     }
 
 

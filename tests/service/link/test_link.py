@@ -150,8 +150,9 @@ async def test_what_waits_is_refused_when_the_engine_is_lost_and_all_goes_on_wit
     (model,) = front.models
     pair.engine.gate.clear()
     waiting = asyncio.create_task(ask(front, step(ident, 1)))
-    calling = asyncio.create_task(front.link.call(c.ProbeStore(), type(None)))
     await until(lambda: pair.loop.snapshot().waiting == 1)
+    calling = asyncio.create_task(front.link.call(c.ProbeStore(), type(None)))
+    await asyncio.sleep(0)  # it is asked, and nobody has read it
     for one in list(pair.host._fronts):
         one.connection.close()
     with pytest.raises(StoreFailed, match="repeat it with its number"):

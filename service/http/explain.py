@@ -1,0 +1,58 @@
+"""POST /explain: what an answer depends on, of every modality; translates to and from serving/explanation.py."""
+
+from functools import partial
+
+import orjson
+from fastapi import APIRouter, Request, Response
+
+from indrnn.service.errors import BadInput, said
+from indrnn.service.http import schema
+from indrnn.service.serving.explanation import Explainer, weights_of
+from indrnn.service.serving.modality import READ_OPTIONS, more_options, with_more
+from indrnn.service.serving.request import aside, only, read_body, size_of
+from indrnn.service.serving.services import Services
+
+_FIELDS = ("sequence", "model", "version", "label", "weights", "layout", "hz", *READ_OPTIONS)
+
+
+def add_explain(router: APIRouter, services: Services, problems: dict[int | str, dict[str, object]]) -> None:
+    """Add the route. problems: what the API's documentation says of its errors."""
+    explainer = Explainer(services.settings.bundles)
+    body_schema = {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ExplainRequest"}}}}
+
+    @router.post(
+        "/explain",
+        response_model=schema.ExplainResponse,
+        responses=problems,
+        openapi_extra={"requestBody": body_schema},
+        tags=["predict"],
+    )
+    async def explain(request: Request) -> Response:
+        """Tell what an answer depends on.
+
+        The exact gradient of one logit against the others, or of any weighted sum of logits, by everything that the model read, from the
+        start of a sequence; nothing is stored. For models whose bundle has an explain.onnx.
+        """
+        services.access.owner_of(request.headers)
+        body = await read_body(request, services.settings)
+        only(body, _FIELDS)
+        name, sequence = body.get("model"), body.get("sequence")
+        model = services.models.choose("action" if name is None else name, body.get("version"))
+        weights = weights_of(model.manifest, body.get("label"), body.get("weights"))
+        if sequence is None:
+            raise BadInput(f"expected frames, rows or a text, got {said(sequence)}", field="sequence")
+        read = model.modality.read
+        if more := more_options(model.modality, body):
+            read = partial(read, **with_more(more))
+        content = await aside(read, size_of(sequence), sequence, body.get("layout"), body.get("hz"), "sequence")
+        found = await explainer.explain(model, content, weights)
+        reply = {
+            "model": model.manifest.name,
+            "version": model.manifest.version,
+            "logit": found.logit,
+            "gradient": found.gradient,
+            "relevance": found.relevance,
+            "off": found.off,
+        }
+        packed = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in reply.items()}
+        return Response(orjson.dumps(packed), media_type="application/json")

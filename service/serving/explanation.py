@@ -1,0 +1,116 @@
+"""What an answer depends on: a bundle's explain.onnx, run once over a whole sequence, from its start and without a session.
+
+The graph gives the exact gradient of a weighted sum of logits (export/bundle.py, Explanation). It is opened when it is first asked for, and
+runs on a thread of its own, so that neither the event loop nor an engine waits for it.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indrnn.export.bundle import EXPLAIN, Manifest, digest
+from indrnn.frames.joints import hold
+from indrnn.kernels.registered import registered
+from indrnn.kernels.runtime import ort
+from indrnn.service.engine.requests import Content, Frames
+from indrnn.service.errors import BadInput, Overloaded, TooLarge, said
+from indrnn.service.serving.models import ServedModel, one_of
+
+MOST_STEPS = 512  # frames, characters or rows of one explanation
+WAITING = 8  # requests that may wait for the one that runs
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """gradient: of x's shape without its batch, of text [T]; relevance [T, ...]: gradient times input, summed over coordinates; off [T]."""
+
+    logit: float
+    gradient: Floats
+    relevance: Floats
+    off: Floats
+
+
+class Explainer:
+    """The explanations of the bundles below a folder. One runs at a time; some may wait."""
+
+    def __init__(self, bundles: Path) -> None:
+        self._bundles = bundles
+        self._open: dict[str, ort.InferenceSession] = {}
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+
+    async def explain(self, model: ServedModel, content: Content, weights: Floats) -> Explained:
+        """Return what the weighted logits [K] after the content depend on. Raises BadInput, TooLarge, Overloaded."""
+        x = read(model.manifest, content)
+        if self._waiting >= WAITING:
+            raise Overloaded(f"{WAITING} explanations wait already", retry_after=1)
+        self._waiting += 1
+        try:
+            async with self._turn:
+                return await asyncio.to_thread(self._run, model.manifest, x, weights)
+        finally:
+            self._waiting -= 1
+
+    def _run(self, manifest: Manifest, x: NDArray[np.generic], weights: Floats) -> Explained:
+        assert manifest.explain is not None, "`read` has looked"
+        if (session := self._open.get(manifest.explain.sha256)) is None:
+            session = self._open[manifest.explain.sha256] = self._opened(manifest)
+        feeds = {"x": x[None], "lengths": np.array([len(x)], np.int64), "weights": weights[None]}
+        gradient, logits, off = session.run(["gradient", "logits", "off"], feeds)
+        relevance = gradient[0] if gradient.ndim == 2 else gradient[0] * x
+        if relevance.ndim > 2:  # of skeletons: a number for each joint
+            relevance = relevance.sum(-1)
+        return Explained(float(logits[0] @ weights), gradient[0], relevance, off[0])
+
+    def _opened(self, manifest: Manifest) -> ort.InferenceSession:
+        path = self._bundles / manifest.name / manifest.version / EXPLAIN
+        assert manifest.explain is not None, "`read` has looked"
+        if not path.is_file() or digest(path) != manifest.explain.sha256:
+            raise BadInput(f"the explanation of {manifest.name} {manifest.version} is no longer the file that was loaded", field="model")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        if library := registered():
+            options.register_custom_ops_library(str(library))
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def read(manifest: Manifest, content: Content) -> NDArray[np.generic]:
+    """Return x [T, ...] of the graph. Raises BadInput where the model has no explanation or the frames are at another rate; TooLarge."""
+    if manifest.explain is None:
+        title = f"{manifest.name} {manifest.version}"
+        raise BadInput(f"model {title} has no explain.onnx: `indrnn export --explain` writes one", field="model")
+    if len(content.x) > MOST_STEPS:
+        raise TooLarge(f"expected at most {MOST_STEPS} steps, got {len(content.x)}", field="sequence")
+    if not isinstance(content, Frames):
+        return content.x
+    if content.hz not in (None, manifest.hz) or content.t is not None:
+        raise BadInput(f"expected frames at the model's rate, {manifest.hz:g}, got {said(content.hz)}", field="hz")
+    return hold(content.x, np.zeros(content.x.shape[1:], np.float32)).astype(np.float32, copy=False)
+
+
+def weights_of(manifest: Manifest, label: object, weights: object) -> Floats:
+    """Return weights [K] of logits: those that are given, or of a label 1, and of all others minus the mean.
+
+    label: a class, a character of the alphabet, or a value's name, which has no others against it. Raises BadInput.
+    """
+    K = manifest.classes
+    if weights is not None:
+        numbers = isinstance(weights, list) and all(type(w) in (int, float) and abs(w) <= np.finfo(np.float32).max for w in weights)
+        if label is not None or not numbers or not isinstance(weights, list) or len(weights) != K:
+            raise BadInput(f"expected {K} numbers and no label beside them, got {said(weights)}", field="weights")
+        return np.array(weights, np.float32)
+    names: Sequence[str] = manifest.labels or manifest.alphabet or [v.name for v in manifest.values or ()]
+    if not isinstance(label, str) or label not in list(names):
+        raise BadInput(one_of(list(names), label, "the model names no answers, so weights are expected"), field="label")
+    found = np.zeros(K, np.float32)
+    if not manifest.values and len(names) > 1:
+        found[: len(names)] = -1 / (len(names) - 1)
+    found[list(names).index(label)] = 1
+    return found
