@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from conftest import ROOT, Server
 from cutter import Cutter
+from safetensors.numpy import load
+from websockets.sync.client import connect
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 
@@ -212,6 +215,38 @@ def test_a_saved_state_goes_on_in_another_browser(visitor: Visitor, tmp_path: Pa
     page.get_by_text("step 2, 43 characters").wait_for()
     assert expected
     assert other.locator(".guesses").inner_text() == page.locator(".guesses").inner_text()
+
+
+@pytest.mark.skipif(not (BUILT / "assets").is_dir() or not list(BUILT.glob("assets/runtime-*")), reason="needs make page-full")
+def test_a_session_goes_on_in_the_browser_without_the_service_and_comes_back(visitor: Visitor) -> None:
+    page = visitor.tab("characters")
+    press(page, "It was late in the evening, and …")
+    page.get_by_text("32 characters").wait_for()
+    mine = httpx.get(f"{visitor.url}/sessions?limit=1").json()["sessions"][0]["session_id"]
+    twin = httpx.post(f"{visitor.url}/sessions/{mine}/fork").json()["session_id"]
+    page.get_by_label("run here").click()
+    page.get_by_text("This browser computes now").wait_for()
+    page.context.set_offline(True)
+    field = page.get_by_placeholder("Type here")
+    field.fill("Natasha said")
+    page.get_by_text("44 characters").wait_for()
+    page.get_by_label("characters", exact=True).fill("20")
+    press(page, "Continue the text")
+    page.get_by_text("64 characters").wait_for()
+    text = page.locator(".paper").inner_text()
+    page.get_by_label("run here").click()
+    page.get_by_text("It waits for the service").wait_for()
+    page.context.set_offline(False)
+    page.get_by_text("The server computes").wait_for()
+    field.fill(".")
+    page.get_by_text("step 4, 65 characters").wait_for()
+    with connect(f"{visitor.url.replace('http', 'ws')}/stream/chars") as ws:
+        ws.send(json.dumps({"type": "open", "session_id": twin}))
+        ws.recv(10)
+        ws.send(json.dumps({"type": "step", "text": text[32:] + "."}))
+        assert json.loads(ws.recv(10))["position"] == 65
+    states = [load(httpx.get(f"{visitor.url}/sessions/{name}/state").content)["state"] for name in (mine, twin)]
+    assert np.abs(states[0] - states[1]).max() <= 1e-4
 
 
 def test_a_neuron_that_knows_quotes_is_found(visitor: Visitor) -> None:
