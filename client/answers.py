@@ -13,10 +13,11 @@ class Neurons(NamedTuple):
 
 
 class Char(NamedTuple):
-    """A character and its log-probability in nats; `states` where neurons are watched and the character is new."""
+    """A character and its log-probability in nats, None of one that was read as the symbol for unknown ones; `states` where neurons
+    are watched and the character is new."""
 
     char: str
-    logprob: float
+    logprob: float | None
     states: Neurons | None = None
 
 

@@ -65,6 +65,17 @@ export class Session {
     return this.parts;
   }
 
+  /** Put a state in place of the session's, which has to be where it was left, after step `left`. Waits for the connection. */
+  async replace(state: Uint8Array, left: number): Promise<void> {
+    await this.attempt(async (stream) => {
+      const there = await stream.client.look(stream.id);
+      if (there.step !== left) {
+        throw new ServiceError("moved", `The session was stepped elsewhere meanwhile: it stands after step ${there.step}, and was left after ${left}.`);
+      }
+      await stream.upload(state);
+    });
+  }
+
   close(): void {
     this.closed = true;
     this.wait(false, false);

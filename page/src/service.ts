@@ -139,6 +139,11 @@ export async function download(session: string): Promise<{ name: string; state: 
   return { name, state: await answer.blob() };
 }
 
+/** Download the graph of a model's version. */
+export async function graph(name: string, version: string): Promise<Uint8Array> {
+  return new Uint8Array(await (await ask(`models/${id(name)}/graph?version=${id(version)}`)).arrayBuffer());
+}
+
 /** Open a new session that stands where a state file does. */
 export function upload(state: Blob): Promise<SessionInfo> {
   return json("sessions", { method: "POST", body: state, headers: { "Content-Type": "application/octet-stream" } });

@@ -165,7 +165,7 @@ def build_router(services: Services, numbers: Metrics | AskedFor) -> APIRouter:
         access.owner_of(request.headers)
         return JSONResponse({"models": [_model_info(served.versions(n), settings, full=False) for n in served.names()]})
 
-    @router.get("/models/{name}", response_model=schema.ModelInfo, responses=problems(401, 404), tags=["models"])
+    @router.get("/models/{name}", response_model=schema.ModelInfo, responses=problems(401, 404, 422), tags=["models"])
     async def model(request: Request, name: str, weights: bool = False) -> Response:
         """Describe one model: versions, labels or alphabet, layouts, unit, rate, limits, state; with `weights=true` each neuron's."""
         access.owner_of(request.headers)

@@ -74,7 +74,7 @@ def test_what_is_packed_is_whole_and_needs_nothing_else(node: Node) -> None:
     packed = node.folder / "node_modules" / "indrnn-client"
     described = json.loads((packed / "package.json").read_text())
     assert not described.get("dependencies")
-    assert {path.suffixes[-1] for path in packed.rglob("*") if path.is_file()} <= {".js", ".ts", ".json"}
+    assert {path.suffixes[-1] for path in packed.rglob("*") if path.is_file()} <= {".js", ".ts", ".json", ".md"}
     for target in described["exports"]["."].values():
         assert (packed / target).is_file()
     for path in (packed / "dist").glob("*.js"):

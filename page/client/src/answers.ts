@@ -103,6 +103,19 @@ export interface Predicted {
   readonly warnings: readonly string[];
 }
 
+/**
+ * What an answer depends on: the weighted sum of logits after the last step, its exact gradient by everything that was read, gradient times
+ * input, and in each step the share of relu neurons that are at 0. Shapes: frames [T][P][J][3] and [T][P][J], rows [T][F], characters [T].
+ */
+export interface Explained {
+  readonly model: string;
+  readonly version: string;
+  readonly logit: number;
+  readonly gradient: readonly unknown[];
+  readonly relevance: readonly unknown[];
+  readonly off: readonly number[];
+}
+
 /** A served model, as GET /models tells of it: names as the server says them (openapi.yaml). */
 export interface ModelInfo {
   readonly name: string;
@@ -198,6 +211,18 @@ export function predicted(body: Body): Predicted {
     warnings: list(body.warnings ?? []).map(text),
     ...(standing && { step: number(standing.step), position: number(standing.position) }),
     ...(body.outputs != null && { outputs: object(body.outputs) }),
+  };
+}
+
+/** Read what an answer depends on from a response. */
+export function explained(body: Body): Explained {
+  return {
+    model: text(body.model),
+    version: text(body.version),
+    logit: number(body.logit),
+    gradient: list(body.gradient),
+    relevance: list(body.relevance),
+    off: list(body.off).map(number),
   };
 }
 

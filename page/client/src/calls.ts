@@ -1,6 +1,6 @@
 /** The HTTP calls, without any I/O: what to send, what to make of the answer, and when to try again. */
 
-import { list, object, predicted, type Predicted, sessionInfo, type SessionInfo, type Completed, type ModelInfo } from "./answers.js";
+import { explained, type Explained, list, object, predicted, type Predicted, sessionInfo, type SessionInfo, type Completed, type ModelInfo } from "./answers.js";
 import { HttpResponse, Lost, type Plan } from "./commands.js";
 import { BadInput, ConnectionLost, ProtocolError, Refused, refused, SessionExpired, TRANSIENT, Unavailable } from "./errors.js";
 import { type Body, decode, encode } from "./messages.js";
@@ -24,6 +24,11 @@ export function* predict(sequences: readonly unknown[], options: Body, patience:
   const again = !("session_id" in options) || "step" in options;
   const answer = yield* ask("POST", "/predict", patience, { content: encode({ sequences, ...options }), again });
   return read(predicted, answer);
+}
+
+/** Tell what an answer depends on. Nothing is kept, so it may be repeated. */
+export function* explain(sequence: unknown, options: Body, patience: Patience): Plan<Explained> {
+  return read(explained, yield* ask("POST", "/explain", patience, { content: encode({ sequence, ...options }) }));
 }
 
 /** Return every served model, as GET /models tells. */

@@ -1,6 +1,6 @@
 /** The client: the core (conversation.ts, calls.ts) decides, this does, over WebSocket and fetch. Times are in seconds. */
 
-import type { Char, Completed, ModelInfo, Part, Pending, Predicted, Result, SessionInfo } from "./answers.js";
+import type { Char, Completed, Explained, ModelInfo, Part, Pending, Predicted, Result, SessionInfo } from "./answers.js";
 import * as calls from "./calls.js";
 import { type Command, type HttpRequest, HttpResponse, Lost, type Outcome, type Plan } from "./commands.js";
 import { Conversation, type Emission, type Reason } from "./conversation.js";
@@ -11,6 +11,8 @@ import {
   type CompleteOptions,
   type Content,
   contentOf,
+  explaining,
+  type ExplainOptions,
   type GenerateOptions,
   type Link,
   opening,
@@ -85,6 +87,11 @@ export class Client {
   /** Classify, by POST /predict. With a session, give `step`: without it a request whose answer was lost is not repeated. */
   predict(sequences: readonly unknown[], options: PredictOptions = {}): Promise<Predicted> {
     return this.run(calls.predict(sequences, predicting(options), this.patience(options.timeout)));
+  }
+
+  /** Tell what the answer to a whole sequence, of frames, rows or characters, depends on, of models whose bundle can (POST /explain). */
+  explain(sequence: Content, options: ExplainOptions = {}): Promise<Explained> {
+    return this.run(calls.explain(sequence, explaining(options), this.patience(options.timeout)));
   }
 
   /** Return every served model. */

@@ -3,6 +3,7 @@
 export type {
   Char,
   Completed,
+  Explained,
   Label,
   ModelInfo,
   MotionEvent,
@@ -38,6 +39,7 @@ export type {
   CallOptions,
   CompleteOptions,
   Content,
+  ExplainOptions,
   FrameOptions,
   GenerateOptions,
   Link,

@@ -71,6 +71,18 @@ export interface PredictOptions extends FrameOptions {
   timeout?: number | null;
 }
 
+/**
+ * The options of `explain`: the model and its version; a label against the mean of the others, or in its place a weight for each logit; how
+ * frames are measured.
+ */
+export interface ExplainOptions extends FrameOptions {
+  model?: string | null;
+  version?: string | null;
+  label?: string | null;
+  weights?: readonly number[] | null;
+  timeout?: number | null;
+}
+
 /** The options of `complete`, as OpenAI's API names them (docs/completions.md); without `stream`. */
 export interface CompleteOptions {
   model: string;
@@ -93,6 +105,7 @@ const FRAMES = ["layout", "hz", "lost", "unit", "axes"];
 const SESSION = [...FRAMES, "topK", "every", "version", "keep", "events", "unknown"];
 const GENERATE = ["maxChars", "temperature", "topP", "seed", "stop"];
 const PREDICT = [...FRAMES, "model", "topK", "t"];
+const EXPLAIN = [...FRAMES, "model", "version", "label", "weights"];
 const OF_SHELL = ["sessionId", "timeout", "reconnect", "onLink", "number", "signal", "step"];
 
 /** Return the fields of `open`. */
@@ -108,6 +121,11 @@ export function wish(options: GenerateOptions): Body {
 /** Return the fields of a predict. */
 export function predicting(options: PredictOptions): Body {
   return { ...chosen(options, PREDICT), ...given({ session_id: options.sessionId, step: options.step }) };
+}
+
+/** Return the fields of an explain. */
+export function explaining(options: ExplainOptions): Body {
+  return chosen(options, EXPLAIN);
 }
 
 /** Return a step's content as the field of its modality. */

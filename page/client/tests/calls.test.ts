@@ -70,6 +70,17 @@ describe("a request", () => {
     expect(drive(calls.rewind("s", { step: 1 }, 4, patience()), [lost(), answer(200, { ...INFO, rewound_to: 1 })]).value.rewoundTo).toBe(1);
   });
 
+  it("of a graph or an explanation names the version where one is asked for, and is repeated", () => {
+    const bytes = new HttpResponse(200, {}, new Uint8Array([1]));
+    expect(drive(calls.graph("a b", "2", patience()), [lost(), bytes]).asked[1]).toMatchObject({ path: "/models/a%20b/graph?version=2" });
+    expect(drive(calls.graph("m", undefined, patience()), [bytes]).value).toEqual(new Uint8Array([1]));
+    const body = { model: "m", version: "1", logit: 1.5, gradient: [0], relevance: [0], off: [0.5] };
+    const { asked, value } = drive(calls.explain("a", { label: "b" }, patience()), [lost(), answer(200, body)]);
+    expect(value).toEqual(body);
+    expect(asked[1]).toMatchObject({ path: "/explain", content: '{"sequence":"a","label":"b"}' });
+    expect(() => drive(calls.explain("a", {}, patience()), [answer(200, { ...body, off: null })])).toThrow(ProtocolError);
+  });
+
   it("ends at the deadline, and names what stood in the way", () => {
     const many = Array.from({ length: 40 }, () => lost());
     try {

@@ -79,17 +79,15 @@ function Playing({ run }: { run: Run }) {
   const demos = useMemo(() => demosFor(full), [full]);
   const wave = useRef<Clip | null>(null);
   const queue = useRef<Clip[]>([]);
+  const theatre = useRef<HTMLDivElement>(null);
   run.onEnd = () => {
     const next = queue.current.shift();
     if (next) run.play(next, anew);
   };
-  const play = (clip: Clip) => {
-    queue.current = [];
+  const play = (clip: Clip, then: Clip[] = []) => {
+    queue.current = then;
+    theatre.current?.scrollIntoView({ block: "nearest" }); // on a phone the motions' names stand below it
     run.play(clip, anew);
-  };
-  const playAll = () => {
-    queue.current = demos.slice(1);
-    if (demos[0]) run.play(demos[0], anew);
   };
   const playWave = async () => {
     fail(null);
@@ -118,7 +116,7 @@ function Playing({ run }: { run: Run }) {
   return (
     <>
       <div class="motion">
-        <div class="card theatre">
+        <div class="card" ref={theatre}>
           <Stage body={body} bones={lines} label={at < 0 ? "A standing body" : `A moving body, ${clip?.name ?? ""}, frame ${at + 1}`} />
           <p class="note sides">
             <span class="left">▬ left</span> <span class="right">▬ right</span> <span>drag to turn</span>
@@ -136,7 +134,7 @@ function Playing({ run }: { run: Run }) {
         {error !== null && <Failure error={error} close={() => fail(null)} />}
         {demos.length > 0 && (
           <div class="row" role="group" aria-label="Demo motions">
-            <button class="main" onClick={playAll}>
+            <button class="main" onClick={() => play(demos[0]!, demos.slice(1))}>
               Play all
             </button>
             {demos.map((demo) => (
@@ -337,6 +335,8 @@ function Scores({ run, labels, below }: { run: Run; labels: readonly string[]; b
             paint.lineTo(at, top + height);
             paint.stroke();
             paint.font = `${12 * ratio}px system-ui, sans-serif`;
+            paint.textAlign = "left";
+            paint.textBaseline = "alphabetic";
             const wide = paint.measureText(text).width;
             const x = left + width - at < wide + 8 * ratio ? at - wide - 4 * ratio : at + 4 * ratio;
             const y = low ? top + height / 2 : top + 18 * ratio;

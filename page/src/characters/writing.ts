@@ -2,8 +2,9 @@
 import type { GenerateOptions, Neurons, Result } from "../../client/src/index.ts";
 import { Session } from "../connection.ts";
 import { newest } from "../desk.ts";
+import { LocalReader, seeded, type Read } from "../local/reader.ts";
 import { Observable } from "../observable.ts";
-import { ServiceError, download, fork, remove, type Model, type SessionInfo } from "../service.ts";
+import { ServiceError, download, fork, remove, type Model, type SessionInfo, type Version } from "../service.ts";
 import { likeliest, pieces, type Guess } from "./surprise.ts";
 
 /** One character of the text. */
@@ -28,10 +29,15 @@ export class Writing {
   /** characters that were read before this page opened the session */
   before = 0;
   generating = false;
+  /** between the server and the browser */
+  moving = false;
   /** counts the changes; views follow it */
   readonly changed = new Observable(0);
   onNeurons: ((neurons: Neurons, first: number) => void) | null = null;
   readonly session: Session;
+  /** where the text is read in the browser itself: by whom, and after which step the server's session was left */
+  local: { reader: LocalReader; left: number } | null = null;
+  private readonly version: Version;
   private readonly alphabet: readonly string[];
   private readonly stood: number;
   private turn: Promise<void> = Promise.resolve();
@@ -45,6 +51,7 @@ export class Writing {
     readonly watched = false,
   ) {
     const version = at === null ? newest(model) : (model.versions.find((v) => v.version === at.version) ?? newest(model));
+    this.version = version;
     this.alphabet = version.alphabet ?? [];
     const unknown = version.unknown === null ? {} : { unknown: "replace" };
     this.session = new Session(model.name, { every: true, topK: GUESSES, ...unknown }, at?.session_id ?? null);
@@ -54,7 +61,7 @@ export class Writing {
 
   /** The number of the last step. */
   get step(): number {
-    return Math.max(this.stood, this.session.number);
+    return this.local?.reader.step ?? Math.max(this.stood, this.session.number);
   }
 
   get busy(): boolean {
@@ -67,6 +74,13 @@ export class Writing {
     this.typed += text;
     if (this.typed !== text) return;
     await this.attempt(async () => {
+      if (this.local !== null) {
+        const read = this.typed;
+        this.typed = "";
+        for (const one of await this.local.reader.read(read)) this.put(one, false);
+        this.ahead();
+        return;
+      }
       if (this.watched && this.session.parts.length === 0) await this.session.watch();
       while (this.typed !== "") {
         const piece = pieces(this.typed, this.watched ? WATCHED : TYPED)[0]!;
@@ -86,6 +100,10 @@ export class Writing {
     if (this.generating) return;
     this.generating = true;
     await this.attempt(async () => {
+      if (this.local !== null) {
+        await this.drawHere(this.local.reader, wish);
+        return;
+      }
       if (this.watched && this.session.parts.length === 0) await this.session.watch();
       const reader = await fork(await this.session.open());
       const first = this.signs.length;
@@ -108,7 +126,54 @@ export class Writing {
   }
 
   stop(): void {
-    this.session.cancel();
+    if (this.local !== null) this.generating = false;
+    else this.session.cancel();
+  }
+
+  /** Take the state down and go on in the browser, without the server. */
+  goHere(): Promise<void> {
+    return this.move(async () => {
+      if (this.local !== null) return;
+      const { state } = await download(await this.session.open());
+      const reader = await LocalReader.of(this.model.name, this.version, await state.arrayBuffer());
+      this.local = { reader, left: reader.step };
+      this.ahead();
+    });
+  }
+
+  /** Put the state back on the server, and go on there. Waits for the connection; what was read here is not lost meanwhile. */
+  goBack(): Promise<void> {
+    return this.move(async () => {
+      if (this.local === null) return;
+      if (this.local.reader.step !== this.local.left) await this.session.replace(this.local.reader.write(), this.local.left);
+      this.local = null;
+    });
+  }
+
+  private async move(act: () => Promise<void>): Promise<void> {
+    this.moving = true;
+    await this.attempt(act);
+    this.moving = false;
+    this.tell();
+  }
+
+  private async drawHere(reader: LocalReader, wish: GenerateOptions): Promise<void> {
+    const random = typeof wish.seed === "number" ? seeded(wish.seed) : Math.random;
+    const drawing = { temperature: wish.temperature ?? 1, topP: wish.topP ?? 1, random };
+    for await (const drawn of reader.draw(wish.maxChars ?? 200, drawing, () => this.generating)) {
+      this.put(drawn, true);
+      this.ahead();
+      await new Promise((done) => setTimeout(done)); // the page is drawn, and Stop is heard
+    }
+  }
+
+  private put({ char, logprob, scores }: Read, drawn: boolean): void {
+    this.signs.push({ char, logprob, drawn, expected: likeliest(scores.map(Math.exp), this.alphabet, GUESSES) });
+  }
+
+  private ahead(): void {
+    if (this.local !== null) this.next = likeliest(this.local.reader.next.map(Math.exp), this.alphabet, GUESSES);
+    this.tell();
   }
 
   /** Return a second writing that stands where this one does, after what is under way. */

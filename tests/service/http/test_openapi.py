@@ -29,6 +29,7 @@ def test_every_route_of_the_app_is_described_with_its_errors(app_document: dict[
         "/predict",
         "/models",
         "/models/{name}",
+        "/models/{name}/graph",
         "/sessions",
         "/sessions/{session_id}",
         "/sessions/{session_id}/state",

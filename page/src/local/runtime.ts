@@ -1,0 +1,69 @@
+/** ONNX Runtime in the browser, a part of `make page-full`: loaded when it is asked for, from this service alone. */
+import { address, graph } from "../service.ts";
+
+interface Tensor {
+  readonly data: Float32Array;
+  readonly dims: readonly number[];
+}
+
+interface Runtime {
+  env: { wasm: { wasmPaths: string; numThreads: number } };
+  Tensor: new (type: string, data: Float32Array | BigInt64Array, dims: readonly number[]) => Tensor;
+  InferenceSession: { create: (file: Uint8Array, options: object) => Promise<{ run: (feeds: Record<string, Tensor>) => Promise<Record<string, Tensor>> }> };
+}
+
+let parts: Promise<Record<string, string>> | null = null;
+let loaded: Promise<Runtime> | null = null;
+
+/** Return where the built page has an added part; null where it was built without. */
+export async function part(name: string): Promise<string | null> {
+  parts ??= fetch(address("added.json")).then(
+    (answer) => (answer.ok ? (answer.json() as Promise<Record<string, string>>) : {}),
+    () => ({}),
+  );
+  return (await parts)[name] ?? null;
+}
+
+async function load(): Promise<Runtime> {
+  const where = await part("runtime");
+  if (where === null) throw new Error("This page was built without the runtime for browsers: make page-full.");
+  const folder = address(where).href;
+  const runtime = (await import(/* @vite-ignore */ `${folder}ort.wasm.bundle.min.mjs`)) as Runtime;
+  runtime.env.wasm.wasmPaths = folder;
+  runtime.env.wasm.numThreads = 1; // more needs headers that a page of other people's could not bear
+  return runtime;
+}
+
+/** A model's graph, run here. */
+export class Graph {
+  private constructor(
+    private readonly runtime: Runtime,
+    private readonly session: Awaited<ReturnType<Runtime["InferenceSession"]["create"]>>,
+  ) {}
+
+  static async of(model: string, version: string): Promise<Graph> {
+    loaded ??= load();
+    try {
+      const runtime = await loaded;
+      const session = await runtime.InferenceSession.create(await graph(model, version), { executionProviders: ["wasm"] });
+      return new Graph(runtime, session);
+    } catch (error) {
+      loaded = null;
+      throw error;
+    }
+  }
+
+  /** Run symbols [T] from a state [N]; return the logits [T][K] and the state after them. */
+  async run(symbols: readonly number[], state: Float32Array): Promise<{ logits: Float32Array[]; state: Float32Array }> {
+    const { Tensor } = this.runtime;
+    const T = symbols.length;
+    const answered = await this.session.run({
+      x: new Tensor("int64", BigInt64Array.from(symbols, BigInt), [1, T]),
+      lengths: new Tensor("int64", BigInt64Array.of(BigInt(T)), [1]),
+      state: new Tensor("float32", state, [1, state.length]),
+    });
+    const { data, dims } = answered["logits"]!;
+    const K = dims[2]!;
+    return { logits: Array.from({ length: T }, (_, t) => data.slice(t * K, (t + 1) * K)), state: answered["state_out"]!.data.slice() };
+  }
+}
