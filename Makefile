@@ -6,6 +6,7 @@
 # make test-all  that, and what takes minutes more: installs from nothing, the container images where an engine answers, make sanitize;
 #              it ends with a list of the tests that were skipped, and says of each what it lacked
 # make check   formatting, lint, types, who may import whom; of the page, where node is, types, lint and units
+# make test-fronts  tests of the running service once more, with a front and an engine's process in place of one process
 # make bench   the benchmarks, one after another
 # make kernel  compiles the native kernel where a C++ compiler is there, and the one for CUDA where a GPU and nvcc are; serve, test and bench
 #              do so by themselves
@@ -21,7 +22,7 @@ BIN := .venv/bin
 # With an NVIDIA GPU the runtime is onnxruntime-gpu with CUDA and cuDNN, otherwise onnxruntime: the two cannot be installed together.
 RUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo serve-gpu || echo serve)
 
-.PHONY: install serve page page-full test test-all check bench kernel sanitize chaos fuzz openapi wheel clean
+.PHONY: install serve page page-full test test-all test-fronts check bench kernel sanitize chaos fuzz openapi wheel clean
 
 # The service answers first; the page follows when it is whole, and / says so until then.
 serve: .venv/installed-serve kernel
@@ -42,6 +43,10 @@ test-all: check kernel
 	@status=0; engine=; if docker info >/dev/null 2>&1; then engine=1; fi; \
 	INDRNN_TEST_INSTALL=all INDRNN_TEST_CONTAINER=$$engine $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile || status=$$?; \
 	$(if $(CAN_SANITIZE),,echo "SKIPPED make sanitize: needs a C++ compiler with libasan.so and libubsan.so";) exit $$status
+
+FRONTS_TOO = $(foreach name,stream predict inference state drain rewind events,tests/system/test_$(name).py)
+test-fronts: .venv/installed-dev kernel
+	INDRNN_TEST_FRONTS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(FRONTS_TOO)
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .

@@ -103,9 +103,13 @@ def create_app(settings: Settings, services: Services | None = None, goodbyes: l
 
 def _mount_native(app: FastAPI, services: Services, goodbyes: list[Goodbye]) -> None:
     s = services
+    numbers: Metrics | AskedFor
     if s.scrape is None:
-        where = Sources(s.models.__iter__, s.totals, s.census, lambda: s.places.taken, s.repository.unavailable, revision())
-    app.include_router(build_router(services, Metrics(where) if s.scrape is None else AskedFor(s.scrape)))
+        assert s.census is not None, "the store is here, or somebody else has the numbers"
+        numbers = Metrics(Sources(s.models.__iter__, s.totals, s.census, lambda: s.places.taken, s.repository.unavailable, revision()))
+    else:
+        numbers = AskedFor(s.scrape)
+    app.include_router(build_router(services, numbers))
     app.include_router(build_session_router(services))
 
 

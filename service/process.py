@@ -22,6 +22,7 @@ import uvicorn
 from indrnn.export.bundle import BundleError
 from indrnn.service.app import Application, create_application, read_access, wired
 from indrnn.service.drain import ENGINES, Drain, DrainingServer
+from indrnn.service.engine.calls import Charged, Note, StreamsOpen
 from indrnn.service.engine.runtime import EngineError
 from indrnn.service.engine.statistics import Totals
 from indrnn.service.http.cors import open_to
@@ -39,7 +40,6 @@ from indrnn.service.serving.sessions import Sessions
 from indrnn.service.serving.steps import StepRouter
 from indrnn.service.settings import Settings, SettingsError, read_settings
 from indrnn.service.store.protocol import StoreError
-from indrnn.service.store.refreshed import census_of
 from indrnn.service.supervisor import ALIVE, NEED, READY
 from indrnn.service.wire.websocket import Wire
 
@@ -139,11 +139,11 @@ def front_services(settings: Settings, backend: FrontBackend) -> Services:
     backend.forget = steps.forget
     tally = Tally(link, places, totals)
 
-    def noted(note: object) -> None:
-        if isinstance(note, tuple) and hasattr(note, "websocket"):
+    def noted(note: Note) -> None:
+        if isinstance(note, StreamsOpen):
             places.elsewhere = sum(note)
-        else:
-            quotas.charged_elsewhere(note)  # type: ignore[arg-type]  # the only other
+        elif isinstance(note, Charged):
+            quotas.charged_elsewhere(note)
 
     link.noted = noted
     return Services(
@@ -158,14 +158,9 @@ def front_services(settings: Settings, backend: FrontBackend) -> Services:
         places,
         RemoteProbe(link),
         totals,
-        census_of(_NoStore()),  # type: ignore[arg-type]  # nobody takes it: the engine's process has the metrics
         lambda: [tally.keep()],
-        tally.scrape,
+        scrape=tally.scrape,
     )
-
-
-class _NoStore:
-    """Stands where a front has no store."""
 
 
 async def _front(settings: Settings, line: socket.socket, listeners: Sequence[socket.socket]) -> int:

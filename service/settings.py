@@ -4,7 +4,7 @@ import os
 import re
 import types
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
@@ -134,7 +134,8 @@ def read_settings() -> Settings:
     try:
         settings = Settings()
     except ValidationError as error:
-        raise SettingsError("; ".join(f"{name}: {_refusal(name, e)}" for e in error.errors() for name in [_name(e)])) from error
+        said = dict.fromkeys(f"{name}: {_refusal(name, e)}" for e in error.errors() for name in [_name(e)])  # each kind of a field refuses
+        raise SettingsError("; ".join(said)) from error
     if settings.grpc_port and settings.grpc_port == settings.port:
         raise SettingsError(f"INDRNN_GRPC_PORT: expected another port than PORT, got {settings.port} for both")
     return settings
@@ -155,14 +156,17 @@ def _refusal(name: str, error: Any) -> str:
 
 def _expected(field: FieldInfo) -> str:
     """Return which values a field takes."""
-    kinds = get_args(field.annotation) if isinstance(field.annotation, types.UnionType) else (field.annotation,)
-    kind: Any = next(k for k in kinds if k is not type(None))
+    several = get_origin(field.annotation) in (Union, types.UnionType)
+    kinds = [k for k in (get_args(field.annotation) if several else (field.annotation,)) if k is not type(None)]
+    kind: Any = kinds[0]
     if get_origin(kind) is Literal:
         *first, last = map(repr, get_args(kind))
         return f"{', '.join(first)} or {last}"
     words = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a text")
     for limit, before in (("ge", "from"), ("gt", "above"), ("le", "to")):
         words += "".join(f" {before} {getattr(m, limit):.10g}" for m in field.metadata if hasattr(m, limit))
+    for other in kinds[1:]:
+        words += "".join(f" or {value!r}" for value in get_args(other))
     return words
 
 

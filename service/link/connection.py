@@ -4,11 +4,14 @@ Bytes that the other side does not take wait here, up to a bound; the event loop
 """
 
 import asyncio
+import logging
 import socket
 import threading
 from collections.abc import Callable
 
 from indrnn.service.link.message import LinkError, Reader
+
+log = logging.getLogger(__name__)
 
 PIECE = 2**18  # bytes of one read
 
@@ -117,3 +120,6 @@ class Connection:
             return
         except (OSError, LinkError) as error:
             self._end(str(error))
+        except Exception as error:  # a bug: whoever waits for what was in that message must hear that nobody will answer
+            log.exception("a message could not be taken")
+            self._end(f"internal error: {type(error).__name__}")

@@ -70,7 +70,7 @@ class FrontLink:
         self.connection.write(framed(Kind.NOTE, encode(note)))
 
     def _lost(self, why: str) -> None:
-        log.warning("a front is gone: %s", why)
+        log.log(logging.INFO if self._host.backend.stopping else logging.WARNING, "a front is gone: %s", why)
         self._host.left(self)
 
     # --- in -----------------------------------------------------------------------------------------------------------------------------

@@ -116,24 +116,26 @@ class Reader:
         waiting = self._waiting
         waiting += data
         at = 0
-        while len(waiting) - at >= HEAD.size:
-            size, kind, of = HEAD.unpack_from(waiting, at)
-            if size > LONGEST:
-                raise LinkError(f"expected at most {LONGEST} bytes of a message, got {size}")
-            if len(waiting) - at < HEAD.size + size:
-                break
-            body = bytes(memoryview(waiting)[at + HEAD.size : at + HEAD.size + size])
-            at += HEAD.size + size
-            if kind in (Kind.PIECE, Kind.LAST):
-                self._gather(body)
-                if kind == Kind.PIECE:
-                    continue
-                kind, body = of, b"".join(self._pieces)
-                self._pieces, self._size = [], 0
-            elif self._pieces:
-                raise LinkError(f"expected another piece of a message, got kind {kind}")
-            yield kind, body
-        del waiting[:at]
+        try:
+            while len(waiting) - at >= HEAD.size:
+                size, kind, of = HEAD.unpack_from(waiting, at)
+                if size > LONGEST:
+                    raise LinkError(f"expected at most {LONGEST} bytes of a message, got {size}")
+                if len(waiting) - at < HEAD.size + size:
+                    break
+                body = bytes(memoryview(waiting)[at + HEAD.size : at + HEAD.size + size])
+                at += HEAD.size + size
+                if kind in (Kind.PIECE, Kind.LAST):
+                    self._gather(body)
+                    if kind == Kind.PIECE:
+                        continue
+                    kind, body = of, b"".join(self._pieces)
+                    self._pieces, self._size = [], 0
+                elif self._pieces:
+                    raise LinkError(f"expected another piece of a message, got kind {kind}")
+                yield kind, body
+        finally:
+            del waiting[:at]  # also where whoever takes a message fails: it does not come twice
 
     def _gather(self, piece: bytes) -> None:
         self._pieces.append(piece)

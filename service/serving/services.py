@@ -71,7 +71,8 @@ class ProbePort(Protocol):
 class Services:
     """What a protocol may use. Fronts own connections and owners; `registry` and the models' ports lead to the engines.
 
-    scrape: who has the metrics, where that is another process; chores: what goes on beside the requests, from the first to the last.
+    chores: what goes on beside the requests, from the first to the last; census: of the store, where it is here; scrape: who has the
+    metrics, where it is not.
     """
 
     settings: Settings
@@ -85,8 +86,8 @@ class Services:
     places: Places
     probe: ProbePort
     totals: Totals
-    census: Refreshed[Sequence[Population]]
     chores: Callable[[], Sequence[Coroutine[Any, Any, None]]]
+    census: Refreshed[Sequence[Population]] | None = None
     scrape: Scraper | None = None
 
     @classmethod
@@ -106,4 +107,4 @@ class Services:
             return [backend.sweep(totals), *watching]
 
         sessions, probe = Sessions(steps), StoreProbe(store)
-        return cls(settings, access, backend, models, steps, sessions, registry, repository, places, probe, totals, census, chores)
+        return cls(settings, access, backend, models, steps, sessions, registry, repository, places, probe, totals, chores, census)

@@ -79,7 +79,7 @@ class SkeletonModality:
         return [None if one is None else one[0] for one in alone]
 
     def _read_all(self, values: Sequence[object], layout: str | None, rates: Sequence[float | None]) -> list[Content | None] | None:
-        lists = [clip for clip in values if isinstance(clip, list)]
+        lists = [clip for clip in values if isinstance(clip, list | np.ndarray)]
         known = self.reader.check_layout(layout)
         found = self.reader.read_alike(lists, known) if len(lists) == len(values) else None
         whole = all(known.table)  # each own joint has one that was sent, and these are numbers
@@ -247,15 +247,17 @@ class ClipReader:
         x, warnings = _zeros(self._dense(clip, layout, field, sent), layout.joint_names, sent.lost)
         return self._to_own(sent.placed(x), layout), warnings
 
-    def read_alike(self, clips: Sequence[list[object]], layout: Layout) -> list[Floats] | None:
-        """Read many clips [T][J][3] at once, each as `read` reads it; None where one of them is not plain, and `read` says what it is.
+    def read_alike(self, clips: Sequence[list[object] | NDArray[np.generic]], layout: Layout) -> list[Floats] | None:
+        """Read many clips [T][J][3] at once, lists or all of them arrays, each as `read` reads it; None where one of them is not plain, and
+        `read` says what it is.
 
         The caller has made sure that there is no true or false in them, which NumPy takes for numbers, and no text, of which one would
         make an array of texts as long.
         """
         lengths = [len(clip) for clip in clips]
         try:
-            x = np.asarray([frame for clip in clips for frame in clip])
+            arrays = [clip for clip in clips if isinstance(clip, np.ndarray)]
+            x = np.concatenate(arrays) if len(arrays) == len(clips) else np.asarray([frame for clip in clips for frame in clip])
         except ValueError:
             return None  # ragged
         if x.dtype.kind not in "fi" or x.shape[1:] != (len(layout.joint_names), 3) or min(lengths) < 1 or max(lengths) > self.max_frames:

@@ -10,10 +10,13 @@ it is answered. So messages of one socket still run in order.
 
 import asyncio
 import logging
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from indrnn.service.engine.requests import Asked, Content, Reply, States
 from indrnn.service.errors import EngineFailed, ServiceError
@@ -42,6 +45,10 @@ class FastPath:
     send_timeout: float
     max_body: int
     open: bool = False
+    form: "StepForm | None" = None
+    """that of the last step"""
+    forms: int = 0
+    """how many there were; a connection whose steps look different each time gains nothing by them"""
     _busy: bool = False
     _content: Content | None = None
     _clear: asyncio.Future[None] | None = None
@@ -119,10 +126,60 @@ class Taken(NamedTuple):
 
 
 class Read(NamedTuple):
-    """A message that is a plain step so far."""
+    """A message that is a plain step so far: its number, and its content as it was sent."""
 
     taken: Taken
-    message: dict[str, object]
+    number: int | None
+    value: object
+
+
+FORMS = 16  # of one connection, after which the forms of its steps are no longer noted
+_NUMERIC = b"0123456789.-"
+_STEP = re.compile(rb'(\{\s*"type"\s*:\s*"step"\s*,\s*"step"\s*:\s*)[1-9][0-9]*(\s*,\s*"frames"\s*:\s*\[\[\[)(.*)(\]\]\]\s*\})', re.S)
+
+
+class StepForm(NamedTuple):
+    """The text of a step with frames [T][J][3], without its numbers: before and behind the step's, at its end, between frames and joints.
+
+    marks: the commas, brackets and spaces of the frames. A text of the same form with a number in each place is a step of as many frames
+    and joints, and is read without lists.
+    """
+
+    before: bytes
+    behind: bytes
+    end: bytes
+    frames: bytes
+    joints: bytes
+    marks: bytes
+    shape: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, payload: bytes, value: object) -> "StepForm | None":
+        """Return the form of a step that was read, with its frames; None where it has none of these."""
+        found = _STEP.fullmatch(payload)
+        if found is None or not isinstance(value, list):
+            return None
+        before, behind, inside, end = found.groups()
+        marks = inside.translate(None, _NUMERIC)
+        if marks.strip(b"[], "):
+            return None
+        space = b" " if b"], [" in inside else b""
+        return cls(before, behind, end, b"]]," + space + b"[[", b"]," + space + b"[", marks, (len(value), len(value[0]), 3))
+
+    def numbers(self, payload: bytes) -> tuple[int, bytes] | None:
+        """Return the number of a step of this form, and those of its frames, by commas; None for any other message."""
+        begun = len(self.before)
+        at = payload.find(self.behind, begun, begun + len(self.behind) + 20)
+        if at < 0 or not payload.startswith(self.before) or not payload.endswith(self.end):
+            return None
+        number, inside = payload[begun:at], payload[at + len(self.behind) : -len(self.end)]
+        if not number.isdigit() or number[0] == _ZERO or inside.translate(None, _NUMERIC) != self.marks:
+            return None
+        flat = inside.replace(self.frames, b",").replace(self.joints, b",")
+        return None if b"[" in flat or b"]" in flat or int(number) > MAX_STEP else (int(number), flat)
+
+
+_ZERO = ord("0")
 
 
 class Done(NamedTuple):
@@ -156,27 +213,48 @@ class Intake:
     def _read(self) -> None:
         taken, self._taken = self._taken, []
         groups: dict[tuple[int, str | None], list[Read]] = {}
+        alike: dict[tuple[int, str | None], list[tuple[Taken, int, bytes]]] = {}
         for one in taken:
-            message = plain_step(one.payload, one.stream.model.modality.field)
-            if message is None:
-                _decline(one)
-            else:
-                groups.setdefault((id(one.stream.model), one.stream.layout), []).append(Read(one, message))
+            stream = one.stream
+            key = id(stream.model), stream.layout
+            if stream.form is not None and (found := stream.form.numbers(one.payload)) is not None:
+                alike.setdefault(key, []).append((one, *found))
+            elif (read := self._read_alone(one)) is not None:
+                groups.setdefault(key, []).append(read)
+        for flat in alike.values():
+            self._submit(_read_flat(flat) or [read for one, _, _ in flat if (read := self._read_alone(one)) is not None])
         for group in groups.values():
-            self._submit(group)
+            self._submit(group, note=True)
 
-    def _submit(self, group: list[Read]) -> None:
+    @staticmethod
+    def _read_alone(one: Taken) -> Read | None:
+        """Return a message that is a plain step; any other is declined."""
+        field = one.stream.model.modality.field
+        message = plain_step(one.payload, field)
+        if message is None:
+            _decline(one)
+            return None
+        plain = field == "text" or _only_numbers(one.payload, message)
+        return Read(one, _number(message), message.get(field) if plain else None)
+
+    def _submit(self, group: list[Read], note: bool = False) -> None:
+        """Submit steps of one model and layout; note: the forms of those that are read are looked for in what comes next."""
+        if not group:
+            return
         first = group[0].taken.stream
-        model, field = first.model, first.model.modality.field
-        values = [read.message.get(field) if field == "text" or _only_numbers(read) else None for read in group]
+        model = first.model
+        values = [read.value for read in group]
         rates = [read.taken.stream.hz for read in group]
         asked: list[Asked] = []
-        for (taken, message), content in zip(group, model.modality.read_alike(values, first.layout, rates), strict=True):
+        for (taken, number, value), content in zip(group, model.modality.read_alike(values, first.layout, rates), strict=True):
             if content is None:
                 _decline(taken)
                 continue
             try:
-                asked.append(taken.stream.ask(_number(message), content, self._tickets))
+                if note and taken.stream.forms < FORMS:
+                    taken.stream.forms += 1
+                    taken.stream.form = StepForm.of(taken.payload, value)
+                asked.append(taken.stream.ask(number, content, self._tickets))
             except Exception as error:  # of what came behind it on its connection: no reason to let go of the others' steps
                 log.exception("a step could not be taken")
                 taken.stream.fail(EngineFailed(f"internal error: {type(error).__name__}"))
@@ -223,10 +301,26 @@ def _number(message: dict[str, object]) -> int | None:
     return number
 
 
-def _only_numbers(read: Read) -> bool:
+def _only_numbers(payload: bytes, message: dict[str, object]) -> bool:
     """Return whether there is no text, true or false but in the message's own fields: their names and its type are all that is quoted."""
-    payload = read.taken.payload
-    return payload.count(b'"') == 2 * len(read.message) + 2 and b"true" not in payload and b"false" not in payload
+    return payload.count(b'"') == 2 * len(message) + 2 and b"true" not in payload and b"false" not in payload
+
+
+def _read_flat(alike: list[tuple[Taken, int, bytes]]) -> list[Read] | None:
+    """Return steps of known forms, whose numbers are read together; None where one of these is none."""
+    shapes = [one.stream.form.shape for one, _, _ in alike if one.stream.form is not None]
+    try:
+        x: NDArray[np.generic] = np.asarray(orjson.loads(b"[" + b",".join([flat for _, _, flat in alike]) + b"]"))
+    except (orjson.JSONDecodeError, ValueError):
+        return None
+    sizes = [T * J * D for T, J, D in shapes]
+    if x.dtype.kind not in "fi" or len(x) != sum(sizes):
+        return None
+    found, at = [], 0
+    for (one, number, _), shape, size in zip(alike, shapes, sizes, strict=True):
+        found.append(Read(one, number, x[at : at + size].reshape(shape)))
+        at += size
+    return found
 
 
 def worded(result: Result[Scores], words: dict[str, object]) -> dict[str, object]:

@@ -22,6 +22,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         ("PORT", "70000", "PORT: expected a whole number from 0 to 65535, got '70000'"),
         ("INDRNN_PORT", "x", "PORT: expected a whole number from 0 to 65535, got 'x'"),
         ("INDRNN_GRPC_PORT", "1.5", "INDRNN_GRPC_PORT: expected a whole number from 0 to 65535, got '1.5'"),
+        ("INDRNN_FRONTS", "some", "INDRNN_FRONTS: expected a whole number from 0 to 256 or 'auto', got 'some'"),
+        ("INDRNN_FRONTS", "-1", "INDRNN_FRONTS: expected a whole number from 0 to 256 or 'auto', got '-1'"),
         ("INDRNN_POLL", "soon", "INDRNN_POLL: expected a number from 0, got 'soon'"),
         ("INDRNN_DRAIN_TIMEOUT", "0", "INDRNN_DRAIN_TIMEOUT: expected a number above 0 to 3600, got '0'"),
         ("INDRNN_MODEL_CONTROL", "maybe", "INDRNN_MODEL_CONTROL: expected true or false, got 'maybe'"),

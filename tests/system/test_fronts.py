@@ -253,3 +253,25 @@ def test_what_cannot_begin_says_why_and_ends(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no bundle found" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+UNSHARED = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+
+
+def test_the_first_process_of_a_container_ends_in_time_and_reaps_what_others_left(tmp_path: Path) -> None:
+    try:
+        subprocess.run([*UNSHARED, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs a namespace of its own (unshare)")
+    server = Processes(tmp_path, {"INDRNN_FRONTS": "1"}, arguments=(*UNSHARED, sys.executable, "-m", "indrnn", "serve"))
+    server.start()
+    assert server.process is not None
+    (first,) = _children(server.process.pid)
+    assert Path(f"/proc/{first}/status").read_text().split("NSpid:")[1].split()[1] == "1"
+    orphan = ["nsenter", "-t", str(first), "-p", "-m", "sh", "-c", "sleep 0.2 & exec sleep 0"]
+    subprocess.run(orphan, check=True, capture_output=True)
+    until(lambda: all(state_of(pid) != "Z" for pid in _children(first)))
+    time.sleep(0.5)
+    assert [state_of(pid) for pid in _children(first) if state_of(pid) == "Z"] == []
+    os.kill(first, signal.SIGTERM)
+    assert server.process.wait(15) == 0

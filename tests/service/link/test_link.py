@@ -202,6 +202,18 @@ async def test_bytes_that_are_no_message_cost_a_front_its_connection_and_nobody_
     broken.close()
 
 
+async def test_a_bug_at_the_engines_side_leaves_nobody_waiting(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    front = await pair.front()
+    ident = (await opened(front)).id
+    with monkeypatch.context() as broken:
+        broken.setattr(pair.host, "port", lambda number: 1 / 0)
+        with pytest.raises(StoreFailed):
+            await ask(front, step(ident, 1))
+    await pair.front(front)
+    (reply,) = await ask(front, step(ident, 1))
+    assert (reply.number, reply.position) == (1, 1)
+
+
 @pytest.mark.parametrize("hello", [c.Hello(2, 97), c.RosterTaken(1)], ids=["another format", "no hello"])
 async def test_who_speaks_another_format_is_let_go(pair: Pair, hello: Any) -> None:
     other, theirs = socket.socketpair()

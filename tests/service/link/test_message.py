@@ -171,6 +171,15 @@ def test_what_is_no_message_is_refused(data: bytes) -> None:
         [read(Kind.ASKED, body) for _, body in Reader().take(data)]
 
 
+def test_a_message_that_could_not_be_taken_does_not_come_again() -> None:
+    reader = Reader()
+    both = framed(Kind.NOTE, b"one") + framed(Kind.NOTE, b"two")
+    taking = reader.take(both)
+    assert next(taking) == (Kind.NOTE, b"one")
+    taking.close()  # type: ignore[attr-defined]  # a generator
+    assert list(reader.take(b"")) == [(Kind.NOTE, b"two")]
+
+
 def test_the_tickets_of_another_front_are_refused() -> None:
     (made,) = asked_parts(1, [Asked(Ticket(EPOCH + 1, 1), LookRequest("s", ""))], whole=False)
     with pytest.raises(LinkError, match="tickets"):

@@ -36,7 +36,8 @@ def test_a_long_frame_in_many_small_pieces_is_not_copied_for_each(monkeypatch: p
 class Pretended:
     """A stream whose connection may be broken."""
 
-    layout = hz = None
+    layout = hz = form = None
+    forms = 0
     top_k = 1
     options_key = b"k"
 
