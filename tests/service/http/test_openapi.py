@@ -27,6 +27,7 @@ def test_the_committed_file_is_what_the_app_says(app_document: dict[str, Any]) -
 def test_every_route_of_the_app_is_described_with_its_errors(app_document: dict[str, Any]) -> None:
     assert {path for path in app_document["paths"] if not path.startswith("/v2")} == {
         "/predict",
+        "/explain",
         "/models",
         "/models/{name}",
         "/sessions",

@@ -12,7 +12,7 @@ import pytest
 from indrnn.export.bundle import Manifest
 from indrnn.service.engine.requests import Exact, Frames
 from indrnn.service.errors import BadInput, Overloaded, TooLarge
-from indrnn.service.serving.explanation import MOST_STEPS, WAITING, Explained, Explainer, read, weights_of
+from indrnn.service.http.explanation import MOST_STEPS, WAITING, Explained, Explainer, read, weights_of
 from indrnn.service.serving.models import ServedModel
 
 
