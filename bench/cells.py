@@ -7,7 +7,8 @@ training   forward, loss at the last step, backward and Adam, of 2 layers of 128
 streaming  one step of one row in ONNX Runtime with the kernels of ours, of 2 layers of 128 that read 16 numbers, as the service runs it.
            Beside it the floor: the same call of a graph that hands its state through.
 state      bytes that a session of such a network keeps of its layers.
-One thread; all cells in one process, taking turns; the least time of each. The last line is JSON.
+One thread; all cells in one process, taking turns; the least of each, in the process's own time, since the machine may be shared. The last
+line is JSON.
 """
 
 import argparse
@@ -94,15 +95,15 @@ def _calls(model: bytes, size: int) -> Act:
 
 
 def least(acts: dict[str, Act], seconds: float) -> dict[str, float]:
-    """Milliseconds of one call of each, the least seen; they take turns."""
+    """Milliseconds of the process's own time for one call of each, the least seen; they take turns."""
     best = dict.fromkeys(acts, float("inf"))
     end, rounds = time.perf_counter() + seconds, 0
     while rounds <= ROUNDS or time.perf_counter() < end:
         for name, act in acts.items():
-            start = time.perf_counter()
+            start = time.process_time()
             act()
             if rounds:  # the first warms up
-                best[name] = min(best[name], (time.perf_counter() - start) * 1e3)
+                best[name] = min(best[name], (time.process_time() - start) * 1e3)
         rounds += 1
     return best
 

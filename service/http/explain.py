@@ -1,4 +1,4 @@
-"""POST /explain: what an answer depends on, of every modality; translates to and from serving/explanation.py."""
+"""POST /explain: what an answer depends on, of every modality; translates to and from http/explanation.py."""
 
 from functools import partial
 
@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 
 from indrnn.service.errors import BadInput, said
 from indrnn.service.http import schema
-from indrnn.service.serving.explanation import Explainer, weights_of
+from indrnn.service.http.explanation import Explainer, weights_of
 from indrnn.service.serving.modality import READ_OPTIONS, more_options, with_more
 from indrnn.service.serving.request import aside, only, read_body, size_of
 from indrnn.service.serving.services import Services

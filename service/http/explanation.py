@@ -21,6 +21,7 @@ from indrnn.service.errors import BadInput, Overloaded, TooLarge, said
 from indrnn.service.serving.models import ServedModel, one_of
 
 MOST_STEPS = 512  # frames, characters or rows of one explanation
+LARGEST = float(np.finfo(np.float32).max)
 WAITING = 8  # requests that may wait for the one that runs
 
 Floats = NDArray[np.float32]
@@ -102,7 +103,7 @@ def weights_of(manifest: Manifest, label: object, weights: object) -> Floats:
     """
     K = manifest.classes
     if weights is not None:
-        numbers = isinstance(weights, list) and all(type(w) in (int, float) and abs(w) <= np.finfo(np.float32).max for w in weights)
+        numbers = isinstance(weights, list) and all(type(w) in (int, float) and abs(w) <= LARGEST for w in weights)
         if label is not None or not numbers or not isinstance(weights, list) or len(weights) != K:
             raise BadInput(f"expected {K} numbers and no label beside them, got {said(weights)}", field="weights")
         return np.array(weights, np.float32)

@@ -1,0 +1,87 @@
+"""Explanations without a graph: what is asked for, what is refused, and how many may wait."""
+
+import asyncio
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from indrnn.export.bundle import Manifest
+from indrnn.service.engine.requests import Exact, Frames
+from indrnn.service.errors import BadInput, Overloaded, TooLarge
+from indrnn.service.http.explanation import MOST_STEPS, WAITING, Explained, Explainer, read, weights_of
+from indrnn.service.serving.models import ServedModel
+
+
+def manifest(**told: Any) -> Manifest:
+    """As much of one as an explanation asks for."""
+    facts = {"labels": None, "alphabet": None, "values": None, "classes": 3, "hz": 30.0, "name": "m", "version": "1", "explain": True}
+    return cast(Manifest, SimpleNamespace(**facts | told))
+
+
+def test_a_label_stands_against_the_mean_of_the_others() -> None:
+    assert weights_of(manifest(labels=("a", "b", "c")), "b", None).tolist() == [-0.5, 1.0, -0.5]
+    assert weights_of(manifest(alphabet="xyz"), "x", None).tolist() == [1.0, -0.5, -0.5]
+    assert weights_of(manifest(labels=("a",), classes=1), "a", None).tolist() == [1.0]
+
+
+def test_events_behind_the_labels_have_no_weight() -> None:
+    assert weights_of(manifest(labels=("a", "b", "c"), classes=6), "a", None).tolist() == [1.0, -0.5, -0.5, 0, 0, 0]
+
+
+def test_a_value_has_no_others_against_it() -> None:
+    values = [SimpleNamespace(name=name) for name in ("speed", "angle", "load")]
+    assert weights_of(manifest(values=values), "angle", None).tolist() == [0.0, 1.0, 0.0]
+
+
+def test_weights_take_the_place_of_a_label() -> None:
+    assert weights_of(manifest(), None, [1, -2.5, 0]).tolist() == [1.0, -2.5, 0.0]
+    for wrong in ([1, 2], [1, 2, True], [1, 2, 1e39], [1, 2, "3"], "abc", 3):
+        with pytest.raises(BadInput, match="expected 3 numbers"):
+            weights_of(manifest(), None, wrong)
+    with pytest.raises(BadInput, match="so weights are expected"):
+        weights_of(manifest(), "a", None)
+
+
+def test_frames_are_held_and_must_be_at_the_model_s_rate() -> None:
+    x = np.ones((3, 1, 2, 3), np.float32)
+    x[1, 0, 1] = np.nan
+    x[2] = 2
+    assert read(manifest(), Frames(x, None))[1].tolist() == [[[1, 1, 1], [1, 1, 1]]]
+    assert len(read(manifest(), Frames(x, 30.0))) == 3
+    with pytest.raises(BadInput, match="expected frames at the model's rate, 30"):
+        read(manifest(), Frames(x, 25.0))
+    with pytest.raises(BadInput, match="at the model's rate"):
+        read(manifest(), Frames(x, None, t=np.arange(3.0)))
+
+
+def test_a_long_sequence_and_a_model_without_one_are_refused() -> None:
+    with pytest.raises(TooLarge, match="at most 512"):
+        read(manifest(), Exact(np.zeros(MOST_STEPS + 1, np.int64)))
+    with pytest.raises(BadInput, match=r"has no explain\.onnx"):
+        read(manifest(explain=None), Exact(np.zeros(3, np.int64)))
+
+
+async def test_some_may_wait_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One runs, and those that wait get their turn after it, however it ends."""
+    go = threading.Event()
+
+    def slow(self: Explainer, m: Manifest, x: Any, weights: Any) -> Explained:
+        go.wait(10)
+        return Explained(0.0, x, x, x)
+
+    monkeypatch.setattr(Explainer, "_run", slow)
+    explainer, model = Explainer(Path()), cast(ServedModel, SimpleNamespace(manifest=manifest()))
+    content, weights = Exact(np.zeros(3, np.int64)), np.zeros(3, np.float32)
+    waiting = [asyncio.create_task(explainer.explain(model, content, weights)) for _ in range(WAITING)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match=f"{WAITING} explanations wait already"):
+        await explainer.explain(model, content, weights)
+    waiting[3].cancel()
+    go.set()
+    done = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(one) for one in done].count(Explained) == WAITING - 1
+    assert (await explainer.explain(model, content, weights)).logit == 0.0
