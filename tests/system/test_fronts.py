@@ -15,6 +15,7 @@ import orjson
 import pytest
 from conftest import Server
 
+from indrnn.service.store.protocol import StoreError
 from indrnn.service.store.sqlite import SQLiteStore
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -241,7 +242,16 @@ def test_a_supervisor_that_is_killed_leaves_no_children_and_no_lock(server: Proc
     pids = list(server.pids().values())
     server.stop(signal.SIGKILL)
     until(lambda: all(state_of(pid) in ("", "Z") for pid in pids), 10)
-    SQLiteStore(server.folder / "sessions.db").close()
+    until(lambda: is_free(server.folder / "sessions.db"), 10)  # once its last thread has ended, too
+
+
+def is_free(path: Path) -> bool:
+    """Whether no process holds a store."""
+    try:
+        SQLiteStore(path).close()
+    except StoreError:
+        return False
+    return True
 
 
 def test_what_cannot_begin_says_why_and_ends(tmp_path: Path) -> None:
