@@ -15,6 +15,7 @@ import orjson
 import pytest
 from conftest import Server
 
+from indrnn.service.store.protocol import StoreError
 from indrnn.service.store.sqlite import SQLiteStore
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -75,15 +76,23 @@ def _children(pid: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    """One service for all tests here, in whatever order they run."""
     settings = {"INDRNN_FRONTS": "2", "INDRNN_HANG_TIMEOUT": str(HANG), "INDRNN_POLL": "0"}
     made = Processes(tmp_path_factory.mktemp("fronts"), settings)
-    made.start()
-    until(made.is_whole)
     yield made
     if made.process is not None and made.process.poll() is None:
         made.stop()
     assert "Traceback" not in made.log()
+
+
+@pytest.fixture
+def server(service: Processes) -> Processes:
+    """The service, started again where a test has ended it, with all its processes."""
+    if service.process is None or service.process.poll() is not None:
+        service.start()
+    until(service.is_whole)
+    return service
 
 
 class Client(threading.Thread):
@@ -197,7 +206,6 @@ def test_an_engine_that_is_killed_is_started_again_and_sessions_go_on(server: Pr
 
 def test_a_front_that_stands_still_keeps_nobody_elses_steps_waiting(server: Processes) -> None:
     """It has asked for much that it does not read. Later it goes on, or is taken for dead and started again."""
-    until(server.is_whole)
     held = [server.held_socket("chars") for _ in range(16)]
     for ws in held:
         ws.send(orjson.dumps({"type": "open"}).decode())
@@ -215,7 +223,6 @@ def test_a_front_that_stands_still_keeps_nobody_elses_steps_waiting(server: Proc
 
 @pytest.mark.parametrize("name", ["front-1", "engine"])
 def test_what_gives_no_sign_of_life_is_killed_and_started_again(server: Processes, name: str) -> None:
-    until(server.is_whole)
     client = Client(server, ["ab", "cd"])
     old = server.kill(name, signal.SIGSTOP)
     until(lambda: server.pids().get(name, old) != old, HANG * 5)
@@ -225,7 +232,6 @@ def test_what_gives_no_sign_of_life_is_killed_and_started_again(server: Processe
 
 
 def test_at_the_end_every_process_is_gone_and_the_store_is_free(server: Processes) -> None:
-    until(server.is_whole)
     pids = list(server.pids().values())
     ident = server.post("/sessions", {"model": "chars"}).json()["session_id"]
     assert server.stop() in (0, -signal.SIGTERM)
@@ -236,12 +242,19 @@ def test_at_the_end_every_process_is_gone_and_the_store_is_free(server: Processe
 
 
 def test_a_supervisor_that_is_killed_leaves_no_children_and_no_lock(server: Processes) -> None:
-    server.start()
-    until(server.is_whole)
     pids = list(server.pids().values())
     server.stop(signal.SIGKILL)
     until(lambda: all(state_of(pid) in ("", "Z") for pid in pids), 10)
-    SQLiteStore(server.folder / "sessions.db").close()
+    until(lambda: is_free(server.folder / "sessions.db"), 10)  # once its last thread has ended, too
+
+
+def is_free(path: Path) -> bool:
+    """Whether no process holds a store."""
+    try:
+        SQLiteStore(path).close()
+    except StoreError:
+        return False
+    return True
 
 
 def test_what_cannot_begin_says_why_and_ends(tmp_path: Path) -> None:
