@@ -15,8 +15,6 @@ from indrnn.service.oip.message import MAX_AXES, Ask, Output, SentTensor
 from indrnn.service.serving.signature import Array, Signature, Spec
 from indrnn.service.session.machine import Floats, Result, Scores
 
-FEW = 4_096  # numbers of an input whose sum of squares is a quicker look than at each
-
 
 def decode(tensor: SentTensor, spec: Spec, model: str) -> Array:
     """Return the array of an input, read-only where it came as bytes. Raises BadInput where datatype, shape or size are not the model's."""
@@ -59,11 +57,7 @@ def _of_values(tensor: SentTensor, spec: Spec, model: str) -> Array:
 def finite(array: Array, name: str, model: str) -> None:
     """Raises NotFinite where an input holds NaN or infinity."""
     flat = array.reshape(-1)
-    if flat.size <= FEW:
-        with np.errstate(over="ignore", invalid="ignore"):
-            if math.isfinite(np.dot(flat, flat)):
-                return  # a third of the time, for the input of a step; a sum that overflows is asked about below
-    if not np.isfinite(flat).all():
+    if np.count_nonzero(np.isfinite(flat)) != flat.size:  # a third of the time of `all`, for the input of a step
         what = "NaN" if np.isnan(array).any() else "infinity"
         raise NotFinite(f"inference input '{name}' for model '{model}': expected finite numbers, got {what}")
 
@@ -185,7 +179,7 @@ def outputs(ask: Ask, signature: Signature, rows: Rows, results: Sequence[Result
 
 def tells_state(ask: Ask, rows: Rows) -> bool:
     """Return whether a request is answered with the state after its rows."""
-    return any(w.name == "state_out" for w in ask.outputs) if ask.outputs else rows.state is not None
+    return "state_out" in [w.name for w in ask.outputs] if ask.outputs else rows.state is not None
 
 
 def _tensor(name: str, signature: Signature, rows: Rows, results: Sequence[Result[Scores]]) -> NDArray[np.float32]:
