@@ -1,5 +1,6 @@
 """Teaching one network the motions of several sets: no set more often than another for one motion, mirrors with their own labels."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,12 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from indrnn.frames.layouts import UTD20
-from indrnn.model.data.augment import joined, mirrored
+from indrnn.frames.joints import hold
+from indrnn.model.data.augment import mirrored, shortened, warp
 from indrnn.model.data.bodies import Body
+from indrnn.model.data.camera import lose, resample, seen_at
 from indrnn.model.data.clips import Clip, ClipSet, Frames
 from indrnn.model.data.vocabulary import SUBJECTS, Vocabulary
 from indrnn.model.nets.action import ActionConfig
 from indrnn.model.training.clip_learner import ClipLearner, ClipRecipe
+from indrnn.model.training.crowd import seen_elsewhere
 from indrnn.model.training.measure import clip_accuracy, padded
 
 ENDS = tuple(
@@ -44,6 +48,9 @@ class MotionRecipe(ClipRecipe):
     mixed: float = field(default=0.5, metadata={"help": "odds that a stream's clips come from any set"})
     quick: float = field(default=1.5, metadata={"help": "the middle of the paces of clips, of life's"})
     strange: float = field(default=0.0, metadata={"help": "part of the clips with motions of no class"})
+    tempo: float = field(default=0.0, metadata={"help": "of the pace of all clips of a batch, its logarithm at most"})
+    plenty: float = field(default=0.0, metadata={"help": "0: a motion of a set as often as any other; 1: as it has clips"})
+    foreign: float = field(default=1.0, metadata={"help": "what a motion that a clip's set does not have weighs against its own"})
 
 
 class MotionLearner(ClipLearner):
@@ -62,46 +69,71 @@ class MotionLearner(ClipLearner):
     ) -> None:
         super().__init__(config, recipe, body, data, train, validation, seed)
         self.twins = words.twins
+        self.weights = torch.full((len(words.sets) + 1, len(words.motions)), math.log(max(recipe.foreign, 1e-6)))  # [sets, K], logarithms
+        self.weights[0] = 0  # of a clip of no class
+        for number, member in enumerate(words.sets.values(), 1):
+            own = {words.index(motion) for motion in member.motions.values() if motion}
+            self.weights[number, sorted(own | {k for k in map(words.twins.__getitem__, own) if k is not None})] = 0
         self.paces = [1.0, *(member.pace / recipe.quick for member in words.sets.values())]
         kinds = [(c.subject // SUBJECTS, c.label) for c in train]
         count = {kind: kinds.count(kind) for kind in set(kinds)}
         self.all = train
-        self.all_odds = np.array([1 / count[kind] for kind in kinds]) / len(count)
-        chances = [np.array([1 / count[c.subject // SUBJECTS, c.label] for c in g]) for g in self.groups]
+        weight = {kind: n ** (recipe.plenty - 1) for kind, n in count.items()}  # of a clip
+        self.all_odds = np.array([weight[kind] for kind in kinds])
+        chances = [np.array([weight[c.subject // SUBJECTS, c.label] for c in g]) for g in self.groups]
         self.odds = np.array([c.sum() for c in chances]) / sum(c.sum() for c in chances)
         self.chances = [c / c.sum() for c in chances]
+        self.all_below, self.below = below(self.all_odds), below(self.odds)
+        self.clip_below = [below(c) for c in self.chances]
 
     def loss(self, step: int) -> Tensor:
         """Return the mean over the asked frames of the cross-entropy in nats; a strange clip's is to every class alike."""
         rng = np.random.default_rng([self.seed, step])
         count = int(rng.integers(1, self.recipe.clips + 1))
-        rows = [self._row(clips, rng) for clips in self._chosen(count, rng)]
-        x, lengths = padded([frames for frames, _, _ in rows])
+        tempo = float(np.exp(rng.uniform(-self.recipe.tempo, self.recipe.tempo)))  # one for all rows: less padding
+        rows = [self._row_of(clips, rng, tempo) for clips in self._chosen(count, rng)]
+        x, lengths = padded([row[0] for row in rows])
+        x = seen_elsewhere(x, self.body, self.recipe, self.hz, rng)
         T = x.shape[1]
-        label = torch.stack([F.pad(torch.from_numpy(y), (0, T - len(y))) for _, y, _ in rows])
-        weight = torch.stack([F.pad(torch.from_numpy(w), (0, T - len(w))) for _, _, w in rows])
+        label = torch.stack([F.pad(torch.from_numpy(y), (0, T - len(y))) for _, y, _, _ in rows])
+        weight = torch.stack([F.pad(torch.from_numpy(w), (0, T - len(w))) for _, _, w, _ in rows])
+        whose = torch.stack([F.pad(torch.from_numpy(s), (0, T - len(s))) for _, _, _, s in rows])
         x, lengths, label, weight = (part.to(self.device) for part in (x, lengths, label, weight))
         logits, _ = self.net(x, lengths, self.net.start(len(x)))
-        return (self.cross_entropy(logits, label) * weight).sum() / weight.sum()
+        return (self.cross_entropy(logits, label, whose) * weight).sum() / weight.sum()
 
-    def cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
+    def cross_entropy(self, logits: Tensor, label: Tensor, whose: Tensor) -> Tensor:
         """Return the cross-entropy in nats of logits [..., K] and smoothed labels [...]; of STRANGE to all classes alike."""
         scores = logits.log_softmax(-1)
-        named = -scores.gather(-1, label.clamp_min(0)[..., None])[..., 0]
+        against = (logits + self.weights[torch.where(label == STRANGE, 0, whose)]).logsumexp(-1)
+        named = against - logits.gather(-1, label.clamp_min(0)[..., None])[..., 0]
         alike = -scores.mean(-1)
         smooth = self.recipe.smoothing
         return torch.where(label == STRANGE, alike, (1 - smooth) * named + smooth * alike)
 
+    def frames(self) -> list[Tensor]:
+        """Return some batches of frames [B, T, P, J, 3] as training has them, of whole rows."""
+        out = []
+        for step in range(8):
+            rng = np.random.default_rng([self.seed, step])
+            x, lengths = padded([self._row_of(clips, rng)[0] for clips in self._chosen(1, rng)])
+            out.append(seen_elsewhere(x, self.body, self.recipe, self.hz, rng)[:, : int(lengths.min())])
+        return out
+
     def _chosen(self, count: int, rng: Generator) -> list[list[Clip]]:
         recipe = self.recipe
         assert isinstance(recipe, MotionRecipe)
-        draws = []
-        for _ in range(recipe.rows * recipe.alike):
-            if rng.random() < recipe.mixed:
-                draws.append([self.all[i] for i in rng.choice(len(self.all), size=count, p=self.all_odds)])
+        draws: list[list[Clip]] = []
+        rows = recipe.rows * recipe.alike
+        of_all = np.searchsorted(self.all_below, rng.random((rows, count)))
+        groups = np.searchsorted(self.below, rng.random(rows))
+        within = rng.random((rows, count))
+        for i, mixed in enumerate(rng.random(rows) < recipe.mixed):
+            if mixed:
+                draws.append([self.all[k] for k in of_all[i]])
             else:
-                g = int(rng.choice(len(self.groups), p=self.odds))
-                draws.append([self.groups[g][i] for i in rng.choice(len(self.groups[g]), size=count, p=self.chances[g])])
+                g = groups[i]
+                draws.append([self.groups[g][k] for k in np.searchsorted(self.clip_below[g], within[i])])
         draws.sort(key=lambda clips: sum(len(c.x) * self._pace(c) for c in clips))
         block = int(rng.integers(recipe.alike)) * recipe.rows
         return draws[block : block + recipe.rows]
@@ -109,7 +141,9 @@ class MotionLearner(ClipLearner):
     def _pace(self, clip: Clip) -> float:
         return self.paces[clip.subject // SUBJECTS]
 
-    def _row(self, clips: list[Clip], rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+    def _row_of(
+        self, clips: list[Clip], rng: Generator, tempo: float = 1.0
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
         recipe = self.recipe
         assert isinstance(recipe, MotionRecipe)
         swapped = rng.random() < recipe.swapped
@@ -124,18 +158,42 @@ class MotionLearner(ClipLearner):
                 x, label = strange(x, self.all[int(rng.integers(len(self.all)))].x, rng), STRANGE
             frames.append(x)
             labels.append(label)
-        pieces = joined(frames, self.body, recipe, self.hz, rng, self.flat, [self._pace(c) for c in clips])
+        pieces = [self._played(x, self._pace(c) / tempo, rng) for x, c in zip(frames, clips, strict=True)]
+        if rng.random() < recipe.lossy:
+            share = rng.uniform(0, recipe.lost)
+            pieces = [hold(lose(x, share, rng), np.zeros(x.shape[1:], np.float32)) for x in pieces]
         weights = []
         for x in pieces:
             w = np.clip(np.arange(1, len(x) + 1, dtype=np.float32) / len(x) - recipe.asked, 0, None)
             weights.append(w / w.sum())
-        return np.concatenate(pieces), np.repeat(labels, [len(x) for x in pieces]), np.concatenate(weights)
+        long = [len(x) for x in pieces]
+        sets = [c.subject // SUBJECTS for c in clips]
+        return np.concatenate(pieces), np.repeat(labels, long), np.concatenate(weights), np.repeat(sets, long)
+
+    def _played(self, x: Frames, pace: float, rng: Generator) -> Frames:
+        """Return x [T, P, J, 3] slowed down by its pace, with less of its ends, as the network gets it from a camera of some rate."""
+        recipe = self.recipe
+        x = shortened(x, recipe.cut, rng)
+        x = warp(x, float(np.exp(rng.uniform(-recipe.speed, recipe.speed))) / pace, rng.uniform(0, recipe.sway), rng.uniform(0, 2 * np.pi))
+        if rng.random() < recipe.other_rate:
+            rate = float(np.exp(rng.uniform(np.log(recipe.slowest), np.log(recipe.fastest))))
+            x = resample(seen_at(x, self.hz, rate, rng.uniform(0, 1)), rate, self.hz)
+        return x
+
+    def _row(self, clips: list[Clip], rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+        return self._row_of(clips, rng)[:3]
 
     def validate(self) -> dict[str, float]:
         """Return the accuracy of the averaged weights on whole validation clips; none where there are none."""
         if not self.validation:
             return {}
         return {"val_100": clip_accuracy(self.folded(), self.validation)[1.0]}
+
+
+def below(odds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return, for each of these odds, the chance of what comes before it or it: what a number from 0 to 1 is looked up in."""
+    sums: NDArray[np.float64] = np.cumsum(odds)
+    return sums[:-1] / sums[-1]
 
 
 def drawn_in(x: Frames, part: float) -> Frames:

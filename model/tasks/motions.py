@@ -7,6 +7,7 @@ and trackers that it has never seen. The last run learns from the training parts
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -19,6 +20,7 @@ from indrnn.model.data.clips import HZ, Clip
 from indrnn.model.data.vocabulary import Vocabulary
 from indrnn.model.nets.action import ActionConfig
 from indrnn.model.nets.network import StateNet
+from indrnn.model.tasks import warm_start
 from indrnn.model.tasks.motion_learner import MotionLearner, MotionRecipe
 from indrnn.model.tasks.skeleton import GIVEN
 from indrnn.model.training.calibration import ends
@@ -44,12 +46,13 @@ SELECTING, LAST = "some", "none"
 class MotionsConfig(ActionConfig):
     """Bodies from their own side alone, velocities limited. Distances between joints would say which tracker is looking."""
 
-    hidden: int = 192
+    hidden: int = 256
     dropout: float = 0.1
     readout_dropout: float = 0.3
     own: bool = True
     jump: float = 0.15
     steady: float = 0.9
+    redrawn: bool = field(default=False, metadata={"help": "see every body at standard lengths"})
 
 
 @dataclass(frozen=True)
@@ -57,14 +60,16 @@ class MotionsRecipe(MotionRecipe):
     """without: the set that is left out; held: whether some training subjects are kept to calibrate by, which the last run learns from."""
 
     without: str = field(default="", metadata={"choices": ("", *TERMS), "help": "set that nothing is learned from"})
+    begin_with: str = field(default="", metadata={"help": "the bundle action, bundles/action/1, whose weights it begins with"})
     held: str = field(default=SELECTING, metadata={"choices": (SELECTING, LAST), "help": "none: learn from all training subjects"})
     clips: int = 2
-    alike: int = 4
     rate: float = 3e-3
     warmup: int = 50
     turn: float = 0.5
     tilt: float = 0.25
-    speed: float = 0.6
+    speed: float = 0.15
+    tempo: float = 0.5
+    alike: int = 8
     body: float = 0.15
     bones: float = 0.1
     noise: float = 0.01
@@ -92,8 +97,14 @@ def begin(job: Job, config: dict[str, Any], recipe: MotionsRecipe) -> tuple[Moti
     train, held, _ = source.split(found.clips)
     body = bodies.kinect(layouts.UTD20)
     lightning.seed_everything(job.seed, verbose=False)
-    sizes = ActionConfig(joints=found.joints, persons=1, root=body.root, classes=len(words.motions), across=body.across, **config)
+    limbs = bodies.limbs(layouts.UTD20) if config.pop("redrawn") else ()
+    sizes = ActionConfig(
+        joints=found.joints, persons=1, root=body.root, classes=len(words.motions), across=body.across, limbs=limbs, **config
+    )
     learner = MotionLearner(sizes, recipe, body, found, train, held, job.seed, words)
+    if recipe.begin_with and not job.resume:
+        warm_start.begin_motions_(learner.net, words.motions, Path(recipe.begin_with), learner.frames())
+        learner.averaged.load_state_dict(learner.net.state_dict())
     own = {OWN: (layouts.UTD20, tuple((j,) for j in range(len(layouts.UTD20))))}
     meta = Meta(
         "action",
