@@ -60,32 +60,6 @@ def kinect(names: Sequence[str]) -> Body:
     return known(names, trunk, "hip centre")
 
 
-Limb = tuple[tuple[int, ...], tuple[int, ...], int, float]
-_LIMBS = (  # from, to, the limb it hangs on, metres: what every tracker has, under whatever name and wherever it puts hip centre and spine
-    (("left hip", "right hip"), ("left shoulder", "right shoulder"), -1, 0.48),
-    (("left shoulder", "right shoulder"), ("head",), 0, 0.25),
-    (("left shoulder", "right shoulder"), ("left shoulder",), 0, 0.18),
-    (("left shoulder", "right shoulder"), ("right shoulder",), 0, 0.18),
-    (("left shoulder",), ("left elbow",), 2, 0.28),
-    (("right shoulder",), ("right elbow",), 3, 0.28),
-    (("left elbow",), ("left wrist",), 4, 0.28),
-    (("right elbow",), ("right wrist",), 5, 0.28),
-    (("left hip", "right hip"), ("left hip",), -1, 0.09),
-    (("left hip", "right hip"), ("right hip",), -1, 0.09),
-    (("left hip",), ("left knee",), 8, 0.42),
-    (("right hip",), ("right knee",), 9, 0.42),
-    (("left knee",), ("left ankle",), 10, 0.4),
-    (("right knee",), ("right ankle",), 11, 0.4),
-)
-
-
-def limbs(names: Sequence[str]) -> tuple[Limb, ...]:
-    """Return the limbs of a body of standard lengths, by the indices of these joints."""
-    return tuple(
-        (tuple(names.index(j) for j in start), tuple(names.index(j) for j in end), on, length) for start, end, on, length in _LIMBS
-    )
-
-
 def across(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
     """Return the twins that lie across the trunk, shoulders and hips: the line between them says where the body faces."""
     return tuple((a, b) for a, b in twins(names) if any(side in names[a].lower() for side in _SIDES))

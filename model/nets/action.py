@@ -7,7 +7,6 @@ The way of one frame; the network takes T of them in each of B rows, [B, T, ...]
     velocities  [P, J, 3]        each joint from where it was in the frame before
     own         2 x [P, J, 3]    with `across`: both once more, as the body itself would say them                        `facing`, `turned`
     distances   [P, J (J-1)/2]   with `apart`: between all joints of a person                                            `distances`
-    figure      [P, L, 3]        with `limbs`, in place of J joints: the same pose of a body of standard lengths         `Figure`
     features    [F]              all these numbers, times a fixed scale that brings them to about unit size              `_features`
     layers      [H]              y_1 = r(features), y_l = y_{l-1} + r(y_{l-1}), where r(a): a -> W a + b, batch norm,
                                  h_t = relu(a_t + u * h_{t-1}); h is what r answers and carries (another `cell`: its own equations)
@@ -49,8 +48,7 @@ class ActionConfig:
     own: with `across`, only in the body's own directions. together: places of all persons relative to the first one's root, not each
     to its own, so that it shows how they stand to each other. apart: also the distances between all joints of a person. jump: metres a
     frame that no part of a velocity exceeds, 0: no limit. steady: leak of the mean over the frames' logits that is the answer outside of
-    training, 0: each frame's own. A clip's last frames show the way back to rest, and often less than the frames before. limbs: of a body
-    of standard lengths, which then stands for the person (`Figure`); none: the joints as they are.
+    training, 0: each frame's own. A clip's last frames show the way back to rest, and often less than the frames before.
     """
 
     joints: int = field(default=20, metadata={"help": "joints J of a body"})
@@ -74,23 +72,17 @@ class ActionConfig:
     apart: bool = field(default=False, metadata={"help": "show the distances between all joints of a person"})
     jump: float = field(default=0.0, metadata={"help": "metres a frame that no part of a velocity exceeds; 0: no limit"})
     steady: float = field(default=0.0, metadata={"help": "leak a of a mean of the logits, the answer when served; 0: none"})
-    limbs: tuple[tuple[tuple[int, ...], tuple[int, ...], int, float], ...] = field(
-        default=(), metadata={"help": "limbs of a body of standard lengths"}
-    )
     cell: str = field(default="indrnn", metadata=CELL)
 
     @property
     def vectors(self) -> int:
         """Numbers a frame that are places and velocities."""
-        if self.limbs:
-            return self.persons * (2 * len(self.limbs) + 1) * 3
         return 2 * self.persons * self.joints * 3 * (2 if self.across and not self.own else 1)
 
     @property
     def features(self) -> int:
         """Numbers a frame that the network sees."""
-        points = len(self.limbs) + 1 if self.limbs else self.joints
-        return self.vectors + (self.persons * points * (points - 1) // 2 if self.apart else 0)
+        return self.vectors + (self.persons * self.joints * (self.joints - 1) // 2 if self.apart else 0)
 
 
 def places(frames: Tensor, root: int, together: bool = False) -> tuple[Tensor, Tensor]:
@@ -138,39 +130,6 @@ def distances(position: Tensor) -> Tensor:
     return (position[:, :, :, first] - position[:, :, :, second]).square().sum(-1).sqrt()
 
 
-class Figure(nn.Module):
-    """The pose of a body of standard lengths: limbs keep their directions, and lose what is the person's and the tracker's own.
-
-    A limb goes from the mean of some joints to that of others, and begins where the limb that it hangs on ends (-1: at the root, from where
-    the first limb goes).
-    """
-
-    between: Tensor
-    chain: Tensor
-    root: Tensor
-
-    def __init__(self, limbs: tuple[tuple[tuple[int, ...], tuple[int, ...], int, float], ...], joints: int) -> None:
-        super().__init__()
-        between, chain = torch.zeros(len(limbs), joints), torch.zeros(len(limbs), len(limbs))
-        for i, (start, end, on, length) in enumerate(limbs):
-            for j in start:
-                between[i, j] -= 1 / len(start)
-            for j in end:
-                between[i, j] += 1 / len(end)
-            if on >= 0:
-                chain[i] = chain[on]
-            chain[i, i] = length
-        self.register_buffer("between", between, persistent=False)  # [L, J]
-        self.register_buffer("chain", chain, persistent=False)  # [L, L]
-        self.register_buffer("root", -between[:1].clamp_max(0), persistent=False)  # [1, J]
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames x [B, T, P, J, 3] -> where the limbs end, from the root, [B, T, P, L, 3], and where the root is, [B, T, P, 1, 3]."""
-        bones = self.between @ x  # [B, T, P, L, 3]
-        length = bones.square().sum(-1, keepdim=True).clamp_min(1e-8).sqrt()  # [B, T, P, L, 1]; an absent body's bones stay zeros
-        return self.chain @ (bones / length), self.root @ x
-
-
 class ActionNet(StateNet):
     """x [B, T, P, J, 3] metres, y up; lengths [B] int64; state [B, N] -> logits [B, T, K] after each frame, state [B, N].
 
@@ -198,12 +157,7 @@ class ActionNet(StateNet):
         self.register_buffer("leak", leak, persistent=False)  # [C]
         self.register_buffer("steady", torch.full((c.classes + 1,), c.steady), persistent=False)  # [K + 1]
         self.register_buffer("leaks", leak.repeat_interleave(c.hidden), persistent=False)  # [CH]
-        if c.limbs:
-            self.figure = Figure(c.limbs, c.joints)
-            parts = [3 * c.persons * len(c.limbs), 3 * c.persons * (len(c.limbs) + 1)]
-            scale = torch.tensor([c.position_scale, c.velocity_scale]).repeat_interleave(torch.tensor(parts))
-        else:
-            scale = torch.tensor([c.position_scale, c.velocity_scale]).repeat_interleave(frame).repeat(c.vectors // (2 * frame))
+        scale = torch.tensor([c.position_scale, c.velocity_scale]).repeat_interleave(frame).repeat(c.vectors // (2 * frame))
         scale = torch.cat([scale, torch.full((c.features - c.vectors,), c.position_scale)])
         self.register_buffer("scale", scale if c.norm else None, persistent=False)
         across = torch.zeros(c.joints)
@@ -238,8 +192,6 @@ class ActionNet(StateNet):
         before = last_frame.view(-1, 1, c.persons, c.joints, 3)  # [B, 1, P, J, 3]
         frames = torch.cat([before, x], 1)  # [B, T + 1, P, J, 3]
         position, velocity = places(frames, c.root, c.together)  # [B, T, P, J, 3], [B, T, P, J, 3]
-        if c.limbs:
-            return self._figure(frames, facing(position, self.across))  # [B, T, F]
         if c.jump:
             velocity = velocity.clamp(-c.jump, c.jump)  # [B, T, P, J, 3]
         seen = [position, velocity]
@@ -250,20 +202,6 @@ class ActionNet(StateNet):
         if c.apart:
             seen.append(distances(position))  # of [B, T, P, J (J - 1) / 2]
         return torch.cat([v.flatten(2) for v in seen], 2)
-
-    def _figure(self, frames: Tensor, turn: Tensor) -> Tensor:
-        """Frames [B, T + 1, P, J, 3], turn [B, T, P, 1, 2] -> what the network sees of bodies of standard lengths, [B, T, F]."""
-        c = self.config
-        seen = (frames.abs().amax((3, 4)) > 0)[..., None, None]  # [B, T + 1, P, 1, 1]
-        points, root = self.figure(frames)  # [B, T + 1, P, L, 3], [B, T + 1, P, 1, 3]
-        both = torch.cat([points, root], 3)  # [B, T + 1, P, L + 1, 3]
-        velocity = torch.where(seen[:, 1:] & seen[:, :-1], both[:, 1:] - both[:, :-1], torch.zeros((), dtype=frames.dtype))
-        velocity = velocity.clamp(-c.jump, c.jump) if c.jump else velocity  # [B, T, P, L + 1, 3]
-        points = points[:, 1:]  # [B, T, P, L, 3]
-        out = [turned(points, turn), turned(velocity, turn)]
-        if c.apart:
-            out.append(distances(torch.cat([points, torch.zeros_like(points[:, :, :, :1])], 3)))  # [B, T, P, (L + 1) L / 2]
-        return torch.cat([v.flatten(2) for v in out], 2)
 
     def _pool(self, y: Tensor, lengths: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
         """Leaky weighted means of y [T, B, H], one for each leak a, with weights g_t in (GATE_FLOOR, 1) that the network chooses itself:

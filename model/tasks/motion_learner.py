@@ -1,8 +1,8 @@
 """Teaching one network the motions of several sets: no set more often than another for one motion, mirrors with their own labels."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from indrnn.frames.layouts import UTD20
 from indrnn.frames.joints import hold
+from indrnn.model.cells.norm import BatchNorm
+from indrnn.model.data import gait
 from indrnn.model.data.augment import mirrored, shortened, warp
 from indrnn.model.data.bodies import Body
 from indrnn.model.data.camera import lose, resample, seen_at
@@ -49,8 +51,9 @@ class MotionRecipe(ClipRecipe):
     quick: float = field(default=1.5, metadata={"help": "the middle of the paces of clips, of life's"})
     strange: float = field(default=0.0, metadata={"help": "part of the clips with motions of no class"})
     tempo: float = field(default=0.0, metadata={"help": "of the pace of all clips of a batch, its logarithm at most"})
+    gait: float = field(default=0.0, metadata={"help": "part of the clips in which the body walks or jogs, as people do"})
+    still: bool = field(default=False, metadata={"help": "norms keep the statistics that training begins with"})
     plenty: float = field(default=0.0, metadata={"help": "0: a motion of a set as often as any other; 1: as it has clips"})
-    foreign: float = field(default=1.0, metadata={"help": "what a motion that a clip's set does not have weighs against its own"})
 
 
 class MotionLearner(ClipLearner):
@@ -69,11 +72,7 @@ class MotionLearner(ClipLearner):
     ) -> None:
         super().__init__(config, recipe, body, data, train, validation, seed)
         self.twins = words.twins
-        self.weights = torch.full((len(words.sets) + 1, len(words.motions)), math.log(max(recipe.foreign, 1e-6)))  # [sets, K], logarithms
-        self.weights[0] = 0  # of a clip of no class
-        for number, member in enumerate(words.sets.values(), 1):
-            own = {words.index(motion) for motion in member.motions.values() if motion}
-            self.weights[number, sorted(own | {k for k in map(words.twins.__getitem__, own) if k is not None})] = 0
+        self.gaits = [words.index(gait.WALK), words.index(gait.JOG)] if recipe.gait else []
         self.paces = [1.0, *(member.pace / recipe.quick for member in words.sets.values())]
         kinds = [(c.subject // SUBJECTS, c.label) for c in train]
         count = {kind: kinds.count(kind) for kind in set(kinds)}
@@ -86,27 +85,33 @@ class MotionLearner(ClipLearner):
         self.all_below, self.below = below(self.all_odds), below(self.odds)
         self.clip_below = [below(c) for c in self.chances]
 
+    def on_train_batch_start(self, *args: Any) -> None:
+        """Lightning's hook; norms that are to keep their statistics do so from here on."""
+        super().on_train_batch_start(*args)
+        if self.recipe.still:
+            for module in self.net.modules():
+                if isinstance(module, BatchNorm):
+                    module.eval()
+
     def loss(self, step: int) -> Tensor:
         """Return the mean over the asked frames of the cross-entropy in nats; a strange clip's is to every class alike."""
         rng = np.random.default_rng([self.seed, step])
         count = int(rng.integers(1, self.recipe.clips + 1))
         tempo = float(np.exp(rng.uniform(-self.recipe.tempo, self.recipe.tempo)))  # one for all rows: less padding
-        rows = [self._row_of(clips, rng, tempo) for clips in self._chosen(count, rng)]
+        rows = [self._row(clips, rng, tempo) for clips in self._chosen(count, rng)]
         x, lengths = padded([row[0] for row in rows])
         x = seen_elsewhere(x, self.body, self.recipe, self.hz, rng)
         T = x.shape[1]
-        label = torch.stack([F.pad(torch.from_numpy(y), (0, T - len(y))) for _, y, _, _ in rows])
-        weight = torch.stack([F.pad(torch.from_numpy(w), (0, T - len(w))) for _, _, w, _ in rows])
-        whose = torch.stack([F.pad(torch.from_numpy(s), (0, T - len(s))) for _, _, _, s in rows])
+        label = torch.stack([F.pad(torch.from_numpy(y), (0, T - len(y))) for _, y, _ in rows])
+        weight = torch.stack([F.pad(torch.from_numpy(w), (0, T - len(w))) for _, _, w in rows])
         x, lengths, label, weight = (part.to(self.device) for part in (x, lengths, label, weight))
         logits, _ = self.net(x, lengths, self.net.start(len(x)))
-        return (self.cross_entropy(logits, label, whose) * weight).sum() / weight.sum()
+        return (self.cross_entropy(logits, label) * weight).sum() / weight.sum()
 
-    def cross_entropy(self, logits: Tensor, label: Tensor, whose: Tensor) -> Tensor:
+    def cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
         """Return the cross-entropy in nats of logits [..., K] and smoothed labels [...]; of STRANGE to all classes alike."""
         scores = logits.log_softmax(-1)
-        against = (logits + self.weights[torch.where(label == STRANGE, 0, whose)]).logsumexp(-1)
-        named = against - logits.gather(-1, label.clamp_min(0)[..., None])[..., 0]
+        named = -scores.gather(-1, label.clamp_min(0)[..., None])[..., 0]
         alike = -scores.mean(-1)
         smooth = self.recipe.smoothing
         return torch.where(label == STRANGE, alike, (1 - smooth) * named + smooth * alike)
@@ -116,7 +121,7 @@ class MotionLearner(ClipLearner):
         out = []
         for step in range(8):
             rng = np.random.default_rng([self.seed, step])
-            x, lengths = padded([self._row_of(clips, rng)[0] for clips in self._chosen(1, rng)])
+            x, lengths = padded([self._row(clips, rng)[0] for clips in self._chosen(1, rng)])
             out.append(seen_elsewhere(x, self.body, self.recipe, self.hz, rng)[:, : int(lengths.min())])
         return out
 
@@ -141,24 +146,29 @@ class MotionLearner(ClipLearner):
     def _pace(self, clip: Clip) -> float:
         return self.paces[clip.subject // SUBJECTS]
 
-    def _row_of(
+    def _row(
         self, clips: list[Clip], rng: Generator, tempo: float = 1.0
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
         recipe = self.recipe
         assert isinstance(recipe, MotionRecipe)
         swapped = rng.random() < recipe.swapped
         part = rng.uniform() if rng.random() < recipe.endless else 1.0
-        frames, labels = [], []
+        frames, labels, paces = [], [], []
         for c in clips:
-            x, label = drawn_in(c.x, part), c.label
+            x, label, pace = drawn_in(c.x, part), c.label, self._pace(c)
             twin = self.twins[label]
             if swapped and twin is not None:
                 x, label = mirrored(x, self.body), twin
-            if rng.random() < recipe.strange:
+            if rng.random() < recipe.gait and gait.stands(c.x[0, 0]):
+                jogs = bool(rng.random() < 0.5)
+                x, label = gait.going(x[0, 0], self.body, jogs, self.hz, rng), self.gaits[jogs]
+                pace = min(self.paces[1:])
+            elif rng.random() < recipe.strange:
                 x, label = strange(x, self.all[int(rng.integers(len(self.all)))].x, rng), STRANGE
             frames.append(x)
             labels.append(label)
-        pieces = [self._played(x, self._pace(c) / tempo, rng) for x, c in zip(frames, clips, strict=True)]
+            paces.append(pace)
+        pieces = [self._played(x, pace / tempo, rng) for x, pace in zip(frames, paces, strict=True)]
         if rng.random() < recipe.lossy:
             share = rng.uniform(0, recipe.lost)
             pieces = [hold(lose(x, share, rng), np.zeros(x.shape[1:], np.float32)) for x in pieces]
@@ -166,9 +176,7 @@ class MotionLearner(ClipLearner):
         for x in pieces:
             w = np.clip(np.arange(1, len(x) + 1, dtype=np.float32) / len(x) - recipe.asked, 0, None)
             weights.append(w / w.sum())
-        long = [len(x) for x in pieces]
-        sets = [c.subject // SUBJECTS for c in clips]
-        return np.concatenate(pieces), np.repeat(labels, long), np.concatenate(weights), np.repeat(sets, long)
+        return np.concatenate(pieces), np.repeat(labels, [len(x) for x in pieces]), np.concatenate(weights)
 
     def _played(self, x: Frames, pace: float, rng: Generator) -> Frames:
         """Return x [T, P, J, 3] slowed down by its pace, with less of its ends, as the network gets it from a camera of some rate."""
@@ -179,9 +187,6 @@ class MotionLearner(ClipLearner):
             rate = float(np.exp(rng.uniform(np.log(recipe.slowest), np.log(recipe.fastest))))
             x = resample(seen_at(x, self.hz, rate, rng.uniform(0, 1)), rate, self.hz)
         return x
-
-    def _row(self, clips: list[Clip], rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
-        return self._row_of(clips, rng)[:3]
 
     def validate(self) -> dict[str, float]:
         """Return the accuracy of the averaged weights on whole validation clips; none where there are none."""

@@ -46,13 +46,12 @@ SELECTING, LAST = "some", "none"
 class MotionsConfig(ActionConfig):
     """Bodies from their own side alone, velocities limited. Distances between joints would say which tracker is looking."""
 
-    hidden: int = 256
+    hidden: int = 192
     dropout: float = 0.1
     readout_dropout: float = 0.3
     own: bool = True
     jump: float = 0.15
     steady: float = 0.9
-    redrawn: bool = field(default=False, metadata={"help": "see every body at standard lengths"})
 
 
 @dataclass(frozen=True)
@@ -97,10 +96,7 @@ def begin(job: Job, config: dict[str, Any], recipe: MotionsRecipe) -> tuple[Moti
     train, held, _ = source.split(found.clips)
     body = bodies.kinect(layouts.UTD20)
     lightning.seed_everything(job.seed, verbose=False)
-    limbs = bodies.limbs(layouts.UTD20) if config.pop("redrawn") else ()
-    sizes = ActionConfig(
-        joints=found.joints, persons=1, root=body.root, classes=len(words.motions), across=body.across, limbs=limbs, **config
-    )
+    sizes = ActionConfig(joints=found.joints, persons=1, root=body.root, classes=len(words.motions), across=body.across, **config)
     learner = MotionLearner(sizes, recipe, body, found, train, held, job.seed, words)
     if recipe.begin_with and not job.resume:
         warm_start.begin_motions_(learner.net, words.motions, Path(recipe.begin_with), learner.frames())

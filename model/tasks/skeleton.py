@@ -29,7 +29,7 @@ LAYOUT = {"help": "a known order of the joints, for a file that does not name th
 UNIT = {"help": "metres in the file's unit of length; 0: told from the bodies"}
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 AnyLearner = TypeVar("AnyLearner", bound=Learner[Any, Any])
-GIVEN = frozenset({"classes", "joints", "persons", "root", "position_scale", "velocity_scale", "across", "limbs"})
+GIVEN = frozenset({"classes", "joints", "persons", "root", "position_scale", "velocity_scale", "across"})
 
 
 @dataclass(frozen=True)

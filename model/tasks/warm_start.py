@@ -115,16 +115,17 @@ def _undo_norms_(net: StateNet, batches: list[Tensor]) -> None:
 
 def _read(folder: Path, symbols: str = "alphabet") -> tuple[Any, dict[str, Any]]:
     """Return the alphabet, or the labels, and the weights of a bundle, as torch has them."""
+    what = "text" if symbols == "alphabet" else "motions"
     try:
         alphabet = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))[symbols]
         graph = onnx.load(folder / "model.onnx").graph
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder}: expected a bundle of a text or of motions, as `indrnn export` writes it: {error!r}") from error
+        raise CheckpointError(f"{folder}: expected a bundle of {what}, as `indrnn export` writes it: {error!r}") from error
     values = {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in graph.initializer}
     after = {node.input[0]: node for node in graph.node if node.op_type == "Add"}
     maps = [(values[n.input[1]].T, values[after[n.output[0]].input[1]]) for n in graph.node if n.op_type == "MatMul"]
     tables = [values[n.input[0]] for n in graph.node if n.op_type == "Gather"]
     u = [values[n.input[1]] for n in graph.node if n.op_type == "IndRNN"]
     if not (maps and u) or (symbols == "alphabet" and not tables):
-        raise CheckpointError(f"{folder}: expected a bundle of IndRNN layers that read text, got another graph")
+        raise CheckpointError(f"{folder}: expected a bundle of IndRNN layers that read {what}, got another graph")
     return alphabet, {"embedding": tables[0] if tables else None, "maps": maps[:-1], "readout": maps[-1][0], "readout.bias": maps[-1][1], "u": u}
