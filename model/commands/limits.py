@@ -10,7 +10,7 @@ _COUNTS = "steps validate_every devices hidden layers rows clips epoch alike ave
 _SHARES = "mirror lossy lost other_rate reset swapped endless mixed strange plenty gait silence mark"  # odds and parts
 _BELOW_ONE = "dropout embedding_dropout readout_dropout steady pools smoothing asked"
 _NOT_NEGATIVE = (
-    "decay warmup left_out horizon max_time rate recurrent_rate weight_decay clip jump unit turn tilt speed tempo sway body bones noise spread"
+    "decay warmup left_out horizon max_time rate recurrent_rate weight_decay clip jump unit turn tilt speed sway body bones noise spread"
     " drift misplaced trunk early late unsure"
 )
 _ABOVE_ZERO = "gamma bound slowest fastest quick"

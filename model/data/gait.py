@@ -46,7 +46,8 @@ def going(pose: Frames, body: Body, jogs: bool, hz: float, rng: Generator) -> Fr
     phase = 2 * np.pi * (rng.random() + strides * np.arange(T) / hz)
     swing, lift, least = _radians(rng, *(((12, 42), (40, 105), (10, 25)) if jogs else ((15, 32), (40, 70), (3, 12))))
     arm, elbow, lean = _radians(rng, *(((15, 45), (60, 105), (0, 15)) if jogs else ((5, 35), (5, 35), (-3, 8))))
-    marches = rng.random() < 0.3  # in place: the thigh is lifted, and does not go back
+    marches = rng.random() < 0.4  # in place: the thigh is lifted, and does not go back
+    swing, lift = (part * (rng.uniform(0.2, 1) if marches else 1) for part in (swing, lift))
     c, s = across_line(pose[None], body)[0]
     axes = np.array([[c, 0, s], [0, 1, 0], [s, 0, -c]])  # right, up, forward
     own = (pose - pose[HIPS].mean(0)) @ axes.T
@@ -62,10 +63,7 @@ def going(pose: Frames, body: Body, jogs: bool, hz: float, rng: Generator) -> Fr
     lowest = out[:, [leg[2] for leg in LEGS], 1].min(1)
     flight = np.abs(np.sin(phase)) * (rng.uniform(0, 0.05) if jogs else 0)
     out[..., 1] += (own[[leg[2] for leg in LEGS], 1].min() - lowest + flight)[:, None]
-    if marches:
-        speed = 0.0
-    else:
-        speed = strides * rng.uniform(1.0, 2.0 if jogs else 1.5) * float(rng.random() < 0.7)
+    speed = 0.0 if marches else strides * rng.uniform(1.0, 2.0 if jogs else 1.5) * float(rng.random() < 0.7)
     turn = rng.uniform(-1.2, 1.2) * float(rng.random() < 0.5) * np.arange(T) / hz
     way = np.stack([np.sin(turn), np.zeros(T), np.cos(turn)], 1) * (speed / hz)
     cos, sin = np.cos(turn)[:, None], np.sin(turn)[:, None]

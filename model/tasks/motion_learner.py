@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +10,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from indrnn.frames.layouts import UTD20
 from indrnn.frames.joints import hold
-from indrnn.model.cells.norm import BatchNorm
+from indrnn.frames.layouts import UTD20
 from indrnn.model.data import gait
 from indrnn.model.data.augment import mirrored, shortened, warp
 from indrnn.model.data.bodies import Body
@@ -50,9 +48,7 @@ class MotionRecipe(ClipRecipe):
     mixed: float = field(default=0.5, metadata={"help": "odds that a stream's clips come from any set"})
     quick: float = field(default=1.5, metadata={"help": "the middle of the paces of clips, of life's"})
     strange: float = field(default=0.0, metadata={"help": "part of the clips with motions of no class"})
-    tempo: float = field(default=0.0, metadata={"help": "of the pace of all clips of a batch, its logarithm at most"})
     gait: float = field(default=0.0, metadata={"help": "part of the clips in which the body walks or jogs, as people do"})
-    still: bool = field(default=False, metadata={"help": "norms keep the statistics that training begins with"})
     plenty: float = field(default=0.0, metadata={"help": "0: a motion of a set as often as any other; 1: as it has clips"})
 
 
@@ -85,20 +81,11 @@ class MotionLearner(ClipLearner):
         self.all_below, self.below = below(self.all_odds), below(self.odds)
         self.clip_below = [below(c) for c in self.chances]
 
-    def on_train_batch_start(self, *args: Any) -> None:
-        """Lightning's hook; norms that are to keep their statistics do so from here on."""
-        super().on_train_batch_start(*args)
-        if self.recipe.still:
-            for module in self.net.modules():
-                if isinstance(module, BatchNorm):
-                    module.eval()
-
     def loss(self, step: int) -> Tensor:
         """Return the mean over the asked frames of the cross-entropy in nats; a strange clip's is to every class alike."""
         rng = np.random.default_rng([self.seed, step])
         count = int(rng.integers(1, self.recipe.clips + 1))
-        tempo = float(np.exp(rng.uniform(-self.recipe.tempo, self.recipe.tempo)))  # one for all rows: less padding
-        rows = [self._row(clips, rng, tempo) for clips in self._chosen(count, rng)]
+        rows = [self._row(clips, rng) for clips in self._chosen(count, rng)]
         x, lengths = padded([row[0] for row in rows])
         x = seen_elsewhere(x, self.body, self.recipe, self.hz, rng)
         T = x.shape[1]
@@ -115,15 +102,6 @@ class MotionLearner(ClipLearner):
         alike = -scores.mean(-1)
         smooth = self.recipe.smoothing
         return torch.where(label == STRANGE, alike, (1 - smooth) * named + smooth * alike)
-
-    def frames(self) -> list[Tensor]:
-        """Return some batches of frames [B, T, P, J, 3] as training has them, of whole rows."""
-        out = []
-        for step in range(8):
-            rng = np.random.default_rng([self.seed, step])
-            x, lengths = padded([self._row(clips, rng)[0] for clips in self._chosen(1, rng)])
-            out.append(seen_elsewhere(x, self.body, self.recipe, self.hz, rng)[:, : int(lengths.min())])
-        return out
 
     def _chosen(self, count: int, rng: Generator) -> list[list[Clip]]:
         recipe = self.recipe
@@ -146,9 +124,7 @@ class MotionLearner(ClipLearner):
     def _pace(self, clip: Clip) -> float:
         return self.paces[clip.subject // SUBJECTS]
 
-    def _row(
-        self, clips: list[Clip], rng: Generator, tempo: float = 1.0
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+    def _row(self, clips: list[Clip], rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
         recipe = self.recipe
         assert isinstance(recipe, MotionRecipe)
         swapped = rng.random() < recipe.swapped
@@ -168,7 +144,7 @@ class MotionLearner(ClipLearner):
             frames.append(x)
             labels.append(label)
             paces.append(pace)
-        pieces = [self._played(x, pace / tempo, rng) for x, pace in zip(frames, paces, strict=True)]
+        pieces = [self._played(x, pace, rng) for x, pace in zip(frames, paces, strict=True)]
         if rng.random() < recipe.lossy:
             share = rng.uniform(0, recipe.lost)
             pieces = [hold(lose(x, share, rng), np.zeros(x.shape[1:], np.float32)) for x in pieces]
@@ -197,8 +173,9 @@ class MotionLearner(ClipLearner):
 
 def below(odds: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return, for each of these odds, the chance of what comes before it or it: what a number from 0 to 1 is looked up in."""
-    sums: NDArray[np.float64] = np.cumsum(odds)
-    return sums[:-1] / sums[-1]
+    sums = np.cumsum(odds)
+    chances: NDArray[np.float64] = sums[:-1] / sums[-1]
+    return chances
 
 
 def drawn_in(x: Frames, part: float) -> Frames:

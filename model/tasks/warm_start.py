@@ -5,7 +5,6 @@ begins with the deviation and the mean of what it reads as scale and shift, whic
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,12 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from indrnn.model.cells.norm import BatchNorm
-from indrnn.model.nets.action import ActionNet
 from indrnn.model.nets.chars import LEAST_LOGIT, CharsNet
-from indrnn.model.nets.network import StateNet
 from indrnn.model.training.checkpoint import CheckpointError
 
 # A symbol that is new begins as the one that it resembles, and less likely by this many nats.
 LIKE = {"‘": "'", "’": "'", "“": '"', "”": '"', "`": "'", "–": "-", "—": "-", "…": ".", "_": "*", "\t": " ", "\u00a0": " "}
 NEW = 4.0
-SOFTER = 0.36  # of the logits of `action` 1: the temperature that it was calibrated by
 
 
 @torch.no_grad()
@@ -55,42 +51,7 @@ def begin_(net: CharsNet, alphabet: str, folder: Path, batches: list[Tensor]) ->
     _undo_norms_(net, batches)
 
 
-UNKNOWN = 2.0  # nats by which a class that is new is less likely at first than the mean of the known ones
-
-
-@torch.no_grad()
-def begin_motions_(net: ActionNet, labels: Sequence[str], folder: Path, batches: list[Tensor]) -> None:
-    """Gives net, of these labels and `own`, the weights of the bundle `action` in folder; batches of frames [B, T, P, J, 3] are what norms
-    are measured on.
-
-    What the bundle reads from the camera's side is added to what it reads from the body's: of bodies that face the camera they are the
-    same, and such it has learned from. Raises CheckpointError where the folder holds no bundle of such a network.
-    """
-    known, weights = _read(folder, "labels")
-    layers = net.stack.indrnns()
-    try:
-        first, *maps = weights["maps"]
-        gate = maps.pop()
-        seen = first[0].unflatten(1, (2, -1)).sum(1)  # [H, F]
-        layers[0].project.weight.copy_(seen / net.scale)
-        layers[0].project.bias.copy_(first[1])
-        for layer, (matrix, shift) in zip(layers[1:], maps, strict=True):
-            layer.project.weight.copy_(matrix)
-            layer.project.bias.copy_(shift)
-        for layer, u in zip(layers, weights["u"], strict=False):
-            layer.cell.u.copy_(u)
-        net.gate.weight.copy_(gate[0])
-        net.gate.bias.copy_(gate[1])
-        rows = [known.index(label) if label in known else -1 for label in labels]
-        readout, bias = weights["readout"] * SOFTER, weights["readout.bias"] * SOFTER
-        net.readout.weight.copy_(torch.stack([readout[i] if i >= 0 else torch.zeros_like(readout[0]) for i in rows]))
-        net.readout.bias.copy_(torch.stack([bias[i] if i >= 0 else bias.mean() - UNKNOWN for i in rows]))
-    except (RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{folder}: expected a bundle of a network of these sizes, got others: {error}") from error
-    _undo_norms_(net, batches)
-
-
-def _undo_norms_(net: StateNet, batches: list[Tensor]) -> None:
+def _undo_norms_(net: CharsNet, batches: list[Tensor]) -> None:
     """Sets each norm so that the net computes what it would compute without."""
     seen: dict[BatchNorm, list[Tensor]] = {m: [] for m in net.modules() if isinstance(m, BatchNorm)}
 
@@ -113,19 +74,18 @@ def _undo_norms_(net: StateNet, batches: list[Tensor]) -> None:
         norm.bias.copy_(norm.mean)
 
 
-def _read(folder: Path, symbols: str = "alphabet") -> tuple[Any, dict[str, Any]]:
-    """Return the alphabet, or the labels, and the weights of a bundle, as torch has them."""
-    what = "text" if symbols == "alphabet" else "motions"
+def _read(folder: Path) -> tuple[str, dict[str, Any]]:
+    """Return the alphabet and the weights of a bundle of text, as torch has them."""
     try:
-        alphabet = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))[symbols]
+        alphabet = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["alphabet"]
         graph = onnx.load(folder / "model.onnx").graph
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder}: expected a bundle of {what}, as `indrnn export` writes it: {error!r}") from error
+        raise CheckpointError(f"{folder}: expected a bundle of text, as `indrnn export` writes it: {error!r}") from error
     values = {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in graph.initializer}
     after = {node.input[0]: node for node in graph.node if node.op_type == "Add"}
     maps = [(values[n.input[1]].T, values[after[n.output[0]].input[1]]) for n in graph.node if n.op_type == "MatMul"]
     tables = [values[n.input[0]] for n in graph.node if n.op_type == "Gather"]
     u = [values[n.input[1]] for n in graph.node if n.op_type == "IndRNN"]
-    if not (maps and u) or (symbols == "alphabet" and not tables):
-        raise CheckpointError(f"{folder}: expected a bundle of IndRNN layers that read {what}, got another graph")
-    return alphabet, {"embedding": tables[0] if tables else None, "maps": maps[:-1], "readout": maps[-1][0], "readout.bias": maps[-1][1], "u": u}
+    if not (maps and tables and u):
+        raise CheckpointError(f"{folder}: expected a bundle of IndRNN layers that read text, got another graph")
+    return alphabet, {"embedding": tables[0], "maps": maps[:-1], "readout": maps[-1][0], "readout.bias": maps[-1][1], "u": u}

@@ -6,6 +6,7 @@ Clip by clip it took half of a step's time.
 import numpy as np
 import torch
 from numpy.random import Generator
+from numpy.typing import NDArray
 from torch import Tensor
 
 from indrnn.model.data.augment import Augment, misplacement, rotation, symmetric_bones
@@ -28,7 +29,8 @@ def seen_elsewhere(x: Tensor, body: Body, a: Augment, hz: float, rng: Generator)
     turn = torch.from_numpy(np.stack([rotation(*three) for three in angles]))  # [B, 3, 3]
     x = x @ turn.mT[:, None, None]
     if a.noise:
-        x = x + _rows(rng.uniform(0, a.noise, B), 4) * torch.randn(x.shape, generator=torch.Generator().manual_seed(int(rng.integers(2**31))))
+        drawn = torch.Generator().manual_seed(int(rng.integers(2**31)))
+        x = x + _rows(rng.uniform(0, a.noise, B), 4) * torch.randn(x.shape, generator=drawn)
     return torch.where(there, x, torch.zeros(()))
 
 
@@ -45,7 +47,8 @@ def across(x: Tensor, body: Body) -> Tensor:
     """Return the line from left to right across bodies x [B, T, P, J, 3], as seen from above, at length 1: [B, T, P, 1, 2]."""
     left, right = (list(side) for side in zip(*body.across, strict=True))
     line = (x[..., right, :].sum(-2, keepdim=True) - x[..., left, :].sum(-2, keepdim=True))[..., 0::2]
-    return line / line.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+    unit: Tensor = line / line.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+    return unit
 
 
 def misplaced(x: Tensor, off: Tensor, body: Body) -> Tensor:
@@ -73,5 +76,5 @@ def gliding(x: Tensor, body: Body, metres: float, rng: Generator) -> Tensor:
     return torch.where(torch.from_numpy(kind > 0.75)[:, None, None], back, moved)[:, :, None, None]
 
 
-def _rows(values: np.ndarray, axes: int) -> Tensor:
+def _rows(values: NDArray[np.floating], axes: int) -> Tensor:
     return torch.from_numpy(values.astype(np.float32)).reshape(-1, *[1] * axes)
