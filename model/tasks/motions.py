@@ -17,9 +17,9 @@ from indrnn.frames import layouts
 from indrnn.model.data import bodies, sets, vocabulary
 from indrnn.model.data.clips import HZ, Clip
 from indrnn.model.data.vocabulary import Vocabulary
+from indrnn.model.motions.motion_learner import MotionLearner, MotionRecipe
 from indrnn.model.nets.action import ActionConfig
 from indrnn.model.nets.network import StateNet
-from indrnn.model.tasks.motion_learner import MotionLearner, MotionRecipe
 from indrnn.model.tasks.skeleton import GIVEN
 from indrnn.model.training.calibration import ends
 from indrnn.model.training.checkpoint import Meta

@@ -7,8 +7,8 @@ import torch
 from indrnn.frames.layouts import UTD20
 from indrnn.model.data import bodies, vocabulary
 from indrnn.model.data.clips import HZ, Clip, ClipSet
+from indrnn.model.motions.motion_learner import ARMS, ENDS, STRANGE, MotionLearner, MotionRecipe, drawn_in, strange
 from indrnn.model.nets.action import ActionConfig
-from indrnn.model.tasks.motion_learner import ARMS, ENDS, STRANGE, MotionLearner, MotionRecipe, drawn_in, strange
 
 WORDS = vocabulary.read()
 BODY = bodies.kinect(UTD20)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from indrnn.frames.layouts import UTD20
-from indrnn.model.data import bodies, gait
+from indrnn.model.data import bodies
+from indrnn.model.motions import gait
 
 BODY = bodies.kinect(UTD20)
 HEIGHTS = {"head": 1.7, "shoulder centre": 1.4, "spine": 1.1, "hip centre": 0.9}

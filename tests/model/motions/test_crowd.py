@@ -7,7 +7,7 @@ import torch
 from indrnn.frames.layouts import UTD20
 from indrnn.model.data import augment, bodies
 from indrnn.model.data.augment import Augment
-from indrnn.model.training import crowd
+from indrnn.model.motions import crowd
 
 BODY = bodies.kinect(UTD20)
 PLAIN = {"turn": 0.0, "tilt": 0.0, "body": 0.0, "bones": 0.0, "noise": 0.0}

@@ -12,15 +12,15 @@ from torch import Tensor
 
 from indrnn.frames.joints import hold
 from indrnn.frames.layouts import UTD20
-from indrnn.model.data import gait
 from indrnn.model.data.augment import mirrored, shortened, warp
 from indrnn.model.data.bodies import Body
 from indrnn.model.data.camera import lose, resample, seen_at
 from indrnn.model.data.clips import Clip, ClipSet, Frames
 from indrnn.model.data.vocabulary import SUBJECTS, Vocabulary
+from indrnn.model.motions import gait
+from indrnn.model.motions.crowd import seen_elsewhere
 from indrnn.model.nets.action import ActionConfig
 from indrnn.model.training.clip_learner import ClipLearner, ClipRecipe
-from indrnn.model.training.crowd import seen_elsewhere
 from indrnn.model.training.measure import clip_accuracy, padded
 
 ENDS = tuple(
