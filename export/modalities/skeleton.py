@@ -96,6 +96,10 @@ class SkeletonContent(Modality):
         recorded = "It knows the people, the places and the sensors of its recordings"
         if data == ("UTD-MHAD",):
             recorded = "It was trained on recordings of a few adults in one laboratory, facing one depth camera"
+        elif len(data) > 1:
+            recorded = (
+                f"It was trained on recordings of {', '.join(data)}; the figures that begin with `without_` say what to expect elsewhere"
+            )
         return (
             f"{other}It knows the actions listed below and no others: shown anything else, it may name one of them all the same, often "
             f"with a high score. {recorded}; expect less of other people, views and sensors, and measure before relying on it. It is not "

@@ -19,7 +19,7 @@ from indrnn.model.nets.network import StateNet
 CHUNK = 1024  # symbols read at once; the state carries over, so it changes nothing but memory
 PORTIONS = (0.25, 0.5, 0.75, 1.0)
 RIDGE = 1.0  # of features brought to unit size, of the probe
-ROWS = 64  # clips that the probe reads at once
+ROWS = 64  # clips that are read at once, those of like length together
 PLACES = 50_000  # rows times steps of series that are measured at once
 
 
@@ -62,9 +62,15 @@ def padded(sequences: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def scores(net: StateNet, sequences: Sequence[NDArray[np.float32]]) -> list[Tensor]:
     """Return logits [T_b, K] after every frame of each sequence [T_b, P, J, 3], each from a zero state on."""
-    x, lengths = padded(sequences)
-    logits, _ = net(x, lengths, net.start(len(x)))
-    return [row[:n] for row, n in zip(logits, lengths.tolist(), strict=True)]
+    found: list[Tensor] = [torch.empty(0)] * len(sequences)
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+    for at in range(0, len(order), ROWS):
+        block = order[at : at + ROWS]
+        x, lengths = padded([sequences[i] for i in block])
+        logits, _ = net(x, lengths, net.start(len(block)))
+        for row, n, i in zip(logits, lengths.tolist(), block, strict=True):
+            found[i] = row[:n]
+    return found
 
 
 def clip_accuracy(net: StateNet, clips: Sequence[Clip]) -> dict[float, float]:

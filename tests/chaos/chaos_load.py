@@ -128,7 +128,7 @@ class Predict(Script):
         return str(made["session_id"])
 
     def step(self, ident: str, n: int, tally: Tally) -> Answer:
-        body = {"sequences": [WAVE[2 * n - 2 : 2 * n]], "session_id": ident, "step": n, "top_k": 27}
+        body = {"sequences": [WAVE[2 * n - 2 : 2 * n]], "session_id": ident, "step": n, "top_k": 99}
         found = insist(lambda: _json(asked(self.http, "POST", "/predict", body)), tally)
         scores = sorted((one["label"], one["score"]) for one in found["predictions"][0]["top"])
         return {
@@ -171,7 +171,7 @@ class Stream(Script):
         self.session: Any = None
 
     def open(self, tally: Tally) -> str:
-        self.session = insist(lambda: _of_client(lambda: {"session": self.client.session(self.model, top_k=27)}), tally)["session"]
+        self.session = insist(lambda: _of_client(lambda: {"session": self.client.session(self.model, top_k=99)}), tally)["session"]
         return str(self.session.id)
 
     def step(self, ident: str, n: int, tally: Tally) -> Answer:

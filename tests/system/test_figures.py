@@ -17,6 +17,7 @@ from bench import accuracy
 Start = Callable[..., Server]
 BARS = {
     ("action", "1"): {"test_accuracy_100_served": 96.0, "test_accuracy_stream_served": 92.0},
+    ("action", "2"): {"test_accuracy_100_served": 96.0, "test_accuracy_stream_served": 92.0},
     ("chars", "1"): {"test_bpc_war_and_peace_served": 2.1},
     ("chars", "2"): {"test_bpc_war_and_peace_served": 1.75, "test_bpc_war_and_peace_one_line": 1.8, "test_bpc_alice": 2.3},
 }
@@ -36,6 +37,7 @@ def needs(path: str) -> None:
     ("model", "version", "path"),
     [
         ("action", "1", "skeleton/utd_mhad.npz"),
+        ("action", "2", "skeleton/utd_mhad.npz"),
         ("chars", "1", "text/war_and_peace.txt.gz"),
         ("chars", "2", "text/war_and_peace.txt.gz"),
     ],
@@ -50,7 +52,7 @@ def test_the_served_bundle_gives_its_published_figures(own_server: Start, tmp_pa
         assert figure["value"] == pytest.approx(said[figure["name"]], abs=0.3 if figure["unit"] == "%" else 0.002), figure["name"]
 
 
-@pytest.mark.parametrize(("model", "version"), [("action", "1"), ("chars", "1"), ("chars", "2")])
+@pytest.mark.parametrize(("model", "version"), [("action", "1"), ("action", "2"), ("chars", "1"), ("chars", "2")])
 def test_the_published_figures_are_over_their_bars(model: str, version: str) -> None:
     said = published(model, version)
     for name, bar in BARS[model, version].items():

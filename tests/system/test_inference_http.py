@@ -18,7 +18,7 @@ import httpx
 import numpy as np
 import orjson
 import pytest
-from conftest import CLASSES, ROOT, Server
+from conftest import CLASSES, ROOT, VERSION, Server
 
 from indrnn.service.serving.request import new_key
 
@@ -193,7 +193,7 @@ def test_health_and_the_index_can_be_asked_plainly(server: Server) -> None:
     assert server.get("/v2/health/live").json() == {"live": True}
     assert server.get("/v2/health/ready").json() == {"ready": True}
     assert server.get("/v2/models/action/ready").status_code == 200
-    assert server.get("/v2/models/action/versions/1/ready").status_code == 200
+    assert server.get(f"/v2/models/action/versions/{VERSION}/ready").status_code == 200
     every = httpx.post(server.url + "/v2/repository/index", content=b"").json()
     ready = [one for one in every if one["state"] == "READY"]  # all but versions that no session needs
     assert ready == server.post("/v2/repository/index", {"ready": True}).json()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import ROOT, Server
+from conftest import ROOT, VERSION, Server
 
 from indrnn.kernels.cuda import registered_cuda
 from indrnn.kernels.registered import registered
@@ -60,7 +60,7 @@ def test_cuda_without_a_gpu_is_an_error_and_not_a_silent_cpu_run(tmp_path: Path)
         pytest.skip("this machine has a GPU")
     done = start(tmp_path, INDRNN_PROVIDER="cuda")
     assert done.returncode == 1
-    assert "indrnn: action/1: INDRNN_PROVIDER=cuda, but" in done.stderr
+    assert f"indrnn: action/{VERSION}: INDRNN_PROVIDER=cuda, but" in done.stderr
 
 
 def test_ready_names_the_provider_and_the_kernel(server: Server) -> None:
@@ -84,14 +84,14 @@ def test_a_bundle_whose_file_does_not_match_is_refused_by_name(tmp_path: Path) -
 
 def test_a_graph_that_is_not_what_its_manifest_says_is_refused_by_name(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "bundles", tmp_path / "bundles")
-    chars, action = (tmp_path / "bundles" / name / "1" for name in ("chars", "action"))
+    chars, action = (tmp_path / "bundles" / name / VERSION for name in ("chars", "action"))
     manifest = json.loads((action / "manifest.json").read_text())
     shutil.copy(chars / "model.onnx", action / "model.onnx")
     manifest["sha256"] = hashlib.sha256((action / "model.onnx").read_bytes()).hexdigest()
     (action / "manifest.json").write_text(json.dumps(manifest))
     done = start(tmp_path, INDRNN_BUNDLES=str(tmp_path / "bundles"))
     assert done.returncode == 1
-    assert "indrnn: action/1: model.onnx does not run as its manifest says" in done.stderr
+    assert f"indrnn: action/{VERSION}: model.onnx does not run as its manifest says" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Server
+from conftest import CLASSES, ROOT, VERSION, Server
 from test_readme import at
 
 
@@ -32,7 +32,7 @@ def run(language: str, text: str, folder: Path = ROOT, **env: str) -> str:
 def test_the_tutorial_for_applications(server: Server) -> None:
     asked, told, followed, survived, errors = (run(lang, at(server, text)) for lang, text in blocks("tutorial-app.md", "bash", "python"))
     assert (json.loads(asked)["predictions"][0]["label"], json.loads(asked)["predictions"][0]["frames"]) == ("wave", 72)
-    assert "27 motions at 30.0 frames a second" in told
+    assert f"{CLASSES} motions at 30.0 frames a second" in told
     assert "utd20 20 ['head'" in told
     assert re.findall(r"^frame (\d+):", followed, re.M) == ["18", "36", "54", "72"]
     assert "frame 72: wave" in followed
@@ -69,7 +69,9 @@ def test_the_tutorial_for_operators(tmp_path: Path) -> None:
     }
     assert '"servers":[{"url":"/motion"}]' in lines
     assert "-rw-------" in lines
-    assert {"name": "action", "version": "1", "state": "READY", "reason": ""} in next(json.loads(x) for x in lines if x.startswith("[{"))
+    assert {"name": "action", "version": VERSION, "state": "READY", "reason": ""} in next(
+        json.loads(x) for x in lines if x.startswith("[{")
+    )
     logged = [json.loads(line) for line in (tmp_path / "var" / "log").read_text().splitlines()]
     assert all("message" in line for line in logged)
     assert json.loads(lines[-1]) == logged[-1]

@@ -24,7 +24,8 @@ PROMPT = (
 def upgraded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, dict[str, Any]]]:
     """The service with both versions, on a store that it filled with version 1 alone; beside it what it said then."""
     folder = tmp_path_factory.mktemp("upgraded")
-    shutil.copytree(ROOT / "bundles" / "chars" / "1", folder / "bundles" / "chars" / "1")
+    for model in ("action", "chars"):
+        shutil.copytree(ROOT / "bundles" / model / "1", folder / "bundles" / model / "1")
     server = Server(folder, {"INDRNN_BUNDLES": str(folder / "bundles"), "INDRNN_POLL": "0"}).start()
     before: dict[str, Any] = {}
     try:
@@ -33,11 +34,22 @@ def upgraded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server,
             before["step"] = ask(ws, type="step", step=1, text="Prince Andrew ")
             before["other"] = server.post("/sessions", {"model": "chars"}).json()["session_id"]
             assert ask(ws, type="open")["code"] == "invalid_input"
+        before["moves"] = server.post("/sessions", {"model": "action"}).json()["session_id"]
+        before["moved"] = moved(server, before["moves"], 1)
         server.stop(signal.SIGTERM)
-        shutil.copytree(ROOT / "bundles" / "chars" / "2", folder / "bundles" / "chars" / "2")
+        for model in ("action", "chars"):
+            shutil.copytree(ROOT / "bundles" / model / "2", folder / "bundles" / model / "2")
         yield server.start(), before
     finally:
         server.stop(signal.SIGKILL)
+
+
+def moved(server: Server, ident: str, step: int) -> dict[str, Any]:
+    """The answer to one half of the example's wave, all its scores."""
+    (wave,) = json.loads((ROOT / "examples" / "wave.json").read_text())["sequences"]
+    wish = {"sequences": [wave[36 * (step - 1) : 36 * step]], "session_id": ident, "step": step, "top_k": 100}
+    answer: dict[str, Any] = server.post("/predict", wish).json()
+    return answer
 
 
 def ask(ws: Any, **message: object) -> dict[str, Any]:
@@ -64,6 +76,17 @@ def test_a_session_of_version_1_goes_on_with_it_and_new_ones_take_2(upgraded: tu
         assert ask(ws, type="open")["version"] == "2"
     assert server.post("/sessions", {"model": "chars"}).json()["version"] == "2"
     assert server.get("/models/chars").json()["versions"][-1]["unknown"] == "\ufffd"
+
+
+def test_skeletons_of_a_session_of_version_1_are_answered_by_it(upgraded: tuple[Server, dict[str, Any]]) -> None:
+    server, before = upgraded
+    assert moved(server, before["moves"], 1) == before["moved"]
+    second = moved(server, before["moves"], 2)
+    assert (second["version"], second["session"]["position"], len(second["predictions"][0]["top"])) == ("1", 72, 27)
+    ident = server.post("/sessions", {"model": "action"}).json()["session_id"]
+    first = moved(server, ident, 1)
+    assert (first["version"], first["session"]["position"], len(first["predictions"][0]["top"])) == ("2", 36, 54)
+    assert moved(server, ident, 2)["predictions"][0]["label"] == "wave"
 
 
 def test_a_stream_reads_what_the_alphabet_lacks_and_says_so_also_the_second_time(upgraded: tuple[Server, dict[str, Any]]) -> None:

@@ -7,8 +7,8 @@ import torch
 from indrnn.frames.layouts import UTD20
 from indrnn.model.data import bodies, vocabulary
 from indrnn.model.data.clips import HZ, Clip, ClipSet
+from indrnn.model.motions.motion_learner import ARMS, ENDS, STRANGE, MotionLearner, MotionRecipe, drawn_in, strange
 from indrnn.model.nets.action import ActionConfig
-from indrnn.model.tasks.motion_learner import ARMS, ENDS, STRANGE, MotionLearner, MotionRecipe, drawn_in, strange
 
 WORDS = vocabulary.read()
 BODY = bodies.kinect(UTD20)
@@ -107,3 +107,31 @@ def test_smoothing_is_that_of_torch():
     label = torch.tensor([1, 2, 3])
     expected = torch.nn.functional.cross_entropy(logits, label, reduction="none", label_smoothing=0.1)
     assert torch.allclose(ours.cross_entropy(logits, label), expected, atol=1e-5)
+
+
+def test_plenty_draws_motions_as_often_as_they_have_clips():
+    clips = [*(clip("wave", 101) for _ in range(40)), *(clip("walk", 101) for _ in range(10))]
+    for plenty, share in ((0.0, 0.5), (0.5, 2 / 3), (1.0, 0.8)):
+        ours = learner(clips, plenty=plenty, mixed=1.0)
+        rng = np.random.default_rng(0)
+        drawn = [c.label for _ in range(150) for row in ours._chosen(2, rng) for c in row]
+        assert drawn.count(WORDS.index("wave")) / len(drawn) == pytest.approx(share, abs=0.04)
+
+
+def test_bodies_that_stand_are_made_to_walk_and_jog_at_lifes_pace_whatever_their_set():
+    upright = np.zeros((20, 3), np.float32)
+    heights = {"shoulder": 1.4, "elbow": 1.1, "wrist": 0.9, "hand": 0.8, "hip": 0.9, "knee": 0.5, "ankle": 0.1, "foot": 0.0}
+    for j, name in enumerate(UTD20):
+        side, _, joint = name.partition(" ")
+        if side in ("left", "right"):
+            upright[j] = ((-0.2 if side == "left" else 0.2), heights[joint], 2.0)
+        else:
+            upright[j] = (0.0, {"head": 1.6, "shoulder centre": 1.4, "spine": 1.1, "hip centre": 0.95}[name], 2.0)
+    still = Clip(np.repeat(upright[None, None], 30, 0), WORDS.index("wave"), 201, "")
+    fallen = Clip(still.x[..., [1, 0, 2]], WORDS.index("wave"), 201, "")
+    ours = learner([still, fallen], gait=1.0, swapped=0.0, **PLAIN)
+    rng = np.random.default_rng(0)
+    rows = [ours._row([still], rng) for _ in range(20)]
+    assert {int(label) for _, labels, _ in rows for label in labels} == {WORDS.index("walk"), WORDS.index("jog")}
+    assert max(len(frames) for frames, _, _ in rows) <= 60 + 1  # at most three seconds, 1.5 times as fast as life
+    assert set(ours._row([fallen], rng)[1].tolist()) == {WORDS.index("wave")}

@@ -10,11 +10,15 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from indrnn.frames.joints import hold
 from indrnn.frames.layouts import UTD20
-from indrnn.model.data.augment import joined, mirrored
+from indrnn.model.data.augment import mirrored, shortened, warp
 from indrnn.model.data.bodies import Body
+from indrnn.model.data.camera import lose, resample, seen_at
 from indrnn.model.data.clips import Clip, ClipSet, Frames
 from indrnn.model.data.vocabulary import SUBJECTS, Vocabulary
+from indrnn.model.motions import gait
+from indrnn.model.motions.crowd import seen_elsewhere
 from indrnn.model.nets.action import ActionConfig
 from indrnn.model.training.clip_learner import ClipLearner, ClipRecipe
 from indrnn.model.training.measure import clip_accuracy, padded
@@ -44,6 +48,8 @@ class MotionRecipe(ClipRecipe):
     mixed: float = field(default=0.5, metadata={"help": "odds that a stream's clips come from any set"})
     quick: float = field(default=1.5, metadata={"help": "the middle of the paces of clips, of life's"})
     strange: float = field(default=0.0, metadata={"help": "part of the clips with motions of no class"})
+    gait: float = field(default=0.0, metadata={"help": "part of the clips in which the body walks or jogs, as people do"})
+    plenty: float = field(default=0.0, metadata={"help": "0: a motion of a set as often as any other; 1: as it has clips"})
 
 
 class MotionLearner(ClipLearner):
@@ -62,21 +68,26 @@ class MotionLearner(ClipLearner):
     ) -> None:
         super().__init__(config, recipe, body, data, train, validation, seed)
         self.twins = words.twins
+        self.gaits = [words.index(gait.WALK), words.index(gait.JOG)] if recipe.gait else []
         self.paces = [1.0, *(member.pace / recipe.quick for member in words.sets.values())]
         kinds = [(c.subject // SUBJECTS, c.label) for c in train]
         count = {kind: kinds.count(kind) for kind in set(kinds)}
         self.all = train
-        self.all_odds = np.array([1 / count[kind] for kind in kinds]) / len(count)
-        chances = [np.array([1 / count[c.subject // SUBJECTS, c.label] for c in g]) for g in self.groups]
+        weight = {kind: n ** (recipe.plenty - 1) for kind, n in count.items()}  # of a clip
+        self.all_odds = np.array([weight[kind] for kind in kinds])
+        chances = [np.array([weight[c.subject // SUBJECTS, c.label] for c in g]) for g in self.groups]
         self.odds = np.array([c.sum() for c in chances]) / sum(c.sum() for c in chances)
         self.chances = [c / c.sum() for c in chances]
+        self.all_below, self.below = below(self.all_odds), below(self.odds)
+        self.clip_below = [below(c) for c in self.chances]
 
     def loss(self, step: int) -> Tensor:
         """Return the mean over the asked frames of the cross-entropy in nats; a strange clip's is to every class alike."""
         rng = np.random.default_rng([self.seed, step])
         count = int(rng.integers(1, self.recipe.clips + 1))
         rows = [self._row(clips, rng) for clips in self._chosen(count, rng)]
-        x, lengths = padded([frames for frames, _, _ in rows])
+        x, lengths = padded([row[0] for row in rows])
+        x = seen_elsewhere(x, self.body, self.recipe, self.hz, rng)
         T = x.shape[1]
         label = torch.stack([F.pad(torch.from_numpy(y), (0, T - len(y))) for _, y, _ in rows])
         weight = torch.stack([F.pad(torch.from_numpy(w), (0, T - len(w))) for _, _, w in rows])
@@ -95,13 +106,17 @@ class MotionLearner(ClipLearner):
     def _chosen(self, count: int, rng: Generator) -> list[list[Clip]]:
         recipe = self.recipe
         assert isinstance(recipe, MotionRecipe)
-        draws = []
-        for _ in range(recipe.rows * recipe.alike):
-            if rng.random() < recipe.mixed:
-                draws.append([self.all[i] for i in rng.choice(len(self.all), size=count, p=self.all_odds)])
+        draws: list[list[Clip]] = []
+        rows = recipe.rows * recipe.alike
+        of_all = np.searchsorted(self.all_below, rng.random((rows, count)))
+        groups = np.searchsorted(self.below, rng.random(rows))
+        within = rng.random((rows, count))
+        for i, mixed in enumerate(rng.random(rows) < recipe.mixed):
+            if mixed:
+                draws.append([self.all[k] for k in of_all[i]])
             else:
-                g = int(rng.choice(len(self.groups), p=self.odds))
-                draws.append([self.groups[g][i] for i in rng.choice(len(self.groups[g]), size=count, p=self.chances[g])])
+                g = groups[i]
+                draws.append([self.groups[g][k] for k in np.searchsorted(self.clip_below[g], within[i])])
         draws.sort(key=lambda clips: sum(len(c.x) * self._pace(c) for c in clips))
         block = int(rng.integers(recipe.alike)) * recipe.rows
         return draws[block : block + recipe.rows]
@@ -114,28 +129,53 @@ class MotionLearner(ClipLearner):
         assert isinstance(recipe, MotionRecipe)
         swapped = rng.random() < recipe.swapped
         part = rng.uniform() if rng.random() < recipe.endless else 1.0
-        frames, labels = [], []
+        frames, labels, paces = [], [], []
         for c in clips:
-            x, label = drawn_in(c.x, part), c.label
+            x, label, pace = drawn_in(c.x, part), c.label, self._pace(c)
             twin = self.twins[label]
             if swapped and twin is not None:
                 x, label = mirrored(x, self.body), twin
-            if rng.random() < recipe.strange:
+            if rng.random() < recipe.gait and gait.stands(c.x[0, 0]):
+                jogs = bool(rng.random() < 0.5)
+                x, label = gait.going(x[0, 0], self.body, jogs, self.hz, rng), self.gaits[jogs]
+                pace = min(self.paces[1:])
+            elif rng.random() < recipe.strange:
                 x, label = strange(x, self.all[int(rng.integers(len(self.all)))].x, rng), STRANGE
             frames.append(x)
             labels.append(label)
-        pieces = joined(frames, self.body, recipe, self.hz, rng, self.flat, [self._pace(c) for c in clips])
+            paces.append(pace)
+        pieces = [self._played(x, pace, rng) for x, pace in zip(frames, paces, strict=True)]
+        if rng.random() < recipe.lossy:
+            share = rng.uniform(0, recipe.lost)
+            pieces = [hold(lose(x, share, rng), np.zeros(x.shape[1:], np.float32)) for x in pieces]
         weights = []
         for x in pieces:
             w = np.clip(np.arange(1, len(x) + 1, dtype=np.float32) / len(x) - recipe.asked, 0, None)
             weights.append(w / w.sum())
         return np.concatenate(pieces), np.repeat(labels, [len(x) for x in pieces]), np.concatenate(weights)
 
+    def _played(self, x: Frames, pace: float, rng: Generator) -> Frames:
+        """Return x [T, P, J, 3] slowed down by its pace, with less of its ends, as the network gets it from a camera of some rate."""
+        recipe = self.recipe
+        x = shortened(x, recipe.cut, rng)
+        x = warp(x, float(np.exp(rng.uniform(-recipe.speed, recipe.speed))) / pace, rng.uniform(0, recipe.sway), rng.uniform(0, 2 * np.pi))
+        if rng.random() < recipe.other_rate:
+            rate = float(np.exp(rng.uniform(np.log(recipe.slowest), np.log(recipe.fastest))))
+            x = resample(seen_at(x, self.hz, rate, rng.uniform(0, 1)), rate, self.hz)
+        return x
+
     def validate(self) -> dict[str, float]:
         """Return the accuracy of the averaged weights on whole validation clips; none where there are none."""
         if not self.validation:
             return {}
         return {"val_100": clip_accuracy(self.folded(), self.validation)[1.0]}
+
+
+def below(odds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return, for each of these odds, the chance of what comes before it or it: what a number from 0 to 1 is looked up in."""
+    sums = np.cumsum(odds)
+    chances: NDArray[np.float64] = sums[:-1] / sums[-1]
+    return chances
 
 
 def drawn_in(x: Frames, part: float) -> Frames:
