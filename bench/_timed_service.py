@@ -19,7 +19,7 @@ from unittest.mock import patch
 import orjson
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from indrnn.service import command
+from indrnn.service import command, process
 from indrnn.service.serving import backend
 from indrnn.service.session.machine import Session
 from indrnn.service.store.address import open_store
@@ -117,7 +117,7 @@ def main() -> int:
     def timed(address: str, durability: Durability = "strict") -> Any:
         return TimedStore(open_store(address, durability), report)
 
-    with patch.object(backend, "open_store", timed), patch.object(command, "Wire", TimedWire):
+    with patch.object(backend, "open_store", timed), patch.object(process, "Wire", TimedWire):
         return command.run("serve", argparse.Namespace(), [])
 
 

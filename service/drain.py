@@ -65,12 +65,18 @@ class Drain:
 class DrainingServer(uvicorn.Server):
     """A uvicorn server that closes its connections only after the service has finished what is in flight."""
 
-    def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Drain, supervised: bool = False) -> None:
         super().__init__(config)
         self._drain = drain
+        self._supervised = supervised
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin the end at the first signal; end the process at the second."""
+        """Begin the end at the first signal; end the process at the second, which a supervised one leaves to its supervisor.
+
+        That kills; a manager's signal to all of a service and the supervisor's to each are one and the same.
+        """
+        if self._drain.begun and self._supervised:
+            return
         if self._drain.begun:
             signal.signal(sig, signal.SIG_DFL)
             os.kill(os.getpid(), sig)

@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 BEAT = 1.0  # seconds between signs of life
 LAST = 0.95  # part of the time by which the engine's process lets go of fronts that are still there
+BACKLOG = 2_048  # connections that nobody has accepted yet
 LOOK = 0.01  # seconds between looks whether the fronts have gone
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -76,7 +77,7 @@ def _settle() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-def _web_server(settings: Settings, backend: BackendPort, application: Application) -> DrainingServer:
+def _web_server(settings: Settings, backend: BackendPort, application: Application, supervised: bool = False) -> DrainingServer:
     origins = application.access.origins
     config = uvicorn.Config(
         open_to(origins, application.asgi),
@@ -89,7 +90,7 @@ def _web_server(settings: Settings, backend: BackendPort, application: Applicati
         ws_max_size=settings.max_drain,  # a longer message than max_body is answered, a longer one than this closes the connection
         ws_per_message_deflate=False,
     )
-    return DrainingServer(config, Drain(backend, settings.drain_timeout, application.goodbyes))
+    return DrainingServer(config, Drain(backend, settings.drain_timeout, application.goodbyes), supervised)
 
 
 # --- children ---------------------------------------------------------------------------------------------------------------------------
@@ -172,7 +173,14 @@ async def _front(settings: Settings, line: socket.socket, listeners: Sequence[so
     services = front_services(settings, backend)
     beating = asyncio.create_task(control.beat())
     await backend.known.wait()
-    server = _web_server(settings, backend, wired(services))
+    server = _web_server(settings, backend, wired(services), supervised=True)
+    try:
+        for one in listeners:
+            one.listen(BACKLOG)  # here, and not by uvloop, which says nothing where another service listens already
+    except OSError as error:
+        raise SettingsError(
+            f"PORT: {settings.host}:{settings.port} cannot be listened on: {(error.strerror or str(error)).lower()}"
+        ) from error
     started = asyncio.create_task(_say_when_started(server, control))
     _settle()
     try:
@@ -200,7 +208,7 @@ async def _engine(settings: Settings, backend: Backend, line: socket.socket, hos
 
     def stop() -> None:
         if stopping.is_set():
-            os._exit(1)  # the second time
+            return  # a manager's signal to all and the supervisor's to each are one; the supervisor kills, the second time
         backend.drain(settings.drain_timeout * ENGINES)
         stopping.set()
 

@@ -4,7 +4,7 @@ import os
 import re
 import types
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
@@ -63,10 +63,8 @@ class Settings(BaseSettings):
         description="strict: on the disk before the reply, or no start; relaxed: a power cut, or how Redis is set, may lose steps",
     )
     provider: Literal["auto", "cuda", "cpu"] = Field("auto", description="auto takes the GPU where it is the faster at warm-up")
-    fronts: int | Literal["auto"] = Field(
+    fronts: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = Field(
         0,
-        ge=0,
-        le=256,
         description="processes that speak with clients, beside one that has the models and the store; 0: one process does all; "
         "auto: 1 where there are two cores, 2 from four on",
     )
@@ -157,14 +155,16 @@ def _refusal(name: str, error: Any) -> str:
 def _expected(field: FieldInfo) -> str:
     """Return which values a field takes."""
     several = get_origin(field.annotation) in (Union, types.UnionType)
-    kinds = [k for k in (get_args(field.annotation) if several else (field.annotation,)) if k is not type(None)]
-    kind: Any = kinds[0]
+    kinds: list[Any] = [k for k in (get_args(field.annotation) if several else (field.annotation,)) if k is not type(None)]
+    kind, limits = kinds[0], list(field.metadata)
+    if get_origin(kind) is Annotated:
+        kind, limits = get_args(kind)[0], [m for told in get_args(kind)[1:] for m in told.metadata]
     if get_origin(kind) is Literal:
         *first, last = map(repr, get_args(kind))
         return f"{', '.join(first)} or {last}"
     words = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a text")
     for limit, before in (("ge", "from"), ("gt", "above"), ("le", "to")):
-        words += "".join(f" {before} {getattr(m, limit):.10g}" for m in field.metadata if hasattr(m, limit))
+        words += "".join(f" {before} {getattr(m, limit):.10g}" for m in limits if hasattr(m, limit))
     for other in kinds[1:]:
         words += "".join(f" or {value!r}" for value in get_args(other))
     return words

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -169,7 +170,7 @@ class Supervisor:
         for child in (*self._fronts, self._engine):
             child.again_at = float("inf")
             if child.process is not None:
-                child.process.send_signal(signal.SIGTERM if self._asked == 1 else signal.SIGKILL)
+                _send(child.process, signal.SIGTERM if self._asked == 1 else signal.SIGKILL)
 
     # --- ending, and starting again -------------------------------------------------------------------------------------------------------
 
@@ -197,7 +198,7 @@ class Supervisor:
             self._asked, self._until = self._asked, time.monotonic() + GRACE
             for other in self._all:
                 if other.process is not None:
-                    other.process.send_signal(signal.SIGKILL)
+                    _send(other.process, signal.SIGKILL)
                 other.was_ready = False
             return
         now = time.monotonic()
@@ -214,7 +215,7 @@ class Supervisor:
                     self._start(child)
             elif now > self._until or (child.ready and now - child.heard > self._settings.hang_timeout):
                 log.error("%s has given no sign of life and is killed", child.name)
-                child.process.kill()
+                _send(child.process, signal.SIGKILL)
                 child.heard = now
 
     def _end_as_told(self) -> None:
@@ -222,6 +223,12 @@ class Supervisor:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if os.getpid() != 1:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _send(process: "subprocess.Popen[bytes]", number: int) -> None:
+    """Send a signal to a child that has not been reaped; by its Popen it might be reaped, and nobody would see its end."""
+    with suppress(ProcessLookupError):
+        os.kill(process.pid, number)
 
 
 def listen(host: str, port: int) -> list[socket.socket]:

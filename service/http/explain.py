@@ -33,7 +33,7 @@ def add_explain(router: APIRouter, services: Services, problems: dict[int | str,
         The exact gradient of one logit against the others, or of any weighted sum of logits, by everything that the model read, from the
         start of a sequence; nothing is stored. For models whose bundle has an explain.onnx.
         """
-        services.access.owner_of(request.headers)
+        owner = services.access.owner_of(request.headers)
         body = await read_body(request, services.settings)
         only(body, _FIELDS)
         name, sequence = body.get("model"), body.get("sequence")
@@ -45,6 +45,7 @@ def add_explain(router: APIRouter, services: Services, problems: dict[int | str,
         if more := more_options(model.modality, body):
             read = partial(read, **with_more(more))
         content = await aside(read, size_of(sequence), sequence, body.get("layout"), body.get("hz"), "sequence")
+        services.steps.charge(owner)
         found = await explainer.explain(model, content, weights)
         reply = {
             "model": model.manifest.name,

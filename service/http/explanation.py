@@ -64,10 +64,13 @@ class Explainer:
             session = self._open[manifest.explain.sha256] = self._opened(manifest)
         feeds = {"x": x[None], "lengths": np.array([len(x)], np.int64), "weights": weights[None]}
         gradient, logits, off = session.run(["gradient", "logits", "off"], feeds)
+        logit = float(logits[0] @ weights)
+        if not (np.isfinite(logit) and np.isfinite(gradient).all()):
+            raise BadInput("expected weights of which the sum of the logits, and its gradient, are finite", field="weights")
         relevance = gradient[0] if gradient.ndim == 2 else gradient[0] * x
         if relevance.ndim > 2:  # of skeletons: a number for each joint
             relevance = relevance.sum(-1)
-        return Explained(float(logits[0] @ weights), gradient[0], relevance, off[0])
+        return Explained(logit, gradient[0], relevance, off[0])
 
     def _opened(self, manifest: Manifest) -> ort.InferenceSession:
         path = self._bundles / manifest.name / manifest.version / EXPLAIN

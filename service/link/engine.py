@@ -58,6 +58,8 @@ class FrontLink:
     def tell(self, deliveries: Sequence[Delivery]) -> None:
         """Write deliveries: one message for those of one commit, if they have room in it."""
         self.connection.write(b"".join(messages(Kind.TOLD, list(told_parts(deliveries, self._tells_state)))))
+        if self._wants:
+            self._wants.difference_update([d.ticket.number for d in deliveries if d.final])
 
     def _tells_state(self, number: int) -> bool:
         if not self._wants or number not in self._wants:
@@ -85,6 +87,7 @@ class FrontLink:
                 self._asked(body, self.epoch)
             elif kind == Kind.WITHDRAWN:
                 model, *numbers = (int.from_bytes(body[at : at + 8], "little") for at in range(0, len(body), 8))
+                self._wants.difference_update(numbers)
                 if port := self._host.port(model):
                     port.withdraw([Ticket(self.epoch, number) for number in numbers])
             elif kind == Kind.CALL:

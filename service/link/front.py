@@ -19,9 +19,9 @@ from indrnn.service.engine.port import EngineSnapshot
 from indrnn.service.engine.quota import Quotas
 from indrnn.service.engine.requests import Asked, Delivery, Ticket
 from indrnn.service.engine.statistics import Statistics, Totals
-from indrnn.service.errors import Overloaded, ServiceError, Stopping, StoreFailed
+from indrnn.service.errors import Overloaded, ServiceError, Stopping, StoreFailed, TooLarge
 from indrnn.service.link.connection import Connection
-from indrnn.service.link.message import FORMAT, Kind, LinkError, asked_parts, framed, messages, parts, read_told
+from indrnn.service.link.message import FORMAT, WHOLE, Kind, LinkError, asked_parts, framed, messages, parts, read_told
 from indrnn.service.link.numbers import read_statistics
 from indrnn.service.serving.connections import Places
 from indrnn.service.serving.modalities import StepLimits, served
@@ -121,7 +121,12 @@ class Link:
         if error is not None:
             self.tickets.tell([Delivery(ticket, Refused(error)) for one in asked for ticket in tickets_of(*one)])
             return
-        self._outgoing += asked_parts(port.number, asked, whole)
+        made = list(asked_parts(port.number, asked, whole))
+        if any(len(part) > WHOLE for part in made):
+            error = TooLarge(f"expected requests of at most {WHOLE} bytes in memory")
+            self.tickets.tell([Delivery(ticket, Refused(error)) for one in asked for ticket in tickets_of(*one)])
+            return
+        self._outgoing += made
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)

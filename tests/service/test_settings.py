@@ -38,6 +38,12 @@ def test_a_wrong_value_is_refused_with_what_was_expected(environment: pytest.Mon
     assert str(refused.value) == said
 
 
+@pytest.mark.parametrize(("value", "read"), [("auto", "auto"), ("0", 0), ("256", 256)])
+def test_fronts_are_a_number_or_auto(environment: pytest.MonkeyPatch, value: str, read: object) -> None:
+    environment.setenv("INDRNN_FRONTS", value)
+    assert read_settings().fronts == read
+
+
 def test_no_setting_is_described_in_words_of_a_library(environment: pytest.MonkeyPatch) -> None:
     """Whatever its kind, a setting that cannot be read says what was expected of it."""
     for name, field in Settings.model_fields.items():

@@ -157,6 +157,7 @@ def test_the_client_goes_on_while_its_server_is_ended_in_a_step_and_in_a_generat
 
 def test_the_examples_of_its_page_run(node: Node, server: Server) -> None:
     text, frames = (b.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}") for b in re.findall(r"```js\n(.*?)```", DOCS, re.DOTALL))
+    before = {s["session_id"] for s in server.get("/sessions").json()["sessions"]}  # other tests' stay
     (node.folder / "text.mjs").write_text(text)
     (node.folder / "frames.mjs").write_text(frames)
     said = node.run(node.folder / "text.mjs").splitlines()
@@ -168,4 +169,5 @@ def test_the_examples_of_its_page_run(node: Node, server: Server) -> None:
     assert "label: 'wave'" in said[-3]
     assert re.match(r"\d+ (\d+) \d+$", said[-2])
     assert said[-1] == "closed "
-    assert "action" not in [s["model"] for s in server.get("/sessions").json()["sessions"]], "both were deleted"
+    left = [s for s in server.get("/sessions").json()["sessions"] if s["session_id"] not in before]
+    assert "action" not in [s["model"] for s in left], "both were deleted"
