@@ -15,7 +15,7 @@ from indrnn.export.bundle import Manifest
 from indrnn.service.engine import calls as c
 from indrnn.service.engine.loop import EngineLoop, EngineSettings
 from indrnn.service.engine.requests import Asked, CreateRequest, Delivery, Exact, InferRequest, LookRequest, StepRequest, Ticket
-from indrnn.service.errors import Overloaded, RateLimited, ServiceError, SessionLimit, Stopping, StoreFailed, UnknownSession
+from indrnn.service.errors import Overloaded, RateLimited, ServiceError, SessionLimit, Stopping, StoreFailed, TooLarge, UnknownSession
 from indrnn.service.link.engine import Host
 from indrnn.service.link.front import FrontBackend, RemoteQuotas, RemoteRegistry
 from indrnn.service.link.message import HEAD, Kind, framed
@@ -142,6 +142,29 @@ async def test_a_delivery_to_an_epoch_that_nobody_has_is_dropped(pair: Pair) -> 
     front = await pair.front()
     pair.host.answer([Delivery(Ticket(front.tickets.epoch + 1, 1), None), Delivery(Ticket(5, 1), None)])
     await opened(front)
+
+
+async def test_a_request_too_long_for_a_message_is_refused_alone(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    front = await pair.front()
+    ident = (await opened(front)).id
+    monkeypatch.setattr("indrnn.service.link.front.WHOLE", 4_000)
+    long, short = (
+        asyncio.create_task(ask(front, InferRequest(Exact(np.zeros(5_000, np.int64))))),
+        asyncio.create_task(ask(front, step(ident, 1))),
+    )
+    with pytest.raises(TooLarge):
+        await long
+    (taken,) = await short
+    assert taken.number == 1
+
+
+async def test_a_client_that_wants_a_state_and_is_refused_leaves_nothing(pair: Pair) -> None:
+    front = await pair.front()
+    ident = (await opened(front)).id
+    for _ in range(3):
+        with pytest.raises(ServiceError):
+            await ask(front, step(ident, 99))
+    assert not next(iter(pair.host._fronts))._wants
 
 
 async def test_what_waits_is_refused_when_the_engine_is_lost_and_all_goes_on_with_the_next(pair: Pair, tmp_path: Path) -> None:
