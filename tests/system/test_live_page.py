@@ -296,7 +296,7 @@ def test_a_body_is_coloured_by_a_neuron(visitor: Visitor) -> None:
     page = visitor.tab("neurons")
     page.get_by_label("Model").select_option("action")
     press(page, "squat")
-    page.get_by_text("84 steps so far").wait_for()
+    page.get_by_text("84 steps so far").wait_for(timeout=120_000)  # at the pace of the motion, where a core is free
     press(page, "height of the hips")
     page.get_by_text("The body has the colour of layer").wait_for()
     assert "r = " in page.locator(".found li").first.inner_text()

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import orjson
 import pytest
-from conftest import ROOT, Server
+from conftest import ROOT, VERSION, Server
 from pydantic import BaseModel
 from test_stream import ask
 from websockets.exceptions import InvalidStatus
@@ -260,8 +260,9 @@ def test_the_methods_of_tensorflow_serving_are_not_there(server: Server, path: s
 
 
 def test_a_version_as_a_number_is_told_that_it_is_a_text(server: Server) -> None:
-    said = server.post("/predict", {**CLIP, "version": 1}).json()
-    assert (said["code"], said["field"], said["detail"]) == ("unknown_model", "version", "expected one of 1, as a text, got the number 1")
+    said = server.post("/predict", {**CLIP, "version": int(VERSION)}).json()
+    expected = f"expected one of {VERSION}, as a text, got the number {VERSION}"
+    assert (said["code"], said["field"], said["detail"]) == ("unknown_model", "version", expected)
 
 
 def denied(url: str, **options: Any) -> tuple[int, dict[str, Any]]:
