@@ -26,7 +26,6 @@ import numpy as np
 import orjson
 
 from indrnn.export.bundle import BundleError, read
-from indrnn.kernels.runtime import ort  # noqa: F401  # as the service has it loaded
 from indrnn.service.engine.codec import CodecError
 from indrnn.service.engine.codec import decode as decode_message
 from indrnn.service.engine.codec import encode as encode_message
