@@ -5,7 +5,6 @@ Whatever is out of the ordinary goes the long way, through service/oip/http.py; 
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -25,7 +24,7 @@ from indrnn.service.wire.http import LONG_WAY, Busy, ShortHttp
 
 log = logging.getLogger(__name__)
 
-_OF_OWNER = frozenset({b"authorization", b"x-api-key"})
+_LENGTH = message.LENGTH.decode()
 
 
 class Form(NamedTuple):
@@ -45,8 +44,8 @@ class InferHttp(ShortHttp):
 
     oip: OpenInference
     _form: Form | None = None
-    _owner: tuple[tuple[object, ...], str] | None = None
-    """the generation of keys with the headers that named a key, and whose it is"""
+    _of_named: tuple[dict[bytes, bytes], int, str, str | None] | None = None
+    """headers and the generation of keys, and what they say: whose the request is, and how much of it is JSON"""
 
     @classmethod
     def of(cls, oip: OpenInference, seconds: float, patience: float, cors: bool) -> type["InferHttp"]:
@@ -73,9 +72,8 @@ class InferHttp(ShortHttp):
 
     def _infer(self, target: Target, body: bytes, busy: Busy) -> bool:
         """Queue a request; False where it has to go the long way. Raises ServiceError."""
-        headers = self.named
-        owner = self._owner_of(headers)
-        length = message.header_length(self._length(headers), len(body))
+        owner, told = self._said()
+        length = message.header_length(told, len(body))
         if length == 0 or not body:
             return False
         inference = self.oip.inference
@@ -134,7 +132,7 @@ class InferHttp(ShortHttp):
         """The sequence is on another version than was remembered: the rest of the way is the long one."""
         if not ask.inputs:  # of a form that was known
             ask.inputs.append(SentTensor("x", model.tensors.x.datatype, read.x.shape, read.x.tobytes()))
-        owner = "" if self._owner is None else self._owner[1]  # the connection's request is still the same
+        owner = "" if self._of_named is None else self._of_named[2]  # the connection's request is still the same
         asked = InferAsked(ask, *target[:2], owner, 0)
         task = asyncio.ensure_future(self._answer_again(Misread(asked, model, error), target, busy))
         self.oip.again.add(task)
@@ -153,16 +151,14 @@ class InferHttp(ShortHttp):
     def _write(self, reply: HttpReply, busy: Busy) -> None:
         self.write(busy, reply.status, reply.headers, reply.body)
 
-    def _owner_of(self, headers: Mapping[bytes, bytes]) -> str:
-        keys = self.oip.access.generation, *[(name, headers[name]) for name in _OF_OWNER if name in headers]
-        if self._owner is None or self._owner[0] != keys:
-            self._owner = keys, self.oip.owner_of({name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()})
-        return self._owner[1]
-
-    @staticmethod
-    def _length(headers: Mapping[bytes, bytes]) -> str | None:
-        value = headers.get(b"inference-header-content-length")
-        return None if value is None else value.decode("latin-1")
+    def _said(self) -> tuple[str, str | None]:
+        """Return whose the request is, and Inference-Header-Content-Length. Raises ServiceError."""
+        known, headers, generation = self._of_named, self.named, self.oip.access.generation
+        if known is None or known[0] is not headers or known[1] != generation:
+            text = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
+            known = headers, generation, self.oip.owner_of(text), text.get(_LENGTH)
+            self._of_named = known
+        return known[2], known[3]
 
 
 @lru_cache(256)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import NamedTuple
 
-import numpy as np
 import orjson
 
 from indrnn.service.engine.requests import Content, Frames, InferRequest, StepRequest
@@ -123,9 +122,10 @@ def content_of(ask: Ask, read: Rows, model: ServedModel, row: int) -> Content:
 
 def nothing_at_zero(x: Array) -> bool:
     """Return whether no joint of x [..., J, 3] stands at 0 on all axes, but for those of absent persons; symbols are no joints."""
-    if x.dtype.kind == "i" or x.ndim < 2 or np.count_nonzero(x) == x.size:
+    if x.dtype.kind == "i" or x.ndim < 2:
         return True
-    if bytes(3 * x.itemsize) not in np.abs(x).tobytes():  # a tenth of the time of what follows; -0 has a bit that is not 0
+    raw, zero = x.tobytes(), bytes(x.itemsize)
+    if 3 * zero not in raw and zero[1:] + b"\x80" not in raw:  # no three zeros, no -0: a twentieth of the time of what follows
         return True
     seen = x.any(-1)
     return bool(seen.all() or (seen.all(-1) | ~seen.any(-1)).all())

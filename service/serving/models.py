@@ -53,6 +53,8 @@ class Models:
         self.changed: Callable[[], None] = lambda: None
         """called after each change"""
         self._retired: frozenset[tuple[str, str]] = frozenset()
+        self._latest: tuple[object, object, dict[object, ServedModel]] = ({}, frozenset(), {})
+        """of which models and retired ones this is said: the highest version of each name"""
         for model in models:
             self.add(model)
 
@@ -95,7 +97,12 @@ class Models:
 
     def latest(self, name: object) -> ServedModel:
         """Return the version that new sessions take. Raises UnknownModel."""
-        return self.versions(name)[-1]
+        models, retired, latest = self._latest
+        if models is not self.by_key or retired is not self._retired:
+            latest = {name: m for (name, version), m in self.by_key.items() if (name, version) not in self._retired}
+            self._latest = self.by_key, self._retired, latest
+        found = latest.get(name) if isinstance(name, str) else None
+        return self.versions(name)[-1] if found is None else found
 
     def names(self) -> list[str]:
         """Return the names of the models that may be asked for."""

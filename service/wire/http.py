@@ -12,7 +12,7 @@ import fcntl
 import re
 import sys
 import termios
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import httptools
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -93,6 +93,7 @@ class TimedHttp(NoUpgrade):
     _upgraded = False
     _in_head = False
     _loose = 0  # bytes that came since the request began, or since the last piece of its body
+    _idle_since: float | None = None  # on the loop's clock, while nothing is asked
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """The first request is due from now on."""
@@ -140,6 +141,7 @@ class TimedHttp(NoUpgrade):
         self._upgraded = True
         self._disarm()
         self._was_read()
+        super()._unset_keepalive_if_required()
         super().handle_websocket_upgrade()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
@@ -154,6 +156,7 @@ class TimedHttp(NoUpgrade):
         self._upgraded = True
         self._disarm()
         self._was_read()
+        super()._unset_keepalive_if_required()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -169,13 +172,29 @@ class TimedHttp(NoUpgrade):
 
     def on_response_complete(self) -> None:
         """An answer is on its way; after some the connection is closed, once they are sent."""
-        super().on_response_complete()
+        if self.pipeline or self.timeout_keep_alive_task is None or self.transport.is_closing():
+            super().on_response_complete()
+        else:  # as uvicorn does, which makes a timer for each answer and cancels it with the next request
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()
+        self._idle_since = self.loop.time()
         self._closing()
 
+    def _unset_keepalive_if_required(self) -> None:
+        """Something was asked for, or answered. The timer goes on, and sees that when it is due."""
+        self._idle_since = None
+
     def timeout_keep_alive_handler(self) -> None:
-        """Nothing more was asked for."""
-        super().timeout_keep_alive_handler()
-        self._closing()
+        """Close the connection if nothing was asked for since the last answer, and that is long ago."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None or not self.cycle.response_complete:
+            return  # the next answer arms it
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
+            self._closing()
 
     def send_400_response(self, msg: str) -> None:
         """Answer 400 to what is no HTTP, and close the connection."""
@@ -274,7 +293,8 @@ class ShortHttp(TimedHttp):
     prefix = b"/v2/"
     long_way = LONG_WAY
     named: dict[bytes, bytes]
-    """the headers of a request that goes the short way"""
+    """the headers of a request that goes the short way; the same object for as long as a connection sends the same ones"""
+    _headers: Sequence[tuple[bytes, bytes]] | None = None
     _target: object = None
     _parts: list[bytes]
     _default: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")
@@ -286,6 +306,11 @@ class ShortHttp(TimedHttp):
     def answer(self, busy: Busy, body: bytes) -> bool:
         """Queue a request; `busy.leave` is called where its client leaves. False where it has to go the long way."""
         return False
+
+    def on_message_begin(self) -> None:
+        """Take the first byte of a request. What ASGI wants is made where the request goes the long way."""
+        self._in_head, self._loose = True, 0
+        self.url, self.headers, self.expect_100_continue = b"", [], False
 
     def data_received(self, data: bytes) -> None:
         """Take a piece of the connection's bytes; a request that is not whole at its end goes the long way."""
@@ -305,11 +330,11 @@ class ShortHttp(TimedHttp):
         """Decide which way the request goes."""
         target = self.target_of(self.url) if self.url.startswith(self.prefix) else None
         busy = self.flow.write_paused or (self.cycle is not None and not self.cycle.response_complete)  # or the client does not read
-        named = dict(self.headers)
-        if target is None or busy or self.parser.get_method() != b"POST" or not self.long_way.isdisjoint(named):
-            super().on_headers_complete()
+        if self.headers != self._headers:
+            self._headers, self.named = self.headers, dict(self.headers)
+        if target is None or busy or self.parser.get_method() != b"POST" or not self.long_way.isdisjoint(self.named):
+            self._begin_the_long_way()
         else:
-            self.named = named
             self._in_head = False
             self._disarm()
             self._target, self._parts = target, []
@@ -332,9 +357,16 @@ class ShortHttp(TimedHttp):
 
     def _go_the_long_way(self) -> None:
         parts, self._target = self._parts, None
-        super().on_headers_complete()
+        self._begin_the_long_way()
         for part in parts:
             super().on_body(part)
+
+    def _begin_the_long_way(self) -> None:
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers  # the list that the request's scope has
+        super().on_headers_complete()
 
     def _went_the_short_way(self, target: object) -> bool:
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)

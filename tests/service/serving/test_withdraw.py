@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from starlette.requests import ClientDisconnect, Request
 from test_loop import FakeEngine
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from indrnn.service.engine.loop import EngineLoop, EngineSettings
 from indrnn.service.engine.quota import Quotas
@@ -119,7 +118,7 @@ async def test_no_content_at_all_is_answered_with_nothing_and_not_waited_for() -
 
 def test_what_was_asked_over_a_connection_is_let_go_of_with_its_answer_and_with_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
     """At once, and not when the garbage collector comes by: a request may have 64 KB, and an idle connection none."""
-    monkeypatch.setattr(HttpToolsProtocol, "on_response_complete", lambda self: None)
+    monkeypatch.setattr(TimedHttp, "on_response_complete", lambda self: None)
     monkeypatch.setattr(TimedHttp, "connection_lost", lambda self, error: None)
     for ends in ("answer", "leave"):
         connection: Any = InferHttp.__new__(InferHttp)
