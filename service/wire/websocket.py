@@ -102,6 +102,12 @@ class Wire(WebSocketsSansIOProtocol):
             self.transport.pause_reading()
         return message
 
+    async def send(self, message: Any) -> None:
+        """Send what the stream says. A refused handshake is complete too, which uvicorn would put into the log as an error."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True
+
     def _frame(self, frame: bytes) -> None:
         if self._held is not None:
             self._held.append(frame)

@@ -94,6 +94,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     yield made
     assert made.stop() in (0, -signal.SIGTERM), made.log()
     assert "Traceback" not in made.log()
+    assert " ERROR " not in made.log(), "no client's doing is an error of the service"
 
 
 @pytest.fixture

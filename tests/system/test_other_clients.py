@@ -3,6 +3,7 @@
 import ast
 import gzip
 import json
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -289,6 +290,8 @@ def test_a_refused_handshake_says_why_to_the_client_and_in_the_log(guarded: tupl
         assert words in body["detail"]
         assert f"a stream was refused: {body['detail']}" in server.log()
     assert "guessed" not in server.log()
+    time.sleep(0.2)
+    assert " ERROR " not in server.log()
     for headers in ({"Authorization": f"Bearer {secret}"}, {"Authorization": "Basic eDp5"}, {}):
         with connect(f"{at}/stream/chars", additional_headers=headers, compression=None) as ws:
             assert ask(ws, type="open", api_key=secret)["type"] == "opened"
