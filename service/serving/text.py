@@ -1,5 +1,6 @@
 """Models that read text: characters as clients send them -> symbols of the alphabet, and answers in words."""
 
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,9 +47,12 @@ class TextModality:
             i = int(unknown[0])
             assert isinstance(value, str), "it was looked at"
             what = f"character {value[i]!r} (U+{ord(value[i]):04X}) at {i}"
-            hint = f"see GET /models/{self._name}; " + (
-                '"unknown": "replace" reads it' if self.unknown is not None else "quotes and dashes are plain"
-            )
+            if {ord(c) for c in unicodedata.normalize("NFC", value)} <= set(self._points.tolist()):
+                hint = "it is in Unicode's NFC, with accents and letters in one: send it so"
+            else:
+                hint = f"see GET /models/{self._name}; " + (
+                    '"unknown": "replace" reads it' if self.unknown is not None else "quotes and dashes are plain"
+                )
             raise OutOfAlphabet(f"{what} is not in the model's alphabet ({hint})", field=field)
         return Exact(symbols)
 

@@ -42,6 +42,17 @@ def test_without_the_option_it_is_refused_as_ever_and_so_is_the_symbol_itself():
         modality(None).read("a€", None, None, "text")
 
 
+def test_a_text_whose_accents_stand_by_themselves_is_told_how_to_be_sent():
+    manifest: Any = SimpleNamespace(alphabet=" aé\ufffd", unknown_symbol=3, name="chars", version="2")
+    text = TextModality(manifest, 20)
+    assert text.read("aé", None, None, "text").x.tolist() == [1, 2]
+    with pytest.raises(OutOfAlphabet, match="NFC, with accents and letters in one"):
+        text.read("ae\u0301", None, None, "text")
+    for other in ("e\u0301e", "a\ufffd"):
+        with pytest.raises(OutOfAlphabet, match="replace"):
+            text.read(other, None, None, "text")
+
+
 def test_bounds_hold_with_the_option_too():
     with pytest.raises(TooLarge):
         modality().read_replacing("€" * 21, "text")
