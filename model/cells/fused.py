@@ -21,97 +21,42 @@ def fitting_diagonal(x: Tensor, *others: Tensor) -> Library | None:
     return library() if fits else None
 
 
-def _call(like: Tensor, activation: str, alpha: float, direction: str, **arrays: Tensor) -> Call:
+Options = dict[str, float]
+"""fields of a Call that say which recurrence is run"""
+
+
+def indrnn(activation: str, alpha: float, direction: str) -> Options:
+    """Return the options of the operator of model/cells/recurrence.py: u [H]."""
+    return {"activation": ACTIVATIONS.index(activation), "alpha": alpha, "reverse": DIRECTIONS.index(direction)}
+
+
+def diagonal(lo: float | None, hi: float | None, direction: str) -> Options:
+    """Return the options of the operator of model/cells/diagonal/recurrence.py: u [T, B, H], which is its a."""
+    bounds = {"lo": math.nan if lo is None else lo, "hi": math.nan if hi is None else hi}
+    return {"activation": CLIP, "varying": 1, "reverse": DIRECTIONS.index(direction), **bounds}
+
+
+def _run(native: Library, like: Tensor, options: Options, **arrays: Tensor) -> None:
     T, B, H = like.shape
-    return Call(
-        T=T,
-        B=B,
-        H=H,
-        dtype=DTYPES.index(like.dtype),
-        activation=ACTIVATIONS.index(activation),
-        reverse=DIRECTIONS.index(direction),
-        alpha=alpha,
-        **{name: tensor.data_ptr() for name, tensor in arrays.items()},
-    )
+    pointers = {name: tensor.data_ptr() for name, tensor in arrays.items()}
+    call = Call(T=T, B=B, H=H, dtype=DTYPES.index(like.dtype), gradient=int("dx" in arrays), **options, **pointers)
+    native.run(call, torch.get_num_threads())
 
 
-def forward(
-    native: Library, x: Tensor, u: Tensor, lens: Tensor, h0: Tensor, activation: str, alpha: float, direction: str
-) -> tuple[Tensor, Tensor]:
-    """Run the operator of model/cells/recurrence.py: x [T, B, H], u [H], lens [B], h0 [B, H] -> y [T, B, H], y_h [B, H]."""
+def forward(native: Library, options: Options, x: Tensor, u: Tensor, lens: Tensor, h0: Tensor) -> tuple[Tensor, Tensor]:
+    """Run an operator: x [T, B, H], u as the options want it, lens [B], h0 [B, H] -> y [T, B, H], y_h [B, H]."""
     x, u, lens, h0 = x.contiguous(), u.contiguous(), lens.to(torch.int64).contiguous(), h0.contiguous()
     y, y_h = torch.empty_like(x), torch.empty_like(h0)
-    native.run(_call(x, activation, alpha, direction, x=x, u=u, lens=lens, h0=h0, y=y, y_h=y_h), torch.get_num_threads())
+    _run(native, x, options, x=x, u=u, lens=lens, h0=h0, y=y, y_h=y_h)
     return y, y_h
 
 
 def backward(
-    native: Library,
-    dy: Tensor,
-    dy_h: Tensor,
-    y: Tensor,
-    u: Tensor,
-    lens: Tensor,
-    h0: Tensor,
-    activation: str,
-    alpha: float,
-    direction: str,
+    native: Library, options: Options, dy: Tensor, dy_h: Tensor, y: Tensor, u: Tensor, lens: Tensor, h0: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return gradients by x [T, B, H], u [H] and h0 [B, H]."""
-    dy, dy_h, y, h0 = (t.contiguous() for t in (dy, dy_h, y, h0))
-    u, lens = u.contiguous(), lens.to(torch.int64).contiguous()
-    dx, du, dh0, rows = torch.empty_like(y), torch.empty_like(u), torch.empty_like(h0), torch.empty_like(h0)
-    given = {"dy": dy, "dy_h": dy_h, "y": y, "u": u, "lens": lens, "h0": h0}
-    call = _call(y, activation, alpha, direction, **given, dx=dx, du=du, dh0=dh0, du_rows=rows)
-    call.gradient = 1
-    native.run(call, torch.get_num_threads())
-    return dx, du, dh0
-
-
-def _diagonal_call(like: Tensor, lo: float | None, hi: float | None, direction: str, **arrays: Tensor) -> Call:
-    T, B, H = like.shape
-    return Call(
-        T=T,
-        B=B,
-        H=H,
-        dtype=DTYPES.index(like.dtype),
-        activation=CLIP,
-        varying=1,
-        reverse=DIRECTIONS.index(direction),
-        lo=math.nan if lo is None else lo,
-        hi=math.nan if hi is None else hi,
-        **{name: tensor.data_ptr() for name, tensor in arrays.items()},
-    )
-
-
-def diagonal_forward(
-    native: Library, a: Tensor, b: Tensor, lens: Tensor, h0: Tensor, lo: float | None, hi: float | None, direction: str
-) -> tuple[Tensor, Tensor]:
-    """Run the operator of model/cells/diagonal/recurrence.py: a, b [T, B, H], lens [B], h0 [B, H] -> y [T, B, H], y_h [B, H]."""
-    a, b, lens, h0 = a.contiguous(), b.contiguous(), lens.to(torch.int64).contiguous(), h0.contiguous()
-    y, y_h = torch.empty_like(b), torch.empty_like(h0)
-    native.run(_diagonal_call(b, lo, hi, direction, x=b, u=a, lens=lens, h0=h0, y=y, y_h=y_h), torch.get_num_threads())
-    return y, y_h
-
-
-def diagonal_backward(
-    native: Library,
-    dy: Tensor,
-    dy_h: Tensor,
-    y: Tensor,
-    a: Tensor,
-    lens: Tensor,
-    h0: Tensor,
-    lo: float | None,
-    hi: float | None,
-    direction: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return gradients by a [T, B, H], b [T, B, H] and h0 [B, H]."""
-    dy, dy_h, y, a, h0 = (t.contiguous() for t in (dy, dy_h, y, a, h0))
+    """Return gradients by x [T, B, H], u (its shape) and h0 [B, H]; y is what `forward` returned."""
+    dy, dy_h, y, u, h0 = (t.contiguous() for t in (dy, dy_h, y, u, h0))
     lens = lens.to(torch.int64).contiguous()
-    da, db, dh0 = torch.empty_like(y), torch.empty_like(y), torch.empty_like(h0)
-    given = {"dy": dy, "dy_h": dy_h, "y": y, "u": a, "lens": lens, "h0": h0}
-    call = _diagonal_call(y, lo, hi, direction, **given, dx=db, du=da, dh0=dh0)
-    call.gradient = 1
-    native.run(call, torch.get_num_threads())
-    return da, db, dh0
+    dx, du, dh0, rows = torch.empty_like(y), torch.empty_like(u), torch.empty_like(h0), torch.empty_like(h0)
+    _run(native, y, options, dy=dy, dy_h=dy_h, y=y, u=u, lens=lens, h0=h0, dx=dx, du=du, dh0=dh0, du_rows=rows)
+    return dx, du, dh0

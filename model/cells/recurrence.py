@@ -115,7 +115,7 @@ def recurrence_op(
         y, y_h = gpu.forward(x, u, sequence_lens, initial_h, activation, alpha, direction)
         return y, y_h
     if native := fused.fitting(activation, x, u, initial_h):
-        return fused.forward(native, x, u, sequence_lens, initial_h, activation, alpha, direction)
+        return fused.forward(native, fused.indrnn(activation, alpha, direction), x, u, sequence_lens, initial_h)
     y, y_h = _loop(x.to(u.dtype), u, sequence_lens.clamp(0, x.shape[0]), initial_h, activation, alpha, direction)
     return y.to(x.dtype), y_h
 
@@ -170,7 +170,7 @@ def recurrence_backward_op(
         dx, du, dh0 = gpu.backward(dy, dy_h, y, u, sequence_lens, initial_h, activation, alpha, direction)
         return dx, du, dh0
     if native := fused.fitting(activation, y, dy, dy_h, u, initial_h):
-        return fused.backward(native, dy, dy_h, y, u, sequence_lens, initial_h, activation, alpha, direction)
+        return fused.backward(native, fused.indrnn(activation, alpha, direction), dy, dy_h, y, u, sequence_lens, initial_h)
     wide = (dy.to(u.dtype), dy_h, y.to(u.dtype), u)
     dx, du, dh0 = _loop_backward(*wide, sequence_lens.clamp(0, y.shape[0]), initial_h, activation, alpha, direction)
     return dx.to(y.dtype), du, dh0

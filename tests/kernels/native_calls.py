@@ -1,10 +1,16 @@
-"""The native kernel over NumPy arrays."""
+"""The native kernel over NumPy arrays, the steps of a GPU's threads on the CPU, and gradients by differences."""
 
+import ctypes
+import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+from indrnn.kernels.build import HERE, KernelMissing, compiler
 from indrnn.kernels.native import ACTIVATIONS, DIRECTIONS, ISAS, Call, Library
 
 Array = NDArray[np.floating]
@@ -53,3 +59,47 @@ class Kernel:
         }
         call = Call(T=T, B=B, H=H, **options, **{name: a.ctypes.data for name, a in given.items()})
         self.library.run(call, self.threads, self.pieces)
+
+
+ON_CPU = """
+#define INDRNN_ISA gpu
+#include "column.h"
+template <class T> void run(const Call& c) {
+    using Column = void (*)(const Call&, int64_t);
+    constexpr Column columns[] = {%s};
+    for (int64_t n = 0; n < c.B * c.H; ++n) columns[%s](c, n);
+}
+extern "C" int indrnn_run(const Call* c, int64_t, void*, void*) { c->dtype ? run<double>(*c) : run<float>(*c); return 0; }
+"""
+
+
+class OneThread:
+    """What a GPU's threads do, one after another on the CPU; in the shape of kernels.native.Library."""
+
+    def __init__(self, folder: Path, columns: Sequence[str], which: str) -> None:
+        """Compile in `folder`. columns: C++ functions of a neuron; which: the index of the one that a call wants."""
+        (folder / "on_cpu.cpp").write_text(ON_CPU % (", ".join(columns), which))
+        try:
+            command = [*compiler(), "-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
+        except KernelMissing as missing:
+            pytest.skip(str(missing))
+        command += ["-fsanitize=undefined", "-static-libubsan"] if "clang" not in command[0] else []
+        path = folder / "on_cpu.so"
+        subprocess.run([*command, "-fno-sanitize-recover", f"-I{HERE}", str(folder / "on_cpu.cpp"), "-o", str(path)], check=True)
+        self._run = ctypes.CDLL(str(path)).indrnn_run
+
+    def run(self, call: Call, threads: int, pieces: int | None = None) -> None:
+        self._run(ctypes.byref(call), ctypes.c_int64(1), None, None)
+
+
+def assert_differences(loss: Callable[[], float], grads: Sequence[Array], by: Sequence[Array]) -> None:
+    """Compare gradients with central differences of a loss of these float64 arrays."""
+    for grad, array in zip(grads, by, strict=True):
+        for i in np.ndindex(array.shape):
+            kept = array[i]
+            array[i] = kept + 1e-6
+            up = loss()
+            array[i] = kept - 1e-6
+            down = loss()
+            array[i] = kept
+            assert grad[i] == pytest.approx((up - down) / 2e-6, abs=2e-7, rel=2e-7)

@@ -1,19 +1,18 @@
 """The op for ONNX Runtime's CUDA provider: its steps on the CPU, its library where nvcc is, and the whole of it where a GPU is."""
 
 import ctypes
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from native_calls import Kernel
+from native_calls import Kernel, OneThread
 from onnx import TensorProto, helper
 
 from indrnn.export import op
 from indrnn.export.bundle import OP_DOMAIN, OP_TYPE, OP_VERSION, read
-from indrnn.kernels.build import HERE, KernelMissing, compiler
+from indrnn.kernels.build import KernelMissing
 from indrnn.kernels.cuda import build_cuda
 from indrnn.kernels.native import ACTIVATIONS, DIRECTIONS, Call
 from indrnn.kernels.registered import refusal
@@ -23,41 +22,12 @@ from indrnn.service.engine.runtime import Engine
 
 CUDA = "CUDAExecutionProvider"
 BUNDLES = sorted((Path(__file__).parent.parent.parent / "bundles").glob("*/*/model.onnx"))
-ON_CPU = """
-#define INDRNN_ISA gpu
-#include "column.h"
-template <class T> void run(const Call& c) {
-    using Column = void (*)(const Call&, int64_t);
-    constexpr Column columns[] = {gpu::column<gpu::Relu, T>, gpu::column<gpu::LeakyRelu, T>, gpu::column<gpu::Tanh, T>,
-                                  gpu::column<gpu::Sigmoid, T>, gpu::column<gpu::Identity, T>};
-    for (int64_t n = 0; n < c.B * c.H; ++n) columns[c.activation](c, n);
-}
-extern "C" int indrnn_run(const Call* c, int64_t, void*, void*) { c->dtype ? run<double>(*c) : run<float>(*c); return 0; }
-"""
-
-
-class OneThread:
-    """What a GPU's threads do, one after another on the CPU; in the shape of kernels.native.Library."""
-
-    def __init__(self, path: Path) -> None:
-        self._run = ctypes.CDLL(str(path)).indrnn_run
-
-    def run(self, call: Call, threads: int, pieces: int | None = None) -> None:
-        self._run(ctypes.byref(call), ctypes.c_int64(1), None, None)
+COLUMNS = [f"gpu::column<gpu::{kind}, T>" for kind in ("Relu", "LeakyRelu", "Tanh", "Sigmoid", "Identity")]
 
 
 @pytest.fixture(scope="module")
 def columns(tmp_path_factory: pytest.TempPathFactory) -> Kernel:
-    folder = tmp_path_factory.mktemp("columns")
-    (folder / "on_cpu.cpp").write_text(ON_CPU)
-    try:
-        command = [*compiler(), "-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
-    except KernelMissing as missing:
-        pytest.skip(str(missing))
-    command += ["-fsanitize=undefined", "-static-libubsan"] if "clang" not in command[0] else []
-    path = folder / "on_cpu.so"
-    subprocess.run([*command, "-fno-sanitize-recover", f"-I{HERE}", str(folder / "on_cpu.cpp"), "-o", str(path)], check=True)
-    return Kernel(OneThread(path))
+    return Kernel(OneThread(tmp_path_factory.mktemp("columns"), COLUMNS, "c.activation"))  # type: ignore[arg-type]  # in its shape
 
 
 @pytest.fixture(scope="module")

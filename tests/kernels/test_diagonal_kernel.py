@@ -1,8 +1,6 @@
 """DiagonalRecurrence on the engine of IndRNN: against the specification, in ONNX Runtime, on a GPU's steps, and where it does not fit."""
 
-import ctypes
 import math
-import subprocess
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,12 +10,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from native_calls import Array, Kernel, Lens
+from native_calls import Array, Kernel, Lens, OneThread, assert_differences
 from onnx import TensorProto, helper
 
 from indrnn.export import op
 from indrnn.export.bundle import DIAGONAL_TYPE, OP_DOMAIN, OP_VERSION
-from indrnn.kernels.build import HERE, KernelMissing, compiler
+from indrnn.kernels.build import KernelMissing
 from indrnn.kernels.cuda import build_cuda
 from indrnn.kernels.native import CLIP, DIRECTIONS, ISAS, Call, Library
 from indrnn.kernels.runtime import ort
@@ -190,15 +188,7 @@ def test_the_gradient_is_the_derivative_of_the_specification(each: Diagonal, bou
 
     k = each.having(bounds=bounds, direction=direction)
     y, _ = k.forward(a, b, lens, h0)
-    for grad, by in zip(k.backward(dy, dy_h, y, a, lens, h0), (a, b, h0), strict=True):
-        for i in np.ndindex(by.shape):
-            kept = by[i]
-            by[i] = kept + 1e-6
-            up = loss()
-            by[i] = kept - 1e-6
-            down = loss()
-            by[i] = kept
-            assert grad[i] == pytest.approx((up - down) / 2e-6, abs=2e-7, rel=2e-7)
+    assert_differences(loss, k.backward(dy, dy_h, y, a, lens, h0), (a, b, h0))
 
 
 def test_absent_inputs_are_full_length_and_a_zero_state(engine: Diagonal) -> None:
@@ -303,30 +293,11 @@ def test_an_option_that_makes_no_sense_is_refused_when_the_session_is_made(libra
 
 # --- on a GPU -----------------------------------------------------------------------------------------------------------------------------
 
-ON_CPU = """
-#define INDRNN_ISA gpu
-#include "column.h"
-template <class T> void run(const Call& c) {
-    for (int64_t n = 0; n < c.B * c.H; ++n) gpu::column<gpu::Clip, T, true>(c, n);
-}
-extern "C" int indrnn_run(const Call* c, int64_t, void*, void*) { c->dtype ? run<double>(*c) : run<float>(*c); return 0; }
-"""
-
-
-class OneThread:
-    """What a GPU's threads do, one after another on the CPU; in the shape of kernels.native.Library."""
-
-    def __init__(self, path: Path) -> None:
-        self._run = ctypes.CDLL(str(path)).indrnn_run
-
-    def run(self, call: Call, threads: int, pieces: int | None = None) -> None:
-        self._run(ctypes.byref(call), ctypes.c_int64(1), None, None)
-
 
 @every
 @pytest.mark.parametrize("dtype", KINDS)
 def test_a_gpu_s_thread_takes_the_cpu_kernel_s_steps_to_the_bit(
-    engine: Diagonal, columns: Library, bounds, direction: str, dtype: str
+    engine: Diagonal, columns: OneThread, bounds, direction: str, dtype: str
 ) -> None:
     options = {"bounds": bounds, "direction": direction}
     for shape in ((0, 2, 3), (1, 1, 5), (7, 3, 17), (8, 2, 9), (41, 4, 33)):
@@ -339,16 +310,7 @@ def test_a_gpu_s_thread_takes_the_cpu_kernel_s_steps_to_the_bit(
 
 @pytest.fixture(scope="module")
 def columns(tmp_path_factory: pytest.TempPathFactory) -> OneThread:
-    folder = tmp_path_factory.mktemp("columns")
-    (folder / "on_cpu.cpp").write_text(ON_CPU)
-    try:
-        command = [*compiler(), "-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
-    except KernelMissing as missing:
-        pytest.skip(str(missing))
-    command += ["-fsanitize=undefined", "-static-libubsan"] if "clang" not in command[0] else []
-    path = folder / "on_cpu.so"
-    subprocess.run([*command, "-fno-sanitize-recover", f"-I{HERE}", str(folder / "on_cpu.cpp"), "-o", str(path)], check=True)
-    return OneThread(path)
+    return OneThread(tmp_path_factory.mktemp("columns"), ["gpu::column<gpu::Clip, T, true>"], "0")
 
 
 @pytest.mark.skipif(CUDA not in ort.get_available_providers() or not torch.cuda.is_available(), reason="no GPU here, or no CUDA provider")

@@ -43,7 +43,7 @@ def diagonal_op(
         y, y_h = gpu.forward(b, a, sequence_lens, initial_h, CLIP, 0.0, direction, bounds=(lo, hi))
         return y, y_h
     if native := fused.fitting_diagonal(b, a, initial_h):
-        return fused.diagonal_forward(native, a, b, sequence_lens, initial_h, lo, hi, direction)
+        return fused.forward(native, fused.diagonal(lo, hi, direction), b, a, sequence_lens, initial_h)
     y, y_h = _loop(a, b, sequence_lens.clamp(0, len(b)), initial_h, lo, hi, direction)
     return y.contiguous(), y_h.clone(memory_format=torch.contiguous_format)
 
@@ -95,7 +95,8 @@ def diagonal_backward_op(
         db, da, dh0 = gpu.backward(dy, dy_h, y, a, sequence_lens, initial_h, CLIP, 0.0, direction, bounds=(lo, hi))
         return da, db, dh0
     if native := fused.fitting_diagonal(y, dy, dy_h, a, initial_h):
-        return fused.diagonal_backward(native, dy, dy_h, y, a, sequence_lens, initial_h, lo, hi, direction)
+        db, da, dh0 = fused.backward(native, fused.diagonal(lo, hi, direction), dy, dy_h, y, a, sequence_lens, initial_h)
+        return da, db, dh0
     found = composed_backward(dy, dy_h, y, a, sequence_lens.clamp(0, len(y)), initial_h, lo, hi, direction)
     da, db, dh0 = (t.clone(memory_format=torch.contiguous_format) for t in found)
     return da, db, dh0
