@@ -25,6 +25,7 @@ LINK, READY, ALIVE, NEED = b"L", b"R", b".", b"N"
 GRACE = 2.0  # seconds beyond the drain's time after which a child is killed
 LOOK = 0.5  # seconds between looks at children that are silent or wait to be started again
 MOST = 2  # fronts that `auto` starts: a step costs one of them as much as it costs the engine's process (docs/scaling.md)
+RELINK = 1.0  # seconds between two sockets for one front: where they understand each other not at all, it asks for the next at once
 SLOWEST = 10.0  # seconds before a child that keeps ending is started again
 STEADY = 10.0  # seconds that a child has to live for the next one to be started at once
 
@@ -33,7 +34,10 @@ Role = Literal["engine", "front"]
 
 @dataclass(eq=False)
 class Child:
-    """A place for a process, and the process that is there, if any. `fails`: how often in a row it did not live for long."""
+    """A place for a process, and the process that is there, if any. `fails`: how often in a row it did not live for long, or was not there.
+
+    linked: when it was last given a socket to the other side; link_at: when it is to be given one.
+    """
 
     role: Role
     name: str
@@ -45,6 +49,8 @@ class Child:
     heard: float = 0.0
     again_at: float = field(default=float("inf"))
     fails: int = 0
+    linked: float = 0.0
+    link_at: float = field(default=float("inf"))
 
     def say(self, what: bytes, link: socket.socket) -> bool:
         """Send a socket; False where nobody is there."""
@@ -104,27 +110,60 @@ class Supervisor:
         return self._status
 
     @property
+    def _address(self) -> str:
+        """Return where clients find the service, also where the system chose the port."""
+        host = self._settings.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._listeners[0].getsockname()[1]}"
+
+    @property
     def _all(self) -> list[Child]:
         return [self._engine, *self._fronts]
 
     # --- starting -----------------------------------------------------------------------------------------------------------------------
 
     def _start(self, child: Child) -> None:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        fds = [theirs.fileno(), *(one.fileno() for one in self._listeners if child.role == "front")]
-        command = [sys.executable, "-m", "indrnn.service.process", child.role, child.name, *map(str, fds)]
-        child.process = subprocess.Popen(command, pass_fds=fds, start_new_session=True)  # a terminal's Ctrl-C comes here alone
-        theirs.close()
+        """Start a child. Where the system has no room for one that was there before, it is tried again; raises SettingsError for others."""
+        try:
+            child.process, ours = self._begun(child)
+        except OSError as error:  # no descriptor, no process, no memory
+            why = error.strerror or str(error)
+            if not child.was_ready:
+                raise SettingsError(f"{child.name} cannot be started: {why}") from error
+            self._later(child, f"{child.name} cannot be started: {why}")
+            return
         child.line, child.ready, child.again_at = ours, False, float("inf")
         child.began = child.heard = time.monotonic()
         self._selector.register(ours, selectors.EVENT_READ, child)
         if child.role == "front" and self._engine.ready:
+            child.linked = 0.0
             self._link(child)
 
+    def _begun(self, child: Child) -> "tuple[subprocess.Popen[bytes], socket.socket]":
+        """Return the process and this end of its line. Raises OSError."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            ours.setblocking(False)
+            fds = [theirs.fileno(), *(one.fileno() for one in self._listeners if child.role == "front")]
+            command = [sys.executable, "-m", "indrnn.service.process", child.role, child.name, *map(str, fds)]
+            try:  # a session of its own: a terminal's Ctrl-C comes here alone
+                return subprocess.Popen(command, pass_fds=fds, start_new_session=True), ours
+            except OSError:
+                ours.close()
+                raise
+
     def _link(self, front: Child) -> None:
-        """Give a front and the engine's process both ends of a new socket."""
-        one, other = socket.socketpair()
+        """Give a front and the engine's process both ends of a new socket; later, where the last one is new, or there is none to be had."""
+        now = time.monotonic()
+        if now < front.linked + RELINK:
+            front.link_at = front.linked + RELINK
+            return
+        front.linked, front.link_at = now, float("inf")
+        try:
+            one, other = socket.socketpair()
+        except OSError as error:
+            log.error("%s cannot be linked: %s", front.name, error.strerror or error)
+            front.link_at = now + RELINK
+            return
         with one, other:
             if self._engine.say(LINK, one):
                 front.say(LINK, other)
@@ -146,9 +185,12 @@ class Supervisor:
         child.heard = time.monotonic()
         for what in (said[i : i + 1] for i in range(len(said))):
             if what == READY:
+                if child.role == "front" and not any(front.was_ready for front in self._fronts):
+                    log.info("the service answers at %s", self._address)
                 child.ready = child.was_ready = True
                 log.info("%s is ready", child.name)
                 for front in self._fronts if child is self._engine else ():
+                    front.linked = 0.0
                     self._link(front)
             elif what == NEED and self._engine.ready:
                 self._link(child)
@@ -201,11 +243,16 @@ class Supervisor:
                     _send(other.process, signal.SIGKILL)
                 other.was_ready = False
             return
-        now = time.monotonic()
-        child.fails = child.fails + 1 if now - child.began < STEADY else 0
+        if time.monotonic() - child.began >= STEADY:
+            child.fails = -1
+        self._later(child, f"{child.name} has ended with {code}")
+
+    def _later(self, child: Child, why: str) -> None:
+        """Start a child again, the later the more often it failed."""
+        child.fails += 1
         wait = min(SLOWEST, 0.1 * 2**child.fails) if child.fails else 0.0
-        log.error("%s has ended with %d: it is started again%s", child.name, code, f" in {wait:g} s" if wait else "")
-        child.again_at = now + wait
+        log.error("%s: it is started again%s", why, f" in {wait:g} s" if wait else "")
+        child.again_at = time.monotonic() + wait
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -213,6 +260,8 @@ class Supervisor:
             if child.process is None:
                 if now >= child.again_at and not self._asked and not self._status:
                     self._start(child)
+            elif now >= child.link_at and self._engine.ready:
+                self._link(child)
             elif now > self._until or (child.ready and now - child.heard > self._settings.hang_timeout):
                 log.error("%s has given no sign of life and is killed", child.name)
                 _send(child.process, signal.SIGKILL)

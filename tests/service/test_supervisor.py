@@ -1,7 +1,12 @@
 """How many processes a service is, and what its supervisor binds; tests/system/test_fronts.py kills each of them."""
 
+import errno
 import logging
+import os
 import socket
+import subprocess
+import time
+from collections.abc import Iterator
 from typing import Literal
 
 import pytest
@@ -9,8 +14,8 @@ import pytest
 from indrnn.service.errors import Overloaded
 from indrnn.service.logs import TextFormatter, set_up
 from indrnn.service.serving.connections import Places
-from indrnn.service.settings import SettingsError
-from indrnn.service.supervisor import front_count, listen
+from indrnn.service.settings import Settings, SettingsError
+from indrnn.service.supervisor import RELINK, Child, Supervisor, front_count, listen
 
 
 @pytest.mark.parametrize(
@@ -39,6 +44,53 @@ def test_an_address_that_is_taken_is_told() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match=f"PORT: 127.0.0.1:{port} cannot be listened on"):
             listen("127.0.0.1", port)
+
+
+@pytest.fixture
+def supervisor() -> Iterator[Supervisor]:
+    made = Supervisor(Settings(), 1)
+    yield made
+    made._selector.close()
+
+
+def test_a_child_that_the_system_has_no_room_for_is_tried_again_later(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    (front,) = supervisor._fronts
+
+    def no_room(*args: object, **options: object) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "Popen", no_room)
+    with pytest.raises(SettingsError, match="front-0 cannot be started: Resource temporarily unavailable"):
+        supervisor._start(front)
+    front.was_ready = True
+    open_before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        before = front.again_at
+        supervisor._start(front)
+        assert front.process is None
+        assert time.monotonic() < front.again_at < min(before, time.monotonic()) + 11
+        front.again_at = min(front.again_at, time.monotonic() + 5)
+    assert front.fails == 5
+    assert len(os.listdir("/proc/self/fd")) == open_before
+
+
+def test_a_front_that_keeps_asking_for_a_socket_gets_one_a_second(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    (front,) = supervisor._fronts
+    said: list[str] = []
+
+    def say(child: Child, what: bytes, link: socket.socket) -> bool:
+        said.append(child.name)
+        return True
+
+    monkeypatch.setattr(Child, "say", say)
+    supervisor._engine.ready = True
+    for _ in range(20):
+        supervisor._link(front)
+    assert said == ["engine", "front-0"]
+    assert front.link_at <= time.monotonic() + RELINK
+    front.linked -= RELINK
+    supervisor._link(front)
+    assert said == ["engine", "front-0"] * 2
 
 
 def test_streams_that_other_fronts_have_open_take_places_too() -> None:

@@ -1,6 +1,7 @@
 """A service of two fronts and an engine's process, each killed under load: nothing is lost, nothing comes twice."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -239,6 +240,7 @@ def test_at_the_end_every_process_is_gone_and_the_store_is_free(server: Processe
     store = SQLiteStore(server.folder / "sessions.db")
     assert ident in store.load([ident])
     store.close()
+    assert len(re.findall(rf"the service answers at http://\S+:{server.port}$", server.log(), re.M)) == 1
 
 
 def test_a_supervisor_that_is_killed_leaves_no_children_and_no_lock(server: Processes) -> None:
