@@ -56,6 +56,7 @@ def check_same(job: Job, learner: Learner[Any, Any], meta: checkpoint.Meta) -> N
         return
     net, before = checkpoint.load_trained(job.out / "model.pt")
     pairs = {"network": (net.config, learner.averaged.config), "seed": (before.seed, meta.seed), "held": (before.held, meta.held)}
+    pairs["optimizer"] = (before.optimizer or "adamw", meta.optimizer or "adamw")
     for name, (old, new) in pairs.items():
         if old != new:
             raise RunError(f"{job.out}: expected to go on with the same {name}, {old}, got {new}")

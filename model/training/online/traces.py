@@ -132,7 +132,13 @@ class Traces(nn.Module):
     def forget(self, rows: Tensor) -> None:
         """Put rows [B] bool at the start of a sequence, where no weight has done anything."""
         for upper, k in self.pairs:
-            self.of(upper, k)[rows] = 0
+            kept = self.of(upper, k)
+            setattr(self, f"by_{upper}_{k}", kept.masked_fill(rows.view(-1, *[1] * (kept.dim() - 1)), 0))
+
+    def put(self, kept: dict[str, Tensor]) -> None:
+        """Put back what `named_buffers` gave: nothing of ours writes into a buffer."""
+        for name, tensor in kept.items():
+            setattr(self, name, tensor)
 
     def attached(self, stack: Chain, state: Tensor) -> Tensor:
         """state [B, N] -> the same numbers; their gradient goes on to the weights that made them. N begins with the chain's state."""
@@ -149,7 +155,7 @@ class Traces(nn.Module):
             for upper in range(len(passes)):
                 found |= self._advanced(passes[: upper + 1], lengths, stack.skip)
             for (upper, k), new in found.items():
-                self.of(upper, k).copy_(new)
+                setattr(self, f"by_{upper}_{k}", new)
 
     def _advanced(self, passes: list[LayerPass], lengths: Tensor, skip: bool) -> dict[tuple[int, int], Tensor]:
         """Return the derivatives of the last of these layers after the piece, by the weights of each of them."""
