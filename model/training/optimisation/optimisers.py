@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn, optim
 
 from indrnn.model.cells.recurrent_weight import parameter_groups
+from indrnn.model.training.optimisation.lbfgs import BatchLBFGS
 
 
 class OptimiserError(Exception):
@@ -36,18 +37,18 @@ class Optimiser:
 
 # Rates: see docs/training-methods.md for what each was measured to need.
 OPTIMISERS: Mapping[str, Optimiser] = {
-    "sgd": Optimiser(optim.SGD, "stochastic gradient descent", times=50.0),
-    "momentum": Optimiser(optim.SGD, "gradient descent with momentum 0.9 (Polyak, 1964)", {"momentum": 0.9}, times=10.0),
+    "sgd": Optimiser(optim.SGD, "stochastic gradient descent", times=10.0),
+    "momentum": Optimiser(optim.SGD, "gradient descent with momentum 0.9 (Polyak, 1964)", {"momentum": 0.9}, times=1.0),
     "nesterov": Optimiser(
-        optim.SGD, "Nesterov's accelerated gradient, momentum 0.9 (Sutskever et al., 2013)", {"momentum": 0.9, "nesterov": True}, times=10.0
+        optim.SGD, "Nesterov's accelerated gradient, momentum 0.9 (Sutskever et al., 2013)", {"momentum": 0.9, "nesterov": True}, times=3.0
     ),
-    "adagrad": Optimiser(optim.Adagrad, "Adagrad (Duchi et al., 2011)", times=5.0),
+    "adagrad": Optimiser(optim.Adagrad, "Adagrad (Duchi et al., 2011)", times=10.0),
     "adadelta": Optimiser(optim.Adadelta, "Adadelta (Zeiler, 2012)", {"rho": 0.9}, rate=1.0),
     "rmsprop": Optimiser(optim.RMSprop, "RMSprop (Tieleman and Hinton, 2012)", {"alpha": 0.99}, times=0.5),
     "adam": Optimiser(optim.Adam, "Adam (Kingma and Ba, 2015)", {"betas": (0.9, 0.99)}, times=1.0),
     "adamw": Optimiser(optim.AdamW, "AdamW (Loshchilov and Hutter, 2019)", {"betas": (0.9, 0.99)}, times=1.0),
     "lbfgs": Optimiser(
-        optim.LBFGS,
+        BatchLBFGS,
         "L-BFGS with a strong Wolfe line search (Liu and Nocedal, 1989)",
         {"max_iter": 10, "history_size": 10, "line_search_fn": "strong_wolfe"},
         rate=1.0,
