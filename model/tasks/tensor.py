@@ -116,8 +116,13 @@ def about(
         (WHAT, f"{sum(parts):,}: {train:,} to train on, {held:,} held ({source.held}), {test:,} to test on ({source.test})"),
         ("numbers", f"{len(found.features)} a step{f', {found.hz:g} Hz' if found.hz else ''}"),
         ("answer", f"{told}, of {'each step' if found.answer == 'step' else 'each sequence, at its end'}"),
-        *passes(steps, recipe.rows, count, "sequence"),
+        *passes(steps, recipe.rows * (recipe.length / mean_steps(found) if recipe.online else 1), count, "sequence"),
     )
+
+
+def mean_steps(found: SeriesSet) -> float:
+    """Return how many steps a sequence has on the average."""
+    return float(np.mean([len(s.x) for s in found.series]))
 
 
 def _spread(pieces: Sequence[NDArray[np.float32]]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -143,7 +143,8 @@ class Traces(nn.Module):
     def attached(self, stack: Chain, state: Tensor) -> Tensor:
         """state [B, N] -> the same numbers; their gradient goes on to the weights that made them. N begins with the chain's state."""
         S = stack.state_size
-        carried = _Attached.apply(self, stack.indrnns(), state[:, :S], *_weights(stack))  # type: ignore[no-untyped-call]
+        now = {pair: self.of(*pair) for pair in self.pairs}  # `advance` comes before the gradient, and puts others in their place
+        carried = _Attached.apply(now, stack.indrnns(), state[:, :S], *_weights(stack))  # type: ignore[no-untyped-call]
         return torch.cat([carried, state[:, S:]], 1)
 
     @torch.no_grad()
@@ -205,7 +206,7 @@ class _Attached(torch.autograd.Function):
     """Hands a state [B, S] through; the gradient by it, times the traces, is the part of the weights' gradient that lies before it."""
 
     @staticmethod
-    def forward(ctx: Any, traces: Traces, layers: list[Layer], state: Tensor, *_: Tensor) -> Tensor:
+    def forward(ctx: Any, traces: dict[tuple[int, int], Tensor], layers: list[Layer], state: Tensor, *_: Tensor) -> Tensor:
         """Keep what the gradient needs; torch's hook, as is `backward`."""
         ctx.traces, ctx.layers = traces, layers
         return state.clone()
@@ -216,9 +217,9 @@ class _Attached(torch.autograd.Function):
         by_layer = torch.split_with_sizes(grad, [layer.size for layer in ctx.layers], 1)
         found: list[Tensor] = []
         for k, layer in enumerate(ctx.layers):
-            by = torch.einsum("bi,bic->ic", by_layer[k], ctx.traces.of(k, k))
+            by = torch.einsum("bi,bic->ic", by_layer[k], ctx.traces[k, k])
             for upper in range(k + 1, len(by_layer)):
-                by = by + torch.einsum("bm,bmic->ic", by_layer[upper], ctx.traces.of(upper, k))
+                by = by + torch.einsum("bm,bmic->ic", by_layer[upper], ctx.traces[upper, k])
             found += [by[:, :-1].T] if isinstance(layer.project, nn.Embedding) else [by[:, :-2], by[:, -2]]
             found.append(by[:, -1])
         return (None, None, None, *found)

@@ -43,8 +43,8 @@ def in_pieces(stack, x, weight, length):
         piece = slice(begin, begin + length)
         lengths = torch.full((B,), len(x[piece]))
         y, after = stack(x[piece], lengths, known.attached(stack, state))
+        known.advance(stack, x[piece], lengths, state)  # in this order, as learners do
         (y * weight[piece]).sum().backward()
-        known.advance(stack, x[piece], lengths, state)
         state = after.detach()
     return [p.grad for p in stack.parameters()]
 
