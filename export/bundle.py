@@ -118,12 +118,13 @@ class Figure(_Frozen):
 
 
 class Training(_Frozen):
-    """What reproduces the weights."""
+    """What reproduces the weights. optimizer: as the card words it; None where the manifest is older than that."""
 
     command: str
     seed: int
     parameters: int
     data: tuple[TrainingData, ...]
+    optimizer: str | None = None
 
 
 class Explanation(_Frozen):

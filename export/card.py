@@ -89,7 +89,8 @@ def _endless(m: Manifest) -> str:
 
 
 def _provenance(m: Manifest) -> str:
+    how = "" if m.training.optimizer is None else f"Trained by {m.training.optimizer}. "
     return (
-        f"Seed {m.training.seed}; source revision `{m.source_revision}`; written {m.created}; opset {m.opset}. The largest difference "
+        f"{how}Seed {m.training.seed}; source revision `{m.source_revision}`; written {m.created}; opset {m.opset}. The largest difference "
         f"between ONNX Runtime and PyTorch in a logit is {m.parity_error:.1e}. SHA-256 of `model.onnx`: `{m.sha256}`."
     )

@@ -17,6 +17,7 @@ from indrnn.export.folder import to_json as to_json
 from indrnn.export.modalities.modality import Content, Layout
 from indrnn.export.modalities.table import MODALITIES, of_kind
 from indrnn.model.training.checkpoint import Meta
+from indrnn.model.training.optimisation.optimisers import OPTIMISERS
 
 
 def parts(meta: Meta) -> tuple[Part, ...]:
@@ -81,6 +82,7 @@ def manifest(
                     seed=meta.seed,
                     parameters=meta.parameters,
                     data=tuple(TrainingData(**d) for d in meta.data),
+                    optimizer=OPTIMISERS[meta.optimizer].about if meta.optimizer in OPTIMISERS else None,
                 ),
                 "figures": tuple(named.values()),
                 "parity_error": error,

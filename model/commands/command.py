@@ -30,6 +30,8 @@ from indrnn.model.tasks.table import TASKS
 from indrnn.model.training import calibration, training
 from indrnn.model.training.checkpoint import CheckpointError, load_trained
 from indrnn.model.training.learner import Recipe
+from indrnn.model.training.online.traces import OnlineError
+from indrnn.model.training.optimisation.optimisers import OPTIMISERS, OptimiserError
 from indrnn.model.training.task import Job, NothingHeldError, Task
 
 REFUSALS = (
@@ -41,6 +43,8 @@ REFUSALS = (
     GzippedError,
     IdxError,
     NothingHeldError,
+    OnlineError,
+    OptimiserError,
     SeriesFileError,
     SplitError,
     plot.CurveError,
@@ -95,7 +99,16 @@ def _add_fields(parser: argparse.ArgumentParser, task: Task, cls: type) -> None:
             kind = {"type": _or_word(kind["type"], words), "action": _NumberOrWord, "words": words}
         if isinstance(f.default, bool):
             kind = {"action": argparse.BooleanOptionalAction}
-        group.add_argument("--" + f.name.replace("_", "-"), dest=f.name, default=f.default, **kind, **options)
+        default = f.default
+        if options.pop("by_optimizer", False):  # told when the optimiser is known
+            options["help"] += f" (default: {f.default:g}, or what stands for it with another optimiser)"
+            default = None
+        group.add_argument("--" + f.name.replace("_", "-"), dest=f.name, default=default, **kind, **options)
+
+
+def _by_optimizer(f: dataclasses.Field[Any], cls: type, values: dict[str, Any]) -> bool:
+    """Return whether a field was left to the optimiser to tell."""
+    return values[f.name] is None and bool(_said(cls, f.name).get("by_optimizer"))
 
 
 def _or_word(read: Callable[[str], Any], words: dict[str, str]) -> Callable[[str], Any]:
@@ -179,7 +192,7 @@ class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults as they would be typed, and none that is empty."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in ((), ""):
+        if action.default in (None, (), ""):
             return action.help
         if isinstance(action.default, tuple):
             return f"{action.help} (default: {' '.join(map(str, action.default))})"
@@ -242,6 +255,7 @@ def run_training(args: argparse.Namespace, argv: list[str]) -> Path:
 
     def picked(cls: type) -> dict[str, Any]:
         values = {f.name: getattr(args, f.name) for f in _fields(task, cls)}
+        values |= {f.name: OPTIMISERS[args.optimizer].default_rate(f.default) for f in _fields(task, cls) if _by_optimizer(f, cls, values)}
         return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
 
     same = ("seed", "out", "steps", "decay", "resume", "max_time", "max_wall_time", "validate_every", "accelerator", "devices", "strategy")
@@ -252,7 +266,7 @@ def run_training(args: argparse.Namespace, argv: list[str]) -> Path:
     )
     training.check_folder(job)
     learner, meta = task.begin(job, picked(task.config), task.recipe(steps=job.steps, decay=job.decay, **picked(task.recipe)))
-    meta = dataclasses.replace(meta, task=task.name)
+    meta = dataclasses.replace(meta, task=task.name, optimizer=learner.recipe.optimizer)
     training.check_same(job, learner, meta)
     return training.run(job, learner, meta)
 

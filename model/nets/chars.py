@@ -58,6 +58,9 @@ class CharsNet(StackNet):
         logits = self.logits(y).transpose(0, 1)  # [B, T, K]
         return logits, torch.cat([carried, last_valid(last_logits, logits, lengths)], 1)
 
+    def not_online(self) -> None:
+        """Return None: symbols are embedded by the first layer, and read out behind the last."""
+
     def seen(self, x: Tensor) -> Tensor:
         """x [B, T] -> symbols [T, B]."""
         return x.transpose(0, 1)

@@ -78,6 +78,10 @@ class StackNet(StateNet):
     stack: Any  # a Stack, or a module of its shape
     readout: nn.Linear
 
+    def not_online(self) -> str | None:
+        """Return what would have to be expected for the traces of its stack to say how all its state hangs on its weights; None: nothing."""
+        return "a network whose weights all stand in its chain of layers or behind it"
+
     @abstractmethod
     def seen(self, x: Tensor) -> Tensor:
         """x [B, T, ...] -> what the stack reads, [T, B, in] or symbols [T, B]."""

@@ -79,6 +79,10 @@ class TensorNet(StackNet):
         logits = self.logits(seen).transpose(0, 1)  # [B, T, K]
         return logits, torch.cat([carried, pool, last_valid(last_logits, logits, lengths)], 1)
 
+    def not_online(self) -> str | None:
+        """Return what `StackNet` says: leaky means are state beside the stack's."""
+        return "--pools without a number: a leaky mean would need derivatives of its own" if self.config.pools else None
+
     def answer(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """x [B, T, F] whole sequences, lengths [B] of 1 and more (default T) -> [B, K] after each one's last step."""
         lengths = torch.full((len(x),), x.shape[1], device=x.device) if lengths is None else lengths

@@ -113,6 +113,7 @@ def _rows(characters: int) -> int:
 def begin(job: Job, config: dict[str, Any], recipe: StreamRecipe) -> tuple[StreamLearner, Meta]:
     """Reads the books, or the files that the recipe names. Raises TextFileError, DataMissingError, CheckpointError, RunError."""
     recipe = recipe if isinstance(recipe, CharsRecipe) else CharsRecipe(**dataclasses.asdict(recipe))
+    config = config | {"norm": not recipe.online}
     how = _begin_with_own if recipe.text else _begin_in_layouts if recipe.layouts else _begin_as_printed
     learner, meta = how(job, config, recipe)
     if job.resume:

@@ -38,7 +38,7 @@ def begin(job: Job, config: dict[str, Any], recipe: PtbCharRecipe) -> tuple[Char
     parts = {part: treebank.characters(part) for part in ("train", "val")}
     alphabet = text.alphabet_of([parts["train"]])
     lightning.seed_everything(job.seed, verbose=False)
-    sizes = CharsConfig(classes=len(alphabet), **config)
+    sizes = CharsConfig(classes=len(alphabet), norm=not recipe.online, **config)
     learner = CharsLearner(sizes, recipe, alphabet, {"ptb": parts}, job.seed)
     return learner, Meta("chars", job.command, job.seed, job.steps, alphabet=alphabet, data=(sets.PTB,))
 

@@ -22,6 +22,7 @@ from indrnn.model.nets.tensor import TensorConfig
 from indrnn.model.tasks.skeleton import passes
 from indrnn.model.training.checkpoint import Meta
 from indrnn.model.training.measure import series_accuracy, series_errors
+from indrnn.model.training.online.series import OnlineSeriesLearner
 from indrnn.model.training.series_learner import SeriesLearner, SeriesRecipe
 from indrnn.model.training.task import Figures, Job, NothingHeldError, Task, figure
 
@@ -82,7 +83,7 @@ def begin(job: Job, config: dict[str, Any], recipe: TensorRecipe) -> tuple[Serie
     mean, scale = _spread([s.x for s in train])
     value_mean, value_scale = ((), ()) if found.classes is not None else _spread([np.atleast_2d(s.y) for s in train])
     longest = max(len(s.x) for s in train)
-    horizon = recipe.horizon or min(longest, recipe.length if found.answer == "step" else longest)
+    horizon = recipe.horizon or min(longest, recipe.length if found.answer == "step" and not recipe.online else longest)
     horizon = horizon if recipe.horizon else min(max(horizon, HORIZONS[0]), HORIZONS[1])
     lightning.seed_everything(job.seed, verbose=False)
     sizes = TensorConfig(
@@ -92,6 +93,7 @@ def begin(job: Job, config: dict[str, Any], recipe: TensorRecipe) -> tuple[Serie
         value_mean=value_mean,
         value_scale=value_scale,
         bound=0.5 ** (1 / horizon),
+        norm=not recipe.online,
         **config,
     )
     told: dict[str, Any] = {"features": _quantities(found.features, found.units, mean, scale), "answer": found.answer}
@@ -99,7 +101,7 @@ def begin(job: Job, config: dict[str, Any], recipe: TensorRecipe) -> tuple[Serie
         told["values"] = _quantities(found.values, found.value_units, value_mean, value_scale)
     meta = Meta("tensor", job.command, job.seed, job.steps, labels=found.classes, hz=found.hz, told=told)
     held_out = None if source.held == "none" else source.held
-    learner = SeriesLearner(sizes, recipe, train, held, job.seed)
+    learner = (OnlineSeriesLearner if recipe.online else SeriesLearner)(sizes, recipe, train, held, job.seed)
     learner.about = about(source, found, (len(train), len(held), len(test)), len(train), recipe, job.steps)
     return learner, dataclasses.replace(meta, held=held_out, clips=dataclasses.asdict(source))
 
@@ -114,8 +116,13 @@ def about(
         (WHAT, f"{sum(parts):,}: {train:,} to train on, {held:,} held ({source.held}), {test:,} to test on ({source.test})"),
         ("numbers", f"{len(found.features)} a step{f', {found.hz:g} Hz' if found.hz else ''}"),
         ("answer", f"{told}, of {'each step' if found.answer == 'step' else 'each sequence, at its end'}"),
-        *passes(steps, recipe.rows, count, "sequence"),
+        *passes(steps, recipe.rows * (recipe.length / mean_steps(found) if recipe.online else 1), count, "sequence"),
     )
+
+
+def mean_steps(found: SeriesSet) -> float:
+    """Return how many steps a sequence has on the average."""
+    return float(np.mean([len(s.x) for s in found.series]))
 
 
 def _spread(pieces: Sequence[NDArray[np.float32]]) -> tuple[tuple[float, ...], tuple[float, ...]]:

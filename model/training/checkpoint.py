@@ -52,6 +52,7 @@ class Meta:
     test_evaluations. held: what of the training clips is kept for validation (action), None when nothing is. task: its name in
     model/tasks/table.py, if it is not the kind. work: minutes of one core that training took. clips: the file of clips and its split:
     Source of model/training/source.py, or TensorSource of model/tasks/tensor.py.
+    optimizer: its name in model/training/optimisation/optimisers.py, "" where none was told.
     told: entries of the manifest that a modality has for itself (export/modalities/), by their names.
     temperature: what the logits were divided by; other_below: the score below which the answer is `other` (model/training/calibration.py).
     """
@@ -78,6 +79,7 @@ class Meta:
     other_below: float | None = None
     told: dict[str, Any] = field(default_factory=dict)
     cell: str = "indrnn"
+    optimizer: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", self.task or self.kind)

@@ -10,12 +10,13 @@ from typing import Any, Generic, TypeVar
 
 import lightning
 import torch
-from torch import Tensor, nn
-from torch.optim import AdamW
+from torch import Tensor, nn, optim
 
-from indrnn.model.cells.recurrent_weight import clamp_recurrent_, parameter_groups
+from indrnn.model.cells.recurrent_weight import clamp_recurrent_
 from indrnn.model.cells.stacks import Stack
 from indrnn.model.nets.network import StateNet
+from indrnn.model.training.optimisation import optimisers
+from indrnn.model.training.optimisation.optimisers import OPTIMISERS
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Recipe:
     """Steps of training and how each is made.
 
     The rate rises over `warmup` steps, stays, and falls linearly to 0 over the last `decay` steps: until the fall begins a run does not
-    depend on its length. recurrent_rate: U's, as a part of that: in a sequence of T steps u acts T times, so that what is a small step
+    depend on its length. It is AdamW's, where `optimizer` is another its own (model/training/optimisation/optimisers.py). recurrent_rate: U's, as a part of that: in a sequence of T steps u acts T times, so that what is a small step
     for a weight may be a large one for it. average: horizon in steps of the exponential mean of the weights, the weights that are kept.
     precision: of the matrix products, as Lightning names it; the recurrence is float32 on a CPU whatever it says.
     checkpoint_activations: memory grows as the square root of a batch's length, for more arithmetic (model/cells/chunked.py).
@@ -31,7 +32,8 @@ class Recipe:
 
     steps: int
     decay: int
-    rate: float = field(default=2e-3, metadata={"help": "of learning"})
+    rate: float = field(default=2e-3, metadata={"help": "of learning", "by_optimizer": True})
+    optimizer: str = field(default="adamw", metadata={"choices": OPTIMISERS, "help": "one of torch's"})
     recurrent_rate: float = field(default=1.0, metadata={"help": "of U, as a part of the rate"})
     warmup: int = field(default=100, metadata={"help": "steps over which the rate rises"})
     weight_decay: float = field(default=0.0, metadata={"help": "of all weights but U"})
@@ -61,6 +63,7 @@ class Learner(lightning.LightningModule, Generic[Net, AnyRecipe]):
 
     def __init__(self, net: Net, recipe: AnyRecipe, seed: int) -> None:
         super().__init__()
+        optimisers.check(recipe.optimizer, recipe.weight_decay, recipe.recurrent_rate)
         self.net, self.recipe, self.seed, self.shown = net, recipe, seed, {}
         for stack in net.modules():
             if isinstance(stack, Stack):
@@ -106,22 +109,21 @@ class Learner(lightning.LightningModule, Generic[Net, AnyRecipe]):
         loop["epoch_loop.batch_progress"]["current"] |= dict.fromkeys(("ready", "started", "processed", "completed"), made)
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Sets all that a step depends on beside the weights: its rate, and the draws of dropout."""
-        torch.manual_seed(self.seed * 1_000_003 + self.number)
+        """Sets the rate of a step."""
         groups = self.trainer.optimizers[0].param_groups
-        for group, part in zip(groups, (1.0, 1.0, self.recipe.recurrent_rate), strict=True):  # as parameter_groups orders them
+        for group, part in zip(groups, (1.0, 1.0, self.recipe.recurrent_rate), strict=False):  # as parameter_groups orders them, or one
             group["lr"] = self.recipe.rate * self.recipe.factor(self.global_step) * part
 
     def training_step(self, _: int) -> Tensor:
-        """Lightning's name for: the loss of the next batch."""
+        """Lightning's name for: the loss of the next batch, with its draws of dropout. An optimiser may ask for it more than once."""
+        torch.manual_seed(self.seed * 1_000_003 + self.number)
         loss = self.loss(self.number)
         self.log("loss", loss.detach(), prog_bar=True, batch_size=1)
         return loss
 
-    def configure_optimizers(self) -> AdamW:
-        """AdamW; only weights decay."""
-        groups = parameter_groups(self.net, self.recipe.weight_decay)
-        return AdamW(groups, lr=self.recipe.rate, betas=(0.9, 0.99))
+    def configure_optimizers(self) -> optim.Optimizer:
+        """Return the recipe's optimiser; only weights decay."""
+        return optimisers.build(self.recipe.optimizer, self.net, self.recipe.rate, self.recipe.weight_decay)
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Projects U to its bound and moves the averaged weights, a plain mean at first."""

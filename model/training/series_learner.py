@@ -14,7 +14,7 @@ from indrnn.model.data.series import Series
 from indrnn.model.nets.tensor import TensorConfig, TensorNet
 from indrnn.model.training.learner import Learner, Recipe
 from indrnn.model.training.measure import padded, series_accuracy, series_errors
-from indrnn.model.training.options import ALIKE, BALANCED, SEQUENCES, SMOOTHING
+from indrnn.model.training.options import ALIKE, BALANCED, ONLINE, SEQUENCES, SMOOTHING
 
 SEEN = 0.25  # part of a window begun within a sequence that is not asked: its answers rest on steps that the network was not shown
 
@@ -26,6 +26,7 @@ class SeriesRecipe(Recipe):
 
     length: of a window, where there is an answer a step; where there is one a sequence it is read whole. asked: part of a sequence after
     which its class counts, the later the more; a value counts at the end alone. noise: added to each number, in deviations of its feature.
+    online: sequences are read from end to end in pieces of `length` (model/training/online/series.py).
     """
 
     precision: str = "32-true"
@@ -36,6 +37,7 @@ class SeriesRecipe(Recipe):
     noise: float = field(default=0.05, metadata={"help": "of each number, in deviations of its feature"})
     alike: int = field(default=4, metadata=ALIKE)
     balanced: bool = field(default=False, metadata=BALANCED)
+    online: bool = field(default=False, metadata=ONLINE)
 
 
 class SeriesLearner(Learner[TensorNet, SeriesRecipe]):
@@ -58,18 +60,19 @@ class SeriesLearner(Learner[TensorNet, SeriesRecipe]):
         rng = np.random.default_rng([self.seed, step])
         rows = [self._row(s, rng) for s in self._chosen(rng)]
         x, lengths = padded([x for x, _, _ in rows])
-        y, weight = (torch.from_numpy(np.stack([_filled(row[i], x.shape[1]) for row in rows])) for i in (1, 2))
+        y, weight = (torch.from_numpy(np.stack([filled(row[i], x.shape[1]) for row in rows])) for i in (1, 2))
         x, lengths, y, weight = (part.to(self.device) for part in (x, lengths, y, weight))
         if self.values and not self.steps:
-            return F.mse_loss(self._deviation(self.net.answer(x, lengths)), self._deviation(y[:, -1]))
+            return F.mse_loss(self.deviation(self.net.answer(x, lengths)), self.deviation(y[:, -1]))
         logits, _ = self.net(x, lengths, self.net.start(len(x)))
         if self.values:
-            losses = F.mse_loss(self._deviation(logits), self._deviation(y), reduction="none").mean(2)
+            losses = F.mse_loss(self.deviation(logits), self.deviation(y), reduction="none").mean(2)
         else:
             losses = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none", label_smoothing=self.recipe.smoothing)
         return (losses.flatten() * weight.flatten()).sum() / weight.sum()
 
-    def _deviation(self, values: Tensor) -> Tensor:
+    def deviation(self, values: Tensor) -> Tensor:
+        """Return values [..., K] as deviations from their means."""
         return (values - self.net.value_mean) / self.net.value_scale
 
     def _chosen(self, rng: Generator) -> list[Series]:
@@ -105,7 +108,7 @@ class SeriesLearner(Learner[TensorNet, SeriesRecipe]):
         return {f"val_{round(100 * p)}": a for p, a in series_accuracy(folded, self.validation).items()}
 
 
-def _filled(a: NDArray[np.generic], T: int) -> NDArray[np.generic]:
+def filled(a: NDArray[np.generic], T: int) -> NDArray[np.generic]:
     """Return a [t, ...] as [T, ...]: its last row again, weights 0."""
     if a.dtype == np.float32 and a.ndim == 1:
         return np.pad(a, (0, T - len(a)))

@@ -12,12 +12,16 @@ from torch import Tensor
 from indrnn.model.data import text
 from indrnn.model.nets.network import StateNet
 from indrnn.model.training.learner import Learner, Recipe
-from indrnn.model.training.options import SEQUENCES
+from indrnn.model.training.online.carried import Carrying
+from indrnn.model.training.options import ONLINE, SEQUENCES
 
 
 @dataclass(frozen=True)
 class StreamRecipe(Recipe):
-    """rows B and steps T of a batch; reset: how often a row forgets all, so that the start of a sequence is learned too."""
+    """rows B and steps T of a batch; reset: how often a row forgets all, so that the start of a sequence is learned too.
+
+    online: the gradient goes back to the start of the stream and not of the batch (model/training/online/traces.py).
+    """
 
     warmup: int = 200
     average: int = 300
@@ -25,6 +29,7 @@ class StreamRecipe(Recipe):
     rows: int = field(default=16, metadata=SEQUENCES)
     length: int = field(default=128, metadata={"help": "steps of a batch"})
     reset: float = field(default=0.01, metadata={"help": "how often a row forgets all"})
+    online: bool = field(default=False, metadata=ONLINE)
 
 
 class Batches(Protocol):
@@ -37,13 +42,12 @@ class Batches(Protocol):
         """Return which rows [B] begin batch k from the start."""
 
 
-class StreamLearner(Learner[StateNet, StreamRecipe]):
-    """Truncated backpropagation through time over symbols [n], read by B readers that go round without end; subclasses validate.
+class StreamLearner(Carrying, Learner[StateNet, StreamRecipe]):
+    """Backpropagation over symbols [n], read by B readers that go round without end, truncated or with traces; subclasses validate.
 
     streams: batches made in another way. unread: a symbol that is read and never to be said: no loss where it comes next.
     """
 
-    carried: Tensor
     lengths: Tensor
     parallel = False
 
@@ -59,7 +63,7 @@ class StreamLearner(Learner[StateNet, StreamRecipe]):
         super().__init__(net, recipe, seed)
         self.streams: Batches = text.Streams(symbols, recipe.rows, recipe.length) if streams is None else streams
         self.unread = -100 if unread is None else unread  # torch's own number of no class
-        self.register_buffer("carried", self.net.start(recipe.rows))
+        self.carry(self.net, recipe.rows, recipe.online, recipe.checkpoint_activations)
         self.register_buffer("lengths", torch.full((recipe.rows,), recipe.length), persistent=False)
 
     def loss(self, step: int) -> Tensor:
@@ -67,9 +71,7 @@ class StreamLearner(Learner[StateNet, StreamRecipe]):
         x, target = (part.to(self.device) for part in self.streams.batch(step))
         forget = np.random.default_rng([self.seed, step]).random(len(x)) < self.recipe.reset
         forget |= self.streams.forgets(step)
-        state = self.carried.masked_fill(torch.from_numpy(forget).to(self.device)[:, None], 0)
-        logits, state = self.net(x, self.lengths, state)
-        self.carried = state.detach()
+        logits = self.read(self.net, step, x, self.lengths, torch.from_numpy(forget).to(self.device))
         return F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=self.unread)
 
 

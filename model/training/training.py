@@ -23,6 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from indrnn.model.training import checkpoint
 from indrnn.model.training.learner import Learner
 from indrnn.model.training.lightning_messages import quiet
+from indrnn.model.training.optimisation.optimisers import OPTIMISERS
 from indrnn.model.training.task import Job
 
 
@@ -56,6 +57,7 @@ def check_same(job: Job, learner: Learner[Any, Any], meta: checkpoint.Meta) -> N
         return
     net, before = checkpoint.load_trained(job.out / "model.pt")
     pairs = {"network": (net.config, learner.averaged.config), "seed": (before.seed, meta.seed), "held": (before.held, meta.held)}
+    pairs["optimizer"] = (before.optimizer or "adamw", meta.optimizer or "adamw")
     for name, (old, new) in pairs.items():
         if old != new:
             raise RunError(f"{job.out}: expected to go on with the same {name}, {old}, got {new}")
@@ -236,7 +238,7 @@ def _trainer(job: Job, learner: Learner[Any, Any], keeper: Keeper, work: Work) -
         strategy=job.strategy,
         precision=learner.recipe.precision,
         max_steps=job.steps,
-        gradient_clip_val=learner.recipe.clip,
+        gradient_clip_val=None if OPTIMISERS[learner.recipe.optimizer].whole else learner.recipe.clip,  # a line search wants it as it is
         callbacks=[*stop, keeper, keeping, *bar],  # in this order: what stops says so before the others keep
         enable_progress_bar=job.progress,
         enable_model_summary=False,
