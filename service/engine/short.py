@@ -9,16 +9,16 @@ it; so does what comes behind such a request of the same session. What is left f
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Generic
 
 import numpy as np
 
-from indrnn.service.engine.requests import Content, Delivery, Frames, Request, StepRequest, Ticket
+from indrnn.service.engine.commit import Batch, Plain, Q
+from indrnn.service.engine.requests import Content, Delivery, Frames, StepRequest, Ticket
 from indrnn.service.engine.runtime import NOTHING, Engine, ModelFacts, Row, RowResult
 from indrnn.service.engine.statistics import Statistics
 from indrnn.service.errors import ServiceError
-from indrnn.service.logs import about
-from indrnn.service.session.machine import Floats, Refused, Result, Scores, Session, Step
+from indrnn.service.session.machine import Floats, Result, Scores, Session, Step
 from indrnn.service.session.sampling import log_softmax
 from indrnn.service.store.protocol import Change, Store
 
@@ -27,39 +27,11 @@ log = logging.getLogger(__name__)
 LONGEST = 16  # time steps of a plain step; longer ones are cut into pieces, and others run between these
 
 
-class Waiting(Protocol):
-    """A request as the engine thread has it: who asked, what, since when and until when it may wait, of time.monotonic()."""
+class ShortWay(Generic[Q]):
+    """Takes plain steps out of what has come. ttl: seconds a session lives after a step.
 
-    @property
-    def ticket(self) -> Ticket:
-        """Return who asked."""
-
-    @property
-    def request(self) -> Request:
-        """Return what is asked."""
-
-    @property
-    def since(self) -> float:
-        """Return when it came."""
-
-    @property
-    def deadline(self) -> float:
-        """Return when it is too late to begin."""
-
-
-Q = TypeVar("Q", bound=Waiting)
-
-
-class Plain(NamedTuple):
-    """A step that goes the short way, and its session before it."""
-
-    waiting: Waiting
-    request: StepRequest
-    before: Session
-
-
-class ShortWay:
-    """Takes plain steps out of what has come. `send` lets replies go to those who still wait; ttl: seconds a session lives after a step."""
+    `put` takes what has run, to be stored and answered, and returns the steps that the general way has to offer again.
+    """
 
     def __init__(
         self,
@@ -69,7 +41,7 @@ class ShortWay:
         max_batch: int,
         ttl: float,
         statistics: Statistics,
-        send: Callable[[Sequence[Delivery]], None],
+        put: Callable[[Batch[Q]], Sequence[Q]],
     ) -> None:
         self._engine = engine
         self._facts = facts
@@ -77,7 +49,7 @@ class ShortWay:
         self._max_batch = max_batch
         self._ttl = ttl
         self._statistics = statistics
-        self._send = send
+        self._put = put
         self._no_every = NOTHING.reshape(0, facts.last_logits.where.stop - facts.last_logits.where.start)
         frames = facts.frames
         self._open = facts.window == 1 and (frames is None or frames.last_frame is not None)
@@ -93,7 +65,7 @@ class ShortWay:
             found = self._store.load([request.session_id for _, request in candidates])
         except ServiceError:  # the general way finds out, and says so
             return queued
-        now, by_length = clock(), dict[int, list[Plain]]()
+        now, by_length = clock(), dict[int, list[Plain[Q]]]()
         for q, request in candidates:
             before = found.get(request.session_id)
             if before is not None and self._advances(request, before, now):
@@ -145,8 +117,8 @@ class ShortWay:
             return False
         return f.max_position is None or before.position + len(request.content.x) <= f.max_position
 
-    def _run(self, plain: Sequence[Plain], clock: Callable[[], float]) -> Sequence[Ticket]:
-        """Run and commit steps of one length, and answer them; return the tickets of those that are answered."""
+    def _run(self, plain: Sequence[Plain[Q]], clock: Callable[[], float]) -> Collection[Ticket]:
+        """Run steps of one length and put them to be stored and answered; return the tickets of those that are taken care of."""
         begun, since, s = time.perf_counter_ns(), time.monotonic(), self._statistics
         rows = [Row(request.content.x, before.state) for _, request, before in plain]
         prepared = time.perf_counter_ns()
@@ -156,37 +128,23 @@ class ShortWay:
             log.debug("a run of %d plain steps failed", len(rows), exc_info=True)
             return ()
         ran, now = time.perf_counter_ns(), clock()
-        changes, replies, sound = self._advanced(plain, results, now)
-        if not changes:
+        batch = self._advanced(plain, results, now)
+        if not batch.steps:
             return ()
         ended = time.perf_counter_ns()
         s.noted_runs.append((len(rows), prepared - begun, ran - prepared, ended - ran, now))
-        self._note(sound, since, (ended - begun) * 1e-9)
-        try:
-            lost = self._store.commit(changes)
-        except ServiceError as error:
-            s.store_failures += 1
-            log.error("a commit of %d sessions failed: %s", len(changes), error, extra=about(self._engine.manifest))
-            self._send([Delivery(reply.ticket, Refused(error)) for reply in replies])
-            return [reply.ticket for reply in replies]
-        s.noted.append((s.store, time.perf_counter_ns() - ended))
-        if lost:  # others have moved these: the general way reads them again
-            kept = [i for i, one in enumerate(sound) if one.before.id not in lost]
-            replies, sound = [replies[i] for i in kept], [sound[i] for i in kept]
-        for one in sound:
-            s.happened["step", one.request.protocol] += 1
-        self._send(replies)
-        return [reply.ticket for reply in replies]
+        self._note(batch.steps, since, (ended - begun) * 1e-9)
+        taken = {one.waiting.ticket for one in batch.steps}
+        taken.difference_update([q.ticket for q in self._put(batch)])
+        return taken
 
-    def _advanced(
-        self, plain: Sequence[Plain], results: Sequence[RowResult], now: float
-    ) -> tuple[list[Change], list[Delivery], list[Plain]]:
+    def _advanced(self, plain: Sequence[Plain[Q]], results: Sequence[RowResult], now: float) -> Batch[Q]:
         """Return what is to be stored and said of the steps after which the state is finite, and those steps."""
         where, expires_at, no_every = self._facts.last_logits.where, now + self._ttl, self._no_every
         logprobs = self._scored(plain, results) if plain[0].request.content.x.dtype.kind == "i" else None
         changes: list[Change] = []
         replies: list[Delivery] = []
-        sound: list[Plain] = []
+        sound: list[Plain[Q]] = []
         for i, (one, (_, state, is_sound, doubts)) in enumerate(zip(plain, results, strict=True)):
             if not is_sound:
                 continue
@@ -200,9 +158,9 @@ class ShortWay:
             changes.append(Change(s, after))
             replies.append(Delivery(q.ticket, Result(number, position, scores, state)))
             sound.append(one)
-        return changes, replies, sound
+        return Batch(sound, changes, replies)
 
-    def _scored(self, plain: Sequence[Plain], results: Sequence[RowResult]) -> Floats:
+    def _scored(self, plain: Sequence[Plain[Q]], results: Sequence[RowResult]) -> Floats:
         """Return the log-probability [B, t] of each symbol before the model saw it, as Feeding has it."""
         last_logits = self._facts.last_logits
         first = np.stack([one.before.state[last_logits.where] for one in plain])[:, None]
@@ -211,7 +169,7 @@ class ShortWay:
         scored: Floats = np.take_along_axis(log_softmax(before), symbols[..., None], -1)[..., 0].astype(np.float32)
         return scored
 
-    def _note(self, run: Sequence[Plain], since: float, took: float) -> None:
+    def _note(self, run: Sequence[Plain[Q]], since: float, took: float) -> None:
         """Note how long steps have waited, and how long they took in all."""
         s = self._statistics
         for one in run:

@@ -1,4 +1,5 @@
-"""What an engine thread has done since the model was loaded, in counts and nanoseconds. One thread writes, any may read.
+"""What an engine thread has done since the model was loaded, in counts and nanoseconds. The engine thread writes, and the
+commit thread, what both write under a lock; any may read.
 
 These are plain numbers, since they are written on the hot path; service/http/metrics.py words them when somebody asks. Durations are only
 noted there, and counted in their buckets when somebody asks, or when many are noted.
@@ -7,6 +8,7 @@ noted there, and counted in their buckets when somebody asks, or when many are n
 import threading
 from bisect import bisect_left
 from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -104,6 +106,16 @@ class Statistics:
                 duration.add(ns)
             while self.noted_runs:
                 self.ran(*self.noted_runs.popleft())
+
+    def stored(self, happened: Iterable[tuple[Happened, ClientProtocol]]) -> None:
+        """Count what has been stored. Any thread may call, as of `store_failed`."""
+        with self._folding:
+            self.happened.update(happened)
+
+    def store_failed(self) -> None:
+        """Count a call of the store that failed."""
+        with self._folding:
+            self.store_failures += 1
 
     def ran(self, rows: int, input_ns: int, infer_ns: int, output_ns: int, now: float) -> None:
         """Count one run of the model over so many rows."""
