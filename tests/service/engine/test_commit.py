@@ -4,13 +4,15 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from test_loop import Asked, Bench, make
 
-from indrnn.service.engine.requests import DeleteRequest, LookRequest, StepRequest
+from indrnn.service.engine.commit import Batch, CommitThread, Plain
+from indrnn.service.engine.requests import DeleteRequest, Exact, LookRequest, StepRequest
 from indrnn.service.errors import EngineFailed, Stopping, StoreFailed, UnknownSession
 from indrnn.service.session.machine import Deleted, Refused
 from indrnn.service.store.protocol import Change
@@ -89,7 +91,8 @@ def test_what_is_asked_of_a_busy_session_waits_in_its_order(held: Held) -> None:
     first = held.step(ident, 1)
     held.until(1)
     look, second, again, end = Asked(), Asked(), Asked(), Asked()
-    asked = [LookRequest(ident, ""), StepRequest(ident, "", 2, b"2" * 16, held_content()), StepRequest(ident, "", 2, b"2" * 16, held_content())]
+    step = StepRequest(ident, "", 2, b"2" * 16, Exact(np.array([2])))
+    asked = [LookRequest(ident, ""), step, step]
     held.bench.submit(list(zip([look, second, again], asked, strict=True)), whole=False)
     held.bench.submit([(end, DeleteRequest(ident, ""))])
     assert held.bench.look(other).step == 0
@@ -100,12 +103,6 @@ def test_what_is_asked_of_a_busy_session_waits_in_its_order(held: Held) -> None:
     assert second.one().number == again.one().number == 2
     assert isinstance(end.one(), Deleted)
     assert len(held.bench.engine.runs) == 2, "a repeat runs nothing"
-
-
-def held_content() -> Any:
-    from indrnn.service.engine.requests import Exact
-
-    return Exact(np.array([2]))
 
 
 def test_a_commit_that_fails_moves_nothing_and_what_waits_goes_on_from_where_the_store_is(held: Held) -> None:
@@ -146,6 +143,7 @@ def test_what_waits_behind_a_step_that_others_were_faster_with_comes_after_it(he
     held.gate.set()
     assert (own.one().number, own.one().position) == (2, 10)
     assert isinstance(behind.one(), Refused), "that number is the other step's"
+    assert len(held.bench.engine.runs) == 2, "it has not run before the other's turn"
     assert held.bench.look(ident).position == 10
 
 
@@ -207,6 +205,25 @@ def test_an_end_does_not_wait_for_a_commit_that_hangs(held: Held) -> None:
     assert not held.bench.loop.alive
     assert [type(a.one().error) for a in (asked, behind)] == [Stopping, Stopping]
     held.gate.set()
+
+
+def test_what_comes_for_a_session_whose_batch_is_just_done_has_another_turn_taken() -> None:
+    class ByHand(CommitThread[Any]):
+        def _main(self) -> None:
+            return
+
+    woken: list[int] = []
+    commits = ByHand(SimpleNamespace(store=lambda batch: []), 8, lambda: woken.append(1), "by hand")  # type: ignore[arg-type]
+    commits.store(Batch([Plain(None, None, SimpleNamespace(id="one"))], [], []))  # type: ignore[arg-type]
+    batch = commits._take()
+    assert batch is not None
+    commits._store(batch)
+    assert not woken, "nobody waits"
+    q = SimpleNamespace(request=SimpleNamespace(session_id="one"))
+    assert commits.hold([q]) == []
+    assert woken == [1]
+    assert commits.release() == ([], [q])
+    assert commits.hold([q]) == [q]
 
 
 def test_a_session_of_nobody_is_still_told_so_while_another_is_busy(held: Held) -> None:
