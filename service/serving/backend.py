@@ -72,7 +72,9 @@ class Backend:
         bundle, s = read(folder), self.settings
         max_batch = min(s.max_batch, bundle.manifest.limits.max_batch or s.max_batch)
         graph = Engine(bundle, s.provider, s.threads, max_batch)
-        bounds = EngineSettings(max_batch, s.max_queue, s.step_timeout, s.session_ttl, s.max_frames, short=True)
+        bounds = EngineSettings(
+            max_batch, s.max_queue, s.step_timeout, s.session_ttl, s.max_frames, short=True, commit_thread=s.commits_aside
+        )
         engine = EngineLoop(graph, self.store, bounds, self.answer or self.tickets.answer)
         self._engines = [*(e for e in self._engines if e.alive), engine]
         if self.stopping:
