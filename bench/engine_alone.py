@@ -4,12 +4,11 @@ python bench/engine_alone.py [--groups 4] [--rows 32] [--seconds 3] [--rounds 3]
 
 Engines' processes are children, each with a store of its own in a temporary folder, and are fed in turns: one with commits on the engine
 thread, one with the commit thread, and one of another checkout's code where a folder is given, which has to speak the same messages. This
-process is their front: `groups` times `rows` sessions of each, each group's next steps sent when its last were answered. Processor time is
+process is their front, and a cheap one: `groups` times `rows` sessions of each, each group's next steps sent when its last were answered. Processor time is
 of the child, all its threads, a step; ratios are medians of the rounds' own.
 """
 
 import argparse
-import asyncio
 import json
 import os
 import secrets
@@ -18,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -27,11 +26,29 @@ import numpy as np
 HERE = Path(__file__).parent.parent
 sys.path.insert(0, str(HERE))
 from bench.figure import Figure, table
-from indrnn.service.engine.requests import CreateRequest, Exact, Frames, StepRequest
-from indrnn.service.link.front import FrontBackend
-from indrnn.service.session.machine import Result
-from indrnn.service.settings import Settings
+from indrnn.export.bundle import Manifest
+from indrnn.service.engine.calls import Hello, Roster
+from indrnn.service.engine.codec import decode, encode
+from indrnn.service.engine.requests import Asked, CreateRequest, Exact, Frames, StepRequest, Ticket
+from indrnn.service.link.message import (
+    FORMAT,
+    HEAD,
+    PART,
+    RESULTS,
+    STEPS,
+    Kind,
+    Packed,
+    PartForm,
+    Reader,
+    asked_parts,
+    framed,
+    messages,
+    parts,
+    read_told,
+)
 from indrnn.service.supervisor import LINK
+
+DIGEST = 16  # bytes
 
 
 def processor_time(pid: int) -> float:
@@ -61,50 +78,99 @@ class Child:
 
 
 class Feeder:
-    """A front of one child, with sessions of its own."""
+    """A front of one child that costs little beside it: its messages are packed once a round, and of the answers it reads numbers alone."""
 
     def __init__(self, child: Child, model: str, groups: int, rows: int) -> None:
         self.child = child
-        self._model, self._groups, self._rows = model, groups, rows
-        self.front = FrontBackend(Settings(), lambda: None)
-        ours, theirs = socket.socketpair()
+        self._groups, self._rows = groups, rows
+        self._link, theirs = socket.socketpair()
         socket.send_fds(child.line, [LINK], [theirs.fileno()])
         theirs.close()
-        self.front.link.attach(ours)
+        self._reader = Reader()
+        self._epoch = secrets.randbits(62)
+        self._link.sendall(framed(Kind.HELLO, encode(Hello(FORMAT, self._epoch))))
+        roster = next(note for kind, note in self._heard() if kind == Kind.NOTE and isinstance(note, Roster))
+        found = [(one.number, Manifest.model_validate_json(one.manifest)) for one in roster.models]
+        self._number, self._manifest = next((number, m) for number, m in found if m.name == model)
 
-    async def round(self, seconds: float) -> None:
+    def _heard(self) -> Iterator[tuple[int, object]]:
+        while True:
+            for kind, body in self._reader.take(self._link.recv(2**20)):
+                yield kind, decode(body, tuple) if kind == Kind.NOTE else body
+
+    def _told(self) -> Iterator[Packed]:
+        for kind, body in self._heard():
+            if kind == Kind.TOLD:
+                yield from parts(body)  # type: ignore[arg-type]  # bytes
+
+    def _open(self) -> list[str]:
+        count = self._groups * self._rows
+        asked = [Asked(Ticket(self._epoch, n), CreateRequest("")) for n in range(count)]
+        self._link.sendall(b"".join(messages(Kind.ASKED, list(asked_parts(self._number, asked, False)))))
+        made: dict[int, str] = {}
+        for part in self._told():
+            made |= {d.ticket.number: d.reply.session.id for d in read_told(part, self._epoch)}  # type: ignore[union-attr]  # Created
+            if len(made) == count:
+                return [made[n] for n in range(count)]
+        raise AssertionError("the link has an end")
+
+    def _message(self, idents: Sequence[str], group: int) -> bytearray:
+        sample = np.random.default_rng(0).normal(size=(1, self._manifest.persons or 1, 20, 3)).astype(np.float32)
+        content = Frames(sample, None, whole=True) if self._manifest.modality == "skeleton" else Exact(np.zeros(1, np.int64))
+        asked = [
+            Asked(
+                Ticket(self._epoch, group * self._rows + i),
+                StepRequest(ident, "", 0, bytes(DIGEST), content, protocol="stream", tell_state=False),
+            )
+            for i, ident in enumerate(idents)
+        ]
+        return bytearray(b"".join(messages(Kind.ASKED, list(asked_parts(self._number, asked, False)))))
+
+    def round(self, seconds: float) -> None:
         """Step new sessions for so long."""
-        await self.front.known.wait()
-        model, tickets = self.front.models.latest(self._model), self.front.tickets
-        made = [a.reply for a in await tickets.ask_all(model.port, [CreateRequest("") for _ in range(self._groups * self._rows)])]
-        idents = [reply.session.id for reply in made]  # type: ignore[union-attr]  # Created
-        sample = np.random.default_rng(0).normal(size=(1, model.manifest.persons or 1, 20, 3)).astype(np.float32)
-        content = Frames(sample, None, whole=True) if model.manifest.modality == "skeleton" else Exact(np.zeros(1, np.int64))
-        begun, cost, answered = time.perf_counter(), processor_time(self.child.process.pid), 0
+        rows, idents = self._rows, self._open()
+        of_group = [idents[at : at + rows] for at in range(0, len(idents), rows)]
+        ready = [self._message(mine, g) for g, mine in enumerate(of_group)]
+        at = HEAD.size + PART.size + -(-STEPS.size // 8) * 8 + 8 * rows
+        places = [np.frombuffer(one, "<i8", 3 * rows, at) for one in ready]  # numbers, and digests, which are numbers here
+        numbers, left, answered = [0] * self._groups, np.zeros(self._groups, np.int64), 0
+        told, begun, cost = self._told(), time.perf_counter(), processor_time(self.child.process.pid)
 
-        async def group(mine: list[str]) -> None:
-            nonlocal answered
-            number = 0
-            while time.perf_counter() < begun + seconds:
-                number += 1
-                requests = [StepRequest(i, "", number, secrets.token_bytes(16), content, protocol="stream", tell_state=False) for i in mine]
-                replies = await tickets.ask_all(model.port, requests)
-                assert all(isinstance(one.reply, Result) and one.reply.number == number for one in replies)
-                answered += len(replies)
+        def ask(g: int) -> None:
+            if time.perf_counter() < begun + seconds:
+                numbers[g], left[g] = numbers[g] + 1, rows
+                places[g][:] = numbers[g]
+                self._link.sendall(ready[g])
 
-        await asyncio.gather(*(group(idents[at : at + self._rows]) for at in range(0, len(idents), self._rows)))
+        for g in range(self._groups):
+            ask(g)
+        while left.any():
+            part = next(told)
+            assert part.form == PartForm.RESULTS, [d.reply for d in read_told(part, self._epoch)]
+            tickets = np.frombuffer(part.data, "<u8", part.rows, part.at + RESULTS.size).astype(np.int64)
+            steps = np.frombuffer(part.data, "<i8", part.rows, part.at + RESULTS.size + 8 * part.rows)
+            assert (steps == np.array(numbers)[tickets // rows]).all()
+            before = left > 0
+            left -= np.bincount(tickets // rows, minlength=self._groups)
+            answered += part.rows
+            for g in np.flatnonzero(before & (left == 0)).tolist():
+                ask(g)
         self.child.rates.append(answered / (time.perf_counter() - begun))
         self.child.costs.append((processor_time(self.child.process.pid) - cost) / answered * 1e6)
 
+    def close(self) -> None:
+        """Leave the child."""
+        self._link.close()
 
-async def measure(arguments: argparse.Namespace, children: Sequence[Child]) -> None:
+
+def measure(arguments: argparse.Namespace, children: Sequence[Child]) -> None:
     """Feed the children in turns."""
     feeders = [Feeder(child, arguments.model, arguments.groups, arguments.rows) for child in children]
     for n in range(arguments.rounds):
         for feeder in feeders if n % 2 == 0 else feeders[::-1]:
-            await feeder.round(arguments.seconds)
+            feeder.round(arguments.seconds)
     for feeder in feeders:
-        feeder.front.link.close()
+        feeder.close()
 
 
 def figures_of(child: Child, first: Child, action: bool) -> list[Figure]:
@@ -142,7 +208,7 @@ def main() -> None:
         children.append(child("commits on the engine thread", HERE, INDRNN_COMMIT_THREAD="false"))
         if arguments.commit_thread:
             children.append(child("commit thread", HERE, INDRNN_COMMIT_THREAD="true"))
-        asyncio.run(measure(arguments, children))
+        measure(arguments, children)
     print(f"steps of {arguments.groups} x {arguments.rows} sessions, {arguments.model}")
     figures = [f for one in children for f in figures_of(one, children[0], arguments.model == "action")]
     print(table(figures))

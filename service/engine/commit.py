@@ -19,6 +19,7 @@ waits, and the thread stores them together, in one commit.
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from itertools import chain
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -93,14 +94,13 @@ class PlainCommit:
             self.refuse(batch, error)
             return []
         s.noted.append((s.store, time.perf_counter_ns() - begun))
-        if not lost:
-            s.stored(("step", one.request.protocol) for one in batch.steps)
-            self._send(batch.replies)
-            return []
-        kept = [i for i, one in enumerate(batch.steps) if one.before.id not in lost]
-        s.stored(("step", batch.steps[i].request.protocol) for i in kept)
-        self._send([batch.replies[i] for i in kept])
-        return [one.waiting for one in batch.steps if one.before.id in lost]
+        stored, replies = batch.steps, batch.replies
+        if lost:
+            kept = [i for i, one in enumerate(batch.steps) if one.before.id not in lost]
+            stored, replies = [stored[i] for i in kept], [replies[i] for i in kept]
+        s.stored({("step", protocol): n for protocol, n in Counter([request.protocol for _, request, _ in stored]).items()})
+        self._send(replies)
+        return [one.waiting for one in batch.steps if one.before.id in lost] if lost else []
 
     def refuse(self, batch: Batch[Q], error: ServiceError) -> None:
         """Answer every step of a batch with an error."""

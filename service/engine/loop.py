@@ -19,7 +19,7 @@ and the requests are offered again to where it now stands, until their deadline.
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -520,7 +520,7 @@ class Ledger:
                 happened += live.happened
                 live.happened = []
                 live.settled(after, self._patience)
-        self.statistics.stored(happened)
+        self.statistics.stored(Counter(happened))
         # Of a session that was to be made here nobody else knows the id: then it is taken.
         made = [live for live in moved if live.base is None and not live.pending]
         taken = StoreFailed("the new session's id is taken: try again") if made else None

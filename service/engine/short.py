@@ -24,6 +24,7 @@ from indrnn.service.store.protocol import Change, Store
 
 log = logging.getLogger(__name__)
 
+new = tuple.__new__  # of a named tuple with all its fields: half of the time of the class's own call
 LONGEST = 16  # time steps of a plain step; longer ones are cut into pieces, and others run between these
 
 
@@ -65,16 +66,20 @@ class ShortWay(Generic[Q]):
             found = self._store.load([request.session_id for _, request in candidates])
         except ServiceError:  # the general way finds out, and says so
             return queued
-        now, by_length = clock(), dict[int, list[Plain[Q]]]()
+        now, by_length, plain_steps = clock(), dict[int, list[Plain[Q]]](), 0
         for q, request in candidates:
             before = found.get(request.session_id)
             if before is not None and self._advances(request, before, now):
-                by_length.setdefault(len(request.content.x), []).append(Plain(q, request, before))
-        answered: set[Ticket] = set()
+                by_length.setdefault(len(request.content.x), []).append(new(Plain, (q, request, before)))
+                plain_steps += 1
+        left: set[Ticket] = set()
         for plain in by_length.values():
             for at in range(0, len(plain), self._max_batch):
-                answered.update(self._run(plain[at : at + self._max_batch], clock))
-        return [q for q in queued if q.ticket not in answered] if answered else queued
+                left.update(self._run(plain[at : at + self._max_batch], clock))
+        if plain_steps == len(queued) and not left:
+            return ()
+        taken = {one.waiting.ticket for plain in by_length.values() for one in plain} - left
+        return [q for q in queued if q.ticket not in taken]
 
     def _candidates(self, queued: Sequence[Q], elsewhere: Collection[str]) -> list[tuple[Q, StepRequest]]:
         """Return the steps that look plain, at most one of a session, and none behind another request of its session."""
@@ -106,37 +111,39 @@ class ShortWay(Generic[Q]):
 
     def _advances(self, request: StepRequest, before: Session, now: float) -> bool:
         """Return whether the state machine would admit the step as the session's next, and say nothing else of it."""
-        f, last = self._facts, before.last
-        if before.owner != request.owner or before.digest != f.digest or before.version != f.version:
+        f, number = self._facts, request.number
+        _, _, version, digest, owner, _, step, position, _, expires_at, last, carry, history, _ = before
+        if owner != request.owner or digest != f.digest or version != f.version:
             return False
         if last is not None and (type(last.result) is not Scores or last.end):
             return False
-        if request.number is not None and request.number != before.step + 1:
+        if number is not None and number != step + 1:
             return False
-        if before.history is not None or before.carry is not None or now >= before.expires_at:
+        if history is not None or carry is not None or now >= expires_at:
             return False
-        return f.max_position is None or before.position + len(request.content.x) <= f.max_position
+        return f.max_position is None or position + len(request.content.x) <= f.max_position
 
     def _run(self, plain: Sequence[Plain[Q]], clock: Callable[[], float]) -> Collection[Ticket]:
-        """Run steps of one length and put them to be stored and answered; return the tickets of those that are taken care of."""
+        """Run steps of one length and put them to be stored and answered; return the tickets of those that the general way has to take."""
         begun, since, s = time.perf_counter_ns(), time.monotonic(), self._statistics
-        rows = [Row(request.content.x, before.state) for _, request, before in plain]
+        rows: list[Row] = [new(Row, (request.content.x, before.state, None)) for _, request, before in plain]
         prepared = time.perf_counter_ns()
         try:
             results = self._engine.run(rows)
         except Exception:  # the general way runs them again, and says of each what is wrong
             log.debug("a run of %d plain steps failed", len(rows), exc_info=True)
-            return ()
+            return [one.waiting.ticket for one in plain]
         ran, now = time.perf_counter_ns(), clock()
         batch = self._advanced(plain, results, now)
         if not batch.steps:
-            return ()
+            return [one.waiting.ticket for one in plain]
         ended = time.perf_counter_ns()
         s.noted_runs.append((len(rows), prepared - begun, ran - prepared, ended - ran, now))
         self._note(batch.steps, since, (ended - begun) * 1e-9)
-        taken = {one.waiting.ticket for one in batch.steps}
-        taken.difference_update([q.ticket for q in self._put(batch)])
-        return taken
+        left = [q.ticket for q in self._put(batch)]
+        if len(batch.steps) < len(plain):
+            left += {one.waiting.ticket for one in plain}.difference([one.waiting.ticket for one in batch.steps])
+        return left
 
     def _advanced(self, plain: Sequence[Plain[Q]], results: Sequence[RowResult], now: float) -> Batch[Q]:
         """Return what is to be stored and said of the steps after which the state is finite, and those steps."""
@@ -149,14 +156,14 @@ class ShortWay(Generic[Q]):
             if not is_sound:
                 continue
             q, request, s = one
-            scores = Scores(state[where].copy(), no_every, NOTHING if logprobs is None else logprobs[i], doubts)
-            number, position = s.step + 1, s.position + len(request.content.x)
-            step = Step(request.digest, scores)
-            after = Session(
-                s.id, s.model, s.version, s.digest, s.owner, state, number, position, s.created_at, expires_at, step, None, None, None
-            )
-            changes.append(Change(s, after))
-            replies.append(Delivery(q.ticket, Result(number, position, scores, state)))
+            ident, model, version, digest, owner, _, number, position, created_at, *_ = s
+            number, position = number + 1, position + len(request.content.x)
+            # the logits are a part of the state, which the session keeps anyway
+            scores = new(Scores, (state[where], no_every, NOTHING if logprobs is None else logprobs[i], doubts))
+            step = new(Step, (request.digest, scores, False))
+            at = state, number, position, created_at, expires_at, step, None, None, None
+            changes.append(new(Change, (s, new(Session, (ident, model, version, digest, owner, *at)), 0)))
+            replies.append(new(Delivery, (q.ticket, new(Result, (number, position, scores, state)), None, True)))
             sound.append(one)
         return Batch(sound, changes, replies)
 
@@ -172,7 +179,6 @@ class ShortWay(Generic[Q]):
     def _note(self, run: Sequence[Plain[Q]], since: float, took: float) -> None:
         """Note how long steps have waited, and how long they took in all."""
         s = self._statistics
-        for one in run:
-            waited = since - one.waiting.since
-            s.noted.append((s.queue, int(waited * 1e9)))
-            s.noted.append((s.success, int((waited + took) * 1e9)))
+        waits = [since - q.since for q, _, _ in run]
+        s.noted.extend([(s.queue, int(waited * 1e9)) for waited in waits])
+        s.noted.extend([(s.success, int((waited + took) * 1e9)) for waited in waits])

@@ -8,7 +8,7 @@ noted there, and counted in their buckets when somebody asks, or when many are n
 import threading
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -107,8 +107,8 @@ class Statistics:
             while self.noted_runs:
                 self.ran(*self.noted_runs.popleft())
 
-    def stored(self, happened: Iterable[tuple[Happened, ClientProtocol]]) -> None:
-        """Count what has been stored. Any thread may call, as of `store_failed`."""
+    def stored(self, happened: Mapping[tuple[Happened, ClientProtocol], int]) -> None:
+        """Count what has been stored, and how often. Any thread may call, as of `store_failed`."""
         with self._folding:
             self.happened.update(happened)
 

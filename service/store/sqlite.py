@@ -199,7 +199,8 @@ class SQLiteStore:
 
     def _moved(self, changes: Sequence[Change]) -> frozenset[str]:
         """Return the sessions whose `before` is not what the file has. Where it is the very object in memory, nothing is looked at."""
-        unsure = [c for c in changes if c.before is None or self._kept.tag_of(c.before) is None]
+        tag_of = self._kept.tag_of
+        unsure = [c for c in changes if c.before is None or tag_of(c.before) is None]
         if not unsure:
             return frozenset()
         there = self._read([c.id for c in unsure])
@@ -416,15 +417,22 @@ class _Written(NamedTuple):
 
     @classmethod
     def of(cls, changes: Sequence[Change]) -> "_Written":
-        kept = [c.after for c in changes if c.after is not None]
+        kept: list[Session] = []
+        values: list[object] = []
+        steps = True
+        for before, after, _ in changes:
+            if after is not None:
+                kept.append(after)
+                values += _row(after)
+                steps = steps and before is not None and _goes_on(before, after)
         gone = [c.before.id for c in changes if c.after is None and c.before is not None]
         keeping = [c for c in changes if (c.after and c.after.history) or (c.before and c.before.history)]
-        steps = all(
-            c.after is None
-            or (c.before is not None and (c.before.created_at, c.before.digest, c.before.version) == (c.after.created_at, c.after.digest, c.after.version))
-            for c in changes
-        )
-        return cls(kept, [value for s in kept for value in _row(s)], gone, keeping, steps)
+        return cls(kept, values, gone, keeping, steps)
+
+
+def _goes_on(before: Session, after: Session) -> bool:
+    """Return whether only those columns change that every step changes."""
+    return before.created_at == after.created_at and before.digest == after.digest and before.version == after.version
 
 
 @lru_cache(maxsize=256)
@@ -451,10 +459,11 @@ def _keeping(history: History | None) -> tuple[object, ...]:
 
 
 def _row(s: Session) -> tuple[object, ...]:
-    last = encode_step(s.last) if s.last else None
-    carry = encode_carry(s.carry) if s.carry else None
-    state = little(s.state)  # its memory, as it is
-    return s.id, s.model, s.version, s.digest, s.owner, s.step, s.position, s.created_at, s.expires_at, state, last, carry
+    ident, model, version, digest, owner, state, step, position, created_at, expires_at, last, carry, _, _ = s
+    step_bytes = None if last is None else encode_step(last)
+    carry_bytes = None if carry is None else encode_carry(carry)
+    memory = little(state)  # as it is
+    return ident, model, version, digest, owner, step, position, created_at, expires_at, memory, step_bytes, carry_bytes
 
 
 def _session(row: tuple[object, ...]) -> Session:
