@@ -50,6 +50,14 @@ class Held:
             assert time.monotonic() < end, "the engine thread waits for the commit"
             time.sleep(0.001)
 
+    def until_committing(self) -> None:
+        """Returns when a commit is at the gate."""
+        commits, end = self.bench.loop._commits, time.monotonic() + 20
+        assert commits is not None
+        while not commits._committing:
+            assert time.monotonic() < end, "nothing is committed"
+            time.sleep(0.001)
+
     def until_waiting(self, count: int) -> None:
         """Returns when so many requests wait for busy sessions."""
         commits, end = self.bench.loop._commits, time.monotonic() + 20
@@ -73,7 +81,7 @@ def test_others_run_while_a_batch_is_stored_and_nobody_is_answered_before_that(h
     one, other, third = held.open(3)
     held.gate.clear()
     asked = [held.step(one, 1)]
-    held.until(1)
+    held.until_committing()
     asked.append(held.step(other, 1))
     held.until(2)
     asked.append(held.step(third, 1))
