@@ -21,13 +21,13 @@ from statistics import median
 
 import numpy as np
 
-HERE = Path(__file__).parent.parent
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 from bench.figure import Figure, table
 from indrnn.service.session.machine import Scores, Session, Step
 from indrnn.service.store.protocol import Change
 from indrnn.service.store.sqlite import SQLiteStore
 
+HERE = Path(__file__).parent.parent
 STATE, LOGITS = 1_528, 54  # numbers of a session of `action`
 BLOCK = 100  # commits of one side before the other's
 LAST = 400  # bytes of a row beside its state

@@ -4,8 +4,8 @@ python bench/engine_alone.py [--groups 4] [--rows 32] [--seconds 3] [--rounds 3]
 
 Engines' processes are children, each with a store of its own in a temporary folder, and are fed in turns: one with commits on the engine
 thread, one with the commit thread, and one of another checkout's code where a folder is given, which has to speak the same messages. This
-process is their front, and a cheap one: `groups` times `rows` sessions of each, each group's next steps sent when its last were answered. Processor time is
-of the child, all its threads, a step; ratios are medians of the rounds' own.
+process is their front, and a cheap one: `groups` times `rows` sessions of each, each group's next steps sent when its last were answered.
+Processor time is of the child, all its threads, a step; ratios are medians of the rounds' own.
 """
 
 import argparse
@@ -23,8 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-HERE = Path(__file__).parent.parent
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 from bench.figure import Figure, table
 from indrnn.export.bundle import Manifest
 from indrnn.service.engine.calls import Hello, Roster
@@ -48,6 +47,7 @@ from indrnn.service.link.message import (
 )
 from indrnn.service.supervisor import LINK
 
+HERE = Path(__file__).parent.parent
 DIGEST = 16  # bytes
 
 

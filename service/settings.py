@@ -70,7 +70,8 @@ class Settings(BaseSettings):
     )
     commit_thread: bool | Literal["auto"] = Field(
         "auto",
-        description="whether what a run came to is stored on a thread of its own while the next one runs; auto: where there are two cores",
+        description="whether what a run came to is stored on a thread of its own while the next one runs; "
+        "auto: with fronts, where there are more than two cores",
     )
     hang_timeout: float = Field(
         30.0, gt=1, le=3600, description="seconds without a sign of life after which a process is killed and started again; with fronts"
@@ -108,11 +109,6 @@ class Settings(BaseSettings):
     drain_timeout: float = Field(10.0, gt=0, le=3600, description="seconds from SIGTERM to the end of the process at most")
     log_format: Literal["text", "json"] = Field("text", description="how log lines are written; json: an object a line")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
-
-    @property
-    def commits_aside(self) -> bool:
-        """Return whether commits have a thread of their own."""
-        return cores() > 1 if self.commit_thread == "auto" else self.commit_thread
 
     @field_validator("root_path")
     @classmethod

@@ -110,7 +110,12 @@ class SQLiteStore:
     def _open(self) -> bytes:
         db = self._db
         self._recognize()
-        for pragma in (f"page_size={PAGE_SIZE}", "journal_mode=WAL", f"synchronous={self._synchronous}", f"wal_autocheckpoint={CHECKPOINT}"):
+        for pragma in (
+            f"page_size={PAGE_SIZE}",
+            "journal_mode=WAL",
+            f"synchronous={self._synchronous}",
+            f"wal_autocheckpoint={CHECKPOINT}",
+        ):
             db.execute(f"PRAGMA {pragma}").fetchall()
         (journal,) = db.execute("PRAGMA journal_mode").fetchone()
         if journal != "wal":

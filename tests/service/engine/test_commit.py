@@ -13,7 +13,9 @@ from test_loop import Asked, Bench, make
 
 from indrnn.service.engine.commit import Batch, CommitThread, Plain
 from indrnn.service.engine.requests import DeleteRequest, Exact, LookRequest, StepRequest
+from indrnn.service.engine.statistics import Statistics
 from indrnn.service.errors import EngineFailed, Stopping, StoreFailed, UnknownSession
+from indrnn.service.serving.backend import commits_aside
 from indrnn.service.session.machine import Deleted, Refused
 from indrnn.service.store.protocol import Change
 
@@ -240,3 +242,21 @@ def test_a_session_of_nobody_is_still_told_so_while_another_is_busy(held: Held) 
     held.step(ident, 1)
     held.until(1)
     assert isinstance(held.step("nobody's", 1).one().error, UnknownSession)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fronts", "cores", "aside"),
+    [("auto", True, 2, False), ("auto", True, 3, True), ("auto", False, 8, False), (True, False, 1, True), (False, True, 8, False)],
+)
+def test_commits_have_a_thread_where_a_core_is_left_for_it(wanted: Any, fronts: bool, cores: int, aside: bool) -> None:
+    assert commits_aside(wanted, fronts, cores) is aside
+
+
+def test_what_both_threads_count_is_counted_once() -> None:
+    s = Statistics()
+    threads = [threading.Thread(target=lambda: [s.stored({("step", "http"): 1}) for _ in range(2_000)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert s.happened["step", "http"] == 8_000
