@@ -121,6 +121,8 @@ class CommitThread(Generic[Q]):
         self._handed: list[Batch[Q]] = []
         self._rows = 0
         self._committing = False
+        self.begun = float("inf")
+        """when the commit that runs began, of time.monotonic()"""
         self._done: list[str] = []
         self._again: list[Q] = []
         self._wanted = False
@@ -208,6 +210,7 @@ class CommitThread(Generic[Q]):
             if not self._handed:
                 return None
             handed, self._handed, self._rows, self._committing = self._handed, [], 0, True
+            self.begun = time.monotonic()
             self._gate.notify_all()
         if len(handed) == 1:
             return handed[0]
@@ -223,7 +226,7 @@ class CommitThread(Generic[Q]):
             log.exception("the commit thread failed")
             self._commit.refuse(batch, EngineFailed(f"internal error: {type(error).__name__}"))
         with self._gate:
-            self._committing = False
+            self._committing, self.begun = False, float("inf")
             self._done += [one.before.id for one in batch.steps]
             self._again += again
             wanted, self._wanted = self._wanted or bool(again), False

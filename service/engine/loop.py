@@ -1228,8 +1228,9 @@ class EngineLoop:
 
     @property
     def lively(self) -> bool:
-        """Return whether it waits for something to do, or has begun a turn lately."""
-        return not self.alive or self.inbox.waiting == 0 or time.monotonic() - self._turned < LONGEST_TURN
+        """Return whether it waits for something to do, or has begun a turn lately, and no commit beside it stands still."""
+        begun = self._turned if self._commits is None else min(self._turned, self._commits.begun)
+        return not self.alive or self.inbox.waiting == 0 or time.monotonic() - begun < LONGEST_TURN
 
     def snapshot(self) -> EngineSnapshot:
         """Return what it has done."""

@@ -236,6 +236,22 @@ def test_what_comes_for_a_session_whose_batch_is_just_done_has_another_turn_take
     assert commits.hold([q]) == [q]
 
 
+def test_an_engine_whose_commit_stands_still_is_not_lively_though_it_takes_turns(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    ident, other = held.open(2)
+    held.gate.clear()
+    asked = held.step(ident, 1)
+    held.until_committing()
+    monkeypatch.setattr("indrnn.service.engine.loop.LONGEST_TURN", 0.3)
+    end = time.monotonic() + 20
+    while held.bench.loop.lively:
+        assert time.monotonic() < end
+        held.bench.look(other)
+    held.gate.set()
+    assert asked.one().number == 1
+    monkeypatch.undo()
+    assert held.bench.loop.lively
+
+
 def test_a_session_of_nobody_is_still_told_so_while_another_is_busy(held: Held) -> None:
     (ident,) = held.open(1)
     held.gate.clear()
