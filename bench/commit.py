@@ -71,7 +71,7 @@ def serve(folder: Path, count: int, rows: int) -> None:
     sessions = [Session(secrets.token_urlsafe(21), "action", "1", "d" * 64, "", zeros, 0, 0, now + i, now + 9e4) for i in range(count)]
     for at in range(0, count, 50):
         store.commit([Change(None, one) for one in sessions[at : at + 50]])
-    committed(store, sessions, 2 * count // rows + 1, rows, floor)  # each session has been stored, and the log has its length
+    committed(store, sessions, max(2 * count, 9_000) // rows, rows, floor)  # each session has been stored, and the log has its length
     print("ready", flush=True)
     for line in sys.stdin:
         print(json.dumps(committed(store, sessions, int(line), rows, floor)), flush=True)

@@ -11,7 +11,6 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +35,6 @@ from indrnn.service.store.record import (
 )
 
 SLICE = 200  # sessions looked at by expire before it lets others at the file: about 4 ms
-CHECKPOINT = 8_000  # pages, 64 MB of the log, between two copies of it into the file, which the commit that comes then waits for
 PAGE_SIZE = 8_192  # bytes, of a new file: a row of some 8 KB is one page and not two: a commit of 32 takes 0.85 of the time
 APPLICATION_ID = int.from_bytes(b"IndR", "big")  # where SQLite and `file` look for whose file it is
 
@@ -44,11 +42,10 @@ _BEGINS = b"SQLite format 3\0"  # every file of SQLite's but an empty one
 _UNTAGGED = b""  # nobody else may change the file
 _COLUMNS = "id, model, version, digest, owner, step, position, created_at, expires_at, state, last, carry"
 _ROW = f"({','.join('?' * (_COLUMNS.count(',') + 1))})"
-_ON_STEP = """ON CONFLICT (id) DO UPDATE SET
+_ON_CONFLICT = """ON CONFLICT (id) DO UPDATE SET
+    version = excluded.version, digest = excluded.digest, created_at = excluded.created_at,
     step = excluded.step, position = excluded.position, expires_at = excluded.expires_at,
     state = excluded.state, last = excluded.last, carry = excluded.carry"""
-_ON_CONFLICT = f"{_ON_STEP}, version = excluded.version, digest = excluded.digest, created_at = excluded.created_at"
-# A column that is set has its index written too, though it stays as it was: a commit of 32 of 2,000 sessions takes 0.8 of the time without.
 
 # The statements at n bring a file of schema n to n + 1; a new file goes through all of them.
 _MIGRATIONS = (
@@ -110,12 +107,7 @@ class SQLiteStore:
     def _open(self) -> bytes:
         db = self._db
         self._recognize()
-        for pragma in (
-            f"page_size={PAGE_SIZE}",
-            "journal_mode=WAL",
-            f"synchronous={self._synchronous}",
-            f"wal_autocheckpoint={CHECKPOINT}",
-        ):
+        for pragma in (f"page_size={PAGE_SIZE}", "journal_mode=WAL", f"synchronous={self._synchronous}"):
             db.execute(f"PRAGMA {pragma}").fetchall()
         (journal,) = db.execute("PRAGMA journal_mode").fetchone()
         if journal != "wal":
@@ -204,18 +196,17 @@ class SQLiteStore:
 
     def _moved(self, changes: Sequence[Change]) -> frozenset[str]:
         """Return the sessions whose `before` is not what the file has. Where it is the very object in memory, nothing is looked at."""
-        tag_of = self._kept.tag_of
-        unsure = [c for c in changes if c.before is None or tag_of(c.before) is None]
+        unsure = [c for c in changes if c.before is None or self._kept.tag_of(c.before) is None]
         if not unsure:
             return frozenset()
         there = self._read([c.id for c in unsure])
         return frozenset(c.id for c in unsure if not _same(there.get(c.id), c.before))
 
     def _write(self, written: "_Written") -> None:
-        kept, values, gone, keeping, steps = written
+        kept, values, gone, keeping = written
         if not kept and not gone:
             return
-        upsert = _upsert(len(kept), steps)
+        upsert = f"INSERT INTO sessions ({_COLUMNS}) VALUES {','.join([_ROW] * len(kept))} {_ON_CONFLICT}"
         if not gone and not keeping:
             self._db.execute(upsert, values)  # one statement is one transaction, and gives up the interpreter lock only once
         else:
@@ -409,41 +400,19 @@ def _hold(path: Path) -> tuple[int, bool]:
 
 
 class _Written(NamedTuple):
-    """The contents of a commit: sessions and their rows' values, the ids of those it removes, and the changes of those that keep states.
-
-    steps: each session that it writes goes on as what it was, of the same model and age.
-    """
+    """The contents of a commit: sessions and their rows' values, the ids of those it removes, and the changes of those that keep states."""
 
     kept: list[Session]
     values: list[object]
     gone: list[str]
     keeping: list[Change]
-    steps: bool
 
     @classmethod
     def of(cls, changes: Sequence[Change]) -> "_Written":
-        kept: list[Session] = []
-        values: list[object] = []
-        steps = True
-        for before, after, _ in changes:
-            if after is not None:
-                kept.append(after)
-                values += _row(after)
-                steps = steps and before is not None and _goes_on(before, after)
+        kept = [c.after for c in changes if c.after is not None]
         gone = [c.before.id for c in changes if c.after is None and c.before is not None]
         keeping = [c for c in changes if (c.after and c.after.history) or (c.before and c.before.history)]
-        return cls(kept, values, gone, keeping, steps)
-
-
-def _goes_on(before: Session, after: Session) -> bool:
-    """Return whether only those columns change that every step changes."""
-    return before.created_at == after.created_at and before.digest == after.digest and before.version == after.version
-
-
-@lru_cache(maxsize=256)
-def _upsert(rows: int, steps: bool) -> str:
-    """Return the statement that writes so many rows."""
-    return f"INSERT INTO sessions ({_COLUMNS}) VALUES {','.join([_ROW] * rows)} {_ON_STEP if steps else _ON_CONFLICT}"
+        return cls(kept, [value for s in kept for value in _row(s)], gone, keeping)
 
 
 def _remove_histories(db: sqlite3.Connection, ids: Sequence[str]) -> None:

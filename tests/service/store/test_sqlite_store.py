@@ -228,35 +228,6 @@ def test_what_is_in_memory_is_read_while_a_commit_runs(path: Path) -> None:
     store.close()
 
 
-def test_a_step_leaves_the_index_of_owners_alone_and_what_begins_anew_does_not(path: Path) -> None:
-    store = SQLiteStore(path)
-    first, other = session(store), session(store)
-    store.commit([Change(None, first), Change(None, other)])
-    statements: list[str] = []
-    store._db.set_trace_callback(statements.append)
-    step = first._replace(step=1)
-    store.commit([Change(first, step)])
-    assert "created_at =" not in statements[-1]
-    anew, moved = step._replace(step=1, created_at=7.0), other._replace(version="2", digest="e")
-    store.commit([Change(step, anew)])
-    assert "created_at =" in statements[-1]
-    store.commit([Change(other, moved)])
-    store._db.set_trace_callback(None)
-    store = reopened(store, path)
-    found = store.load([first.id, other.id])
-    assert (found[first.id].created_at, found[first.id].step) == (7.0, 1)
-    assert (found[other.id].version, found[other.id].digest) == ("2", "e")
-    assert [one.id for one in store.list("", 0.0, 9)] == [first.id, other.id], "newest first"
-    store.close()
-
-
-def test_the_log_is_copied_into_the_file_every_64_megabytes(path: Path) -> None:
-    store = SQLiteStore(path)
-    pages, size = (store._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("wal_autocheckpoint", "page_size"))
-    assert pages * size == pytest.approx(64e6, rel=0.05)
-    store.close()
-
-
 def test_removed_and_expired_sessions_are_gone_and_the_others_stay(path: Path) -> None:
     store = SQLiteStore(path)
     old, removed, kept = session(store, expires_at=5.0), session(store), session(store)
