@@ -1,6 +1,6 @@
-"""The commits of plain steps, on the engine thread or on a thread of its own.
+"""The commit thread: plain steps are stored on a thread of their own, where that is wanted.
 
-With a thread of its own what a batch came to is stored while the next batch, of other sessions, runs. A session goes through
+What a batch came to is stored while the next batch, of other sessions, runs. A session goes through
 
     FREE ── its step has run ──► HANDED ── the thread takes all that is handed ──► COMMITTING
       ▲                                                                               │
@@ -19,92 +19,15 @@ waits, and the thread stores them together, in one commit.
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from itertools import chain
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic
 
-from indrnn.export.bundle import Manifest
-from indrnn.service.engine.requests import Delivery, Request, StepRequest, Ticket
-from indrnn.service.engine.statistics import Statistics
-from indrnn.service.errors import EngineFailed, ServiceError
-from indrnn.service.logs import about
-from indrnn.service.session.machine import Refused, Session
-from indrnn.service.store.protocol import Change, Store
+from indrnn.service.engine.requests import Ticket
+from indrnn.service.engine.short import Batch, PlainCommit, Q
+from indrnn.service.errors import EngineFailed
 
 log = logging.getLogger(__name__)
-
-
-class Waiting(Protocol):
-    """A request as the engine thread has it: who asked, what, since when and until when it may wait, of time.monotonic()."""
-
-    @property
-    def ticket(self) -> Ticket:
-        """Return who asked."""
-
-    @property
-    def request(self) -> Request:
-        """Return what is asked."""
-
-    @property
-    def since(self) -> float:
-        """Return when it came."""
-
-    @property
-    def deadline(self) -> float:
-        """Return when it is too late to begin."""
-
-
-Q = TypeVar("Q", bound=Waiting)
-
-
-class Plain(NamedTuple, Generic[Q]):
-    """A step that goes the short way, and its session before it."""
-
-    waiting: Q
-    request: StepRequest
-    before: Session
-
-
-class Batch(NamedTuple, Generic[Q]):
-    """Plain steps that have run, what is to be stored of each, and what is to be said then."""
-
-    steps: Sequence[Plain[Q]]
-    changes: Sequence[Change]
-    replies: Sequence[Delivery]
-
-
-class PlainCommit:
-    """Stores what plain steps came to, and then lets their replies go, by `send`."""
-
-    def __init__(self, store: Store, manifest: Manifest, statistics: Statistics, send: Callable[[Sequence[Delivery]], None]) -> None:
-        self._store = store
-        self._manifest = manifest
-        self._statistics = statistics
-        self._send = send
-
-    def store(self, batch: Batch[Q]) -> list[Q]:
-        """Store a batch and answer its steps; return those that are not answered, since others have moved their sessions."""
-        s, begun = self._statistics, time.perf_counter_ns()
-        try:
-            lost = self._store.commit(batch.changes)
-        except ServiceError as error:
-            s.store_failed()
-            log.error("a commit of %d sessions failed: %s", len(batch.changes), error, extra=about(self._manifest))
-            self.refuse(batch, error)
-            return []
-        s.noted.append((s.store, time.perf_counter_ns() - begun))
-        stored, replies = batch.steps, batch.replies
-        if lost:
-            kept = [i for i, one in enumerate(batch.steps) if one.before.id not in lost]
-            stored, replies = [stored[i] for i in kept], [replies[i] for i in kept]
-        s.stored({("step", protocol): n for protocol, n in Counter([request.protocol for _, request, _ in stored]).items()})
-        self._send(replies)
-        return [one.waiting for one in batch.steps if one.before.id in lost] if lost else []
-
-    def refuse(self, batch: Batch[Q], error: ServiceError) -> None:
-        """Answer every step of a batch with an error."""
-        self._send([Delivery(reply.ticket, Refused(error)) for reply in batch.replies])
 
 
 class CommitThread(Generic[Q]):

@@ -19,7 +19,7 @@ and the requests are offered again to where it now stands, until their deadline.
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from indrnn.service.engine.commit import CommitThread, PlainCommit
+from indrnn.service.engine.commit import CommitThread
 from indrnn.service.engine.port import EngineSnapshot
 from indrnn.service.engine.requests import (
     Asked,
@@ -71,7 +71,7 @@ from indrnn.service.engine.runtime import (
     next_turn,
     prepare,
 )
-from indrnn.service.engine.short import ShortWay
+from indrnn.service.engine.short import PlainCommit, ShortWay
 from indrnn.service.engine.statistics import Happened, Statistics
 from indrnn.service.errors import (
     BadInput,
@@ -509,7 +509,8 @@ class Ledger:
                 ]
             )
         except ServiceError as error:
-            self.statistics.store_failed()
+            with self.statistics.lock:
+                self.statistics.store_failures += 1
             log.error("a commit of %d sessions failed: %s", len(unsettled), error, extra=about(self._engine.manifest))
             return Settling(self._leave_stale(unsettled), error, ())
         self.statistics.noted.append((self.statistics.store, time.perf_counter_ns() - begun))
@@ -520,7 +521,8 @@ class Ledger:
                 happened += live.happened
                 live.happened = []
                 live.settled(after, self._patience)
-        self.statistics.stored(Counter(happened))
+        with self.statistics.lock:
+            self.statistics.happened.update(happened)
         # Of a session that was to be made here nobody else knows the id: then it is taken.
         made = [live for live in moved if live.base is None and not live.pending]
         taken = StoreFailed("the new session's id is taken: try again") if made else None
@@ -971,7 +973,8 @@ class Desk:
         try:
             found = self._store.load(list(named))
         except ServiceError as error:
-            self._statistics.store_failed()
+            with self._statistics.lock:
+                self._statistics.store_failures += 1
             away = [q for q in queued if isinstance(q.request, SessionRequest) and q.request.session_id in named]
             self._ledger.refuse([q.ticket for q in away], error)
             for live in stale:

@@ -8,17 +8,19 @@ it; so does what comes behind such a request of the same session. What is left f
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from typing import Generic
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from indrnn.service.engine.commit import Batch, Plain, Q
-from indrnn.service.engine.requests import Content, Delivery, Frames, StepRequest, Ticket
+from indrnn.export.bundle import Manifest
+from indrnn.service.engine.requests import Content, Delivery, Frames, Request, StepRequest, Ticket
 from indrnn.service.engine.runtime import NOTHING, Engine, ModelFacts, Row, RowResult
 from indrnn.service.engine.statistics import Statistics
 from indrnn.service.errors import ServiceError
-from indrnn.service.session.machine import Floats, Result, Scores, Session, Step
+from indrnn.service.logs import about
+from indrnn.service.session.machine import Floats, Refused, Result, Scores, Session, Step
 from indrnn.service.session.sampling import log_softmax
 from indrnn.service.store.protocol import Change, Store
 
@@ -26,6 +28,81 @@ log = logging.getLogger(__name__)
 
 new = tuple.__new__  # of a named tuple with all its fields: half of the time of the class's own call
 LONGEST = 16  # time steps of a plain step; longer ones are cut into pieces, and others run between these
+
+
+class Waiting(Protocol):
+    """A request as the engine thread has it: who asked, what, since when and until when it may wait, of time.monotonic()."""
+
+    @property
+    def ticket(self) -> Ticket:
+        """Return who asked."""
+
+    @property
+    def request(self) -> Request:
+        """Return what is asked."""
+
+    @property
+    def since(self) -> float:
+        """Return when it came."""
+
+    @property
+    def deadline(self) -> float:
+        """Return when it is too late to begin."""
+
+
+Q = TypeVar("Q", bound=Waiting)
+
+
+class Plain(NamedTuple, Generic[Q]):
+    """A step that goes the short way, and its session before it."""
+
+    waiting: Q
+    request: StepRequest
+    before: Session
+
+
+class Batch(NamedTuple, Generic[Q]):
+    """Plain steps that have run, what is to be stored of each, and what is to be said then."""
+
+    steps: Sequence[Plain[Q]]
+    changes: Sequence[Change]
+    replies: Sequence[Delivery]
+
+
+class PlainCommit:
+    """Stores what plain steps came to, and then lets their replies go, by `send`."""
+
+    def __init__(self, store: Store, manifest: Manifest, statistics: Statistics, send: Callable[[Sequence[Delivery]], None]) -> None:
+        self._store = store
+        self._manifest = manifest
+        self._statistics = statistics
+        self._send = send
+
+    def store(self, batch: Batch[Q]) -> list[Q]:
+        """Store a batch and answer its steps; return those that are not answered, since others have moved their sessions."""
+        s, begun = self._statistics, time.perf_counter_ns()
+        try:
+            lost = self._store.commit(batch.changes)
+        except ServiceError as error:
+            with s.lock:
+                s.store_failures += 1
+            log.error("a commit of %d sessions failed: %s", len(batch.changes), error, extra=about(self._manifest))
+            self.refuse(batch, error)
+            return []
+        s.noted.append((s.store, time.perf_counter_ns() - begun))
+        stored, replies = batch.steps, batch.replies
+        if lost:
+            kept = [i for i, one in enumerate(batch.steps) if one.before.id not in lost]
+            stored, replies = [stored[i] for i in kept], [replies[i] for i in kept]
+        counted = Counter([request.protocol for _, request, _ in stored])
+        with s.lock:
+            s.happened.update({("step", protocol): n for protocol, n in counted.items()})
+        self._send(replies)
+        return [one.waiting for one in batch.steps if one.before.id in lost] if lost else []
+
+    def refuse(self, batch: Batch[Q], error: ServiceError) -> None:
+        """Answer every step of a batch with an error."""
+        self._send([Delivery(reply.ticket, Refused(error)) for reply in batch.replies])
 
 
 class ShortWay(Generic[Q]):

@@ -8,7 +8,6 @@ noted there, and counted in their buckets when somebody asks, or when many are n
 import threading
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -96,26 +95,17 @@ class Statistics:
     """durations that `fold` has still to add: to which they belong, and nanoseconds"""
     noted_runs: deque[tuple[int, int, int, int, float]] = field(default_factory=deque)
     """runs that `fold` has still to count, as `ran` has them"""
-    _folding: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """held by who folds, or writes what the engine thread and the commit thread both count"""
 
     def fold(self) -> None:
         """Count what has been noted. Any thread may call."""
-        with self._folding:
+        with self.lock:
             while self.noted:
                 duration, ns = self.noted.popleft()
                 duration.add(ns)
             while self.noted_runs:
                 self.ran(*self.noted_runs.popleft())
-
-    def stored(self, happened: Mapping[tuple[Happened, ClientProtocol], int]) -> None:
-        """Count what has been stored, and how often. Any thread may call, as of `store_failed`."""
-        with self._folding:
-            self.happened.update(happened)
-
-    def store_failed(self) -> None:
-        """Count a call of the store that failed."""
-        with self._folding:
-            self.store_failures += 1
 
     def ran(self, rows: int, input_ns: int, infer_ns: int, output_ns: int, now: float) -> None:
         """Count one run of the model over so many rows."""

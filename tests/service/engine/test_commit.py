@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from test_loop import Asked, Bench, make
 
-from indrnn.service.engine.commit import Batch, CommitThread, Plain
+from indrnn.service.engine.commit import CommitThread
 from indrnn.service.engine.loop import LONGEST_TURN
 from indrnn.service.engine.requests import DeleteRequest, Exact, LookRequest, StepRequest
-from indrnn.service.engine.statistics import Statistics
+from indrnn.service.engine.short import Batch, Plain
 from indrnn.service.errors import EngineFailed, Stopping, StoreFailed, UnknownSession
 from indrnn.service.serving.backend import commits_aside
 from indrnn.service.session.machine import Deleted, Refused
@@ -268,13 +268,3 @@ def test_a_session_of_nobody_is_still_told_so_while_another_is_busy(held: Held) 
 )
 def test_commits_have_a_thread_where_a_core_is_left_for_it(wanted: Any, fronts: bool, cores: int, aside: bool) -> None:
     assert commits_aside(wanted, fronts, cores) is aside
-
-
-def test_what_both_threads_count_is_counted_once() -> None:
-    s = Statistics()
-    threads = [threading.Thread(target=lambda: [s.stored({("step", "http"): 1}) for _ in range(2_000)]) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert s.happened["step", "http"] == 8_000

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from test_loop import ALPHABET, FakeEngine, N
 
-from indrnn.service.engine.commit import Batch, CommitThread, PlainCommit
+from indrnn.service.engine.commit import CommitThread
 from indrnn.service.engine.loop import EngineLoop, EngineSettings, Handed, LiveSession, Queued, StoreRelation
 from indrnn.service.engine.requests import (
     Asked,
@@ -37,6 +37,7 @@ from indrnn.service.engine.requests import (
     Ticket,
 )
 from indrnn.service.engine.runtime import PIECE
+from indrnn.service.engine.short import Batch, PlainCommit
 from indrnn.service.errors import StoreFailed
 from indrnn.service.session.ids import new_key
 from indrnn.service.session.machine import (
