@@ -18,10 +18,10 @@ from indrnn.service.engine.runtime import EngineError
 from indrnn.service.logs import set_up
 from indrnn.service.process import serve_alone
 from indrnn.service.serving.request import KeysError, new_key, read_keys
-from indrnn.service.settings import Settings, SettingsError, read_settings, variable
+from indrnn.service.settings import Settings, SettingsError, cores, read_settings, variable
 from indrnn.service.store.protocol import StoreError
 from indrnn.service.store.sqlite import back_up
-from indrnn.service.supervisor import cores, front_count, supervise
+from indrnn.service.supervisor import front_count, supervise
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:

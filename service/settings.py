@@ -68,6 +68,11 @@ class Settings(BaseSettings):
         description="processes that speak with clients, beside one that has the models and the store; 0: one process does all; "
         "auto: 1 where there are two cores, 2 from four on",
     )
+    commit_thread: bool | Literal["auto"] = Field(
+        "auto",
+        description="whether what a run came to is stored on a thread of its own while the next one runs; "
+        "auto: with fronts, where there are more than two cores",
+    )
     hang_timeout: float = Field(
         30.0, gt=1, le=3600, description="seconds without a sign of life after which a process is killed and started again; with fronts"
     )
@@ -173,3 +178,8 @@ def _expected(field: FieldInfo) -> str:
 def variable(field: str) -> str:
     """Return the name of the variable that sets a field."""
     return field.upper() if field.lower() in ("host", "port") else PREFIX + field.upper()
+
+
+def cores() -> int:
+    """Return on how many cores this process may run."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

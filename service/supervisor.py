@@ -306,11 +306,6 @@ def front_count(fronts: int | Literal["auto"], cores: int) -> int:
     return min(MOST, cores // 2) if fronts == "auto" else fronts
 
 
-def cores() -> int:
-    """Return on how many cores this process may run."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def supervise(settings: Settings, fronts: int) -> int:
     """Run the service as so many fronts and an engine's process."""
     return Supervisor(settings, fronts).run()

@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from indrnn.service.engine.commit import CommitThread
 from indrnn.service.engine.port import EngineSnapshot
 from indrnn.service.engine.requests import (
     Asked,
@@ -70,7 +71,7 @@ from indrnn.service.engine.runtime import (
     next_turn,
     prepare,
 )
-from indrnn.service.engine.short import ShortWay
+from indrnn.service.engine.short import PlainCommit, ShortWay
 from indrnn.service.engine.statistics import Happened, Statistics
 from indrnn.service.errors import (
     BadInput,
@@ -127,7 +128,8 @@ log = logging.getLogger(__name__)
 class EngineSettings:
     """Bounds: rows of a run, tickets that may wait, seconds a request may wait, seconds a session lives after a step, frames of a step.
 
-    short: whether plain steps go the short way (engine/short.py).
+    short: whether plain steps go the short way (engine/short.py); commit_thread: whether they are stored on a thread of their own
+    (engine/commit.py).
     """
 
     max_batch: int
@@ -136,6 +138,7 @@ class EngineSettings:
     session_ttl: float
     max_frames: int = 5_000
     short: bool = False
+    commit_thread: bool = False
 
 
 # --- what is handed to the engine thread, and who still waits for an answer: the only part that two threads touch -------------------------
@@ -196,6 +199,7 @@ class Inbox:
         self._gate = threading.Condition()
         self._queued: deque[Queued] = deque()
         self._withdrawn: deque[Ticket] = deque()
+        self._woken = False
         self._open: set[Ticket] = set()
 
     @property
@@ -250,6 +254,12 @@ class Inbox:
             self._withdrawn.extend(tickets)
             self._gate.notify()
 
+    def wake(self) -> None:
+        """Have the engine thread look, though nothing has come."""
+        with self._gate:
+            self._woken = True
+            self._gate.notify()
+
     def drain(self, why: ServiceError | None = None, seconds: float = float("inf")) -> None:
         """From now on finish what is in flight, cut what is generating, and refuse the rest with `why`; then the thread ends.
 
@@ -266,8 +276,9 @@ class Inbox:
     def take(self, busy: bool) -> Handed:
         """Return all that has come; wait for something unless the engine has something else to do."""
         with self._gate:
-            while not (busy or self._queued or self._withdrawn or self.stopping):
+            while not (busy or self._queued or self._withdrawn or self.stopping or self._woken):
                 self._gate.wait()
+            self._woken = False
             handed = Handed(list(self._queued), list(self._withdrawn), self.stopping)
             self._queued.clear()
             self._withdrawn.clear()
@@ -498,7 +509,8 @@ class Ledger:
                 ]
             )
         except ServiceError as error:
-            self.statistics.store_failures += 1
+            with self.statistics.lock:
+                self.statistics.store_failures += 1
             log.error("a commit of %d sessions failed: %s", len(unsettled), error, extra=about(self._engine.manifest))
             return Settling(self._leave_stale(unsettled), error, ())
         self.statistics.noted.append((self.statistics.store, time.perf_counter_ns() - begun))
@@ -509,7 +521,8 @@ class Ledger:
                 happened += live.happened
                 live.happened = []
                 live.settled(after, self._patience)
-        self.statistics.happened.update(happened)
+        with self.statistics.lock:
+            self.statistics.happened.update(happened)
         # Of a session that was to be made here nobody else knows the id: then it is taken.
         made = [live for live in moved if live.base is None and not live.pending]
         taken = StoreFailed("the new session's id is taken: try again") if made else None
@@ -960,7 +973,8 @@ class Desk:
         try:
             found = self._store.load(list(named))
         except ServiceError as error:
-            self._statistics.store_failures += 1
+            with self._statistics.lock:
+                self._statistics.store_failures += 1
             away = [q for q in queued if isinstance(q.request, SessionRequest) and q.request.session_id in named]
             self._ledger.refuse([q.ticket for q in away], error)
             for live in stale:
@@ -1182,9 +1196,15 @@ class EngineLoop:
         self._ledger = Ledger(engine, store, settings.step_timeout, self._statistics, self.inbox, answer)
         self._runner = Runner(engine, facts, settings, self._ledger, self._statistics, self.inbox)
         self._desk = Desk(engine, facts, store, settings, self._ledger, self._runner)
-        self._short: ShortWay | None = None
+        self._short: ShortWay[Queued] | None = None
+        self._commits: CommitThread[Queued] | None = None
         if settings.short:
-            self._short = ShortWay(engine, facts, store, settings.max_batch, settings.session_ttl, self._statistics, self._send)
+            commit = PlainCommit(store, engine.manifest, self._statistics, self._send)
+            if settings.commit_thread:
+                name = f"commit-{facts.name}-{facts.version}"
+                self._commits = CommitThread(commit, settings.max_batch, self.inbox.wake, name)
+            put = self._commits or commit
+            self._short = ShortWay(engine, facts, store, settings.max_batch, settings.session_ttl, self._statistics, put.store)
         self._turned = time.monotonic()
         self._thread = threading.Thread(target=self._main, name=f"engine-{facts.name}-{facts.version}", daemon=True)
         self._thread.start()
@@ -1211,8 +1231,9 @@ class EngineLoop:
 
     @property
     def lively(self) -> bool:
-        """Return whether it waits for something to do, or has begun a turn lately."""
-        return not self.alive or self.inbox.waiting == 0 or time.monotonic() - self._turned < LONGEST_TURN
+        """Return whether it waits for something to do, or has begun a turn lately, and no commit beside it stands still."""
+        begun = self._turned if self._commits is None else min(self._turned, self._commits.begun)
+        return not self.alive or self.inbox.waiting == 0 or time.monotonic() - begun < LONGEST_TURN
 
     def snapshot(self) -> EngineSnapshot:
         """Return what it has done."""
@@ -1235,20 +1256,24 @@ class EngineLoop:
                 self._turn(*handed)
             except Exception as error:  # a bug must not leave anybody waiting
                 log.exception("the engine thread failed")
+                if self._commits is not None:
+                    self._commits.settle()  # what has run is stored, and answered
                 self._fail_everything(EngineFailed(f"internal error: {type(error).__name__}"))
-            ended = self.inbox.empty and not self._runner.ready
+            if handed.stopping and self._commits is not None:
+                self._commits.settle(self.inbox.until)
+            ended = self.inbox.empty and not self._runner.ready and (self._commits is None or self._commits.quiet)
             if handed.stopping and (time.monotonic() > self.inbox.until or ended):
-                self._fail_everything(self.inbox.why)
-                return
+                break
+        self._fail_everything(self.inbox.why)
+        if self._commits is not None:
+            self._commits.end()
 
     def _turn(self, queued: Sequence[Queued], withdrawn: Sequence[Ticket], stopping: bool) -> None:
         now = self._clock()
         desk, runner = self._desk, self._runner
         if withdrawn:
             self.inbox.leave(withdrawn)
-        if self._short is not None:
-            queued = self._short.take(queued, desk.lives, self._clock)
-        desk.take_in(queued, now)
+        desk.take_in(self._take_plain(queued, withdrawn), now)
         freed, runner.freed = runner.freed, []
         for live in freed:
             desk.offer_waiting(live, now)
@@ -1266,8 +1291,23 @@ class EngineLoop:
         if len(self._statistics.noted) + len(self._statistics.noted_runs) > NOTED:
             self._statistics.fold()
 
+    def _take_plain(self, queued: Sequence[Queued], withdrawn: Sequence[Ticket]) -> Sequence[Queued]:
+        """Let plain steps go the short way, and return what goes the general one; what is asked of busy sessions waits."""
+        lives, commits = self._desk.lives, self._commits
+        if self._short is None:
+            return queued
+        if commits is None:
+            return self._short.take(queued, lives, self._clock)
+        if withdrawn:
+            commits.withdraw(set(withdrawn))
+        again, held = commits.release()
+        left = commits.hold([*held, *queued] if held else queued)
+        moved = {i for q in again if (i := _session_of(q)) is not None}
+        left = commits.hold(self._short.take(left, lives.keys() | moved if moved else lives, self._clock))
+        return [*again, *left] if again else left
+
     def _send(self, replies: Sequence[Delivery]) -> None:
-        """Let replies go that wait for nothing."""
+        """Let replies go that wait for nothing. Any thread may call."""
         if due := self.inbox.due(replies):
             self._answer(due)
 
@@ -1276,6 +1316,8 @@ class EngineLoop:
         self._desk.lives.clear()
         self._runner.ready.clear()
         self._runner.freed.clear()
+        if self._commits is not None:
+            self._commits.clear()
         self._ledger.clear(error)
 
 

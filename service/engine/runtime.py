@@ -185,14 +185,15 @@ class Engine:
         """
         lengths = [len(r.x) for r in rows]
         T = max(lengths)
-        if T == min(lengths):  # as with single steps: one copy in place of one for each
+        even = T == min(lengths)
+        if even:  # as with single steps: one copy in place of one for each
             x = np.concatenate([r.x for r in rows], dtype=self._sample.dtype, casting="same_kind").reshape(-1, T, *self._sample.shape)
         else:
             x = np.zeros((len(rows), T, *self._sample.shape), self._sample.dtype)
             for b, r in enumerate(rows):
                 x[b, : lengths[b]] = r.x
         N, watch = self._state_size, self._watch
-        before = b"".join([r.state.data[:N] for r in rows])
+        before, held = _parted([r.state for r in rows], N, N + watch.size if watch else N)
         state = np.frombuffer(before, np.float32).reshape(len(rows), N)
         counts = np.array(lengths, np.int64)
         logits, after = self._session.run(["logits", "state_out"], {"x": x, "lengths": counts, "state": state})
@@ -200,19 +201,22 @@ class Engine:
             sound: list[bool] = np.isfinite(after).all(axis=1).tolist()
             doubts: list[tuple[str, ...]] = [()] * len(rows)
         else:
-            held = _evidence([r.state for r in rows], N, watch.size)
             after, sound, doubts = watch.look(x, counts, before, held, [r.lost for r in rows], after)
-        raw, size = after.tobytes(), 4 * after.shape[1]
-        states = [np.frombuffer(raw[b * size : (b + 1) * size], np.float32) for b in range(len(rows))]
-        return [RowResult(logits[b, :n], states[b], sound[b], doubts[b]) for b, n in enumerate(lengths)]
+        states = [np.frombuffer(one.tobytes(), np.float32) for one in after]
+        said = list(logits) if even else [logits[b, :n] for b, n in enumerate(lengths)]
+        return list(map(RowResult, said, states, sound, doubts))
 
 
-def _evidence(states: list[Floats], graph: int, size: int) -> bytes:
-    """Return what states hold behind the graph's numbers, [B, size]; nothing yet where one is 0.1.0's or held by the client."""
-    if {len(state) for state in states} == {graph + size}:
-        return b"".join([state.data[graph:] for state in states])
-    held = [state[graph : graph + size].tobytes() for state in states]
-    return b"".join([one + bytes(4 * size - len(one)) for one in held])
+def _parted(states: list[Floats], graph: int, size: int) -> tuple[bytes, bytes]:
+    """Return the graph's numbers of states, [B, graph], and what they hold behind these, [B, size - graph].
+
+    The second is zeros where a state is 0.1.0's or held by the client.
+    """
+    if {len(state) for state in states} == {size}:
+        whole = np.frombuffer(b"".join([state.data for state in states]), np.float32).reshape(len(states), size)
+        return whole[:, :graph].tobytes(), whole[:, graph:].tobytes()
+    held = [state[graph:size].tobytes() for state in states]
+    return b"".join([state.data[:graph] for state in states]), b"".join([one + bytes(4 * (size - graph) - len(one)) for one in held])
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ it; so does what comes behind such a request of the same session. What is left f
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from indrnn.export.bundle import Manifest
 from indrnn.service.engine.requests import Content, Delivery, Frames, Request, StepRequest, Ticket
 from indrnn.service.engine.runtime import NOTHING, Engine, ModelFacts, Row, RowResult
 from indrnn.service.engine.statistics import Statistics
@@ -24,6 +26,7 @@ from indrnn.service.store.protocol import Change, Store
 
 log = logging.getLogger(__name__)
 
+new = tuple.__new__  # of a named tuple with all its fields: half of the time of the class's own call
 LONGEST = 16  # time steps of a plain step; longer ones are cut into pieces, and others run between these
 
 
@@ -50,16 +53,63 @@ class Waiting(Protocol):
 Q = TypeVar("Q", bound=Waiting)
 
 
-class Plain(NamedTuple):
+class Plain(NamedTuple, Generic[Q]):
     """A step that goes the short way, and its session before it."""
 
-    waiting: Waiting
+    waiting: Q
     request: StepRequest
     before: Session
 
 
-class ShortWay:
-    """Takes plain steps out of what has come. `send` lets replies go to those who still wait; ttl: seconds a session lives after a step."""
+class Batch(NamedTuple, Generic[Q]):
+    """Plain steps that have run, what is to be stored of each, and what is to be said then."""
+
+    steps: Sequence[Plain[Q]]
+    changes: Sequence[Change]
+    replies: Sequence[Delivery]
+
+
+class PlainCommit:
+    """Stores what plain steps came to, and then lets their replies go, by `send`."""
+
+    def __init__(self, store: Store, manifest: Manifest, statistics: Statistics, send: Callable[[Sequence[Delivery]], None]) -> None:
+        self._store = store
+        self._manifest = manifest
+        self._statistics = statistics
+        self._send = send
+
+    def store(self, batch: Batch[Q]) -> list[Q]:
+        """Store a batch and answer its steps; return those that are not answered, since others have moved their sessions."""
+        s, begun = self._statistics, time.perf_counter_ns()
+        try:
+            lost = self._store.commit(batch.changes)
+        except ServiceError as error:
+            with s.lock:
+                s.store_failures += 1
+            log.error("a commit of %d sessions failed: %s", len(batch.changes), error, extra=about(self._manifest))
+            self.refuse(batch, error)
+            return []
+        s.noted.append((s.store, time.perf_counter_ns() - begun))
+        stored, replies = batch.steps, batch.replies
+        if lost:
+            kept = [i for i, one in enumerate(batch.steps) if one.before.id not in lost]
+            stored, replies = [stored[i] for i in kept], [replies[i] for i in kept]
+        counted = Counter([request.protocol for _, request, _ in stored])
+        with s.lock:
+            s.happened.update({("step", protocol): n for protocol, n in counted.items()})
+        self._send(replies)
+        return [one.waiting for one in batch.steps if one.before.id in lost] if lost else []
+
+    def refuse(self, batch: Batch[Q], error: ServiceError) -> None:
+        """Answer every step of a batch with an error."""
+        self._send([Delivery(reply.ticket, Refused(error)) for reply in batch.replies])
+
+
+class ShortWay(Generic[Q]):
+    """Takes plain steps out of what has come. ttl: seconds a session lives after a step.
+
+    `put` takes what has run, to be stored and answered, and returns the steps that the general way has to offer again.
+    """
 
     def __init__(
         self,
@@ -69,7 +119,7 @@ class ShortWay:
         max_batch: int,
         ttl: float,
         statistics: Statistics,
-        send: Callable[[Sequence[Delivery]], None],
+        put: Callable[[Batch[Q]], Sequence[Q]],
     ) -> None:
         self._engine = engine
         self._facts = facts
@@ -77,7 +127,7 @@ class ShortWay:
         self._max_batch = max_batch
         self._ttl = ttl
         self._statistics = statistics
-        self._send = send
+        self._put = put
         self._no_every = NOTHING.reshape(0, facts.last_logits.where.stop - facts.last_logits.where.start)
         frames = facts.frames
         self._open = facts.window == 1 and (frames is None or frames.last_frame is not None)
@@ -93,16 +143,20 @@ class ShortWay:
             found = self._store.load([request.session_id for _, request in candidates])
         except ServiceError:  # the general way finds out, and says so
             return queued
-        now, by_length = clock(), dict[int, list[Plain]]()
+        now, by_length, plain_steps = clock(), dict[int, list[Plain[Q]]](), 0
         for q, request in candidates:
             before = found.get(request.session_id)
             if before is not None and self._advances(request, before, now):
-                by_length.setdefault(len(request.content.x), []).append(Plain(q, request, before))
-        answered: set[Ticket] = set()
+                by_length.setdefault(len(request.content.x), []).append(new(Plain, (q, request, before)))
+                plain_steps += 1
+        left: set[Ticket] = set()
         for plain in by_length.values():
             for at in range(0, len(plain), self._max_batch):
-                answered.update(self._run(plain[at : at + self._max_batch], clock))
-        return [q for q in queued if q.ticket not in answered] if answered else queued
+                left.update(self._run(plain[at : at + self._max_batch], clock))
+        if plain_steps == len(queued) and not left:
+            return ()
+        taken = {one.waiting.ticket for plain in by_length.values() for one in plain} - left
+        return [q for q in queued if q.ticket not in taken]
 
     def _candidates(self, queued: Sequence[Q], elsewhere: Collection[str]) -> list[tuple[Q, StepRequest]]:
         """Return the steps that look plain, at most one of a session, and none behind another request of its session."""
@@ -134,75 +188,63 @@ class ShortWay:
 
     def _advances(self, request: StepRequest, before: Session, now: float) -> bool:
         """Return whether the state machine would admit the step as the session's next, and say nothing else of it."""
-        f, last = self._facts, before.last
-        if before.owner != request.owner or before.digest != f.digest or before.version != f.version:
+        f, number = self._facts, request.number
+        _, _, version, digest, owner, _, step, position, _, expires_at, last, carry, history, _ = before
+        if owner != request.owner or digest != f.digest or version != f.version:
             return False
         if last is not None and (type(last.result) is not Scores or last.end):
             return False
-        if request.number is not None and request.number != before.step + 1:
+        if number is not None and number != step + 1:
             return False
-        if before.history is not None or before.carry is not None or now >= before.expires_at:
+        if history is not None or carry is not None or now >= expires_at:
             return False
-        return f.max_position is None or before.position + len(request.content.x) <= f.max_position
+        return f.max_position is None or position + len(request.content.x) <= f.max_position
 
-    def _run(self, plain: Sequence[Plain], clock: Callable[[], float]) -> Sequence[Ticket]:
-        """Run and commit steps of one length, and answer them; return the tickets of those that are answered."""
+    def _run(self, plain: Sequence[Plain[Q]], clock: Callable[[], float]) -> Collection[Ticket]:
+        """Run steps of one length and put them to be stored and answered; return the tickets of those that the general way has to take."""
         begun, since, s = time.perf_counter_ns(), time.monotonic(), self._statistics
-        rows = [Row(request.content.x, before.state) for _, request, before in plain]
+        rows: list[Row] = [new(Row, (request.content.x, before.state, None)) for _, request, before in plain]
         prepared = time.perf_counter_ns()
         try:
             results = self._engine.run(rows)
         except Exception:  # the general way runs them again, and says of each what is wrong
             log.debug("a run of %d plain steps failed", len(rows), exc_info=True)
-            return ()
+            return [one.waiting.ticket for one in plain]
         ran, now = time.perf_counter_ns(), clock()
-        changes, replies, sound = self._advanced(plain, results, now)
-        if not changes:
-            return ()
+        batch = self._advanced(plain, results, now)
+        if not batch.steps:
+            return [one.waiting.ticket for one in plain]
         ended = time.perf_counter_ns()
         s.noted_runs.append((len(rows), prepared - begun, ran - prepared, ended - ran, now))
-        self._note(sound, since, (ended - begun) * 1e-9)
-        try:
-            lost = self._store.commit(changes)
-        except ServiceError as error:
-            s.store_failures += 1
-            log.error("a commit of %d sessions failed: %s", len(changes), error, extra=about(self._engine.manifest))
-            self._send([Delivery(reply.ticket, Refused(error)) for reply in replies])
-            return [reply.ticket for reply in replies]
-        s.noted.append((s.store, time.perf_counter_ns() - ended))
-        if lost:  # others have moved these: the general way reads them again
-            kept = [i for i, one in enumerate(sound) if one.before.id not in lost]
-            replies, sound = [replies[i] for i in kept], [sound[i] for i in kept]
-        for one in sound:
-            s.happened["step", one.request.protocol] += 1
-        self._send(replies)
-        return [reply.ticket for reply in replies]
+        self._note(batch.steps, since, (ended - begun) * 1e-9)
+        left = [q.ticket for q in self._put(batch)]
+        if len(batch.steps) < len(plain):
+            left += {one.waiting.ticket for one in plain}.difference([one.waiting.ticket for one in batch.steps])
+        return left
 
-    def _advanced(
-        self, plain: Sequence[Plain], results: Sequence[RowResult], now: float
-    ) -> tuple[list[Change], list[Delivery], list[Plain]]:
+    def _advanced(self, plain: Sequence[Plain[Q]], results: Sequence[RowResult], now: float) -> Batch[Q]:
         """Return what is to be stored and said of the steps after which the state is finite, and those steps."""
         where, expires_at, no_every = self._facts.last_logits.where, now + self._ttl, self._no_every
         logprobs = self._scored(plain, results) if plain[0].request.content.x.dtype.kind == "i" else None
         changes: list[Change] = []
         replies: list[Delivery] = []
-        sound: list[Plain] = []
+        sound: list[Plain[Q]] = []
         for i, (one, (_, state, is_sound, doubts)) in enumerate(zip(plain, results, strict=True)):
             if not is_sound:
                 continue
             q, request, s = one
-            scores = Scores(state[where].copy(), no_every, NOTHING if logprobs is None else logprobs[i], doubts)
-            number, position = s.step + 1, s.position + len(request.content.x)
-            step = Step(request.digest, scores)
-            after = Session(
-                s.id, s.model, s.version, s.digest, s.owner, state, number, position, s.created_at, expires_at, step, None, None, None
-            )
-            changes.append(Change(s, after))
-            replies.append(Delivery(q.ticket, Result(number, position, scores, state)))
+            ident, model, version, digest, owner, _, number, position, created_at, *_ = s
+            number, position = number + 1, position + len(request.content.x)
+            # the logits are a part of the state, which the session keeps anyway
+            scores = new(Scores, (state[where], no_every, NOTHING if logprobs is None else logprobs[i], doubts))
+            step = new(Step, (request.digest, scores, False))
+            at = state, number, position, created_at, expires_at, step, None, None, None
+            changes.append(new(Change, (s, new(Session, (ident, model, version, digest, owner, *at)), 0)))
+            replies.append(new(Delivery, (q.ticket, new(Result, (number, position, scores, state)), None, True)))
             sound.append(one)
-        return changes, replies, sound
+        return Batch(sound, changes, replies)
 
-    def _scored(self, plain: Sequence[Plain], results: Sequence[RowResult]) -> Floats:
+    def _scored(self, plain: Sequence[Plain[Q]], results: Sequence[RowResult]) -> Floats:
         """Return the log-probability [B, t] of each symbol before the model saw it, as Feeding has it."""
         last_logits = self._facts.last_logits
         first = np.stack([one.before.state[last_logits.where] for one in plain])[:, None]
@@ -211,10 +253,9 @@ class ShortWay:
         scored: Floats = np.take_along_axis(log_softmax(before), symbols[..., None], -1)[..., 0].astype(np.float32)
         return scored
 
-    def _note(self, run: Sequence[Plain], since: float, took: float) -> None:
+    def _note(self, run: Sequence[Plain[Q]], since: float, took: float) -> None:
         """Note how long steps have waited, and how long they took in all."""
         s = self._statistics
-        for one in run:
-            waited = since - one.waiting.since
-            s.noted.append((s.queue, int(waited * 1e9)))
-            s.noted.append((s.success, int((waited + took) * 1e9)))
+        waits = [since - q.since for q, _, _ in run]
+        s.noted.extend([(s.queue, int(waited * 1e9)) for waited in waits])
+        s.noted.extend([(s.success, int((waited + took) * 1e9)) for waited in waits])

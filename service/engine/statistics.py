@@ -1,4 +1,5 @@
-"""What an engine thread has done since the model was loaded, in counts and nanoseconds. One thread writes, any may read.
+"""What an engine thread has done since the model was loaded, in counts and nanoseconds. The engine thread writes, and the
+commit thread, what both write under a lock; any may read.
 
 These are plain numbers, since they are written on the hot path; service/http/metrics.py words them when somebody asks. Durations are only
 noted there, and counted in their buckets when somebody asks, or when many are noted.
@@ -94,11 +95,12 @@ class Statistics:
     """durations that `fold` has still to add: to which they belong, and nanoseconds"""
     noted_runs: deque[tuple[int, int, int, int, float]] = field(default_factory=deque)
     """runs that `fold` has still to count, as `ran` has them"""
-    _folding: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """held by who folds, or writes what the engine thread and the commit thread both count"""
 
     def fold(self) -> None:
         """Count what has been noted. Any thread may call."""
-        with self._folding:
+        with self.lock:
             while self.noted:
                 duration, ns = self.noted.popleft()
                 duration.add(ns)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from indrnn.export.bundle import BundleError, read
 from indrnn.service.engine.loop import Answer, EngineLoop, EngineSettings
@@ -17,7 +18,7 @@ from indrnn.service.serving.modalities import StepLimits, served
 from indrnn.service.serving.models import Models, ServedModel
 from indrnn.service.serving.repository import Key, Stamp, load_at_start
 from indrnn.service.serving.steps import Tickets
-from indrnn.service.settings import Settings
+from indrnn.service.settings import Settings, cores
 from indrnn.service.store.address import open_store
 from indrnn.service.store.protocol import Store, StoreError
 
@@ -25,6 +26,14 @@ log = logging.getLogger(__name__)
 
 SWEEP = 60.0  # seconds between looks for expired sessions
 STOP_TIMEOUT = 10.0  # seconds for the steps in flight where nobody has set another time
+
+
+def commits_aside(wanted: bool | Literal["auto"], fronts: bool, cores: int) -> bool:
+    """Return whether commits have a thread of their own; fronts: whether the engines have a process for themselves.
+
+    It takes a core that nobody else wants: where client, front and engine share two of them, batches only get smaller (docs/scaling.md).
+    """
+    return fronts and cores > 2 if wanted == "auto" else wanted
 
 
 @dataclass(eq=False)
@@ -72,7 +81,8 @@ class Backend:
         bundle, s = read(folder), self.settings
         max_batch = min(s.max_batch, bundle.manifest.limits.max_batch or s.max_batch)
         graph = Engine(bundle, s.provider, s.threads, max_batch)
-        bounds = EngineSettings(max_batch, s.max_queue, s.step_timeout, s.session_ttl, s.max_frames, short=True)
+        aside = commits_aside(s.commit_thread, self.answer is not None, cores())
+        bounds = EngineSettings(max_batch, s.max_queue, s.step_timeout, s.session_ttl, s.max_frames, short=True, commit_thread=aside)
         engine = EngineLoop(graph, self.store, bounds, self.answer or self.tickets.answer)
         self._engines = [*(e for e in self._engines if e.alive), engine]
         if self.stopping:

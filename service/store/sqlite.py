@@ -141,7 +141,13 @@ class SQLiteStore:
             raise sqlite3.DatabaseError(f"expected schema {SCHEMA_VERSION} or older, got {version}: a newer service has written it")
 
     def load(self, ids: Sequence[str]) -> dict[str, Session]:
-        """Load the sessions of these ids, as Store says."""
+        """Load the sessions of these ids, as Store says.
+
+        Those in memory are what the last commit has left, also while the next one runs, which has the lock: no wait for them.
+        """
+        known = self._kept.find(ids)
+        if len(known) == len(ids):
+            return {i: one.session for i, one in known.items()}
         with self._lock:
             try:
                 return self._read(ids)
@@ -427,10 +433,11 @@ def _keeping(history: History | None) -> tuple[object, ...]:
 
 
 def _row(s: Session) -> tuple[object, ...]:
-    last = encode_step(s.last) if s.last else None
-    carry = encode_carry(s.carry) if s.carry else None
-    state = little(s.state)  # its memory, as it is
-    return s.id, s.model, s.version, s.digest, s.owner, s.step, s.position, s.created_at, s.expires_at, state, last, carry
+    ident, model, version, digest, owner, state, step, position, created_at, expires_at, last, carry, _, _ = s
+    step_bytes = None if last is None else encode_step(last)
+    carry_bytes = None if carry is None else encode_carry(carry)
+    memory = little(state)  # as it is
+    return ident, model, version, digest, owner, step, position, created_at, expires_at, memory, step_bytes, carry_bytes
 
 
 def _session(row: tuple[object, ...]) -> Session:

@@ -236,8 +236,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(os.environ.get("CHAOS_SEED", "1")))
     parser.add_argument("--redis", action="store_true", help="on a Redis, which is killed too")
     parser.add_argument("--fronts", help="a service of several processes, of which each is killed (INDRNN_FRONTS)")
+    parser.add_argument("--commit-thread", action="store_true", help="with commits on a thread of their own (INDRNN_COMMIT_THREAD)")
     asked = parser.parse_args()
     env = {"INDRNN_FRONTS": asked.fronts} if asked.fronts else {}
+    if asked.commit_thread:
+        env["INDRNN_COMMIT_THREAD"] = "true"
     with tempfile.TemporaryDirectory() as folder:
         found = Chaos(Path(folder), asked.seed, asked.redis, **env).run(asked.seconds)
         print(found.table())

@@ -27,6 +27,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         ("INDRNN_POLL", "soon", "INDRNN_POLL: expected a number from 0, got 'soon'"),
         ("INDRNN_DRAIN_TIMEOUT", "0", "INDRNN_DRAIN_TIMEOUT: expected a number above 0 to 3600, got '0'"),
         ("INDRNN_MODEL_CONTROL", "maybe", "INDRNN_MODEL_CONTROL: expected true or false, got 'maybe'"),
+        ("INDRNN_COMMIT_THREAD", "maybe", "INDRNN_COMMIT_THREAD: expected true or false or 'auto', got 'maybe'"),
         ("INDRNN_LOG_FORMAT", "xml", "INDRNN_LOG_FORMAT: expected 'text' or 'json', got 'xml'"),
         ("INDRNN_GRPC_PORT", "8000", "INDRNN_GRPC_PORT: expected another port than PORT, got 8000 for both"),
     ],
@@ -42,6 +43,12 @@ def test_a_wrong_value_is_refused_with_what_was_expected(environment: pytest.Mon
 def test_fronts_are_a_number_or_auto(environment: pytest.MonkeyPatch, value: str, read: object) -> None:
     environment.setenv("INDRNN_FRONTS", value)
     assert read_settings().fronts == read
+
+
+@pytest.mark.parametrize(("value", "read"), [("auto", "auto"), ("true", True), ("0", False)])
+def test_the_commit_thread_is_on_off_or_auto(environment: pytest.MonkeyPatch, value: str, read: object) -> None:
+    environment.setenv("INDRNN_COMMIT_THREAD", value)
+    assert read_settings().commit_thread == read
 
 
 def test_no_setting_is_described_in_words_of_a_library(environment: pytest.MonkeyPatch) -> None:

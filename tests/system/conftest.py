@@ -20,7 +20,9 @@ from websockets.sync.client import ClientConnection, connect
 
 ROOT = Path(__file__).parent.parent.parent
 VERSION = max((path.name for path in (ROOT / "bundles/action").iterdir()), key=int)  # of `action` where nobody asks for one
-FRONTS = os.environ.get("INDRNN_TEST_FRONTS", "")  # so many fronts for every service here, whose tests know nothing of them
+FRONTS = os.environ.get(
+    "INDRNN_TEST_FRONTS", ""
+)  # so many fronts, and a commit thread, for every service here, whose tests know nothing of them
 CLASSES = len(json.loads((ROOT / "bundles/action" / VERSION / "manifest.json").read_text())["labels"])
 
 
@@ -45,7 +47,7 @@ class Server:
             self.port = s.getsockname()[1]
         log = (self.folder / "log").open("ab")
         env = {k: v for k, v in os.environ.items() if not k.startswith("INDRNN_") and k not in ("HOST", "PORT")}
-        fronts = {"INDRNN_FRONTS": FRONTS} if FRONTS else {}
+        fronts = {"INDRNN_FRONTS": FRONTS, "INDRNN_COMMIT_THREAD": "true"} if FRONTS else {}
         own = {"INDRNN_STORE": str(self.folder / "sessions.db"), "INDRNN_PAGE": str(self.folder / "page")}  # not what `make page` left
         settings = {"PORT": str(self.port), **own, **fronts, **self.env}
         self.process = subprocess.Popen(self.arguments, cwd=ROOT, env={**env, **settings}, stderr=log, stdout=log)

@@ -79,7 +79,7 @@ def _children(pid: int) -> list[int]:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
     """One service for all tests here, in whatever order they run."""
-    settings = {"INDRNN_FRONTS": "2", "INDRNN_HANG_TIMEOUT": str(HANG), "INDRNN_POLL": "0"}
+    settings = {"INDRNN_FRONTS": "2", "INDRNN_COMMIT_THREAD": "true", "INDRNN_HANG_TIMEOUT": str(HANG), "INDRNN_POLL": "0"}
     made = Processes(tmp_path_factory.mktemp("fronts"), settings)
     yield made
     if made.process is not None and made.process.poll() is None:

@@ -109,13 +109,14 @@ SCRIPTS = (several, one_after_another, not_plain, around_a_generate, not_finite,
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
 def test_both_ways_say_and_store_the_same(tmp_path: Path, script: Script) -> None:
     found = []
-    for short in (False, True):
-        (tmp_path / str(short)).mkdir()
-        bench = make(tmp_path / str(short), short=short)
+    for way in ({}, {"short": True}, {"short": True, "commit_thread": True}):
+        folder = tmp_path / str(len(found))
+        folder.mkdir()
+        bench = make(folder, **way)
         found.append((script(bench), counted(bench)))
         bench.loop.stop(10)
         bench.store.close()
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
 
 
 def counted(bench: Bench) -> Any:
@@ -123,8 +124,9 @@ def counted(bench: Bench) -> Any:
     return dict(s.happened), dict(s.repeats), dict(s.refused), dict(s.failed), s.success.count, s.queue.count, s.store_failures
 
 
-def test_plain_steps_are_in_nobodys_hands(tmp_path: Path) -> None:
-    bench = make(tmp_path, short=True)
+@pytest.mark.parametrize("commit_thread", [False, True])
+def test_plain_steps_are_in_nobodys_hands(tmp_path: Path, commit_thread: bool) -> None:
+    bench = make(tmp_path, short=True, commit_thread=commit_thread)
     idents = [bench.open() for _ in range(8)]
     taken = bench.loop._desk.take_in
     seen: list[Any] = []
@@ -138,8 +140,9 @@ def test_plain_steps_are_in_nobodys_hands(tmp_path: Path) -> None:
     bench.store.close()
 
 
-def test_a_session_that_another_process_has_moved_is_read_again(tmp_path: Path) -> None:
-    bench = make(tmp_path, short=True)
+@pytest.mark.parametrize("commit_thread", [False, True])
+def test_a_session_that_another_process_has_moved_is_read_again(tmp_path: Path, commit_thread: bool) -> None:
+    bench = make(tmp_path, short=True, commit_thread=commit_thread)
     ident = bench.open()
     load = bench.store.load
     before = load([ident])

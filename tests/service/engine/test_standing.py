@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from test_loop import ALPHABET, FakeEngine, N
 
-from indrnn.service.engine.loop import EngineLoop, EngineSettings, Handed, LiveSession, StoreRelation
+from indrnn.service.engine.commit import CommitThread
+from indrnn.service.engine.loop import EngineLoop, EngineSettings, Handed, LiveSession, Queued, StoreRelation
 from indrnn.service.engine.requests import (
     Asked,
     CancelRequest,
@@ -36,6 +37,7 @@ from indrnn.service.engine.requests import (
     Ticket,
 )
 from indrnn.service.engine.runtime import PIECE
+from indrnn.service.engine.short import Batch, PlainCommit
 from indrnn.service.errors import StoreFailed
 from indrnn.service.session.ids import new_key
 from indrnn.service.session.machine import (
@@ -90,6 +92,25 @@ class ByHand(EngineLoop):
 
     def _main(self) -> None:
         return
+
+
+class CommitsByHand(CommitThread[Queued]):
+    """A commit thread that ends at once: the test commits, and so does whoever finds no room."""
+
+    def _main(self) -> None:
+        return
+
+    def store(self, batch: Batch[Queued]) -> Sequence[Queued]:
+        if self._rows >= self._most:
+            self.commit()
+        return super().store(batch)
+
+    def commit(self) -> None:
+        """Commits all that is handed over."""
+        if self._handed:
+            handed = self._take()
+            assert handed is not None
+            self._store(handed)
 
 
 class Moody:
@@ -168,6 +189,8 @@ ZERO = Snapshot(state_of(0, 0), 0, 0, None)
 class Engine(RuleBasedStateMachine):
     short = False
     """whether plain steps go the short way"""
+    commit_thread = False
+    """whether they are stored on a thread of their own"""
 
     def __init__(self) -> None:
         super().__init__()
@@ -183,6 +206,11 @@ class Engine(RuleBasedStateMachine):
         self.withdrawn: set[Ticket] = set()
         self.loop = ByHand(FakeEngine(), self.store, EngineSettings(4, 1_000, 60, TTL, short=self.short), self.hear)  # type: ignore[arg-type]
         self.loop._thread.join()
+        if self.commit_thread:
+            assert self.loop._short is not None
+            commit = PlainCommit(self.store, self.loop.engine.manifest, self.loop._statistics, self.loop._send)  # type: ignore[arg-type]
+            self.loop._commits = CommitsByHand(commit, 4, self.loop.inbox.wake, "by hand")
+            self.loop._short._put = self.loop._commits.store
 
     # --- what the model says of commits and answers -----------------------------------------------------------------------------------
 
@@ -353,17 +381,31 @@ class Engine(RuleBasedStateMachine):
         assert set(self.changes) <= DRAWN, set(self.changes) - DRAWN
         self.changes.clear()
         runner = self.loop._runner
+        commits = self.loop._commits
+        assert commits is None or commits._busy.isdisjoint(self.loop._desk.lives), "a session is in two hands"
         for live in self.loop._desk.lives.values():
             assert not live.unsettled
             assert live.work is None or live in runner.ready
             assert not live.mailbox or live.work is not None or live in runner.freed, "nobody will look at its mailbox"
             assert not live.pending or live.work is not None, "it waits for a commit that is over"
 
+    def commit(self, fails: str | None) -> None:
+        """What the commit thread does, between two turns."""
+        if isinstance(self.loop._commits, CommitsByHand):
+            self.store.fails = fails
+            self.loop._commits.commit()
+            self.store.fails = None
+
+    @property
+    def quiet(self) -> bool:
+        return self.loop._commits is None or self.loop._commits.quiet
+
     def teardown(self) -> None:
         try:
             end = time.monotonic() + 20
-            while not (self.loop.inbox.empty and not self.loop._runner.ready and not self.loop._runner.freed):
+            while not (self.loop.inbox.empty and not self.loop._runner.ready and not self.loop._runner.freed and self.quiet):
                 assert time.monotonic() < end, "the engine does not come to an end"
+                self.commit(None)
                 self.turn()
             self.turn()  # for tickets that were taken back last
             assert not self.loop._desk.lives
@@ -388,3 +430,17 @@ class ShortEngine(Engine):
 
 ShortEngine.TestCase.settings = Engine.TestCase.settings
 TestShortEngine = ShortEngine.TestCase
+
+
+class CommitThreadEngine(ShortEngine):
+    """The same rules where they are stored while others run."""
+
+    commit_thread = True
+
+    @rule(fails=st.sampled_from([None, None, None, "before", "after"]))
+    def commits(self, fails: str | None) -> None:
+        self.commit(fails)
+
+
+CommitThreadEngine.TestCase.settings = Engine.TestCase.settings
+TestCommitThreadEngine = CommitThreadEngine.TestCase

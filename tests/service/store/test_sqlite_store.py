@@ -215,6 +215,19 @@ def test_commits_are_synchronous(path: Path) -> None:
     store.close()
 
 
+def test_what_is_in_memory_is_read_while_a_commit_runs(path: Path) -> None:
+    store = SQLiteStore(path)
+    first = session(store)
+    store.commit([Change(None, first)])
+    found: list[object] = []
+    with store._lock:  # as a commit has it
+        reader = threading.Thread(target=lambda: found.append(store.load([first.id])))
+        reader.start()
+        reader.join(20)
+        assert found == [{first.id: first}]
+    store.close()
+
+
 def test_removed_and_expired_sessions_are_gone_and_the_others_stay(path: Path) -> None:
     store = SQLiteStore(path)
     old, removed, kept = session(store, expires_at=5.0), session(store), session(store)
