@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor, nn
 
 from indrnn.model.cells.cell import Cell
+from indrnn.model.cells.classic.norm_penalty import penalised
 from indrnn.model.cells.norm import BatchNorm, Gathered, StepBatchNorm
 
 
@@ -64,7 +65,8 @@ class Layer(nn.Module):
     """One recurrent layer.
 
     project: nn.Linear(in, H), CausalConv, for symbols nn.Embedding(K, H), or None: the cell reads x as it is. Dropout uses one mask for all
-    steps (Gal and Ghahramani, 2016). The norm stands before the cell, or after it (`after`).
+    steps (Gal and Ghahramani, 2016). The norm stands before the cell, or after it (`after`). norm_penalty: beta of
+    model/cells/classic/norm_penalty.py, on what the cell answers, in training.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Layer(nn.Module):
         self.project = project
         self.norm = norm
         self.size, self.state_size, self.dropout, self.after = cell.size, cell.state_size, dropout, after
+        self.norm_penalty = 0.0
         self.register_load_state_dict_pre_hook(_take_old_names)  # type: ignore[no-untyped-call]
 
     @property
@@ -100,6 +103,8 @@ class Layer(nn.Module):
         if not self.after:
             a = self._normed(a, steps, (h0, window))
         y, h = self.cell(a, steps.lengths, h0)
+        if self.training and self.norm_penalty:
+            y = penalised(y, steps.lengths, self.norm_penalty)
         if self.after:
             y = self._normed(y, steps, (h, window))
         if self.training and self.dropout > 0:

@@ -7,6 +7,7 @@ convolutional projections, then the position of norms per step; a row of zeros i
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +21,25 @@ from indrnn.model.cells.table import CELLS
 
 KINDS = ("plain", "residual", "dense", "conv")
 NORMS = ("before", "after", "none")
+STARTS = ("zero", "small", "learned")
+SMALL = 0.1  # deviation of a start that is not zero
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackOptions:
+    """Options that the stack of every network has, whatever its layers are made of.
+
+    h0: the state that a sequence starts from: zero; small: drawn once, normal of deviation SMALL; learned: drawn so, then trained. A zero
+    row of the carried state is the start in any case, told by a number of its own, `started`.
+    norm_penalty: beta of the norm stabiliser (model/cells/classic/norm_penalty.py), of every layer; 0: none.
+    """
+
+    h0: str = field(default="zero", metadata={"choices": STARTS, "help": "state that a sequence starts from"})
+    norm_penalty: float = field(default=0.0, metadata={"help": "of states whose length changes (beta of the norm stabiliser)"})
 
 
 @dataclass(frozen=True)
-class StackConfig:
+class StackConfig(StackOptions):
     """The description of the stack that `build_stack` builds.
 
     kind     plain; residual (pre-activation, Li et al., 2019, figure 3b); dense (3c); conv: plain, each layer's input projection a causal
@@ -72,6 +88,28 @@ class Stack(nn.Module, ABC):
 
     out_features: int
     checkpoint_activations: bool = False
+    h0: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("h0", None)
+
+    def taking(self, options: StackOptions) -> Self:
+        """Take a start and a penalty as the options say; called once, on a stack whose layers are there. Raises SizeError."""
+        if options.h0 not in STARTS:
+            raise SizeError(f"expected h0 of {STARTS}, got {options.h0!r}")
+        if options.norm_penalty < 0:
+            raise SizeError(f"expected a norm penalty of 0 or more, got {options.norm_penalty}")
+        for layer in self.indrnns():
+            layer.norm_penalty = options.norm_penalty
+        if options.h0 != "zero":
+            drawn = torch.randn(sum(self.hidden_sizes)) * SMALL
+            del self.h0
+            if options.h0 == "learned":
+                self.h0 = nn.Parameter(drawn)
+            else:
+                self.register_buffer("h0", drawn)
+        return self
 
     @abstractmethod
     def indrnns(self) -> list[Layer]:
@@ -107,9 +145,13 @@ class Stack(nn.Module, ABC):
     @property
     def sizes(self) -> list[int]:
         """Return the lengths of the state's stretches in order."""
-        layers = self.indrnns()
-        windows = [layer.window for layer in layers if layer.window]
-        return [*(size for layer in layers for size in layer.cell.sizes), *windows, *([1] if self.positions else [])]
+        windows = [layer.window for layer in self.indrnns() if layer.window]
+        return [*self.hidden_sizes, *windows, *([1] if self.positions else []), *([] if self.h0 is None else [1])]
+
+    @property
+    def hidden_sizes(self) -> list[int]:
+        """Return the lengths of those that the cells carry."""
+        return [size for layer in self.indrnns() for size in layer.cell.sizes]
 
     @property
     def state_size(self) -> int:
@@ -126,7 +168,8 @@ class Stack(nn.Module, ABC):
         layers = list(enumerate(self.indrnns()))
         hidden = [replace(part, layer=i) for i, layer in layers for part in layer.cell.parts()]
         windows = [StatePart("window", layer.window, i) for i, layer in layers if layer.window]
-        return (*hidden, *windows, *([StatePart("position", 1)] if self.positions else []))
+        position = [StatePart("position", 1)] if self.positions else []
+        return (*hidden, *windows, *position, *([] if self.h0 is None else [StatePart("started", 1)]))
 
     def fold_(self, input_scale: Tensor | None = None) -> bool:
         """Moves the norms that can be, and a scale [in] of the features, into the weights. False where the scale could not be."""
@@ -141,8 +184,14 @@ class StackRun:
         layers = stack.indrnns()
         sizes = [layer.state_size for layer in layers]
         windows = [layer.window for layer in layers if layer.window]
-        pieces = torch.split_with_sizes(state, [*sizes, *windows, *([1] if stack.positions else [])], 1)
-        self.hidden, self.rest = pieces[: len(layers)], pieces[len(layers) :]
+        ends = [*([1] if stack.positions else []), *([] if stack.h0 is None else [1])]
+        pieces = torch.split_with_sizes(state, [*sizes, *windows, *ends], 1)
+        self.hidden, self.rest = list(pieces[: len(layers)]), list(pieces[len(layers) :])
+        self.before: Tensor | None = None
+        if stack.h0 is not None:
+            self.before, started = state, self.rest.pop() > 0.5
+            starts = torch.split_with_sizes(stack.h0.to(state.dtype), sizes)
+            self.hidden = [torch.where(started, h, start) for h, start in zip(self.hidden, starts, strict=True)]
         self.hidden_out: list[Tensor] = []
         self.rest_out: list[Tensor] = []
         self.none = state[:, :0]
@@ -175,7 +224,15 @@ class StackRun:
             seen = self.T if self.steps.lengths is None else self.steps.lengths
             # It stops at the first position without statistics of its own: float32 counts to no end.
             rest.append((self.steps.position + seen).clamp_max(self.positions - 1)[:, None].to(self.none.dtype))
-        return torch.cat([*self.hidden_out, *self.hidden[len(self.hidden_out) :], *rest], 1)
+        after = [*self.hidden_out, *self.hidden[len(self.hidden_out) :], *rest]
+        return torch.cat(after, 1) if self.before is None else self._begun(after, self.before)
+
+    def _begun(self, after: list[Tensor], before: Tensor) -> Tensor:
+        """Return the state of rows that have begun; one that has made no step is as it was, and may still stand at the start."""
+        every = torch.cat([*after, torch.ones_like(before[:, :1])], 1)
+        if self.steps.lengths is None:
+            return every if self.T else before
+        return torch.where((self.steps.lengths > 0)[:, None], every, before)
 
 
 def _valid(T: int, lengths: Tensor | None) -> Tensor | None:
@@ -328,8 +385,8 @@ def build_stack(config: StackConfig, input_size: int) -> Stack:
     if min(c.layers, c.hidden, c.growth, c.first, c.kernel, *c.blocks) < 1 or not c.blocks:
         raise SizeError(f"expected sizes of 1 and more, got {c}")
     if c.kind == "residual":
-        return _residual(c, input_size)
-    return _dense(c, input_size) if c.kind == "dense" else _chain(c, input_size)
+        return _residual(c, input_size).taking(c)
+    return _dense(c, input_size).taking(c) if c.kind == "dense" else _chain(c, input_size).taking(c)
 
 
 def _layer(c: StackConfig, inputs: int | None, size: int, dropout: float, last: bool = False) -> Layer:

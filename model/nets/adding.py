@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from indrnn.model.cells.recurrent_weight import SizeError
-from indrnn.model.cells.stacks import StackConfig, build_stack
+from indrnn.model.cells.stacks import StackConfig, StackOptions, build_stack
 from indrnn.model.cells.table import CELLS
 from indrnn.model.nets.network import StackNet, last_valid
 from indrnn.model.nets.options import HIDDEN
 
 
 @dataclass(frozen=True)
-class AddingConfig:
+class AddingConfig(StackOptions):
     """Sizes of the network. length T: that of the sequences, |u| <= gamma^(1/T); the last layer's u start in [1/gamma, gamma]^(1/T).
 
     cell: `indrnn`, or what it is compared with. spread: deviation of the input weights at the start.
@@ -45,7 +45,7 @@ class AddingNet(StackNet):
             raise SizeError(f"expected two steps and more, one for each mark, gamma above 0 and a neuron, got {c}")
         layers = c.layers if c.cell == "indrnn" else 1
         shared = {"T": c.length, "gamma": c.gamma, "epsilon": 1 / c.gamma, "spread": c.spread, "cell": c.cell}
-        self.stack = build_stack(StackConfig("plain", layers, c.hidden, norm="none", **shared), 2)  # type: ignore[arg-type]  # of several types
+        self.stack = build_stack(StackConfig("plain", layers, c.hidden, norm="none", **shared), 2).taking(c)  # type: ignore[arg-type]  # of several types
         self.readout = nn.Linear(c.hidden, 1)
         self.sizes = [self.stack.state_size, 1]
         self.register_load_state_dict_pre_hook(_take_old_names)  # type: ignore[no-untyped-call]

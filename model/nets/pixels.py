@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from indrnn.model.cells.norm import BatchNorm
 from indrnn.model.cells.recurrent_weight import bound
-from indrnn.model.cells.stacks import KINDS, Chain, Stack, StackConfig, build_stack, skip_chain
+from indrnn.model.cells.stacks import KINDS, Chain, Stack, StackConfig, StackOptions, build_stack, skip_chain
 from indrnn.model.nets.network import StackNet, last_valid
 from indrnn.model.nets.options import CELL, CLASSES, DROPOUT, LAYERS, NORM
 
 
 @dataclass(frozen=True)
-class PixelsConfig:
+class PixelsConfig(StackOptions):
     """Sizes of the network. steps T: the length it is made for; |u| <= gamma^(1/T), so that a gradient grows no more than gamma-fold.
 
     kind: `skip`, norm before the recurrence and each layer added to its input, or one of the papers' (model/cells/stacks.py), norm after
@@ -47,7 +47,7 @@ class PixelsNet(StackNet):
         super().__init__()
         c = self.config = config
         bound(c.gamma, c.steps)  # says so where they make no sense
-        self.stack = _skipping(c) if c.kind == "skip" else _published(c)
+        self.stack = (_skipping(c) if c.kind == "skip" else _published(c)).taking(c)
         self.readout = nn.Linear(self.stack.out_features, c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores
         nn.init.zeros_(self.readout.bias)

@@ -104,7 +104,10 @@ class GORU(Looped):
         h_r, h_z = np.split(weights["gates"] @ state, 2)
         turned = np.array(state)
         for (i, j), angle in zip(pairs(self.size), weights["angles"], strict=True):
-            turned[i], turned[j] = np.cos(angle) * turned[i] - np.sin(angle) * turned[j], np.sin(angle) * turned[i] + np.cos(angle) * turned[j]
+            turned[i], turned[j] = (
+                np.cos(angle) * turned[i] - np.sin(angle) * turned[j],
+                np.sin(angle) * turned[i] + np.cos(angle) * turned[j],
+            )
         r, z = rnn.sigmoid(x_r + h_r), rnn.sigmoid(x_z + h_z)
         a = x_n + r * turned
         h: Floats = z * state + (1 - z) * np.sign(a) * np.maximum(np.abs(a) + weights["m"], 0)

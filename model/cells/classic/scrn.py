@@ -26,7 +26,9 @@ class SCRN(Looped):
 
     name = "scrn"
     about = "A structurally constrained recurrent network (SCRN; Mikolov et al., 2014, arXiv 1412.7753)"
-    endless = "h is a sigmoid, and s a mean of maps of x that forgets: a bounded input keeps the state bounded however long a stream goes on."
+    endless = (
+        "h is a sigmoid, and s a mean of maps of x that forgets: a bounded input keeps the state bounded however long a stream goes on."
+    )
     step_onnx = """
         parts = Constant <value_ints = [{F}, {S}]> ()
         of_h, of_s = Split <axis = 1> (x, parts)
