@@ -29,7 +29,7 @@ ON_CPU = """
 template <class T> void run(const Call& c) {
     using Column = void (*)(const Call&, int64_t);
     constexpr Column columns[] = {gpu::column<gpu::Relu, T>, gpu::column<gpu::LeakyRelu, T>, gpu::column<gpu::Tanh, T>,
-                                  gpu::column<gpu::Sigmoid, T>, gpu::column<gpu::Identity, T>};
+                                  gpu::column<gpu::Sigmoid, T>, gpu::column<gpu::Identity, T>, gpu::column<gpu::Piecewise, T>};
     for (int64_t n = 0; n < c.B * c.H; ++n) columns[c.activation](c, n);
 }
 extern "C" int indrnn_run(const Call* c, int64_t, void*, void*) { c->dtype ? run<double>(*c) : run<float>(*c); return 0; }
