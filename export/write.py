@@ -62,9 +62,7 @@ def write(
     return read(folder)
 
 
-def export(
-    module: nn.Module, meta: Meta, max_position: int | None = None, standard_ops: bool = False
-) -> tuple[onnx.ModelProto, float]:
+def export(module: nn.Module, meta: Meta, max_position: int | None = None, standard_ops: bool = False) -> tuple[onnx.ModelProto, float]:
     """Return the module's graph and its parity error, over at most max_position steps.
 
     standard_ops: at opset 27, with `LinearAttention` in place of our ops where their decays are positive (export/standard.py).

@@ -1,6 +1,7 @@
 """Cells that PyTorch has itself: their common part, one layer with ragged rows and one state vector, and those without gates.
 
-TanhRNN, ReluRNN and what starts otherwise: h' = f(W x + b + U h + b')  (Elman, 1990). weight_ih [H, in], weight_hh [H, H], bias_ih, bias_hh [H]. State h [H].
+TanhRNN, ReluRNN and what starts otherwise: h' = f(W x + b + U h + b')  (Elman, 1990). weight_ih [H, in], weight_hh [H, H], bias_ih,
+bias_hh [H]. State h [H].
 What has gates has a file: model/cells/gru.py and lstm.py say the equations, the order of the gates, and the operator of ONNX.
 """
 
@@ -122,8 +123,8 @@ def operator(
 ) -> Lowering:
     """Return a recurrent operator of ONNX's own, of `size` neurons.
 
-    weights: of x [G H, in], of h [G H, H], and both biases [G H], their gates in an order that `order` has the places of ONNX's in. parts: 1,
-    the state is h, or 2, h and c. peepholes: [3 H] of the LSTM, in ONNX's order.
+    weights: of x [G H, in], of h [G H, H], and both biases [G H]; order: where in them ONNX's gates are, one after another. parts: 1, the
+    state is h, or 2, h and c. peepholes: [3 H] of the LSTM, in ONNX's order.
     """
     ordered = []
     for w in weights:

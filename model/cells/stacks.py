@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from indrnn.model.cells import chunked
 from indrnn.model.cells.cell import Cell, StatePart
-from indrnn.model.cells.layer import CausalConv, Layer, Norm, Projection, Steps
+from indrnn.model.cells.classic.subsample import Subsample
+from indrnn.model.cells.layer import CausalConv, Layer, Norm, Projection, Steps, valid_steps
 from indrnn.model.cells.norm import BatchNorm, Gathered, ReachedError, StepBatchNorm
 from indrnn.model.cells.recurrent_weight import SizeError, bound
 from indrnn.model.cells.table import CELLS
 
 KINDS = ("plain", "residual", "dense", "conv")
+SUBSAMPLED = "subsampled"  # a kind too; it has no norms per step
 NORMS = ("before", "after", "none")
 STARTS = ("zero", "small", "learned")
 SMALL = 0.1  # deviation of a start that is not zero
@@ -44,6 +46,8 @@ class StackConfig(StackOptions):
 
     kind     plain; residual (pre-activation, Li et al., 2019, figure 3b); dense (3c); conv: plain, each layer's input projection a causal
              convolution over `kernel` steps.
+             subsampled: plain, and each layer above the first makes a step for every `window` of the one below, which it reads at once
+             (model/cells/classic/subsample.py).
     cell     what the layers are made of, of model/cells/table.py; the papers' is indrnn.
     layers   recurrent layers of plain, conv and residual; a residual stack has two a block and one last: an odd number.
     hidden   width H; dense instead: growth k, a bottleneck of 4k in each dense layer, `first` * k neurons before the `blocks`, whose
@@ -57,7 +61,7 @@ class StackConfig(StackOptions):
              the adding problem.
     """
 
-    kind: str = field(default="plain", metadata={"help": "plain, residual, dense or conv"})
+    kind: str = field(default="plain", metadata={"help": "plain, residual, dense, conv or subsampled"})
     layers: int = field(default=6, metadata={"help": "recurrent layers"})
     hidden: int = field(default=128, metadata={"help": "neurons H of a layer"})
     growth: int = field(default=16, metadata={"help": "dense: neurons a layer adds"})
@@ -65,6 +69,7 @@ class StackConfig(StackOptions):
     first: int = field(default=6, metadata={"help": "dense: neurons before the blocks, times growth"})
     last_transition: bool = field(default=True, metadata={"help": "dense: halve the features after the last block too"})
     kernel: int = field(default=3, metadata={"help": "conv: steps of a convolution"})
+    window: int = field(default=4, metadata={"help": "subsampled: outputs of the layer below that are read at once"})
     norm: str = field(default="after", metadata={"help": "before or after the recurrence, or none"})
     per_step: bool = field(default=False, metadata={"help": "statistics of their own for each position"})
     T: int = field(default=784, metadata={"help": "steps that U is bounded for"})
@@ -196,7 +201,7 @@ class StackRun:
         self.rest_out: list[Tensor] = []
         self.none = state[:, :0]
         position = self.rest[-1].squeeze(1) if stack.positions else None
-        self.steps = Steps(lengths, _valid(T, lengths) if stack.training else None, position, gathered)
+        self.steps = Steps(lengths, valid_steps(T, lengths) if stack.training else None, position, gathered)
         self.T, self.positions = T, stack.positions
 
     def __call__(self, layer: Layer, x: Tensor) -> Tensor:
@@ -233,14 +238,6 @@ class StackRun:
         if self.steps.lengths is None:
             return every if self.T else before
         return torch.where((self.steps.lengths > 0)[:, None], every, before)
-
-
-def _valid(T: int, lengths: Tensor | None) -> Tensor | None:
-    """Indices in [T * B] of the steps within their rows' lengths; None when all are."""
-    if lengths is None:
-        return None
-    mask = torch.arange(T, device=lengths.device)[:, None] < lengths
-    return None if bool(mask.all()) else mask.flatten().nonzero().squeeze(1)
 
 
 class Chain(Stack):
@@ -380,9 +377,11 @@ def _mapped(kind: type[Cell], inputs: int | nn.Embedding, size: int) -> tuple[Pr
 def build_stack(config: StackConfig, input_size: int) -> Stack:
     """Return the stack a configuration describes, its weights drawn. Raises SizeError on a configuration that makes no sense."""
     c = config
-    if c.kind not in KINDS or c.norm not in NORMS:
-        raise SizeError(f"expected kind of {KINDS} and norm of {NORMS}, got {c.kind!r} and {c.norm!r}")
-    if min(c.layers, c.hidden, c.growth, c.first, c.kernel, *c.blocks) < 1 or not c.blocks:
+    if c.kind not in (*KINDS, SUBSAMPLED) or c.norm not in NORMS:
+        raise SizeError(f"expected kind of {(*KINDS, SUBSAMPLED)} and norm of {NORMS}, got {c.kind!r} and {c.norm!r}")
+    if c.kind == SUBSAMPLED and c.per_step:
+        raise SizeError("expected no norms per step in a subsampled stack: its layers do not agree on what a step is")
+    if min(c.layers, c.hidden, c.growth, c.first, c.kernel, c.window, *c.blocks) < 1 or not c.blocks:
         raise SizeError(f"expected sizes of 1 and more, got {c}")
     if c.kind == "residual":
         return _residual(c, input_size).taking(c)
@@ -406,6 +405,14 @@ def _layer(c: StackConfig, inputs: int | None, size: int, dropout: float, last: 
     return Layer(project, kind(reads, size, bound(c.gamma, c.T), low, c.nonlinearity), dropout, norm, c.norm == "after")
 
 
+def _windowed(c: StackConfig, level: int) -> Layer:
+    """Return the layer of a level above the first, which makes a step for every `window` of the one below."""
+    layer = _layer(c, c.window * c.hidden, c.hidden, c.dropout, last=level == c.layers - 1)
+    assert layer.project is None or isinstance(layer.project, nn.Linear)
+    layer.project = Subsample(c.hidden, c.window, c.window ** (level - 1), c.hidden, layer.project)
+    return layer
+
+
 def _norm(c: StackConfig, size: int) -> Norm:
     return StepBatchNorm(size, 2 * c.T) if c.per_step else BatchNorm(size)
 
@@ -421,6 +428,9 @@ def _linear(c: StackConfig, inputs: int, size: int) -> nn.Linear:
 
 
 def _chain(c: StackConfig, inputs: int) -> Chain:
+    if c.kind == SUBSAMPLED:
+        first = _layer(c, inputs, c.hidden, c.dropout, last=c.layers == 1)
+        return Chain([first, *(_windowed(c, level) for level in range(1, c.layers))])
     widths = [inputs, *[c.hidden] * c.layers]
     return Chain([_layer(c, widths[i], c.hidden, c.dropout, last=i == c.layers - 1) for i in range(c.layers)])
 

@@ -1,7 +1,7 @@
-"""The norm stabiliser: a penalty on states whose length changes from step to step (Krueger and Memisevic, 2015, arXiv 1511.08400, equation 2).
+"""The norm stabiliser: a penalty on states whose length changes (Krueger and Memisevic, 2015, arXiv 1511.08400, equation 2).
 
-beta / T sum_t (|h_t| - |h_{t-1}|)^2, over the steps of a call that have one before them in it, a mean over rows. It was made for relu networks
-that start as the identity (IRNN), whose activations grow beyond the length that they were trained at.
+beta / T sum_t (|h_t| - |h_{t-1}|)^2, over the steps of a call that have one before them in it, a mean over rows. It was made for relu
+networks that start as the identity (IRNN), whose activations grow beyond the length that they were trained at.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ class _Beside(torch.autograd.Function):
 
 def norm_change(h: Tensor, lengths: Tensor | None = None) -> Tensor:
     """Return the mean of (|h_t| - |h_{t-1}|)^2 over the pairs of steps within lengths [B] (None: all) of h [T, B, H]; 0 without a pair."""
-    T, B = h.shape[:2]
+    T = h.shape[0]
     length = (h.square().sum(2) + 1e-12).sqrt()  # the root has a slope at 0 then
     change = (length[1:] - length[:-1]).square()
     live = torch.ones_like(change, dtype=torch.bool)

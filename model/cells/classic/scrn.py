@@ -2,9 +2,10 @@
 
 s' = (1 - 0.95) B x + 0.95 s,  h' = sigmoid(P s' + A x + R h),  y = (h', s').
 
-The fast neurons h [F] are a simple RNN's; the slow ones s [S] of each of a matrix that is fixed at 0.95 on its diagonal. The paper's answer
-f(U h + V s) reads both, and so does here what stands after the layer: y [H] is h and s, of which S = H / 4 are slow, at the least one.
-project: A and B [F + S, in] with biases, which the paper has not, so that a norm of the input can be folded; slow: P [F, S]; fast: R [F, F].
+The fast neurons h [F] are a simple RNN's; the slow ones s [S] have a recurrent matrix that is fixed, 0.95 on its diagonal. The paper's
+answer f(U h + V s) reads both, and so does here what stands after the layer: y [H] is h and s, of which S = H / 4 are slow, at the least
+one. project: A and B [F + S, in] with biases, which the paper has not, so that a norm of the input can be folded; slow: P [F, S]; fast: R
+[F, F].
 """
 
 from collections.abc import Mapping

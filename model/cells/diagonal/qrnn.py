@@ -3,8 +3,8 @@
 z = tanh(P_z),  f = sigmoid(P_f),  o = sigmoid(P_o),  P = W x_t + c + V x_{t-1} + d,  c' = f * c + (1 - f) * z,  y = o * c'.
 
 project: W [3H, in], bias c [3H], blocks in the order z, f, o; before: V [3H, in], bias d [3H], of the step before, which is nothing before
-the first step. State: c [H], and v [3H], V x + d of the last step, 0 at the start. d is 0 in the paper, and here until a norm of the input is
-folded: it is kept apart from c so that the start stays a row of zeros.
+the first step. State: c [H], and v [3H], V x + d of the last step, 0 at the start. d is not in the paper, and starts at 0; a norm of the
+input is folded into it: it is kept apart from c so that the start stays a row of zeros.
 """
 
 from collections.abc import Mapping

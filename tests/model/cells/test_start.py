@@ -1,4 +1,4 @@
-"""A start that is not zero: told by `started`, the same in any split, learned where asked; and the penalty on states that change their length."""
+"""A start that is not zero: told by `started`, the same in any split, learned where asked; and the penalty on states that grow."""
 
 import numpy as np
 import pytest
