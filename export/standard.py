@@ -1,8 +1,8 @@
 """Recurrences in ONNX's own words: nodes of ours whose decays are all positive become `LinearAttention` of opset 27.
 
-Gated linear attention of heads of one number is h_t = exp(g_t) h_{t-1} + k_t v_t, read out by q_t h_t: with g = log a, v = b and k = q = 1 the
-diagonal recurrence, for a above 0 and without bounds. A weight of 0 or below has no logarithm, and a bound no place there: such nodes stay
-what they are, with their portable bodies. The decay of a node is looked at, not believed: it has to come out of operators that give
+Gated linear attention of heads of one number is h_t = exp(g_t) h_{t-1} + k_t v_t, read out by q_t h_t: with g = log a, v = b and k = q = 1
+the diagonal recurrence, for a above 0 and without bounds. A weight of 0 or below has no logarithm, and a bound no place there: such nodes
+stay what they are, with their portable bodies. The decay of a node is looked at, not believed: it has to come out of operators that give
 nothing but positive numbers, or from weights that are.
 """
 
@@ -57,7 +57,8 @@ _FUNCTION = """
     value_shape = Shape (value)
     ones = ConstantOfShape <value = float[1] {{1.0}}> (value_shape)
     past = Unsqueeze (h, around_state)
-    read, present = LinearAttention <q_num_heads = {H}, kv_num_heads = {H}, update_rule = "gated", scale = 1.0> (ones, ones, value, past, decay)
+    read, present = LinearAttention <q_num_heads = {H}, kv_num_heads = {H}, update_rule = "gated", scale = 1.0>
+        (ones, ones, value, past, decay)
     Y_h = Squeeze (present, around_state)
     in_time = Transpose <perm = [1, 0, 2]> (read)
     Y_all = Slice (in_time, first_axis, T_1d, first_axis)
@@ -73,7 +74,8 @@ def to_linear_attention(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    made, left, names = _Sources(result.graph), 0, []
+    made, left = _Sources(result.graph), 0
+    names: list[tuple[str, str]] = []
     widths = _widths(model)
     for node in result.graph.node:
         if node.domain != OP_DOMAIN or node.op_type not in (DIAGONAL_TYPE, OP_TYPE):

@@ -1,4 +1,4 @@
-"""`--standard-ops`: recurrences of positive decays as LinearAttention of opset 27, the same numbers in the reference and in ONNX Runtime."""
+"""`--standard-ops`: recurrences of positive decays as LinearAttention of opset 27, the same in the reference and in ONNX Runtime."""
 
 from pathlib import Path
 

@@ -87,9 +87,9 @@ class GORU(Looped):
 
     def go(self, p: Tensor, state: Tensor, *matrices: Tensor) -> tuple[Tensor, Tensor]:
         """One step, as above."""
-        x_gates, x_n = p.split([2 * self.size, self.size], 1)
-        h_gates, turned = (state @ matrices[0]).split([2 * self.size, self.size], 1)
-        r, z = sigmoid(x_gates + h_gates).split(self.size, 1)
+        x_gates, x_n = torch.split(p, [2 * self.size, self.size], 1)
+        h_gates, turned = torch.split(state @ matrices[0], [2 * self.size, self.size], 1)
+        r, z = torch.split(sigmoid(x_gates + h_gates), self.size, 1)
         a = x_n + r * turned
         h = torch.lerp(a.sign() * torch.relu(a.abs() + self.m), state, z)
         return h, h

@@ -42,9 +42,9 @@ class ResetBeforeGRU(Looped):
 
     def go(self, p: Tensor, state: Tensor, *matrices: Tensor) -> tuple[Tensor, Tensor]:
         """One step, as above."""
-        x_gates, x_n = p.split([2 * self.size, self.size], 1)
-        u_gates, u_n = self.recurrent.split([2 * self.size, self.size])
-        r, z = sigmoid(x_gates + state @ u_gates.T).split(self.size, 1)
+        x_gates, x_n = torch.split(p, [2 * self.size, self.size], 1)
+        u_gates, u_n = torch.split(self.recurrent, [2 * self.size, self.size])
+        r, z = torch.split(sigmoid(x_gates + state @ u_gates.T), self.size, 1)
         n = tanh(x_n + (r * state) @ u_n.T)
         h = torch.lerp(n, state, z)
         return h, h

@@ -20,7 +20,7 @@ class _Beside(torch.autograd.Function):
         return y.view_as(y)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # of any arity there
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradient by y, and 1 by the term."""
         (term,) = ctx.saved_tensors
         return grad, torch.ones_like(term)

@@ -45,16 +45,16 @@ class PeepholeLSTM(Looped):
 
     def go(self, p: Tensor, state: Tensor, *matrices: Tensor) -> tuple[Tensor, Tensor]:
         """One step, as above."""
-        h, c = state.split(self.size, 1)
-        i, f, g, o = (p + h @ self.recurrent.T).split(self.size, 1)
-        of_i, of_f, of_o = self.peepholes.split(self.size)
+        h, c = torch.split(state, self.size, 1)
+        i, f, g, o = torch.split(p + h @ self.recurrent.T, self.size, 1)
+        of_i, of_f, of_o = torch.split(self.peepholes, self.size)
         c = sigmoid(f + of_f * c) * c + sigmoid(i + of_i * c) * tanh(g)
         h = sigmoid(o + of_o * c) * tanh(c)
         return h, torch.cat([h, c], 1)
 
     def lowering(self) -> Lowering:
         """Return ONNX's own operator."""
-        of_i, of_f, of_o = self.peepholes.split(self.size)
+        of_i, of_f, of_o = torch.split(self.peepholes, self.size)
         four = (self.project.weight, self.recurrent, self.project.bias, torch.zeros_like(self.project.bias))
         return rnn.operator("LSTM", "", self.size, LSTM.order, four, 2, torch.cat([of_i, of_o, of_f]))
 

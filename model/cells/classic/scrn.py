@@ -67,7 +67,7 @@ class SCRN(Looped):
 
     def go(self, p: Tensor, state: Tensor, *matrices: Tensor) -> tuple[Tensor, Tensor]:
         """One step, as above."""
-        (of_h, of_s), (h, s) = p.split(self.sizes, 1), state.split(self.sizes, 1)
+        (of_h, of_s), (h, s) = (torch.split(v, list(self.sizes), 1) for v in (p, state))
         s = (1 - ALPHA) * of_s + ALPHA * s
         h = sigmoid(s @ self.slow.T + of_h + h @ self.fast.T)
         y = torch.cat([h, s], 1)

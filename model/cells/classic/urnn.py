@@ -77,7 +77,8 @@ class UnitaryRNN(Looped):
         m = fourier(self.n).to(d1) * d1  # F D1
         m = self._reflected(m, 0)[torch.from_numpy(permutation(self.n))]
         m = fourier(self.n).to(d1).conj() @ (d2[:, None] * m)
-        return d3[:, None] * self._reflected(m, 1)
+        w: Tensor = d3[:, None] * self._reflected(m, 1)
+        return w
 
     def _reflected(self, m: Tensor, which: int) -> Tensor:
         v = torch.complex(*self.reflections[which])
@@ -91,7 +92,7 @@ class UnitaryRNN(Looped):
     def go(self, p: Tensor, state: Tensor, *matrices: Tensor) -> tuple[Tensor, Tensor]:
         """One step, as above."""
         z = torch.addmm(p, state, matrices[0])
-        re, im = z.split(self.n, 1)
+        re, im = torch.split(z, self.n, 1)
         modulus = (re * re + im * im + TINY).sqrt()
         after = z * (torch.relu(modulus + self.b) / modulus).repeat(1, 2)
         return after[:, : self.size], after
@@ -125,4 +126,5 @@ def permutation(n: int) -> NDArray[np.int64]:
 def fourier(n: int) -> Tensor:
     """Return the discrete Fourier transform of norm 1 as a matrix [n, n], complex, in float64."""
     turns = torch.outer(torch.arange(n), torch.arange(n)) % n
-    return torch.exp(-2j * math.pi * turns.double() / n) * n**-0.5
+    matrix: Tensor = torch.exp(-2j * math.pi * turns.double() / n) * n**-0.5
+    return matrix

@@ -93,7 +93,7 @@ class QRNN(GatedCell):
             x = x.to(state.dtype)
             live = None if lengths is None else belongs(x, lengths)
             x = x if live is None else torch.where(live, x, 0)
-            c, v = state.split(self.sizes, 1)
+            c, v = torch.split(state, list(self.sizes), 1)
             v_all = torch.cat([v[None], F.linear(x, self.before.weight, self.before.bias)])
             every = F.linear(x, self.project.weight, self.project.bias) + v_all[:-1]
             blocks = torch.split(every, self.size, -1)
@@ -123,9 +123,9 @@ class QRNN(GatedCell):
     def reference(self, weights: Mapping[str, Floats], x: Floats, state: Floats) -> tuple[Floats, Floats]:
         """One step, as above."""
         c, v = np.split(state, [self.size])
-        z, f, o = np.split(weights["project.weight"] @ x + weights["project.bias"] + v, 3)
-        f = rnn.sigmoid(f)
-        c = f * c + (1 - f) * np.tanh(z)
+        z, f_sum, o = np.split(weights["project.weight"] @ x + weights["project.bias"] + v, 3)
+        f = rnn.sigmoid(f_sum)
+        new = f * c + (1 - f) * np.tanh(z)
         after = weights["before.weight"] @ x + weights["before.bias"]
-        y: Floats = np.multiply(rnn.sigmoid(o), c)
-        return y, np.concatenate([c, after])
+        y: Floats = np.multiply(rnn.sigmoid(o), new)
+        return y, np.concatenate([new, after])
