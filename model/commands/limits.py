@@ -11,7 +11,7 @@ _SHARES = "mirror lossy lost other_rate reset swapped endless mixed strange plen
 _BELOW_ONE = "dropout embedding_dropout readout_dropout steady pools smoothing asked"
 _NOT_NEGATIVE = (
     "decay warmup left_out horizon max_time rate recurrent_rate weight_decay clip jump unit turn tilt speed sway body bones noise spread"
-    " drift misplaced trunk early late unsure norm_penalty"
+    " drift misplaced trunk early late unsure norm_penalty delay"
 )
 _ABOVE_ZERO = "gamma bound slowest fastest quick"
 
