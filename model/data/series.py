@@ -71,7 +71,8 @@ class SeriesSet:
 def delayed(s: Series, steps: int) -> Series:
     """Return the sequence with answers that many steps later: x goes on with its last row, y begins with its first.
 
-    Schuster and Paliwal, 1997, section II.A: the network has then seen so many steps of the future of what it is asked for. s.y is of steps.
+    Schuster and Paliwal, 1997, section II.A: the network has then seen that many steps of the future of what it is asked for. s.y is of
+    steps.
     """
     x, y = np.concatenate([s.x, np.repeat(s.x[-1:], steps, 0)]), np.concatenate([np.repeat(s.y[:1], steps, 0), s.y])
     return replace(s, x=x, y=y)
