@@ -15,7 +15,7 @@ from indrnn.model.cells.recurrent_weight import SizeError
 from indrnn.model.cells.stacks import SUBSAMPLED, StackConfig, StackOptions, build_stack
 from indrnn.model.cells.table import CELLS
 from indrnn.model.nets.network import StackNet, last_valid
-from indrnn.model.nets.options import HIDDEN
+from indrnn.model.nets.options import HIDDEN, KIND, WINDOW
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class AddingConfig(StackOptions):
     gamma: float = field(default=2.0, metadata={"help": "|u| is at most gamma^(1/T)"})
     spread: float = field(default=0.001, metadata={"help": "deviation of the input weights at the start"})
     nonlinearity: str = field(default="relu", metadata={"choices": ACTIVATIONS, "help": "of IndRNN's neurons"})
-    kind: str = field(default="plain", metadata={"choices": ("plain", SUBSAMPLED), "help": "stack of layers (model/cells/stacks.py)"})
-    window: int = field(default=4, metadata={"help": "subsampled: outputs of the layer below that are read at once"})
+    kind: str = field(default="plain", metadata={"choices": ("plain", SUBSAMPLED), "help": KIND})
+    window: int = field(default=4, metadata=WINDOW)
 
 
 class AddingNet(StackNet):

@@ -14,7 +14,7 @@ from indrnn.model.cells.norm import BatchNorm
 from indrnn.model.cells.recurrent_weight import bound
 from indrnn.model.cells.stacks import KINDS, SUBSAMPLED, Chain, Stack, StackConfig, StackOptions, build_stack, skip_chain
 from indrnn.model.nets.network import StackNet, last_valid
-from indrnn.model.nets.options import CELL, CLASSES, DROPOUT, LAYERS, NORM
+from indrnn.model.nets.options import CELL, CLASSES, DROPOUT, KIND, LAYERS, NORM, WINDOW
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,11 @@ class PixelsConfig(StackOptions):
     """
 
     classes: int = field(default=10, metadata=CLASSES)
-    kind: str = field(
-        default="plain", metadata={"choices": ("skip", *KINDS, SUBSAMPLED), "help": "stack of layers (model/cells/stacks.py)"}
-    )
+    kind: str = field(default="plain", metadata={"choices": ("skip", *KINDS, SUBSAMPLED), "help": KIND})
     hidden: int = field(default=128, metadata={"help": "neurons H of a layer; of a dense stack the growth"})
     layers: int = field(default=6, metadata=LAYERS)
     steps: int = field(default=784, metadata={"help": "T, the length it is made for: |u| <= gamma^(1/T)"})
-    window: int = field(default=4, metadata={"help": "subsampled: outputs of the layer below that are read at once"})
+    window: int = field(default=4, metadata=WINDOW)
     gamma: float = field(default=2.0, metadata={"help": "most that a gradient grows through T steps"})
     dropout: float = field(default=0.0, metadata=DROPOUT)
     norm: bool = field(default=True, metadata=NORM)
