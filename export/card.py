@@ -3,7 +3,13 @@
 from indrnn.export.bundle import Manifest, Part, TrainingData
 from indrnn.export.modalities.modality import EVENT, Events
 from indrnn.export.modalities.table import MODALITIES
+from indrnn.export.standard import OPSET as STANDARD
 from indrnn.model.cells.table import CELLS
+
+LINEAR = (
+    "Recurrences whose decays are positive are ONNX's own operator `LinearAttention`, of opset 27; what else there is of `ai.indrnn` comes "
+    "with a body in standard operators."
+)
 
 
 def card(manifest: Manifest, export_command: str) -> str:
@@ -50,6 +56,9 @@ def _contract(m: Manifest, content: str) -> str:
     rows = [f"| `{t.name}` | {t.dtype} | {list(t.shape)} |".replace("'", "") for t in (*m.inputs, *m.outputs)]
     table = "\n".join(["| | type | shape |", "|---|---|---|", *rows])
     words = [f"B rows, T steps, each row valid up to `lengths`. A zero row of `state` ({m.state_size} numbers) starts a sequence.", content]
+    if m.opset >= STANDARD:
+        words.append(LINEAR)
+        return table + "\n\n" + "\n".join(words)
     words += dict.fromkeys([CELLS[m.cell].carried, *([CELLS["indrnn"].carried] if any(p.u for p in m.state) else [])])
     return table + "\n\n" + "\n".join(words)
 

@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--max-position", type=within(int, 1), help="steps a session may last; required where max |u| is 1 or more")
     parser.add_argument("--force", action="store_true", help="replace the version if it exists")
     parser.add_argument("--explain", action="store_true", help="write explain.onnx as well: what an answer depends on, for POST /explain")
+    parser.add_argument(
+        "--standard-ops", action="store_true", help="opset 27, with LinearAttention in place of our ops where all decays are positive"
+    )
 
 
 def run(command: str, args: argparse.Namespace, argv: list[str]) -> int:
@@ -44,6 +47,7 @@ def run(command: str, args: argparse.Namespace, argv: list[str]) -> int:
             max_position=args.max_position,
             force=args.force,
             explain=args.explain,
+            standard_ops=args.standard_ops,
         )
     except (CheckpointError, ExportError, BundleError, OSError) as error:
         print(f"export refused: {error}", file=sys.stderr)
@@ -71,6 +75,7 @@ def _command(args: argparse.Namespace, kind: str) -> str:
     words += ["--figures", _relative(args.figures)] if args.figures else []
     words += ["--max-position", str(args.max_position)] if args.max_position else []
     words += ["--explain"] if args.explain else []
+    words += ["--standard-ops"] if args.standard_ops else []
     return shlex.join(words)
 
 

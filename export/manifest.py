@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from pydantic import ValidationError
 
-from indrnn.export import op
+from indrnn.export import standard
 from indrnn.export.bundle import OP_VERSION, Figure, Limits, Manifest, Part, Tensor, Training, TrainingData
 from indrnn.export.errors import ExportError
 from indrnn.export.folder import reasons
@@ -72,7 +72,7 @@ def manifest(
                 "cell": meta.cell,
                 "sha256": sha256,
                 "op_version": OP_VERSION,
-                "opset": op.OPSET,
+                "opset": standard.opset(graph),
                 "inputs": tuple(_tensor(v) for v in graph.graph.input),
                 "outputs": tuple(_tensor(v) for v in graph.graph.output),
                 "state": parts(meta),

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from indrnn.export import explain as explaining
-from indrnn.export import graph, parity
+from indrnn.export import graph, parity, standard
 from indrnn.export.bundle import EXPLAIN, PARITY_BOUND, Bundle, Explanation, Figure, digest, read
 from indrnn.export.card import card
 from indrnn.export.errors import ExportError
@@ -36,11 +36,12 @@ def write(
     max_position: int | None = None,
     force: bool = False,
     explain: bool = False,
+    standard_ops: bool = False,
 ) -> Bundle:
     """Exports the module, checks it, and writes root/<name>/<version>; the folder appears whole or not at all.
 
     module, meta: as model/training/checkpoint.py loads them. command: what to type to do this again, for the card. figures: added to the
-    checkpoint's; one of the same name replaces it. explain: write explain.onnx too.
+    checkpoint's; one of the same name replaces it. explain: write explain.onnx too. standard_ops: as `export`.
     Raises ExportError when the version exists (unless force), when ONNX Runtime and PyTorch differ by more than PARITY_BOUND, when
     name or version cannot be a folder's, or when the description is not a valid manifest; GraphError as export.graph does.
     """
@@ -48,7 +49,7 @@ def write(
     folder = root / name / version
     if folder.exists() and not force:
         raise ExportError(f"{folder} exists; a published version does not change (--force replaces it)")
-    model, error = export(module, meta, max_position)
+    model, error = export(module, meta, max_position, standard_ops)
     told, made = _explained(module, meta) if explain else (None, b"")
     with appearing(folder, root / f".partial-{name}-{version}") as partial:
         (partial / "model.onnx").write_bytes(graph.serialize(model))
@@ -61,9 +62,10 @@ def write(
     return read(folder)
 
 
-def export(module: nn.Module, meta: Meta, max_position: int | None = None) -> tuple[onnx.ModelProto, float]:
+def export(module: nn.Module, meta: Meta, max_position: int | None = None, standard_ops: bool = False) -> tuple[onnx.ModelProto, float]:
     """Return the module's graph and its parity error, over at most max_position steps.
 
+    standard_ops: at opset 27, with `LinearAttention` in place of our ops where their decays are positive (export/standard.py).
     Raises ExportError when the error is above PARITY_BOUND, GraphError when U is not as trained.
     """
     state = parts(meta)
@@ -84,6 +86,8 @@ def export(module: nn.Module, meta: Meta, max_position: int | None = None) -> tu
     x = torch.from_numpy(source(np.random.default_rng(SEED), B, T))
     model = graph.to_onnx(module, x, torch.arange(T - B + 1, T + 1), torch.zeros(B, size))
     graph.check_recurrence(model, state)
+    if standard_ops:
+        model, _ = standard.to_linear_attention(model)
     parity.check_cells(module)
     error = parity.largest_error(graph.serialize(model), module, source, size, SEED, max_position, modality.unit(told))
     if not error <= PARITY_BOUND:  # a NaN is refused too

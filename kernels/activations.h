@@ -104,6 +104,14 @@ struct Identity {
     INDRNN_STEP static V slope(V g, V, Parameters<T>) { return g; }
 };
 template <class L, class V, class T>
+struct Piecewise {
+    INDRNN_STEP static V value(V a, Parameters<T>) { return at_most<L>(at_least<L>(a, T(-1)), T(1)); }
+    INDRNN_STEP static V slope(V g, V h, Parameters<T>) {  // 0 at the bounds, as relu's
+        V b = h <= T(-1) ? L::all(T(0)) : g;
+        return h >= T(1) ? L::all(T(0)) : b;
+    }
+};
+template <class L, class V, class T>
 struct Clip {
     INDRNN_STEP static V value(V a, Parameters<T> p) {
         V b = a < p.lo ? L::all(p.lo) : a;

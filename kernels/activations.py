@@ -61,4 +61,18 @@ ACTIVATIONS: dict[str, Activation] = {
         value=lambda a, alpha: a,
         slope=lambda g, h, alpha: g,
     ),
+    "piecewise_linear": Activation(
+        onnx="""least_float = Constant <value_float = -1.0> ()
+                least = CastLike (least_float, a)
+                most_float = Constant <value_float = 1.0> ()
+                most = CastLike (most_float, a)
+                is_less = Less (a, least)
+                raised = Where (is_less, least, a)
+                is_more = Greater (raised, most)
+                {y} = Where (is_more, most, raised)""",
+        value=lambda a, alpha: a.clamp_(-1, 1),
+        slope=lambda g, h, alpha: g.masked_fill_(h.abs() >= 1, 0),
+        least=-1.0,
+        most=1.0,
+    ),
 }

@@ -24,7 +24,8 @@ template <class T>
 void launch(const Call& call, cudaStream_t stream) {
     using Columns = void (*)(Call);
     constexpr Columns kernels[] = {columns<gpu::Relu, T>,    columns<gpu::LeakyRelu, T>, columns<gpu::Tanh, T>,
-                                   columns<gpu::Sigmoid, T>, columns<gpu::Identity, T>,  columns<gpu::Clip, T, true>};
+                                   columns<gpu::Sigmoid, T>, columns<gpu::Identity, T>,  columns<gpu::Piecewise, T>,
+                                   columns<gpu::Clip, T, true>};
     const int64_t blocks = (call.B * call.H + THREADS - 1) / THREADS;
     kernels[call.activation]<<<unsigned(blocks), THREADS, 0, stream>>>(call);
 }

@@ -220,9 +220,11 @@ template <class T>
 void run(const Call& call, int64_t first, int64_t last) {
     using Piece = void (*)(const Call&, int64_t, int64_t);
     constexpr Piece forwards[] = {forward<Relu, false, T>,    forward<LeakyRelu, false, T>, forward<Tanh, false, T>,
-                                  forward<Sigmoid, false, T>, forward<Identity, false, T>,  forward<Clip, true, T>};
+                                  forward<Sigmoid, false, T>, forward<Identity, false, T>,  forward<Piecewise, false, T>,
+                                  forward<Clip, true, T>};
     constexpr Piece backwards[] = {backward<Relu, false, T>,    backward<LeakyRelu, false, T>, backward<Tanh, false, T>,
-                                   backward<Sigmoid, false, T>, backward<Identity, false, T>,  backward<Clip, true, T>};
+                                   backward<Sigmoid, false, T>, backward<Identity, false, T>,  backward<Piecewise, false, T>,
+                                   backward<Clip, true, T>};
     (call.gradient ? backwards : forwards)[call.activation](call, first, last);
 }
 

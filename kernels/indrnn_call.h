@@ -8,7 +8,7 @@
 struct Call {
     int64_t T, B, H;
     int32_t dtype;       // 0 float32, 1 float64
-    int32_t activation;  // relu, leaky_relu, tanh, sigmoid, identity; CLIP where u varies, and only there
+    int32_t activation;  // relu, leaky_relu, tanh, sigmoid, identity, piecewise_linear; CLIP where u varies, and only there
     int32_t reverse;     // 1: from each row's last step to its first
     int32_t isa;         // 0 the best of this machine, 1 plain, 2 AVX2, 3 AVX-512
     int32_t gradient;    // 1: the gradient, from y and the arrays at the end; empty arrays may be null, so dx cannot tell
@@ -23,7 +23,7 @@ struct Call {
     void *dx, *du, *dh0, *du_rows;  // [T, B, H], [H], [B, H], and [B, H] to work in where du is [H]
 };
 
-constexpr int32_t CLIP = 5;
+constexpr int32_t CLIP = 6;
 
 // Runs task(argument, 0) to task(argument, count - 1) in any order, on any threads, and returns when all are done.
 typedef void (*Task)(void* argument, size_t index);

@@ -9,7 +9,7 @@ from indrnn.kernels.build import KernelMissing, find
 
 log = logging.getLogger(__name__)
 
-ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid", "identity")
+ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid", "identity", "piecewise_linear")
 CLIP = len(ACTIVATIONS)  # the activation of DiagonalRecurrence, whose u varies: it is [T, B, H]
 DIRECTIONS = ("forward", "reverse")
 ISAS = ("best", "plain", "avx2", "avx512")

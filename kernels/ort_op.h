@@ -13,7 +13,7 @@
 namespace {
 
 constexpr const char* DOMAIN_NAME = "ai.indrnn";
-constexpr const char* ACTIVATIONS[] = {"relu", "leaky_relu", "tanh", "sigmoid", "identity"};
+constexpr const char* ACTIVATIONS[] = {"relu", "leaky_relu", "tanh", "sigmoid", "identity", "piecewise_linear"};
 
 // The two ops: where u is one number per neuron, and where it differs from step to step.
 struct Op {
@@ -83,7 +83,7 @@ struct Kernel {
         if (op == &INDRNN) {
             const std::string f = text(info, "activation", "relu");
             activation = int(std::find(std::begin(ACTIVATIONS), std::end(ACTIVATIONS), f) - std::begin(ACTIVATIONS));
-            if (activation == CLIP) refuse("expected activation relu, leaky_relu, tanh, sigmoid or identity, got " + f);
+            if (activation == CLIP) refuse("expected activation relu, leaky_relu, tanh, sigmoid, identity or piecewise_linear, got " + f);
         }
         alpha = op == &INDRNN ? number(info, "alpha", 0.01f) : 0;
         constexpr float none = std::numeric_limits<float>::quiet_NaN();

@@ -21,7 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid", "identity")
+ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid", "identity", "piecewise_linear")
 CLIP = "clip"  # where u varies, and only there
 LINEAR = ("relu", "identity", CLIP)  # what a scan can do
 
@@ -55,6 +55,8 @@ def _value(a, ALPHA: tl.constexpr, LO: tl.constexpr, HI: tl.constexpr, F: tl.con
         return t.to(a.dtype)
     elif F == "sigmoid":
         return (1 / (1 + tl.exp(-a))).to(a.dtype)
+    elif F == "piecewise_linear":
+        return tl.where(a < -1, -1.0, tl.where(a > 1, 1.0, a)).to(a.dtype)
     elif F == "clip":
         if LO is not None:
             a = tl.where(a < LO, LO, a).to(a.dtype)
@@ -76,6 +78,8 @@ def _times_slope(g, h, ALPHA: tl.constexpr, LO: tl.constexpr, HI: tl.constexpr, 
         return g * (1 - h * h)
     elif F == "sigmoid":
         return g * (1 - h) * h
+    elif F == "piecewise_linear":
+        return tl.where(h <= -1, 0.0, tl.where(h >= 1, 0.0, g)).to(g.dtype)
     elif F == "clip":
         if LO is not None:
             g = tl.where(h <= LO, 0.0, g).to(g.dtype)

@@ -123,6 +123,9 @@ class Content(Frozen):
     )
     window: int | None = Field(default=None, ge=2, description="tensor: steps that make one answer; the last of values says where one ends")
     events: Events | None = Field(default=None, description="skeleton, tensor: that the model tells events, and when")
+    delay: int | None = Field(
+        default=None, ge=1, description="tensor: how many steps before it an answer is of, where it is not its own step's"
+    )
     answer: Literal["step", "end"] | None = Field(default=None, description="tensor: which answers were trained, each step's or the last")
 
 

@@ -23,7 +23,7 @@ class TensorContent(Modality):
     name = "tensor"
     kind = "tensor"
     reads = "numbers"
-    fields = ("features", "values", "answer", "labels", "hz", "layout", "layouts", "persons", "returned", "window", "events")
+    fields = ("features", "values", "answer", "labels", "hz", "layout", "layouts", "persons", "returned", "window", "events", "delay")
     farthest = math.inf  # in any unit
 
     def check(self, m: Content, state: Mapping[str, int]) -> None:
@@ -45,6 +45,8 @@ class TensorContent(Modality):
             raise ValueError(f"hz: expected steps a second above 0, got {m.hz:g}")
         if m.layout is not None:
             self._check_old_form(m)
+        if m.delay is not None and m.answer != "step":
+            raise ValueError("delay: expected of answers of steps, got those of sequences")
         if m.window is not None and m.returned is None:
             raise ValueError("window: expected returned as well, which say what a window's answer is")
         if m.returned is not None and sum(math.prod(o.shape) for o in m.returned) + (m.window is not None) != self.answers(m):
@@ -104,6 +106,11 @@ class TensorContent(Modality):
             words.append(f"`logits` are scores of the {self.answers(m)} classes below. ")
         else:
             words.append("`logits` are the values of the table below in their own units; 0 before the first step. ")
+        if m.delay is not None:
+            words.append(
+                f"An answer is of the step {m.delay} steps before, and rests on what came since; after a sequence's end {m.delay} more "
+                "rows (its last, repeated) fetch what is due. "
+            )
         words.append(
             "It was trained to answer after every step."
             if m.answer == "step"

@@ -154,7 +154,15 @@ class Stepwise(Cell):
     def lowering(self) -> Lowering:
         """Return a `Loop` round the step."""
         step = self.step_lowering()
-        return Lowering(step.weights, _LOOP.format(step=step.nodes, H=self.size))
+        return Lowering(step.weights, loop(step.nodes, self.size))
+
+
+def loop(step: str, size: int, reads: str = "X") -> str:
+    """Return nodes of a `Loop` round one step: `step` reads x [B, F], s [B, S] and gives y [B, H], s_next [B, S].
+
+    reads: the name of what is gone through, [T, B, F].
+    """
+    return _LOOP.format(step=step, H=size, reads=reads)
 
 
 _LOOP = """
@@ -167,7 +175,7 @@ _LOOP = """
     nothing = Constant <value_float = 0.0> ()
     ends = Unsqueeze (lengths, last_axis)
     state_out, stacked = Loop (T, go_first, state) <body = step (int64 i, bool go, s) => (go_on, s_kept, y_kept) {{
-        x = Gather <axis = 0> (X, i)
+        x = Gather <axis = 0> ({reads}, i)
         {step}
         live = Less (i, ends)
         s_kept = Where (live, s_next, s)

@@ -15,6 +15,7 @@ ACTIVATIONS = {
     "tanh": lambda a, alpha: np.tanh(a),
     "sigmoid": lambda a, alpha: 1 / (1 + np.exp(-a)),
     "identity": lambda a, alpha: a,
+    "piecewise_linear": lambda a, alpha: np.clip(a, -1, 1),
 }
 
 

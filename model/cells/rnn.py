@@ -1,6 +1,7 @@
 """Cells that PyTorch has itself: their common part, one layer with ragged rows and one state vector, and those without gates.
 
-TanhRNN, IRNN: h' = f(W x + b + U h + b')  (Elman, 1990). weight_ih [H, in], weight_hh [H, H], bias_ih, bias_hh [H]. State h [H].
+TanhRNN, ReluRNN and what starts otherwise: h' = f(W x + b + U h + b')  (Elman, 1990). weight_ih [H, in], weight_hh [H, H], bias_ih,
+bias_hh [H]. State h [H].
 What has gates has a file: model/cells/gru.py and lstm.py say the equations, the order of the gates, and the operator of ONNX.
 """
 
@@ -106,17 +107,35 @@ class TorchCell(Cell):
 
     def lowering(self) -> Lowering:
         """Return ONNX's own operator."""
-        arrays = {name.removesuffix("_l0"): p.detach().float().cpu().numpy() for name, p in self.rnn.named_parameters()}
-        ordered = {name: self._ordered(w) for name, w in arrays.items()}
-        bias = np.concatenate([ordered["bias_ih"], ordered["bias_hh"]])
-        weights = {"W": ordered["weight_ih"][None], "R": ordered["weight_hh"][None], "bias": bias[None]}
-        words = {name: text.format(H=self.size) for name, text in (_ONE if len(self.names) == 1 else _TWO).items()}
-        return Lowering(weights, _NODES.format(operator=self.operator, attributes=self.attributes, H=self.size, **words))
+        named = {name.removesuffix("_l0"): p for name, p in self.rnn.named_parameters()}
+        four = (named["weight_ih"], named["weight_hh"], named["bias_ih"], named["bias_hh"])
+        return operator(self.operator, self.attributes, self.size, self.order, four, len(self.names))
 
-    def _ordered(self, w: NDArray[np.float32]) -> NDArray[np.float32]:
-        """w [G H, ...] with the gates as ONNX orders them."""
-        gates = np.split(w, len(self.order))
-        return np.concatenate([gates[i] for i in self.order])
+
+def operator(
+    name: str,
+    attributes: str,
+    size: int,
+    order: tuple[int, ...],
+    weights: tuple[Tensor, Tensor, Tensor, Tensor],
+    parts: int = 1,
+    peepholes: Tensor | None = None,
+) -> Lowering:
+    """Return a recurrent operator of ONNX's own, of `size` neurons.
+
+    weights: of x [G H, in], of h [G H, H], and both biases [G H]; order: where in them ONNX's gates are, one after another. parts: 1, the
+    state is h, or 2, h and c. peepholes: [3 H] of the LSTM, in ONNX's order.
+    """
+    ordered = []
+    for w in weights:
+        gates = np.split(w.detach().float().cpu().numpy(), len(order))
+        ordered.append(np.concatenate([gates[i] for i in order]))
+    given: dict[str, NDArray[np.float32]] = {"W": ordered[0][None], "R": ordered[1][None], "bias": np.concatenate(ordered[2:])[None]}
+    words = {word: text.format(H=size) for word, text in (_ONE if parts == 1 else _TWO).items()}
+    if peepholes is not None:
+        given["P"] = peepholes.detach().float().cpu().numpy()[None]
+        words["begins"] += ", P"
+    return Lowering(given, _NODES.format(operator=name, attributes=attributes, H=size, **words))
 
 
 def sigmoid(a: Floats) -> Floats:
@@ -143,11 +162,11 @@ class TanhRNN(TorchCell):
         return h, h
 
 
-class IRNN(TorchCell):
-    """f = relu; U starts as the identity, input weights as N(0, 0.001), biases as 0 (Le, Jaitly and Hinton, 2015, arXiv 1504.00941)."""
+class ReluRNN(TorchCell):
+    """f = relu; weights start as PyTorch starts them."""
 
-    name = "irnn"
-    about = "A recurrent network of relu neurons that starts as a sum (IRNN; Le, Jaitly and Hinton, 2015, arXiv 1504.00941)"
+    name = "relu"
+    about = "A recurrent network of relu neurons (Elman, 1990)"
     carried = TanhRNN.carried
     endless = "Nothing bounds the state."
     bounded = False
@@ -156,17 +175,47 @@ class IRNN(TorchCell):
     squashed = False
 
     def __init__(self, inputs: int, size: int, bound: float = 1.0, low: float = 0.0, activation: str = "relu") -> None:
-        rnn = nn.RNN(inputs, size, nonlinearity="relu")
-        for name, p in rnn.named_parameters():
-            nn.init.normal_(p, std=0.001) if "weight_ih" in name else nn.init.zeros_(p)
-            if "weight_hh" in name:
-                nn.init.eye_(p)
-        super().__init__(rnn)
+        super().__init__(nn.RNN(inputs, size, nonlinearity="relu"))
 
     def reference(self, weights: Mapping[str, Floats], x: Floats, state: Floats) -> tuple[Floats, Floats]:
         """One step, as above."""
         h: Floats = np.maximum(_sum(weights, x, state), 0)
         return h, h
+
+
+class IRNN(ReluRNN):
+    """f = relu; U starts as the identity, input weights as N(0, 0.001), biases as 0 (Le, Jaitly and Hinton, 2015, arXiv 1504.00941)."""
+
+    name = "irnn"
+    about = "A recurrent network of relu neurons that starts as a sum (IRNN; Le, Jaitly and Hinton, 2015, arXiv 1504.00941)"
+
+    def __init__(self, inputs: int, size: int, bound: float = 1.0, low: float = 0.0, activation: str = "relu") -> None:
+        super().__init__(inputs, size)
+        for name, p in self.rnn.named_parameters():
+            nn.init.normal_(p, std=0.001) if "weight_ih" in name else nn.init.zeros_(p)
+            if "weight_hh" in name:
+                nn.init.eye_(p)
+
+
+class PositiveDefiniteRNN(ReluRNN):
+    """f = relu; U starts as (A + 1) / e, A = R' R / H of a normal R [H, H], e the largest eigenvalue of A + 1 (np-RNN, section 3).
+
+    U is positive definite then, with one eigenvalue of 1 and all others below (Talathi and Vartak, 2015, arXiv 1511.03771). Input weights
+    start as N(0, 2 / in), biases as 0.
+    """
+
+    name = "irnn_pd"
+    about = "A recurrent network of relu neurons with a positive definite start (np-RNN; Talathi and Vartak, 2015, arXiv 1511.03771)"
+
+    @torch.no_grad()
+    def __init__(self, inputs: int, size: int, bound: float = 1.0, low: float = 0.0, activation: str = "relu") -> None:
+        super().__init__(inputs, size)
+        drawn = torch.randn(size, size)
+        start = drawn.T @ drawn / size + torch.eye(size)
+        for name, p in self.rnn.named_parameters():
+            nn.init.normal_(p, std=(2 / inputs) ** 0.5) if "weight_ih" in name else nn.init.zeros_(p)
+            if "weight_hh" in name:
+                p.copy_(start / torch.linalg.eigvalsh(start)[-1])
 
 
 def _sum(weights: Mapping[str, Floats], x: Floats, state: Floats) -> Floats:

@@ -7,27 +7,47 @@ convolutional projections, then the position of norms per step; a row of zeros i
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from indrnn.model.cells import chunked
 from indrnn.model.cells.cell import Cell, StatePart
-from indrnn.model.cells.layer import CausalConv, Layer, Norm, Projection, Steps
+from indrnn.model.cells.classic.subsample import Subsample
+from indrnn.model.cells.layer import CausalConv, Layer, Norm, Projection, Steps, valid_steps
 from indrnn.model.cells.norm import BatchNorm, Gathered, ReachedError, StepBatchNorm
 from indrnn.model.cells.recurrent_weight import SizeError, bound
 from indrnn.model.cells.table import CELLS
 
 KINDS = ("plain", "residual", "dense", "conv")
+SUBSAMPLED = "subsampled"  # a kind too; it has no norms per step
 NORMS = ("before", "after", "none")
+STARTS = ("zero", "small", "learned")
+SMALL = 0.1  # deviation of a start that is not zero
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackOptions:
+    """Options that the stack of every network has, whatever its layers are made of.
+
+    h0: the state that a sequence starts from: zero; small: drawn once, normal of deviation SMALL; learned: drawn so, then trained. A zero
+    row of the carried state is the start in any case, told by a number of its own, `started`.
+    norm_penalty: beta of the norm stabiliser (model/cells/classic/norm_penalty.py), of every layer; 0: none.
+    """
+
+    h0: str = field(default="zero", metadata={"choices": STARTS, "help": "state that a sequence starts from"})
+    norm_penalty: float = field(default=0.0, metadata={"help": "of states whose length changes (beta of the norm stabiliser)"})
 
 
 @dataclass(frozen=True)
-class StackConfig:
+class StackConfig(StackOptions):
     """The description of the stack that `build_stack` builds.
 
     kind     plain; residual (pre-activation, Li et al., 2019, figure 3b); dense (3c); conv: plain, each layer's input projection a causal
              convolution over `kernel` steps.
+             subsampled: plain, and each layer above the first makes a step for every `window` of the one below, which it reads at once
+             (model/cells/classic/subsample.py).
     cell     what the layers are made of, of model/cells/table.py; the papers' is indrnn.
     layers   recurrent layers of plain, conv and residual; a residual stack has two a block and one last: an odd number.
     hidden   width H; dense instead: growth k, a bottleneck of 4k in each dense layer, `first` * k neurons before the `blocks`, whose
@@ -41,7 +61,7 @@ class StackConfig:
              the adding problem.
     """
 
-    kind: str = field(default="plain", metadata={"help": "plain, residual, dense or conv"})
+    kind: str = field(default="plain", metadata={"help": "plain, residual, dense, conv or subsampled"})
     layers: int = field(default=6, metadata={"help": "recurrent layers"})
     hidden: int = field(default=128, metadata={"help": "neurons H of a layer"})
     growth: int = field(default=16, metadata={"help": "dense: neurons a layer adds"})
@@ -49,6 +69,7 @@ class StackConfig:
     first: int = field(default=6, metadata={"help": "dense: neurons before the blocks, times growth"})
     last_transition: bool = field(default=True, metadata={"help": "dense: halve the features after the last block too"})
     kernel: int = field(default=3, metadata={"help": "conv: steps of a convolution"})
+    window: int = field(default=4, metadata={"help": "subsampled: outputs of the layer below that are read at once"})
     norm: str = field(default="after", metadata={"help": "before or after the recurrence, or none"})
     per_step: bool = field(default=False, metadata={"help": "statistics of their own for each position"})
     T: int = field(default=784, metadata={"help": "steps that U is bounded for"})
@@ -72,6 +93,28 @@ class Stack(nn.Module, ABC):
 
     out_features: int
     checkpoint_activations: bool = False
+    h0: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("h0", None)
+
+    def taking(self, options: StackOptions) -> Self:
+        """Take a start and a penalty as the options say; called once, on a stack whose layers are there. Raises SizeError."""
+        if options.h0 not in STARTS:
+            raise SizeError(f"expected h0 of {STARTS}, got {options.h0!r}")
+        if options.norm_penalty < 0:
+            raise SizeError(f"expected a norm penalty of 0 or more, got {options.norm_penalty}")
+        for layer in self.indrnns():
+            layer.norm_penalty = options.norm_penalty
+        if options.h0 != "zero":
+            drawn = torch.randn(sum(self.hidden_sizes)) * SMALL
+            del self.h0
+            if options.h0 == "learned":
+                self.h0 = nn.Parameter(drawn)
+            else:
+                self.register_buffer("h0", drawn)
+        return self
 
     @abstractmethod
     def indrnns(self) -> list[Layer]:
@@ -107,9 +150,13 @@ class Stack(nn.Module, ABC):
     @property
     def sizes(self) -> list[int]:
         """Return the lengths of the state's stretches in order."""
-        layers = self.indrnns()
-        windows = [layer.window for layer in layers if layer.window]
-        return [*(size for layer in layers for size in layer.cell.sizes), *windows, *([1] if self.positions else [])]
+        windows = [layer.window for layer in self.indrnns() if layer.window]
+        return [*self.hidden_sizes, *windows, *([1] if self.positions else []), *([] if self.h0 is None else [1])]
+
+    @property
+    def hidden_sizes(self) -> list[int]:
+        """Return the lengths of those that the cells carry."""
+        return [size for layer in self.indrnns() for size in layer.cell.sizes]
 
     @property
     def state_size(self) -> int:
@@ -126,7 +173,8 @@ class Stack(nn.Module, ABC):
         layers = list(enumerate(self.indrnns()))
         hidden = [replace(part, layer=i) for i, layer in layers for part in layer.cell.parts()]
         windows = [StatePart("window", layer.window, i) for i, layer in layers if layer.window]
-        return (*hidden, *windows, *([StatePart("position", 1)] if self.positions else []))
+        position = [StatePart("position", 1)] if self.positions else []
+        return (*hidden, *windows, *position, *([] if self.h0 is None else [StatePart("started", 1)]))
 
     def fold_(self, input_scale: Tensor | None = None) -> bool:
         """Moves the norms that can be, and a scale [in] of the features, into the weights. False where the scale could not be."""
@@ -141,13 +189,19 @@ class StackRun:
         layers = stack.indrnns()
         sizes = [layer.state_size for layer in layers]
         windows = [layer.window for layer in layers if layer.window]
-        pieces = torch.split_with_sizes(state, [*sizes, *windows, *([1] if stack.positions else [])], 1)
-        self.hidden, self.rest = pieces[: len(layers)], pieces[len(layers) :]
+        ends = [*([1] if stack.positions else []), *([] if stack.h0 is None else [1])]
+        pieces = torch.split_with_sizes(state, [*sizes, *windows, *ends], 1)
+        self.hidden, self.rest = list(pieces[: len(layers)]), list(pieces[len(layers) :])
+        self.before: Tensor | None = None
+        if stack.h0 is not None:
+            self.before, started = state, self.rest.pop() > 0.5
+            starts = torch.split_with_sizes(stack.h0.to(state.dtype), sizes)
+            self.hidden = [torch.where(started, h, start) for h, start in zip(self.hidden, starts, strict=True)]
         self.hidden_out: list[Tensor] = []
         self.rest_out: list[Tensor] = []
         self.none = state[:, :0]
         position = self.rest[-1].squeeze(1) if stack.positions else None
-        self.steps = Steps(lengths, _valid(T, lengths) if stack.training else None, position, gathered)
+        self.steps = Steps(lengths, valid_steps(T, lengths) if stack.training else None, position, gathered)
         self.T, self.positions = T, stack.positions
 
     def __call__(self, layer: Layer, x: Tensor) -> Tensor:
@@ -175,15 +229,15 @@ class StackRun:
             seen = self.T if self.steps.lengths is None else self.steps.lengths
             # It stops at the first position without statistics of its own: float32 counts to no end.
             rest.append((self.steps.position + seen).clamp_max(self.positions - 1)[:, None].to(self.none.dtype))
-        return torch.cat([*self.hidden_out, *self.hidden[len(self.hidden_out) :], *rest], 1)
+        after = [*self.hidden_out, *self.hidden[len(self.hidden_out) :], *rest]
+        return torch.cat(after, 1) if self.before is None else self._begun(after, self.before)
 
-
-def _valid(T: int, lengths: Tensor | None) -> Tensor | None:
-    """Indices in [T * B] of the steps within their rows' lengths; None when all are."""
-    if lengths is None:
-        return None
-    mask = torch.arange(T, device=lengths.device)[:, None] < lengths
-    return None if bool(mask.all()) else mask.flatten().nonzero().squeeze(1)
+    def _begun(self, after: list[Tensor], before: Tensor) -> Tensor:
+        """Return the state of rows that have begun; one that has made no step is as it was, and may still stand at the start."""
+        every = torch.cat([*after, torch.ones_like(before[:, :1])], 1)
+        if self.steps.lengths is None:
+            return every if self.T else before
+        return torch.where((self.steps.lengths > 0)[:, None], every, before)
 
 
 class Chain(Stack):
@@ -323,13 +377,15 @@ def _mapped(kind: type[Cell], inputs: int | nn.Embedding, size: int) -> tuple[Pr
 def build_stack(config: StackConfig, input_size: int) -> Stack:
     """Return the stack a configuration describes, its weights drawn. Raises SizeError on a configuration that makes no sense."""
     c = config
-    if c.kind not in KINDS or c.norm not in NORMS:
-        raise SizeError(f"expected kind of {KINDS} and norm of {NORMS}, got {c.kind!r} and {c.norm!r}")
-    if min(c.layers, c.hidden, c.growth, c.first, c.kernel, *c.blocks) < 1 or not c.blocks:
+    if c.kind not in (*KINDS, SUBSAMPLED) or c.norm not in NORMS:
+        raise SizeError(f"expected kind of {(*KINDS, SUBSAMPLED)} and norm of {NORMS}, got {c.kind!r} and {c.norm!r}")
+    if c.kind == SUBSAMPLED and c.per_step:
+        raise SizeError("expected no norms per step in a subsampled stack: its layers do not agree on what a step is")
+    if min(c.layers, c.hidden, c.growth, c.first, c.kernel, c.window, *c.blocks) < 1 or not c.blocks:
         raise SizeError(f"expected sizes of 1 and more, got {c}")
     if c.kind == "residual":
-        return _residual(c, input_size)
-    return _dense(c, input_size) if c.kind == "dense" else _chain(c, input_size)
+        return _residual(c, input_size).taking(c)
+    return _dense(c, input_size).taking(c) if c.kind == "dense" else _chain(c, input_size).taking(c)
 
 
 def _layer(c: StackConfig, inputs: int | None, size: int, dropout: float, last: bool = False) -> Layer:
@@ -349,6 +405,14 @@ def _layer(c: StackConfig, inputs: int | None, size: int, dropout: float, last: 
     return Layer(project, kind(reads, size, bound(c.gamma, c.T), low, c.nonlinearity), dropout, norm, c.norm == "after")
 
 
+def _windowed(c: StackConfig, level: int) -> Layer:
+    """Return the layer of a level above the first, which makes a step for every `window` of the one below."""
+    layer = _layer(c, c.window * c.hidden, c.hidden, c.dropout, last=level == c.layers - 1)
+    assert layer.project is None or isinstance(layer.project, nn.Linear)
+    layer.project = Subsample(c.hidden, c.window, c.window ** (level - 1), c.hidden, layer.project)
+    return layer
+
+
 def _norm(c: StackConfig, size: int) -> Norm:
     return StepBatchNorm(size, 2 * c.T) if c.per_step else BatchNorm(size)
 
@@ -364,6 +428,9 @@ def _linear(c: StackConfig, inputs: int, size: int) -> nn.Linear:
 
 
 def _chain(c: StackConfig, inputs: int) -> Chain:
+    if c.kind == SUBSAMPLED:
+        first = _layer(c, inputs, c.hidden, c.dropout, last=c.layers == 1)
+        return Chain([first, *(_windowed(c, level) for level in range(1, c.layers))])
     widths = [inputs, *[c.hidden] * c.layers]
     return Chain([_layer(c, widths[i], c.hidden, c.dropout, last=i == c.layers - 1) for i in range(c.layers)])
 

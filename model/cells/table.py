@@ -1,28 +1,42 @@
 """The table of cells: the one line that each needs beside its own file."""
 
 from indrnn.model.cells.cell import Cell
+from indrnn.model.cells.classic.goru import GORU
+from indrnn.model.cells.classic.gru_before import ResetBeforeGRU
+from indrnn.model.cells.classic.peephole import PeepholeLSTM
+from indrnn.model.cells.classic.scrn import SCRN
+from indrnn.model.cells.classic.urnn import UnitaryRNN
 from indrnn.model.cells.diagonal.hgrn import HGRN
 from indrnn.model.cells.diagonal.lru import LRU
 from indrnn.model.cells.diagonal.mingru import MinGRU
 from indrnn.model.cells.diagonal.minlstm import MinLSTM
+from indrnn.model.cells.diagonal.qrnn import QRNN
 from indrnn.model.cells.diagonal.rglru import RGLRU
 from indrnn.model.cells.diagonal.sru import SRU
 from indrnn.model.cells.gru import GRU
 from indrnn.model.cells.independent import Independent
 from indrnn.model.cells.lstm import LSTM
-from indrnn.model.cells.rnn import IRNN, TanhRNN
+from indrnn.model.cells.rnn import IRNN, PositiveDefiniteRNN, ReluRNN, TanhRNN
 
 _ALL: tuple[type[Cell], ...] = (
     Independent,
     GRU,
+    ResetBeforeGRU,
     LSTM,
+    PeepholeLSTM,
     TanhRNN,
+    ReluRNN,
     IRNN,
+    PositiveDefiniteRNN,
+    SCRN,
+    UnitaryRNN,
+    GORU,
     MinGRU,
     MinLSTM,
     RGLRU,
     HGRN,
     SRU,
+    QRNN,
     LRU,
 )
 CELLS: dict[str, type[Cell]] = {cell.name: cell for cell in _ALL}

@@ -13,7 +13,7 @@ sequence, whole numbers `subject`, `view`, `test`, and `names`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -66,6 +66,16 @@ class SeriesSet:
     values: tuple[str, ...]
     value_units: tuple[str | None, ...]
     hz: float | None
+
+
+def delayed(s: Series, steps: int) -> Series:
+    """Return the sequence with answers that many steps later: x goes on with its last row, y begins with its first.
+
+    Schuster and Paliwal, 1997, section II.A: the network has then seen that many steps of the future of what it is asked for. s.y is of
+    steps.
+    """
+    x, y = np.concatenate([s.x, np.repeat(s.x[-1:], steps, 0)]), np.concatenate([np.repeat(s.y[:1], steps, 0), s.y])
+    return replace(s, x=x, y=y)
 
 
 def read(file: str | Path, answer: str = "auto") -> SeriesSet:

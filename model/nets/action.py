@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from indrnn.model.cells.cell import StatePart
 from indrnn.model.cells.recurrence import recurrence
-from indrnn.model.cells.stacks import skip_chain
+from indrnn.model.cells.stacks import StackOptions, skip_chain
 from indrnn.model.nets.network import StateNet, centre_, last_valid
 from indrnn.model.nets.options import BOUND, CELL, CLASSES, DROPOUT, HIDDEN, LAYERS, NORM, READOUT_DROPOUT
 
@@ -40,7 +40,7 @@ FARTHEST = 1e3  # metres; what is farther counts as here, so that no number that
 
 
 @dataclass(frozen=True)
-class ActionConfig:
+class ActionConfig(StackOptions):
     """Sizes of the network. root: index of the hip centre. pools: leak a of each leaky mean, which remembers 1 / (1 - a) frames.
 
     position_scale, velocity_scale: what the features are multiplied by. across: pairs (left, right) of joints that say where a body faces;
@@ -151,7 +151,7 @@ class ActionNet(StateNet):
         super().__init__()
         c = self.config = config
         frame = c.persons * c.joints * 3
-        self.stack = skip_chain(c.features, c.hidden, c.layers, c.bound, c.dropout, c.norm, c.cell)
+        self.stack = skip_chain(c.features, c.hidden, c.layers, c.bound, c.dropout, c.norm, c.cell).taking(c)
         self.gate = nn.Linear(c.hidden, len(c.pools))
         self.readout = nn.Linear(c.hidden * (1 + len(c.pools)), c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores

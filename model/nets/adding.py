@@ -10,15 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from indrnn.kernels.activations import ACTIVATIONS
 from indrnn.model.cells.recurrent_weight import SizeError
-from indrnn.model.cells.stacks import StackConfig, build_stack
+from indrnn.model.cells.stacks import SUBSAMPLED, StackConfig, StackOptions, build_stack
 from indrnn.model.cells.table import CELLS
 from indrnn.model.nets.network import StackNet, last_valid
-from indrnn.model.nets.options import HIDDEN
+from indrnn.model.nets.options import HIDDEN, KIND, WINDOW
 
 
 @dataclass(frozen=True)
-class AddingConfig:
+class AddingConfig(StackOptions):
     """Sizes of the network. length T: that of the sequences, |u| <= gamma^(1/T); the last layer's u start in [1/gamma, gamma]^(1/T).
 
     cell: `indrnn`, or what it is compared with. spread: deviation of the input weights at the start.
@@ -27,9 +28,12 @@ class AddingConfig:
     cell: str = field(default="indrnn", metadata={"choices": CELLS, "help": "what is trained: IndRNN, or what it is compared with"})
     length: int = field(default=100, metadata={"help": "T, steps of a sequence"})
     hidden: int = field(default=128, metadata=HIDDEN)
-    layers: int = field(default=2, metadata={"help": "of IndRNN; the others have one"})
+    layers: int = field(default=2, metadata={"help": "of IndRNN and of a subsampled stack; the others have one"})
     gamma: float = field(default=2.0, metadata={"help": "|u| is at most gamma^(1/T)"})
     spread: float = field(default=0.001, metadata={"help": "deviation of the input weights at the start"})
+    nonlinearity: str = field(default="relu", metadata={"choices": ACTIVATIONS, "help": "of IndRNN's neurons"})
+    kind: str = field(default="plain", metadata={"choices": ("plain", SUBSAMPLED), "help": KIND})
+    window: int = field(default=4, metadata=WINDOW)
 
 
 class AddingNet(StackNet):
@@ -43,9 +47,10 @@ class AddingNet(StackNet):
         c = self.config = config
         if c.length < 2 or c.gamma <= 0 or c.hidden < 1:
             raise SizeError(f"expected two steps and more, one for each mark, gamma above 0 and a neuron, got {c}")
-        layers = c.layers if c.cell == "indrnn" else 1
+        layers = c.layers if c.cell == "indrnn" or c.kind == SUBSAMPLED else 1
         shared = {"T": c.length, "gamma": c.gamma, "epsilon": 1 / c.gamma, "spread": c.spread, "cell": c.cell}
-        self.stack = build_stack(StackConfig("plain", layers, c.hidden, norm="none", **shared), 2)  # type: ignore[arg-type]  # of several types
+        shared |= {"nonlinearity": c.nonlinearity, "window": c.window}
+        self.stack = build_stack(StackConfig(c.kind, layers, c.hidden, norm="none", **shared), 2).taking(c)  # type: ignore[arg-type]  # of several types
         self.readout = nn.Linear(c.hidden, 1)
         self.sizes = [self.stack.state_size, 1]
         self.register_load_state_dict_pre_hook(_take_old_names)  # type: ignore[no-untyped-call]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from indrnn.model.cells.stacks import skip_chain
+from indrnn.model.cells.stacks import StackOptions, skip_chain
 from indrnn.model.nets.network import StackNet, centre_, last_valid
 from indrnn.model.nets.options import BOUND, CELL, DROPOUT, HIDDEN, LAYERS, NORM
 
@@ -19,7 +19,7 @@ LEAST_LOGIT = -30.0
 
 
 @dataclass(frozen=True)
-class CharsConfig:
+class CharsConfig(StackOptions):
     """Sizes of the network; classes is the length K of the alphabet. unknown: its last place is for symbols that it lacks."""
 
     classes: int
@@ -41,7 +41,7 @@ class CharsNet(StackNet):
     def __init__(self, config: CharsConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.stack = skip_chain(nn.Embedding(c.classes, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm, c.cell)
+        self.stack = skip_chain(nn.Embedding(c.classes, c.hidden), c.hidden, c.layers, c.bound, c.dropout, c.norm, c.cell).taking(c)
         self.readout = nn.Linear(c.hidden, c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores
         nn.init.zeros_(self.readout.bias)

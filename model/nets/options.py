@@ -9,4 +9,6 @@ DROPOUT = {"help": "after each layer, one mask for all steps"}
 READOUT_DROPOUT = {"help": "before the last product"}
 NORM = {"help": "batch norm"}
 CLASSES = {"help": "answers K"}
+KIND = "stack of layers (model/cells/stacks.py)"
+WINDOW = {"help": "subsampled: outputs of the layer below that are read at once"}
 CELL = {"choices": CELLS, "help": "what the layers are made of"}

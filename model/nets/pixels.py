@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from indrnn.model.cells.norm import BatchNorm
 from indrnn.model.cells.recurrent_weight import bound
-from indrnn.model.cells.stacks import KINDS, Chain, Stack, StackConfig, build_stack, skip_chain
+from indrnn.model.cells.stacks import KINDS, SUBSAMPLED, Chain, Stack, StackConfig, StackOptions, build_stack, skip_chain
 from indrnn.model.nets.network import StackNet, last_valid
-from indrnn.model.nets.options import CELL, CLASSES, DROPOUT, LAYERS, NORM
+from indrnn.model.nets.options import CELL, CLASSES, DROPOUT, KIND, LAYERS, NORM, WINDOW
 
 
 @dataclass(frozen=True)
-class PixelsConfig:
+class PixelsConfig(StackOptions):
     """Sizes of the network. steps T: the length it is made for; |u| <= gamma^(1/T), so that a gradient grows no more than gamma-fold.
 
     kind: `skip`, norm before the recurrence and each layer added to its input, or one of the papers' (model/cells/stacks.py), norm after
@@ -27,10 +27,11 @@ class PixelsConfig:
     """
 
     classes: int = field(default=10, metadata=CLASSES)
-    kind: str = field(default="plain", metadata={"choices": ("skip", *KINDS), "help": "stack of layers (model/cells/stacks.py)"})
+    kind: str = field(default="plain", metadata={"choices": ("skip", *KINDS, SUBSAMPLED), "help": KIND})
     hidden: int = field(default=128, metadata={"help": "neurons H of a layer; of a dense stack the growth"})
     layers: int = field(default=6, metadata=LAYERS)
     steps: int = field(default=784, metadata={"help": "T, the length it is made for: |u| <= gamma^(1/T)"})
+    window: int = field(default=4, metadata=WINDOW)
     gamma: float = field(default=2.0, metadata={"help": "most that a gradient grows through T steps"})
     dropout: float = field(default=0.0, metadata=DROPOUT)
     norm: bool = field(default=True, metadata=NORM)
@@ -47,7 +48,7 @@ class PixelsNet(StackNet):
         super().__init__()
         c = self.config = config
         bound(c.gamma, c.steps)  # says so where they make no sense
-        self.stack = _skipping(c) if c.kind == "skip" else _published(c)
+        self.stack = (_skipping(c) if c.kind == "skip" else _published(c)).taking(c)
         self.readout = nn.Linear(self.stack.out_features, c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores
         nn.init.zeros_(self.readout.bias)
@@ -85,4 +86,5 @@ def _published(c: PixelsConfig) -> Stack:
     norm = "after" if c.norm else "none"
     epsilon = 1 / c.gamma  # the authors' code: the last layer starts in [gamma^(-1/T), gamma^(1/T)]
     shared = {"norm": norm, "T": c.steps, "gamma": c.gamma, "epsilon": epsilon, "dropout": c.dropout, "cell": c.cell}
+    shared["window"] = c.window
     return build_stack(StackConfig(c.kind, c.layers, c.hidden, c.hidden, **shared), 1)  # type: ignore[arg-type]  # of several types

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from indrnn.model.cells.cell import StatePart
 from indrnn.model.cells.recurrence import recurrence
 from indrnn.model.cells.recurrent_weight import SizeError
-from indrnn.model.cells.stacks import skip_chain
+from indrnn.model.cells.stacks import StackOptions, skip_chain
 from indrnn.model.nets.network import StackNet, centre_, last_valid
 from indrnn.model.nets.options import BOUND, CELL, DROPOUT, HIDDEN, LAYERS, NORM
 
@@ -21,7 +21,7 @@ FARTHEST = 100.0  # deviations from the mean; what is farther counts as here, so
 
 
 @dataclass(frozen=True)
-class TensorConfig:
+class TensorConfig(StackOptions):
     """Sizes of the network. mean, scale: of each of the F features. value_mean, value_scale: of each of the K values; none for classes.
 
     pools: leak a of each leaky mean, which remembers 1 / (1 - a) steps.
@@ -64,7 +64,7 @@ class TensorNet(StackNet):
             self.register_buffer(name, torch.tensor(getattr(c, name)), persistent=False)
         leak = torch.tensor(c.pools).repeat_interleave(c.hidden)
         self.register_buffer("leak", torch.cat([leak, torch.tensor(c.pools)]), persistent=False)  # [CH + C], of sums and of their weights
-        self.stack = skip_chain(len(c.mean), c.hidden, c.layers, c.bound, c.dropout, c.norm, c.cell)
+        self.stack = skip_chain(len(c.mean), c.hidden, c.layers, c.bound, c.dropout, c.norm, c.cell).taking(c)
         self.readout = nn.Linear(c.hidden * (1 + len(c.pools)), c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores, mean values
         nn.init.zeros_(self.readout.bias)

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor, nn
 
-from indrnn.model.cells.stacks import skip_chain
+from indrnn.model.cells.stacks import StackOptions, skip_chain
 from indrnn.model.nets.network import StackNet, last_valid
 from indrnn.model.nets.options import BOUND, CELL, CLASSES, DROPOUT, HIDDEN, LAYERS, NORM, READOUT_DROPOUT
 
 
 @dataclass(frozen=True)
-class WordsConfig:
+class WordsConfig(StackOptions):
     """Sizes of the network; classes: words. Dropout with one mask for all steps, of the embedding, between layers, and of the last."""
 
     classes: int = field(default=10_000, metadata=CLASSES)
@@ -42,7 +42,7 @@ class WordsNet(StackNet):
         c = self.config = config
         self.embedding = nn.Embedding(c.classes, c.hidden)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
-        self.stack = skip_chain(c.hidden, c.hidden, c.layers, c.bound, c.dropout, c.norm, c.cell)
+        self.stack = skip_chain(c.hidden, c.hidden, c.layers, c.bound, c.dropout, c.norm, c.cell).taking(c)
         self.bias = nn.Parameter(torch.zeros(c.classes))
         self.sizes = [self.stack.state_size, c.classes]
 

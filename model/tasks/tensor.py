@@ -35,6 +35,7 @@ class TensorRecipe(SeriesRecipe):
     """file: the sequences; test, held: which of them to test on and to select by (model/data/splits.py); answer: whether y is of steps.
 
     horizon: steps after which a neuron may have forgotten half, |u| at most 0.5^(1/horizon); 0: as many as a training sequence has.
+    delay: steps after which a step's answer is given, so that it rests on as many of its future; where each step has one.
     """
 
     file: str = field(default="", metadata={"positional": True, "help": "an .npz of sequences, as model/data/series.py says"})
@@ -44,6 +45,7 @@ class TensorRecipe(SeriesRecipe):
     )
     held: str = field(default="fold=1/5", metadata={"help": "of the others, sequences to select by; none: train on all"})
     answer: str = field(default="auto", metadata={"choices": ANSWERS, "help": "what y is of, where its shape leaves it open"})
+    delay: int = field(default=0, metadata={"help": "steps by which answers come later, and have seen more; where each step has one"})
     horizon: int = field(default=0, metadata={"help": "steps after which half may be forgotten; 0: as many as a training sequence has"})
 
 
@@ -55,6 +57,7 @@ class TensorSource:
     test: str
     held: str
     answer: str
+    delay: int = 0
 
     @classmethod
     def told(cls, meta: Meta) -> "TensorSource":
@@ -65,8 +68,18 @@ class TensorSource:
             raise NothingHeldError(f"expected a network of {WHAT} that says which ones, got one of {meta.task!r} that does not") from error
 
     def read(self) -> SeriesSet:
-        """Read the file: a path as it is, and what is no file is looked for under INDRNN_DATA."""
-        return data.read(Path(self.file) if Path(self.file).exists() else self.file, self.answer)
+        """Read the file: a path as it is, and what is no file is looked for under INDRNN_DATA.
+
+        Raises SeriesFileError, also where answers are to come later and a sequence has but one.
+        """
+        found = data.read(Path(self.file) if Path(self.file).exists() else self.file, self.answer)
+        if not self.delay:
+            return found
+        if found.answer != "step":
+            raise data.SeriesFileError(
+                f"{self.file}: expected an answer for each step, to come {self.delay} steps later, got one a sequence"
+            )
+        return dataclasses.replace(found, series=[data.delayed(s, self.delay) for s in found.series])
 
     def split(self, series: list[Series]) -> tuple[list[Series], list[Series], list[Series]]:
         """Return training, held and test sequences."""
@@ -77,7 +90,7 @@ class TensorSource:
 
 def begin(job: Job, config: dict[str, Any], recipe: TensorRecipe) -> tuple[SeriesLearner, Meta]:
     """Reads the sequences and splits them as the recipe says. Raises SeriesFileError, DataMissingError, SplitError."""
-    source = TensorSource(recipe.file, recipe.test, recipe.held, recipe.answer)
+    source = TensorSource(recipe.file, recipe.test, recipe.held, recipe.answer, recipe.delay)
     found = source.read()
     train, held, test = source.split(found.series)
     mean, scale = _spread([s.x for s in train])
@@ -97,6 +110,8 @@ def begin(job: Job, config: dict[str, Any], recipe: TensorRecipe) -> tuple[Serie
         **config,
     )
     told: dict[str, Any] = {"features": _quantities(found.features, found.units, mean, scale), "answer": found.answer}
+    if recipe.delay:
+        told["delay"] = recipe.delay
     if found.classes is None:
         told["values"] = _quantities(found.values, found.value_units, value_mean, value_scale)
     meta = Meta("tensor", job.command, job.seed, job.steps, labels=found.classes, hz=found.hz, told=told)
@@ -161,6 +176,7 @@ def figures(net: StateNet, meta: Meta, split: str) -> Figures:
         raise NothingHeldError(f"expected {WHAT} held out to measure {split} on, but this network was given none ({which})")
     where = "at every step" if found.answer == "step" else "at the end"
     how = f"{which}; {len(series)} {WHAT}, each from a zero state"
+    how += f", answers {source.delay} steps later, before that the first step's" if source.delay else ""
     if found.classes is None:
         errors, r2 = series_errors(net, series)
         rows = []

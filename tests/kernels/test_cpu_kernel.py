@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from native_calls import Array, Kernel, Lens, assert_differences
 
-from indrnn.kernels.native import ACTIVATIONS, DIRECTIONS, Call, Library
+from indrnn.kernels.native import ACTIVATIONS, CLIP, DIRECTIONS, Call, Library
 from indrnn.model.cells.reference import indrnn
 
 VARIANTS = [(a, d) for a in ACTIVATIONS for d in DIRECTIONS]
@@ -64,7 +64,7 @@ def test_it_is_the_specification(each_isa, shape, variant, dtype, pieces, seed, 
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "identity"])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "identity", "piecewise_linear"])
 def test_without_exp_it_is_the_specification_to_the_bit(each_isa: Kernel, activation: str, direction: str) -> None:
     c = case(50, 3, 77)
     alpha = np.float32(ALPHA)
@@ -230,7 +230,7 @@ def test_an_instruction_set_that_is_not_there_is_refused(kernel: Kernel) -> None
 
 
 def test_a_call_without_its_arrays_is_refused(library: Library) -> None:
-    for wrong in (Call(T=1, B=1, H=1), Call(T=-1, B=1, H=1), Call(T=0, B=0, H=0, activation=5), Call(T=0, B=0, H=0, dtype=2)):
+    for wrong in (Call(T=1, B=1, H=1), Call(T=-1, B=1, H=1), Call(T=0, B=0, H=0, activation=CLIP), Call(T=0, B=0, H=0, dtype=2)):
         with pytest.raises(ValueError, match="missing or wrong"):
             library.run(wrong, 1)
 

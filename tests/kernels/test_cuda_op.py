@@ -22,7 +22,7 @@ from indrnn.service.engine.runtime import Engine
 
 CUDA = "CUDAExecutionProvider"
 BUNDLES = sorted((Path(__file__).parent.parent.parent / "bundles").glob("*/*/model.onnx"))
-COLUMNS = [f"gpu::column<gpu::{kind}, T>" for kind in ("Relu", "LeakyRelu", "Tanh", "Sigmoid", "Identity")]
+COLUMNS = [f"gpu::column<gpu::{kind}, T>" for kind in ("Relu", "LeakyRelu", "Tanh", "Sigmoid", "Identity", "Piecewise")]
 
 
 @pytest.fixture(scope="module")

@@ -126,6 +126,15 @@ def test_the_adding_problem_keeps_its_option_and_is_exported_as_a_network_of_num
     assert m.parity_error <= 1e-4
 
 
+def test_a_start_a_penalty_and_a_subsampled_stack_are_options_of_the_command_and_the_bundle_passes_the_kit(tmp_path: Path) -> None:
+    out, more = tmp_path / "run", ["--cell", "goru", "--kind", "subsampled", "--window", "2", "--h0", "learned", "--norm-penalty", "0.1"]
+    assert main(["train", "adding", *more, *OPTIONS["adding"], *SMALL, "--out", str(out)]) == 0
+    assert main(["export", str(out / "model.pt"), str(tmp_path / "bundles"), "--max-position", "40"]) == 0
+    bundle = read(tmp_path / "bundles" / "adding" / "1")
+    assert [p.role for p in bundle.manifest.state] == ["hidden", "hidden", "window", "started", "last_logits"]
+    assert main(["check", str(bundle.graph.parent), "--steps", "40"]) == 0
+
+
 def test_an_unknown_cell_is_refused_before_anything_is_read(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["train", "chars", "--cell", "mamba"])
