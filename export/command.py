@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from indrnn.export.bundle import BundleError, Figure
+from indrnn.export.bundle import Bundle, BundleError, Figure
 from indrnn.export.errors import ExportError
-from indrnn.export.write import write
+from indrnn.export.write import add_explanation, write
 from indrnn.model.commands.limits import within
 from indrnn.model.training.checkpoint import CheckpointError, load
 
@@ -26,31 +26,43 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--max-position", type=within(int, 1), help="steps a session may last; required where max |u| is 1 or more")
     parser.add_argument("--force", action="store_true", help="replace the version if it exists")
     parser.add_argument("--explain", action="store_true", help="write explain.onnx as well: what an answer depends on, for POST /explain")
+    parser.add_argument("--add", action="store_true", help="with --explain, to a version that exists; its model.onnx stays as it is")
 
 
 def run(command: str, args: argparse.Namespace, argv: list[str]) -> int:
     """Exports; the exit status is 0 when the bundle was written, 1 when it was refused."""
+    if args.add and (not args.explain or args.force or args.figures or args.max_position):
+        print("export refused: --add takes --explain, and neither --force, --figures nor --max-position", file=sys.stderr)
+        return 1
     torch.set_num_threads(1)  # the cases are small, and one thread adds up in one order
     try:
-        module, meta = load(args.checkpoint)
-        bundle = write(
-            module,
-            meta,
-            args.bundles,
-            args.name or meta.kind,
-            args.version,
-            command=_command(args, meta.kind),
-            figures=_figures(args.figures),
-            max_position=args.max_position,
-            force=args.force,
-            explain=args.explain,
-        )
+        bundle = _written(args)
     except (CheckpointError, ExportError, BundleError, OSError) as error:
         print(f"export refused: {error}", file=sys.stderr)
         return 1
     m = bundle.manifest
     print(f"{bundle.graph.parent}: N = {m.state_size}, K = {m.classes}, parity error {m.parity_error:.1e}, sha256 {m.sha256[:12]}")
     return 0
+
+
+def _written(args: argparse.Namespace) -> Bundle:
+    """Return the bundle that the arguments ask for, once it is there."""
+    module, meta = load(args.checkpoint)
+    name, command = args.name or meta.kind, _command(args, meta.kind)
+    if args.add:
+        return add_explanation(module, meta, args.bundles, name, args.version, command=command)
+    return write(
+        module,
+        meta,
+        args.bundles,
+        name,
+        args.version,
+        command=command,
+        figures=_figures(args.figures),
+        max_position=args.max_position,
+        force=args.force,
+        explain=args.explain,
+    )
 
 
 def _figures(path: Path | None) -> tuple[Figure, ...]:
@@ -71,6 +83,7 @@ def _command(args: argparse.Namespace, kind: str) -> str:
     words += ["--figures", _relative(args.figures)] if args.figures else []
     words += ["--max-position", str(args.max_position)] if args.max_position else []
     words += ["--explain"] if args.explain else []
+    words += ["--add"] if args.add else []
     return shlex.join(words)
 
 
