@@ -131,7 +131,7 @@ class Explanation(_Frozen):
     """explain.onnx: x, lengths [B] of 1 and more, weights [B, K] -> gradient, logits [B, K], off [B, T].
 
     The gradient of sum_k weights_k logits_k after each row's last step, from the start of a sequence: by every number of x, of x's shape;
-    of text [B, T], that by a symbol's vector times the vector. off: the share of relu neurons that are at 0 in a step. Its large weights may
+    of text [B, T], that by a symbol's vector times the vector. off: the share of relu neurons that are at 0 in a step. Large weights may
     be those of model.onnx, read from there (ONNX's external data).
     """
 

@@ -5,7 +5,6 @@ from indrnn.export.modalities.modality import EVENT, Events
 from indrnn.export.modalities.table import MODALITIES
 from indrnn.model.cells.table import CELLS
 
-
 _AGAIN = "## How to make it again"
 
 
@@ -39,8 +38,8 @@ def _explanation(m: Manifest) -> str:
     assert m.explain is not None, "it was looked at"
     return (
         "## Explanation\n\n`explain.onnx` is the exact gradient of an answer by everything that was read (docs/explain.md). The largest "
-        f"difference between ONNX Runtime and PyTorch in it is {m.explain.error:.1e}, of 1 or the largest number there if that is more. Its "
-        f"large weights are read from `model.onnx`. SHA-256 of `explain.onnx`: `{m.explain.sha256}`."
+        f"difference between ONNX Runtime and PyTorch in it is {m.explain.error:.1e}, of 1 or the largest number there if that is more. "
+        f"Its large weights are read from `model.onnx`. SHA-256 of `explain.onnx`: `{m.explain.sha256}`."
     )
 
 

@@ -95,8 +95,8 @@ def export(module: nn.Module, meta: Meta, max_position: int | None = None) -> tu
 def add_explanation(module: nn.Module, meta: Meta, root: Path, name: str, version: str, *, command: str) -> Bundle:
     """Adds explain.onnx to root/<name>/<version>, which exists and was exported from the same weights; its model.onnx stays as it is.
 
-    The manifest gets its entry last, in one step, and the card a section and the command. Raises ExportError when the version is not there, has
-    one already, or is another network's; BundleError, GraphError.
+    The manifest gets its entry last, in one step, and the card a section and the command. Raises ExportError when the version is not
+    there, has one already, or is another network's; BundleError, GraphError.
     """
     check_names(name, version)
     folder = root / name / version
