@@ -5,7 +5,7 @@ import { Stage } from "../action/stage.tsx";
 import { demosFor } from "../action/view.tsx";
 import { Paper, bySurprise } from "../characters/paper.tsx";
 import { visible } from "../characters/surprise.ts";
-import { Generating, Typing } from "../characters/view.tsx";
+import { Generating, Legend, Typing } from "../characters/view.tsx";
 import type { Sign } from "../characters/writing.ts";
 import { desk, newest } from "../desk.ts";
 import { Failure } from "../failure.tsx";
@@ -28,16 +28,20 @@ export function Neurons() {
     [served],
   );
   const [model, choose] = useState<Model | null>(null);
-  const [full, know] = useState<Version | null>(null);
+  const [known, know] = useState<{ model: Model; full: Version } | null>(null);
   const [error, fail] = useState<unknown>(null);
   const [turn, renew] = useState(0);
   const current = model ?? models[0];
   useEffect(() => {
     if (current === undefined) return;
-    know(null);
+    let gone = false;
     fail(null);
-    describe(current.name).then((m) => know(newest(m)), fail);
+    describe(current.name).then((m) => gone || know({ model: current, full: newest(m) }), fail);
+    return () => {
+      gone = true;
+    };
   }, [current]);
+  const full = known?.model === current ? known!.full : null; // never another model's
   if (current === undefined) return <p class="note">This service has no model of characters or skeletons.</p>;
   return (
     <section class="view" aria-labelledby="neurons-title">
@@ -125,6 +129,8 @@ function Text({ model, full }: { model: Model; full: Version }) {
   return (
     <>
       <div class="card">
+        {(neuron === null || !byNeuron) && writing.signs.length > 0 && <Legend />}
+        {neuron !== null && byNeuron && <Strength name={trace.name(neuron)} />}
         {neuron !== null && (
           <div class="row" role="group" aria-label="Colour the text by">
             <span class="quiet">colour by</span>
@@ -197,6 +203,20 @@ function Text({ model, full }: { model: Model; full: Version }) {
         </>
       )}
     </>
+  );
+}
+
+/** The legend of a text that has a neuron's colours. */
+function Strength({ name }: { name: string }) {
+  return (
+    <p class="legend">
+      <span class="quiet">{name}, off to its highest:</span>
+      {Array.from({ length: 8 }, (_, i) => (
+        <span key={i} class={`s n${i}`}>
+          {i === 0 ? "0" : i === 7 ? "highest" : "\u00a0"}
+        </span>
+      ))}
+    </p>
   );
 }
 
