@@ -2,7 +2,7 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Failure } from "../failure.tsx";
 import { useRedraw } from "../observable.ts";
-import { colours } from "../paint.ts";
+import { channels, colours } from "../paint.ts";
 import type { Version } from "../service.ts";
 import { Explaining } from "../why/explanation.ts";
 import { MOST, byWay, foremost, largest, overTime, signed } from "../why/relevance.ts";
@@ -185,7 +185,7 @@ function Cells({ run, reason }: { run: Run; reason: Reason }) {
         width={T}
         height={J}
         role="img"
-        aria-label={`Joints by frames: how much each of ${J} joints speaks for or against ${reason.label} in each of ${T} frames. The slider “Frame that is shown” goes from frame to frame.`}
+        aria-label={`Joints by frames: how much each of ${J} joints speaks for or against ${reason.label} in each of ${T} frames. The slider below goes from frame to frame.`}
         onPointerDown={(event) => {
           const box = event.currentTarget.getBoundingClientRect();
           run.pause();
@@ -202,7 +202,6 @@ function Cells({ run, reason }: { run: Run; reason: Reason }) {
 
 function drawCells(canvas: HTMLCanvasElement, { cells, most }: Reason): void {
   const found = colours("card", "for", "against");
-  const channels = (colour: string) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
   const [ground, given, against] = [channels(found["card"]!), channels(found["for"]!), channels(found["against"]!)];
   const image = new ImageData(cells.length, cells[0]?.length ?? 1);
   cells.forEach((row, t) =>

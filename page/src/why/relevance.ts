@@ -53,9 +53,12 @@ export function overTime(cells: readonly (readonly number[])[]): number[] {
   return (cells[0] ?? []).map((_, j) => cells.reduce((sum, row) => sum + row[j]!, 0));
 }
 
+const SLIGHT = 0.01; // of the largest: what counts less is not told in words
+
 /** Return those that count most for the answer, and those that count most against it. */
 export function foremost(values: readonly number[], count: number): { given: Weighed[]; against: Weighed[] } {
-  const all = values.map((value, index) => ({ index, value }));
+  const least = SLIGHT * largest(values);
+  const all = values.map((value, index) => ({ index, value })).filter((w) => Math.abs(w.value) >= least);
   const given = all.filter((w) => w.value > 0).sort((a, b) => b.value - a.value);
   const against = all.filter((w) => w.value < 0).sort((a, b) => a.value - b.value);
   return { given: given.slice(0, count), against: against.slice(0, count) };
