@@ -139,6 +139,7 @@ def test_every_demo_motion_is_named_by_its_model(shown: Server, tmp_path: Path) 
 def test_an_answer_is_explained_by_joint_and_frame(visitor: Visitor) -> None:
     page = visitor.tab("action")
     press(page, "wave")
+    page.locator(".answer", has_text=re.compile("^wave$")).wait_for()
     page.get_by_role("button", name="Play", exact=True).wait_for()
     press(page, "Explain the answer at this frame")
     page.get_by_text(re.compile("At .* for it: ")).wait_for()
@@ -149,7 +150,7 @@ def test_an_answer_is_explained_by_joint_and_frame(visitor: Visitor) -> None:
     slider = page.get_by_label("Frame that is shown")
     slider.focus()
     page.keyboard.press("Home")
-    page.get_by_text("At 0.0 s").wait_for()
+    page.get_by_text("At 0.0 s", exact=True).wait_for()
     page.get_by_label("what speaks for").select_option("squat")
     slider.fill("40")
     press(page, "Explain the answer at this frame")
@@ -183,7 +184,7 @@ def test_an_opened_session_of_motions_is_told_goes_on_and_is_kept(visitor: Visit
     page = visitor.tab("service")
     row = page.get_by_role("row", name=re.compile(re.escape(made[:8])))
     row.get_by_role("button", name="Open").click()
-    page.get_by_text(f"Session {made[:8]}… of action 2 is open: 72 frames were read in 1 steps").wait_for()
+    page.get_by_text(f"Session {made[:8]}… of action 2 is open: 72 frames were read in 1 step.").wait_for()
     press(page, "squat")
     page.locator(".answer", has_text=re.compile("^squat$")).wait_for()
     page.get_by_role("button", name="Play", exact=True).wait_for()
@@ -411,7 +412,7 @@ def test_colours_correlations_and_the_map_are_told_as_they_are(visitor: Visitor)
     press(page, "inside quotes")
     page.get_by_text("off to its highest:").wait_for()
     for line in page.locator(".found li").all_inner_texts():
-        assert re.search(r"r = -\d.*goes against it|r = \d.*goes with it", line), line
+        assert re.search(r"r = -\d.*, against it|r = \d.*, with it", line), line
 
 
 def test_a_model_is_switched_without_an_error(visitor: Visitor) -> None:
@@ -433,6 +434,24 @@ def test_a_fork_parts_from_its_origin_and_meets_it_again(visitor: Visitor) -> No
     page.get_by_text(re.compile("parted at character 5 .*c.* and .*d")).wait_for()
     page.get_by_label("Both read").fill("It was a long way, and the night was dark, and she had nobody to ask for the road. " * 4)
     page.get_by_text("and met again at character").wait_for()
+
+
+def test_two_motions_part_and_meet_again(visitor: Visitor) -> None:
+    page = visitor.tab("neurons")
+    page.get_by_label("Model").select_option("action")
+    press(page, "swipe left")
+    press(page, "Fork and compare")
+    page.get_by_text("Both stand at the same place").wait_for()
+    page.get_by_role("group", name="The fork plays").get_by_role("button", name="swipe right").click()
+    both = page.get_by_role("group", name="Both play").get_by_role("button", name="squat")
+    until(page, both.is_enabled)
+    both.click()
+    page.get_by_text(re.compile(r"They parted at frame 1 after the fork and met again at frame \d+: their distance")).wait_for(
+        timeout=60_000
+    )
+    press(page, "difference")
+    press(page, "Leave the fork")
+    page.get_by_role("button", name="Fork and compare").wait_for()
 
 
 def test_a_body_is_coloured_by_a_neuron(visitor: Visitor) -> None:
@@ -544,6 +563,26 @@ def test_nothing_is_too_wide_and_axe_finds_nothing(visitor: Visitor, width: int,
             page.evaluate(AXE.read_text())
             found = page.evaluate("axe.run().then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.target)]))")
             assert found == [], view
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, True), (390, False)])
+def test_what_explains_is_not_too_wide_and_axe_finds_nothing(visitor: Visitor, width: int, dark: bool) -> None:
+    page = visitor.tab("action", width, dark)
+    press(page, "wave")
+    page.get_by_text("sure since").wait_for()
+    press(page, "Explain the answer at this frame")
+    page.get_by_text("Over all").wait_for()
+    page.get_by_text("Every joint at").click()
+    shown = [page, visitor.tab("characters", width, dark)]
+    press(shown[1], "It was late in the evening, and …")
+    shown[1].get_by_text("32 characters").wait_for()
+    shown[1].locator(".paper span").nth(20).hover()
+    shown[1].locator(".mattered").wait_for()
+    for page in shown:
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        if AXE.is_file():
+            page.evaluate(AXE.read_text())
+            assert page.evaluate("axe.run().then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.target)]))") == []
 
 
 def test_the_map_of_neurons_costs_little_while_it_streams(visitor: Visitor) -> None:

@@ -273,7 +273,7 @@ function Told({ run, version }: { run: Run; version: Version }) {
         <p class="note">
           {run.handed === null
             ? `It knows ${version.labels?.length ?? 0} motions.`
-            : `Session ${run.handed.session_id.slice(0, 8)}… of ${run.handed.model} ${run.handed.version} is open: ${run.handed.position} frames were read in ${run.handed.step} steps. The frames themselves are not kept; the next motion goes on from its state.`}
+            : `Session ${run.handed.session_id.slice(0, 8)}… of ${run.handed.model} ${run.handed.version} is open: ${run.handed.position} frames were read in ${run.handed.step} ${run.handed.step === 1 ? "step" : "steps"}. The frames themselves are not kept; the next motion goes on from its state.`}
         </p>
       </div>
     );

@@ -49,10 +49,12 @@ export function Why({ run, version, why, names }: WhyProps) {
   const rate = version.hz !== null && run.hz !== version.hz && run.frames.length > 0;
   const ask = () => {
     run.pause();
-    const to = at + 1;
+    const now = run.shown; // it may have gone on since this was drawn
+    run.seek(now);
+    const to = now + 1;
     const from = Math.max(0, to - MOST);
     const frames = run.frames.slice(from, to);
-    const label = chosen === "" ? answer!.best : chosen;
+    const label = chosen === "" ? run.answers[now]!.best : chosen;
     const persons = (version.persons ?? 1) > 1;
     void why.ask(
       { model: run.model.name, version: version.version, label, sequence: persons ? frames.map((frame) => [frame]) : frames },
