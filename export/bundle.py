@@ -23,6 +23,7 @@ OP_DOMAIN = "ai.indrnn"
 OP_TYPE = "IndRNN"
 DIAGONAL_TYPE = "DiagonalRecurrence"
 OP_VERSION = 1
+GRAPH = "model.onnx"
 EXPLAIN = "explain.onnx"  # what an answer depends on, where a bundle says so
 WEIGHTS = "model.onnx.data"  # the weights of a graph of more than 2 GB
 PARITY_BOUND = 1e-4  # largest |ONNX Runtime - PyTorch| in a logit that a bundle may carry
@@ -131,7 +132,8 @@ class Explanation(_Frozen):
     """explain.onnx: x, lengths [B] of 1 and more, weights [B, K] -> gradient, logits [B, K], off [B, T].
 
     The gradient of sum_k weights_k logits_k after each row's last step, from the start of a sequence: by every number of x, of x's shape;
-    of text [B, T], that by a symbol's vector times the vector. off: the share of relu neurons that are at 0 in a step.
+    of text [B, T], that by a symbol's vector times the vector. off: the share of relu neurons that are at 0 in a step. Large weights may
+    be those of model.onnx, read from there (ONNX's external data).
     """
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of explain.onnx")

@@ -10,6 +10,7 @@ LINEAR = (
     "Recurrences whose decays are positive are ONNX's own operator `LinearAttention`, of opset 27; what else there is of `ai.indrnn` comes "
     "with a body in standard operators."
 )
+_AGAIN = "## How to make it again"
 
 
 def card(manifest: Manifest, export_command: str) -> str:
@@ -22,10 +23,29 @@ def card(manifest: Manifest, export_command: str) -> str:
         "## Figures\n\n" + _figures(m),
         "## Training data\n\n" + ("\n".join(_data(d) for d in m.training.data) or "Not stated."),
         f"## Limits\n\n{modality.limits(m, tuple(d.name for d in m.training.data))}\n\n{_endless(m)}",
-        "## How to make it again\n\n```\n" + f"{m.training.command}\n{export_command}\n```\n\n" + _provenance(m),
+        *([] if m.explain is None else [_explanation(m)]),
+        f"{_AGAIN}\n\n```\n" + f"{m.training.command}\n{export_command}\n```\n\n" + _provenance(m),
         *modality.sections(m),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def with_explanation(text: str, manifest: Manifest, command: str) -> str:
+    """Return a card that was written before explain.onnx was there, with its section, and the command that added it."""
+    before, again, after = text.partition(f"{_AGAIN}\n\n```\n")
+    commands, fence, rest = after.partition("\n```\n")
+    if not fence:
+        return f"{text}\n{_explanation(manifest)}\n"
+    return f"{before}{_explanation(manifest)}\n\n{again}{commands}\n{command}{fence}{rest}"
+
+
+def _explanation(m: Manifest) -> str:
+    assert m.explain is not None, "it was looked at"
+    return (
+        "## Explanation\n\n`explain.onnx` is the exact gradient of an answer by everything that was read (docs/explain.md). The largest "
+        f"difference between ONNX Runtime and PyTorch in it is {m.explain.error:.1e}, of 1 or the largest number there if that is more. "
+        f"Its large weights are read from `model.onnx`. SHA-256 of `explain.onnx`: `{m.explain.sha256}`."
+    )
 
 
 def _data(d: TrainingData) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from indrnn.export.bundle import BundleError, Figure
+from indrnn.export.bundle import Bundle, BundleError, Figure
 from indrnn.export.errors import ExportError
-from indrnn.export.write import write
+from indrnn.export.write import add_explanation, write
 from indrnn.model.commands.limits import within
 from indrnn.model.training.checkpoint import CheckpointError, load
 
@@ -29,32 +29,44 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument(
         "--standard-ops", action="store_true", help="opset 27, with LinearAttention in place of our ops where all decays are positive"
     )
+    parser.add_argument("--add", action="store_true", help="with --explain, to a version that exists; its model.onnx stays as it is")
 
 
 def run(command: str, args: argparse.Namespace, argv: list[str]) -> int:
     """Exports; the exit status is 0 when the bundle was written, 1 when it was refused."""
+    if args.add and (not args.explain or args.force or args.figures or args.max_position or args.standard_ops):
+        print("export refused: --add takes --explain, and neither --force, --figures, --max-position nor --standard-ops", file=sys.stderr)
+        return 1
     torch.set_num_threads(1)  # the cases are small, and one thread adds up in one order
     try:
-        module, meta = load(args.checkpoint)
-        bundle = write(
-            module,
-            meta,
-            args.bundles,
-            args.name or meta.kind,
-            args.version,
-            command=_command(args, meta.kind),
-            figures=_figures(args.figures),
-            max_position=args.max_position,
-            force=args.force,
-            explain=args.explain,
-            standard_ops=args.standard_ops,
-        )
+        bundle = _written(args)
     except (CheckpointError, ExportError, BundleError, OSError) as error:
         print(f"export refused: {error}", file=sys.stderr)
         return 1
     m = bundle.manifest
     print(f"{bundle.graph.parent}: N = {m.state_size}, K = {m.classes}, parity error {m.parity_error:.1e}, sha256 {m.sha256[:12]}")
     return 0
+
+
+def _written(args: argparse.Namespace) -> Bundle:
+    """Return the bundle that the arguments ask for, once it is there."""
+    module, meta = load(args.checkpoint)
+    name, command = args.name or meta.kind, _command(args, meta.kind)
+    if args.add:
+        return add_explanation(module, meta, args.bundles, name, args.version, command=command)
+    return write(
+        module,
+        meta,
+        args.bundles,
+        name,
+        args.version,
+        command=command,
+        figures=_figures(args.figures),
+        max_position=args.max_position,
+        force=args.force,
+        explain=args.explain,
+        standard_ops=args.standard_ops,
+    )
 
 
 def _figures(path: Path | None) -> tuple[Figure, ...]:
@@ -76,6 +88,7 @@ def _command(args: argparse.Namespace, kind: str) -> str:
     words += ["--max-position", str(args.max_position)] if args.max_position else []
     words += ["--explain"] if args.explain else []
     words += ["--standard-ops"] if args.standard_ops else []
+    words += ["--add"] if args.add else []
     return shlex.join(words)
 
 

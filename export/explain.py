@@ -6,6 +6,7 @@ reversed in time (model/cells/diagonal/backward.py). So the file is portable and
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from indrnn.export import graph, op
+from indrnn.export.bundle import GRAPH
 from indrnn.export.errors import GraphError
 from indrnn.export.modalities.modality import Sample
 from indrnn.kernels.runtime import ort
@@ -30,6 +32,7 @@ from indrnn.model.nets.network import StateNet
 
 INPUTS = {"x": ("B", "T"), "lengths": ("B",), "weights": ("B",)}  # leading axes, free
 OUTPUTS = {"gradient": ("B", "T"), "logits": ("B",), "off": ("B", "T")}
+LENT = 4096  # bytes from which on a weight is read from model.onnx; smaller ones are not worth a line
 CASES = ((1, 1), (1, 33), (3, 17))  # B, T that the file is compared at; none of them the example's
 # In place of one opaque pass: what an exported graph can hold.
 BACKWARDS: dict[Any, Callable[..., Any]] = {
@@ -146,8 +149,27 @@ def to_onnx(module: StateNet, x: Tensor, lengths: Tensor) -> onnx.ModelProto:
     return made
 
 
-def largest_error(explain: bytes, module: StateNet, sample: Sample, seed: int = 0) -> float:
-    """Return the largest |ONNX Runtime - PyTorch| in an output, of 1 or the largest number there if that is more; NaN where one has NaN."""
+def borrow(explain: onnx.ModelProto, model: bytes) -> onnx.ModelProto:
+    """Return the explanation with its large weights read from model.onnx, beside which it lies, wherever the same bytes stand there.
+
+    ONNX calls it external data: the name of a file, where in it, and how long. model: the bytes of model.onnx.
+    """
+    lent = onnx.ModelProto()
+    lent.CopyFrom(explain)
+    for weight in lent.graph.initializer:
+        data = weight.raw_data
+        if len(data) < LENT or (at := model.find(data)) < 0:
+            continue
+        onnx.external_data_helper.set_external_data(weight, GRAPH, at, len(data))
+        weight.ClearField("raw_data")
+    return lent
+
+
+def largest_error(explain: Path, module: StateNet, sample: Sample, seed: int = 0) -> float:
+    """Return the largest |ONNX Runtime - PyTorch| in an output, of 1 or the largest number there if that is more; NaN where one has NaN.
+
+    explain: the file, where it will be read.
+    """
     rng, worst = np.random.default_rng(seed), 0.0
     session = ort.InferenceSession(explain, providers=["CPUExecutionProvider"])
     for B, T in CASES:

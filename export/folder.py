@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,8 +39,12 @@ def source_revision() -> str:
 
 def to_json(m: Manifest) -> str:
     """Return manifest.json, one entry a line; what is not stated is left out."""
-    entries = m.model_dump(mode="json", exclude_none=True).items()
-    lines = [f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in entries]
+    return as_lines(m.model_dump(mode="json", exclude_none=True))
+
+
+def as_lines(entries: Mapping[str, object]) -> str:
+    """Return a JSON object, one entry a line."""
+    lines = [f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in entries.items()]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 

@@ -72,6 +72,31 @@ def serialize(graph: onnx.ModelProto) -> bytes:
     return data
 
 
+def same(one: onnx.ModelProto, other: onnx.ModelProto) -> bool:
+    """Return whether two graphs have the same weights, inputs, outputs and nodes.
+
+    Names of nodes, the order of attributes and the portable bodies of our ops may differ: they are those of the release that exported.
+    """
+    return _bare(one) == _bare(other)
+
+
+def _bare(model: onnx.ModelProto) -> tuple[object, ...]:
+    graph = onnx.GraphProto()
+    graph.CopyFrom(model.graph)
+    for node in graph.node:
+        node.ClearField("name")
+        _sort_attributes(node)
+    return tuple(list(items) for items in (graph.initializer, graph.input, graph.output, graph.node))
+
+
+def _sort_attributes(node: onnx.NodeProto) -> None:
+    """Put a node's attributes in the order of their names: the exporter's is another in each process."""
+    in_order = sorted(node.attribute, key=lambda a: a.name)
+    copies = [onnx.AttributeProto.FromString(a.SerializeToString(deterministic=True)) for a in in_order]
+    del node.attribute[:]
+    node.attribute.extend(copies)
+
+
 def recurrent_nodes(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Return the graph's IndRNN nodes in the order they run."""
     return [n for n in graph.graph.node if (n.domain, n.op_type) == (OP_DOMAIN, OP_TYPE)]
@@ -193,6 +218,8 @@ def append_functions(graph: onnx.ModelProto) -> None:
     graph.ClearField("metadata_props")
     graph.ClearField("doc_string")
     graph.ir_version = max(graph.ir_version, op.IR_VERSION)
+    for node in graph.graph.node:
+        _sort_attributes(node)
     variants = set()
     for node in recurrent_nodes(graph):
         a = attributes(node)

@@ -1,7 +1,8 @@
 """From a trained module and its description to bundles/<name>/<version>, checked before it is there."""
 
-import hashlib
+import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ from torch import nn
 
 from indrnn.export import explain as explaining
 from indrnn.export import graph, parity, standard
-from indrnn.export.bundle import EXPLAIN, PARITY_BOUND, Bundle, Explanation, Figure, digest, read
-from indrnn.export.card import card
+from indrnn.export.bundle import EXPLAIN, GRAPH, PARITY_BOUND, Bundle, Explanation, Figure, digest, read
+from indrnn.export.card import card, with_explanation
 from indrnn.export.errors import ExportError
-from indrnn.export.folder import appearing, check_names, to_json
+from indrnn.export.folder import appearing, as_lines, check_names, to_json
 from indrnn.export.manifest import content, manifest, parts
 from indrnn.export.modalities.table import MODALITIES
 from indrnn.model.cells.table import CELLS
@@ -50,13 +51,11 @@ def write(
     if folder.exists() and not force:
         raise ExportError(f"{folder} exists; a published version does not change (--force replaces it)")
     model, error = export(module, meta, max_position, standard_ops)
-    told, made = _explained(module, meta) if explain else (None, b"")
     with appearing(folder, root / f".partial-{name}-{version}") as partial:
-        (partial / "model.onnx").write_bytes(graph.serialize(model))
-        described = manifest(meta, model, name, version, digest(partial / "model.onnx"), error, figures, max_position)
-        if told is not None:
-            (partial / EXPLAIN).write_bytes(made)
-            described = described.model_copy(update={"explain": told})
+        (partial / GRAPH).write_bytes(graph.serialize(model))
+        described = manifest(meta, model, name, version, digest(partial / GRAPH), error, figures, max_position)
+        if explain:
+            described = described.model_copy(update={"explain": _explained(module, meta, partial)})
         (partial / "manifest.json").write_text(to_json(described), encoding="utf-8")
         (partial / "CARD.md").write_text(card(described, command), encoding="utf-8")
     return read(folder)
@@ -97,18 +96,56 @@ def export(module: nn.Module, meta: Meta, max_position: int | None = None, stand
     return model, error
 
 
-def _explained(module: nn.Module, meta: Meta) -> tuple[Explanation, bytes]:
-    """Return explain.onnx and what the manifest says of it. Raises ExportError when its error is above PARITY_BOUND."""
+def add_explanation(module: nn.Module, meta: Meta, root: Path, name: str, version: str, *, command: str) -> Bundle:
+    """Adds explain.onnx to root/<name>/<version>, which exists and was exported from the same weights; its model.onnx stays as it is.
+
+    The manifest gets its entry last, in one step, and the card a section and the command. Raises ExportError when the version is not
+    there, has one already, or is another network's; BundleError, GraphError.
+    """
+    check_names(name, version)
+    folder = root / name / version
+    if not folder.exists():
+        raise ExportError(f"{folder} does not exist: --explain without --add writes a version with its explanation")
+    bundle = read(folder)
+    if bundle.manifest.explain is not None:
+        raise ExportError(f"{folder} has an explanation already; a published version does not change")
+    model, _ = export(module, meta, bundle.manifest.limits.max_position)
+    if not graph.same(model, onnx.load(bundle.graph)):
+        raise ExportError(f"{folder}: expected the weights that it was exported from, got a checkpoint that makes another model.onnx")
+    described = bundle.manifest.model_copy(update={"explain": _explained(module, meta, folder)})
+    text = json.loads((folder / "manifest.json").read_bytes())
+    text["explain"] = described.model_dump(mode="json")["explain"]
+    if (folder / "CARD.md").is_file():
+        _replace(folder / "CARD.md", with_explanation((folder / "CARD.md").read_text(encoding="utf-8"), described, command))
+    _replace(folder / "manifest.json", as_lines(text))
+    return read(folder)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file anew so that whoever reads it sees the old text or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _explained(module: nn.Module, meta: Meta, folder: Path) -> Explanation:
+    """Write explain.onnx beside a folder's model.onnx, and return what the manifest says of it.
+
+    Raises ExportError when its error is above PARITY_BOUND; the file is gone then.
+    """
     assert isinstance(module, StateNet)
     told = content(meta)
     source = MODALITIES[told.modality].sample(told)
     B, T = parity.EXAMPLE
     x = torch.from_numpy(source(np.random.default_rng(SEED), B, T))
-    data = graph.serialize(explaining.to_onnx(module, x, torch.arange(T - B + 1, T + 1)))
-    error = explaining.largest_error(data, module, source, SEED)
+    made = explaining.to_onnx(module, x, torch.arange(T - B + 1, T + 1))
+    path = folder / EXPLAIN
+    path.write_bytes(graph.serialize(explaining.borrow(made, (folder / GRAPH).read_bytes())))
+    error = explaining.largest_error(path, module, source, SEED)
     if not error <= PARITY_BOUND:  # a NaN is refused too
+        path.unlink()
         raise ExportError(f"explain.onnx and PyTorch differ by {error:.2g}; expected at most {PARITY_BOUND:g}")
-    return Explanation(sha256=hashlib.sha256(data).hexdigest(), error=error), data
+    return Explanation(sha256=digest(path), error=error)
 
 
 def _why(largest: float, max_position: int | None) -> str:

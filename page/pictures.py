@@ -14,13 +14,15 @@ from playwright.sync_api import sync_playwright
 
 
 def action(page: Any) -> None:
-    """Play two motions, and stop within the second."""
+    """Play two motions, stop within the second, and ask why."""
     page.get_by_role("button", name="wave", exact=True).click()
     page.locator(".answer", has_text=re.compile("^wave$")).wait_for()
     page.get_by_role("button", name="Play", exact=True).wait_for()
     page.get_by_role("button", name="tennis serve", exact=True).click()
     page.locator(".answer", has_text=re.compile("^tennis serve$")).wait_for()
     page.get_by_role("button", name="Pause").click()
+    page.get_by_role("button", name="Explain the answer at this frame").click()
+    page.get_by_text("Over all").wait_for()
 
 
 def characters(page: Any) -> None:
@@ -34,6 +36,7 @@ def characters(page: Any) -> None:
         page.get_by_role("button", name="Go on").nth(n).wait_for()
     page.wait_for_timeout(500)
     page.locator(".paper").first.locator("span").nth(50).hover()
+    page.locator(".mattered").wait_for()
 
 
 def neurons(page: Any) -> None:

@@ -34,6 +34,8 @@ export interface Version {
   labels: string[] | null;
   alphabet: string[] | null;
   unknown: string | null;
+  /** whether POST /explain can be asked of it */
+  explain: boolean;
   layout: string | null;
   layouts: Record<string, LayoutInfo> | null;
   unit: string | null;
@@ -142,6 +144,27 @@ export async function download(session: string): Promise<{ name: string; state: 
 /** Download the graph of a model's version. */
 export async function graph(name: string, version: string): Promise<Uint8Array> {
   return new Uint8Array(await (await ask(`models/${id(name)}/graph?version=${id(version)}`)).arrayBuffer());
+}
+
+/** A question to POST /explain, as the service names its fields. */
+export interface ExplainRequest {
+  model: string;
+  version: string;
+  sequence: unknown;
+  label: string;
+  unknown?: string;
+}
+
+export interface Explained {
+  logit: number;
+  gradient: unknown[];
+  relevance: unknown[];
+  off: number[];
+}
+
+/** Ask what an answer depends on. An aborted question ends on the service too. */
+export function explain(request: ExplainRequest, signal: AbortSignal): Promise<Explained> {
+  return json("explain", { method: "POST", body: JSON.stringify(request), headers: { "Content-Type": "application/json" }, signal });
 }
 
 /** Open a new session that stands where a state file does. */

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { bones } from "../src/action/bones.ts";
 import { HZ, MOTIONS, frames } from "../src/action/motions.ts";
-import { answer, sureSince } from "../src/action/sureness.ts";
+import { answer, carriedOver, sureSince } from "../src/action/sureness.ts";
 
 const UTD20 = ["head", "shoulder centre", "spine", "hip centre", ...["left", "right"].flatMap((s) => ["shoulder", "elbow", "wrist", "hand"].map((j) => `${s} ${j}`)), ...["left", "right"].flatMap((s) => ["hip", "knee", "ankle", "foot"].map((j) => `${s} ${j}`))]; // prettier-ignore
 
@@ -52,4 +52,11 @@ test("sure since the last time that the answer changed, and never of other", () 
   expect(sureSince(answers, 0, 4)).toBe(2);
   expect(sureSince(answers, 3, 4)).toBe(3);
   expect(sureSince(answers, 0, 1)).toBeNull();
+});
+
+test("the answer to the motion before is not since when this one is sure", () => {
+  const answers = ["wave", "wave", "wave", "squat"].map((label) => ({ label, score: 1, best: label }));
+  expect(carriedOver(answers, 0)).toBe(false);
+  expect(carriedOver(answers, 2)).toBe(true);
+  expect(carriedOver(answers, 3)).toBe(false);
 });

@@ -1,5 +1,7 @@
+import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { bits, level, likeliest, percent, pieces, visible } from "../src/characters/surprise.ts";
+import { channels } from "../src/paint.ts";
 import { BOTH, POSITIVE, shade } from "../src/neurons/heat.ts";
 
 test("surprise is in bits, and has a level from 0 to 7", () => {
@@ -44,4 +46,34 @@ test("lightness rises along the colours, so that nobody needs their hue", () => 
   for (let i = 1; i < 256; i++) expect(light(POSITIVE[i]!)).toBeGreaterThanOrEqual(light(POSITIVE[i - 1]!) - 0.6);
   expect(light(BOTH[128]!)).toBeLessThan(light(BOTH[0]!));
   expect(light(BOTH[128]!)).toBeLessThan(light(BOTH[255]!));
+});
+
+/** The colours of the style sheet by their names, light and dark. */
+function themes(): Record<string, string>[] {
+  const [light, dark] = readFileSync("src/style.css", "utf8").split("prefers-color-scheme: dark");
+  return [light!, dark!].map((text) => Object.fromEntries(Array.from(text.matchAll(/--([\w-]+): (#[0-9a-f]{6});/g), (m) => [m[1]!, m[2]!])));
+}
+
+/** WCAG's contrast between two colours. */
+function contrast(a: string, b: string): number {
+  const light = (colour: string) => {
+    const [r, g, blue] = channels(colour).map((c) => (c / 255 <= 0.03928 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4)) as [number, number, number];
+    return 0.2126 * r + 0.7152 * g + 0.0722 * blue;
+  };
+  const [high, low] = [light(a), light(b)].sort((x, y) => y - x) as [number, number];
+  return (high + 0.05) / (low + 0.05);
+}
+
+test("text can be read on every colour of surprise, of a neuron and of an explanation, light and dark", () => {
+  for (const colour of themes()) {
+    for (const kind of ["s", "n"]) for (let n = 1; n <= 7; n++) expect(contrast(colour["ink"]!, colour[`${kind}${n}`]!), `${kind}${n}`).toBeGreaterThanOrEqual(4.5);
+    for (const kind of ["for", "against"]) {
+      expect(contrast(colour[kind]!, colour["card"]!), kind).toBeGreaterThanOrEqual(4.5);
+      expect(contrast(colour[kind]!, colour["stage"]!), kind).toBeGreaterThanOrEqual(3);
+    }
+  }
+});
+
+test("colours are read as the built style sheet shortens them", () => {
+  expect([channels("#fff"), channels("#b3500a"), channels("#1b2")]).toEqual([[255, 255, 255], [179, 80, 10], [17, 187, 34]]);
 });

@@ -5,14 +5,17 @@ from functools import partial
 import orjson
 from fastapi import APIRouter, Request, Response
 
+from indrnn.service.engine.requests import Content
 from indrnn.service.errors import BadInput, said
 from indrnn.service.http import schema
 from indrnn.service.http.explanation import Explainer, weights_of
 from indrnn.service.serving.modality import READ_OPTIONS, more_options, with_more
-from indrnn.service.serving.request import aside, only, read_body, size_of
+from indrnn.service.serving.models import ServedModel
+from indrnn.service.serving.request import aside, only, read_body, size_of, while_there
 from indrnn.service.serving.services import Services
+from indrnn.service.serving.text import TextModality, replaced, replaces
 
-_FIELDS = ("sequence", "model", "version", "label", "weights", "layout", "hz", *READ_OPTIONS)
+_FIELDS = ("sequence", "model", "version", "label", "weights", "layout", "hz", *READ_OPTIONS, "unknown")
 
 
 def add_explain(router: APIRouter, services: Services, problems: dict[int | str, dict[str, object]]) -> None:
@@ -41,12 +44,10 @@ def add_explain(router: APIRouter, services: Services, problems: dict[int | str,
         weights = weights_of(model.manifest, body.get("label"), body.get("weights"))
         if sequence is None:
             raise BadInput(f"expected frames, rows or a text, got {said(sequence)}", field="sequence")
-        read = model.modality.read
-        if more := more_options(model.modality, body):
-            read = partial(read, **with_more(more))
-        content = await aside(read, size_of(sequence), sequence, body.get("layout"), body.get("hz"), "sequence")
+        content, unread = await _read(model, body)
         services.steps.charge(owner)
-        found = await explainer.explain(model, content, weights)
+        explainer.follow(services.models)
+        found = await while_there(request.receive, explainer.explain(model, content, weights))
         reply = {
             "model": model.manifest.name,
             "version": model.manifest.version,
@@ -54,6 +55,19 @@ def add_explain(router: APIRouter, services: Services, problems: dict[int | str,
             "gradient": found.gradient,
             "relevance": found.relevance,
             "off": found.off,
+            **({"replaced": replaced(unread)} if unread else {}),
         }
         packed = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in reply.items()}
         return Response(orjson.dumps(packed), media_type="application/json")
+
+
+async def _read(model: ServedModel, body: dict[str, object]) -> tuple[Content, str]:
+    """Return what a request holds as content, and the characters in it that were read as the model's unknown symbol."""
+    modality, sequence = model.modality, body["sequence"]
+    if replaces(modality, body.get("unknown")) and isinstance(modality, TextModality):
+        modality.check_options(body.get("layout"), body.get("hz"))
+        return modality.read_replacing(sequence, "sequence")
+    read = modality.read
+    if more := more_options(modality, body):
+        read = partial(read, **with_more(more))
+    return await aside(read, size_of(sequence), sequence, body.get("layout"), body.get("hz"), "sequence"), ""

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indrnn.export.bundle import EXPLAIN, Manifest, digest
+from indrnn.export.bundle import EXPLAIN, GRAPH, Manifest, digest
 from indrnn.frames.joints import hold
 from indrnn.kernels.registered import registered
 from indrnn.kernels.runtime import ort
 from indrnn.service.engine.requests import Content, Frames
 from indrnn.service.errors import BadInput, Overloaded, TooLarge, said
-from indrnn.service.serving.models import ServedModel, one_of
+from indrnn.service.serving.models import Models, ServedModel, one_of
 
 MOST_STEPS = 512  # frames, characters or rows of one explanation
 LARGEST = float(np.finfo(np.float32).max)
@@ -43,6 +43,7 @@ class Explainer:
     def __init__(self, bundles: Path) -> None:
         self._bundles = bundles
         self._open: dict[str, ort.InferenceSession] = {}
+        self._models: Models | None = None
         self._turn = asyncio.Lock()
         self._waiting = 0
 
@@ -54,16 +55,43 @@ class Explainer:
         self._waiting += 1
         try:
             async with self._turn:
-                return await asyncio.to_thread(self._run, model.manifest, x, weights)
+                return await self._run_while_wanted(model.manifest, x, weights)
         finally:
             self._waiting -= 1
+            self._close_gone()  # the model may have left while its graph was opened
 
-    def _run(self, manifest: Manifest, x: NDArray[np.generic], weights: Floats) -> Explained:
+    def follow(self, models: Models) -> None:
+        """Close the explanation of every model that leaves this table; to be told once."""
+        if self._models is None:
+            self._models = models
+            models.follow(self._close_gone)
+
+    def _close_gone(self) -> None:
+        if self._models is None:
+            return
+        kept = {told.sha256 for model in self._models if (told := model.manifest.explain) is not None}
+        for sha256 in self._open.keys() - kept:
+            del self._open[sha256]
+
+    async def _run_while_wanted(self, manifest: Manifest, x: NDArray[np.generic], weights: Floats) -> Explained:
+        """Run on a thread; who is cancelled ends the run at its next node, and leaves when it has ended, for the next one's sake."""
+        options = ort.RunOptions()
+        running = asyncio.create_task(asyncio.to_thread(self._run, manifest, x, weights, options))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            options.terminate = True
+            await asyncio.wait({running})
+            if not running.cancelled():
+                running.exception()  # it has no one to tell
+            raise
+
+    def _run(self, manifest: Manifest, x: NDArray[np.generic], weights: Floats, options: ort.RunOptions) -> Explained:
         assert manifest.explain is not None, "`read` has looked"
         if (session := self._open.get(manifest.explain.sha256)) is None:
             session = self._open[manifest.explain.sha256] = self._opened(manifest)
         feeds = {"x": x[None], "lengths": np.array([len(x)], np.int64), "weights": weights[None]}
-        gradient, logits, off = session.run(["gradient", "logits", "off"], feeds)
+        gradient, logits, off = session.run(["gradient", "logits", "off"], feeds, options)
         logit = float(logits[0] @ weights)
         if not (np.isfinite(logit) and np.isfinite(gradient).all()):
             raise BadInput("expected weights of which the sum of the logits, and its gradient, are finite", field="weights")
@@ -73,9 +101,11 @@ class Explainer:
         return Explained(logit, gradient[0], relevance, off[0])
 
     def _opened(self, manifest: Manifest) -> ort.InferenceSession:
-        path = self._bundles / manifest.name / manifest.version / EXPLAIN
+        folder = self._bundles / manifest.name / manifest.version
         assert manifest.explain is not None, "`read` has looked"
-        if not path.is_file() or digest(path) != manifest.explain.sha256:
+        path = folder / EXPLAIN
+        stated = {path: manifest.explain.sha256, folder / GRAPH: manifest.sha256}  # whose weights it reads
+        if any(not file.is_file() or digest(file) != sha256 for file, sha256 in stated.items()):
             raise BadInput(f"the explanation of {manifest.name} {manifest.version} is no longer the file that was loaded", field="model")
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1

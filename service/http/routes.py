@@ -100,6 +100,7 @@ def _model_info(versions: list[ServedModel], settings: Settings, full: bool, wei
                 "labels": m.labels,
                 "alphabet": m.alphabet,
                 "unknown": m.unknown,
+                "explain": m.explain is not None,
                 "layout": m.layout,
                 "layouts": _layouts(model, full),
                 "unit": m.unit,

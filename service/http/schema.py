@@ -110,6 +110,16 @@ class ExplainRequest(_Shape):
     lost: Literal["zero"] | None = Field(None, description="`zero`: a joint at exactly 0 in all axes was not seen, as with null")
     unit: str | None = Field(None, description="the frames' unit: m, cm, mm, or that of the model's own data", examples=["mm"])
     axes: str | None = Field(None, description="where the model's x, y and z lie in what is sent", examples=["-x -y z"])
+    unknown: Literal["replace"] | None = Field(
+        None, description="text: characters that the alphabet lacks are read as the model's symbol for them, and not refused"
+    )
+
+
+class ReplacedCharacters(_Shape):
+    """The characters of a text that were read as the model's symbol for what its alphabet lacks."""
+
+    count: int
+    chars: str = Field(description="each of them once, in the order of the text")
 
 
 class ExplainResponse(_Shape):
@@ -123,6 +133,7 @@ class ExplainResponse(_Shape):
     )
     relevance: list[Any] = Field(description="gradient times input: [T][P][J] of frames, [T][F] of rows, [T] of characters")
     off: list[float] = Field(description="[T], the share of relu neurons that are at 0 in each step, through which nothing passes")
+    replaced: ReplacedCharacters | None = Field(None, description="with `unknown`, where characters were replaced")
 
 
 class OpenRequest(_Shape):
@@ -234,6 +245,7 @@ class VersionInfo(_Shape):
     labels: list[str] | None = None
     alphabet: str | None = None
     unknown: str | None = Field(None, description="text: the symbol of the alphabet that stands for those it lacks; read, never written")
+    explain: bool = Field(description="whether the bundle has an explanation, for POST /explain")
     layout: str | None = None
     layouts: dict[str, LayoutInfo]
     unit: str | None = Field(None, description="skeleton: the unit of the data it learned from, which requests may state")

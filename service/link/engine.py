@@ -171,7 +171,7 @@ class Host:
         self._ports: dict[int, EngineLoop] = {}
         self._number = 0
         self._said: c.Roster | None = None
-        backend.models.changed = self.changed
+        backend.models.follow(self.changed)
         self._number_models(backend.models)
 
     @property

@@ -50,13 +50,21 @@ class Models:
     def __init__(self, models: Iterable[ServedModel] = ()) -> None:
         self.by_key: dict[tuple[str, str], ServedModel] = {}
         """name and version -> loaded model, by name, then by version; replaced whole"""
-        self.changed: Callable[[], None] = lambda: None
-        """called after each change"""
+        self._followers: list[Callable[[], None]] = []
         self._retired: frozenset[tuple[str, str]] = frozenset()
         self._latest: tuple[object, object, dict[object, ServedModel]] = ({}, frozenset(), {})
         """of which models and retired ones this is said: the highest version of each name"""
         for model in models:
             self.add(model)
+
+    def follow(self, call: Callable[[], None]) -> None:
+        """Have `call` called after each change."""
+        self._followers.append(call)
+
+    def changed(self) -> None:
+        """Tell the followers that something has changed."""
+        for call in self._followers:
+            call()
 
     def add(self, model: ServedModel) -> None:
         """Take up a model, in place of one of the same name and version."""

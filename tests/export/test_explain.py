@@ -1,6 +1,7 @@
 """explain.onnx is the gradient: PyTorch's, and the differences of the network itself, for every modality, portable and fused."""
 
 import copy
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from test_cell_bundles import ALPHABET, action, chars
 
 from indrnn.__main__ import main
 from indrnn.export import explain
-from indrnn.export.bundle import DIAGONAL_TYPE, EXPLAIN, BundleError, read
+from indrnn.export.bundle import DIAGONAL_TYPE, EXPLAIN, BundleError, Manifest, read
 from indrnn.export.errors import GraphError
 from indrnn.kernels.build import KernelMissing, build
 from indrnn.kernels.runtime import ort
@@ -175,6 +176,65 @@ def test_a_bundle_without_one_reads_as_before(bundle: Path, tmp_path: Path) -> N
     (plain / "manifest.json").write_text(json.dumps(told))
     (plain / "model.onnx").write_bytes((bundle / "model.onnx").read_bytes())
     assert read(plain).explanation is None
+
+
+def wide(seed: int) -> StateNet:
+    torch.manual_seed(seed)
+    net = TensorNet(TensorConfig((0.0, 0.0), (1.0, 1.0), 2, hidden=48, layers=2, cell="indrnn"))
+    torch.nn.init.normal_(net.readout.weight, std=0.5)
+    return net
+
+
+def test_it_is_added_to_a_version_that_exists_and_borrows_its_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file of the version stays as it is, whatever the order of attributes and the names of nodes in it."""
+    bundles, folder = tmp_path / "bundles", tmp_path / "bundles" / "net" / "1"
+    save(tmp_path / "net.pt", wide(0), NUMBERS)
+    save(tmp_path / "other.pt", wide(1), NUMBERS)
+    assert main(["export", str(tmp_path / "net.pt"), str(bundles), "--name", "net"]) == 0
+    old = onnx.load(folder / "model.onnx")
+    for node in old.graph.node:
+        node.name = f"of another release {node.name}"
+    (folder / "model.onnx").write_bytes(old.SerializeToString())
+    told = json.loads((folder / "manifest.json").read_text())
+    told["sha256"] = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(told))
+    before = (folder / "model.onnx").read_bytes()
+    card = (folder / "CARD.md").read_text()
+    add = ["export", str(tmp_path / "net.pt"), str(bundles), "--name", "net", "--explain", "--add"]
+    assert main(["export", str(tmp_path / "other.pt"), *add[2:]]) == 1
+    assert "expected the weights that it was exported from" in capsys.readouterr().err
+    assert read(folder).explanation is None
+    assert {f.name for f in folder.iterdir()} == {"model.onnx", "manifest.json", "CARD.md"}
+    assert main(add) == 0
+    assert (folder / "model.onnx").read_bytes() == before
+    assert read(folder).manifest.model_dump(exclude={"explain"}) == Manifest.model_validate(told).model_dump(exclude={"explain"})
+    now = (folder / "CARD.md").read_text()
+    assert next(line for line in now.splitlines() if line not in card.splitlines()) == "## Explanation"
+    assert now.index("--name net\n") < now.index("--explain --add\n```\n")
+    lent = [w for w in onnx.load(folder / EXPLAIN, load_external_data=False).graph.initializer if w.external_data]
+    assert {e.value for w in lent for e in w.external_data if e.key == "location"} == {"model.onnx"}
+    assert [list(w.dims) for w in lent] == [[48, 48]]
+    x, lengths, weights = torch.randn(2, 9, 2), torch.tensor([9, 4]), torch.ones(2, 2)
+    got = session(folder).run(None, {"x": x.numpy(), "lengths": lengths.numpy(), "weights": weights.numpy()})
+    for answered, expected in zip(got, explain.explanation(wide(0).fold(), x, lengths, weights), strict=True):
+        np.testing.assert_allclose(answered, expected, atol=1e-4)
+    assert main(add) == 1
+    assert "has an explanation already" in capsys.readouterr().err
+    assert main([*add, "--force"]) == 1
+
+
+def test_attributes_of_an_exported_graph_are_in_the_order_of_their_names(bundle: Path) -> None:
+    """The exporter's order is another in each process; equal weights are to give equal bytes."""
+    for node in (n for name in ("model.onnx", EXPLAIN) for n in onnx.load(bundle / name).graph.node):
+        assert [a.name for a in node.attribute] == sorted(a.name for a in node.attribute)
+
+
+@pytest.mark.parametrize("name", ["action", "chars"])
+def test_the_bundles_that_come_along_have_one(name: str) -> None:
+    bundle = read(Path(__file__).parents[2] / "bundles" / name / "2")
+    assert bundle.explanation is not None
+    assert bundle.explanation.stat().st_size < 100_000
+    assert len(ort.InferenceSession(bundle.explanation, providers=["CPUExecutionProvider"]).get_outputs()) == 3
 
 
 def test_a_network_of_other_cells_says_that_it_has_none() -> None:

@@ -20,6 +20,7 @@ from indrnn.model.training.checkpoint import Meta, load, save
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz ,"
 TEXT = Meta("chars", "", 0, 0, alphabet=ALPHABET)
+KNOWN = Meta("chars", "", 0, 0, alphabet=ALPHABET + "\ufffd", told={"unknown": "\ufffd"})
 FRAMES = Meta("action", "", 0, 0, labels=("a", "b", "c"), layout="utd20", layouts=LAYOUTS, persons=1, hz=30.0)
 
 
@@ -31,6 +32,7 @@ def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     made: dict[str, tuple[StateNet, Meta]] = {
         "chars": (CharsNet(CharsConfig(len(ALPHABET), hidden=16, layers=2)), TEXT),
         "action": (ActionNet(ActionConfig(classes=3, hidden=16, layers=1)), FRAMES),
+        "known": (CharsNet(CharsConfig(len(ALPHABET) + 1, hidden=8, layers=1)), KNOWN),
         "silent": (CharsNet(CharsConfig(len(ALPHABET), hidden=8, layers=1)), TEXT),
     }
     found: dict[str, Any] = {"bundles": folder / "bundles"}
@@ -88,6 +90,24 @@ def test_text_is_explained_by_character(server: Server, nets: dict[str, Any]) ->
     assert server.post("/explain", {"sequence": text, "model": "chars", "label": "e"}).status_code == 200
 
 
+def test_characters_that_the_alphabet_lacks_are_replaced_where_that_is_asked_for(server: Server) -> None:
+    body = {"sequence": "to be é or € é", "model": "known", "label": "e"}
+    refused = server.post("/explain", body)
+    assert refused.status_code == 422
+    assert '"unknown": "replace" reads it' in refused.json()["detail"]
+    told = server.post("/explain", {**body, "unknown": "replace"}).json()
+    assert told["replaced"] == {"count": 3, "chars": "é€"}
+    assert len(told["relevance"]) == len(body["sequence"])
+    same = server.post("/explain", {**body, "sequence": "to be ? or ? ?", "unknown": "replace"}).json()
+    assert told["relevance"] == same["relevance"], "one symbol stands for all of them"
+    assert "replaced" not in server.post("/explain", {**body, "sequence": "to be", "unknown": "replace"}).json()
+
+
+def test_models_say_whether_they_have_one(server: Server) -> None:
+    told = {m["name"]: m["versions"][-1]["explain"] for m in server.get("/models").json()["models"]}
+    assert told == {"action": True, "chars": True, "known": True, "silent": False}
+
+
 @pytest.mark.parametrize(
     ("body", "code", "said"),
     [
@@ -101,6 +121,9 @@ def test_text_is_explained_by_character(server: Server, nets: dict[str, Any]) ->
         ({"model": "chars", "label": "e"}, 422, "expected frames, rows or a text"),
         ({"sequence": "to", "model": "chars", "label": "e", "top_k": 1}, 422, "unknown field"),
         ({"sequence": "to", "model": "nobody", "label": "e"}, 404, "nobody"),
+        ({"sequence": "to", "model": "chars", "label": "e", "unknown": "replace"}, 422, "no symbol for what its alphabet lacks"),
+        ({"sequence": "to", "model": "known", "label": "e", "unknown": "skip"}, 422, 'expected "replace" or null'),
+        ({"sequence": "to", "model": "known", "label": "e", "unknown": "replace", "hz": 15}, 422, "reads text"),
     ],
 )
 def test_what_cannot_be_explained_is_said_in_words(server: Server, body: dict[str, Any], code: int, said: str) -> None:

@@ -89,8 +89,21 @@ def press(page: Any, name: str) -> None:
 
 
 def read_passage(page: Any) -> None:
+    read_passage_after(page, 0)
+
+
+def until(page: Any, holds: Callable[[], bool]) -> None:
+    """Wait for what no locator can say; the page's policy forbids Playwright to look by itself."""
+    for _ in range(600):
+        if holds():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError("it never came")
+
+
+def read_passage_after(page: Any, steps: int) -> None:
     press(page, "Read a passage of Alice")
-    page.get_by_text(f"{PASSAGE_LENGTH} steps so far").wait_for()
+    page.get_by_text(f"{PASSAGE_LENGTH + steps} steps so far").wait_for()
 
 
 def test_a_motion_is_recognised_and_another_follows_in_the_same_session(visitor: Visitor) -> None:
@@ -121,6 +134,75 @@ def test_every_demo_motion_is_named_by_its_model(shown: Server, tmp_path: Path) 
     assert set(first) <= set(shown.get("/models/action").json()["versions"][-1]["labels"])
     reply = shown.post("/predict", {"model": "action", "sequences": [frames for _, frames in motions]}).json()
     assert [p["label"] for p in reply["predictions"]] == [name for name, _ in motions]
+
+
+def test_an_answer_is_explained_by_joint_and_frame(visitor: Visitor) -> None:
+    page = visitor.tab("action")
+    press(page, "wave")
+    page.locator(".answer", has_text=re.compile("^wave$")).wait_for()
+    page.get_by_role("button", name="Play", exact=True).wait_for()
+    press(page, "Explain the answer at this frame")
+    page.get_by_text(re.compile("At .* for it: ")).wait_for()
+    told = page.get_by_role("group", name="Why").inner_text()
+    assert re.search(r"for wave: (right|left) (hand|wrist|elbow)", told), told
+    assert "wave against the mean of the 53 others" in told
+    page.get_by_role("img", name=re.compile("Joints by frames: .*for or against wave")).wait_for()
+    slider = page.get_by_label("Frame that is shown")
+    slider.focus()
+    page.keyboard.press("Home")
+    page.get_by_text("At 0.0 s", exact=True).wait_for()
+    page.get_by_label("what speaks for").select_option("squat")
+    slider.fill("40")
+    press(page, "Explain the answer at this frame")
+    page.get_by_text(re.compile("squat against the mean of the 53 others, at 1.3 s: there it leads by −")).wait_for()
+    slider.fill(slider.get_attribute("max"))
+    page.get_by_text("came after the answer that is explained").wait_for()
+    press(page, "Colour by sides again")
+    page.get_by_text("▬ left").wait_for()
+
+
+def test_the_answer_to_the_motion_before_is_not_sure_since_this_one(visitor: Visitor) -> None:
+    page = visitor.tab("action")
+    press(page, "wave")
+    page.locator(".answer", has_text=re.compile("^wave$")).wait_for()
+    page.get_by_role("button", name="Play", exact=True).wait_for()
+    frames = int(page.get_by_label("Frame that is shown").get_attribute("max")) + 1
+    press(page, "squat")
+    slider = page.get_by_label("Frame that is shown")
+    until(page, lambda: int(slider.get_attribute("max")) > frames + 20)
+    slider.fill(str(frames))
+    told = page.locator(".told").inner_text()
+    assert told.startswith("wave")
+    assert "sure since" not in told
+    assert "as before this motion began" in told
+
+
+def test_an_opened_session_of_motions_is_told_goes_on_and_is_kept(visitor: Visitor) -> None:
+    made = httpx.post(f"{visitor.url}/sessions", json={"model": "action"}).json()["session_id"]
+    clip = json.loads((ROOT / "examples" / "wave.json").read_text())["sequences"]
+    httpx.post(f"{visitor.url}/predict", json={"model": "action", "sequences": clip, "session_id": made}).raise_for_status()
+    page = visitor.tab("service")
+    row = page.get_by_role("row", name=re.compile(re.escape(made[:8])))
+    row.get_by_role("button", name="Open").click()
+    page.get_by_text(f"Session {made[:8]}… of action 2 is open: 72 frames were read in 1 step.").wait_for()
+    press(page, "squat")
+    page.locator(".answer", has_text=re.compile("^squat$")).wait_for()
+    page.get_by_role("button", name="Play", exact=True).wait_for()
+    assert httpx.get(f"{visitor.url}/sessions/{made}").json()["position"] == 72 + 84
+    press(page, "Forget everything")
+    page.get_by_text("It knows 54 motions").wait_for()
+    assert httpx.get(f"{visitor.url}/sessions/{made}").status_code == 200, "it was somebody's before"
+
+
+def test_an_error_comes_into_view_on_a_phone(visitor: Visitor, tmp_path: Path) -> None:
+    wrong = tmp_path / "notes.json"
+    wrong.write_text("not JSON")
+    page = visitor.tab("action", 390)
+    page.evaluate("scrollTo(0, 0)")
+    page.set_input_files(MOTION, str(wrong))
+    page.get_by_role("alert").wait_for()
+    box = "e => { const b = e.getBoundingClientRect(); return b.top >= 0 && b.bottom <= innerHeight; }"
+    until(page, lambda: page.get_by_role("alert").evaluate(box))
 
 
 def test_a_dropped_file_is_asked_about_and_played(visitor: Visitor) -> None:
@@ -159,6 +241,29 @@ def test_what_is_typed_is_coloured_and_markup_is_only_text(visitor: Visitor) -> 
     page.keyboard.press("Home")
     page.keyboard.press("ArrowRight")
     page.get_by_text(re.compile(r"h came where it had \d")).wait_for()
+
+
+def test_earlier_characters_are_told_that_counted_for_the_one_pointed_at(visitor: Visitor) -> None:
+    page = visitor.tab("characters")
+    page.get_by_placeholder("Type here").fill("Natasha said to Natash£a")
+    page.get_by_text("24 characters").wait_for()
+    paper = page.get_by_role("group", name="The text of")
+    paper.focus()
+    for key in ("Home", *["ArrowRight"] * 21):
+        page.keyboard.press(key)
+    page.get_by_text("How much each earlier character counted for h:").wait_for()
+    counted = page.locator(".mattered")
+    assert counted.inner_text() == "Natasha said to Natash"
+    told = page.get_by_text(re.compile("Most for it: ")).inner_text()
+    assert re.search(r"“s” 1 before it \+\d", told), told
+    assert counted.locator("[class*=against]").count() >= 1
+    page.keyboard.press("Home")
+    page.get_by_text("Nothing stands before it").wait_for()
+    paper.locator("span").nth(23).hover()
+    page.get_by_text("How much each earlier character counted for a:").wait_for()
+    paper.locator("span").nth(22).hover()
+    page.get_by_text("is not in the model's alphabet").wait_for()
+    assert counted.count() == 0
 
 
 def test_a_seed_draws_the_same_text_and_a_fork_goes_its_own_way(visitor: Visitor) -> None:
@@ -281,6 +386,45 @@ def test_a_stretch_finds_neurons_by_keyboard_alone(visitor: Visitor) -> None:
     page.get_by_role("button", name="Pinned").wait_for()
 
 
+def test_a_drag_that_begins_and_ends_between_two_lines_is_counted(visitor: Visitor) -> None:
+    page = visitor.tab("neurons")
+    read_passage(page)
+    page.locator(".paper").evaluate("box => { box.scrollTop = 0; }")
+    boxes = [page.locator(".paper span[data-i]").nth(i).bounding_box() for i in (5, 200)]
+    gaps = [(box["x"] + 2, box["y"] + box["height"] + 1) for box in boxes]
+    for x, y in gaps:
+        assert page.evaluate(f"document.elementFromPoint({x}, {y}).classList.contains('paper')"), "it is a gap"
+    page.mouse.move(*gaps[0])
+    page.mouse.down()
+    page.mouse.move(*gaps[1], steps=2)
+    page.mouse.up()
+    page.get_by_role("button", name="Unmark (196 steps)").wait_for()
+
+
+def test_colours_correlations_and_the_map_are_told_as_they_are(visitor: Visitor) -> None:
+    page = visitor.tab("neurons")
+    page.get_by_placeholder("Type here").fill("It was late.")
+    page.get_by_text("12 steps so far").wait_for()
+    page.get_by_text("the right is still empty").wait_for()
+    page.get_by_text("surprise, bits:").wait_for()
+    read_passage_after(page, 12)
+    page.get_by_text("the newest at the right").wait_for()
+    press(page, "inside quotes")
+    page.get_by_text("off to its highest:").wait_for()
+    for line in page.locator(".found li").all_inner_texts():
+        assert re.search(r"r = -\d.*, against it|r = \d.*, with it", line), line
+
+
+def test_a_model_is_switched_without_an_error(visitor: Visitor) -> None:
+    """What is complained of on the way is seen by the visitor at the end."""
+    page = visitor.tab("neurons")
+    page.get_by_placeholder("Type here").wait_for()
+    for name in ("action", "chars", "action", "chars"):
+        page.get_by_label("Model").select_option(name)
+        (page.get_by_role("button", name="squat") if name == "action" else page.get_by_placeholder("Type here")).wait_for()
+        page.wait_for_timeout(100)
+
+
 def test_a_fork_parts_from_its_origin_and_meets_it_again(visitor: Visitor) -> None:
     page = visitor.tab("neurons")
     read_passage(page)
@@ -292,6 +436,24 @@ def test_a_fork_parts_from_its_origin_and_meets_it_again(visitor: Visitor) -> No
     page.get_by_text("and met again at character").wait_for()
 
 
+def test_two_motions_part_and_meet_again(visitor: Visitor) -> None:
+    page = visitor.tab("neurons")
+    page.get_by_label("Model").select_option("action")
+    press(page, "swipe left")
+    press(page, "Fork and compare")
+    page.get_by_text("Both stand at the same place").wait_for()
+    page.get_by_role("group", name="The fork plays").get_by_role("button", name="swipe right").click()
+    both = page.get_by_role("group", name="Both play").get_by_role("button", name="squat")
+    until(page, both.is_enabled)
+    both.click()
+    page.get_by_text(re.compile(r"They parted at frame 1 after the fork and met again at frame \d+: their distance")).wait_for(
+        timeout=60_000
+    )
+    press(page, "difference")
+    press(page, "Leave the fork")
+    page.get_by_role("button", name="Fork and compare").wait_for()
+
+
 def test_a_body_is_coloured_by_a_neuron(visitor: Visitor) -> None:
     page = visitor.tab("neurons")
     page.get_by_label("Model").select_option("action")
@@ -300,6 +462,15 @@ def test_a_body_is_coloured_by_a_neuron(visitor: Visitor) -> None:
     press(page, "height of the hips")
     page.get_by_text("The body has the colour of layer").wait_for()
     assert "r = " in page.locator(".found li").first.inner_text()
+
+
+def test_tables_fit_a_phone(visitor: Visitor) -> None:
+    httpx.post(f"{visitor.url}/sessions", json={"model": "action"}).raise_for_status()
+    page = visitor.tab("service", 390)
+    page.get_by_role("button", name="Delete").first.wait_for()
+    for table in ("models", "sessions"):
+        box = page.get_by_role("group", name=f"Table of {table}")
+        assert box.evaluate("box => box.scrollWidth <= box.clientWidth"), table
 
 
 def test_sessions_are_listed_opened_and_deleted(visitor: Visitor) -> None:
@@ -392,6 +563,26 @@ def test_nothing_is_too_wide_and_axe_finds_nothing(visitor: Visitor, width: int,
             page.evaluate(AXE.read_text())
             found = page.evaluate("axe.run().then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.target)]))")
             assert found == [], view
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, True), (390, False)])
+def test_what_explains_is_not_too_wide_and_axe_finds_nothing(visitor: Visitor, width: int, dark: bool) -> None:
+    page = visitor.tab("action", width, dark)
+    press(page, "wave")
+    page.get_by_text("sure since").wait_for()
+    press(page, "Explain the answer at this frame")
+    page.get_by_text("Over all").wait_for()
+    page.get_by_text("Every joint at").click()
+    shown = [page, visitor.tab("characters", width, dark)]
+    press(shown[1], "It was late in the evening, and …")
+    shown[1].get_by_text("32 characters").wait_for()
+    shown[1].locator(".paper span").nth(20).hover()
+    shown[1].locator(".mattered").wait_for()
+    for page in shown:
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        if AXE.is_file():
+            page.evaluate(AXE.read_text())
+            assert page.evaluate("axe.run().then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.target)]))") == []
 
 
 def test_the_map_of_neurons_costs_little_while_it_streams(visitor: Visitor) -> None:

@@ -114,6 +114,8 @@ export interface Explained {
   readonly gradient: readonly unknown[];
   readonly relevance: readonly unknown[];
   readonly off: readonly number[];
+  /** count and characters that were read as the model's unknown symbol, where it was asked for with `unknown` */
+  readonly replaced?: Readonly<Record<string, unknown>>;
 }
 
 /** A served model, as GET /models tells of it: names as the server says them (openapi.yaml). */
@@ -223,6 +225,7 @@ export function explained(body: Body): Explained {
     gradient: list(body.gradient),
     relevance: list(body.relevance),
     off: list(body.off).map(number),
+    ...(body.replaced != null && { replaced: object(body.replaced) }),
   };
 }
 

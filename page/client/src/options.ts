@@ -73,13 +73,14 @@ export interface PredictOptions extends FrameOptions {
 
 /**
  * The options of `explain`: the model and its version; a label against the mean of the others, or in its place a weight for each logit; how
- * frames are measured.
+ * frames are measured; what is read for unknown characters.
  */
 export interface ExplainOptions extends FrameOptions {
   model?: string | null;
   version?: string | null;
   label?: string | null;
   weights?: readonly number[] | null;
+  unknown?: string | null;
   timeout?: number | null;
 }
 
@@ -105,7 +106,7 @@ const FRAMES = ["layout", "hz", "lost", "unit", "axes"];
 const SESSION = [...FRAMES, "topK", "every", "version", "keep", "events", "unknown"];
 const GENERATE = ["maxChars", "temperature", "topP", "seed", "stop"];
 const PREDICT = [...FRAMES, "model", "topK", "t"];
-const EXPLAIN = [...FRAMES, "model", "version", "label", "weights"];
+const EXPLAIN = [...FRAMES, "model", "version", "label", "weights", "unknown"];
 const OF_SHELL = ["sessionId", "timeout", "reconnect", "onLink", "number", "signal", "step"];
 
 /** Return the fields of `open`. */

@@ -3,7 +3,7 @@ import { Session } from "../connection.ts";
 import { newest } from "../desk.ts";
 import { Observable } from "../observable.ts";
 import { ServiceError, remove, type Model, type SessionInfo, type Version } from "../service.ts";
-import { OTHER, answer, sureSince, type Answer } from "./sureness.ts";
+import { OTHER, answer, carriedOver, sureSince, type Answer } from "./sureness.ts";
 
 export interface Clip {
   name: string;
@@ -36,6 +36,8 @@ export class Run {
   hz = 30;
   readonly changed = new Observable(0);
   private session: Session | null = null;
+  /** a session of somebody's that was opened here, until another is begun; it is not deleted when it is left */
+  handed: SessionInfo | null;
   private clip: Clip | null = null;
   private sent = 0;
   private feeding = false;
@@ -47,10 +49,12 @@ export class Run {
   constructor(
     readonly model: Model,
     private at: SessionInfo | null = null,
-  ) {}
+  ) {
+    this.handed = at;
+  }
 
   get version(): Version {
-    return newest(this.model);
+    return this.model.versions.find((v) => v.version === this.handed?.version) ?? newest(this.model);
   }
 
   get shown(): number {
@@ -121,7 +125,9 @@ export class Run {
     const left = this.session;
     this.session = null;
     left?.close();
-    if (left?.id) remove(left.id).catch(() => undefined);
+    if (left?.id && this.handed === null) remove(left.id).catch(() => undefined);
+    this.handed = null;
+    this.at = null;
   }
 
   /** The clip that a frame belongs to. */
@@ -129,10 +135,12 @@ export class Run {
     return this.clips.findLast((clip) => clip.from <= frame);
   }
 
-  /** Since when, in frames, the answer at a frame has been the same without a break, within its clip. */
+  /** Since when, in frames, the answer at a frame has been the same without a break, within its clip; null where that began before it. */
   sureAt(frame: number): number | null {
     const clip = this.clipAt(frame);
-    return clip === undefined ? null : sureSince(this.answers, clip.from, frame);
+    if (clip === undefined) return null;
+    const since = sureSince(this.answers, clip.from, frame);
+    return since === clip.from && carriedOver(this.answers, clip.from) ? null : since;
   }
 
   private readonly tick = (now: number): void => {

@@ -11,6 +11,8 @@ interface StageProps {
   label: string;
   /** a grade from 0 to 7 that the whole body is coloured by, in place of its sides */
   tint?: number | null;
+  /** how much each joint counts, −1 to 1: full where it speaks for an answer, a ring where against */
+  marks?: readonly number[] | null;
 }
 
 interface View {
@@ -20,12 +22,14 @@ interface View {
   size: number;
 }
 
-export function Stage({ body, bones, label, tint = null }: StageProps) {
+export function Stage({ body, bones, label, tint = null, marks = null }: StageProps) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const view = useRef<View>({ turn: 0.35, tilt: 0.12, centre: null, size: 1.9 });
-  const shown = useRef({ body, bones, tint });
-  shown.current = { body, bones, tint };
-  const paint = () => draw(canvas.current!, shown.current.body, shown.current.bones, view.current, shown.current.tint);
+  const shown = useRef({ body, bones, tint, marks });
+  shown.current = { body, bones, tint, marks };
+  const paint = () => {
+    if (canvas.current !== null) draw(canvas.current, shown.current, view.current);
+  };
   useEffect(paint);
   useEffect(() => {
     const watcher = new ResizeObserver(paint);
@@ -63,7 +67,14 @@ export function Stage({ body, bones, label, tint = null }: StageProps) {
   );
 }
 
-function draw(canvas: HTMLCanvasElement, body: Body | null, bones: readonly Bone[], view: View, tint: number | null): void {
+interface Shown {
+  body: Body | null;
+  bones: readonly Bone[];
+  tint: number | null;
+  marks: readonly number[] | null;
+}
+
+function draw(canvas: HTMLCanvasElement, { body, bones, tint, marks }: Shown, view: View): void {
   const scale = window.devicePixelRatio || 1;
   const [width, height] = [canvas.clientWidth * scale, canvas.clientHeight * scale];
   if (width === 0) return;
@@ -81,8 +92,8 @@ function draw(canvas: HTMLCanvasElement, body: Body | null, bones: readonly Bone
   const tall = Math.max(...seen.map((joint) => Math.hypot(...joint.map((v, i) => v - view.centre![i]!)))) * 2.2;
   view.size = tall > view.size * 1.15 || tall < view.size * 0.6 ? tall : view.size;
   const zoom = (0.92 * Math.min(height, width * 1.2)) / view.size;
-  const colour = colours("ink", "left", "right", "middle", "line", "edge", ...(tint === null || tint === 0 ? [] : [`n${tint}`]));
-  const whole = tint === null ? null : tint === 0 ? colour["line"]! : colour[`n${tint}`]!;
+  const colour = colours("ink", "left", "right", "middle", "line", "edge", "for", "against", "stage", ...(tint === null || tint === 0 ? [] : [`n${tint}`]));
+  const whole = marks !== null ? colour["edge"]! : tint === null ? null : tint === 0 ? colour["line"]! : colour[`n${tint}`]!;
   const project = (joint: readonly number[]): [number, number, number] => {
     const [x, y, z] = joint.map((v, i) => v - view.centre![i]!) as [number, number, number];
     const side = x * Math.cos(view.turn) + z * Math.sin(view.turn);
@@ -122,9 +133,19 @@ function draw(canvas: HTMLCanvasElement, body: Body | null, bones: readonly Bone
   body!.forEach((joint, i) => {
     if (!joint) return;
     const [px, py, near] = project(joint);
+    const mark = marks?.[i];
     paint.beginPath();
-    paint.arc(px, py, (i === headOf(bones, body!) ? 0.075 : 0.022) * zoom * near, 0, 2 * Math.PI);
+    paint.arc(px, py, (mark !== undefined ? 0.012 + 0.06 * Math.sqrt(Math.abs(mark)) : i === headOf(bones, body!) ? 0.075 : 0.022) * zoom * near, 0, 2 * Math.PI);
+    if (mark === undefined) {
+      paint.fill();
+      return;
+    }
+    const faint = Math.abs(mark) < 0.02;
+    paint.fillStyle = faint ? colour["edge"]! : mark > 0 ? colour["for"]! : colour["stage"]!;
+    paint.strokeStyle = faint ? colour["edge"]! : mark > 0 ? colour["for"]! : colour["against"]!;
+    paint.lineWidth = 0.014 * zoom * near;
     paint.fill();
+    paint.stroke();
   });
 }
 

@@ -25,3 +25,8 @@ export function sureSince(answers: readonly Answer[], from: number, to: number):
   while (at > from && answers[at - 1]!.label === label) at--;
   return at;
 }
+
+/** Return whether the answer at a motion's first frame is still that to what came before it. */
+export function carriedOver(answers: readonly Answer[], from: number): boolean {
+  return from > 0 && answers[from]?.label === answers[from - 1]?.label;
+}

@@ -15,6 +15,8 @@ import type { Recording } from "./recording.ts";
 import { Run, type Clip } from "./run.ts";
 import { Stage } from "./stage.tsx";
 import { OTHER } from "./sureness.ts";
+import { Explaining } from "../why/explanation.ts";
+import { Why, marksAt, type Reason } from "./why.tsx";
 import "./action.css";
 
 const WINDOW = 8; // seconds that the lines show
@@ -113,13 +115,25 @@ function Playing({ run }: { run: Run }) {
   const names = full.layouts?.[full.layout ?? ""]?.joint_names ?? [];
   const lines = useMemo(() => bones(names, body ?? []), [names, body === null]);
   const clip = run.clipAt(Math.max(0, at));
+  const why = useMemo(() => new Explaining<Reason>(), [run]);
+  useEffect(() => why.changed.follow(redraw), [why]);
+  useEffect(() => () => why.leave(), [why]);
+  if (why.found !== null && run.frames.length < why.found.to) why.leave(); // everything was forgotten
+  const marks = marksAt(why.found, at);
   return (
     <>
       <div class="motion">
         <div class="card" ref={theatre}>
-          <Stage body={body} bones={lines} label={at < 0 ? "A standing body" : `A moving body, ${clip?.name ?? ""}, frame ${at + 1}`} />
+          <Stage body={body} bones={lines} marks={marks} label={at < 0 ? "A standing body" : `A moving body, ${clip?.name ?? ""}, frame ${at + 1}`} />
           <p class="note sides">
-            <span class="left">▬ left</span> <span class="right">▬ right</span> <span>drag to turn</span>
+            {marks === null ? (
+              <>
+                <span class="left">▬ left</span> <span class="right">▬ right</span>
+              </>
+            ) : (
+              <span>full: for {why.found!.label}, a ring: against it</span>
+            )}{" "}
+            <span>drag to turn</span>
             {clip && <span class="now">shown: {clip.name}</span>}
           </p>
         </div>
@@ -128,6 +142,7 @@ function Playing({ run }: { run: Run }) {
           <Scores run={run} labels={full.labels ?? []} below={full.other_below} />
         </div>
       </div>
+      <Why run={run} version={full} why={why} names={names} />
       <div class="card">
         <Controls run={run} />
         {run.error !== null && <Failure error={run.error} close={() => run.begin()} />}
@@ -255,7 +270,11 @@ function Told({ run, version }: { run: Run; version: Version }) {
     return (
       <div class="told">
         <p class="answer quiet">Choose a motion below</p>
-        <p class="note">It knows {version.labels?.length ?? 0} motions.</p>
+        <p class="note">
+          {run.handed === null
+            ? `It knows ${version.labels?.length ?? 0} motions.`
+            : `Session ${run.handed.session_id.slice(0, 8)}… of ${run.handed.model} ${run.handed.version} is open: ${run.handed.position} frames were read in ${run.handed.step} ${run.handed.step === 1 ? "step" : "steps"}. The frames themselves are not kept; the next motion goes on from its state.`}
+        </p>
       </div>
     );
   }
@@ -275,7 +294,9 @@ function Told({ run, version }: { run: Run; version: Version }) {
       ) : (
         <p class="note">
           {percent}
-          {sure !== null && `, sure since ${((sure - clip.from) / run.hz).toFixed(2)} s after this motion's start`}
+          {sure !== null
+            ? `, sure since ${((sure - clip.from) / run.hz).toFixed(2)} s after this motion's start`
+            : ", as before this motion began: still the answer to the motion before, or the same again"}
         </p>
       )}
     </div>

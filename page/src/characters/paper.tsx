@@ -37,6 +37,15 @@ const Chunk = memo(
 
 export const bySurprise = (sign: Sign): string => (sign.logprob === null ? "s unknown" : `s s${level(bits(sign.logprob))}`);
 
+/** The character beside a place between two lines; null where there is none within a line's height. */
+function nearest(x: number, y: number): HTMLElement | null {
+  const node = document.caretPositionFromPoint(x, y)?.offsetNode;
+  const found = (node instanceof HTMLElement ? node : node?.parentElement)?.closest<HTMLElement>("[data-i]") ?? null;
+  if (found === null) return null;
+  const { top, bottom, height } = found.getBoundingClientRect();
+  return y > top - height && y < bottom + height ? found : null;
+}
+
 interface PaperProps {
   signs: Sign[];
   before: number;
@@ -59,8 +68,8 @@ export function Paper({ signs, before, chosen, choose, label, colour = bySurpris
   useEffect(() => {
     if (pinned.current) box.current!.scrollTop = box.current!.scrollHeight;
   }, [signs.length]);
-  const under = (event: Event): number | null => {
-    const found = (event.target as HTMLElement).closest<HTMLElement>("[data-i]");
+  const under = (event: PointerEvent): number | null => {
+    const found = (event.target as HTMLElement).closest<HTMLElement>("[data-i]") ?? nearest(event.clientX, event.clientY);
     return found === null ? null : Number(found.dataset["i"]);
   };
   const move = (event: PointerEvent) => {

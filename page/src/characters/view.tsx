@@ -6,6 +6,7 @@ import { saveAs } from "../files.ts";
 import { part } from "../local/runtime.ts";
 import { useObservable, useRedraw } from "../observable.ts";
 import { upload, type Model } from "../service.ts";
+import { Mattered } from "./mattered.tsx";
 import { Paper } from "./paper.tsx";
 import { LEVELS, bits, percent, visible, type Guess } from "./surprise.ts";
 import { Writing } from "./writing.ts";
@@ -99,7 +100,7 @@ export function Characters() {
   );
 }
 
-function Legend() {
+export function Legend() {
   return (
     <p class="legend">
       <span class="quiet">surprise, bits:</span>
@@ -181,6 +182,7 @@ function Pane({ writing, name, fork, leave, fail }: PaneProps) {
       <Generating writing={writing} />
       <RunHere writing={writing} />
       <Explained writing={writing} chosen={chosen} />
+      <Mattered writing={writing} chosen={chosen} />
       <div class="row ends">
         <p class="note">
           {writing.session.id === null

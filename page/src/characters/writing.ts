@@ -37,7 +37,7 @@ export class Writing {
   readonly session: Session;
   /** where the text is read in the browser itself: by whom, and after which step the server's session was left */
   local: { reader: LocalReader; left: number } | null = null;
-  private readonly version: Version;
+  readonly version: Version;
   private readonly alphabet: readonly string[];
   private readonly stood: number;
   private turn: Promise<void> = Promise.resolve();

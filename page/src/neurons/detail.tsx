@@ -120,13 +120,21 @@ export function Detail({ trace, neuron, step, pins, pin, choose, chars, properti
       )}
       <p class="note">
         {goes.length > 0
-          ? `It goes with: ${goes.map((g) => `${g.name} (r = ${g.r.toFixed(2)})`).join(", ")}.`
+          ? goesWith(goes)
           : trace.length > 20
             ? "It goes with none of the properties that can be searched for (|r| below 0.2)."
             : ""}
       </p>
     </div>
   );
+}
+
+/** Say what a neuron goes with, and what against: where the one is high the other is low. */
+export function goesWith(goes: readonly { name: string; r: number }[]): string {
+  const some = (chosen: typeof goes) => chosen.map((g) => `${g.name} (r = ${g.r.toFixed(2)})`).join(", ");
+  const [along, against] = [goes.filter((g) => g.r > 0), goes.filter((g) => g.r <= 0)];
+  const words = [along.length > 0 ? `with: ${some(along)}` : "", against.length > 0 ? `against: ${some(against)}` : ""].filter((part) => part !== "");
+  return `It goes ${words.join("; and ")}.`;
 }
 
 /** Return the characters at which most came in, on average: of those that came at least twice with the neuron on. */

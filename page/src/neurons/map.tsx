@@ -29,7 +29,8 @@ export function NeuronMap({ trace, changed, neuron, step, choose, pin, told }: M
   chosen.current = { neuron, step };
 
   const place = () => {
-    const [across, down] = Array.from(marks.current!.children) as [HTMLElement, HTMLElement];
+    if (marks.current === null) return;
+    const [across, down] = Array.from(marks.current.children) as [HTMLElement, HTMLElement];
     const at = chosen.current.neuron === null ? undefined : row.get(chosen.current.neuron);
     across.hidden = at === undefined;
     if (at !== undefined) across.style.top = `${(100 * (at + 0.5)) / order.length}%`;
@@ -130,7 +131,7 @@ export function NeuronMap({ trace, changed, neuron, step, choose, pin, told }: M
         <p class="axis down">shortest</p>
       </div>
       <p class="note">
-        Each row is a neuron, each column a step, the newest at the right. {trace.length} steps so far
+        Each row is a neuron, each column a step, {trace.length < heat.width ? "from the left on; the right is still empty" : "the newest at the right"}. {trace.length} steps so far
         {trace.length > heat.width && `, the last ${heat.width} are shown`}. Point at a row; click to stay on it, or use the arrow keys.
       </p>
     </div>

@@ -128,7 +128,7 @@ export function parting(distances: readonly number[], near: number): { parted: n
 }
 
 /** Return how many entries at the end of two lists are the same. */
-export function commonEnd(a: readonly string[], b: readonly string[]): number {
+export function commonEnd(a: readonly unknown[], b: readonly unknown[]): number {
   let n = 0;
   while (n < Math.min(a.length, b.length) && a[a.length - 1 - n] === b[b.length - 1 - n]) n++;
   return n;

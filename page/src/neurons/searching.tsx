@@ -54,7 +54,7 @@ export function Searching({ trace, properties, marked, mark, choose, neuron, con
           ? "It did not change in what was read so far."
           : `Pearson's correlation over ${steps} steps. The best of ${trace.size} would reach ${byChance(trace.size, steps).toFixed(2)} by chance, more where both change slowly.`,
       neurons,
-      value: (f) => `r = ${f.value.toFixed(2)}`,
+      value: (f) => `r = ${f.value.toFixed(2)}, ${f.value < 0 ? "against" : "with"} it`,
       places: [],
     });
     if (neurons[0]) choose(neurons[0].neuron, null);

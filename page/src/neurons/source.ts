@@ -5,12 +5,19 @@ import { Writing } from "../characters/writing.ts";
 import { Session } from "../connection.ts";
 import { newest } from "../desk.ts";
 import { Observable } from "../observable.ts";
-import { ServiceError, remove, type Model, type Version } from "../service.ts";
+import { ServiceError, fork, remove, type Model, type SessionInfo, type Version } from "../service.ts";
 import { commonEnd } from "./search.ts";
 import { Trace } from "./trace.ts";
 
+/** A sequence whose neurons are watched: the states, and what was read, step by step. */
+export interface Watched {
+  readonly trace: Trace;
+  readonly changed: Observable<number>;
+  readonly read: readonly unknown[];
+}
+
 /** A text whose neurons are watched. */
-export class WatchedText {
+export class WatchedText implements Watched {
   constructor(
     readonly writing: Writing,
     readonly trace: Trace,
@@ -22,6 +29,14 @@ export class WatchedText {
     return new WatchedText(new Writing(model, null, true), new Trace(full.state));
   }
 
+  get changed(): Observable<number> {
+    return this.writing.changed;
+  }
+
+  get read(): readonly string[] {
+    return this.writing.signs.map((sign) => sign.char);
+  }
+
   async fork(): Promise<WatchedText> {
     const twin = await this.writing.fork();
     return new WatchedText(twin, this.trace.copy());
@@ -29,11 +44,10 @@ export class WatchedText {
 }
 
 /**
- * Return which steps of two texts are held against each other since their fork: character by character; where both end alike, end against
- * end.
+ * Return which steps of two sequences are held against each other since their fork: step by step; where both end alike, end against end.
  */
-export function pairs(origin: WatchedText, twin: WatchedText, forkedAt: number): [number, number][] {
-  const since = (text: WatchedText) => text.writing.signs.slice(forkedAt, text.trace.length).map((sign) => sign.char);
+export function pairs(origin: Watched, twin: Watched, forkedAt: number): [number, number][] {
+  const since = (one: Watched) => one.read.slice(forkedAt, one.trace.length);
   const [a, b] = [since(origin), since(twin)];
   const alike = commonEnd(a, b);
   const found: [number, number][] = [];
@@ -44,8 +58,8 @@ export function pairs(origin: WatchedText, twin: WatchedText, forkedAt: number):
   return found;
 }
 
-/** Return the differences of two texts' states, step by step of the origin. */
-export function difference(origin: WatchedText, twin: WatchedText, forkedAt: number): Trace {
+/** Return the differences of two sequences' states, step by step of the origin. */
+export function difference(origin: Watched, twin: Watched, forkedAt: number): Trace {
   const trace = origin.trace.empty();
   trace.skip(forkedAt);
   for (const [mine, theirs] of pairs(origin, twin, forkedAt)) {
@@ -63,8 +77,7 @@ function take(trace: Trace, neurons: Neurons, first: number): void {
 const PIECE = 3; // frames a message
 
 /** Motions whose neurons are watched, played in their own time. */
-export class WatchedMotion {
-  readonly trace: Trace;
+export class WatchedMotion implements Watched {
   readonly frames: Clip["frames"][number][] = [];
   readonly changed = new Observable(0);
   hz = 30;
@@ -75,11 +88,23 @@ export class WatchedMotion {
 
   constructor(
     readonly model: Model,
-    full: Version,
+    private readonly full: Version,
+    readonly trace = new Trace(full.state),
+    at: SessionInfo | null = null,
   ) {
-    this.trace = new Trace(full.state);
     this.hz = full.hz ?? 30;
-    this.session = new Session(model.name, { topK: 1, hz: this.hz });
+    this.session = new Session(model.name, { topK: 1, hz: this.hz }, at?.session_id ?? null);
+  }
+
+  get read(): readonly unknown[] {
+    return this.frames;
+  }
+
+  /** Return a second sequence that stands where this one does, once it plays no more. */
+  async fork(): Promise<WatchedMotion> {
+    const twin = new WatchedMotion(this.model, this.full, this.trace.copy(), await fork(await this.session.open()));
+    twin.frames.push(...this.frames);
+    return twin;
   }
 
   async play(clip: Clip): Promise<void> {

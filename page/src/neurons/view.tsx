@@ -5,19 +5,19 @@ import { Stage } from "../action/stage.tsx";
 import { demosFor } from "../action/view.tsx";
 import { Paper, bySurprise } from "../characters/paper.tsx";
 import { visible } from "../characters/surprise.ts";
-import { Generating, Typing } from "../characters/view.tsx";
+import { Generating, Legend, Typing } from "../characters/view.tsx";
 import type { Sign } from "../characters/writing.ts";
 import { desk, newest } from "../desk.ts";
 import { Failure } from "../failure.tsx";
 import { useObservable, useRedraw } from "../observable.ts";
 import { model as describe, type Model, type Version } from "../service.ts";
-import { Compare } from "./compare.tsx";
+import { Compare, CompareMotions } from "./compare.tsx";
 import { Detail } from "./detail.tsx";
 import { NeuronMap } from "./map.tsx";
 import { PASSAGE } from "./passage.ts";
 import { ofMotion, ofText } from "./properties.ts";
 import { Searching } from "./searching.tsx";
-import { WatchedMotion, WatchedText, difference } from "./source.ts";
+import { WatchedMotion, WatchedText, difference, type Watched } from "./source.ts";
 import type { Trace } from "./trace.ts";
 import "./neurons.css";
 
@@ -28,16 +28,20 @@ export function Neurons() {
     [served],
   );
   const [model, choose] = useState<Model | null>(null);
-  const [full, know] = useState<Version | null>(null);
+  const [known, know] = useState<{ model: Model; full: Version } | null>(null);
   const [error, fail] = useState<unknown>(null);
   const [turn, renew] = useState(0);
   const current = model ?? models[0];
   useEffect(() => {
     if (current === undefined) return;
-    know(null);
+    let gone = false;
     fail(null);
-    describe(current.name).then((m) => know(newest(m)), fail);
+    describe(current.name).then((m) => gone || know({ model: current, full: newest(m) }), fail);
+    return () => {
+      gone = true;
+    };
   }, [current]);
+  const full = known?.model === current ? known!.full : null; // never another model's
   if (current === undefined) return <p class="note">This service has no model of characters or skeletons.</p>;
   return (
     <section class="view" aria-labelledby="neurons-title">
@@ -125,6 +129,8 @@ function Text({ model, full }: { model: Model; full: Version }) {
   return (
     <>
       <div class="card">
+        {(neuron === null || !byNeuron) && writing.signs.length > 0 && <Legend />}
+        {neuron !== null && byNeuron && <Strength name={trace.name(neuron)} />}
         {neuron !== null && (
           <div class="row" role="group" aria-label="Colour the text by">
             <span class="quiet">colour by</span>
@@ -175,7 +181,7 @@ function Text({ model, full }: { model: Model; full: Version }) {
             />
           )}
           <div class="neurons">
-            <Heat text={text} twin={twin} at={at} told={(s) => `“${visible(chars[s] ?? "")}”`} />
+            <Heat origin={text} twin={twin === null ? null : { watched: twin.text, at: twin.at }} at={at} told={(s) => `“${visible(chars[s] ?? "")}”`} />
             {neuron === null ? (
               <div class="card">
                 <p>Point at a row of the map: here you see the neuron's course, how long it remembers, and what drives it.</p>
@@ -200,22 +206,36 @@ function Text({ model, full }: { model: Model; full: Version }) {
   );
 }
 
+/** The legend of a text that has a neuron's colours. */
+function Strength({ name }: { name: string }) {
+  return (
+    <p class="legend">
+      <span class="quiet">{name}, off to its highest:</span>
+      {Array.from({ length: 8 }, (_, i) => (
+        <span key={i} class={`s n${i}`}>
+          {i === 0 ? "0" : i === 7 ? "highest" : "\u00a0"}
+        </span>
+      ))}
+    </p>
+  );
+}
+
 type Pointing = ReturnType<typeof usePointing>;
 
 interface HeatProps {
-  text: WatchedText;
-  twin: { text: WatchedText; at: number } | null;
+  origin: Watched;
+  twin: { watched: Watched; at: number } | null;
   at: Pointing;
   told: (step: number) => string;
 }
 
-/** The map of the text; of a fork too, and of their difference. */
-function Heat({ text, twin, at, told }: HeatProps) {
+/** The map of what was read; of a fork too, and of their difference. */
+function Heat({ origin, twin, at, told }: HeatProps) {
   const [which, show] = useState<"origin" | "fork" | "difference">("origin");
   const shown = twin === null ? "origin" : which;
   const trace = useMemo(
-    () => (twin === null || shown === "origin" ? text.trace : shown === "fork" ? twin.text.trace : difference(text, twin.text, twin.at)),
-    [text, twin, shown, shown === "difference" ? `${text.trace.length} ${twin!.text.trace.length}` : ""],
+    () => (twin === null || shown === "origin" ? origin.trace : shown === "fork" ? twin.watched.trace : difference(origin, twin.watched, twin.at)),
+    [origin, twin?.watched, shown, shown === "difference" ? `${origin.trace.length} ${twin!.watched.trace.length}` : ""],
   );
   return (
     <div class="card">
@@ -231,7 +251,7 @@ function Heat({ text, twin, at, told }: HeatProps) {
       <NeuronMap
         key={shown}
         trace={trace}
-        changed={shown === "fork" ? twin!.text.writing.changed : text.writing.changed}
+        changed={shown === "fork" ? twin!.watched.changed : origin.changed}
         neuron={at.neuron}
         step={at.step}
         choose={at.choose}
@@ -260,6 +280,18 @@ function Motion({ model, full }: { model: Model; full: Version }) {
   const shown = step ?? frames.length - 1;
   const body = frames[shown] ?? demos[0]?.frames[0] ?? null;
   const lines = useMemo(() => bones(names, body ?? []), [names]);
+  const [twin, part] = useState<{ watched: WatchedMotion; at: number } | null>(null);
+  const [error, fail] = useState<unknown>(null);
+  useEffect(() => () => twin?.watched.close(), [twin]);
+  const fork = async () => {
+    fail(null);
+    try {
+      const made = await motion.fork();
+      part({ watched: made, at: made.trace.length });
+    } catch (problem) {
+      fail(problem);
+    }
+  };
   const slow = Math.floor(frames.length / 15);
   const properties = useMemo(() => ofMotion(frames, names, motion.hz), [slow, motion.playing]);
   return (
@@ -284,6 +316,8 @@ function Motion({ model, full }: { model: Model; full: Version }) {
               <button onClick={() => motion.stop()}>Stop</button>
             )}
             {motion.error !== null && <Failure error={motion.error} />}
+            {error !== null && <Failure error={error} close={() => fail(null)} />}
+            {motion.playing === null && trace.length > 0 && twin === null && <button onClick={() => void fork()}>Fork and compare</button>}
             <p class="note">
               {neuron === null ? "Motions follow one another in one session." : `The body has the colour of ${trace.name(neuron)}: the stronger, the higher it is.`}
             </p>
@@ -293,20 +327,13 @@ function Motion({ model, full }: { model: Model; full: Version }) {
           </div>
         </div>
       </div>
+      {twin !== null && (
+        <CompareMotions key={twin} origin={motion} twin={twin.watched} forkedAt={twin.at} leave={() => part(null)} demos={demos} lines={lines} />
+      )}
       {trace.length > 0 && (
         <>
           <div class="neurons">
-            <div class="card">
-              <NeuronMap
-                trace={trace}
-                changed={motion.changed}
-                neuron={neuron}
-                step={step}
-                choose={at.choose}
-                pin={at.pin}
-                told={(s) => `frame ${s + 1}`}
-              />
-            </div>
+            <Heat origin={motion} twin={twin} at={at} told={(s) => `frame ${s + 1}`} />
             {neuron === null ? (
               <div class="card">
                 <p>Point at a row of the map: here you see the neuron's course, how long it remembers, and what it goes with.</p>

@@ -66,9 +66,9 @@ export function Numbers({ visible }: { visible: boolean }) {
             <thead>
               <tr>
                 <th scope="col">model</th>
-                <th scope="col">reads</th>
-                <th scope="col">runs on</th>
-                <th scope="col">kernel</th>
+                <th scope="col" class="wide">reads</th>
+                <th scope="col" class="wide">runs on</th>
+                <th scope="col" class="wide">kernel</th>
                 <th scope="col" class="number">living sessions</th>
                 <th scope="col" class="number">steps so far</th>
                 <th scope="col" class="number">waiting</th>
@@ -83,9 +83,9 @@ export function Numbers({ visible }: { visible: boolean }) {
                       <td>
                         <b>{model.name}</b> {version.version}
                       </td>
-                      <td>{model.modality}</td>
-                      <td>{version.provider}</td>
-                      <td>{version.kernel}</td>
+                      <td class="wide">{model.modality}</td>
+                      <td class="wide">{version.provider}</td>
+                      <td class="wide">{version.kernel}</td>
                       <td class="number">{total(samples, "indrnn_sessions_active", of)}</td>
                       <td class="number">{total(samples, "indrnn_steps_total", of)}</td>
                       <td class="number">{total(samples, "indrnn_waiting", of)}</td>

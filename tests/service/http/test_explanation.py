@@ -13,7 +13,7 @@ from indrnn.export.bundle import Manifest
 from indrnn.service.engine.requests import Exact, Frames
 from indrnn.service.errors import BadInput, Overloaded, TooLarge
 from indrnn.service.http.explanation import MOST_STEPS, WAITING, Explained, Explainer, read, weights_of
-from indrnn.service.serving.models import ServedModel
+from indrnn.service.serving.models import Models, ServedModel
 
 
 def manifest(**told: Any) -> Manifest:
@@ -69,7 +69,7 @@ async def test_some_may_wait_and_no_more(monkeypatch: pytest.MonkeyPatch) -> Non
     """One runs, and those that wait get their turn after it, however it ends."""
     go = threading.Event()
 
-    def slow(self: Explainer, m: Manifest, x: Any, weights: Any) -> Explained:
+    def slow(self: Explainer, m: Manifest, x: Any, weights: Any, options: Any) -> Explained:
         go.wait(10)
         return Explained(0.0, x, x, x)
 
@@ -85,3 +85,47 @@ async def test_some_may_wait_and_no_more(monkeypatch: pytest.MonkeyPatch) -> Non
     done = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(one) for one in done].count(Explained) == WAITING - 1
     assert (await explainer.explain(model, content, weights)).logit == 0.0
+
+
+async def test_a_run_ends_with_whoever_asked_for_it_and_the_next_waits_for_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, ended = threading.Event(), threading.Event()
+    at_once: list[int] = []
+
+    def run(self: Explainer, m: Manifest, x: Any, weights: Any, options: Any) -> Explained:
+        at_once.append(1)
+        running.set()
+        if len(at_once) == 1:
+            for _ in range(2000):
+                if options.terminate:
+                    break
+                ended.wait(0.005)
+            assert options.terminate, "it was told"
+            ended.set()
+            raise RuntimeError("what a runtime says of a run that was ended")
+        assert ended.is_set(), "one runs at a time"
+        return Explained(1.0, x, x, x)
+
+    monkeypatch.setattr(Explainer, "_run", run)
+    explainer, model = Explainer(Path()), cast(ServedModel, SimpleNamespace(manifest=manifest()))
+    content, weights = Exact(np.zeros(3, np.int64)), np.zeros(3, np.float32)
+    leaving = asyncio.create_task(explainer.explain(model, content, weights))
+    await asyncio.to_thread(running.wait, 10)
+    next_one = asyncio.create_task(explainer.explain(model, content, weights))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert (await next_one).logit == 1.0
+
+
+def test_explanations_of_models_that_left_are_closed() -> None:
+    told = {"a": SimpleNamespace(sha256="a"), "b": SimpleNamespace(sha256="b"), "none": None}
+    served = {n: cast(ServedModel, SimpleNamespace(manifest=manifest(name=n, explain=e))) for n, e in told.items()}
+    models, explainer = Models(served.values()), Explainer(Path())
+    for _ in range(2):
+        explainer.follow(models)
+    explainer._open.update({"a": cast(Any, 1), "b": cast(Any, 2)})
+    models.remove(served["none"])
+    assert list(explainer._open) == ["a", "b"]
+    models.remove(served["a"])
+    assert list(explainer._open) == ["b"]
