@@ -118,26 +118,11 @@ def to_onnx(module: StateNet, x: Tensor, lengths: Tensor) -> onnx.ModelProto:
     try:
         with graph.quiet():
             traced = _traced(run, x, lengths, weights)
-            program = torch.onnx.export(
-                traced,
-                (x, lengths, weights),
-                dynamo=True,
-                opset_version=op.OPSET,
-                input_names=list(INPUTS),
-                output_names=list(OUTPUTS),
-                dynamic_shapes=tuple(dict.fromkeys(range(len(axes)), Dim.DYNAMIC) for axes in INPUTS.values()),
-                custom_translation_table=graph.TRANSLATIONS,
-                verbose=False,
-            )
-    except torch.onnx.OnnxExporterError as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise GraphError(f"PyTorch cannot export the explanation: {reason}") from error
+        free = [dict.fromkeys(range(len(axes)), Dim.DYNAMIC) for axes in INPUTS.values()]
+        made = graph.traced(traced, (x, lengths, weights), list(INPUTS), list(OUTPUTS), free, "the explanation")
     finally:
         for p, required in frozen:
             p.requires_grad_(required)
-    if program is None:
-        raise GraphError("the exporter returned nothing")
-    made = program.model_proto
     del made.graph.value_info[:]
     for values, axes in ((made.graph.input, INPUTS), (made.graph.output, OUTPUTS)):
         for value in values:

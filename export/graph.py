@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,25 +36,9 @@ def to_onnx(module: nn.Module, x: Tensor, lengths: Tensor, state: Tensor) -> onn
         raise GraphError(f"expected an example of B and T above 1, got {tuple(x.shape[:2])}")
     op.register()
     lowering.register()
-    try:
-        with quiet(), numbered(module) as cells:
-            program = torch.onnx.export(
-                module,
-                (x, lengths, state),
-                dynamo=True,
-                opset_version=op.OPSET,
-                input_names=list(INPUTS),
-                output_names=list(OUTPUTS),
-                dynamic_shapes={name: dict.fromkeys(range(len(axes)), Dim.DYNAMIC) for name, axes in INPUTS.items()},
-                custom_translation_table=TRANSLATIONS,
-                verbose=False,
-            )
-    except torch.onnx.OnnxExporterError as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise GraphError(f"PyTorch cannot export the module: {reason}") from error
-    if program is None:
-        raise GraphError("the exporter returned nothing")
-    graph = program.model_proto
+    free = [dict.fromkeys(range(len(axes)), Dim.DYNAMIC) for axes in INPUTS.values()]
+    with numbered(module) as cells:
+        graph = traced(module, (x, lengths, state), list(INPUTS), list(OUTPUTS), free)
     _name_axes(graph)
     strip(graph.graph)
     _name_what_reads_at_lengths(graph.graph)
@@ -64,6 +48,39 @@ def to_onnx(module: nn.Module, x: Tensor, lengths: Tensor, state: Tensor) -> onn
     append_functions(graph)
     onnx.checker.check_model(graph, full_check=True)
     return graph
+
+
+def traced(
+    module: nn.Module,
+    args: tuple[Tensor, ...],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    free: Sequence[Mapping[int, object]],
+    what: str = "the module",
+) -> onnx.ModelProto:
+    """Return what PyTorch's exporter makes of a module and an example; free: the axes of each input that are not fixed.
+
+    Raises GraphError.
+    """
+    try:
+        with quiet():
+            program = torch.onnx.export(
+                module,
+                args,
+                dynamo=True,
+                opset_version=op.OPSET,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes=tuple(free),
+                custom_translation_table=TRANSLATIONS,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise GraphError(f"PyTorch cannot export {what}: {reason[:500]}") from error
+    if program is None:
+        raise GraphError("the exporter returned nothing")
+    return program.model_proto
 
 
 def serialize(graph: onnx.ModelProto) -> bytes:

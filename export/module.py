@@ -117,25 +117,8 @@ def _export(
         raise GraphError(f"{small[0][0]}: expected an example of 2 or more along its axis {small[0][1]}, got {1}")
     op.register()
     lowering.register()
-    try:
-        with graph.quiet(), numbered(module) as cells:
-            program = torch.onnx.export(
-                module,
-                args,
-                dynamo=True,
-                opset_version=op.OPSET,
-                input_names=names,
-                output_names=outputs,
-                dynamic_shapes=tuple(dict.fromkeys(free, Dim.DYNAMIC) for free in axes),
-                custom_translation_table=graph.TRANSLATIONS,
-                verbose=False,
-            )
-    except torch.onnx.OnnxExporterError as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise GraphError(f"PyTorch cannot export the module: {reason[:500]}") from error
-    if program is None:
-        raise GraphError("the exporter returned nothing")
-    made = program.model_proto
+    with numbered(module) as cells:
+        made = graph.traced(module, args, names, outputs, [dict.fromkeys(free, Dim.DYNAMIC) for free in axes])
     _name_axes(made, axes)
     del made.graph.value_info[:]
     graph.strip(made.graph)
