@@ -165,7 +165,7 @@ def _or_inf(error: float | None) -> float:
 
 
 def _short(error: float) -> str:
-    return "∞" if error > 1e3 else f"{error:.4f}"
+    return "∞" if error > 1e3 else f"{error:.4f}" if error >= 1e-3 else f"{error:.0e}"
 
 
 def cost(way: str, N: int, T: int, least_seconds: float = 0.2) -> dict[str, float]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .problem import Problem
 
-RATE, MU, ROWS = 0.02, 0.05, 32
+RATE, MU, ROWS = 0.0005, 0.5, 32  # with a rate of 0.005 or a mu of 0.05 the first steps went to 1e13
 
 
 def train(problem: Problem, theta: Tensor, report: Callable[[Tensor], None]) -> None:
