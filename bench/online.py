@@ -5,8 +5,8 @@ python bench/online.py [--seconds 20]
 price    a batch of 8 rows of 16 symbols of 64, forward, loss at every step, backward, without an optimiser: truncated at the batch's
          beginning, and online, by layers and neurons; beside them MiB of traces, and what is the floor, 4 bytes a weight a row. The least
          processor time of each, one thread, taking turns.
-memory   MiB that the process takes on top of what it had, after 1,000, 10,000 and 100,000 steps of one stream, 2 layers of 32, read in batches of
-         16; beside it backpropagation through all steps, which keeps them.
+memory   MiB that the process takes on top of what it had, after 1,000, 10,000 and 100,000 steps of one stream, 2 layers of 32, in batches
+         of 16; beside it backpropagation through all steps, which keeps them.
 exact    the largest difference from the gradient of backpropagation through all T steps, of the largest entry, in float64, in pieces of 16.
 The last line is JSON.
 """
@@ -25,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 
 from indrnn.model.cells.stacks import Chain, skip_chain
 from indrnn.model.nets.chars import CharsConfig, CharsNet
