@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-BENCH = Path(__file__).parents[4] / "bench"
-sys.path.append(str(BENCH))
+sys.path.append(str(Path(__file__).parents[4] / "bench"))
 
 from methods.descent import truncated
 from methods.problem import Problem
+
+BENCH = Path(__file__).parents[4] / "bench"
 
 
 @pytest.fixture(scope="module")
