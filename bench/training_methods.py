@@ -1,6 +1,7 @@
 """The survey's ways of training on one problem: which error after how much work and memory, and what ways to a gradient cost.
 
-python bench/training_methods.py [--only error|clipping|gradients] [--seconds 20] [--seeds 1 2 3] [--methods NAME ...] [--log FILE] [--out FOLDER]
+python bench/training_methods.py [--only error|clipping|gradients] [--seconds 20] [--seeds 1 2 3] [--methods NAME ...] [--log FILE]
+                                  [--out FOLDER]
 
 error      the adding problem of 50 steps, two layers of 16 relu IndRNN neurons, 369 weights (bench/methods/problem.py), for every method
            in bench/methods: squared error on 1,000 held sequences after 1, 2, 5, 10 and so on seconds of the process's own time, one
@@ -8,11 +9,11 @@ error      the adding problem of 50 steps, two layers of 16 relu IndRNN neurons,
            the answer 1 has 0.167. The global optimisers search a network of two neurons a layer, 19 weights, beside the random search.
 clipping   the same with momentum at a rate that is too high and at its own, the gradient clipped by norm, by value and not; and with Adam,
            the gradient truncated to so many steps.
-gradients  processor time and memory of each way to one gradient (bench/methods/gradients.py), by N at T = 50 and by T at N = 16, and how far it
-           is from backpropagation through time.
-Each run is a process of its own, one after another. --log keeps runs, a line of JSON each, and those that are there are not made again. --out
-writes training-error.svg and training-cost.svg. SciPy is needed for the global optimisers alone; without it they are left out, with a
-word. The last line is JSON.
+gradients  processor time and memory of each way to one gradient (bench/methods/gradients.py), by N at T = 50 and by T at N = 16, and how
+           far it is from backpropagation through time.
+Each run is a process of its own, one after another. --log keeps runs, a line of JSON each, and those that are there are not made again.
+--out writes training-error.svg and training-cost.svg. SciPy is needed for the global optimisers alone; without it they are left out, with
+a word. The last line is JSON.
 """
 
 import argparse
@@ -34,8 +35,17 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import torch
-from methods import descent, expectation_maximisation, global_search, gradients, hessian_free, kalman, levenberg_marquardt, pseudo_newton
-from methods import random_search
+from methods import (
+    descent,
+    expectation_maximisation,
+    global_search,
+    gradients,
+    hessian_free,
+    kalman,
+    levenberg_marquardt,
+    pseudo_newton,
+    random_search,
+)
 from methods.problem import Problem
 from torch import Tensor
 
@@ -148,11 +158,13 @@ def error_table(methods: dict[str, tuple[Method, int]], seeds: list[int], second
     print(f"\n{'squared error after':<42}" + "".join(f"{f'{s:g} s':>9}" for s in at) + f"{'least':>9}{'most':>9}{'updates':>9}{'MiB':>7}")
     rows: dict[str, Any] = {}
     for name, runs in found.items():
-        curves = [{s: error for s, error in run["curve"]} for run in runs]
+        curves = [dict(run["curve"]) for run in runs]
         middle = [median(_or_inf(c.get(s)) for c in curves) for s in at]
         last = sorted(_or_inf(c.get(seconds)) for c in curves)
         updates, mib = median(r["updates"] for r in runs), median(r["mib"] for r in runs)
-        print(f"  {name:<40}" + "".join(f"{_short(e):>9}" for e in (*middle, last[0], last[-1])) + f"{updates:>9.0f}{mib:>7.1f}", flush=True)
+        print(
+            f"  {name:<40}" + "".join(f"{_short(e):>9}" for e in (*middle, last[0], last[-1])) + f"{updates:>9.0f}{mib:>7.1f}", flush=True
+        )
         rows[name] = {"seconds": at, "median": middle, "last": last, "updates": updates, "mib": mib, "weights": runs[0]["weights"]}
     for name in methods:
         if name not in there:
@@ -165,7 +177,7 @@ def _or_inf(error: float | None) -> float:
 
 
 def _short(error: float) -> str:
-    return "∞" if error > 1e3 else f"{error:.4f}"
+    return "∞" if error > 1e3 else f"{error:.4f}" if error >= 1e-3 else f"{error:.0e}"
 
 
 def cost(way: str, N: int, T: int, least_seconds: float = 0.2) -> dict[str, float]:
@@ -234,7 +246,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of the pictures")
     parser.add_argument("--log", type=Path, help="file of the runs")
     args = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, one thread, PyTorch {torch.__version__}, NumPy {np.__version__}, seeds {args.seeds}")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, one thread, PyTorch {torch.__version__}, NumPy {np.__version__}, seeds {args.seeds}"
+    )
     result: dict[str, Any] = {"seeds": args.seeds}
     if args.only in (None, "error"):
         result["error"] = error_table({name: METHODS[name] for name in args.methods}, args.seeds, args.seconds, args.log)

@@ -1,7 +1,7 @@
-"""Global optimisers of SciPy: differential evolution (Storn and Price, 1997) and dual annealing (Tsallis and Stariolo, 1996; Xiang et al., 1997).
+"""Global optimisers of SciPy: differential evolution (Storn and Price, 1997) and dual annealing (Xiang et al., 1997).
 
-They look at the loss alone, in a box. Numbers of weights that they can search are small: two neurons a layer, 19 weights, which can solve the
-adding problem (hold back what is not marked; add up).
+They look at the loss alone, in a box. Numbers of weights that they can search are small: two neurons a layer, 19 weights, which can solve
+the adding problem (hold back what is not marked; add up).
 """
 
 from collections.abc import Callable

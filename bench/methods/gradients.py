@@ -1,9 +1,9 @@
 """Ways to the gradient of a simple RNN, h_t = tanh(W z_t), z_t = (h_{t-1}, x_t, 1), and of IndRNN, in NumPy.
 
-Each takes what is fed, x [T, I], and the derivatives of the loss by each h_t, g [T, N], and returns the derivative by the weights: those of W
-[N, M], M = N + I + 1; of IndRNN those of (W, b, u) as [N, I + 2]. All but `truncated` are exact. With J_t = diag(1 - h_t^2) W_h the step from
-h_{t-1} to h_t, and B_t what W does in step t alone, dh_t/dW = J_t dh_{t-1}/dW + B_t. Names and costs as in Atiya and Parlos, "New results on
-recurrent network training", IEEE Trans. Neural Networks 11, 2000.
+Each takes what is fed, x [T, I], and the derivatives of the loss by each h_t, g [T, N], and returns the derivative by the weights: those
+of W [N, M], M = N + I + 1; of IndRNN those of (W, b, u) as [N, I + 2]. All but `truncated` are exact. With J_t = diag(1 - h_t^2) W_h the
+step from h_{t-1} to h_t, and B_t what W does in step t alone, dh_t/dW = J_t dh_{t-1}/dW + B_t. Names and costs as in Atiya and Parlos,
+"New results on recurrent network training", IEEE Trans. Neural Networks 11, 2000.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,8 @@
 """Hessian-free optimisation (Martens, "Deep learning via Hessian-free optimization", ICML 2010; Martens and Sutskever, ICML 2011).
 
-Each step lowers a quadratic model whose matrix, Gauss-Newton's plus lambda I, is never formed: conjugate gradients ask for its products with
-vectors alone, J' (J v). They begin where the last step's ended; lambda follows how well the model foretold the loss. No structural damping.
+Each step lowers a quadratic model whose matrix, Gauss-Newton's plus lambda I, is never formed: conjugate gradients ask for its products
+with vectors alone, J' (J v). They begin where the last step's ended; lambda follows how well the model foretold the loss. No structural
+damping.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from .problem import Problem
 
-ROWS, MOST, LAMBDA, FADE = 512, 30, 0.1, 0.7
+ROWS, MOST, LAMBDA, FADE = 512, 30, 0.01, 0.7  # from 0.1 on lambda rose to where nothing moved; 0.001 was as good
 
 
 def train(problem: Problem, theta: Tensor, report: Callable[[Tensor], None]) -> None:
@@ -22,7 +23,7 @@ def train(problem: Problem, theta: Tensor, report: Callable[[Tensor], None]) -> 
         with torch.no_grad():
             e = problem.answers(theta, x) - total
             gradient, before = 2 / ROWS * J.T @ e, float(e.square().mean())
-            d = conjugate(lambda v, J=J: 2 / ROWS * J.T @ (J @ v) + damping * v, -gradient, FADE * d)
+            d = conjugate(lambda v, J=J, damping=damping: 2 / ROWS * J.T @ (J @ v) + damping * v, -gradient, FADE * d)
             model = float(gradient @ d + (J @ d).square().mean())
             size, after = 1.0, before
             while size > 1e-3:

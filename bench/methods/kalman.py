@@ -1,8 +1,8 @@
 """The extended Kalman filter (Singhal and Wu, 1989; Puskorius and Feldkamp, "Neurocontrol of nonlinear dynamical systems with Kalman filter
 trained recurrent networks", IEEE Trans. Neural Networks 5, 1994).
 
-The weights are the state of a system that does not move, the sums are what is observed of it. With H [n, P] the derivative of the answers and
-C [P, P] the covariance of the weights:  K = C H' (R + H C H')^-1,  theta += K e,  C += Q - K H C. Memory P^2.
+The weights are the state of a system that does not move, the sums are what is observed of it. With H [n, P] the derivative of the answers
+and C [P, P] the covariance of the weights:  K = C H' (R + H C H')^-1,  theta += K e,  C += Q - K H C. Memory P^2.
 """
 
 from collections.abc import Callable

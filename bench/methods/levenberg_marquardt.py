@@ -1,8 +1,9 @@
 """Levenberg-Marquardt with a block-diagonal matrix (Chan and Szeto, "Training recurrent network with block-diagonal approximated
 Levenberg-Marquardt algorithm", IJCNN 1999).
 
-J' J is kept for the weights of one neuron by one another alone: 2 H blocks of a neuron's inputs, bias and u, and one of the readout. A step
-solves (J' J + mu I) d = J' e block by block; mu falls after a step that lowers the error, and rises after one that does not, which is undone.
+J' J is kept for the weights of one neuron by one another alone: 2 H blocks of a neuron's inputs, bias and u, and one of the readout. A
+step solves (J' J + mu I) d = J' e block by block; mu falls after a step that lowers the error, and rises after one that does not, which
+is undone.
 """
 
 from collections.abc import Callable

@@ -102,5 +102,3 @@ def _through_time(g: Tensor, h: Tensor, u: Tensor) -> Tensor:
     lengths = torch.full((h.shape[1],), len(h))
     zero = torch.zeros_like(h[0])
     return torch.ops.indrnn.recurrence_backward(g.contiguous(), zero, h, u, lengths, zero, "relu", 0.01, "forward")[0]
-
-

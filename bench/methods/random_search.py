@@ -1,4 +1,4 @@
-"""Multi-grid random search (Bengio, Simard and Frasconi, "Learning long-term dependencies with gradient descent is difficult", 1994, section V).
+"""Multi-grid random search (Bengio, Simard and Frasconi, "Learning long-term dependencies … is difficult", IEEE TNN 5, 1994).
 
 Points are drawn in a box round the best one so far. A better one moves the box; a box in which many draws found none is halved, and when it
 is smaller than the smallest the search begins again with the largest. No gradient is needed.

@@ -255,7 +255,10 @@ def run_training(args: argparse.Namespace, argv: list[str]) -> Path:
 
     def picked(cls: type) -> dict[str, Any]:
         values = {f.name: getattr(args, f.name) for f in _fields(task, cls)}
-        values |= {f.name: OPTIMISERS[args.optimizer].default_rate(f.default) for f in _fields(task, cls) if _by_optimizer(f, cls, values)}
+        for f in _fields(task, cls):
+            usual: Any = f.default
+            if _by_optimizer(f, cls, values):
+                values[f.name] = OPTIMISERS[args.optimizer].default_rate(usual)
         return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
 
     same = ("seed", "out", "steps", "decay", "resume", "max_time", "max_wall_time", "validate_every", "accelerator", "devices", "strategy")

@@ -79,7 +79,7 @@ class StackNet(StateNet):
     readout: nn.Linear
 
     def not_online(self) -> str | None:
-        """Return what would have to be expected for the traces of its stack to say how all its state hangs on its weights; None: nothing."""
+        """Return what the traces of its stack would need to tell how all of its state depends on its weights; None: nothing."""
         return "a network whose weights all stand in its chain of layers or behind it"
 
     @abstractmethod

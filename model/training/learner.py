@@ -24,10 +24,11 @@ class Recipe:
     """Steps of training and how each is made.
 
     The rate rises over `warmup` steps, stays, and falls linearly to 0 over the last `decay` steps: until the fall begins a run does not
-    depend on its length. It is AdamW's, where `optimizer` is another its own (model/training/optimisation/optimisers.py). recurrent_rate: U's, as a part of that: in a sequence of T steps u acts T times, so that what is a small step
-    for a weight may be a large one for it. average: horizon in steps of the exponential mean of the weights, the weights that are kept.
-    precision: of the matrix products, as Lightning names it; the recurrence is float32 on a CPU whatever it says.
-    checkpoint_activations: memory grows as the square root of a batch's length, for more arithmetic (model/cells/chunked.py).
+    depend on its length. It is AdamW's, where `optimizer` is another its own (model/training/optimisation/optimisers.py). recurrent_rate:
+    U's, as a part of that: in a sequence of T steps u acts T times, so that what is a small step for a weight may be a large one for it.
+    average: horizon in steps of the exponential mean of the weights, the weights that are kept. precision: of the matrix products, as
+    Lightning names it; the recurrence is float32 on a CPU whatever it says. checkpoint_activations: memory grows as the square root of a
+    batch's length, for more arithmetic (model/cells/chunked.py).
     """
 
     steps: int

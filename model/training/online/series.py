@@ -1,4 +1,4 @@
-"""Teaching the tensor network online: rows that read one sequence after another from end to end, in pieces, each with all that came before it."""
+"""Teaching the tensor network online: rows that read one sequence after another from end to end, in pieces."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -6,12 +6,13 @@ promise and limits of real-time recurrent learning", ICLR 2024). With f' the slo
 
     dh_t/dc = f' (x_tj, 1 or h_{t-1}, and u dh_{t-1}/dc)
 
-A piece of T steps does so at once, as Schmidhuber's block update does for full matrices ("A fixed size storage O(n^3) time complexity learning
-algorithm", Neural Computation 4, 1992): within the piece by backpropagation, before it by the traces. The gradient is that of backpropagation
-through all steps since the start, whatever T is. Weights move between pieces; a trace holds what the steps before had with the weights of then.
+A piece of T steps does so at once, as Schmidhuber's block update does for full matrices ("A fixed size storage O(n^3) time complexity
+learning algorithm", Neural Computation 4, 1992): within the piece by backpropagation, before it by the traces. The gradient is that of
+backpropagation through all steps since the start, whatever T is. Weights move between pieces; a trace holds what the steps before had
+with the weights of then.
 
-A lower layer's weight moves every neuron of the layers above it, so above the traces there are sensitivities [H_above, H, in]: exact as well,
-but H times as many numbers. One layer is cheap, two or three narrow ones can be had; `numbers` says how many numbers a row takes.
+A lower layer's weight moves every neuron of the layers above it, so above the traces there are sensitivities [H_above, H, in]: exact as
+well, but H times as many numbers. One layer is cheap, two or three narrow ones can be had; `numbers` says how many numbers a row takes.
 """
 
 from collections.abc import Iterator
@@ -110,7 +111,8 @@ def check(stack: nn.Module, rows: int) -> Chain:
 
 
 class Traces(nn.Module):
-    """The derivatives of a chain's state by its weights, row by row: of layer l by layer k's, [B, H, C] where l = k, [B, H_l, H_k, C] above.
+    """The derivatives of a chain's state by its weights, row by row: of layer l by layer k's, [B, H, C] where l = k, [B, H_l, H_k, C]
+    above.
 
     C: a neuron's own weights (`_width`). Buffers, so that what is kept of a run holds them.
     """
@@ -167,7 +169,7 @@ class Traces(nn.Module):
         if not upper:
             return found
         found |= {(upper, k): kept[:, :, None, None] * self.of(upper, k) for k in range(upper)}
-        g = da[..., None] * top.layer.project.weight  # type: ignore[union-attr,operator]  # [T, B, H, in], by what each neuron reads
+        g = da[..., None] * top.layer.project.weight  # type: ignore[union-attr]  # [T, B, H, in], by what each neuron reads
         for k in range(upper - 1, -1, -1):
             below = passes[k]
             into = g.reshape(T, B * H, -1)
@@ -177,7 +179,7 @@ class Traces(nn.Module):
             for lower in range(k):
                 found[upper, lower] += torch.einsum("bmn,bnic->bmic", kept, self.of(k, lower))
             if k:
-                g = da @ below.layer.project.weight + (g if skip else 0)  # type: ignore[union-attr,operator]
+                g = da @ below.layer.project.weight + (g if skip else 0)  # type: ignore[union-attr]
         return found
 
 
@@ -212,7 +214,7 @@ class _Attached(torch.autograd.Function):
         return state.clone()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # type: ignore[override]  # torch's own is untyped
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         """Return the gradients by the weights, in the order of `_weights`; the state itself is where a piece begins and has none."""
         by_layer = torch.split_with_sizes(grad, [layer.size for layer in ctx.layers], 1)
         found: list[Tensor] = []

@@ -67,7 +67,7 @@ def check(name: str, weight_decay: float, recurrent_rate: float) -> None:
 
 
 def build(name: str, net: nn.Module, rate: float, weight_decay: float) -> optim.Optimizer:
-    """Return the optimiser of that name for all parameters of the net; of its groups the last is U (`parameter_groups`), if there are three."""
+    """Return the optimiser of that name for all parameters of the net; of three groups the last is U (`parameter_groups`)."""
     kind = OPTIMISERS[name]
     if kind.whole:
         return kind.make([p for p in net.parameters() if p.requires_grad], lr=rate, **kind.options)

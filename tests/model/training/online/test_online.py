@@ -1,5 +1,7 @@
 """`indrnn train … --online`: from a file to a bundle that streams, gone on with bit for bit, and refused where it would not be exact."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -43,9 +45,9 @@ def series(tmp_path_factory):
     lengths = (70, 130, 50, 60)
     x = rng.normal(size=(sum(lengths), 1)).astype(np.float32)
     off = np.cumsum([0, *lengths])
-    y = np.concatenate([(np.cumsum(x[a:b]) > 0).astype(np.int64) for a, b in zip(off[:-1], off[1:], strict=True)])
+    y = np.concatenate([(np.cumsum(x[a:b]) > 0).astype(np.int64) for a, b in itertools.pairwise(off)])
     np.savez(folder / "mine.npz", x=x, off=off, y=y)
-    ends = [float(x[a:b].mean()) for a, b in zip(off[:-1], off[1:], strict=True)]
+    ends = [float(x[a:b].mean()) for a, b in itertools.pairwise(off)]
     np.savez(folder / "ends.npz", x=x, off=off, y=ends)
     return folder
 
@@ -107,7 +109,7 @@ def test_rows_read_every_sequence_from_end_to_end_once_a_pass():
     for row, first in ((0, 0), (1, 3)):  # the second row begins in the middle of a pass
         read = [order.piece(row, k) for k in range(6 - first, 12 - first)]
         assert sorted(read) == [(0, 0), (0, 4), (0, 8), (1, 0), (2, 0), (2, 4)]
-        assert all(b == (a[0], a[1] + 4) for a, b in zip(read, read[1:], strict=False) if b[1])
+        assert all(b == (a[0], a[1] + 4) for a, b in itertools.pairwise(read) if b[1])
     assert [order.piece(0, k) for k in range(6)] != [order.piece(0, k) for k in range(6, 12)]
 
 
@@ -122,7 +124,9 @@ def test_a_batch_of_text_has_the_gradient_of_the_whole_stream():
     torch.manual_seed(0)
     rng, steps = np.random.default_rng(0), 20
     recipe = StreamRecipe(1, 0, rows=2, length=5, reset=0.0, online=True)
-    learner = StreamLearner(CharsNet(CharsConfig(classes=6, hidden=7, layers=2, bound=0.999, norm=False)), recipe, rng.integers(0, 6, 400), 1)
+    learner = StreamLearner(
+        CharsNet(CharsConfig(classes=6, hidden=7, layers=2, bound=0.999, norm=False)), recipe, rng.integers(0, 6, 400), 1
+    )
     with torch.no_grad():
         learner.net.readout.weight.normal_()
     for step in range(steps):
@@ -167,7 +171,9 @@ def test_the_losses_of_a_pass_are_those_of_its_sequences_ends():
 def test_a_sequence_that_begins_knows_nothing_of_the_one_before():
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    train_on = [Series(rng.normal(size=(n, 2)).astype(np.float32), np.array([1.0, 0], np.float32)[:1], 0, i, "") for i, n in enumerate((6, 9))]
+    train_on = [
+        Series(rng.normal(size=(n, 2)).astype(np.float32), np.array([1.0, 0], np.float32)[:1], 0, i, "") for i, n in enumerate((6, 9))
+    ]
     config = TensorConfig((0.0,) * 2, (1.0,) * 2, 1, (0.0,), (1.0,), hidden=5, layers=1, pools=(), dropout=0.0, norm=False)
     recipe = SeriesRecipe(1, 0, rows=1, length=4, noise=0.0, online=True)
     learner = OnlineSeriesLearner(config, recipe, train_on, [], 1)

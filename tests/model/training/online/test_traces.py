@@ -52,7 +52,14 @@ def in_pieces(stack, x, weight, length):
 @pytest.mark.parametrize("length", [1, 37])
 @pytest.mark.parametrize(
     ("layers", "reads", "activation", "skip"),
-    [(1, 2, "relu", True), (1, None, "relu", True), (1, 2, "tanh", True), (2, 2, "relu", False), (3, None, "relu", True), (3, 2, "tanh", True)],
+    [
+        (1, 2, "relu", True),
+        (1, None, "relu", True),
+        (1, 2, "tanh", True),
+        (2, 2, "relu", False),
+        (3, None, "relu", True),
+        (3, 2, "tanh", True),
+    ],
 )
 def test_the_gradient_is_that_of_backpropagation_through_all_steps(layers, reads, activation, skip, length):
     stack, (x, weight) = chain(layers, reads, activation, skip), given(reads)

@@ -13,7 +13,23 @@ from indrnn.model.training.optimisation import optimisers
 from indrnn.model.training.optimisation.lbfgs import BatchLBFGS
 from indrnn.model.training.optimisation.optimisers import OPTIMISERS
 
-SMALL = ["--length", "8", "--hidden", "8", "--rows", "16", "--epoch", "10", "--average", "5", "--warmup", "1", "--decay", "0", "--no-progress"]
+SMALL = [
+    "--length",
+    "8",
+    "--hidden",
+    "8",
+    "--rows",
+    "16",
+    "--epoch",
+    "10",
+    "--average",
+    "5",
+    "--warmup",
+    "1",
+    "--decay",
+    "0",
+    "--no-progress",
+]
 
 
 def train(out, name, steps, *more):
