@@ -169,7 +169,7 @@ class Traces(nn.Module):
         if not upper:
             return found
         found |= {(upper, k): kept[:, :, None, None] * self.of(upper, k) for k in range(upper)}
-        g = da[..., None] * top.layer.project.weight  # type: ignore[union-attr]  # [T, B, H, in], by what each neuron reads
+        g = da[..., None] * _weight(top.layer)  # [T, B, H, in], by what each neuron reads
         for k in range(upper - 1, -1, -1):
             below = passes[k]
             into = g.reshape(T, B * H, -1)
@@ -179,8 +179,14 @@ class Traces(nn.Module):
             for lower in range(k):
                 found[upper, lower] += torch.einsum("bmn,bnic->bmic", kept, self.of(k, lower))
             if k:
-                g = da @ below.layer.project.weight + (g if skip else 0)  # type: ignore[union-attr]
+                g = da @ _weight(below.layer) + (g if skip else 0)
         return found
+
+
+def _weight(layer: Layer) -> Tensor:
+    """Return W [H, in] of a layer that `check` has let through."""
+    assert isinstance(layer.project, nn.Linear), "`check` has seen to it"
+    return layer.project.weight
 
 
 def run(stack: Chain, x: Tensor, lengths: Tensor, state: Tensor) -> Iterator[LayerPass]:
