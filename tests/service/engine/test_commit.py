@@ -268,3 +268,15 @@ def test_a_session_of_nobody_is_still_told_so_while_another_is_busy(held: Held) 
 )
 def test_commits_have_a_thread_where_a_core_is_left_for_it(wanted: Any, fronts: bool, cores: int, aside: bool) -> None:
     assert commits_aside(wanted, fronts, cores) is aside
+
+
+def test_steps_that_are_sent_ahead_are_all_answered_in_order(tmp_path: Path) -> None:
+    bench = make(tmp_path, short=True, commit_thread=True, max_queue=1_000)
+    idents = [bench.open() for _ in range(8)]
+    asked = {i: [bench.feed(i, n, [n % 3]) for n in range(1, 41)] for i in idents}
+    said = {i: [one.one().number for one in asked[i]] for i in idents}
+    assert said == dict.fromkeys(idents, list(range(1, 41)))
+    assert {bench.look(i).state[0] for i in idents} == {sum(n % 3 + 1 for n in range(1, 41))}
+    assert bench.statistics.happened["step", "http"] == 8 * 40
+    bench.loop.stop(10)
+    bench.store.close()
