@@ -280,3 +280,16 @@ def test_steps_that_are_sent_ahead_are_all_answered_in_order(tmp_path: Path) -> 
     assert bench.statistics.happened["step", "http"] == 8 * 40
     bench.loop.stop(10)
     bench.store.close()
+
+
+def test_a_step_is_counted_under_the_lock_before_it_is_answered(held: Held) -> None:
+    (ident,) = held.open(1)
+    with held.bench.loop._statistics.lock:
+        asked, end = held.step(ident, 1), time.monotonic() + 20
+        while held.commits.count([ident]) < 2:  # it was made before
+            assert time.monotonic() < end
+            time.sleep(0.001)
+        time.sleep(0.02)
+        assert not asked.replies
+    assert asked.one().number == 1
+    assert held.bench.statistics.happened["step", "http"] == 1
