@@ -275,7 +275,7 @@ def test_steps_that_are_sent_ahead_are_all_answered_in_order(tmp_path: Path) -> 
     idents = [bench.open() for _ in range(8)]
     asked = {i: [bench.feed(i, n, [n % 3]) for n in range(1, 41)] for i in idents}
     said = {i: [one.one().number for one in asked[i]] for i in idents}
-    assert said == dict.fromkeys(idents, list(range(1, 41)))
+    assert said == {key: list(range(1, 41)) for key in idents}
     assert {bench.look(i).state[0] for i in idents} == {sum(n % 3 + 1 for n in range(1, 41))}
     assert bench.statistics.happened["step", "http"] == 8 * 40
     bench.loop.stop(10)
