@@ -40,7 +40,10 @@ class Processes(Server):
         assert self.process is not None
         found = {}
         for child in _children(self.process.pid):
-            arguments = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
+            try:
+                arguments = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
+            except FileNotFoundError:  # it has ended since
+                continue
             if "indrnn.service.process" in arguments:
                 found[arguments[arguments.index("indrnn.service.process") + 2]] = child
         return found

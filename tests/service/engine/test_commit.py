@@ -268,3 +268,28 @@ def test_a_session_of_nobody_is_still_told_so_while_another_is_busy(held: Held) 
 )
 def test_commits_have_a_thread_where_a_core_is_left_for_it(wanted: Any, fronts: bool, cores: int, aside: bool) -> None:
     assert commits_aside(wanted, fronts, cores) is aside
+
+
+def test_steps_that_are_sent_ahead_are_all_answered_in_order(tmp_path: Path) -> None:
+    bench = make(tmp_path, short=True, commit_thread=True, max_queue=1_000)
+    idents = [bench.open() for _ in range(8)]
+    asked = {i: [bench.feed(i, n, [n % 3]) for n in range(1, 41)] for i in idents}
+    said = {i: [one.one().number for one in asked[i]] for i in idents}
+    assert said == {key: list(range(1, 41)) for key in idents}
+    assert {bench.look(i).state[0] for i in idents} == {sum(n % 3 + 1 for n in range(1, 41))}
+    assert bench.statistics.happened["step", "http"] == 8 * 40
+    bench.loop.stop(10)
+    bench.store.close()
+
+
+def test_a_step_is_counted_under_the_lock_before_it_is_answered(held: Held) -> None:
+    (ident,) = held.open(1)
+    with held.bench.loop._statistics.lock:
+        asked, end = held.step(ident, 1), time.monotonic() + 20
+        while held.commits.count([ident]) < 2:  # it was made before
+            assert time.monotonic() < end
+            time.sleep(0.001)
+        time.sleep(0.02)
+        assert not asked.replies
+    assert asked.one().number == 1
+    assert held.bench.statistics.happened["step", "http"] == 1
