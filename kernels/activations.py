@@ -70,7 +70,7 @@ ACTIVATIONS: dict[str, Activation] = {
                 raised = Where (is_less, least, a)
                 is_more = Greater (raised, most)
                 {y} = Where (is_more, most, raised)""",
-        value=lambda a, alpha: a.clamp_(-1, 1),
+        value=lambda a, alpha: a.clamp(-1, 1),
         slope=lambda g, h, alpha: g.masked_fill_(h.abs() >= 1, 0),
         least=-1.0,
         most=1.0,

@@ -15,7 +15,6 @@ from torch import Tensor, nn, sigmoid, tanh
 from indrnn.model.cells import rnn
 from indrnn.model.cells.cell import Floats, Lowering, StatePart
 from indrnn.model.cells.classic.looped import Looped, recurrent
-from indrnn.model.cells.gru import GRU
 
 
 class ResetBeforeGRU(Looped):
@@ -23,8 +22,8 @@ class ResetBeforeGRU(Looped):
 
     name = "gru_before"
     about = "A network of gated recurrent units, reset before the matrix (GRU; Cho et al., 2014, arXiv 1406.1078)"
-    carried = GRU.carried
-    endless = GRU.endless
+    carried = "Its layers are ONNX's own operator `GRU`."
+    endless = "h is a mean of what it was and of a number within ±1: the state stays within ±1 however long a stream goes on."
 
     def __init__(self, inputs: int, size: int, bound: float = 1.0, low: float = 0.0, activation: str = "relu") -> None:
         super().__init__(inputs, size, 3 * size)
@@ -52,7 +51,7 @@ class ResetBeforeGRU(Looped):
     def lowering(self) -> Lowering:
         """Return ONNX's own operator."""
         four = (self.project.weight, self.recurrent, self.project.bias, torch.zeros_like(self.project.bias))
-        return rnn.operator("GRU", ", linear_before_reset = 0", self.size, GRU.order, four)
+        return rnn.operator("GRU", ", linear_before_reset = 0", self.size, (1, 0, 2), four)
 
     def reference(self, weights: Mapping[str, Floats], x: Floats, state: Floats) -> tuple[Floats, Floats]:
         """One step, as above."""

@@ -99,7 +99,8 @@ class QRNN(GatedCell):
             blocks = torch.split(every, self.size, -1)
             h, after = diagonal(*self.terms(*blocks), lengths, c)
             y = self.answer(h, *blocks)
-            last = v_all[-1] if lengths is None else v_all[lengths.clamp(0, len(x)), torch.arange(x.shape[1], device=x.device)]
+            ends = torch.full_like(v_all[0, :, 0], x.shape[0], dtype=torch.int64) if lengths is None else lengths.clamp(0, x.shape[0])
+            last = v_all.gather(0, ends[None, :, None].expand(-1, -1, v_all.shape[2])).squeeze(0)
             return (y if live is None else torch.where(live, y, 0)), torch.cat([after, last], 1)
 
     @torch.no_grad()
