@@ -22,6 +22,22 @@ const AHEAD = 6; // frames that are answered before they are shown, so that noth
 const PIECE = 3; // frames a message
 const KEPT = 9000; // frames after which a new stream is begun: five minutes at 30 Hz
 
+/** A frame as it is taken: as it is sent, as it is shown in the model's own joints, and the second of it. */
+export interface Taken {
+  sent: Clip["frames"][number];
+  shown: Clip["frames"][number];
+  seconds: number;
+}
+
+/** A source of frames that is under way, how it measures them, and what waits to be sent. */
+interface Live {
+  name: string;
+  options: { layout: string; axes: string };
+  waiting: Taken[];
+}
+
+const LATE = 5; // seconds without a frame after which a live source begins anew
+
 export class Run {
   frames: Clip["frames"][number][] = [];
   scores: (readonly number[])[] = [];
@@ -37,11 +53,14 @@ export class Run {
   readonly changed = new Observable(0);
   private session: Session | null = null;
   private clip: Clip | null = null;
+  private live: Live | null = null;
   private sent = 0;
   private feeding = false;
   private ticking = false;
   private before = 0;
   private generation = 0;
+  /** the second of the last live frame */
+  private last: number | null = null;
   onEnd: (() => void) | null = null;
 
   constructor(
@@ -58,7 +77,12 @@ export class Run {
   }
 
   get running(): boolean {
-    return this.clip !== null;
+    return this.clip !== null || this.live !== null;
+  }
+
+  /** Whether frames are taken as they come. */
+  get following(): boolean {
+    return this.live !== null;
   }
 
   get position(): number {
@@ -67,7 +91,7 @@ export class Run {
 
   /** Play a clip behind what was played, in the same session; `anew` begins another session. */
   play(clip: Clip, anew: boolean): void {
-    if (anew || (this.frames.length > 0 && clip.hz !== this.hz) || this.frames.length > KEPT) this.begin();
+    if (anew || this.live !== null || (this.frames.length > 0 && clip.hz !== this.hz) || this.frames.length > KEPT) this.begin();
     const last = this.clips.at(-1);
     if (last) last.to ??= this.frames.length;
     this.hz = clip.hz;
@@ -79,7 +103,43 @@ export class Run {
     this.resume();
   }
 
+  /** Follow a live source, from the start of a sequence: its frames say when they were taken, which a session does from its first on. */
+  follow(name: string, options: Live["options"]): void {
+    this.begin();
+    this.hz = this.version.hz ?? 30;
+    this.live = { name, options, waiting: [] };
+    this.clips.push({ name, from: 0, to: null });
+    this.playing = true;
+    this.tell();
+  }
+
+  /** Take a live frame. What comes while another step is under way goes into one step behind it. */
+  see(taken: Taken): void {
+    const live = this.live;
+    if (live === null) return;
+    if (this.frames.length > KEPT || taken.seconds - (this.last ?? taken.seconds) > LATE) this.follow(live.name, live.options);
+    this.last = taken.seconds;
+    this.live!.waiting.push(taken);
+    void this.feedLive();
+  }
+
+  /** End following; what was seen stays. */
+  leave(): void {
+    if (this.live === null) return;
+    this.live = null;
+    this.playing = false;
+    this.last = null;
+    this.clips.at(-1)!.to = this.frames.length;
+    this.tell();
+  }
+
   resume(): void {
+    if (this.live !== null) {
+      this.playing = true;
+      this.cursor = Math.max(0, this.answers.length - 1);
+      this.tell();
+      return;
+    }
     if (this.cursor >= this.frames.length - 1 && this.clip === null) this.cursor = this.clips.at(-1)?.from ?? 0;
     this.playing = true;
     this.error = null;
@@ -111,6 +171,8 @@ export class Run {
     this.clips = [];
     this.warnings = [];
     this.clip = null;
+    this.live = null;
+    this.last = null;
     this.cursor = 0;
     this.playing = false;
     this.error = null;
@@ -136,7 +198,7 @@ export class Run {
   }
 
   private readonly tick = (now: number): void => {
-    if (!this.playing) {
+    if (!this.playing || this.live !== null) {
       this.ticking = false;
       return;
     }
@@ -180,6 +242,34 @@ export class Run {
       this.feeding = false;
       this.tell();
     }
+  }
+
+  private async feedLive(): Promise<void> {
+    const live = this.live;
+    if (this.feeding || live === null || live.waiting.length === 0) return;
+    this.feeding = true;
+    const generation = this.generation;
+    const taken = live.waiting.splice(0);
+    try {
+      this.session ??= new Session(this.model.name, { every: true, topK: 3, ...live.options });
+      const sent = taken.map((one) => one.sent);
+      const result = await this.session.feed((this.version.persons ?? 1) > 1 ? sent.map((frame) => [frame]) : sent, {
+        t: taken.map((one) => one.seconds),
+      });
+      if (generation !== this.generation) return;
+      const rows = result.scores ?? []; // one for each frame of the model's rate that has passed
+      this.take(rows.map((_, i) => taken[Math.ceil(((i + 1) * taken.length) / rows.length) - 1]!.shown), rows, result.predictions[0]?.label);
+      this.warnings = result.warnings.slice();
+      if (this.playing) this.cursor = Math.max(0, this.answers.length - 1);
+    } catch (error) {
+      if (generation !== this.generation || (error instanceof ServiceError && error.code === "closed")) return;
+      this.leave();
+      this.error = error;
+    } finally {
+      this.feeding = false;
+      this.tell();
+    }
+    void this.feedLive();
   }
 
   /** Put the answers behind those there are. At another rate than the model's there are fewer or more of them than frames. */

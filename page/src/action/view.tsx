@@ -7,6 +7,7 @@ import { DASHES, colours, series } from "../paint.ts";
 import { Plot } from "../plot.tsx";
 import { Swatch } from "../swatch.tsx";
 import { model as describe, type Model, type Version } from "../service.ts";
+import { CameraSource } from "../camera/view.tsx";
 import { bones } from "./bones.ts";
 import { FileReading } from "./dropped.tsx";
 import { HZ, MOTIONS, frames as drawn } from "./motions.ts";
@@ -161,6 +162,7 @@ function Playing({ run }: { run: Run }) {
           </label>
           <Drop take={(dropped) => void take(dropped)} />
         </div>
+        <CameraSource run={run} version={full} />
         {file !== null && (
           <FileReading
             key={file.recording}
