@@ -35,7 +35,7 @@ Change = Callable[[Floats, np.random.Generator], Floats]
 
 
 def landmarks(x: Floats) -> Floats:
-    """Return frames [T, 20, 3] as the landmarks [T, 33, 3] from which the service makes them again; the trunk's joints it makes of limbs."""
+    """Return frames [T, 20, 3] as the landmarks [T, 33, 3] of which the service makes them again, the trunk from its ends."""
     at = {name: x[:, i] for i, name in enumerate(UTD20)}
 
     def place(name: str) -> Floats:

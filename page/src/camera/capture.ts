@@ -52,6 +52,7 @@ export class Capture {
     const placing = new Placing();
     try {
       await video.play();
+      await this.pose.look(video, (await picture(video)) / 1000); // the first takes seconds, in which nobody's motion is seen
       run.follow("the camera", SENT_AS);
       while (!this.over(run)) {
         const seconds = (await picture(video)) / 1000;

@@ -59,15 +59,16 @@ export function CameraSource({ run, version }: { run: Run; version: Version }) {
       {error !== null && <Failure error={error} close={() => fail(null)} />}
       <video ref={video} class={capture === null ? "seen off" : "seen"} muted playsInline aria-label="What the camera sees, as in a mirror" />
       <p class="note">
-        Pictures stay in this browser; the places of joints go to the service. A camera needs localhost or HTTPS. It sees no depth: MediaPipe estimates it. Of recorded motions whose depth was taken
-        away or blurred the model names fewer; <a href="https://github.com/">how many</a>.
+        Pictures stay in this browser; the places of joints go to the service. A camera needs localhost or HTTPS. It sees no depth: MediaPipe estimates it, and a model that learned from depth pays for
+        that. Of 430 recorded motions of people it never saw, action 2 names 97 % rightly with their depth, 90 % with half of it, 85 % with depth off by 10 cm, and calls every one “other” without any
+        (docs/page.md).
       </p>
     </div>
   );
 }
 
 function told({ looked, found, pace }: Capture): string {
-  if (looked === 0) return "Waiting for the first picture…";
+  if (looked === 0) return "Getting ready: the first picture takes longest…";
   const rate = pace === null ? "" : `, ${pace.toFixed(pace < 10 ? 1 : 0)} a second`;
   return found === 0 ? `${looked} pictures${rate}: nobody was found yet. Stand so that the whole body is in the picture.` : `${looked} pictures${rate}; a body in ${found} of them.`;
 }
