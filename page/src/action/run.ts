@@ -1,8 +1,9 @@
 /** A stream of motions through one session: what was sent, what was answered, and where the eye is. */
 import { Session } from "../connection.ts";
 import { newest } from "../desk.ts";
+import { LocalFrames, type Told } from "../local/frames.ts";
 import { Observable } from "../observable.ts";
-import { ServiceError, remove, type Model, type SessionInfo, type Version } from "../service.ts";
+import { ServiceError, download, model as describe, remove, type Model, type SessionInfo, type Version } from "../service.ts";
 import { OTHER, answer, sureSince, type Answer } from "./sureness.ts";
 
 export interface Clip {
@@ -50,12 +51,20 @@ export class Run {
   playing = false;
   error: unknown = null;
   hz = 30;
+  /** where the frames are read in the browser itself: by whom, and after which step the server's session was left */
+  local: { reader: LocalFrames; left: number } | null = null;
+  /** between the server and the browser */
+  moving = false;
+  /** why the frames cannot be read elsewhere; the run itself goes on */
+  refusal: unknown = null;
   readonly changed = new Observable(0);
   private session: Session | null = null;
   private clip: Clip | null = null;
   private live: Live | null = null;
   private sent = 0;
   private feeding = false;
+  /** the step that is under way, or was the last */
+  private fed: Promise<void> = Promise.resolve();
   private ticking = false;
   private before = 0;
   private generation = 0;
@@ -86,7 +95,50 @@ export class Run {
   }
 
   get position(): number {
-    return this.session?.position ?? 0;
+    return this.local?.reader.position ?? this.session?.position ?? 0;
+  }
+
+  /** Whether there is a session to be moved, and nothing that only the server follows. */
+  get movable(): boolean {
+    return this.session !== null && this.live === null;
+  }
+
+  /** Take the state down and go on in the browser, without the server. */
+  goHere(): Promise<void> {
+    return this.move(async (session) => {
+      const { state } = await download(await session.open());
+      const known = await describe(this.model.name);
+      const reader = await LocalFrames.of(this.model.name, newest(known), await state.arrayBuffer());
+      return { reader, left: reader.step };
+    });
+  }
+
+  /** Put the state back on the server, and go on there. Waits for the connection; what was read here is not lost meanwhile. */
+  goBack(): Promise<void> {
+    return this.move(async (session) => {
+      const here = this.local!;
+      if (here.reader.step !== here.left) await session.replace(here.reader.write(), here.left);
+      return null;
+    });
+  }
+
+  /** Change the place where frames are read, between two steps. */
+  private async move(act: (session: Session) => Promise<Run["local"]>): Promise<void> {
+    const { session, generation } = this;
+    if (session === null || this.moving) return;
+    this.moving = true;
+    this.refusal = null;
+    this.tell();
+    try {
+      await this.fed;
+      const there = await act(session);
+      if (generation === this.generation) this.local = there;
+    } catch (error) {
+      if (generation === this.generation && !(error instanceof ServiceError && error.code === "closed")) this.refusal = error;
+    } finally {
+      this.moving = false;
+      this.tell();
+    }
   }
 
   /** Play a clip behind what was played, in the same session; `anew` begins another session. */
@@ -173,9 +225,16 @@ export class Run {
     this.clip = null;
     this.live = null;
     this.last = null;
+    this.local = null;
+    this.refusal = null;
     this.cursor = 0;
     this.playing = false;
     this.error = null;
+    this.tell();
+  }
+
+  clearRefusal(): void {
+    this.refusal = null;
     this.tell();
   }
 
@@ -205,7 +264,7 @@ export class Run {
     const passed = Math.min(0.25, (now - this.before) / 1000);
     this.before = now;
     this.cursor = Math.min(this.answers.length - 1, this.cursor + passed * this.hz * this.speed);
-    if (this.clip !== null && this.answers.length - this.cursor < AHEAD * Math.max(1, this.speed)) void this.feed();
+    if (this.clip !== null && this.answers.length - this.cursor < AHEAD * Math.max(1, this.speed)) this.next();
     if (this.clip === null && this.cursor >= this.answers.length - 1) {
       this.playing = false;
       this.onEnd?.();
@@ -214,20 +273,28 @@ export class Run {
     requestAnimationFrame(this.tick);
   };
 
-  private async feed(): Promise<void> {
-    const clip = this.clip;
-    if (this.feeding || clip === null) return;
+  private next(): void {
+    if (this.clip !== null && !this.feeding && !this.moving) this.fed = this.feed(this.clip);
+  }
+
+  /** Have frames read by the server, or here. */
+  private async read(piece: Clip["frames"], hz: number): Promise<Told> {
+    if (this.local !== null) return this.local.reader.feed(piece, hz);
+    this.session ??= new Session(this.model.name, { every: true, topK: 3, hz }, this.at?.session_id ?? null);
+    this.at = null;
+    const result = await this.session.feed((this.version.persons ?? 1) > 1 ? piece.map((frame) => [frame]) : piece);
+    return { scores: (result.scores ?? []).map((row) => row.slice()), label: result.predictions[0]?.label ?? "", warnings: result.warnings.slice() };
+  }
+
+  private async feed(clip: Clip): Promise<void> {
     this.feeding = true;
     const generation = this.generation;
     try {
-      this.session ??= new Session(this.model.name, { every: true, topK: 3, hz: clip.hz }, this.at?.session_id ?? null);
-      this.at = null;
       const piece = clip.frames.slice(this.sent, this.sent + PIECE * Math.ceil(this.speed));
-      const persons = this.version.persons ?? 1;
-      const result = await this.session.feed(persons > 1 ? piece.map((frame) => [frame]) : piece);
+      const told = await this.read(piece, clip.hz);
       if (generation !== this.generation) return;
-      this.take(piece, result.scores ?? [], result.predictions[0]?.label);
-      this.warnings = result.warnings.slice();
+      this.take(piece, told.scores, told.label);
+      this.warnings = told.warnings;
       this.sent += piece.length;
       if (this.sent >= clip.frames.length) {
         this.clips.at(-1)!.to = this.frames.length;
