@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_lost_joints_rates_and_evidence_on_bodies_are_the_services_own(tmp_path:
     for hz, own in rates:
         x = clip(rng, 2, 23)
         cuts = [0, 1, 2, 9, 23]
-        pieces = [x[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+        pieces = [x[a:b] for a, b in pairwise(cuts)]
         questions.append({"kind": "resample", "persons": 2, "hz": hz, "own": own, "pieces": [p.tolist() for p in pieces]})
         made, carry = [], None
         for piece in pieces:

@@ -114,9 +114,7 @@ def shown_until(page: Any, frames: int) -> None:
 
 
 @pytest.mark.parametrize("hz", [30, 15])
-def test_a_skeleton_goes_on_in_the_browser_without_the_service_and_comes_back(
-    page: Any, shown: Server, tmp_path: Path, hz: int
-) -> None:
+def test_a_skeleton_goes_on_in_the_browser_without_the_service_and_comes_back(page: Any, shown: Server, tmp_path: Path, hz: int) -> None:
     """At half the rate with joints missing: what the service does to frames is done in the browser, and its leftovers come along."""
     clip: list[Any] = [list(frame) for frame in WAVE[:: 30 // hz]]
     if hz != 30:
@@ -165,7 +163,7 @@ def test_a_session_that_was_stepped_elsewhere_meanwhile_is_not_overwritten(page:
 
 def test_numbers_go_on_in_the_browser_and_what_it_cannot_answer_is_said(page: Any, shown: Server, tmp_path: Path) -> None:
     page.goto(f"{shown.url}/#service")
-    page.get_by_label("Model", exact=True).select_option("gru")
+    page.get_by_role("combobox", name="Model").select_option("gru")
     page.get_by_label("x_0, as a number").fill("0.5")
     row = page.get_by_role("button", name="One row")
     row.click()
@@ -187,6 +185,6 @@ def test_numbers_go_on_in_the_browser_and_what_it_cannot_answer_is_said(page: An
     assert httpx.get(f"{shown.url}/sessions/{mine}").json()["step"] == 4
     told = httpx.post(f"{shown.url}/predict", json={"model": "gru", "sequences": [[[0.5, 0, 0]] * 4]}).json()["outputs"]["y"]
     assert here[-4:] == [f"{v:.2f}" for v in np.array(told).reshape(-1, 4)[-1]]
-    page.get_by_label("Model", exact=True).select_option("window")
+    page.get_by_role("combobox", name="Model").select_option("window")
     page.get_by_label("run here").click()
     page.get_by_role("alert").get_by_text("answers once for 5 rows").wait_for()

@@ -3,9 +3,9 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { cells } from "../action/readers/csv.ts";
 import { FileButton } from "../characters/view.tsx";
 import { Session } from "../connection.ts";
-import { modelsOf, newest } from "../desk.ts";
+import { desk, modelsOf, newest } from "../desk.ts";
 import { Failure } from "../failure.tsx";
-import { useRedraw } from "../observable.ts";
+import { useObservable, useRedraw } from "../observable.ts";
 import { LocalRows, type ToldRows } from "../local/rows.ts";
 import { RunHere } from "../local/switch.tsx";
 import { DASHES, series } from "../paint.ts";
@@ -110,8 +110,10 @@ class Rows {
 }
 
 export function Numeric() {
-  const models = useMemo(() => modelsOf("tensor"), []);
-  const [model, choose] = useState<Model | undefined>(models[0]);
+  const served = useObservable(desk.models); // which may come after the view
+  const models = useMemo(() => modelsOf("tensor"), [served]);
+  const [chosen, choose] = useState<Model | undefined>(undefined);
+  const model = chosen ?? models[0];
   const [turn, renew] = useState(0);
   if (model === undefined) return null;
   return (
