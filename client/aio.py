@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -210,14 +210,18 @@ class Session(SessionHandle):
         except TimeoutError:
             socket.transport.abort()
 
-    async def step(self, content: Any, *, number: int | None = None, timeout: float | None = None) -> Result:
+    async def step(
+        self, content: Any, *, number: int | None = None, timeout: float | None = None, t: Sequence[float] | None = None
+    ) -> Result:
         """Take one step of text, of frames [T][J][3] or [T][P][J][3], or of rows of numbers [T][F].
 
         Applied exactly once, whatever happens to connections and servers.
 
         After DeadlineExceeded it may have been applied or not: the same call again finds out. `number` is for those who count themselves.
+        `t` is of frames that come unevenly: the seconds, rising, at which each was taken; the session's later steps have it too.
         """
-        return await self._run(self._conversation.feed(content_of(content), number, self._patience(timeout)))
+        body = content_of(content) | given(t=t and list(t))
+        return await self._run(self._conversation.feed(body, number, self._patience(timeout)))
 
     def generate(
         self,

@@ -4,7 +4,7 @@ import os
 import socket as sockets
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -185,14 +185,16 @@ class Session(SessionHandle):
         if socket is not None:
             socket.close()
 
-    def step(self, content: Any, *, number: int | None = None, timeout: float | None = None) -> Result:
+    def step(self, content: Any, *, number: int | None = None, timeout: float | None = None, t: Sequence[float] | None = None) -> Result:
         """Take one step of text, of frames [T][J][3] or [T][P][J][3], or of rows of numbers [T][F].
 
         Applied exactly once, whatever happens to connections and servers.
 
         After DeadlineExceeded it may have been applied or not: the same call again finds out. `number` is for those who count themselves.
+        `t` is of frames that come unevenly: the seconds, rising, at which each was taken; the session's later steps have it too.
         """
-        return self._run(self._conversation.feed(content_of(content), number, self._patience(timeout)))
+        body = content_of(content) | given(t=t and list(t))
+        return self._run(self._conversation.feed(body, number, self._patience(timeout)))
 
     def generate(
         self,

@@ -6,7 +6,7 @@ const routes = ["/models", "/sessions", "/predict", "/explain", "/health", "/met
 
 // As the service sends it: what breaks it is seen here too.
 const policy =
-  "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+  "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data:; media-src 'self' blob:; connect-src 'self'; worker-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const proxy = Object.fromEntries(routes.map((route) => [route, { target: service, ws: route === "/stream" }]));
 
 export default defineConfig({

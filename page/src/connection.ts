@@ -1,6 +1,6 @@
 /** Sessions as the page uses them: opened when they are needed, asking for a key where one is wanted, waiting however long it takes. */
 import { Client, Unauthorized, type Char, type Part, type Result, type Session as Stream } from "../client/src/index.ts";
-import type { Content, GenerateOptions, SessionOptions } from "../client/src/index.ts";
+import type { Content, GenerateOptions, SessionOptions, StepOptions } from "../client/src/index.ts";
 import { Observable } from "./observable.ts";
 import { ServiceError, access } from "./service.ts";
 
@@ -40,8 +40,8 @@ export class Session {
   }
 
   /** Take one step. It is applied exactly once, whatever happens to the connection. */
-  feed(content: Content): Promise<Result> {
-    return this.attempt((stream) => stream.step(content));
+  feed(content: Content, options: StepOptions = {}): Promise<Result> {
+    return this.attempt((stream) => stream.step(content, options));
   }
 
   /** Generate characters. Leave the loop, or `cancel`, to end it. */

@@ -1,6 +1,8 @@
 /** The service's HTTP API, as the page asks it. Errors are the server's words. */
 import { Observable } from "./observable.ts";
 
+import type { Bodies } from "./local/anatomy.ts";
+
 /** An answer that says no: `code` is for programs, the message is what the server said. */
 export class ServiceError extends Error {
   constructor(
@@ -45,6 +47,12 @@ export interface Version {
   other_below: number | null;
   features: { name: string; unit: string | null }[] | null;
   values: { name: string; unit: string | null }[] | null;
+  answer: "step" | "end" | null;
+  events: object | null;
+  /** rows that make one answer, where it is not one */
+  window: number | null;
+  /** what bodies are looked at by; only in the description of one model */
+  bodies?: Bodies | null;
   limits: { max_frames: number; max_text: number; max_generate: number; max_position: number | null };
   state_size: number;
   state: Part[];

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
-from indrnn.export.bundle import Layout
+from indrnn.export.bundle import Layout, Manifest
+from indrnn.export.modalities.skeleton import anatomy
 from indrnn.service.engine.requests import Content, Frames, LookRequest
 from indrnn.service.engine.runtime import longest
 from indrnn.service.errors import (
@@ -87,6 +89,12 @@ def _layouts(model: ServedModel, full: bool) -> dict[str, object]:
     return {name: {"joints": x.joints, "joint_names": x.joint_names, **({"table": x.table} if full else {})} for name, x in known.items()}
 
 
+def _bodies(m: Manifest) -> dict[str, object] | None:
+    """Describe what a model's bodies are looked at by; None where they are not."""
+    found = anatomy(m)
+    return None if found is None else {"pairs": found.pairs, "limits": asdict(found.limits)}
+
+
 def _model_info(versions: list[ServedModel], settings: Settings, full: bool, weights: bool = False) -> dict[str, object]:
     described = []
     for model in versions:
@@ -114,6 +122,8 @@ def _model_info(versions: list[ServedModel], settings: Settings, full: bool, wei
                 "values": m.values and [{"name": v.name, "unit": v.unit} for v in m.values],
                 "answer": m.answer,
                 "events": m.events and m.events.model_dump(),
+                "window": m.window,
+                **({"bodies": _bodies(m)} if full else {}),
                 "limits": {
                     "max_frames": settings.max_frames if model.modality.field == "text" else model.modality.max_steps,
                     "max_text": settings.max_text,

@@ -235,6 +235,13 @@ class EventRules(_Shape):
     pause: int
 
 
+class BodiesInfo(_Shape):
+    """What bodies of a model are like: pairs of its joints with their metres, and limits (docs/skeletons.md); null is not checked."""
+
+    pairs: list[tuple[int, int, float]]
+    limits: dict[str, float | None]
+
+
 class VersionInfo(_Shape):
     """One loaded version of a model."""
 
@@ -259,6 +266,10 @@ class VersionInfo(_Shape):
     values: list[QuantityInfo] | None = Field(None, description="tensor: the numbers of an answer, where it is no class")
     answer: Literal["step", "end"] | None = Field(None, description="tensor: whether each row is answered, or the last")
     events: EventRules | None = Field(None, description="that the model tells events, and when; its first label is nothing")
+    window: int | None = Field(None, description="tensor, adopted: rows that make one answer, where it is not one")
+    bodies: BodiesInfo | None = Field(
+        None, description="skeleton: by what it is told whether a body stands there; only in GET /models/{name}"
+    )
     limits: VersionLimits
     state_size: int
     state: list[PartInfo]

@@ -4,6 +4,7 @@ import json
 
 from conftest import ROOT, Server
 
+from indrnn.client.aio import Client as AsyncClient
 from indrnn.client.sync import Client
 
 WAVE = json.loads((ROOT / "examples" / "wave.json").read_text())["sequences"][0]
@@ -26,3 +27,16 @@ def test_other_cameras_and_unknown_characters_through_the_client(server: Server)
         with client.session("chars", unknown="replace") as session:
             answer = session.step("a☃b")
             assert answer.replaced == {"count": 1, "chars": "☃"}
+
+
+async def test_frames_that_come_unevenly_say_when_through_both_shells(server: Server) -> None:
+    taken = [n / 30 for n in range(0, len(WAVE), 2)]
+    some = WAVE[::2]
+    with Client(server.url) as client, client.session("action", every=True) as session:
+        first = session.step(some[:20], t=taken[:20])
+        answer = session.step(some[20:], t=taken[20:])
+        assert (answer.predictions[0].label, answer.position) == ("wave", len(some))
+        assert len(first.scores) + len(answer.scores) == len(WAVE) - 1, "one for each frame of the model's rate"
+    async with AsyncClient(server.url) as other, other.session("action") as session:
+        answer = await session.step(some, t=taken)
+        assert answer.predictions[0].label == "wave"

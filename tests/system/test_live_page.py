@@ -18,6 +18,8 @@ from cutter import Cutter
 from safetensors.numpy import load
 from websockets.sync.client import connect
 
+from indrnn.frames.layouts import ORDERS, UTD20
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 
 BUILT = ROOT / "service" / "http" / "static"
@@ -214,6 +216,54 @@ def test_a_dropped_file_is_asked_about_and_played(visitor: Visitor) -> None:
     page.get_by_label("axes").select_option("y up, as the model has it")
     press(page, "Show it")
     page.locator(".answer", has_text=re.compile("^wave$")).wait_for()
+
+
+def recorded(folder: Path) -> dict[str, tuple[Path, str, str]]:
+    """Write a wave in each form that is read: where it is, what the page says of it, its unit."""
+    wave = np.array(json.loads((ROOT / "examples" / "wave.json").read_text())["sequences"][0])
+    np.savez_compressed(folder / "two.npz", x=np.concatenate([wave, wave]), off=[0, len(wave), 2 * len(wave)], joint_names=np.array(UTD20))
+    (folder / "mm.json").write_text(json.dumps({"frames": (1000 * wave).tolist(), "hz": 30}))
+    header = ["time", *(f"{name.replace(' ', '_')}_{axis}" for name in UTD20 for axis in "xyz")]
+    rows = [[t / 30, *frame.ravel().tolist()] for t, frame in enumerate(wave)]
+    (folder / "wide.csv").write_text("\n".join(",".join(map(str, row)) for row in [header, *rows]))
+    names = ORDERS["kinect25"].names
+    near = {"spine base": "hip centre", "spine middle": "spine", "neck": "shoulder centre", "spine shoulder": "shoulder centre"}
+    sources = [UTD20.index(near.get(n, re.sub("hand tip|thumb", "hand", n))) for n in names]
+    body = [f"{' '.join(map(str, place))} 0 0 0 0 0 0 0 0 2" for frame in wave[:, sources] for place in frame]
+    frames = [["1", "7 0 0 0 0 0 0 0 0 2", "25", *body[25 * t : 25 * (t + 1)]] for t in range(len(wave))]
+    (folder / "S001.skeleton").write_text("\n".join([str(len(wave)), *(line for frame in frames for line in frame)]))
+    return {
+        "npz": (folder / "two.npz", "2 clips, 144 frames of 20 joints", "metres"),
+        "json": (folder / "mm.json", "one clip, 72 frames of 20 joints", "millimetres"),
+        "csv": (folder / "wide.csv", "one clip, 72 frames of 20 joints", "metres"),
+        "skeleton": (folder / "S001.skeleton", "one clip, 72 frames of 25 joints", "metres"),
+    }
+
+
+def test_every_form_of_file_is_read_its_mapping_shown_and_one_follows_another(visitor: Visitor, tmp_path: Path) -> None:
+    page = visitor.tab("action")
+    page.get_by_label("speed").select_option("4 ×")
+    for n, (form, (path, said, unit)) in enumerate(recorded(tmp_path).items(), 1):
+        page.set_input_files(MOTION, str(path))
+        page.get_by_text(said).wait_for()
+        show = page.get_by_role("button", name="Show it")
+        page.get_by_text("Which joint becomes which").click()
+        assert (
+            page.get_by_role("combobox", name="left wrist", exact=True).locator("option:checked").inner_text().replace("_", " ")
+            == "left wrist"
+        )
+        page.get_by_label("axes").select_option("y up, as the model has it")
+        assert show.is_disabled(), "the unit is never guessed"
+        page.get_by_label("unit").select_option(unit)
+        if form == "csv":
+            page.get_by_role("combobox", name="left foot", exact=True).select_option("not there")
+            page.get_by_text("Not in the file, and held where they are not seen: left foot.").wait_for()
+        show.click()
+        page.locator(f'input[aria-label="Frame that is shown"][max="{72 * n - 1}"]').wait_for()
+        page.get_by_role("button", name="Play", exact=True).wait_for()
+        page.locator(".answer", has_text=re.compile("^wave$")).wait_for()
+    info = httpx.get(f"{visitor.url}/sessions?limit=1").json()["sessions"][0]
+    assert info["position"] == 4 * 72, "one after another, in one session"
 
 
 def test_a_wrong_file_says_what_was_expected(visitor: Visitor, tmp_path: Path) -> None:
@@ -535,6 +585,40 @@ def test_a_key_is_asked_for_and_kept_for_the_tab_alone(browser: Any, own_server:
     other.goto(f"{server.url}/#characters")
     other.get_by_role("dialog").get_by_label("Key").wait_for()
     context.close()
+
+
+def test_no_key_text_or_clip_leaves_for_another_host_from_any_view(browser: Any, own_server: Callable[..., Server], tmp_path: Path) -> None:
+    """A key is in no address and in no request but those to this service, whatever is done in which view."""
+    keys = tmp_path / "keys"
+    keys.write_text(f"ann:{hashlib.sha256(b'topsecret').hexdigest()}\n")
+    server = own_server(INDRNN_PAGE=str(BUILT), INDRNN_KEYS=str(keys))
+    context = browser.new_context(viewport={"width": 1280, "height": 860})
+    page = context.new_page()
+    asked: list[Any] = []
+    page.on("request", lambda request: asked.append(request))
+    page.on("websocket", lambda ws: asked.append(ws))
+    page.goto(f"{server.url}/#characters")
+    page.get_by_role("dialog").get_by_label("Key").fill("topsecret")
+    page.get_by_role("dialog").get_by_role("button", name="Go on").click()
+    press(page, "It was late in the evening, and …")
+    page.get_by_text("32 characters").wait_for()
+    page.get_by_role("link", name="Action").click()
+    page.set_input_files(MOTION, str(ROOT / "examples" / "wave.json"))
+    page.get_by_label("unit").select_option("metres")
+    page.get_by_label("axes").select_option("y up, as the model has it")
+    press(page, "Show it")
+    page.locator(".answer", has_text=re.compile("^wave$")).wait_for()
+    press(page, "Use the camera")  # there is none here, or no part of the page for it
+    page.locator(".camera").get_by_role("alert").wait_for()
+    page.get_by_role("link", name="Neurons").click()
+    read_passage(page)
+    page.get_by_role("link", name="Service").click()
+    page.get_by_role("row").nth(4).wait_for()
+    context.close()
+    assert len(asked) > 10
+    addresses = [one.url for one in asked]
+    assert {re.sub(r"^\w+://([^/]*).*", r"\1", url) for url in addresses} == {f"127.0.0.1:{server.port}"}
+    assert not [url for url in addresses if "topsecret" in url]
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])

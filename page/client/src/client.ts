@@ -19,6 +19,7 @@ import {
   predicting,
   type PredictOptions,
   type SessionOptions,
+  type StepOptions,
   wish,
 } from "./options.js";
 import { Patience } from "./patience.js";
@@ -278,10 +279,12 @@ export class Session {
    * Take one step of text, of frames [T][J][3] or [T][P][J][3], or of rows of numbers [T][F]. It is applied exactly once, whatever happens to
    * connections and servers.
    *
-   * After DeadlineExceeded it may have been applied or not: the same call again finds out. `number` is for those who count themselves.
+   * After DeadlineExceeded it may have been applied or not: the same call again finds out. `number` is for those who count themselves. `t` is
+   * of frames that come unevenly: the seconds, rising, at which each was taken; the session's later steps have it too.
    */
-  step(content: Content, options: CallOptions = {}): Promise<Result> {
-    return this.#run((patience) => this.#talk.feed(contentOf(content), options.number ?? undefined, patience), options);
+  step(content: Content, options: StepOptions = {}): Promise<Result> {
+    const body = { ...contentOf(content), ...given({ t: options.t }) };
+    return this.#run((patience) => this.#talk.feed(body, options.number ?? undefined, patience), options);
   }
 
   /** Return characters as the model draws them; iterate over it. `timeout` is for the next character. */

@@ -45,5 +45,6 @@ export type {
   Link,
   PredictOptions,
   SessionOptions,
+  StepOptions,
 } from "./options.js";
 export type { Socket, SocketMaker } from "./wire.js";

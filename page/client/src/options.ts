@@ -49,6 +49,11 @@ export interface CallOptions {
   signal?: AbortSignal | null;
 }
 
+/** The options of a step: those of every call, and of frames that come unevenly the seconds, rising, at which each was taken. */
+export interface StepOptions extends CallOptions {
+  t?: readonly number[] | null;
+}
+
 /** The options of a generate: its longest, how it draws, and the texts that end it. Its timeout is for the next character. */
 export interface GenerateOptions extends CallOptions {
   maxChars?: number | null;

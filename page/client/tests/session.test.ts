@@ -120,6 +120,20 @@ beforeEach(() => {
 afterEach(() => void vi.useRealTimers());
 
 describe("a session", () => {
+  it("sends with frames when each was taken, where somebody says so", async () => {
+    const sent: Record<string, unknown>[] = [];
+    const take = world.take.bind(world);
+    world.take = (message) => {
+      sent.push(message);
+      take(message);
+    };
+    const session = await soon(net.connect());
+    await soon(session.step("ab", { t: [0.5, 0.75] }));
+    await soon(session.step("cd", { t: null }));
+    expect(sent.filter(({ type }) => type === "step").map(({ t }) => t)).toEqual([[0.5, 0.75], undefined]);
+    session.close();
+  });
+
   it("takes calls that come at once in their order, through a network that loses anything anywhere", async () => {
     for (let seed = 0; seed < 25; seed++) {
       world = new World(new Chance(seed), 25);

@@ -7,11 +7,13 @@ import { DASHES, colours, series } from "../paint.ts";
 import { Plot } from "../plot.tsx";
 import { Swatch } from "../swatch.tsx";
 import { model as describe, type Model, type Version } from "../service.ts";
+import { CameraSource } from "../camera/view.tsx";
 import { bones } from "./bones.ts";
 import { FileReading } from "./dropped.tsx";
 import { HZ, MOTIONS, frames as drawn } from "./motions.ts";
 import { readFile, ACCEPTED } from "./readers/file.ts";
 import type { Recording } from "./recording.ts";
+import { RunHere } from "../local/switch.tsx";
 import { Run, type Clip } from "./run.ts";
 import { Stage } from "./stage.tsx";
 import { OTHER } from "./sureness.ts";
@@ -176,6 +178,14 @@ function Playing({ run }: { run: Run }) {
           </label>
           <Drop take={(dropped) => void take(dropped)} />
         </div>
+        <RunHere
+          left={run.local?.left ?? null}
+          moving={run.moving}
+          disabled={run.moving || !run.movable}
+          toggle={() => void (run.local === null ? run.goHere() : run.goBack())}
+        />
+        {run.refusal !== null && <Failure error={run.refusal} close={() => run.clearRefusal()} />}
+        <CameraSource run={run} version={full} />
         {file !== null && (
           <FileReading
             key={file.recording}

@@ -3,7 +3,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { desk, modelsOf, newest } from "../desk.ts";
 import { Failure } from "../failure.tsx";
 import { saveAs } from "../files.ts";
-import { part } from "../local/runtime.ts";
+import { RunHere } from "../local/switch.tsx";
 import { useObservable, useRedraw } from "../observable.ts";
 import { upload, type Model } from "../service.ts";
 import { Mattered } from "./mattered.tsx";
@@ -180,7 +180,13 @@ function Pane({ writing, name, fork, leave, fail }: PaneProps) {
       {writing.error !== null && <Failure error={writing.error} close={() => writing.clearError()} />}
       {writing.note !== null && <p class="note">{writing.note}</p>}
       <Generating writing={writing} />
-      <RunHere writing={writing} />
+      <RunHere
+        left={writing.local?.left ?? null}
+        moving={writing.moving}
+        disabled={writing.busy}
+        toggle={() => void (writing.local === null ? writing.goHere() : writing.goBack())}
+        more=" Seeds draw other texts than the server's."
+      />
       <Explained writing={writing} chosen={chosen} />
       <Mattered writing={writing} chosen={chosen} />
       <div class="row ends">
@@ -278,38 +284,6 @@ export function Generating({ writing }: { writing: Writing }) {
           onInput={(e) => lengthen(Math.max(1, Math.round(e.currentTarget.valueAsNumber || 1)))}
         />
       </label>
-    </div>
-  );
-}
-
-/** The switch between the server and the browser, where the page was built with the runtime for browsers. */
-function RunHere({ writing }: { writing: Writing }) {
-  const [there, know] = useState(false);
-  useEffect(() => {
-    void part("runtime").then((where) => know(where !== null));
-  }, []);
-  if (!there) return null;
-  const here = writing.local !== null;
-  return (
-    <div class="row">
-      <label class="field">
-        <input
-          type="checkbox"
-          checked={here}
-          disabled={writing.busy}
-          onChange={() => void (here ? writing.goBack() : writing.goHere())}
-        />
-        <span>run here</span>
-      </label>
-      <p class="note" role="status">
-        {writing.moving
-          ? here
-            ? "Taking the state back. It waits for the service; nothing is lost."
-            : "Taking the model and the state down…"
-          : here
-            ? `This browser computes now; the server's session waits after step ${writing.local!.left}. Untick to take the state back. Seeds draw other texts than the server's.`
-            : "The server computes. Ticked, the page takes the model and the session's state down and goes on without it, also offline."}
-      </p>
     </div>
   );
 }

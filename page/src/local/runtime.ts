@@ -9,7 +9,18 @@ interface Tensor {
 interface Runtime {
   env: { wasm: { wasmPaths: string; numThreads: number } };
   Tensor: new (type: string, data: Float32Array | BigInt64Array, dims: readonly number[]) => Tensor;
-  InferenceSession: { create: (file: Uint8Array, options: object) => Promise<{ run: (feeds: Record<string, Tensor>) => Promise<Record<string, Tensor>> }> };
+  InferenceSession: { create: (file: Uint8Array, options: object) => Promise<Running> };
+}
+
+interface Running {
+  readonly inputMetadata: readonly { name: string; shape?: readonly (number | string)[] }[];
+  run: (feeds: Record<string, Tensor>) => Promise<Record<string, Tensor>>;
+}
+
+/** What comes of some steps: the logits [T][K] and the state [N] after them. */
+export interface Ran {
+  logits: Float32Array[];
+  state: Float32Array;
 }
 
 let parts: Promise<Record<string, string>> | null = null;
@@ -38,7 +49,7 @@ async function load(): Promise<Runtime> {
 export class Graph {
   private constructor(
     private readonly runtime: Runtime,
-    private readonly session: Awaited<ReturnType<Runtime["InferenceSession"]["create"]>>,
+    private readonly session: Running,
   ) {}
 
   static async of(model: string, version: string): Promise<Graph> {
@@ -53,12 +64,28 @@ export class Graph {
     }
   }
 
-  /** Run symbols [T] from a state [N]; return the logits [T][K] and the state after them. */
-  async run(symbols: readonly number[], state: Float32Array): Promise<{ logits: Float32Array[]; state: Float32Array }> {
+  /** The shape of one step of x, behind its batch and its time. */
+  get step(): number[] {
+    return (this.session.inputMetadata.find(({ name }) => name === "x")?.shape ?? []).slice(2).map(Number);
+  }
+
+  /** Run symbols [T] from a state [N]. */
+  run(symbols: readonly number[], state: Float32Array): Promise<Ran> {
+    return this.answer(new this.runtime.Tensor("int64", BigInt64Array.from(symbols, BigInt), [1, symbols.length]), symbols.length, state);
+  }
+
+  /** Run steps [T] of numbers, each as many as a step of x has, from a state [N]. */
+  runNumbers(steps: readonly Float32Array[], state: Float32Array): Promise<Ran> {
+    const size = steps[0]!.length;
+    const x = new Float32Array(steps.length * size);
+    steps.forEach((step, t) => x.set(step, t * size));
+    return this.answer(new this.runtime.Tensor("float32", x, [1, steps.length, ...this.step]), steps.length, state);
+  }
+
+  private async answer(x: Tensor, T: number, state: Float32Array): Promise<Ran> {
     const { Tensor } = this.runtime;
-    const T = symbols.length;
     const answered = await this.session.run({
-      x: new Tensor("int64", BigInt64Array.from(symbols, BigInt), [1, T]),
+      x,
       lengths: new Tensor("int64", BigInt64Array.of(BigInt(T)), [1]),
       state: new Tensor("float32", state, [1, state.length]),
     });

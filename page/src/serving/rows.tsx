@@ -3,12 +3,14 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { cells } from "../action/readers/csv.ts";
 import { FileButton } from "../characters/view.tsx";
 import { Session } from "../connection.ts";
-import { modelsOf, newest } from "../desk.ts";
+import { desk, modelsOf, newest } from "../desk.ts";
 import { Failure } from "../failure.tsx";
-import { useRedraw } from "../observable.ts";
+import { useObservable, useRedraw } from "../observable.ts";
+import { LocalRows, type ToldRows } from "../local/rows.ts";
+import { RunHere } from "../local/switch.tsx";
 import { DASHES, series } from "../paint.ts";
 import { Plot } from "../plot.tsx";
-import { remove, type Model } from "../service.ts";
+import { download, remove, type Model } from "../service.ts";
 import { Swatch } from "../swatch.tsx";
 
 const SHOWN = 300; // rows
@@ -25,6 +27,10 @@ class Rows {
   score = 0;
   error: unknown = null;
   busy = false;
+  /** where the rows are read in the browser itself: by whom, and after which step the server's session was left */
+  local: { reader: LocalRows; left: number } | null = null;
+  /** between the server and the browser */
+  moving = false;
 
   constructor(
     readonly model: Model,
@@ -42,10 +48,9 @@ class Rows {
     try {
       for (let at = 0; at < rows.length; at += MESSAGE) {
         const piece = rows.slice(at, at + MESSAGE);
-        const result = await this.session.feed(piece);
-        this.take(piece, result.scores, result.outputs);
-        const said = result.predictions[0];
-        if (said) [this.label, this.score] = [said.label, said.score];
+        const told = await this.read(piece);
+        this.take(piece, told.scores, told.outputs);
+        if (told.best) [this.label, this.score] = [told.best.label, told.best.score];
         this.changed();
       }
     } catch (error) {
@@ -55,14 +60,47 @@ class Rows {
     this.changed();
   }
 
+  /** Have rows read by the server, or here. */
+  private async read(piece: number[][]): Promise<Omit<ToldRows, "outputs"> & { outputs?: Readonly<Record<string, unknown>> | undefined }> {
+    if (this.local !== null) return this.local.reader.feed(piece);
+    const { scores, outputs, predictions } = await this.session.feed(piece);
+    return { outputs, ...(scores && { scores: scores.map((row) => row.slice()) }), ...(predictions[0] && { best: predictions[0] }) };
+  }
+
+  /** Take the state down and go on in the browser, or put it back on the server. */
+  async move(): Promise<void> {
+    if (this.busy) return;
+    this.busy = this.moving = true;
+    this.error = null;
+    this.changed();
+    try {
+      this.local = this.local === null ? await this.down() : await this.up(this.local);
+    } catch (error) {
+      this.error = error;
+    }
+    this.busy = this.moving = false;
+    this.changed();
+  }
+
+  private async down(): Promise<NonNullable<Rows["local"]>> {
+    const { state } = await download(await this.session.open());
+    const reader = await LocalRows.of(this.model.name, newest(this.model), await state.arrayBuffer());
+    return { reader, left: reader.step };
+  }
+
+  private async up({ reader, left }: NonNullable<Rows["local"]>): Promise<null> {
+    if (reader.step !== left) await this.session.replace(reader.write(), left);
+    return null;
+  }
+
   private take(piece: number[][], scores: readonly (readonly number[])[] | undefined, outputs: Readonly<Record<string, unknown>> | undefined): void {
     this.inputs.push(...piece);
     if (scores) this.outputs.push(...scores.map((row) => row.slice()));
     if (outputs === undefined) return;
-    this.names = Object.keys(outputs);
-    const columns = this.names.map((name) => (Array.isArray(outputs[name]) ? (outputs[name] as number[]) : [Number(outputs[name])]));
-    const told = columns[0]?.length ?? 0;
-    piece.forEach((_, i) => this.outputs.push(columns.map((column) => column[i - (piece.length - told)] ?? NaN)));
+    const columns = columnsOf(outputs);
+    this.names = columns.map(([name]) => name);
+    const told = columns[0]?.[1].length ?? 0;
+    piece.forEach((_, i) => this.outputs.push(columns.map(([, column]) => column[i - (piece.length - told)] ?? NaN)));
   }
 
   close(): void {
@@ -72,8 +110,10 @@ class Rows {
 }
 
 export function Numeric() {
-  const models = useMemo(() => modelsOf("tensor"), []);
-  const [model, choose] = useState<Model | undefined>(models[0]);
+  const served = useObservable(desk.models); // which may come after the view
+  const models = useMemo(() => modelsOf("tensor"), [served]);
+  const [chosen, choose] = useState<Model | undefined>(undefined);
+  const model = chosen ?? models[0];
   const [turn, renew] = useState(0);
   if (model === undefined) return null;
   return (
@@ -181,6 +221,7 @@ function Fed({ model }: { model: Model }) {
               ten times as far
             </button>
           </label>
+          <RunHere left={rows.local?.left ?? null} moving={rows.moving} disabled={rows.busy || running} toggle={() => void rows.move()} />
           <p class="note">A table has a header and a row a step; its columns are found by the names above, or taken in their order.</p>
         </div>
         <div class="view">
@@ -206,6 +247,15 @@ function Fed({ model }: { model: Model }) {
       </div>
     </>
   );
+}
+
+/** Return outputs as columns of numbers with their names; an output that has a shape of its own, as an adopted file's, has one for each number. */
+export function columnsOf(outputs: Readonly<Record<string, unknown>>): [string, number[]][] {
+  return Object.entries(outputs).flatMap(([name, told]): [string, number[]][] => {
+    const rows = (Array.isArray(told) ? (told as unknown[]) : [told]).map((row) => (Array.isArray(row) ? (row.flat(Infinity) as number[]) : [Number(row)]));
+    if (!Array.isArray(told) || !Array.isArray(told[0])) return [[name, rows.map(([v]) => v!)]];
+    return rows[0]!.map((_, k): [string, number[]] => [`${name}_${k}`, rows.map((row) => row[k]!)]);
+  });
 }
 
 /** Return the rows of a table, in the order of the features. */
