@@ -22,6 +22,7 @@ def action(page: Any) -> None:
     page.locator(".answer", has_text=re.compile("^tennis serve$")).wait_for()
     page.get_by_role("button", name="Pause").click()
     page.get_by_role("button", name="Explain the answer at this frame").click()
+    page.get_by_role("button", name="Show the frame that counts most").click()
     page.get_by_text("Over all").wait_for()
 
 
@@ -53,7 +54,7 @@ def service(page: Any) -> None:
     page.wait_for_timeout(9000)
 
 
-VIEWS = {"action": (action, 940), "characters": (characters, 860), "neurons": (neurons, 1460), "service": (service, 860)}
+VIEWS = {"action": (action, 1180), "characters": (characters, 1180), "neurons": (neurons, 1460), "service": (service, 860)}
 COLOURS = 256  # half of the bytes
 LOOKS = {"": (1180, "light"), "-dark": (1180, "dark"), "-phone": (390, "light")}
 

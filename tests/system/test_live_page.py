@@ -159,6 +159,10 @@ def test_an_answer_is_explained_by_joint_and_frame(visitor: Visitor) -> None:
     page.get_by_text(re.compile("squat against the mean of the 53 others, at 1.3 s: there it leads by −")).wait_for()
     slider.fill(slider.get_attribute("max"))
     page.get_by_text("came after the answer that is explained").wait_for()
+    press(page, "Show the frame that counts most")
+    page.get_by_text(re.compile("At .* for it: ")).wait_for()
+    page.locator(".why").hover(position={"x": 5, "y": 5})
+    assert re.match(r"head at 0.0 s: [+−]\d", page.locator(".why").get_attribute("title"))
     press(page, "Colour by sides again")
     page.get_by_text("▬ left").wait_for()
 

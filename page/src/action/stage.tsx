@@ -129,13 +129,22 @@ function draw(canvas: HTMLCanvasElement, { body, bones, tint, marks }: Shown, vi
     paint.lineTo(bx, by);
     paint.stroke();
   }
+  const head = headOf(bones, body!);
+  const top = body![head];
+  if (marks !== null && top) {
+    const [px, py, near] = project(top);
+    paint.fillStyle = colour["edge"]!;
+    paint.beginPath();
+    paint.arc(px, py, 0.075 * zoom * near, 0, 2 * Math.PI);
+    paint.fill();
+  }
   paint.fillStyle = colour["ink"]!;
   body!.forEach((joint, i) => {
     if (!joint) return;
     const [px, py, near] = project(joint);
     const mark = marks?.[i];
     paint.beginPath();
-    paint.arc(px, py, (mark !== undefined ? 0.012 + 0.06 * Math.sqrt(Math.abs(mark)) : i === headOf(bones, body!) ? 0.075 : 0.022) * zoom * near, 0, 2 * Math.PI);
+    paint.arc(px, py, (mark !== undefined ? 0.012 + 0.06 * Math.sqrt(Math.abs(mark)) : i === head ? 0.075 : 0.022) * zoom * near, 0, 2 * Math.PI);
     if (mark === undefined) {
       paint.fill();
       return;

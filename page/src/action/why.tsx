@@ -101,11 +101,22 @@ function Shown({ run, reason, names, others }: { run: Run; reason: Reason; names
   const row = reason.cells[frame - reason.from];
   const here = row === undefined ? null : foremost(row, NAMED);
   const list = (all: typeof sums.given) => (all.length === 0 ? "nothing" : all.map((w) => `${names[w.index] ?? `joint ${w.index}`} ${signed(w.value)}`).join(", "));
+  const strongest = reason.cells.reduce((best, row, t) => (largest(row) > largest(reason.cells[best]!) ? t : best), 0);
   const told = row === undefined ? [] : row.map((value, joint) => ({ joint, value }));
   return (
     <>
-      <Keys label={reason.label} />
-      <Cells run={run} reason={reason} />
+      <div class="row">
+        <Keys label={reason.label} />
+        <button
+          onClick={() => {
+            run.pause();
+            run.seek(reason.from + strongest);
+          }}
+        >
+          Show the frame that counts most
+        </button>
+      </div>
+      <Cells run={run} reason={reason} names={names} />
       <div class="counts" aria-live="polite">
         <p>
           <b>Over all {reason.cells.length} frames</b>, for {reason.label}: {list(sums.given)}; against it: {list(sums.against)}.
@@ -163,7 +174,7 @@ function Keys({ label }: { label: string }) {
 }
 
 /** The map: a row for each joint, a column for each frame. A click shows that frame. */
-function Cells({ run, reason }: { run: Run; reason: Reason }) {
+function Cells({ run, reason, names }: { run: Run; reason: Reason; names: readonly string[] }) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const line = useRef<HTMLDivElement>(null);
   const [T, J] = [reason.cells.length, reason.cells[0]?.length ?? 1];
@@ -179,6 +190,11 @@ function Cells({ run, reason }: { run: Run; reason: Reason }) {
     line.current!.hidden = column < 0 || column >= T;
     line.current!.style.left = `${(100 * (column + 0.5)) / T}%`;
   });
+  const under = (event: PointerEvent): [number, number] => {
+    const box = canvas.current!.getBoundingClientRect();
+    const place = (at: number, size: number, count: number) => Math.max(0, Math.min(count - 1, Math.floor((at / size) * count)));
+    return [place(event.clientX - box.left, box.width, T), place(event.clientY - box.top, box.height, J)];
+  };
   return (
     <div class="whymap">
       <canvas
@@ -188,15 +204,18 @@ function Cells({ run, reason }: { run: Run; reason: Reason }) {
         height={J}
         role="img"
         aria-label={`Joints by frames: how much each of ${J} joints speaks for or against ${reason.label} in each of ${T} frames. The slider below goes from frame to frame.`}
+        onPointerMove={(event) => {
+          const [t, j] = under(event);
+          event.currentTarget.title = `${names[j] ?? `joint ${j}`} at ${((reason.from + t) / run.hz).toFixed(1)} s: ${signed(reason.cells[t]![j]!)}`;
+        }}
         onPointerDown={(event) => {
-          const box = event.currentTarget.getBoundingClientRect();
           run.pause();
-          run.seek(reason.from + Math.max(0, Math.min(T - 1, Math.floor(((event.clientX - box.left) / box.width) * T))));
+          run.seek(reason.from + under(event)[0]);
         }}
       />
       <div class="down" ref={line} aria-hidden="true" />
       <p class="note">
-        A row for each joint, in the model's order; a column for each frame, {(reason.from / run.hz).toFixed(1)} to {((reason.to - 1) / run.hz).toFixed(1)} s. Click to see that frame.
+        A row for each joint, in the model's order; a column for each frame, {(reason.from / run.hz).toFixed(1)} to {((reason.to - 1) / run.hz).toFixed(1)} s. Point at a cell and its joint is named; click to see that frame.
       </p>
     </div>
   );

@@ -8,12 +8,16 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from fastapi import APIRouter
+from starlette.requests import ClientDisconnect, Request
 
 from indrnn.export.bundle import Manifest
 from indrnn.service.engine.requests import Exact, Frames
 from indrnn.service.errors import BadInput, Overloaded, TooLarge
+from indrnn.service.http.explain import add_explain
 from indrnn.service.http.explanation import MOST_STEPS, WAITING, Explained, Explainer, read, weights_of
 from indrnn.service.serving.models import Models, ServedModel
+from indrnn.service.serving.services import Services
 
 
 def manifest(**told: Any) -> Manifest:
@@ -129,3 +133,36 @@ def test_explanations_of_models_that_left_are_closed() -> None:
     assert list(explainer._open) == ["a", "b"]
     models.remove(served["a"])
     assert list(explainer._open) == ["b"]
+
+
+async def test_a_client_that_leaves_takes_its_explanation_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    left, ended = asyncio.Event(), asyncio.Event()
+
+    async def explain(self: Explainer, *asked: Any) -> Explained:
+        left.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError("nobody wakes it")
+
+    async def receive() -> dict[str, Any]:
+        if not body:
+            await left.wait()
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": body.pop()}
+
+    monkeypatch.setattr(Explainer, "explain", explain)
+    body = [b'{"sequence": [[1, 2]], "label": "a"}']
+    modality = SimpleNamespace(read=lambda *given: Exact(np.zeros(1, np.int64)))
+    model = SimpleNamespace(manifest=manifest(labels=("a", "b", "c")), modality=modality)
+    settings = SimpleNamespace(bundles=Path(), max_body=100, max_drain=100, body_timeout=10)
+    models = SimpleNamespace(choose=lambda *asked: model, follow=lambda call: None)
+    access, steps = SimpleNamespace(owner_of=lambda headers: ""), SimpleNamespace(charge=lambda owner: None)
+    router = APIRouter()
+    add_explain(router, cast(Services, SimpleNamespace(settings=settings, models=models, access=access, steps=steps)), {})
+    (route,) = router.routes
+    request = Request({"type": "http", "method": "POST", "headers": []}, receive)
+    with pytest.raises(ClientDisconnect):
+        await asyncio.wait_for(cast(Any, route).endpoint(request), 20)
+    assert ended.is_set()
