@@ -20,6 +20,7 @@ from indrnn.service.serving.steps import Tickets
 from indrnn.service.settings import Settings
 from indrnn.service.store.address import open_store
 from indrnn.service.store.protocol import Store, StoreError
+from indrnn.service.tracing import Timed
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,11 @@ class Backend:
         max_batch = min(s.max_batch, bundle.manifest.limits.max_batch or s.max_batch)
         graph = Engine(bundle, s.provider, s.threads, max_batch)
         bounds = EngineSettings(max_batch, s.max_queue, s.step_timeout, s.session_ttl, s.max_frames, short=True)
-        engine = EngineLoop(graph, self.store, bounds, self.answer or self.tickets.answer)
+        told = self.answer or self.tickets.answer
+        timed = Timed(told) if s.otel else None
+        engine = EngineLoop(graph, self.store, bounds, timed or told)
+        if timed is not None:
+            timed.statistics = engine.snapshot().statistics
         self._engines = [*(e for e in self._engines if e.alive), engine]
         if self.stopping:
             engine.drain()

@@ -279,6 +279,8 @@ class Stream:
         self._channel.fast = FastPath(
             self._channel.wire, self._intake, self._model, session_id, self._owner, o.layout, o.hz, o.top_k, o.key, *limits
         )
+        if (trace := self._steps.tickets.trace) is not None:
+            self._channel.fast.parent = trace.here
         self._channel.wire.taker = self._channel.fast.offer
 
     def _read_options(self, message: dict[str, object]) -> _Options:
