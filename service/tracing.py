@@ -42,7 +42,7 @@ class Times(NamedTuple):
     store_ns: int
 
 
-class Timed:
+class TimedAnswers:
     """Hands an engine's deliveries on, with the times of the turn they come from. Called on the engine's thread."""
 
     def __init__(self, told: Callable[..., None]) -> None:

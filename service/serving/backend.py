@@ -20,7 +20,7 @@ from indrnn.service.serving.steps import Tickets
 from indrnn.service.settings import Settings
 from indrnn.service.store.address import open_store
 from indrnn.service.store.protocol import Store, StoreError
-from indrnn.service.tracing import Timed
+from indrnn.service.tracing import TimedAnswers
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Backend:
         graph = Engine(bundle, s.provider, s.threads, max_batch)
         bounds = EngineSettings(max_batch, s.max_queue, s.step_timeout, s.session_ttl, s.max_frames, short=True)
         told = self.answer or self.tickets.answer
-        timed = Timed(told) if s.otel else None
+        timed = TimedAnswers(told) if s.otel else None
         engine = EngineLoop(graph, self.store, bounds, timed or told)
         if timed is not None:
             timed.statistics = engine.snapshot().statistics
