@@ -72,6 +72,7 @@ class Backend:
         """Read a bundle, warm it up and start its engine. Blocks; raises BundleError, EngineError."""
         bundle, s = read(folder), self.settings
         max_batch = min(s.max_batch, bundle.manifest.limits.max_batch or s.max_batch)
+        self.store.graphs[bundle.manifest.sha256] = bundle.manifest.state_size
         graph = Engine(bundle, s.provider, s.threads, max_batch)
         bounds = EngineSettings(max_batch, s.max_queue, s.step_timeout, s.session_ttl, s.max_frames, short=True)
         told = self.answer or self.tickets.answer

@@ -119,13 +119,15 @@ def little(numbers: Floats) -> Floats:
 _LITTLE = np.dtype("<f4")
 
 
-def encode_step(step: Step) -> bytes:
-    """Encode the last step's digest and result."""
+def encode_step(step: Step, beside: Floats | None = None) -> bytes:
+    """Encode the last step's digest and result; beside: numbers of the session that services of 0.1.0 know nothing of, and read past."""
     result = step.result
     if isinstance(result, Scores):
         end = ',"end":true' if step.end else ""  # by hand: half of the time of a dictionary and its JSON
         if result.doubts:
             end += f',"doubts":{orjson.dumps(result.doubts).decode()}'
+        if beside is not None:
+            end += f',"beside":"{little(beside).tobytes().hex()}"'
         head = f'{{"digest":"{step.digest.hex()}","k":{len(result.logits)},"n":{len(result.logprobs)}{end}}}\n'.encode()
         return head + b"".join([little(a).tobytes() for a in (result.logits, result.logprobs, result.every) if a.size])
     if isinstance(result, Return):
@@ -152,6 +154,14 @@ def decode_step(data: bytes) -> Step:
     max_chars, temperature, top_p, seed, stop = head["sampling"]
     reason = Reason(head["reason"]) if head["reason"] else None
     return Step(digest, Generated(Sampling(max_chars, temperature, top_p, seed, tuple(stop)), head["text"], floats, reason))
+
+
+def decode_beside(data: bytes) -> Floats | None:
+    """Return the numbers beside a step that encode_step has encoded; None where there are none."""
+    if b'"beside":"' not in (line := data.partition(b"\n")[0]):
+        return None
+    told = orjson.loads(line).get("beside")
+    return None if told is None else np.frombuffer(bytes.fromhex(told), "<f4").astype(np.float32, copy=False)
 
 
 def encode_carry(carry: Carry) -> bytes:
