@@ -22,7 +22,7 @@ from websockets.sync.client import ClientConnection, connect
 
 WAVE = json.loads((Path(__file__).parent.parent / "examples" / "wave.json").read_text())["sequences"][0]
 FRAMES = 2  # of a step
-PATIENCE = 60.0  # seconds until a step counts as never answered
+PATIENCE = 120.0  # seconds until a step counts as never answered
 AWAY = (429, 502, 503, 504)
 AWAY_CODES = {"overloaded", "stopping", "store_failed"}
 BITS = {"INDRNN_MAX_BATCH": "1"}
@@ -34,6 +34,11 @@ Answer = tuple[int, int, str]
 def frames(step: int) -> list[Any]:
     """The frames of a step, from 1 on."""
     return [WAVE[(FRAMES * (step - 1) + i) % len(WAVE)] for i in range(FRAMES)]
+
+
+def worded(predictions: list[dict[str, Any]]) -> str:
+    """Predictions as they are compared, which is not by the order of equal scores."""
+    return json.dumps([predictions[0]["frames"], sorted((one["label"], one["score"]) for one in predictions[0]["top"])])
 
 
 @dataclass
@@ -89,7 +94,7 @@ class OverHttp(Walker):
             return None
         assert reply.status_code == 200, f"step {number}: {reply.status_code} {reply.text[:300]}"
         session, predictions = reply.json()["session"], reply.json()["predictions"]
-        return session["step"], session["position"], json.dumps(predictions)
+        return session["step"], session["position"], worded(predictions)
 
     def close(self) -> None:
         if self.http is not None:
@@ -116,7 +121,7 @@ class OverSocket(Walker):
             assert said["code"] in AWAY_CODES, f"step {number}: {said}"
             self.load.count(said["code"])
             return None
-        return said["step"], said["position"], json.dumps(said["predictions"])
+        return said["step"], said["position"], worded(said["predictions"])
 
     def _opened(self) -> ClientConnection:
         address = self.load.url.replace("http", "ws", 1) + "/stream/action"
@@ -201,8 +206,11 @@ class Load:
             walk.result(PATIENCE)
         self._pool.shutdown()
 
-    def check(self, calm_url: str, trust: ssl.SSLContext | None = None) -> None:
-        """Every step of every client was answered as a calm session answers it, and every session stands where its client is."""
+    def check(self, calm_url: str, trust: ssl.SSLContext | None = None, near: float = 0.0) -> None:
+        """Every step of every client was answered as a calm session answers it, and every session stands where its client is, to the bit.
+
+        near: how far scores may be off where two releases answered, which word them differently.
+        """
         longest = max(len(walker.answers) for walker in self.walkers)
         with httpx.Client(base_url=calm_url, verify=trust or True, timeout=20) as client:
             calm = OverHttp(self, self.open(client), named=False)
@@ -214,7 +222,8 @@ class Load:
                 calm.answers.append(answer)
                 states.append(_state(client, calm.ident) if any(len(w.answers) == number for w in self.walkers) else b"")
             for walker in self.walkers:
-                assert walker.answers == calm.answers[: len(walker.answers)]
+                for found, wanted in zip(walker.answers, calm.answers, strict=False):
+                    assert found == wanted or _close(found, wanted, near), f"step {wanted[0]}: {_difference(found, wanted)}"
                 stands = client.get(f"/sessions/{walker.ident}").json()
                 assert (stands["step"], stands["position"]) == (len(walker.answers), FRAMES * len(walker.answers))
                 assert _state(client, walker.ident) == states[len(walker.answers) - 1]
@@ -224,3 +233,16 @@ def _state(client: httpx.Client, ident: str) -> bytes:
     """The numbers of a session's state; the file's head names the session."""
     file = client.get(f"/sessions/{ident}/state").content
     return file[8 + int.from_bytes(file[:8], "little") :]
+
+
+def _close(found: Answer, wanted: Answer, near: float) -> bool:
+    (frames, scores), (others, wants) = json.loads(found[2]), json.loads(wanted[2])
+    pairs = zip(scores, wants, strict=True)
+    return (found[:2], frames) == (wanted[:2], others) and all(a == b and abs(x - y) <= near for (a, x), (b, y) in pairs)
+
+
+def _difference(found: Answer, wanted: Answer) -> str:
+    """What an answer says that another one does not, briefly."""
+    one, other = json.loads(found[2]), json.loads(wanted[2])
+    scores = [pair for pair in zip(one[1], other[1], strict=False) if pair[0] != pair[1]]
+    return f"{found[:2]} in place of {wanted[:2]}, {one[0]} frames in place of {other[0]}, {scores[:3]}"
