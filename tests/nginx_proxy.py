@@ -33,7 +33,7 @@ def proxy(folder: Path, replicas: Sequence[Replica]) -> Iterator[Proxied]:
     subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1")
     request = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
     subprocess.run([*request, "-keyout", "tls.key", "-out", "tls.crt", *subject], cwd=folder, check=True, capture_output=True)
-    shutil.copy(CONFIGURED / "location.conf", folder)
+    shutil.copy(CONFIGURED / "proxied.conf", folder)
     port, conf = free_port(), (CONFIGURED / "nginx.conf").read_text()
     mine = {8443: port, **{8001 + i: replica.port for i, replica in enumerate(replicas)}}
     for theirs, ours in mine.items():
