@@ -45,6 +45,11 @@ class Kept:
                 self._known.move_to_end(i)
         return found
 
+    def living_beyond(self, at: float) -> int:
+        """Return how many known sessions live beyond a time."""
+        with self._lock:
+            return sum(known.session.expires_at > at for known in self._known.values())
+
     def tag_of(self, session: Session) -> bytes | None:
         """Return the tag of a session that is this very object; None where another one or none is known."""
         known = self._known.get(session.id)

@@ -20,6 +20,7 @@ import logging
 import math
 import secrets
 import struct
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -213,6 +214,10 @@ class RedisStore:
         self._kept.drop(gone)
         self._kept.keep(new)
         return found
+
+    def stepped_here(self, ttl: float, seconds: float) -> int:
+        """Return how many sessions, as far as they are kept in memory, this service has stepped or read in so many last seconds."""
+        return self._kept.living_beyond(time.time() + ttl - seconds)
 
     def commit(self, changes: Sequence[Change]) -> frozenset[str]:
         """Commit the changes, as Store says, in one round trip."""

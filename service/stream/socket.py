@@ -80,7 +80,7 @@ class Channel:
     """One connection's messages, in and out."""
 
     def __init__(self, socket: WebSocket, settings: Settings) -> None:
-        self.wire: Wire | None = socket.scope["extensions"].get(EXTENSION, {}).get("wire")
+        self.wire: Wire | None = socket.scope.get("extensions", {}).get(EXTENSION, {}).get("wire")
         self.fast: FastPath | None = None
         """the way of plain steps past the stream's task, once the stream is open"""
         self.watched = False

@@ -397,7 +397,25 @@ class Front:
                 return
             if scope["method"] == "HEAD":
                 scope = {**scope, "method": "GET"}
+            send = _echoing(scope["headers"], send)
         await self._app(scope, receive, send)
+
+
+SESSION = b"x-session-id"  # what routers look at; a session that is made is told by its route
+
+
+def _echoing(headers: Iterable[tuple[bytes, bytes]], send: Send) -> Send:
+    """Return what sends an answer with the request's x-session-id, where it has one, so that clients and routers see it go through."""
+    named = next((value for name, value in headers if name == SESSION), None)
+    if named is None:
+        return send
+
+    async def echo(message: Message) -> None:
+        if message["type"] == "http.response.start" and all(name.lower() != SESSION for name, _ in message["headers"]):
+            message = {**message, "headers": [*message["headers"], (SESSION, named)]}
+        await send(message)
+
+    return echo
 
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
