@@ -22,8 +22,7 @@ from indrnn.service.settings import PREFIX, Settings, SettingsError, read_settin
 from indrnn.service.store.redis import RedisStore
 
 ROUTER = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
-RECENT = 60.0  # seconds after its last step that a session counts as one that steps
-DRAINING = 5.0  # seconds beyond the drain's after which Ray kills a replica that is to end
+DRAINING = 2.0  # seconds beyond the drain's after which Ray kills a replica that is to end
 PATIENT = 10_000  # requests and streams that a replica may have at a time; the service has limits of its own
 
 
@@ -31,7 +30,8 @@ PATIENT = 10_000  # requests and streams that a replica may have at a time; the 
 class ClusterOptions:
     """What may be said beside the settings: numbers of replicas, what one may use, and what one is to carry.
 
-    cpus, gpus: of a replica, in cores and GPUs; a GPU may be shared. sessions: that step at a time; waiting: steps that wait in it.
+    cpus, gpus: of a replica, in cores and GPUs; a GPU may be shared. sessions: that have stepped within the `recent` last seconds; waiting:
+    steps that wait in it; upscale_delay, downscale_delay: seconds.
     """
 
     min_replicas: int = 1
@@ -39,6 +39,7 @@ class ClusterOptions:
     cpus: float = 1.0
     gpus: float = 0.0
     sessions: int = 1_000
+    recent: float = 60.0
     waiting: int = 64
     upscale_delay: float = 5.0
     downscale_delay: float = 120.0
@@ -46,7 +47,7 @@ class ClusterOptions:
     @classmethod
     def read(cls, given: dict[str, Any]) -> "ClusterOptions":
         """Return the options of `NAME=VALUE` on a command line. Raises SettingsError."""
-        known: dict[str, type[int] | type[float]] = {f.name: float if isinstance(f.default, float) else int for f in fields(cls)}
+        known: dict[str, Any] = {f.name: type(f.default) for f in fields(cls)}
         if unknown := sorted(set(given) - set(known)):
             raise SettingsError(f"unknown option {', '.join(unknown)}: expected one of {', '.join(known)}")
         try:
@@ -81,14 +82,17 @@ class ScaleBySteps:
 class Replica:
     """The service as an ASGI application that says how busy it is. Made in the actor."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Raises BundleError, StoreError, EngineError, KeysError; SettingsError where other replicas would not see the sessions."""
+    def __init__(self, settings: Settings, recent: float) -> None:
+        """Start the engines; recent: seconds after its last step that a session counts.
+
+        Raises BundleError, StoreError, EngineError, KeysError; SettingsError where other replicas would not see the sessions.
+        """
         _need_shared(settings)
         set_up(settings.log_level, settings.log_format)
         sys.setswitchinterval(5e-4)  # as serve_alone does
         self._backend = Backend.open(settings)
         self._asgi: ASGIApp = create_application(settings, self._backend).asgi
-        self._ttl = settings.session_ttl
+        self._ttl, self._recent = settings.session_ttl, recent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -97,18 +101,13 @@ class Replica:
     async def load(self) -> dict[str, float]:
         """Return how many steps wait, and how many sessions have stepped here lately."""
         store = self._backend.store
-        recent = await asyncio.to_thread(store.stepped_here, self._ttl, RECENT) if isinstance(store, RedisStore) else 0
+        recent = await asyncio.to_thread(store.stepped_here, self._ttl, self._recent) if isinstance(store, RedisStore) else 0
         return {"waiting": float(sum(engine.snapshot().waiting for engine in self._backend.engines)), "sessions": float(recent)}
 
 
 def _need_shared(settings: Settings) -> None:
     if "://" not in settings.store:
         raise SettingsError(f"INDRNN_STORE: expected a Redis, which all replicas share, got {settings.store!r}")
-
-
-def _replica() -> Replica:
-    """Make the application, in the actor, which has the settings in its environment."""
-    return Replica(read_settings())
 
 
 def app(given: dict[str, Any]) -> Any:
@@ -119,7 +118,10 @@ def app(given: dict[str, Any]) -> Any:
     options, settings = ClusterOptions.read(given), read_settings()
     _need_shared(settings)
 
-    class IndRNN(serve.ingress(_replica)()):  # type: ignore[misc]
+    def replica() -> Replica:  # in the actor, which has the settings in its environment
+        return Replica(read_settings(), options.recent)
+
+    class IndRNN(serve.ingress(replica)()):  # type: ignore[misc]
         """A replica of the service."""
 
         async def record_autoscaling_stats(self) -> dict[str, float]:

@@ -143,7 +143,7 @@ def _add_moves(router: APIRouter, services: Services) -> None:
     @router.post("/{session_id}/fork", status_code=201, response_model=schema.SessionInfo, responses=problems(*_NAMED, 429))
     async def fork(request: Request, session_id: str) -> Response:
         """Open a second session with this one's state and last result, after the step that is in flight."""
-        return JSONResponse(session_info(await sessions.fork(session_id, access.owner_of(request.headers))), 201)
+        return _made(await sessions.fork(session_id, access.owner_of(request.headers)))
 
     @router.post("/{session_id}/reset", response_model=schema.SessionInfo, responses=problems(*_NAMED))
     async def reset(request: Request, session_id: str) -> Response:
