@@ -391,13 +391,12 @@ class Front:
         if prefix := self._root_path or _forwarded_prefix(scope["headers"]):
             scope = _below(prefix, scope)
         if scope["type"] == "http":
-            path = scope["path"]
+            path, send = scope["path"], _echoing(scope["headers"], send)
             if path.startswith("/v2/") or path == "/v2":
                 await self._oip(scope, receive, send)
                 return
             if scope["method"] == "HEAD":
                 scope = {**scope, "method": "GET"}
-            send = _echoing(scope["headers"], send)
         await self._app(scope, receive, send)
 
 
