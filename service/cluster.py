@@ -9,7 +9,9 @@ wait, and not the sockets that are open.
 import asyncio
 import math
 import os
+import signal
 import sys
+import threading
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -159,6 +161,12 @@ def serve_on_ray(settings: Settings, given: dict[str, Any]) -> int:
     made = app(given)
     if not ray.is_initialized():
         ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())  # in place of Ray's own, which aborts with a trace
     serve.start(proxy_location="EveryNode", http_options={"host": settings.host, "port": settings.port})
-    serve.run(made, name="indrnn", blocking=True)
+    serve.run(made, name="indrnn")
+    told.wait()
+    serve.shutdown()
+    ray.shutdown()
     return 0
