@@ -67,7 +67,7 @@ def replicas_for(waiting: float, sessions: float, options: ClusterOptions) -> in
 
 
 class ScaleBySteps:
-    """Ray's autoscaling policy: by what the replicas say of themselves (`Replica.record_autoscaling_stats`)."""
+    """Ray's autoscaling policy: by what the replicas say of themselves (`ServedReplica.record_autoscaling_stats`)."""
 
     def __init__(self, **options: Any) -> None:
         self._options = ClusterOptions(**options)
@@ -123,7 +123,7 @@ def app(given: dict[str, Any]) -> Any:
     def replica() -> Replica:  # in the actor, which has the settings in its environment
         return Replica(read_settings(), options.recent)
 
-    class IndRNN(serve.ingress(replica)()):  # type: ignore[misc]
+    class ServedReplica(serve.ingress(replica)()):  # type: ignore[misc]
         """A replica of the service."""
 
         async def record_autoscaling_stats(self) -> dict[str, float]:
@@ -148,7 +148,7 @@ def app(given: dict[str, Any]) -> Any:
         health_check_period_s=2,
         health_check_timeout_s=settings.hang_timeout,
     )
-    return deployment(IndRNN).bind()
+    return deployment(ServedReplica).bind()
 
 
 def serve_on_ray(settings: Settings, given: dict[str, Any]) -> int:
