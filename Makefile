@@ -7,6 +7,7 @@
 #              it ends with a list of the tests that were skipped, and says of each what it lacked
 # make check   formatting, lint, types, who may import whom; of the page, where node is, types, lint and units
 # make test-fronts  tests of the running service once more, with a front and an engine's process in place of one process
+# make test-ray  the service on Ray Serve, two nodes on this machine, one killed under load; some two minutes with installing ray
 # make bench   the benchmarks, one after another
 # make kernel  compiles the native kernel where a C++ compiler is there, and the one for CUDA where a GPU and nvcc are; serve, test and bench
 #              do so by themselves
@@ -22,7 +23,7 @@ BIN := .venv/bin
 # With an NVIDIA GPU the runtime is onnxruntime-gpu with CUDA and cuDNN, otherwise onnxruntime: the two cannot be installed together.
 RUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo serve-gpu || echo serve)
 
-.PHONY: install serve page page-full test test-all test-fronts check bench kernel sanitize chaos fuzz openapi wheel clean
+.PHONY: install serve page page-full test test-all test-fronts test-ray check bench kernel sanitize chaos fuzz openapi wheel clean
 
 # The service answers first; the page follows when it is whole, and / says so until then.
 serve: .venv/installed-serve kernel
@@ -41,12 +42,15 @@ CAN_SANITIZE = $(word 2,$(filter /%,$(SANITIZERS)))
 test-all: check kernel
 	@$(if $(CAN_SANITIZE),$(MAKE) --no-print-directory sanitize,true)
 	@status=0; engine=; if docker info >/dev/null 2>&1; then engine=1; fi; \
-	INDRNN_TEST_INSTALL=all INDRNN_TEST_CONTAINER=$$engine $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile || status=$$?; \
+	INDRNN_TEST_INSTALL=all INDRNN_TEST_REPLICAS=1 INDRNN_TEST_CONTAINER=$$engine $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile || status=$$?; \
 	$(if $(CAN_SANITIZE),,echo "SKIPPED make sanitize: needs a C++ compiler with libasan.so and libubsan.so";) exit $$status
 
 FRONTS_TOO = $(foreach name,stream predict inference state drain rewind events,tests/system/test_$(name).py)
 test-fronts: .venv/installed-dev kernel
 	INDRNN_TEST_FRONTS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(FRONTS_TOO)
+
+test-ray: .venv/installed-ray kernel
+	INDRNN_TEST_RAY=1 $(BIN)/python -m pytest tests/cluster
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .
@@ -106,3 +110,7 @@ install: .venv/installed-dev kernel
 .venv/installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,train,$(RUNTIME)]'
 	@touch $@ .venv/installed-serve
+
+.venv/installed-ray: pyproject.toml .venv/installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[ray]'
+	@touch $@

@@ -34,6 +34,7 @@ from indrnn.service.serving.services import Services
 from indrnn.service.settings import Settings
 from indrnn.service.stream.plain_steps import Intake
 from indrnn.service.stream.socket import Connections
+from indrnn.service.tracing import Tracing, open_tracing
 from indrnn.service.wire.http import Front
 
 log = logging.getLogger(__name__)
@@ -64,18 +65,23 @@ def read_access(settings: Settings) -> Access:
     return Access(keys, settings.origins.split(","), settings.metrics_open)
 
 
-def wired(services: Services) -> Application:
-    """Return every protocol over the services, whose backend is closed at the end."""
+def wired(services: Services, tracing: Tracing | None = None) -> Application:
+    """Return every protocol over the services, whose backend is closed at the end. Raises SettingsError where nothing can be traced."""
+    tracing = tracing or open_tracing(services.settings)
     settings, access = services.settings, services.access
     oip = OpenInference(services, Inference(services))
     goodbyes: list[Goodbye] = []
     app = create_app(settings, services, goodbyes)
 
     def lifespan(app: object = None) -> contextlib.AbstractAsyncContextManager[None]:
-        return _lifespan(services, oip, goodbyes)
+        return _lifespan(services, oip, goodbyes, tracing)
 
     app.router.lifespan_context = lifespan
-    return Application(Front(app, oip, settings.root_path), oip, access, goodbyes, lifespan)
+    front: ASGIApp = Front(app, oip, settings.root_path)
+    if tracing is not None:
+        tracing.models, services.steps.tickets.trace = services.models, tracing
+        front = tracing.around(front)
+    return Application(front, oip, access, goodbyes, lifespan)
 
 
 def create_app(settings: Settings, services: Services | None = None, goodbyes: list[Goodbye] | None = None) -> FastAPI:
@@ -140,7 +146,7 @@ class _Described:
 
 
 @contextlib.asynccontextmanager
-async def _lifespan(services: Services, oip: OpenInference, goodbyes: list[Goodbye]) -> AsyncIterator[None]:
+async def _lifespan(services: Services, oip: OpenInference, goodbyes: list[Goodbye], tracing: Tracing | None) -> AsyncIterator[None]:
     settings, backend = services.settings, services.backend
     backend.tickets.loop = asyncio.get_running_loop()
     tasks = [asyncio.create_task(chore) for chore in services.chores()]
@@ -160,6 +166,8 @@ async def _lifespan(services: Services, oip: OpenInference, goodbyes: list[Goodb
         for task in tasks:
             task.cancel()
         await asyncio.to_thread(backend.close)
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
 
 def _problem(request: Request, error: ServiceError) -> Response:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import RawIOBase
 from pathlib import Path
 
@@ -31,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     if command == "key":
         parser.add_argument("name", help="of the key's owner; the key's hash is added to the file INDRNN_KEYS")
     if command == "serve":
+        parser.add_argument(
+            "--ray",
+            nargs="*",
+            metavar="NAME=VALUE",
+            help="on Ray Serve, as replicas over machines: min_replicas, max_replicas, cpus, gpus, sessions, waiting (docs/scaling.md)",
+        )
         parser.description = f"{parser.description} Settings are environment variables: `indrnn settings` lists them."
 
 
@@ -44,6 +50,8 @@ def run(command: str, args: argparse.Namespace, argv: list[str]) -> int:
             return _print_openapi(settings)
         if command == "backup":
             return _back_up(settings, args.file)
+        if command == "serve" and args.ray is not None:
+            return _serve_on_ray(settings, args.ray)
         return _add_key(settings, args.name) if command == "key" else _serve(settings)
     except (SettingsError, BundleError, EngineError, StoreError, KeysError) as error:
         print(f"indrnn: {error}", file=sys.stderr)
@@ -55,6 +63,14 @@ def _serve(settings: Settings) -> int:
     _check(settings)
     fronts = front_count(settings.fronts, cores())
     return supervise(settings, fronts) if fronts else serve_alone(settings)
+
+
+def _serve_on_ray(settings: Settings, given: Sequence[str]) -> int:
+    from indrnn.service.cluster import serve_on_ray  # what serves alone needs none of it
+
+    if wrong := [one for one in given if "=" not in one]:
+        raise SettingsError(f"--ray: expected NAME=VALUE, got {', '.join(wrong)}")
+    return serve_on_ray(settings, dict(one.split("=", 1) for one in given))
 
 
 def _check(settings: Settings) -> None:

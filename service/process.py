@@ -260,7 +260,7 @@ def main(argv: Sequence[str]) -> int:
             first = settings if name == "front-0" else settings.model_copy(update={"grpc_port": None})
             return _run(_front(first, line, [socket.socket(fileno=int(fd)) for fd in listeners]))
         host: list[Host] = []
-        backend = Backend.open(settings, lambda deliveries: host[0].answer(deliveries))
+        backend = Backend.open(settings, lambda deliveries, *times: host[0].answer(deliveries, *times))
         return _run(_engine(settings, backend, line, host))
     except (SettingsError, BundleError, EngineError, StoreError, KeysError) as error:
         print(f"indrnn: {error}", file=sys.stderr)

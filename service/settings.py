@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "INDRNN_"
-OF_TESTS = ("CHAOS", "CONTAINER", "FRONTS", "FUZZ", "INSTALL", "SILERO")
+OF_TESTS = ("CHAOS", "CONTAINER", "FRONTS", "FUZZ", "INSTALL", "RAY", "REPLICAS", "SILERO")
 ELSEWHERE = frozenset({"INDRNN_DATA", *(f"INDRNN_TEST_{name}" for name in OF_TESTS)})  # of model/ and of tests
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\s/?#@,]+/?", re.IGNORECASE)
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
@@ -107,6 +107,7 @@ class Settings(BaseSettings):
     max_steps_per_second: float | None = Field(None, gt=0, description="steps, clips and generated characters a second of one key; 429")
     header_timeout: float = Field(10.0, gt=0, description="seconds for a request's headers, or a stream's handshake, to come in")
     drain_timeout: float = Field(10.0, gt=0, le=3600, description="seconds from SIGTERM to the end of the process at most")
+    otel: bool = Field(False, description="whether OpenTelemetry's spans are sent where OTEL_… variables say; wants indrnn[otel]")
     log_format: Literal["text", "json"] = Field("text", description="how log lines are written; json: an object a line")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
 

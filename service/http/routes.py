@@ -164,6 +164,8 @@ def build_router(services: Services, numbers: Metrics | AskedFor) -> APIRouter:
         owner = access.owner_of(request.headers)
         body = await read_body(request, settings)
         only(body, _PREDICT_FIELDS)
+        if body.get("session_id") is None and body.get("step") is not None and "x-session-id" in request.headers:
+            body["session_id"] = request.headers["x-session-id"]
         if body.get("session_id") is None:
             reply = await while_there(request.receive, _predict_once(body, services, owner))
         else:

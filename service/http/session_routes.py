@@ -35,6 +35,11 @@ def session_info(session: Session) -> dict[str, object]:
     return _listed(session) if session.history is None else {**_listed(session), **_kept(session, session.history)}
 
 
+def _made(session: Session) -> Response:
+    """Return the answer that a session was made, whose id routers find in its headers."""
+    return JSONResponse(session_info(session), 201, {"x-session-id": session.id})
+
+
 def _kept(session: Session, history: History) -> dict[str, object]:
     return {"keep": history.keep, "kept": [*history.steps, session.step], "marks": dict(history.marks)}
 
@@ -76,13 +81,13 @@ def build_session_router(services: Services) -> APIRouter:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() == BYTES:
             file = await _state(request, settings)
             model = served.of_digest(file.digest, file.model, file.version)
-            return JSONResponse(session_info(await sessions.open(model, owner, state_file.check(file, model.manifest))), 201)
+            return _made(await sessions.open(model, owner, state_file.check(file, model.manifest)))
         body = await read_body(request, settings)
         only(body, ("model", "version", "keep"))
         if "model" not in body:
             raise BadInput("expected the name of a model, got nothing", field="model")
         keep = integer(body.get("keep"), "keep", 0, settings.max_keep, 0)
-        return JSONResponse(session_info(await sessions.open(served.choose(body["model"], body.get("version")), owner, keep=keep)), 201)
+        return _made(await sessions.open(served.choose(body["model"], body.get("version")), owner, keep=keep))
 
     @router.get("", response_model=schema.SessionList, responses=problems(401, 422, 503))
     async def list_sessions(request: Request, limit: int = Query(100, ge=1, le=LISTED)) -> Response:
@@ -138,7 +143,7 @@ def _add_moves(router: APIRouter, services: Services) -> None:
     @router.post("/{session_id}/fork", status_code=201, response_model=schema.SessionInfo, responses=problems(*_NAMED, 429))
     async def fork(request: Request, session_id: str) -> Response:
         """Open a second session with this one's state and last result, after the step that is in flight."""
-        return JSONResponse(session_info(await sessions.fork(session_id, access.owner_of(request.headers))), 201)
+        return _made(await sessions.fork(session_id, access.owner_of(request.headers)))
 
     @router.post("/{session_id}/reset", response_model=schema.SessionInfo, responses=problems(*_NAMED))
     async def reset(request: Request, session_id: str) -> Response:

@@ -22,13 +22,14 @@ from indrnn.service.engine.requests import ClientProtocol, Delivery, InferReques
 from indrnn.service.engine.statistics import Totals
 from indrnn.service.errors import ModelGone, ServiceError, Stopping
 from indrnn.service.link.connection import Connection
-from indrnn.service.link.message import FORMAT, TOGETHER, Kind, LinkError, framed, messages, parts, read_asked, told_parts
+from indrnn.service.link.message import FORMAT, TOGETHER, Kind, LinkError, framed, messages, parts, read_asked, times_part, told_parts
 from indrnn.service.link.numbers import statistics_text
 from indrnn.service.serving.backend import Backend
 from indrnn.service.serving.models import Models, ServedModel
 from indrnn.service.serving.repository import Repository, Rules
 from indrnn.service.session.machine import Refused
 from indrnn.service.store.refreshed import StoreProbe
+from indrnn.service.tracing import Times
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +56,12 @@ class FrontLink:
         self.connection.write(framed(Kind.HELLO, encode(c.Hello(FORMAT, host.epoch))))
         self._calls: set[asyncio.Task[None]] = set()
 
-    def tell(self, deliveries: Sequence[Delivery]) -> None:
-        """Write deliveries: one message for those of one commit, if they have room in it."""
-        self.connection.write(b"".join(messages(Kind.TOLD, list(told_parts(deliveries, self._tells_state)))))
+    def tell(self, deliveries: Sequence[Delivery], times: Times | None = None) -> None:
+        """Write deliveries: one message for those of one commit, if they have room in it; times: of their turn, where it is traced."""
+        made = list(told_parts(deliveries, self._tells_state))
+        if times is not None:
+            made.insert(0, times_part(times))
+        self.connection.write(b"".join(messages(Kind.TOLD, made)))
         if self._wants:
             self._wants.difference_update([d.ticket.number for d in deliveries if d.final])
 
@@ -202,20 +206,20 @@ class Host:
         """Return the engine of that number, which may have left the table of models a moment ago."""
         return self._ports.get(number)
 
-    def answer(self, deliveries: Sequence[Delivery]) -> None:
+    def answer(self, deliveries: Sequence[Delivery], times: Times | None = None) -> None:
         """Take an engine's deliveries, on any thread: each front is told what was asked in its epoch, and what nobody asked is dropped."""
         by_epoch = self._by_epoch
         if len(by_epoch) == 1:
             ((epoch, front),) = by_epoch.items()
             if all(d.ticket.epoch == epoch for d in deliveries):
-                front.tell(deliveries)
+                front.tell(deliveries, times)
                 return
         groups: dict[int, list[Delivery]] = {}
         for delivery in deliveries:
             groups.setdefault(delivery.ticket.epoch, []).append(delivery)
         for epoch, of_front in groups.items():
             if found := by_epoch.get(epoch):
-                found.tell(of_front)
+                found.tell(of_front, times)
 
     # --- fronts come and go ---------------------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,19 @@ from indrnn.service.engine.requests import Asked, Delivery, Ticket
 from indrnn.service.engine.statistics import Statistics, Totals
 from indrnn.service.errors import Overloaded, ServiceError, Stopping, StoreFailed, TooLarge
 from indrnn.service.link.connection import Connection
-from indrnn.service.link.message import FORMAT, WHOLE, Kind, LinkError, asked_parts, framed, messages, parts, read_told
+from indrnn.service.link.message import (
+    FORMAT,
+    WHOLE,
+    Kind,
+    LinkError,
+    PartForm,
+    asked_parts,
+    framed,
+    messages,
+    parts,
+    read_times,
+    read_told,
+)
 from indrnn.service.link.numbers import read_statistics
 from indrnn.service.serving.connections import Places
 from indrnn.service.serving.modalities import StepLimits, served
@@ -185,8 +197,12 @@ class Link:
     def _took(self, kind: int, body: bytes) -> None:
         try:
             if kind == Kind.TOLD:
+                times = None  # a message that has no room for them goes without
                 for part in parts(body):
-                    self.tickets.tell(read_told(part, self.tickets.epoch))
+                    if part.form == PartForm.TIMES:
+                        times = read_times(part)
+                    else:
+                        self.tickets.tell(read_told(part, self.tickets.epoch), times)
             elif kind == Kind.RETURNED:
                 self._returned(body)
             elif kind == Kind.HELLO:

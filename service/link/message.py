@@ -18,6 +18,7 @@ ASKED and TOLD hold parts, each a head of 16 bytes, its fields, and zeros up to 
     RESULTS   results of content with as many logits and as long states:
               u32 bytes of texts | u32 K | u32 N + 1, 0: no states | zero | u64 tickets | i64 numbers | i64 positions | texts, JSON: doubts
               u32 time steps of each | u32 logprobs of each | logits [n, K] | states [n, N] | every [t, K] of each | logprobs of each
+    TIMES     of the engine's turn that the parts behind it come from, where it is traced: u64 rows | u64 ns of the run | of the commit
 
 The model is the engine's number of it; a ticket is a number of the front, whose epoch the first message has said. A time that is not a
 number stands for none. Steps that are alike are one part only where they came one after another: the order is that of the asking.
@@ -37,6 +38,7 @@ from indrnn.service.engine.codec import CodecError, decode, encode
 from indrnn.service.engine.loop import tickets_of
 from indrnn.service.engine.requests import Asked, Content, Delivery, Exact, Frames, InferRequest, StepRequest, Ticket
 from indrnn.service.session.machine import Floats, Result, Scores
+from indrnn.service.tracing import Times
 
 T = TypeVar("T")
 
@@ -47,6 +49,7 @@ HEAD = struct.Struct("<IBB2x")
 PART = struct.Struct("<IIHBB4x")
 STEPS = struct.Struct("<IBBBxdd6I4x")
 RESULTS = struct.Struct("<III4x")
+TIMES = struct.Struct("<3Q")
 PROTOCOLS = ("http", "stream", "oip_http", "oip_grpc", "openai")
 DTYPES = tuple(np.dtype(name) for name in ("<f4", "<i8", "<f8", "<f2"))
 F4 = DTYPES[0]
@@ -77,6 +80,7 @@ class PartForm(IntEnum):
     STEPS = 2
     INFERS = 3
     RESULTS = 4
+    TIMES = 5
 
 
 EXACT, EVERY, WATCH, BEGIN, END, SEEN, STATE, TOGETHER = (1 << i for i in range(8))
@@ -508,6 +512,19 @@ def read_told(part: Packed, epoch: int) -> Sequence[Delivery]:
         )
         for i in range(n)
     ]
+
+
+def times_part(times: Times) -> bytes:
+    """Return the times of an engine's turn as a part."""
+    return _part(PartForm.TIMES, 0, 0, 1, [TIMES.pack(*times)])
+
+
+def read_times(part: Packed) -> Times:
+    """Return the times of a part. Raises LinkError."""
+    fields = _Fields(part)
+    times = Times(*fields.head(TIMES))
+    fields.ended()
+    return times
 
 
 def _cut(numbers: "NDArray[np.generic]", sizes: Sequence[int]) -> list[Floats]:

@@ -40,6 +40,7 @@ class InferenceService:
     def __init__(self, inference: Inference, services: Services) -> None:
         self._inference = inference
         self._places = services.places
+        self._tickets = services.steps.tickets
         self._repository = services.repository
         self._readings: set[asyncio.Task[None]] = set()
         self._leaving = False
@@ -60,6 +61,13 @@ class InferenceService:
         open_to_all = name in ("ServerLive", "ServerReady")
 
         async def call(request: Message, context: Context) -> Message:
+            trace = self._tickets.trace
+            if trace is None or name != "ModelInfer":
+                return await answered(request, context)
+            with trace.request(f"{SERVICE}/{name}", _metadata(context), {"rpc.system": "grpc", "rpc.method": name}):
+                return await answered(request, context)
+
+        async def answered(request: Message, context: Context) -> Message:
             model = getattr(request, "model_name", getattr(request, "name", ""))
             try:
                 return await answer(request, "" if open_to_all else self._owner(context))
@@ -74,7 +82,7 @@ class InferenceService:
         return grpc.unary_unary_rpc_method_handler(call, request.FromString, _serialized)
 
     def _owner(self, context: Context) -> str:
-        return self._owner_of({key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)})
+        return self._owner_of(_metadata(context))
 
     # --- health, descriptions, repository ---------------------------------------------------------------------------------------------
 
@@ -160,7 +168,7 @@ class InferenceService:
         waiting: Waiting = asyncio.Queue()
         room = asyncio.Semaphore(AHEAD)
         under_way = UnderWay(self._inference)
-        reading = asyncio.create_task(self._read_stream(requests, owner, waiting, room, under_way))
+        reading = asyncio.create_task(self._read_stream(requests, owner, waiting, room, under_way, _metadata(context)))
         self._readings.add(reading)
         try:
             while (item := await waiting.get()) is not None:
@@ -196,7 +204,10 @@ class InferenceService:
         waiting: Waiting,
         room: asyncio.Semaphore,
         under_way: UnderWay,
+        metadata: Mapping[str, str],
     ) -> None:
+        if self._tickets.trace is not None:
+            self._tickets.trace.under(metadata)
         try:
             async for request in requests:
                 await room.acquire()  # before it is queued: who leaves meanwhile has not had it applied
@@ -250,6 +261,11 @@ def read(request: Message) -> Ask:
             refuse_what_is_not_offered(_parameters(output.parameters))
         ask.outputs = [Wanted(output.name, True) for output in request.outputs]
     return ask
+
+
+def _metadata(context: Context) -> dict[str, str]:
+    """Return what a client said beside its call."""
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
 
 
 def _let_go(waiting: Waiting) -> None:

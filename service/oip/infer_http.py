@@ -20,6 +20,7 @@ from indrnn.service.oip.message import Ask, HttpReply, SentTensor, Wanted, infer
 from indrnn.service.oip.rows import Rows
 from indrnn.service.serving.models import ServedModel
 from indrnn.service.session.machine import Refused, Result
+from indrnn.service.tracing import CARRIED
 from indrnn.service.wire.http import LONG_WAY, Busy, ShortHttp
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,9 @@ class InferHttp(ShortHttp):
         (request,) = inference.requests(ask, read, model, owner)
         tickets = inference.steps.tickets
         ticket = tickets.issue(partial(self._deliver, ask, read, model, request, target, busy))
+        if tickets.trace is not None:
+            carried = {name: self.named.get(name.encode(), b"").decode("latin-1") for name in CARRIED}
+            tickets.trace.asked([ticket.number], model.port, request, tickets.trace.parent(carried))
         if isinstance(request, InferRequest):
             self.leaves_with(busy, partial(tickets.withdraw, model.port, [ticket]))
         tickets.submit_soon(model.port, Asked(ticket, request))

@@ -56,6 +56,8 @@ class CompletionRun:
     def submit(self) -> None:
         """Queue all of it, or none."""
         self._asked = [self._ask(i, content) for i, content in enumerate(self._contents)]
+        if self._tickets.trace is not None:
+            self._tickets.trace.asked([number for one in self._asked for number in _last_told(one)], self._port, self._asked[0].request)
         self._port.submit(self._asked, whole=True)
 
     def leave(self) -> None:
@@ -135,6 +137,12 @@ class CompletionRun:
                 self._queue.put_nowait((i, reply))
 
         return sink
+
+
+def _last_told(asked: Asked) -> list[int]:
+    """Return the tickets' numbers of a job."""
+    texts = asked.request.texts if isinstance(asked.request, CompleteRequest) else ()
+    return [asked.ticket.number, *(text.ticket.number for text in texts)]
 
 
 def _prompt_scores(prompted: Prompted, prompt: str, alphabet: str) -> list[Scored]:

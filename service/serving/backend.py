@@ -21,6 +21,7 @@ from indrnn.service.serving.steps import Tickets
 from indrnn.service.settings import Settings, cores
 from indrnn.service.store.address import open_store
 from indrnn.service.store.protocol import Store, StoreError
+from indrnn.service.tracing import TimedAnswers
 
 log = logging.getLogger(__name__)
 
@@ -80,10 +81,15 @@ class Backend:
         """Read a bundle, warm it up and start its engine. Blocks; raises BundleError, EngineError."""
         bundle, s = read(folder), self.settings
         max_batch = min(s.max_batch, bundle.manifest.limits.max_batch or s.max_batch)
+        self.store.graphs[bundle.manifest.sha256] = bundle.manifest.state_size
         graph = Engine(bundle, s.provider, s.threads, max_batch)
         aside = commits_aside(s.commit_thread, self.answer is not None, cores())
         bounds = EngineSettings(max_batch, s.max_queue, s.step_timeout, s.session_ttl, s.max_frames, short=True, commit_thread=aside)
-        engine = EngineLoop(graph, self.store, bounds, self.answer or self.tickets.answer)
+        told = self.answer or self.tickets.answer
+        timed = TimedAnswers(told) if s.otel and not aside else None  # beside the engine thread nobody knows which run was a reply's
+        engine = EngineLoop(graph, self.store, bounds, timed or told)
+        if timed is not None:
+            timed.statistics = engine.snapshot().statistics
         self._engines = [*(e for e in self._engines if e.alive), engine]
         if self.stopping:
             engine.drain()

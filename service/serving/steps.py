@@ -60,6 +60,7 @@ from indrnn.service.session.machine import (
     Sampling,
     Scores,
 )
+from indrnn.service.tracing import Times, Tracing
 
 log = logging.getLogger(__name__)
 
@@ -186,6 +187,7 @@ class Tickets:
     def __init__(self) -> None:
         self.epoch = secrets.randbits(63)
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.trace: Tracing | None = None
         self._number = 0
         self._sinks: dict[int, Sink] = {}
         self._turn: dict[EnginePort, list[Asked]] = {}
@@ -205,17 +207,19 @@ class Tickets:
         self._sinks[self._number] = sink
         return Ticket(self.epoch, self._number)
 
-    def answer(self, deliveries: Sequence[Delivery]) -> None:
+    def answer(self, deliveries: Sequence[Delivery], times: Times | None = None) -> None:
         """Take an engine's deliveries, on any thread. Those of one commit come in one turn of the event loop."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
             if self.loop is not None:
-                self.loop.call_soon_threadsafe(self.tell, deliveries)
+                self.loop.call_soon_threadsafe(self.tell, deliveries, times)
 
-    def tell(self, deliveries: Sequence[Delivery]) -> None:
-        """Take an engine's deliveries, on the event loop's thread."""
+    def tell(self, deliveries: Sequence[Delivery], times: Times | None = None) -> None:
+        """Take an engine's deliveries, on the event loop's thread; times: of its turn, where that is traced."""
         for ticket, reply, states, final in deliveries:
             if ticket.epoch != self.epoch:
                 continue
+            if final and self.trace is not None:
+                self.trace.answered(ticket.number, reply, times)
             sink = self._sinks.pop(ticket.number, None) if final else self._sinks.get(ticket.number)
             if sink is None:
                 continue  # whoever asked is gone
@@ -228,6 +232,8 @@ class Tickets:
         """Take tickets back, of which nobody waits for an answer any more."""
         for ticket in tickets:
             self._sinks.pop(ticket.number, None)
+        if self.trace is not None:
+            self.trace.left([ticket.number for ticket in tickets])
         port.withdraw(tickets)
 
     def submit_soon(self, port: EnginePort, asked: Asked) -> None:
@@ -270,6 +276,8 @@ class Tickets:
             future.set_result([])
             return future
         asked = [Asked(self.issue(partial(sink, i)), request) for i, request in enumerate(requests)]
+        if self.trace is not None:
+            self.trace.asked([one.ticket.number for one in asked], port, requests[0])
         port.submit(asked, whole=True)
         future.add_done_callback(partial(self._drop_cancelled, port, asked))
         return future
@@ -358,6 +366,8 @@ class StepRouter:
             queue.put_nowait(Answered(reply, states))
 
         ticket = self.tickets.issue(sink)
+        if self.tickets.trace is not None:
+            self.tickets.trace.asked([ticket.number], model.port, request)
         model.port.submit([Asked(ticket, request)])
         ended = False
         try:

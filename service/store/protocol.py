@@ -50,6 +50,8 @@ class Store(Protocol):
 
     key: bytes
     """signs session ids; made once and kept in the store"""
+    graphs: dict[str, int]
+    """how many numbers the state of a loaded graph has, by its digest: what a session has behind them, older services do not know"""
 
     def load(self, ids: Sequence[str]) -> dict[str, Session]:
         """Return the sessions of these ids that exist, as they are now. Raises StoreFailed."""

@@ -46,6 +46,11 @@ class Kept:
                 self._known.move_to_end(i)
         return found
 
+    def living_beyond(self, at: float) -> int:
+        """Return how many known sessions live beyond a time."""
+        with self._lock:
+            return sum(known.session.expires_at > at for known in self._known.values())
+
     def tag_of(self, session: Session) -> bytes | None:
         """Return the tag of a session that is this very object; None where another one or none is known."""
         known = self._known.get(session.id)
@@ -120,17 +125,19 @@ def little(numbers: Floats) -> Floats:
 _LITTLE = np.dtype("<f4")
 
 
-def encode_step(step: Step) -> bytes:
-    """Encode the last step's digest and result."""
+def encode_step(step: Step, beside: Floats | None = None) -> bytes:
+    """Encode the last step's digest and result; beside: numbers of the session that services of 0.1.0 know nothing of, and read past."""
     result = step.result
     if isinstance(result, Scores):
         _, every, logprobs, doubts = result
-        if not (step.end or len(logprobs) or every.size):  # nearly all there is: a fifth of the time
+        if not (step.end or len(logprobs) or every.size or beside is not None):  # nearly all there is: a fifth of the time
             said = _doubts(doubts) if doubts else b""
             head = b'{"digest":"%b","k":%d,"n":0%b}\n' % (step.digest.hex().encode(), len(result.logits), said)
             return head + little(result.logits).tobytes()
         end = ',"end":true' if step.end else ""  # by hand: half of the time of a dictionary and its JSON
         end += _doubts(doubts).decode() if doubts else ""
+        if beside is not None:
+            end += f',"beside":"{little(beside).tobytes().hex()}"'
         head = f'{{"digest":"{step.digest.hex()}","k":{len(result.logits)},"n":{len(result.logprobs)}{end}}}\n'.encode()
         return head + b"".join([little(a).tobytes() for a in (result.logits, result.logprobs, result.every) if a.size])
     if isinstance(result, Return):
@@ -162,6 +169,14 @@ def decode_step(data: bytes) -> Step:
     max_chars, temperature, top_p, seed, stop = head["sampling"]
     reason = Reason(head["reason"]) if head["reason"] else None
     return Step(digest, Generated(Sampling(max_chars, temperature, top_p, seed, tuple(stop)), head["text"], floats, reason))
+
+
+def decode_beside(data: bytes) -> Floats | None:
+    """Return the numbers beside a step that encode_step has encoded; None where there are none."""
+    if b'"beside":"' not in (line := data.partition(b"\n")[0]):
+        return None
+    told = orjson.loads(line).get("beside")
+    return None if told is None else np.frombuffer(bytes.fromhex(told), "<f4").astype(np.float32, copy=False)
 
 
 def encode_carry(carry: Carry) -> bytes:

@@ -20,8 +20,9 @@ import logging
 import math
 import secrets
 import struct
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -33,10 +34,11 @@ from redis.retry import Retry
 
 from indrnn.service.errors import StoreFailed
 from indrnn.service.session.ids import new_key
-from indrnn.service.session.machine import Generated, History, Session
+from indrnn.service.session.machine import Generated, History, Scores, Session
 from indrnn.service.store.protocol import Change, Durability, Population, StoreError
 from indrnn.service.store.record import (
     Kept,
+    decode_beside,
     decode_carry,
     decode_snapshot,
     decode_step,
@@ -161,6 +163,7 @@ class RedisStore:
         self._prune = self._redis.register_script(_PRUNE)
         self._look = self._redis.register_script(_LOAD)
         self._kept = Kept()
+        self.graphs: dict[str, int] = {}
         self._sweep: Iterator[int] | None = None
         self._name = secrets.token_bytes(8)
         try:
@@ -212,6 +215,10 @@ class RedisStore:
         self._kept.keep(new)
         return found
 
+    def stepped_here(self, ttl: float, seconds: float) -> int:
+        """Return how many sessions, as far as they are kept in memory, this service has stepped or read in so many last seconds."""
+        return self._kept.living_beyond(time.time() + ttl - seconds)
+
     def commit(self, changes: Sequence[Change]) -> frozenset[str]:
         """Commit the changes, as Store says, in one round trip."""
         keys: list[bytes] = [_KEY, _OWNERS]
@@ -221,7 +228,7 @@ class RedisStore:
         for change, (before, after) in zip(changes, tags, strict=True):
             keys += _keys_of(change)
             fields = _history_fields(change)
-            values += (before, after, *_values(change), len(fields))
+            values += (before, after, *_values(change, self.graphs), len(fields))
             more += fields
         values += more
         try:
@@ -395,18 +402,32 @@ def _keys_of(change: Change) -> tuple[bytes, bytes]:
     return _SESSION + session.id.encode(), _owned(session.owner)
 
 
-def _values(change: Change) -> tuple[bytes | int, ...]:
+def _values(change: Change, graphs: Mapping[str, int]) -> tuple[bytes | int, ...]:
     s = change.after
     claims = min(CLAIM_MOST, CLAIM * max(0, change.lost + 1 - PATIENCE))
     if s is None:
         return 0, b"", b"", claims
-    state = s.state.astype("<f4", copy=False).tobytes()
-    last = encode_step(s.last) if s.last else b""
+    state, last = _state_and_last(s, graphs.get(s.digest))
     carry = encode_carry(s.carry) if s.carry else b""
     names = (s.model, s.version, s.digest, s.owner)
     keep = () if s.history is None else (s.history.keep,)
     head = orjson.dumps([*names, s.step, s.position, s.created_at, s.expires_at, len(state), len(last), *keep])
     return math.ceil(s.expires_at * 1000), head, state + last + carry, claims
+
+
+def _state_and_last(s: Session, N: int | None) -> tuple[bytes, bytes]:
+    """Return the bytes of the state and of the last step; N: numbers of the graph's state.
+
+    What a session has behind these (the evidence on bodies) goes beside the last step, where a service of 0.1.0 that shares this Redis
+    during an upgrade reads past it: the model would refuse a longer state. One that keeps states has no such reader.
+    """
+    state = s.state.astype("<f4", copy=False)
+    if N is not None and len(state) > N and s.history is None:
+        if s.last is None and not state[N:].any():
+            return state[:N].tobytes(), b""
+        if s.last is not None and isinstance(s.last.result, Scores):
+            return state[:N].tobytes(), encode_step(s.last, state[N:])
+    return state.tobytes(), encode_step(s.last) if s.last else b""
 
 
 def _history_fields(change: Change) -> list[bytes]:
@@ -437,6 +458,8 @@ def _session(ident: str, row: Sequence[bytes | None]) -> Session:
     model, version, digest, owner, step, position, created_at, expires_at, n_state, n_last, *keep = orjson.loads(head or b"")
     body = body or b""
     state, last, carry = body[:n_state], body[n_state : n_state + n_last], body[n_state + n_last :]
+    if (beside := decode_beside(last)) is not None:
+        state += beside.tobytes()
     return Session(
         ident,
         model,

@@ -90,6 +90,7 @@ class SQLiteStore:
             raise StoreError("store: expected the path of a file or the address of a Redis (INDRNN_STORE), got nothing")
         if str(path) == ":memory:":
             raise StoreError("store :memory:: expected a file, which outlives the service")
+        self.graphs: dict[str, int] = {}
         try:
             _refuse_others(self._path)
             self._path.parent.mkdir(parents=True, exist_ok=True)

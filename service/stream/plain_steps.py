@@ -49,6 +49,8 @@ class FastPath:
     """that of the last step"""
     forms: int = 0
     """how many there were; a connection whose steps look different each time gains nothing by them"""
+    parent: object = None
+    """the span that the client named in its handshake, where steps are traced"""
     _busy: bool = False
     _content: Content | None = None
     _clear: asyncio.Future[None] | None = None
@@ -69,7 +71,10 @@ class FastPath:
         request = native_step(
             self.session_id, self.owner, number, content, self.options_key, self.model.modality.each_step, protocol="stream"
         )
-        return Asked(tickets.issue(self._arrived), request)
+        ticket = tickets.issue(self._arrived)
+        if tickets.trace is not None:
+            tickets.trace.asked([ticket.number], self.model.port, request, self.parent)
+        return Asked(ticket, request)
 
     def _arrived(self, reply: Reply, states: States | None) -> None:
         if isinstance(reply, Result) and self._content is not None:

@@ -80,7 +80,7 @@ class Channel:
     """One connection's messages, in and out."""
 
     def __init__(self, socket: WebSocket, settings: Settings) -> None:
-        self.wire: Wire | None = socket.scope["extensions"].get(EXTENSION, {}).get("wire")
+        self.wire: Wire | None = socket.scope.get("extensions", {}).get(EXTENSION, {}).get("wire")
         self.fast: FastPath | None = None
         """the way of plain steps past the stream's task, once the stream is open"""
         self.watched = False
@@ -279,6 +279,8 @@ class Stream:
         self._channel.fast = FastPath(
             self._channel.wire, self._intake, self._model, session_id, self._owner, o.layout, o.hz, o.top_k, o.key, *limits
         )
+        if (trace := self._steps.tickets.trace) is not None:
+            self._channel.fast.parent = trace.here
         self._channel.wire.taker = self._channel.fast.offer
 
     def _read_options(self, message: dict[str, object]) -> _Options:

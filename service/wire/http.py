@@ -423,13 +423,30 @@ class Front:
         if prefix := self._root_path or _forwarded_prefix(scope["headers"]):
             scope = _below(prefix, scope)
         if scope["type"] == "http":
-            path = scope["path"]
+            path, send = scope["path"], _echoing(scope["headers"], send)
             if path.startswith("/v2/") or path == "/v2":
                 await self._oip(scope, receive, send)
                 return
             if scope["method"] == "HEAD":
                 scope = {**scope, "method": "GET"}
         await self._app(scope, receive, send)
+
+
+SESSION = b"x-session-id"  # what routers look at; a session that is made is told by its route
+
+
+def _echoing(headers: Iterable[tuple[bytes, bytes]], send: Send) -> Send:
+    """Return what sends an answer with the request's x-session-id, where it has one, so that clients and routers see it go through."""
+    named = next((value for name, value in headers if name == SESSION), None)
+    if named is None:
+        return send
+
+    async def echo(message: Message) -> None:
+        if message["type"] == "http.response.start" and all(name.lower() != SESSION for name, _ in message["headers"]):
+            message = {**message, "headers": [*message["headers"], (SESSION, named)]}
+        await send(message)
+
+    return echo
 
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")

@@ -17,6 +17,7 @@ from indrnn.service.settings import Settings
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 MONITORING = ROOT / "deploy" / "monitoring"
+PROXY = ROOT / "deploy" / "proxy"
 OURS = ("overlays/cpu", "overlays/gpu", "redis")
 EXTENSIONS = ("gateway", "kserve")  # of kinds that a cluster has only with Gateway API or KServe
 
@@ -149,3 +150,23 @@ def test_what_watches_mounts_files_that_are_there() -> None:
         mounted = [volume.split(":")[0] for volume in one["volumes"] if volume.startswith("./")]
         assert mounted
         assert all((ROOT / path).exists() for path in mounted)
+
+
+def test_the_proxy_s_files_are_what_nginx_takes_and_what_compose_mounts(tmp_path: Path) -> None:
+    """The service's port is a range there, from which each replica takes one."""
+    compose = yaml.safe_load((PROXY / "docker-compose.yml").read_text())["services"]["proxy"]
+    mounted = dict(volume.rsplit(":ro", 1)[0].rsplit(":", 1)[::-1] for volume in compose["volumes"])
+    for inside, file in mounted.items():
+        assert file.startswith("$") or (ROOT / file).is_file(), inside
+    assert set(compose["depends_on"]) <= set(yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"])
+    nginx = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
+    if nginx is None or shutil.which("openssl") is None:
+        pytest.skip("needs nginx and openssl")
+    key = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "tls.key", "-out", "tls.crt", "-subj", "/CN=x"]
+    subprocess.run(key, cwd=tmp_path, check=True, capture_output=True)
+    shutil.copy(PROXY / "proxied.conf", tmp_path)
+    for name in ("nginx.conf", "compose.conf"):
+        conf = (PROXY / name).read_text().replace("/etc/nginx/tls/", "").replace("/etc/nginx/", "").replace("/tmp/", f"{tmp_path}/")
+        (tmp_path / name).write_text(conf)
+        done = subprocess.run([nginx, "-p", str(tmp_path), "-c", name, "-t"], capture_output=True, text=True, timeout=60)
+        assert "test is successful" in done.stderr, done.stderr

@@ -3,6 +3,7 @@
 import gzip
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -79,15 +80,36 @@ def test_no_warning_is_printed(skeletons):
         assert not re.search(r"\.py:\d+|warn|deprecat|litlogger", said, re.IGNORECASE), said
 
 
-def test_two_processes_learn_as_one_from_both_batches(tmp_path, monkeypatch):
-    in_two(RUN, tmp_path / "two")
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """The weights that two processes have learned, which Lightning started."""
+    out = tmp_path_factory.mktemp("two")
+    in_two(RUN, out)
+    return checkpoint.load_trained(out / "model.pt")[0].state_dict()
+
+
+def test_two_processes_learn_as_one_from_both_batches(two, tmp_path, monkeypatch):
     one = train_adding.AddingLearner.loss
     monkeypatch.setattr(train_adding.AddingLearner, "loss", lambda self, step: (one(self, 2 * step) + one(self, 2 * step + 1)) / 2)
     assert main([*RUN, "--out", str(tmp_path / "one")]) == 0
-    two, one = (checkpoint.load_trained(tmp_path / name / "model.pt")[0].state_dict() for name in ("two", "one"))
+    one = checkpoint.load_trained(tmp_path / "one" / "model.pt")[0].state_dict()
     assert all(torch.isfinite(value).all() for value in one.values())
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5, msg=name)
+
+
+def test_torchrun_starts_the_processes_as_well(two, tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port, "-m", "indrnn"]
+    command = [*launch, *RUN, "--out", str(tmp_path / "out"), "--devices", "2", "--strategy", "ddp"]
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=300, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "distributed_backend=gloo" in done.stderr
+    found = checkpoint.load_trained(tmp_path / "out" / "model.pt")[0].state_dict()
+    for name, value in two.items():
+        assert torch.equal(found[name], value), name
 
 
 def test_a_task_whose_state_is_carried_by_one_process_is_not_split(tmp_path, capsys, monkeypatch):

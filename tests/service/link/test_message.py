@@ -27,10 +27,13 @@ from indrnn.service.link.message import (
     messages,
     parts,
     read_asked,
+    read_times,
     read_told,
+    times_part,
     told_parts,
 )
 from indrnn.service.session.machine import Char, Reason, Refused, Result, Scores
+from indrnn.service.tracing import Times
 
 EPOCH = 7
 QUICK = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -211,3 +214,14 @@ def test_every_kind_and_form_has_a_line_in_the_description() -> None:
     assert described.__doc__ is not None
     assert all(form.name in described.__doc__ for form in PartForm)
     assert math.log2(TOGETHER) == 7
+
+
+def test_times_of_a_turn_are_read_as_they_were_written() -> None:
+    times = Times(32, 1_500_000, 2**40)
+    (part,) = parts(times_part(times))
+    assert part.form == PartForm.TIMES
+    assert read_times(part) == times
+    with pytest.raises(LinkError):
+        read_times(part._replace(end=part.end - 8))
+    with pytest.raises(LinkError):
+        read_told(part, 1)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 import redis
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from redis_process import LossyProxy, RedisProcess, free_port, running_redis
 from indrnn.frames.rate import Carry
 from indrnn.service.errors import StoreFailed
 from indrnn.service.session.ids import new_id
-from indrnn.service.session.machine import Generated, History, Reason, Sampling, Session, Snapshot, Step
+from indrnn.service.session.machine import Generated, History, Reason, Sampling, Scores, Session, Snapshot, Step
 from indrnn.service.store import redis as redis_store
 from indrnn.service.store.address import open_store
 from indrnn.service.store.protocol import Change, StoreError
@@ -425,3 +426,34 @@ def test_an_unread_error_of_the_script_is_unknown_too(process: RedisProcess, sto
     with pytest.raises(redis.ResponseError):
         process.client().hget(f"indrnn:session:{second.id}", "tag")
     assert store.load([first.id])[first.id].step == 0
+
+
+def test_what_a_session_has_behind_its_graph_is_nothing_that_an_older_service_reads(store: RedisStore, other: RedisStore) -> None:
+    """0.1.0 takes all bytes of a state for the graph's, and of a last step the parts that it knows."""
+    scores = Scores(np.ones(2, np.float32), np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
+    fresh = session(store, state=np.zeros(5, np.float32))
+    stepped = advanced(fresh)._replace(last=Step(bytes(16), scores))
+    for one in (store, other):
+        one.graphs["d"] = 3
+
+    def stored() -> tuple[int, bytes]:
+        head, body = store._redis.hmget(f"indrnn:session:{fresh.id}", "head", "body")
+        return orjson.loads(head)[8], body
+
+    assert not store.commit([Change(None, fresh)])
+    assert stored() == (12, bytes(12))
+    assert other.load([fresh.id])[fresh.id].state.tolist() == [0, 0, 0]
+    assert not store.commit([Change(store.load([fresh.id])[fresh.id], stepped)])
+    size, body = stored()
+    assert size == 12
+    assert body[:12] == stepped.state[:3].tobytes()
+    found = other.load([fresh.id])[fresh.id]
+    assert found.state.tolist() == stepped.state.tolist() == [1, 1, 1, 1, 1]
+    assert found.last is not None
+    assert found.last.result.logits.tolist() == [1, 1]  # type: ignore[union-attr]
+    assert not other.commit([Change(found, advanced(found))])
+    kept = found._replace(history=History(2))
+    assert store.commit([Change(found, kept)]) == {fresh.id}
+    now = store.load([fresh.id])[fresh.id]
+    assert not store.commit([Change(now, now._replace(step=9, history=History(2)))])
+    assert stored()[0] == 20  # no older service reads a session that keeps states
