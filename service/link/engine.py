@@ -14,7 +14,7 @@ from typing import Any
 
 from indrnn.service.engine import calls as c
 from indrnn.service.engine.codec import CodecError, decode, encode
-from indrnn.service.engine.loop import EngineLoop
+from indrnn.service.engine.loop import EngineLoop, tickets_of
 from indrnn.service.engine.port import EnginePort
 from indrnn.service.engine.quota import Quotas
 from indrnn.service.engine.registry import Registry
@@ -120,7 +120,7 @@ class FrontLink:
             port = self._host.port(part.model)
             if port is None:
                 gone = ModelGone("the model was unloaded")
-                self.tell([Delivery(one.ticket, Refused(gone)) for one in asked])
+                self.tell([Delivery(ticket, Refused(gone)) for one in asked for ticket in tickets_of(*one)])
             else:
                 port.submit(asked, bool(part.flags & TOGETHER))
 

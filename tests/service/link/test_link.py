@@ -14,15 +14,36 @@ import indrnn.service.link.engine as engine_side
 from indrnn.export.bundle import Manifest
 from indrnn.service.engine import calls as c
 from indrnn.service.engine.loop import EngineLoop, EngineSettings
-from indrnn.service.engine.requests import Asked, CreateRequest, Delivery, Exact, InferRequest, LookRequest, StepRequest, Ticket
-from indrnn.service.errors import Overloaded, RateLimited, ServiceError, SessionLimit, Stopping, StoreFailed, TooLarge, UnknownSession
+from indrnn.service.engine.requests import (
+    Asked,
+    CompleteRequest,
+    CreateRequest,
+    Delivery,
+    Exact,
+    InferRequest,
+    LookRequest,
+    StepRequest,
+    Text,
+    Ticket,
+)
+from indrnn.service.errors import (
+    ModelGone,
+    Overloaded,
+    RateLimited,
+    ServiceError,
+    SessionLimit,
+    Stopping,
+    StoreFailed,
+    TooLarge,
+    UnknownSession,
+)
 from indrnn.service.link.engine import Host
 from indrnn.service.link.front import FrontBackend, RemoteQuotas, RemoteRegistry
 from indrnn.service.link.message import HEAD, Kind, framed
 from indrnn.service.serving.backend import Backend
 from indrnn.service.serving.modalities import StepLimits, served
 from indrnn.service.serving.models import ServedModel
-from indrnn.service.session.machine import Refused, Result, Session
+from indrnn.service.session.machine import Refused, Result, Sampling, Session
 from indrnn.service.settings import Settings
 from indrnn.service.store.sqlite import SQLiteStore
 
@@ -165,6 +186,19 @@ async def test_a_client_that_wants_a_state_and_is_refused_leaves_nothing(pair: P
         with pytest.raises(ServiceError):
             await ask(front, step(ident, 99))
     assert not next(iter(pair.host._fronts))._wants
+
+
+async def test_whoever_waits_for_a_model_that_is_gone_is_refused_each_text_of_a_completion_too(pair: Pair) -> None:
+    front = await pair.front()
+    (model,) = front.models
+    pair.host._ports.clear()
+    told: list[Any] = []
+    texts = tuple(Text(front.tickets.issue(lambda reply, states: told.append(reply)), Sampling(4, 1.0, 1.0, i, ())) for i in range(2))
+    prompt = front.tickets.issue(lambda reply, states: told.append(reply))
+    model.port.submit([Asked(prompt, CompleteRequest(Exact(np.array([1])), texts))])
+    await until(lambda: len(told) == 3)
+    assert all(isinstance(reply, Refused) and isinstance(reply.error, ModelGone) for reply in told)
+    assert front.tickets.waiting == 0
 
 
 async def test_what_waits_is_refused_when_the_engine_is_lost_and_all_goes_on_with_the_next(pair: Pair, tmp_path: Path) -> None:
