@@ -193,7 +193,7 @@ class Session(SessionHandle):
         After DeadlineExceeded it may have been applied or not: the same call again finds out. `number` is for those who count themselves.
         `t` is of frames that come unevenly: the seconds, rising, at which each was taken; the session's later steps have it too.
         """
-        body = content_of(content) | given(t=t and list(t))
+        body = content_of(content) | given(t=None if t is None else list(t))
         return self._run(self._conversation.feed(body, number, self._patience(timeout)))
 
     def generate(

@@ -21,6 +21,7 @@ from indrnn.service.app import create_application
 from indrnn.service.logs import set_up
 from indrnn.service.serving.backend import Backend
 from indrnn.service.settings import PREFIX, Settings, SettingsError, read_settings
+from indrnn.service.store.record import CACHED_SESSIONS
 from indrnn.service.store.redis import RedisStore
 
 ROUTER = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
@@ -58,6 +59,8 @@ class ClusterOptions:
             raise SettingsError(f"expected numbers, got {given}: {error}") from None
         if not 1 <= made.min_replicas <= made.max_replicas or min(made.sessions, made.waiting) < 1 or min(made.cpus, made.gpus) < 0:
             raise SettingsError(f"expected 1 <= min_replicas <= max_replicas, and numbers above 0, got {given}")
+        if made.sessions > CACHED_SESSIONS:  # those that step are counted in memory
+            raise SettingsError(f"expected at most {CACHED_SESSIONS} sessions of a replica, got {made.sessions}")
         return made
 
 

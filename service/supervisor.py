@@ -90,7 +90,7 @@ class Supervisor:
         try:
             for child in self._all:
                 self._start(child)
-            while any(child.process is not None for child in self._all):
+            while any(child.process is not None or child.again_at < float("inf") for child in self._all):
                 for key, _ in self._selector.select(LOOK):
                     if key.data is None:
                         self._signalled(woken.recv(64))
@@ -241,7 +241,7 @@ class Supervisor:
             for other in self._all:
                 if other.process is not None:
                     _send(other.process, signal.SIGKILL)
-                other.was_ready = False
+                other.was_ready, other.again_at = False, float("inf")
             return
         if time.monotonic() - child.began >= STEADY:
             child.fails = -1

@@ -253,7 +253,7 @@ class TimedHttp(NoUpgrade):
 
 
 LONGEST = 65_536  # bytes of a request that goes the short way
-LONG_WAY = frozenset({b"expect", b"content-encoding", b"accept-encoding", b"transfer-encoding", b"upgrade"})
+LONG_WAY = frozenset({b"expect", b"content-encoding", b"accept-encoding", b"transfer-encoding", b"upgrade", b"x-session-id"})
 """headers of requests that always go the long way"""
 
 

@@ -31,6 +31,7 @@ def test_options_are_read_and_refused_by_name() -> None:
         ({"max_replicas": "many"}, "expected numbers"),
         ({"min_replicas": "5"}, "expected 1 <= min_replicas <= max_replicas"),
         ({"sessions": "0"}, "above 0"),
+        ({"sessions": "5000"}, "at most 4096 sessions of a replica"),
     ):
         with pytest.raises(SettingsError, match=said):
             ClusterOptions.read(wrong)

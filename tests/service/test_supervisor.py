@@ -3,8 +3,10 @@
 import errno
 import logging
 import os
+import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Literal
@@ -72,6 +74,39 @@ def test_a_child_that_the_system_has_no_room_for_is_tried_again_later(supervisor
         front.again_at = min(front.again_at, time.monotonic() + 5)
     assert front.fails == 5
     assert len(os.listdir("/proc/self/fd")) == open_before
+
+
+BOTH_GONE = """
+import os, signal, socket, subprocess, sys, threading, time
+import indrnn.service.supervisor as s
+from indrnn.service.settings import Settings
+
+tries = {}
+
+def begun(self, child):
+    n = tries[child.name] = tries.get(child.name, 0) + 1
+    if n == 2:
+        raise OSError(11, "no room")
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.setblocking(False)
+        code = f"import os, time; os.write({theirs.fileno()}, b'R'); time.sleep({0.2 if n == 1 else 60})"
+        return subprocess.Popen([sys.executable, "-c", code], pass_fds=[theirs.fileno()]), ours
+
+def end():
+    while min(tries.get("engine", 0), tries.get("front-0", 0)) < 3:
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+s.Supervisor._begun = begun
+threading.Thread(target=end, daemon=True).start()
+raise SystemExit(s.Supervisor(Settings(port=0, drain_timeout=1), 1).run())
+"""
+
+
+def test_where_all_children_wait_to_be_started_again_the_service_has_not_ended() -> None:
+    done = subprocess.run([sys.executable, "-c", BOTH_GONE], timeout=60)
+    assert done.returncode == -signal.SIGTERM, "it goes on until it is told to end"
 
 
 def test_a_front_that_keeps_asking_for_a_socket_gets_one_a_second(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 from conftest import ROOT, Server
 
 from indrnn.client.aio import Client as AsyncClient
@@ -34,7 +35,7 @@ async def test_frames_that_come_unevenly_say_when_through_both_shells(server: Se
     some = WAVE[::2]
     with Client(server.url) as client, client.session("action", every=True) as session:
         first = session.step(some[:20], t=taken[:20])
-        answer = session.step(some[20:], t=taken[20:])
+        answer = session.step(some[20:], t=np.array(taken[20:]))
         assert (answer.predictions[0].label, answer.position) == ("wave", len(some))
         assert len(first.scores) + len(answer.scores) == len(WAVE) - 1, "one for each frame of the model's rate"
     async with AsyncClient(server.url) as other, other.session("action") as session:

@@ -352,6 +352,12 @@ def test_the_example_in_the_documentation_runs(server: Server) -> None:
     assert ran.stdout.splitlines()[1:] == [f"(1, 10, {CLASSES}) {{'indrnn_step': 2, 'indrnn_position': 20}}"] * 2, ran.stderr
 
 
+def test_the_session_that_a_router_named_is_told_back_on_both_ways(wires: Callable[[], Wire], x: np.ndarray) -> None:
+    for way in ([], [LONG]):
+        status, headers, _ = wires().ask(wire(body(x), "x-session-id: camera-3", *way))
+        assert (status, headers.get("x-session-id")) == (200, "camera-3")
+
+
 def in_one_piece(request: tuple[bytes, dict[str, str]], path: str) -> bytes:
     """A request as the short way takes it."""
     content, headers = request
