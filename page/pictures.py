@@ -49,9 +49,16 @@ def neurons(page: Any) -> None:
     page.wait_for_timeout(500)
 
 
+ASKED = """async () => {
+  const body = await (await fetch("wave.json")).text(), end = Date.now() + 14000;
+  const ask = async () => { while (Date.now() < end) { await fetch("predict", { method: "POST", body }); } };
+  await Promise.all([ask(), ask(), ask()]);
+}"""
+
+
 def service(page: Any) -> None:
-    """Watch some seconds."""
-    page.wait_for_timeout(9000)
+    """Watch some seconds in which something is asked."""
+    page.evaluate(ASKED)
 
 
 VIEWS = {"action": (action, 1180), "characters": (characters, 1180), "neurons": (neurons, 1460), "service": (service, 860)}
