@@ -97,21 +97,18 @@ class OpenInference:
         return await aside(inferred, sum(o.array.nbytes for o in answered.outputs), answered)
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
-        first = await receive()
-        if first["type"] == "http.request" and not first.get("more_body") and len(first["body"]) <= self._settings.max_body:
-            body: bytes = first["body"]
-        else:
-            body = await self._long_body(headers, first, receive)
-        encoding = headers.get(b"content-encoding")
-        return body if encoding is None else await asyncio.to_thread(decompress, body, encoding.decode("latin-1"), self._settings.max_body)
-
-    async def _long_body(self, headers: Headers, first: Mapping[str, object], receive: Receive) -> bytes:
         s = self._settings
         try:
             async with asyncio.timeout(s.body_timeout):
-                return await read_bounded(_chunks(first, receive), _text(headers, b"content-length"), s.max_body, s.max_drain)
+                first = await receive()
+                if first["type"] == "http.request" and not first.get("more_body") and len(first["body"]) <= s.max_body:
+                    body: bytes = first["body"]
+                else:
+                    body = await read_bounded(_chunks(first, receive), _text(headers, b"content-length"), s.max_body, s.max_drain)
         except TimeoutError:
             raise BodyTimeout(f"expected the whole body within {s.body_timeout:g} s") from None
+        encoding = headers.get(b"content-encoding")
+        return body if encoding is None else await asyncio.to_thread(decompress, body, encoding.decode("latin-1"), s.max_body)
 
     async def _describe(self, target: Target) -> HttpReply:
         inference = self.inference

@@ -15,6 +15,7 @@ import termios
 from collections.abc import Callable, Iterable, Sequence
 
 import httptools
+import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -332,7 +333,8 @@ class ShortHttp(TimedHttp):
         busy = self.flow.write_paused or (self.cycle is not None and not self.cycle.response_complete)  # or the client does not read
         if self.headers != self._headers:
             self._headers, self.named = self.headers, dict(self.headers)
-        if target is None or busy or self.parser.get_method() != b"POST" or not self.long_way.isdisjoint(self.named):
+        plain = len(self.named) == len(self.headers) and self.long_way.isdisjoint(self.named)  # none stands twice
+        if target is None or busy or not plain or self.parser.get_method() != b"POST":
             self._begin_the_long_way()
         else:
             self._in_head = False
@@ -422,6 +424,9 @@ class Front:
             return
         if prefix := self._root_path or _forwarded_prefix(scope["headers"]):
             scope = _below(prefix, scope)
+        if twice := _twice(scope["headers"]):
+            await _refuse(scope, f"expected {twice} once, got it twice: whose request it is would be a matter of who reads it", send)
+            return
         if scope["type"] == "http":
             path, send = scope["path"], _echoing(scope["headers"], send)
             if path.startswith("/v2/") or path == "/v2":
@@ -432,13 +437,34 @@ class Front:
         await self._app(scope, receive, send)
 
 
+KEYS = (b"authorization", b"x-api-key")
+
+
+def _twice(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the name of a key's header that stands twice; empty where none does."""
+    names = [name for name, _ in headers if name in KEYS]
+    return next((name.decode() for name in KEYS if names.count(name) > 1), "")
+
+
+async def _refuse(scope: Scope, detail: str, send: Send) -> None:
+    """Answer a request or a handshake with 400, for whichever protocol."""
+    body = orjson.dumps(
+        {"type": "about:blank", "title": "Bad Request", "status": 400, "code": "bad_input", "detail": detail, "error": detail}
+    )
+    kind = "http.response" if scope["type"] == "http" else "websocket.http.response"
+    headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": f"{kind}.start", "status": 400, "headers": headers})
+    await send({"type": f"{kind}.body", "body": body})
+
+
 SESSION = b"x-session-id"  # what routers look at; a session that is made is told by its route
+LONGEST_SESSION = 200  # characters: of longer ones a proxy could find an answer's headers too long, and take the service for broken
 
 
 def _echoing(headers: Iterable[tuple[bytes, bytes]], send: Send) -> Send:
     """Return what sends an answer with the request's x-session-id, where it has one, so that clients and routers see it go through."""
     named = next((value for name, value in headers if name == SESSION), None)
-    if named is None:
+    if named is None or len(named) > LONGEST_SESSION:
         return send
 
     async def echo(message: Message) -> None:

@@ -122,9 +122,11 @@ def test_a_session_stays_where_it_was_after_every_refusal(server: Server, walk: 
 
 def test_a_body_that_stalls_is_told(own_server: Callable[..., Server]) -> None:
     server = own_server(INDRNN_BODY_TIMEOUT="0.5")
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as s:
-        s.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
-        assert b"408" in s.recv(4096)
+    for path in (b"/predict", b"/sessions", b"/v2/models/chars/infer", b"/v1/completions"):
+        for begun in (b"{", b""):  # a body whose first byte does not come is none that is on its way
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as s:
+                s.sendall(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n%b" % (path, begun))
+                assert b"408" in s.recv(4096), (path, begun)
 
 
 def test_more_clips_than_the_queue_has_places_are_refused_for_good(own_server: Callable[..., Server]) -> None:

@@ -332,6 +332,28 @@ def test_who_does_not_say_what_he_wants_is_not_kept(own_server: Start, said: byt
         assert s.recv(1000) == b""
 
 
+def test_a_key_s_header_that_stands_twice_is_refused_on_every_way(server: Server) -> None:
+    """Else a proxy that adds the key of whom it has let in would be believed by one protocol, and the client by the other."""
+    upgrade = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
+    for first in (b"POST /predict", b"POST /v2/models/chars/infer", b"GET /stream/chars"):
+        for name in (b"X-API-Key", b"Authorization"):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as s:
+                more = upgrade if first.startswith(b"GET") else b"Content-Length: 2\r\n"
+                twice = b"%b: Bearer a\r\n%b: Bearer b\r\n" % (name, name.lower())
+                s.sendall(first + b" HTTP/1.1\r\nHost: x\r\n" + more + twice + b"\r\n" + (b"" if first.startswith(b"GET") else b"{}"))
+                answer = b""
+                while b"got it twice" not in answer and (piece := s.recv(4096)):
+                    answer += piece
+                assert answer.startswith(b"HTTP/1.1 400"), (first, name, answer)
+                assert b"expected %b once" % name.lower() in answer
+
+
+def test_a_router_s_header_that_can_be_no_session_is_not_told_back(server: Server) -> None:
+    for length, told in ((200, True), (201, False), (4000, False)):
+        answer = httpx.get(server.url + "/health/live", headers={"x-session-id": "a" * length})
+        assert (answer.status_code, "x-session-id" in answer.headers) == (200, told)
+
+
 def test_a_stream_that_opens_nothing_is_not_kept_and_one_that_has_is(own_server: Start) -> None:
     server = own_server(INDRNN_BODY_TIMEOUT="0.5", INDRNN_HEADER_TIMEOUT="0.5")
     with server.socket("chars") as opened, server.socket("chars") as silent:
