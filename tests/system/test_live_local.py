@@ -161,6 +161,25 @@ def test_a_session_that_was_stepped_elsewhere_meanwhile_is_not_overwritten(page:
     assert httpx.get(f"{shown.url}/sessions/{mine}").json()["position"] == 23
 
 
+def test_a_session_of_an_older_version_is_not_run_here_by_the_newest(page: Any, shown: Server) -> None:
+    """Its own version is asked, which says too little of its state for the browser; the session goes on where it stood."""
+    made = httpx.post(f"{shown.url}/sessions", json={"model": "action", "version": "1"}).json()["session_id"]
+    graphs: list[str] = []
+    page.on("request", lambda request: graphs.append(request.url) if "/graph" in request.url else None)
+    page.goto(f"{shown.url}/#service")
+    page.get_by_role("row", name=re.compile(re.escape(made[:8]))).get_by_role("button", name="Open").click()
+    page.get_by_text("of action 1 is open").wait_for()
+    page.get_by_role("button", name="squat").click()
+    page.get_by_role("button", name="Play", exact=True).wait_for()
+    position = httpx.get(f"{shown.url}/sessions/{made}").json()["position"]
+    page.get_by_label("run here").click()
+    page.get_by_role("alert").get_by_text("does not say what the browser would need").wait_for()
+    assert not graphs
+    page.get_by_role("button", name="squat").click()
+    page.get_by_role("button", name="Play", exact=True).wait_for()
+    assert httpx.get(f"{shown.url}/sessions/{made}").json()["position"] == 2 * position
+
+
 def test_numbers_go_on_in_the_browser_and_what_it_cannot_answer_is_said(page: Any, shown: Server, tmp_path: Path) -> None:
     page.goto(f"{shown.url}/#service")
     page.get_by_role("combobox", name="Model").select_option("gru")
