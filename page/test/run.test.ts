@@ -101,7 +101,7 @@ test("a session runs here by its own version, and by no other graph than its sta
     run["next"]();
     await settle();
     await run.goHere();
-    return String((run.refusal as Error).message);
+    return (run.refusal as Error).message;
   };
   expect(await refusal({ version: "3", digest: "3".repeat(64) })).toBe("The session is of toy 3, which is not served any more: expected toy 1, 2.");
   expect(await refusal({ version: "1", digest: "2".repeat(64) })).toContain("another file of toy 1 than the session's state is of: expected sha256 22222222…, got 11111111…");

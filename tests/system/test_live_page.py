@@ -183,21 +183,6 @@ def test_the_answer_to_the_motion_before_is_not_sure_since_this_one(visitor: Vis
     assert "as before this motion began" in told
 
 
-def test_an_opened_session_of_an_older_version_is_shown_as_that_one(visitor: Visitor) -> None:
-    """Its labels, and whether it can be explained, are its own version's; the next session's are the newest's."""
-    made = httpx.post(f"{visitor.url}/sessions", json={"model": "action", "version": "1"}).json()["session_id"]
-    page = visitor.tab("service")
-    page.get_by_role("row", name=re.compile(re.escape(made[:8]))).get_by_role("button", name="Open").click()
-    page.get_by_text(f"Session {made[:8]}… of action 1 is open").wait_for()
-    page.get_by_text("this version of action has no explanation").wait_for()
-    press(page, "wave")
-    page.locator(".answer", has_text=re.compile("^wave$")).wait_for()
-    page.locator(".motion .key li", has_text=re.compile(r"^ *wave")).wait_for()
-    press(page, "Forget everything")
-    page.get_by_text("It knows 54 motions").wait_for()
-    page.get_by_role("button", name="Explain the answer at this frame").wait_for()
-
-
 def test_an_opened_session_of_motions_is_told_goes_on_and_is_kept(visitor: Visitor) -> None:
     made = httpx.post(f"{visitor.url}/sessions", json={"model": "action"}).json()["session_id"]
     clip = json.loads((ROOT / "examples" / "wave.json").read_text())["sequences"]
