@@ -2,7 +2,7 @@
 import { Client, Unauthorized, type Char, type Part, type Result, type Session as Stream } from "../client/src/index.ts";
 import type { Content, GenerateOptions, SessionOptions, StepOptions } from "../client/src/index.ts";
 import { Observable } from "./observable.ts";
-import { ServiceError, access } from "./service.ts";
+import { ServiceError, access, remove } from "./service.ts";
 
 /** How many sessions of the page wait for their connection, and how often one came back. */
 export const link = { lost: new Observable(0), resumed: new Observable(0) };
@@ -24,6 +24,11 @@ export class Session {
   /** The session's id, once it is open. */
   get id(): string | null {
     return this.known?.id ?? this.resumed;
+  }
+
+  /** The version of its model, once it is open. */
+  get version(): string | null {
+    return this.known?.version ?? null;
   }
 
   get number(): number {
@@ -80,6 +85,13 @@ export class Session {
     this.closed = true;
     this.wait(false, false);
     this.known?.close();
+  }
+
+  /** Close, and delete the session on the server, also one that is only being opened. */
+  forget(): void {
+    this.close();
+    const id = this.stream === null ? Promise.resolve(this.id) : this.stream.then((stream) => stream.id);
+    id.then((there) => (there === null ? undefined : remove(there))).catch(() => undefined);
   }
 
   private opened(): Promise<Stream> {

@@ -31,6 +31,8 @@ export interface LayoutInfo {
 
 export interface Version {
   version: string;
+  /** sha256 of its graph */
+  digest: string;
   provider: string;
   kernel: string;
   labels: string[] | null;
@@ -149,9 +151,11 @@ export async function download(session: string): Promise<{ name: string; state: 
   return { name, state: await answer.blob() };
 }
 
-/** Download the graph of a model's version. */
-export async function graph(name: string, version: string): Promise<Uint8Array> {
-  return new Uint8Array(await (await ask(`models/${id(name)}/graph?version=${id(version)}`)).arrayBuffer());
+/** Download the graph of a model's version, with its sha256, null where somebody between took that away. */
+export async function graph(name: string, version: string): Promise<{ content: Uint8Array; digest: string | null }> {
+  const answer = await ask(`models/${id(name)}/graph?version=${id(version)}`);
+  const digest = /[0-9a-f]{64}/.exec(answer.headers.get("etag") ?? "")?.[0] ?? null;
+  return { content: new Uint8Array(await answer.arrayBuffer()), digest };
 }
 
 /** A question to POST /explain, as the service names its fields. */

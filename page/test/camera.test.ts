@@ -1,6 +1,10 @@
-import { expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
+import { Capture, picture } from "../src/camera/capture.ts";
 import { Placing, shownOf, type Landmark } from "../src/camera/landmarks.ts";
-import { openCamera } from "../src/camera/opening.ts";
+import { CameraProblem, openCamera } from "../src/camera/opening.ts";
+import { Pose, type Solution } from "../src/camera/pose.ts";
+
+afterEach(() => vi.useRealTimers());
 
 const refusing = (name: string) => ({ getUserMedia: () => Promise.reject(Object.assign(new Error("told by the browser"), { name })) });
 
@@ -42,4 +46,40 @@ test("a landmark that is not seen is null, and the model's joints are the means 
   const frame = placing.frame({ world, picture: body(0.5, 0.5, 0.25) }, 400, 400);
   expect(frame[15]).toBeNull();
   expect(shownOf(frame, [[0, 15], [11], [15]])).toEqual([[-0.25, 0, 0.1], [-0.25, 0.5, 0.1], null]);
+});
+
+test("MediaPipe is told milliseconds, for it makes microseconds of them", async () => {
+  const send = vi.fn(() => Promise.resolve());
+  const pose = Pose.with({ send, onResults: () => undefined } as unknown as Solution);
+  const video = {} as HTMLVideoElement;
+  expect(await pose.look(video, 1.5)).toBeNull();
+  expect(send).toHaveBeenCalledWith({ image: video }, 1500);
+});
+
+test("a browser that does not tell when pictures come is told so, before a camera is asked for", async () => {
+  const opened = Capture.open({} as HTMLVideoElement);
+  await expect(opened).rejects.toThrow(CameraProblem);
+  await expect(opened).rejects.toThrow("does not tell when a camera's pictures come");
+});
+
+test("a hidden tab, which gets no pictures, keeps none waiting", async () => {
+  vi.useFakeTimers();
+  const waiting = new Map<number, (now: number) => void>();
+  let asked = 0;
+  const video = {
+    requestVideoFrameCallback: (come: (now: number) => void) => {
+      waiting.set(++asked, come);
+      return asked;
+    },
+    cancelVideoFrameCallback: (one: number) => void waiting.delete(one),
+  } as Parameters<typeof picture>[0];
+  for (let second = 0; second < 3; second++) {
+    const come = picture(video);
+    await vi.advanceTimersByTimeAsync(1000);
+    await come;
+  }
+  expect([asked, waiting.size]).toEqual([3, 0]);
+  const come = picture(video);
+  waiting.get(4)!(40);
+  expect([await come, vi.getTimerCount()]).toEqual([40, 0]);
 });

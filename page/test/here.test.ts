@@ -1,10 +1,13 @@
-import { expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 import { LocalFrames } from "../src/local/frames.ts";
 import { fraction } from "../src/local/rate.ts";
 import { LocalRows } from "../src/local/rows.ts";
 import { readState, writeState } from "../src/local/state_file.ts";
+import { needGraph, versionOf } from "../src/local/refusals.ts";
 import { columnsOf } from "../src/serving/rows.tsx";
-import type { Version } from "../src/service.ts";
+import { graph, type Model, type Version } from "../src/service.ts";
+
+afterEach(() => vi.unstubAllGlobals());
 
 const metadata = { format_version: "1", model: "toy", version: "1", digest: "d", step: "4", position: "9" };
 const limits = { max_frames: 100, max_text: 1, max_generate: 1, max_position: null };
@@ -74,4 +77,30 @@ test("a rate is the nearest fraction, as Python's", () => {
 
 test("an output with a shape of its own has a column for each number", () => {
   expect(columnsOf({ y: [[1, 2], [3, 4]], z: [5, 6] })).toEqual([["y_0", [1, 3]], ["y_1", [2, 4]], ["z", [5, 6]]]);
+});
+
+test("a state runs by the version it is of, not by the newest, and by that one's graph alone", async () => {
+  const version = (name: string, digest: string) => ({ ...numbers, version: name, digest });
+  const model: Model = { name: "toy", kind: "tensor", modality: "tensor", versions: [version("1", "d"), version("2", "e")] };
+  const of = (extra: Record<string, string>) => () => versionOf(model, { metadata: { ...metadata, ...extra }, state: new Float32Array(4) });
+  expect(of({})().version).toBe("1");
+  expect(of({ version: "3" })).toThrow("The session is of toy 3, which is not served any more: expected toy 1, 2.");
+  expect(of({ model: "other" })).toThrow("of other 1, which is not served");
+  expect(of({ digest: "e" })).toThrow("another file of toy 1 than the session's state is of: expected sha256 e…, got d…");
+  expect(() => needGraph("toy 1", "d", "e")).toThrow("another file of toy 1");
+  await expect(LocalRows.of(model, file({ version: "3" }))).rejects.toThrow("not served any more");
+});
+
+test("a graph comes with its sha256, also where a proxy has made the tag a weak one", async () => {
+  const digest = "0123abcd".repeat(8);
+  const tags = [`"${digest}"`, `W/"${digest}-gzip"`, null];
+  vi.stubGlobal("document", { baseURI: "http://service/" });
+  vi.stubGlobal("sessionStorage", { getItem: () => null });
+  vi.stubGlobal("fetch", () => {
+    const tag = tags.shift();
+    return Promise.resolve(new Response("file", tag ? { headers: { etag: tag } } : {}));
+  });
+  const told = [await graph("toy", "1"), await graph("toy", "1"), await graph("toy", "1")];
+  expect(told.map((one) => one.digest)).toEqual([digest, digest, null]);
+  expect(new TextDecoder().decode(told[0]!.content)).toBe("file");
 });

@@ -103,6 +103,11 @@ def test_a_drawn_figure_is_seen_by_the_camera_and_its_landmarks_go_to_the_servic
         assert time.monotonic() < deadline
         page.wait_for_timeout(100)
     assert (info["model"], info["step"], info["position"]) == ("action", len(steps), len(moments))
+    page.get_by_text("What a camera saw cannot be explained").wait_for()
+    page.get_by_role("button", name="squat").click()
+    page.locator(".answer", has_text=re.compile("^squat$")).wait_for()
+    reopened = [message for message in visit.sent if message["type"] == "open"][-1]
+    assert reopened.get("layout") is None, "what is drawn goes into a session of its own"
     visit.close()
 
 

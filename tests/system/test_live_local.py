@@ -34,13 +34,13 @@ NEAR = 1e-4
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A service of action 2, an adopted GRU, and an adopted file that answers by windows."""
+    """A service of action 1 and 2, an adopted GRU, and an adopted file that answers by windows."""
     folder = tmp_path_factory.mktemp("local")
     write_adopted(adopt(gru(folder), Told(), steps=20), folder / "bundles", "gru", "1", command="")
     file = save(folder, LEVEL, {"w": np.full(1, 0.5, np.float32)})
     write_adopted(adopt(file, Told(window=5, context=2), steps=50), folder / "bundles", "window", "1", command="")
     (folder / "bundles" / "action").symlink_to(ROOT / "bundles" / "action")
-    made = Server(folder, {"INDRNN_PAGE": str(BUILT), "INDRNN_BUNDLES": str(folder / "bundles")}).start()
+    made = Server(folder, {"INDRNN_PAGE": str(BUILT), "INDRNN_BUNDLES": str(folder / "bundles"), "INDRNN_VERSIONS": "2"}).start()
     yield made
     made.stop()
     assert "Traceback" not in made.log()
@@ -159,6 +159,34 @@ def test_a_session_that_was_stepped_elsewhere_meanwhile_is_not_overwritten(page:
     page.get_by_role("alert").get_by_text("was stepped elsewhere meanwhile").wait_for()
     page.get_by_text("This browser computes now").wait_for()
     assert httpx.get(f"{shown.url}/sessions/{mine}").json()["position"] == 23
+
+
+def test_a_session_of_an_older_version_is_shown_and_runs_here_as_that_one(page: Any, shown: Server, tmp_path: Path) -> None:
+    """Whether it is explained, and the graph that is taken down, are its own version's; the next session's are the newest's."""
+    with connect(f"{shown.url.replace('http', 'ws')}/stream/action") as ws:
+        ws.send(json.dumps({"type": "open", "version": "1"}))
+        mine = json.loads(ws.recv(10))["session_id"]
+    twin = httpx.post(f"{shown.url}/sessions/{mine}/fork").json()["session_id"]
+    page.goto(f"{shown.url}/#service")
+    page.get_by_role("row", name=re.compile(re.escape(mine[:8]))).get_by_role("button", name="Open").click()
+    page.get_by_text(f"Session {mine[:8]}… of action 1 is open").wait_for()
+    page.get_by_text("this version of action has no explanation").wait_for()
+    drop(page, tmp_path, WAVE[:20], 30)
+    shown_until(page, 20)
+    here = page.get_by_role("checkbox", name="run here")  # of the view that is shown
+    with page.expect_request(re.compile("/graph")) as graph:
+        here.click()
+    assert graph.value.url.endswith("/models/action/graph?version=1")
+    page.get_by_text("This browser computes now").wait_for()
+    page.get_by_role("button", name="clip.json").click()
+    shown_until(page, 40)
+    here.click()
+    page.get_by_role("region").get_by_text("The server computes").wait_for()
+    feed(shown, "action", twin, {"frames": WAVE[:20]}, 2, 30)
+    alike(shown, mine, twin, tmp_path)
+    page.get_by_role("button", name="Forget everything").click()
+    page.get_by_text("It knows 54 motions").wait_for()
+    page.get_by_role("button", name="Explain the answer at this frame").wait_for()
 
 
 def test_numbers_go_on_in_the_browser_and_what_it_cannot_answer_is_said(page: Any, shown: Server, tmp_path: Path) -> None:

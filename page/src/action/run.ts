@@ -3,7 +3,7 @@ import { Session } from "../connection.ts";
 import { newest } from "../desk.ts";
 import { LocalFrames, type Told } from "../local/frames.ts";
 import { Observable } from "../observable.ts";
-import { ServiceError, download, model as describe, remove, type Model, type SessionInfo, type Version } from "../service.ts";
+import { ServiceError, download, model as describe, type Model, type SessionInfo, type Version } from "../service.ts";
 import { OTHER, answer, carriedOver, sureSince, type Answer } from "./sureness.ts";
 
 export interface Clip {
@@ -70,19 +70,38 @@ export class Run {
   private ticking = false;
   private before = 0;
   private generation = 0;
+  /** whether the session's frames came with their moments, in a live source's joints and axes: nothing else can go into it */
+  timed = false;
   /** the second of the last live frame */
   private last: number | null = null;
   onEnd: (() => void) | null = null;
 
   constructor(
-    readonly model: Model,
+    public model: Model,
     private at: SessionInfo | null = null,
   ) {
     this.handed = at;
   }
 
   get version(): Version {
-    return this.model.versions.find((v) => v.version === this.handed?.version) ?? newest(this.model);
+    const own = this.session?.version ?? this.handed?.version;
+    return this.model.versions.find((v) => v.version === own) ?? newest(this.model);
+  }
+
+  /** Take a model's whole description; the list of models has less. */
+  learn(model: Model): void {
+    this.model = model;
+    this.tell();
+  }
+
+  /** Whether a clip begins another session. */
+  beginsAnew(hz: number, anew: boolean): boolean {
+    return anew || this.timed || (this.frames.length > 0 && hz !== this.hz) || this.frames.length > KEPT;
+  }
+
+  /** The version that a clip goes into. */
+  versionFor(hz: number, anew: boolean): Version {
+    return this.beginsAnew(hz, anew) ? newest(this.model) : this.version;
   }
 
   get shown(): number {
@@ -107,12 +126,16 @@ export class Run {
     return this.session !== null && this.live === null;
   }
 
-  /** Take the state down and go on in the browser, without the server. */
+  /** Take the state down and go on in the browser, without the server. What a live source fed is left for another session, at its start. */
   goHere(): Promise<void> {
+    if (this.timed) {
+      this.begin();
+      this.session = this.opening(this.hz);
+    }
     return this.move(async (session) => {
       const { state } = await download(await session.open());
       const known = await describe(this.model.name);
-      const reader = await LocalFrames.of(this.model.name, newest(known), await state.arrayBuffer());
+      const reader = await LocalFrames.of(known, await state.arrayBuffer());
       return { reader, left: reader.step };
     });
   }
@@ -147,7 +170,7 @@ export class Run {
 
   /** Play a clip behind what was played, in the same session; `anew` begins another session. */
   play(clip: Clip, anew: boolean): void {
-    if (anew || this.live !== null || (this.frames.length > 0 && clip.hz !== this.hz) || this.frames.length > KEPT) this.begin();
+    if (this.beginsAnew(clip.hz, anew)) this.begin();
     const last = this.clips.at(-1);
     if (last) last.to ??= this.frames.length;
     this.hz = clip.hz;
@@ -163,6 +186,7 @@ export class Run {
   follow(name: string, options: Live["options"]): void {
     this.begin();
     this.hz = this.version.hz ?? 30;
+    this.timed = true;
     this.live = { name, options, waiting: [] };
     this.clips.push({ name, from: 0, to: null });
     this.playing = true;
@@ -179,7 +203,7 @@ export class Run {
     void this.feedLive();
   }
 
-  /** End following; what was seen stays. */
+  /** End following; what was seen stays, and its session takes nothing more. */
   leave(): void {
     if (this.live === null) return;
     this.live = null;
@@ -228,6 +252,7 @@ export class Run {
     this.warnings = [];
     this.clip = null;
     this.live = null;
+    this.timed = false;
     this.last = null;
     this.local = null;
     this.refusal = null;
@@ -245,8 +270,8 @@ export class Run {
   close(): void {
     const left = this.session;
     this.session = null;
-    left?.close();
-    if (left?.id && this.handed === null) remove(left.id).catch(() => undefined);
+    if (this.handed === null) left?.forget();
+    else left?.close();
     this.handed = null;
     this.at = null;
   }
@@ -288,10 +313,15 @@ export class Run {
   /** Have frames read by the server, or here. */
   private async read(piece: Clip["frames"], hz: number): Promise<Told> {
     if (this.local !== null) return this.local.reader.feed(piece, hz);
-    this.session ??= new Session(this.model.name, { every: true, topK: 3, hz }, this.at?.session_id ?? null);
-    this.at = null;
+    this.session ??= this.opening(hz);
     const result = await this.session.feed((this.version.persons ?? 1) > 1 ? piece.map((frame) => [frame]) : piece);
     return { scores: (result.scores ?? []).map((row) => row.slice()), label: result.predictions[0]?.label ?? "", warnings: result.warnings.slice() };
+  }
+
+  private opening(hz: number): Session {
+    const made = new Session(this.model.name, { every: true, topK: 3, hz }, this.at?.session_id ?? null);
+    this.at = null;
+    return made;
   }
 
   private async feed(clip: Clip): Promise<void> {

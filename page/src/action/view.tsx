@@ -55,7 +55,7 @@ export function Action() {
             Model
             <select onChange={(event) => choose(models[event.currentTarget.selectedIndex]!)}>
               {models.map((m) => (
-                <option key={m.name} selected={m === run?.model}>
+                <option key={m.name} selected={m.name === run?.model.name}>
                   {m.name}
                 </option>
               ))}
@@ -71,16 +71,17 @@ export function Action() {
 function Playing({ run }: { run: Run }) {
   const redraw = useRedraw();
   useEffect(() => run.changed.follow(redraw), [run]);
-  const [full, know] = useState<Version>(newest(run.model));
   const [anew, renew] = useState(false);
   const [error, fail] = useState<unknown>(null);
   const [file, open] = useState<{ name: string; recording: Recording } | null>(null);
   const [more, add] = useState<Clip[]>([]);
   useEffect(() => {
-    describe(run.model.name).then((m) => know(newest(m)), fail);
+    describe(run.model.name).then((m) => run.learn(m), fail);
   }, [run]);
 
-  const demos = useMemo(() => demosFor(full), [full]);
+  const full = run.version;
+  const into = run.versionFor(HZ, anew);
+  const demos = useMemo(() => demosFor(into), [into]);
   const wave = useRef<Clip | null>(null);
   const queue = useRef<Clip[]>([]);
   const theatre = useRef<HTMLDivElement>(null);
@@ -114,7 +115,8 @@ function Playing({ run }: { run: Run }) {
 
   const at = run.shown;
   const body = at >= 0 ? run.frames[at]! : (demos[0]?.frames[0] ?? null);
-  const names = full.layouts?.[full.layout ?? ""]?.joint_names ?? [];
+  const seen = at >= 0 ? full : into;
+  const names = seen.layouts?.[seen.layout ?? ""]?.joint_names ?? [];
   const lines = useMemo(() => bones(names, body ?? []), [names, body === null]);
   const clip = run.clipAt(Math.max(0, at));
   const why = useMemo(() => new Explaining<Reason>(), [run]);
@@ -185,13 +187,13 @@ function Playing({ run }: { run: Run }) {
           toggle={() => void (run.local === null ? run.goHere() : run.goBack())}
         />
         {run.refusal !== null && <Failure error={run.refusal} close={() => run.clearRefusal()} />}
-        <CameraSource run={run} version={full} />
+        <CameraSource run={run} version={newest(run.model)} />
         {file !== null && (
           <FileReading
             key={file.recording}
             name={file.name}
             recording={file.recording}
-            version={full}
+            version={into}
             close={() => open(null)}
             use={(clips) => {
               open(null);

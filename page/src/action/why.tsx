@@ -29,6 +29,14 @@ export function marksAt(reason: Reason | null, frame: number): number[] | null {
   return reason === null || row === undefined || reason.most === 0 ? null : row.map((v) => v / reason.most);
 }
 
+/** Return why the frames that are shown cannot be explained: they are not those that the model read. */
+export function unexplained({ timed, hz, frames }: Pick<Run, "timed" | "hz" | "frames">, version: Version): string | null {
+  if (frames.length === 0) return null;
+  if (timed) return "What a camera saw cannot be explained: the service brings it to the model's rate by its moments, and the page has not the frames that the model read.";
+  if (version.hz !== null && hz !== version.hz) return `Frames at the model's own rate, ${version.hz} a second, can be explained; these are ${hz}.`;
+  return null;
+}
+
 interface WhyProps {
   run: Run;
   version: Version;
@@ -46,7 +54,7 @@ export function Why({ run, version, why, names }: WhyProps) {
   if (!version.explain) {
     return <p class="note">Why it answers so cannot be shown: this version of {run.model.name} has no explanation (explain.onnx).</p>;
   }
-  const rate = version.hz !== null && run.hz !== version.hz && run.frames.length > 0;
+  const refusal = unexplained(run, version);
   const ask = () => {
     run.pause();
     const now = run.shown; // it may have gone on since this was drawn
@@ -69,7 +77,7 @@ export function Why({ run, version, why, names }: WhyProps) {
     <div class="card" role="group" aria-label="Why">
       <div class="row">
         <h3>Why?</h3>
-        <button disabled={answer === undefined || why.busy || rate} onClick={ask}>
+        <button disabled={answer === undefined || why.busy || refusal !== null} onClick={ask}>
           {why.busy ? "Computing…" : "Explain the answer at this frame"}
         </button>
         <label class="field">
@@ -83,7 +91,7 @@ export function Why({ run, version, why, names }: WhyProps) {
         </label>
         {found !== null && <button onClick={() => why.leave()}>Colour by sides again</button>}
       </div>
-      {rate && <p class="note">Frames at the model's own rate, {version.hz} a second, can be explained; these are {run.hz}.</p>}
+      {refusal !== null && <p class="note">{refusal}</p>}
       {why.error !== null && <Failure error={why.error} close={() => why.leave()} />}
       {found === null ? (
         <p class="note">Each joint and frame is then coloured by how much it speaks for the answer, or against it.</p>

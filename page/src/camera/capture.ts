@@ -1,7 +1,7 @@
 /** A camera as a source of frames: each picture is looked at here, and what leaves the page is the places of joints. */
 import type { Run } from "../action/run.ts";
 import { Placing, SENT_AS, shownOf } from "./landmarks.ts";
-import { openCamera } from "./opening.ts";
+import { needPictures, openCamera } from "./opening.ts";
 import { Pose } from "./pose.ts";
 
 const RECENT = 10; // pictures that the pace is told of
@@ -29,8 +29,9 @@ export class Capture {
     private readonly pose: Pose,
   ) {}
 
-  /** Open the camera, load MediaPipe. Throws CameraProblem. */
-  static async open(): Promise<Capture> {
+  /** Open the camera for a video to show it, load MediaPipe. Throws CameraProblem. */
+  static async open(video: HTMLVideoElement): Promise<Capture> {
+    needPictures(video);
     const stream = await openCamera();
     try {
       return new Capture(stream, await pose());
@@ -89,13 +90,18 @@ function stop(stream: MediaStream): void {
   for (const track of stream.getTracks()) track.stop();
 }
 
+type Pictures = Pick<HTMLVideoElement, "requestVideoFrameCallback" | "cancelVideoFrameCallback">;
+
 /** Wait for a picture, a second at most; return its moment in milliseconds. */
-function picture(video: HTMLVideoElement): Promise<number> {
+export function picture(video: Pictures): Promise<number> {
   return new Promise((come) => {
-    const late = setTimeout(() => come(performance.now()), 1000); // a hidden tab gets none
-    video.requestVideoFrameCallback((now) => {
+    const asked = video.requestVideoFrameCallback((now) => {
       clearTimeout(late);
       come(now);
     });
+    const late = setTimeout(() => {
+      video.cancelVideoFrameCallback(asked); // a hidden tab gets none: it would keep one a second
+      come(performance.now());
+    }, 1000);
   });
 }

@@ -14,6 +14,13 @@ const REASONS: Record<string, string> = {
 const INSECURE = "Browsers give a camera only to pages of localhost or of HTTPS, and this one is neither.";
 const SIZE = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 } };
 
+/** Throw CameraProblem where a video does not tell when each of its pictures comes, by which frames get their moments. */
+export function needPictures(video: object): void {
+  if (!("requestVideoFrameCallback" in video)) {
+    throw new CameraProblem("This browser does not tell when a camera's pictures come (requestVideoFrameCallback): take a newer one.");
+  }
+}
+
 type Devices = Pick<MediaDevices, "getUserMedia">;
 
 /** Open the camera. Throws CameraProblem. */

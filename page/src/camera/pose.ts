@@ -9,11 +9,11 @@ interface Results {
   poseWorldLandmarks?: Landmark[];
 }
 
-interface Solution {
+export interface Solution {
   setOptions: (options: { modelComplexity: 0; smoothLandmarks: boolean }) => void;
   onResults: (listener: (results: Results) => void) => void;
   initialize: () => Promise<void>;
-  send: (inputs: { image: HTMLVideoElement }, seconds: number) => Promise<void>;
+  send: (inputs: { image: HTMLVideoElement }, milliseconds: number) => Promise<void>;
   close: () => Promise<void>;
 }
 
@@ -46,13 +46,17 @@ export class Pose {
     } catch {
       throw new CameraProblem(UNLOADED);
     }
+    return Pose.with(solution);
+  }
+
+  static with(solution: Solution): Pose {
     return new Pose(solution);
   }
 
   /** Return what is in the picture that a video shows, null where nobody is found; its seconds rise from call to call. */
   async look(video: HTMLVideoElement, seconds: number): Promise<Found | null> {
     this.found = null;
-    await this.solution.send({ image: video }, seconds);
+    await this.solution.send({ image: video }, 1000 * seconds);
     return this.found;
   }
 

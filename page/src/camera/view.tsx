@@ -25,7 +25,7 @@ export function CameraSource({ run, version }: { run: Run; version: Version }) {
     try {
       const table = version.layouts?.[SENT_AS.layout]?.table;
       if (!table) throw new CameraProblem("This model's joints cannot be told from what a camera sees.");
-      made = await Capture.open();
+      made = await Capture.open(video.current!);
       if (gone.current) return;
       put(made);
       open(false);

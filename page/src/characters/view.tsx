@@ -5,7 +5,7 @@ import { Failure } from "../failure.tsx";
 import { saveAs } from "../files.ts";
 import { RunHere } from "../local/switch.tsx";
 import { useObservable, useRedraw } from "../observable.ts";
-import { upload, type Model } from "../service.ts";
+import { ServiceError, upload, type Model } from "../service.ts";
 import { Mattered } from "./mattered.tsx";
 import { Paper } from "./paper.tsx";
 import { LEVELS, bits, percent, visible, type Guess } from "./surprise.ts";
@@ -53,7 +53,7 @@ export function Characters() {
     try {
       put([writing, await writing.fork()]);
     } catch (problem) {
-      fail(problem);
+      if (!(problem instanceof ServiceError && problem.code === "closed")) fail(problem); // another took its place
     }
   };
   const leave = (writing: Writing) => {

@@ -4,7 +4,7 @@ import { Session } from "../connection.ts";
 import { newest } from "../desk.ts";
 import { LocalReader, seeded, type Read } from "../local/reader.ts";
 import { Observable } from "../observable.ts";
-import { ServiceError, download, fork, remove, type Model, type SessionInfo, type Version } from "../service.ts";
+import { ServiceError, download, fork, model as describe, remove, type Model, type SessionInfo, type Version } from "../service.ts";
 import { likeliest, pieces, type Guess } from "./surprise.ts";
 
 /** One character of the text. */
@@ -44,6 +44,7 @@ export class Writing {
   /** what is to be read, the piece under way included */
   private typed = "";
   private waiting = 0;
+  private closed = false;
 
   constructor(
     readonly model: Model,
@@ -135,7 +136,7 @@ export class Writing {
     return this.move(async () => {
       if (this.local !== null) return;
       const { state } = await download(await this.session.open());
-      const reader = await LocalReader.of(this.model.name, this.version, await state.arrayBuffer());
+      const reader = await LocalReader.of(await describe(this.model.name), await state.arrayBuffer());
       this.local = { reader, left: reader.step };
       this.ahead();
     });
@@ -176,10 +177,14 @@ export class Writing {
     this.tell();
   }
 
-  /** Return a second writing that stands where this one does, after what is under way. */
+  /** Return a second writing that stands where this one does, after what is under way. Throws where this was closed meanwhile. */
   fork(): Promise<Writing> {
     const made = this.turn.then(async () => {
       const twin = new Writing(this.model, await fork(await this.session.open()), this.watched);
+      if (this.closed) {
+        twin.close(true);
+        throw new ServiceError("closed", "The session was closed.");
+      }
       twin.signs = this.signs.slice();
       twin.next = this.next;
       twin.before = this.before;
@@ -198,8 +203,9 @@ export class Writing {
 
   /** Leave the session; `forget` deletes it on the server too. */
   close(forget: boolean): void {
-    this.session.close();
-    if (forget && this.session.id !== null) remove(this.session.id).catch(() => undefined);
+    this.closed = true;
+    if (forget) this.session.forget();
+    else this.session.close();
   }
 
   clearError(): void {

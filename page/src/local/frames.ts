@@ -1,10 +1,10 @@
 /** A session of skeletons that goes on in the browser: what the service does with frames, the same graph, the same state. */
 import { OTHER, answer } from "../action/sureness.ts";
-import type { Version } from "../service.ts";
+import type { Model, Version } from "../service.ts";
 import { Anatomy, ENTRIES, fromHex, toHex, wordsOf } from "./anatomy.ts";
 import { hold } from "./joints.ts";
 import { resample, stride, type Carry } from "./rate.ts";
-import { NotHere, needRoom, softmax } from "./refusals.ts";
+import { NotHere, needRoom, softmax, versionOf } from "./refusals.ts";
 import { Graph, type Ran } from "./runtime.ts";
 import { readState, writeState, type StateFile } from "./state_file.ts";
 
@@ -27,10 +27,12 @@ export class LocalFrames {
     private readonly anatomy: Anatomy | null,
   ) {}
 
-  /** Load the model and go on from a state. Throws NotHere where only the service can. */
-  static async of(model: string, version: Version, state: ArrayBuffer): Promise<LocalFrames> {
-    refuse(version, readState(state));
-    return LocalFrames.with(await Graph.of(model, version.version), version, state);
+  /** Load the version that a state is of and go on from the state. Throws NotHere where only the service can. */
+  static async of(model: Model, state: ArrayBuffer): Promise<LocalFrames> {
+    const file = readState(state);
+    const version = versionOf(model, file);
+    refuse(version, file);
+    return LocalFrames.with(await Graph.of(model.name, version), version, state);
   }
 
   static with(graph: Pick<Graph, "runNumbers">, version: Version, state: ArrayBuffer): LocalFrames {

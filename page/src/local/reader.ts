@@ -1,5 +1,6 @@
 /** A session of characters that goes on in the browser: the same graph, the same state, the step numbers counted on. */
-import type { Version } from "../service.ts";
+import type { Model, Version } from "../service.ts";
+import { versionOf } from "./refusals.ts";
 import { Graph } from "./runtime.ts";
 import { readState, writeState, type StateFile } from "./state_file.ts";
 
@@ -32,8 +33,10 @@ export class LocalReader {
     this.next = logSoftmax(lastLogits);
   }
 
-  static async of(model: string, version: Version, state: ArrayBuffer): Promise<LocalReader> {
-    return LocalReader.with(await Graph.of(model, version.version), version, state);
+  /** Load the version that a state is of and go on from the state. Throws NotHere where it is not served. */
+  static async of(model: Model, state: ArrayBuffer): Promise<LocalReader> {
+    const version = versionOf(model, readState(state));
+    return LocalReader.with(await Graph.of(model.name, version), version, state);
   }
 
   static with(graph: Pick<Graph, "run">, version: Pick<Version, "alphabet" | "unknown" | "state">, state: ArrayBuffer): LocalReader {

@@ -1,6 +1,6 @@
 /** A session of numbers that goes on in the browser: the same graph, the same state, answers worded as the service does. */
-import type { Version } from "../service.ts";
-import { NotHere, needRoom, softmax } from "./refusals.ts";
+import type { Model, Version } from "../service.ts";
+import { NotHere, needRoom, softmax, versionOf } from "./refusals.ts";
 import { Graph } from "./runtime.ts";
 import { readState, writeState, type StateFile } from "./state_file.ts";
 
@@ -18,10 +18,11 @@ export class LocalRows {
     private file: StateFile,
   ) {}
 
-  /** Load the model and go on from a state. Throws NotHere where only the service can. */
-  static async of(model: string, version: Version, state: ArrayBuffer): Promise<LocalRows> {
+  /** Load the version that a state is of and go on from the state. Throws NotHere where only the service can. */
+  static async of(model: Model, state: ArrayBuffer): Promise<LocalRows> {
+    const version = versionOf(model, readState(state));
     refuse(version);
-    return LocalRows.with(await Graph.of(model, version.version), version, state);
+    return LocalRows.with(await Graph.of(model.name, version), version, state);
   }
 
   static with(graph: Pick<Graph, "runNumbers" | "step">, version: Version, state: ArrayBuffer): LocalRows {

@@ -1,5 +1,6 @@
 /** ONNX Runtime in the browser, a part of `make page-full`: loaded when it is asked for, from this service alone. */
-import { address, graph } from "../service.ts";
+import { address, graph, type Version } from "../service.ts";
+import { needGraph } from "./refusals.ts";
 
 interface Tensor {
   readonly data: Float32Array;
@@ -52,11 +53,14 @@ export class Graph {
     private readonly session: Running,
   ) {}
 
-  static async of(model: string, version: string): Promise<Graph> {
+  /** Load the graph of a model's version. Throws NotHere where it is another than the version says. */
+  static async of(model: string, { version, digest }: Pick<Version, "version" | "digest">): Promise<Graph> {
     loaded ??= load();
     try {
       const runtime = await loaded;
-      const session = await runtime.InferenceSession.create(await graph(model, version), { executionProviders: ["wasm"] });
+      const told = await graph(model, version);
+      needGraph(`${model} ${version}`, digest, told.digest ?? digest);
+      const session = await runtime.InferenceSession.create(told.content, { executionProviders: ["wasm"] });
       return new Graph(runtime, session);
     } catch (error) {
       loaded = null;

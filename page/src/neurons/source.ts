@@ -3,9 +3,8 @@ import type { Neurons } from "../../client/src/index.ts";
 import type { Clip } from "../action/run.ts";
 import { Writing } from "../characters/writing.ts";
 import { Session } from "../connection.ts";
-import { newest } from "../desk.ts";
 import { Observable } from "../observable.ts";
-import { ServiceError, fork, remove, type Model, type SessionInfo, type Version } from "../service.ts";
+import { ServiceError, fork, type Model, type SessionInfo, type Version } from "../service.ts";
 import { commonEnd } from "./search.ts";
 import { Trace } from "./trace.ts";
 
@@ -85,6 +84,7 @@ export class WatchedMotion implements Watched {
   error: unknown = null;
   private readonly session: Session;
   private turn = 0;
+  private closed = false;
 
   constructor(
     readonly model: Model,
@@ -100,9 +100,13 @@ export class WatchedMotion implements Watched {
     return this.frames;
   }
 
-  /** Return a second sequence that stands where this one does, once it plays no more. */
+  /** Return a second sequence that stands where this one does, once it plays no more. Throws where this was closed meanwhile. */
   async fork(): Promise<WatchedMotion> {
     const twin = new WatchedMotion(this.model, this.full, this.trace.copy(), await fork(await this.session.open()));
+    if (this.closed) {
+      twin.close();
+      throw new ServiceError("closed", "The session was closed.");
+    }
     twin.frames.push(...this.frames);
     return twin;
   }
@@ -112,7 +116,7 @@ export class WatchedMotion implements Watched {
     this.playing = clip.name;
     this.error = null;
     this.tell();
-    const persons = newest(this.model).persons ?? 1;
+    const persons = this.full.persons ?? 1;
     const begun = performance.now();
     try {
       if (this.session.parts.length === 0) await this.session.watch();
@@ -140,8 +144,8 @@ export class WatchedMotion implements Watched {
 
   close(): void {
     this.stop();
-    this.session.close();
-    if (this.session.id !== null) remove(this.session.id).catch(() => undefined);
+    this.closed = true;
+    this.session.forget();
   }
 
   private tell(): void {

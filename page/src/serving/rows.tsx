@@ -10,7 +10,7 @@ import { LocalRows, type ToldRows } from "../local/rows.ts";
 import { RunHere } from "../local/switch.tsx";
 import { DASHES, series } from "../paint.ts";
 import { Plot } from "../plot.tsx";
-import { download, remove, type Model } from "../service.ts";
+import { download, model as describe, type Model } from "../service.ts";
 import { Swatch } from "../swatch.tsx";
 
 const SHOWN = 300; // rows
@@ -84,7 +84,7 @@ class Rows {
 
   private async down(): Promise<NonNullable<Rows["local"]>> {
     const { state } = await download(await this.session.open());
-    const reader = await LocalRows.of(this.model.name, newest(this.model), await state.arrayBuffer());
+    const reader = await LocalRows.of(await describe(this.model.name), await state.arrayBuffer());
     return { reader, left: reader.step };
   }
 
@@ -104,8 +104,7 @@ class Rows {
   }
 
   close(): void {
-    this.session.close();
-    if (this.session.id !== null) remove(this.session.id).catch(() => undefined);
+    this.session.forget();
   }
 }
 
