@@ -74,7 +74,8 @@ def parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]
     """Three groups for an optimiser: weights of linear maps and convolutions, which decay, all others, which do not, and U, which does not.
 
     U, biases, norms and embeddings do not decay (Li et al., 2019, section 5.1). A decaying U forgets. What counts as a weight: every
-    parameter of two axes or more that no embedding owns and that is no angle or direction (`Directed`). Parameters that are not trained are left out; a group may be empty.
+    parameter of two axes or more that no embedding owns and that is no angle or direction (`Directed`). Parameters that are not
+    trained are left out; a group may be empty.
     """
     recurrent = [u for u in recurrent_weights(net) if u.requires_grad]
     of_u = {id(u) for u in recurrent}
