@@ -24,6 +24,7 @@ from indrnn.export.errors import GraphError
 from indrnn.export.modalities.modality import Sample
 from indrnn.kernels.runtime import ort
 from indrnn.model.cells.cell import Cell
+from indrnn.model.cells.classic.subsample import Subsample
 from indrnn.model.cells.diagonal.backward import indrnn_backward
 from indrnn.model.cells.diagonal.gated import GatedCell
 from indrnn.model.cells.diagonal.recurrence import composed_backward
@@ -46,8 +47,10 @@ def explanation(module: StateNet, x: Tensor, lengths: Tensor, weights: Tensor) -
 
     x [B, T, ...], lengths [B] of 1 and more, weights [B, K] -> gradient: by x, of x's shape; of symbols [B, T], that by the symbol's vector
     times the vector itself (which is gradient times input on one-hot symbols); logits [B, K] after the last step; off [B, T], the share of
-    relu neurons that are at 0.
+    relu neurons that are at 0. Raises GraphError of a subsampled network, whose layers do not make the same steps.
     """
+    if any(isinstance(part, Subsample) for part in module.modules()):
+        raise GraphError("no explanation of a subsampled network: expected layers that all make a step at each step of the input")
     leaf: list[Tensor] = []
     states: list[Tensor] = []
 

@@ -109,8 +109,9 @@ def add_explanation(module: nn.Module, meta: Meta, root: Path, name: str, versio
     bundle = read(folder)
     if bundle.manifest.explain is not None:
         raise ExportError(f"{folder} has an explanation already; a published version does not change")
-    model, _ = export(module, meta, bundle.manifest.limits.max_position)
-    if not graph.same(model, onnx.load(bundle.graph)):
+    published = onnx.load(bundle.graph)
+    model, _ = export(module, meta, bundle.manifest.limits.max_position, standard.opset(published) == standard.OPSET)
+    if not graph.same(model, published):
         raise ExportError(f"{folder}: expected the weights that it was exported from, got a checkpoint that makes another model.onnx")
     described = bundle.manifest.model_copy(update={"explain": _explained(module, meta, folder)})
     text = json.loads((folder / "manifest.json").read_bytes())

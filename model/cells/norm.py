@@ -45,7 +45,10 @@ class Moments:
 
 
 class BatchNorm(nn.Module):
-    """Batch norm of x [T, B, H] over the valid steps of all rows; running statistics (float32) when not training."""
+    """Batch norm of x [T, B, H] over the valid steps of all rows; running statistics (float32) when not training.
+
+    In training fewer than two steps have no variance: they take the running statistics, and leave them alone.
+    """
 
     def __init__(self, size: int, momentum: float = 0.05, eps: float = 1e-5) -> None:
         super().__init__()
@@ -66,18 +69,22 @@ class BatchNorm(nn.Module):
         return torch.zeros_like(flat).index_copy(0, valid, rows).view_as(x)
 
     def _norm(self, rows: Tensor) -> Tensor:
-        return F.batch_norm(rows, self.mean, self.var, self.weight, self.bias, self.training, self.momentum, self.eps)
+        training = self.training and len(rows) > 1
+        return F.batch_norm(rows, self.mean, self.var, self.weight, self.bias, training, self.momentum, self.eps)
 
     def by(self, x: Tensor, moments: Moments) -> Tensor:
         """x [T, B, H] normalised by these moments."""
-        scale = self.weight * torch.rsqrt(moments.var + self.eps)
-        return (x * scale + (self.bias - moments.mean * scale)).to(x.dtype)
+        known = moments.count > 1
+        mean, var = torch.where(known, moments.mean, self.mean), torch.where(known, moments.var, self.var)
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        return (x * scale + (self.bias - mean * scale)).to(x.dtype)
 
     @torch.no_grad()
     def track(self, moments: Moments) -> None:
         """Moves the running statistics as a training step on steps of these moments does."""
-        self.mean.lerp_(moments.mean, self.momentum)
-        self.var.lerp_(moments.squares / (moments.count - 1).clamp_min(1), self.momentum)
+        weight = self.momentum * (moments.count > 1).to(self.mean.dtype)
+        self.mean.lerp_(moments.mean, weight)
+        self.var.lerp_(moments.squares / (moments.count - 1).clamp_min(1), weight)
 
     def affine(self) -> tuple[Tensor, Tensor]:
         """Return the scale and shift [H] that evaluation applies: BN(a) = scale * a + shift."""

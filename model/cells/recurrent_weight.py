@@ -34,6 +34,14 @@ class Recurrent(nn.Module, ABC):
         """Return each U [H] of this module, not of the modules within."""
 
 
+class Directed(nn.Module, ABC):
+    """A module with weights that are angles, or vectors of which the direction alone counts: their size says nothing that could decay."""
+
+    @abstractmethod
+    def directions(self) -> Iterator[nn.Parameter]:
+        """Return each of these weights of this module, not of the modules within."""
+
+
 def recurrent_weights(net: nn.Module) -> Iterator[nn.Parameter]:
     """Return every U of the net."""
     for module in net.modules():
@@ -66,14 +74,16 @@ def parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]
     """Three groups for an optimiser: weights of linear maps and convolutions, which decay, all others, which do not, and U, which does not.
 
     U, biases, norms and embeddings do not decay (Li et al., 2019, section 5.1). A decaying U forgets. What counts as a weight: every
-    parameter of two axes or more that no embedding owns. Parameters that are not trained are left out; a group may be empty.
+    parameter of two axes or more that no embedding owns and that is no angle or direction (`Directed`). Parameters that are not
+    trained are left out; a group may be empty.
     """
     recurrent = [u for u in recurrent_weights(net) if u.requires_grad]
     of_u = {id(u) for u in recurrent}
-    embedded = {id(p) for m in net.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
+    spared = {id(p) for m in net.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
+    spared |= {id(p) for m in net.modules() if isinstance(m, Directed) for p in m.directions()}
     others = [p for p in net.parameters() if p.requires_grad and id(p) not in of_u]
-    decayed = [p for p in others if p.dim() > 1 and id(p) not in embedded]
-    rest = [p for p in others if p.dim() <= 1 or id(p) in embedded]
+    decayed = [p for p in others if p.dim() > 1 and id(p) not in spared]
+    rest = [p for p in others if p.dim() <= 1 or id(p) in spared]
     return [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": rest, "weight_decay": 0.0},

@@ -47,7 +47,7 @@ class StackConfig(StackOptions):
     kind     plain; residual (pre-activation, Li et al., 2019, figure 3b); dense (3c); conv: plain, each layer's input projection a causal
              convolution over `kernel` steps.
              subsampled: plain, and each layer above the first makes a step for every `window` of the one below, which it reads at once
-             (model/cells/classic/subsample.py).
+             (model/cells/classic/subsample.py); window^(layers - 1) is at most T, else the last would make none.
     cell     what the layers are made of, of model/cells/table.py; the papers' is indrnn.
     layers   recurrent layers of plain, conv and residual; a residual stack has two a block and one last: an odd number.
     hidden   width H; dense instead: growth k, a bottleneck of 4k in each dense layer, `first` * k neurons before the `blocks`, whose
@@ -88,16 +88,39 @@ class Stack(nn.Module, ABC):
     """x [T, B, in] (or [T, B] symbols), lengths [B] | None, state [B, N] | None -> y [T, B, out_features], state [B, N] after each row.
 
     Past a row's length y is unspecified. Subclasses say in `compute` how the layers hang together. checkpoint_activations: in training
-    memory grows as the square root of T (model/cells/chunked.py), for more arithmetic.
+    memory grows as the square root of T (model/cells/chunked.py), for more arithmetic; SizeError where it is set beside a norm penalty.
     """
 
     out_features: int
-    checkpoint_activations: bool = False
     h0: Tensor | None
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("h0", None)
+        self._checkpoint_activations = False
+
+    @property
+    def norm_penalty(self) -> float:
+        """Return the largest beta of the norm stabiliser among the layers."""
+        return max((layer.norm_penalty for layer in self.indrnns()), default=0.0)
+
+    @property
+    def checkpoint_activations(self) -> bool:
+        """Return whether training goes in pieces of time."""
+        return self._checkpoint_activations
+
+    @checkpoint_activations.setter
+    def checkpoint_activations(self, wanted: bool) -> None:
+        """Train in pieces or not. Raises SizeError where a penalty spans the pieces."""
+        self._refuse_pieces(wanted, self.norm_penalty)
+        self._checkpoint_activations = wanted
+
+    @staticmethod
+    def _refuse_pieces(wanted: bool, penalty: float) -> None:
+        if wanted and penalty:
+            raise SizeError(
+                f"--norm-penalty {penalty:g}: expected --no-checkpoint-activations, since each piece of time would add a mean of its own"
+            )
 
     def taking(self, options: StackOptions) -> Self:
         """Take a start and a penalty as the options say; called once, on a stack whose layers are there. Raises SizeError."""
@@ -105,6 +128,7 @@ class Stack(nn.Module, ABC):
             raise SizeError(f"expected h0 of {STARTS}, got {options.h0!r}")
         if options.norm_penalty < 0:
             raise SizeError(f"expected a norm penalty of 0 or more, got {options.norm_penalty}")
+        self._refuse_pieces(self.checkpoint_activations, options.norm_penalty)
         for layer in self.indrnns():
             layer.norm_penalty = options.norm_penalty
         if options.h0 != "zero":
@@ -383,9 +407,26 @@ def build_stack(config: StackConfig, input_size: int) -> Stack:
         raise SizeError("expected no norms per step in a subsampled stack: its layers do not agree on what a step is")
     if min(c.layers, c.hidden, c.growth, c.first, c.kernel, c.window, *c.blocks) < 1 or not c.blocks:
         raise SizeError(f"expected sizes of 1 and more, got {c}")
+    if c.kind == SUBSAMPLED:
+        _check_reached(c.layers, c.window, c.T)
     if c.kind == "residual":
         return _residual(c, input_size).taking(c)
     return _dense(c, input_size).taking(c) if c.kind == "dense" else _chain(c, input_size).taking(c)
+
+
+def _check_reached(layers: int, window: int, T: int) -> None:
+    """Raises SizeError where the last layer of a subsampled stack would make no step within T."""
+    if window ** (layers - 1) <= T:
+        return
+    most, widest = 1, 1
+    while window**most <= T:
+        most += 1
+    while (widest + 1) ** (layers - 1) <= T:
+        widest += 1
+    raise SizeError(
+        f"expected a subsampled stack whose last layer makes a step, window ^ (layers - 1), within {T} steps, got {window} ^ {layers - 1}: "
+        f"a window of {widest} or {most} layers at most"
+    )
 
 
 def _layer(c: StackConfig, inputs: int | None, size: int, dropout: float, last: bool = False) -> Layer:

@@ -69,6 +69,7 @@ class Learner(lightning.LightningModule, Generic[Net, AnyRecipe]):
         for stack in net.modules():
             if isinstance(stack, Stack):
                 stack.checkpoint_activations = recipe.checkpoint_activations
+                optimisers.check_penalty(recipe.optimizer, stack.norm_penalty)
         self.averaged = copy.deepcopy(net).requires_grad_(False)  # never run as it is: `folded` and `settle` evaluate it
 
     def loss(self, step: int) -> Tensor:

@@ -23,6 +23,7 @@ from indrnn.kernels.runtime import ort
 from indrnn.model.cells.diagonal.backward import indrnn_backward
 from indrnn.model.cells.recurrence import ACTIVATIONS, DIRECTIONS, recurrence, recurrence_backward_op
 from indrnn.model.nets.network import StateNet
+from indrnn.model.nets.sequence import SequenceConfig, SequenceNet
 from indrnn.model.nets.tensor import TensorConfig, TensorNet
 from indrnn.model.training.checkpoint import Meta, save
 
@@ -264,3 +265,14 @@ def test_joints_of_nobody_have_a_gradient_of_zero() -> None:
     (gradient,) = torch.autograd.grad(distances(joints).sum(), joints)
     assert gradient[0, 0, 0].any()
     assert not gradient[0, 0, 1].any()
+
+
+@pytest.mark.parametrize("cell", ["indrnn", "mingru"])
+def test_a_subsampled_network_says_that_it_has_none(cell: str) -> None:
+    """Its layers do not make the same steps, so that no share of neurons stands at each."""
+    config = SequenceConfig("subsampled", norm="none", cell=cell, layers=2, hidden=6, T=30, gamma=0.5, inputs=2, classes=2, window=2)
+    net = SequenceNet(config).fold()
+    x, lengths = torch.randn(2, 6, 2), torch.tensor([5, 6])
+    for refuses in (lambda: explain.explanation(net, x, lengths, torch.ones(2, 2)), lambda: explain.to_onnx(net, x, lengths)):
+        with pytest.raises(GraphError, match="no explanation of a subsampled network"):
+            refuses()

@@ -107,8 +107,8 @@ def test_an_indrnn_without_activation_and_of_positive_u_is_one_too(low: float, f
     assert left == 0
 
 
-def saved(cell: str, folder: Path) -> tuple[TensorNet, Path]:
-    torch.manual_seed(0)
+def saved(cell: str, folder: Path, seed: int = 0) -> tuple[TensorNet, Path]:
+    torch.manual_seed(seed)
     net = TensorNet(TensorConfig((0.0, 0.0), (1.0, 1.0), 2, hidden=6, layers=2, cell=cell))
     with torch.no_grad():
         for p in net.parameters():
@@ -164,3 +164,21 @@ def test_every_cell_on_the_diagonal_recurrence_is_seen_to_have_positive_decays(c
     graph.initializer.extend(onnx.numpy_helper.from_array(np.ascontiguousarray(w), n) for n, w in lowering.weights.items())
     (node,) = (n for n in graph.node if n.op_type == "DiagonalRecurrence")
     assert standard._Sources(graph).positive(node.input[0])
+
+
+def test_an_explanation_is_added_to_a_version_of_standard_ops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Compared with what the checkpoint gives in the same operators, and with no other's."""
+    for seed, name in enumerate(("net", "other")):
+        (tmp_path / name).mkdir()
+        saved("mingru", tmp_path / name, seed)
+    bundles = str(tmp_path / "bundles")
+    assert main(["export", str(tmp_path / "net" / "net.pt"), bundles, "--name", "net", "--standard-ops"]) == 0
+    folder = tmp_path / "bundles" / "net" / "1"
+    before = (folder / "model.onnx").read_bytes()
+    assert main(["export", str(tmp_path / "other" / "net.pt"), bundles, "--name", "net", "--explain", "--add"]) == 1
+    assert "expected the weights that it was exported from" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "net" / "net.pt"), bundles, "--name", "net", "--explain", "--add"]) == 0, capsys.readouterr().err
+    made = read(folder)
+    assert (folder / "model.onnx").read_bytes() == before
+    assert made.manifest.opset == standard.OPSET
+    assert made.explanation is not None

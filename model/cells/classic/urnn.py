@@ -11,7 +11,7 @@ W is multiplied out once for each call: n^2 numbers beside the n^2 products of e
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -20,11 +20,12 @@ from torch import Tensor, nn
 
 from indrnn.model.cells.cell import Floats, StatePart
 from indrnn.model.cells.classic.looped import Looped
+from indrnn.model.cells.recurrent_weight import Directed
 
 TINY = 1e-5  # beside |z|^2: a modulus has a gradient at 0 then
 
 
-class UnitaryRNN(Looped):
+class UnitaryRNN(Looped, Directed):
     """The cell as the file says. Angles start in U[-pi, pi], reflections and V as the authors start theirs, b at 0."""
 
     name = "urnn"
@@ -61,6 +62,10 @@ class UnitaryRNN(Looped):
         self.reflections = nn.Parameter(torch.empty(2, 2, n).uniform_(-1, 1))  # which, real or imaginary, neuron
         self.b = nn.Parameter(torch.zeros(n))
         self.step_onnx = self.step_onnx.replace("{n}", str(n))
+
+    def directions(self) -> Iterator[nn.Parameter]:
+        """Return the angles, and the reflections, whose length W does not depend on."""
+        yield from (self.angles, self.reflections)
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -100,6 +100,10 @@ def check(stack: nn.Module, rows: int) -> Chain:
     for layer in stack.indrnns():
         if not isinstance(layer.project, nn.Linear | nn.Embedding) or layer.norm is not None or layer.dropout:
             raise OnlineError("--online: expected --dropout 0 and layers without norm: each step counts by itself")
+    if stack.h0 is not None:
+        raise OnlineError("--online: expected --h0 zero: the traces begin where no weight has done anything")
+    if stack.norm_penalty:
+        raise OnlineError("--online: expected --norm-penalty 0: the pairs of steps across two batches would be missing")
     size, one = 4 * rows * numbers(stack.indrnns()), 4 * rows * numbers(stack.indrnns()[:1])
     if size > MOST:
         layers, H = len(stack.indrnns()), stack.indrnns()[0].size

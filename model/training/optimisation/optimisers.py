@@ -66,6 +66,15 @@ def check(name: str, weight_decay: float, recurrent_rate: float) -> None:
         )
 
 
+def check_penalty(name: str, norm_penalty: float) -> None:
+    """Raises OptimiserError where a line search would see the gradient of a penalty whose value the loss lacks."""
+    if OPTIMISERS[name].whole and norm_penalty:
+        raise OptimiserError(
+            f"--optimizer {name}: expected --norm-penalty 0, since its line search compares losses, which lack the penalty, "
+            f"got {norm_penalty:g}"
+        )
+
+
 def build(name: str, net: nn.Module, rate: float, weight_decay: float) -> optim.Optimizer:
     """Return the optimiser of that name for all parameters of the net; of three groups the last is U (`parameter_groups`)."""
     kind = OPTIMISERS[name]

@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 from indrnn.model.cells.layer import CausalConv, Layer
-from indrnn.model.cells.norm import StepBatchNorm
+from indrnn.model.cells.norm import BatchNorm, Moments, StepBatchNorm
 from indrnn.model.cells.recurrent_weight import clamp_after_steps, parameter_groups
 from indrnn.model.cells.reference import indrnn
 from indrnn.model.cells.stacks import KINDS, NORMS, Stack, StackConfig, build_stack
+from indrnn.model.cells.table import CELLS
 
 SMALL = {"layers": 3, "hidden": 6, "growth": 2, "blocks": (2, 1), "first": 3, "T": 4, "gamma": 2.0}
 VARIANTS = [{"kind": k, "norm": n, "per_step": s} for k in KINDS for n in NORMS for s in (False, True) if n != "none" or not s]
@@ -247,6 +248,23 @@ def test_a_row_alone_at_its_position_takes_the_running_statistics():
     assert torch.equal(norm.mean, torch.zeros(3, 2))
 
 
+@pytest.mark.parametrize("steps", [0, 1])
+def test_one_step_and_none_have_no_statistics_of_their_own_and_leave_the_running_ones_alone(steps):
+    norm = BatchNorm(2).train()
+    with torch.no_grad():
+        norm.mean.fill_(0.5)
+        norm.var.fill_(4.0)
+    x, valid = torch.randn(3, 1, 2), torch.arange(steps)
+    y = norm(x, valid)
+    torch.testing.assert_close(y[:steps], (x[:steps] - 0.5) / (4 + 1e-5) ** 0.5)
+    assert not y[steps:].any()
+    moments = Moments.of(x, valid)
+    torch.testing.assert_close(norm.by(x, moments)[:steps], y[:steps])
+    norm.track(moments)
+    assert norm.mean.tolist() == [0.5, 0.5]
+    assert norm.var.tolist() == [4.0, 4.0]
+
+
 def test_dropout_has_one_mask_over_time():
     stack = build_stack(StackConfig(layers=1, hidden=50, norm="none", dropout=0.5, T=5, nonlinearity="sigmoid"), 3).train()
     dropped = stack(torch.ones(20, 4, 3))[0] == 0  # a sigmoid is never 0
@@ -265,6 +283,17 @@ def test_weights_decay_and_recurrent_weights_biases_norms_and_embeddings_do_not(
     assert "5.weight" in {names[id(p)] for p in decayed["params"]}
     assert {names[id(p)] for p in recurrent["params"]} == {n for n in names.values() if n.endswith(".u")}
     assert len(decayed["params"]) + len(rest["params"]) + len(recurrent["params"]) == len(names)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_matrices_of_cells_decay_and_angles_and_reflections_do_not(cell):
+    """A phase has no size that could be small: a decay would turn it towards 0. A reflection is the same whatever its vector's length."""
+    net = CELLS[cell](3, 8)
+    decayed, rest, recurrent = ({id(p) for p in group["params"]} for group in parameter_groups(net, 1e-4))
+    assert len(decayed) + len(rest) + len(recurrent) == len(list(net.parameters()))
+    for name, p in net.named_parameters():
+        turning = name in ("angles", "reflections")
+        assert (id(p) in decayed) is (p.dim() == 2 and not turning), name
 
 
 def test_an_optimiser_with_the_hook_keeps_recurrent_weights_in_their_bound_until_it_is_removed():

@@ -117,3 +117,16 @@ def test_a_stack_adds_the_penalty_in_training_alone():
     torch.testing.assert_close(plain, same)
     torch.testing.assert_close(plain, plain_training)
     assert any(not torch.allclose(a, b) for a, b in zip(plain_training, penalised_training, strict=True))
+
+
+def test_a_penalty_and_training_in_pieces_do_not_go_together():
+    """Each piece of time would add a mean of its own, and the pairs across borders would be missing."""
+    with pytest.raises(SizeError, match="--no-checkpoint-activations"):
+        stack_of("zero", "irnn", norm_penalty=1.0).checkpoint_activations = True
+    stack = stack_of("zero", "irnn")
+    stack.checkpoint_activations = True
+    with pytest.raises(SizeError, match="--no-checkpoint-activations"):
+        stack.taking(StackOptions(norm_penalty=1.0))
+    penalised_stack = stack_of("zero", "irnn", norm_penalty=1.0)
+    penalised_stack.checkpoint_activations = False
+    assert penalised_stack.norm_penalty == 1

@@ -149,6 +149,11 @@ def test_every_task_s_published_options_are_ones_it_takes(capsys):
     [
         ("adding", ["--length", "1"], "two steps and more"),
         ("mnist", ["--kind", "residual", "--layers", "6"], "odd number of layers"),
+        ("mnist", ["--kind", "subsampled"], "784 steps, got 4 ^ 5: a window of 3 or 5 layers at most"),
+        ("adding", ["--kind", "subsampled", "--length", "100", "--layers", "5"], "100 steps, got 4 ^ 4: a window of 3 or 4 layers at most"),
+        ("adding", ["--norm-penalty", "1", "--checkpoint-activations"], "--no-checkpoint-activations"),
+        ("mnist", ["--norm-penalty", "1", "--checkpoint-activations"], "--no-checkpoint-activations"),
+        ("adding", ["--norm-penalty", "1", "--optimizer", "lbfgs"], "--optimizer lbfgs: expected --norm-penalty 0"),
     ],
     ids=str,
 )

@@ -1,5 +1,6 @@
 """A subsampled stack makes fewer steps the higher a layer is, and still any split of a stream gives the same."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +115,32 @@ def test_its_file_passes_the_kit(cell: str, tmp_path: Path) -> None:
     assert bundle.manifest.parity_error <= 1e-5
     findings = kit.check(bundle_subject(bundle), steps=100)
     assert [f.fault for f in findings if f.fault is not None] == [], kit.report(findings)
+
+
+def test_a_last_layer_that_would_not_make_a_step_is_refused_and_the_largest_that_fits_named():
+    for sizes, said in (
+        ({"layers": 6, "window": 4, "T": 784}, "784 steps, got 4 ^ 5: a window of 3 or 5 layers at most"),
+        ({"layers": 2, "window": 31}, "30 steps, got 31 ^ 1: a window of 30 or 1 layers at most"),
+        ({"layers": 9, "window": 2}, "30 steps, got 2 ^ 8: a window of 1 or 5 layers at most"),
+    ):
+        with pytest.raises(SizeError, match=re.escape(said)):
+            build_stack(StackConfig(**SIZES | sizes), 5)
+    for sizes in ({"layers": 2, "window": 30}, {"layers": 5, "window": 2}, {"layers": 9, "window": 1}):
+        build_stack(StackConfig(**SIZES | sizes), 5)
+
+
+@pytest.mark.parametrize("steps", [8, 9])
+@pytest.mark.parametrize("norm", ["before", "after"])
+def test_one_row_with_one_full_window_or_none_can_be_trained_on(norm, steps):
+    """One step has no variance: batch norm takes its running statistics, in pieces as in the whole."""
+    found = []
+    for pieces in (False, True):
+        stack = stack_of("indrnn", 3, norm).train()
+        stack.checkpoint_activations = pieces
+        running = stack.indrnns()[2].norm.mean.clone()
+        y = stack.final(torch.randn(steps, 1, 5, generator=torch.Generator().manual_seed(2)))
+        y.sum().backward()
+        found.append([y.detach(), *(p.grad for p in stack.parameters() if p.grad is not None)])
+        assert torch.equal(stack.indrnns()[2].norm.mean, running)
+    assert all(tensor.isfinite().all() for tensor in found[0])
+    torch.testing.assert_close(found[1], found[0])

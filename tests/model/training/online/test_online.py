@@ -87,6 +87,9 @@ def test_numbers_are_learned_online_and_gone_on_with(file, series, tmp_path):
         (["--cell", "gru"], "--cell indrnn"),
         (["--dropout", "0.1"], "--dropout 0"),
         (["--checkpoint-activations"], "--no-checkpoint-activations"),
+        (["--h0", "small"], "--h0 zero"),
+        (["--h0", "learned"], "--h0 zero"),
+        (["--norm-penalty", "1"], "--norm-penalty 0"),
         (["--layers", "5", "--hidden", "640"], "--layers 1 takes"),
     ],
 )
