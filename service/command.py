@@ -50,8 +50,8 @@ def run(command: str, args: argparse.Namespace, argv: list[str]) -> int:
             return _print_openapi(settings)
         if command == "backup":
             return _back_up(settings, args.file)
-        if command == "serve" and args.ray is not None:
-            return _serve_on_ray(settings, args.ray)
+        if command == "serve" and (given := getattr(args, "ray", None)) is not None:
+            return _serve_on_ray(settings, given)
         return _add_key(settings, args.name) if command == "key" else _serve(settings)
     except (SettingsError, BundleError, EngineError, StoreError, KeysError) as error:
         print(f"indrnn: {error}", file=sys.stderr)

@@ -103,6 +103,7 @@ def test_the_wheel_holds_every_source_and_bundle_and_nothing_else(wheel: Path) -
     expected |= {f"indrnn/kernels/{path.name}" for kind in ("*.h", "*.cpp", "*.cu") for path in (ROOT / "kernels").glob(kind)}
     for manifest in (ROOT / "bundles").glob("*/*/manifest.json"):
         expected |= {f"indrnn/{(manifest.parent / name).relative_to(ROOT)}" for name in ("manifest.json", "model.onnx", "CARD.md")}
+        expected |= {f"indrnn/{path.relative_to(ROOT)}" for path in manifest.parent.glob("explain.onnx")}
     assert set(held) == expected
     assert all(data == (ROOT / name.removeprefix("indrnn/")).read_bytes() for name, data in held.items() if name.count("/") > 1)
 

@@ -128,8 +128,7 @@ def test_a_grpc_port_that_is_taken_is_one_line(server: Server, tmp_path: Path) -
 
 def test_a_grpc_port_that_is_taken_meanwhile_is_one_line_too(server: Server, tmp_path: Path) -> None:
     """Free when the service looked, taken when the models were loaded: as if nobody had looked."""
-    code = "import argparse, indrnn.service.command as c; c._check = lambda settings: None; "
-    code += "raise SystemExit(c.run('serve', argparse.Namespace(ray=None), []))"
+    code = "import indrnn.service.command as c; c._check = lambda settings: None; raise SystemExit(c.run('serve', None, []))"
     clean = {k: v for k, v in os.environ.items() if not k.startswith("INDRNN_")}
     env = {**clean, "PORT": "0", "INDRNN_STORE": str(tmp_path / "s.db"), "INDRNN_GRPC_PORT": str(server.port)}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)

@@ -86,8 +86,8 @@ def test_a_line_search_evaluates_one_batch_with_the_same_dropout_and_from_the_sa
 
 
 def test_the_card_says_which_it_was(tmp_path):
-    train(tmp_path / "run", "nesterov", 1, "--gamma", "0.5")
-    assert main(["export", str(tmp_path / "run" / "model.pt"), str(tmp_path / "bundles")]) == 0
+    train(tmp_path / "run", "nesterov", 1)
+    assert main(["export", str(tmp_path / "run" / "model.pt"), str(tmp_path / "bundles"), "--max-position", "30"]) == 0
     made = bundle.read(tmp_path / "bundles" / "adding" / "1")
     assert made.manifest.training.optimizer == OPTIMISERS["nesterov"].about
     assert "Trained by Nesterov's accelerated gradient" in (made.graph.parent / "CARD.md").read_text()
