@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from indrnn.service.errors import BadInput, problem_document
 from indrnn.service.settings import SettingsError
 
 MAX_HEAD = 65_536  # bytes of a request's line and headers, or between two pieces of a body, before the connection is closed
@@ -448,9 +449,7 @@ def _twice(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 async def _refuse(scope: Scope, detail: str, send: Send) -> None:
     """Answer a request or a handshake with 400, for whichever protocol."""
-    body = orjson.dumps(
-        {"type": "about:blank", "title": "Bad Request", "status": 400, "code": "bad_input", "detail": detail, "error": detail}
-    )
+    body = orjson.dumps({**problem_document(BadInput(detail)), "error": detail})
     kind = "http.response" if scope["type"] == "http" else "websocket.http.response"
     headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
     await send({"type": f"{kind}.start", "status": 400, "headers": headers})
