@@ -177,6 +177,16 @@ def measure(net: StateNet, meta: Meta, split: str) -> Figures:
 
 
 @dataclass(frozen=True)
+class SkeletonConfig(ActionConfig):
+    """With the places of two persons from the first one's root: what they do to each other shows in how far apart they are.
+
+    For files of one person it is the same network.
+    """
+
+    together: bool = True
+
+
+@dataclass(frozen=True)
 class NwuclaConfig(ActionConfig):
     """Bodies from their own side alone, with the distances between joints: what is least another's before another camera.
 
@@ -242,7 +252,7 @@ def _task(
     return Task(name, config, recipe, begin, measure, "test_accuracy_100", summary, steps, decay, runs, GIVEN, folds=folds)
 
 
-SKELETON = _task("skeleton", "skeleton clips of a file of your own", SkeletonRecipe, 800, published=False)
+SKELETON = _task("skeleton", "skeleton clips of a file of your own", SkeletonRecipe, 800, published=False, config=SkeletonConfig)
 NWUCLA = _task(
     "nwucla",
     "Northwestern-UCLA: 10 actions, trained on two views, tested on the third",
