@@ -21,7 +21,7 @@ from statistics import median
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.append(str(Path(__file__).parent.parent))  # last: a child's PYTHONPATH says whose code it commits with
 from bench.figure import Figure, table
 from indrnn.service.session.machine import Scores, Session, Step
 from indrnn.service.store.protocol import Change

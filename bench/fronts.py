@@ -1,8 +1,8 @@
-"""Steps a second over WebSockets of several ways to run the service, in turns, with the processor time of each process beside them.
+"""Steps a second of several ways to run the service, in turns, with the processor time of each process beside them.
 
-python bench/fronts.py [--seconds 1] [--rounds 6] [--sessions 64] [--fronts 0 1] [--against FOLDER]
+python bench/fronts.py [--over websocket|http] [--seconds 1] [--rounds 6] [--sessions 64] [--fronts 0 1] [--against FOLDER]
 
-Each way is a service of its own, with a store of its own: so many fronts, with commits on the engine thread and on the commit thread. The
+Over WebSockets, or as sequences of `/v2` over HTTP; one session alone (`--sessions 1`) tells what a step waits. Each way is a service of its own, with a store of its own: so many fronts, with commits on the engine thread and on the commit thread. The
 first of them, another checkout's where a folder is given, is what the ratios are against. The client takes of the same cores.
 """
 
@@ -16,11 +16,16 @@ from pathlib import Path
 from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from bench import websocket_load
+import numpy as np
+
+from bench import http_load, websocket_load
 from bench.asked import MODEL, OPEN, frames
 from bench.engine_alone import processor_time
 from bench.figure import Figure, table
 from bench.server import Server, service
+
+
+LENGTH = 20  # steps of a sequence of `/v2`
 
 
 class Way:
@@ -29,16 +34,22 @@ class Way:
     def __init__(self, what: str, server: Server) -> None:
         self.what = what
         self.rates: list[float] = []
+        self.waits: list[float] = []  # median of a round, ms
         self.costs: dict[str, list[float]] = {}
         self._port = server.port
         self._processes = dict(_named([server.pid, *_children(server.pid)]))
 
-    def round(self, sessions: int, seconds: float) -> None:
+    def round(self, over: str, sessions: int, seconds: float) -> None:
         """Step that many sessions for so long."""
         before = {name: processor_time(pid) for name, pid in self._processes.items()}
-        rate, tally = websocket_load.load(self._port, f"/stream/{MODEL}", OPEN, websocket_load.steps(frames(1)), sessions, seconds)
+        if over == "http":
+            asked = http_load.Requests(MODEL, np.asarray(frames(1), np.float32)[None, :, None], LENGTH)
+            rate, tally = http_load.load(f"127.0.0.1:{self._port}", asked, sessions, seconds)
+        else:
+            rate, tally = websocket_load.load(self._port, f"/stream/{MODEL}", OPEN, websocket_load.steps(frames(1)), sessions, seconds)
         assert not tally.errors, f"{tally.errors} errors"
         self.rates.append(rate)
+        self.waits.append(1e3 * median(tally.latencies))
         for name, pid in self._processes.items():
             self.costs.setdefault(name, []).append((processor_time(pid) - before[name]) / tally.replies * 1e6)
 
@@ -62,30 +73,33 @@ def figures_of(way: Way, first: Way) -> list[Figure]:
     if way is not first:
         ratios = [one / other for one, other in zip(way.rates, first.rates, strict=True)]
         found.append(Figure(f"ratio, {way.what}", f"… against {first.what}", "times", ratios))
+        longer = [one / other for one, other in zip(way.waits, first.waits, strict=True)]
+        found.append(Figure(f"wait, {way.what}", "… how long a step waits, p50", "times", longer, beside=f"{median(way.waits):.2f} ms"))
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--over", choices=("websocket", "http"), default="websocket")
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--sessions", type=int, default=64)
     parser.add_argument("--fronts", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--against", type=Path, help="a checkout that is measured in the same run, with as many fronts each")
+    parser.add_argument("--against", type=Path, help="a checkout that is measured in the same run, with as many fronts each where it has fronts")
     arguments = parser.parse_args()
     with ExitStack() as stack:
         ways = []
         for fronts in arguments.fronts:
-            env = {"INDRNN_FRONTS": str(fronts)}
-            if arguments.against is not None:
-                code = {**env, "PYTHONPATH": str(arguments.against)}
-                ways.append(Way(f"the other checkout, fronts {fronts}", stack.enter_context(service(env=code))))
+            env = {"INDRNN_FRONTS": str(fronts)} if fronts else {}
+            if arguments.against is not None and (not fronts or (arguments.against / "service" / "link").exists()):
+                other = stack.enter_context(service(env=env, checkout=arguments.against))
+                ways.append(Way(f"the other checkout, fronts {fronts}", other))
             for aside in ("false", "true"):
                 server = stack.enter_context(service(env={**env, "INDRNN_COMMIT_THREAD": aside}))
                 ways.append(Way(f"fronts {fronts}, commit thread {aside}", server))
         for n in range(arguments.rounds):
             for way in ways if n % 2 == 0 else ways[::-1]:
-                way.round(arguments.sessions, arguments.seconds)
+                way.round(arguments.over, arguments.sessions, arguments.seconds)
     figures = [figure for way in ways for figure in figures_of(way, ways[0])]
     print(table(figures))
     print(json.dumps({"cores": os.cpu_count(), "python": sys.version.split()[0], **{f.name: f.json() for f in figures}}))

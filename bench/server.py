@@ -55,11 +55,16 @@ def many_files() -> None:
 
 @contextmanager
 def running(
-    command: list[str], port: int, folder: Path, answers: Callable[[], bool] | None = None, env: Mapping[str, str] = NONE
+    command: list[str],
+    port: int,
+    folder: Path,
+    answers: Callable[[], bool] | None = None,
+    env: Mapping[str, str] = NONE,
+    checkout: Path = ROOT,
 ) -> Iterator[Server]:
-    """A server process that answers /health/live on this port, or whatever `answers` asks."""
+    """A server process that answers /health/live on this port, or whatever `answers` asks; of another checkout's code if one is given."""
     with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **env}, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=checkout, env={**os.environ, **env}, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + START_TIMEOUT
         while not (answers or (lambda: _lives(port)))():
@@ -81,12 +86,16 @@ def _lives(port: int) -> bool:
 
 
 @contextmanager
-def service(*program: str, parent: Path | None = None, env: Mapping[str, str] = NONE) -> Iterator[Server]:
-    """The service, or a program that is the service and something more; its store is in a new folder of `parent`."""
+def service(*program: str, parent: Path | None = None, env: Mapping[str, str] = NONE, checkout: Path = ROOT) -> Iterator[Server]:
+    """The service, or a program that is the service and something more; its store is in a new folder of `parent`.
+
+    checkout: whose code it is; `-m` looks for modules in its folder first. Version 0.1.0 is started by a name of its own.
+    """
     port = free_port()
     with tempfile.TemporaryDirectory(dir=parent) as folder:
         settings = {"PORT": str(port), "INDRNN_STORE": f"{folder}/sessions.db", "INDRNN_LOG_LEVEL": "warning", **env}
-        with running([sys.executable, *(program or ("-m", "indrnn", "serve"))], port, Path(folder), env=settings) as server:
+        begin = ("-m", "indrnn", "serve") if (checkout / "indrnn").exists() else ("-m", "service")
+        with running([sys.executable, *(program or begin)], port, Path(folder), env=settings, checkout=checkout) as server:
             yield server
 
 

@@ -1,9 +1,10 @@
 """The short way of plain steps through the engine thread: read, run and committed together, without a mailbox, a flight or a turn of each.
 
 It takes the steps that the state machine would admit at once and that need nothing else: of sessions that are in nobody's hands, at their
-next number, without options, content as the graph reads it. With those it does what the general way (loop.py, session/machine.py) does, in
-the same order: a reply leaves after its commit. Whatever is otherwise in any point stays for the general way, which says what is wrong with
-it; so does what comes behind such a request of the same session. What is left for the general way has changed nothing.
+next number, without options, content as the graph reads it; also those that begin or end a sequence of the Open Inference Protocol. With
+those it does what the general way (loop.py, session/machine.py) does, in the same order: a reply leaves after its commit. Whatever is
+otherwise in any point stays for the general way, which says what is wrong with it; so does what comes behind such a request of the same
+session. What is left for the general way has changed nothing.
 """
 
 import logging
@@ -15,12 +16,12 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from indrnn.export.bundle import Manifest
-from indrnn.service.engine.requests import Content, Delivery, Frames, Request, StepRequest, Ticket
+from indrnn.service.engine.requests import ClientProtocol, Content, Delivery, Frames, Request, StepRequest, Ticket
 from indrnn.service.engine.runtime import NOTHING, Engine, ModelFacts, Row, RowResult
-from indrnn.service.engine.statistics import Statistics
+from indrnn.service.engine.statistics import Happened, Statistics
 from indrnn.service.errors import ServiceError
 from indrnn.service.logs import about
-from indrnn.service.session.machine import Floats, Refused, Result, Scores, Session, Step
+from indrnn.service.session.machine import KEPT, Floats, Refused, Result, Scores, Session, Step
 from indrnn.service.session.sampling import log_softmax
 from indrnn.service.store.protocol import Change, Store
 
@@ -54,11 +55,12 @@ Q = TypeVar("Q", bound=Waiting)
 
 
 class Plain(NamedTuple, Generic[Q]):
-    """A step that goes the short way, and its session before it."""
+    """A step that goes the short way, its session before it, and what the store has: where a sequence begins the old one, or none."""
 
     waiting: Q
     request: StepRequest
     before: Session
+    stored: Session | None
 
 
 class Batch(NamedTuple, Generic[Q]):
@@ -94,9 +96,10 @@ class PlainCommit:
         if lost:
             kept = [i for i, one in enumerate(batch.steps) if one.before.id not in lost]
             stored, replies = [stored[i] for i in kept], [replies[i] for i in kept]
-        counted = Counter([request.protocol for _, request, _ in stored])
+        counted: Counter[tuple[Happened, ClientProtocol]] = Counter([("step", request.protocol) for _, request, _, _ in stored])
+        counted.update([("opened", request.protocol) for _, request, _, _ in stored if request.begin])
         with s.lock:
-            s.happened.update({("step", protocol): n for protocol, n in counted.items()})
+            s.happened.update(counted)
         self._send(replies)
         return [one.waiting for one in batch.steps if one.before.id in lost] if lost else []
 
@@ -145,9 +148,11 @@ class ShortWay(Generic[Q]):
             return queued
         now, by_length, plain_steps = clock(), dict[int, list[Plain[Q]]](), 0
         for q, request in candidates:
-            before = found.get(request.session_id)
-            if before is not None and self._advances(request, before, now):
-                by_length.setdefault(len(request.content.x), []).append(new(Plain, (q, request, before)))
+            before = stored = found.get(request.session_id)
+            if request.begin:
+                before = self._fresh(request, now) if self._begins(request, stored) else None
+            if before is not None and (request.begin or self._advances(request, before, now)):
+                by_length.setdefault(len(request.content.x), []).append(new(Plain, (q, request, before, stored)))
                 plain_steps += 1
         left: set[Ticket] = set()
         for plain in by_length.values():
@@ -175,7 +180,7 @@ class ShortWay(Generic[Q]):
         return found
 
     def _looks_plain(self, request: StepRequest) -> bool:
-        if request.every or request.watch or request.begin or request.end:
+        if request.every or request.watch:
             return False
         return len(request.content.x) <= LONGEST and len(request.content.x) > 0 and self._as_read(request.content)
 
@@ -200,10 +205,22 @@ class ShortWay(Generic[Q]):
             return False
         return f.max_position is None or position + len(request.content.x) <= f.max_position
 
+    def _begins(self, request: StepRequest, stored: Session | None) -> bool:
+        """Return whether the state machine would let a sequence's first step begin, whatever is there, and say nothing else of it."""
+        f = self._facts
+        if request.number not in (None, 1) or (f.max_position is not None and len(request.content.x) > f.max_position):
+            return False
+        return stored is None or (stored.owner == request.owner and stored.step != 1)  # else it may be a repeat
+
+    def _fresh(self, request: StepRequest, now: float) -> Session:
+        f = self._facts
+        zeros = np.zeros(f.state_size, np.float32)
+        return Session(request.session_id, f.name, f.version, f.digest, request.owner, zeros, 0, 0, now, now + self._ttl)
+
     def _run(self, plain: Sequence[Plain[Q]], clock: Callable[[], float]) -> Collection[Ticket]:
         """Run steps of one length and put them to be stored and answered; return the tickets of those that the general way has to take."""
         begun, since, s = time.perf_counter_ns(), time.monotonic(), self._statistics
-        rows: list[Row] = [new(Row, (request.content.x, before.state, None)) for _, request, before in plain]
+        rows: list[Row] = [new(Row, (request.content.x, before.state, None)) for _, request, before, _ in plain]
         prepared = time.perf_counter_ns()
         try:
             results = self._engine.run(rows)
@@ -224,7 +241,8 @@ class ShortWay(Generic[Q]):
 
     def _advanced(self, plain: Sequence[Plain[Q]], results: Sequence[RowResult], now: float) -> Batch[Q]:
         """Return what is to be stored and said of the steps after which the state is finite, and those steps."""
-        where, expires_at, no_every = self._facts.last_logits.where, now + self._ttl, self._no_every
+        where, no_every = self._facts.last_logits.where, self._no_every
+        expires_at, ended_expires_at = now + self._ttl, now + min(KEPT, self._ttl)
         logprobs = self._scored(plain, results) if plain[0].request.content.x.dtype.kind == "i" else None
         changes: list[Change] = []
         replies: list[Delivery] = []
@@ -232,14 +250,14 @@ class ShortWay(Generic[Q]):
         for i, (one, (_, state, is_sound, doubts)) in enumerate(zip(plain, results, strict=True)):
             if not is_sound:
                 continue
-            q, request, s = one
+            q, request, s, in_store = one
             ident, model, version, digest, owner, _, number, position, created_at, *_ = s
             number, position = number + 1, position + len(request.content.x)
             # the logits are a part of the state, which the session keeps anyway
             scores = new(Scores, (state[where], no_every, NOTHING if logprobs is None else logprobs[i], doubts))
-            step = new(Step, (request.digest, scores, False))
-            at = state, number, position, created_at, expires_at, step, None, None, None
-            changes.append(new(Change, (s, new(Session, (ident, model, version, digest, owner, *at)), 0)))
+            step = new(Step, (request.digest, scores, request.end))
+            at = state, number, position, created_at, ended_expires_at if request.end else expires_at, step, None, None, None
+            changes.append(new(Change, (in_store, new(Session, (ident, model, version, digest, owner, *at)), 0)))
             replies.append(new(Delivery, (q.ticket, new(Result, (number, position, scores, state)), None, True)))
             sound.append(one)
         return Batch(sound, changes, replies)
@@ -256,6 +274,6 @@ class ShortWay(Generic[Q]):
     def _note(self, run: Sequence[Plain[Q]], since: float, took: float) -> None:
         """Note how long steps have waited, and how long they took in all."""
         s = self._statistics
-        waits = [since - q.since for q, _, _ in run]
+        waits = [since - q.since for q, _, _, _ in run]
         s.noted.extend([(s.queue, int(waited * 1e9)) for waited in waits])
         s.noted.extend([(s.success, int((waited + took) * 1e9)) for waited in waits])

@@ -225,7 +225,7 @@ def test_what_comes_for_a_session_whose_batch_is_just_done_has_another_turn_take
 
     woken: list[int] = []
     commits = ByHand(SimpleNamespace(store=lambda batch: []), 8, lambda: woken.append(1), "by hand")  # type: ignore[arg-type]
-    commits.store(Batch([Plain(None, None, SimpleNamespace(id="one"))], [], []))  # type: ignore[arg-type]
+    commits.store(Batch([Plain(None, None, SimpleNamespace(id="one"), None)], [], []))  # type: ignore[arg-type]
     batch = commits._take()
     assert batch is not None
     commits._store(batch)

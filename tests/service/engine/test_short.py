@@ -10,7 +10,7 @@ from test_loop import Bench, make
 
 from indrnn.service.engine.requests import Exact, StepRequest
 from indrnn.service.errors import StoreFailed
-from indrnn.service.session.machine import Refused, Result, Session
+from indrnn.service.session.machine import KEPT, Refused, Result, Session
 
 Script = Callable[[Bench], list[Any]]
 
@@ -103,7 +103,18 @@ def a_store_that_fails(bench: Bench) -> list[Any]:
     return [told(r) for r in [*found, *ask(bench, step(ident, 1, [2]))]] + [stored(bench.look(ident)), bench.statistics.store_failures]
 
 
-SCRIPTS = (several, one_after_another, not_plain, around_a_generate, not_finite, one_row_at_fault, a_store_that_fails)
+def sequences(bench: Bench) -> list[Any]:
+    idents = [f"sequence {i}" for i in range(6)]
+    first = [step(i, number, [1], begin=True) for i, number in zip(idents, (1, None, 1, 1, 2, None), strict=True)]
+    again = [step(idents[0], 1, [1], begin=True), step(idents[2], 1, [2], begin=True), step(idents[1], None, [1], begin=True)]
+    last = [step(i, None, [0], end=True) for i in idents]
+    anew = [step(idents[0], 1, [1], begin=True), step(idents[1], 3, [2]), step(idents[3], None, [1] * 40, begin=True, end=True)]
+    other = [step(idents[0], 1, [1], begin=True, owner="other"), step(idents[5], 1, [2], begin=True, end=True)]
+    found = [told(r) for asked in (first, again, last, last, anew, other) for r in ask(bench, *asked)]
+    return [*found, *(stored(bench.store.load([i])[i]) for i in idents if i in bench.store.load([i]))]
+
+
+SCRIPTS = (several, one_after_another, not_plain, sequences, around_a_generate, not_finite, one_row_at_fault, a_store_that_fails)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
@@ -134,6 +145,11 @@ def test_plain_steps_are_in_nobodys_hands(tmp_path: Path, commit_thread: bool) -
     assert [r.number for r in ask(bench, *[step(i, 1, [1]) for i in idents])] == [1] * 8
     assert seen == []
     assert bench.statistics.batch_sizes[8] == 1
+    ask(bench, *[step(f"sequence {i}", 1, [1], begin=True, end=i == 3) for i in range(8)])
+    assert seen == [], "where a sequence begins or ends it is a plain step all the same"
+    last = bench.store.load(["sequence 3"])["sequence 3"]
+    assert (last.step, last.ended) == (1, True)
+    assert last.expires_at - last.created_at < KEPT + 5
     ask(bench, step(idents[0], 1, [1]))
     assert len(seen) == 1, "a repeat is for the state machine"
     bench.loop.stop(10)
