@@ -2,8 +2,9 @@
 
 python bench/fronts.py [--over websocket|http] [--seconds 1] [--rounds 6] [--sessions 64] [--fronts 0 1] [--against FOLDER]
 
-Over WebSockets, or as sequences of `/v2` over HTTP; one session alone (`--sessions 1`) tells what a step waits. Each way is a service of its own, with a store of its own: so many fronts, with commits on the engine thread and on the commit thread. The
-first of them, another checkout's where a folder is given, is what the ratios are against. The client takes of the same cores.
+Over WebSockets, or as sequences of `/v2` over HTTP; one session alone (`--sessions 1`) tells what a step waits. Each way is a service of
+its own, with a store of its own: so many fronts, with commits on the engine thread and on the commit thread. The first of them, another
+checkout's where a folder is given, is what the ratios are against. The client takes of the same cores.
 """
 
 import argparse
@@ -15,15 +16,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
 from bench import http_load, websocket_load
 from bench.asked import MODEL, OPEN, frames
 from bench.engine_alone import processor_time
 from bench.figure import Figure, table
 from bench.server import Server, service
-
 
 LENGTH = 20  # steps of a sequence of `/v2`
 
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--sessions", type=int, default=64)
     parser.add_argument("--fronts", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--against", type=Path, help="a checkout that is measured in the same run, with as many fronts each where it has fronts")
+    parser.add_argument("--against", type=Path, help="a checkout that is measured in the same run, in as many ways as it has")
     arguments = parser.parse_args()
     with ExitStack() as stack:
         ways = []
