@@ -286,6 +286,13 @@ class EngineFailed(ServiceError):
     code = "engine_failed"
 
 
+def unexpected(error: Exception, kind: type[ServiceError] = ServiceError) -> ServiceError:
+    """Return what is said of an error that nothing foresaw: a bug, of some kind, or that there was no memory, which may be there later."""
+    if isinstance(error, MemoryError):
+        return Overloaded("the service is out of memory", retry_after=1)
+    return kind(f"internal error: {type(error).__name__}")
+
+
 STATUS: dict[type[ServiceError], int] = {
     BadInput: 422,
     NotJson: 400,

@@ -85,6 +85,7 @@ from indrnn.service.errors import (
     ServiceError,
     Stopping,
     StoreFailed,
+    unexpected,
 )
 from indrnn.service.logs import about
 from indrnn.service.session.ids import new_id, not_there
@@ -637,7 +638,7 @@ class Runner:
         except Exception as error:  # the runtime's exceptions have no common base of their own
             log.exception("a run of %d rows failed", len(rows))
             if len(rows) == 1:
-                self._fail(running, EngineFailed(f"the model could not be run: {type(error).__name__}"), now)
+                self._fail(running, _not_run(error), now)
             else:
                 self._run_apart(running, rows, clock)
             return
@@ -656,7 +657,7 @@ class Runner:
             try:
                 (result,) = self._engine.run([row])
             except Exception as error:  # as in `run`, which has logged it
-                self._fail([item], EngineFailed(f"the model could not be run: {type(error).__name__}"), clock())
+                self._fail([item], _not_run(error), clock())
                 continue
             self._statistics.noted_runs.append((1, 0, time.perf_counter_ns() - begun, 0, clock()))
             if result.sound:
@@ -1258,7 +1259,7 @@ class EngineLoop:
                 log.exception("the engine thread failed")
                 if self._commits is not None:
                     self._commits.settle()  # what has run is stored, and answered
-                self._fail_everything(EngineFailed(f"internal error: {type(error).__name__}"))
+                self._fail_everything(unexpected(error, EngineFailed))
             if handed.stopping and self._commits is not None:
                 self._commits.settle(self.inbox.until)
             ended = self.inbox.empty and not self._runner.ready and (self._commits is None or self._commits.quiet)
@@ -1328,6 +1329,12 @@ NOTED = 4_096  # durations and runs that wait to be counted, some seconds of a b
 def late(waited: Queued | Feeding, what: str) -> Late:
     """Return the error that names the time that it had, the client's own or the server's."""
     return Late(f"{what} {waited.deadline - waited.since:.6g} s", retry_after=1)
+
+
+def _not_run(error: Exception) -> ServiceError:
+    if isinstance(error, MemoryError):
+        return unexpected(error)
+    return EngineFailed(f"the model could not be run: {type(error).__name__}")
 
 
 def _unsound(work: Feeding | Generating | None) -> ServiceError:

@@ -20,7 +20,7 @@ from indrnn.service.engine.quota import Quotas
 from indrnn.service.engine.registry import Registry
 from indrnn.service.engine.requests import ClientProtocol, Delivery, InferRequest, StepRequest, Ticket
 from indrnn.service.engine.statistics import Totals
-from indrnn.service.errors import ModelGone, ServiceError, Stopping
+from indrnn.service.errors import ModelGone, ServiceError, Stopping, unexpected
 from indrnn.service.link.connection import Connection
 from indrnn.service.link.message import FORMAT, TOGETHER, Kind, LinkError, framed, messages, parts, read_asked, times_part, told_parts
 from indrnn.service.link.numbers import statistics_text
@@ -147,7 +147,7 @@ class FrontLink:
             answer = Refused(error)
         except Exception as error:  # whatever it is, somebody waits
             log.exception("a call of a front failed: %s", type(call).__name__)
-            answer = Refused(ServiceError(f"internal error: {type(error).__name__}"))
+            answer = Refused(unexpected(error))
         self.connection.write(framed(Kind.RETURNED, number + encode(answer)))
 
 

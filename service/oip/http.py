@@ -6,13 +6,14 @@ An infer request costs 40 µs less so. Its errors are {"error": …} with Triton
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 import orjson
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from indrnn.service.errors import BadInput, BodyTimeout, MethodNotAllowed, NotFound, NotSupported, ServiceError, Stopping, said
+from indrnn.service.errors import BadInput, BodyTimeout, MethodNotAllowed, NotFound, NotSupported, ServiceError, Stopping, said, unexpected
 from indrnn.service.oip import describe, message
 from indrnn.service.oip.compression import accepted, compress
 from indrnn.service.oip.inference import InferAsked, Inference
@@ -66,7 +67,7 @@ class OpenInference:
             reply = failure(error, model)
         except Exception as error:
             log.exception("a request to %s failed", scope["path"][:200])
-            reply = failure(ServiceError(f"internal error: {type(error).__name__}"), model)
+            reply = failure(unexpected(error), model)
         await self._send(reply, headers, scope["method"], send)
 
     async def _answer(self, method: str, path: str, target: Target | None, headers: Headers, receive: Receive) -> HttpReply:
@@ -180,8 +181,9 @@ class OpenInference:
         headers = list(reply.headers)
         encoding = accepted(_text(asked, b"accept-encoding") or "") if reply.inferred else None
         if encoding is not None:
-            body = await aside(compress, len(body), body, encoding)
-            headers.append((b"content-encoding", encoding.encode()))
+            with suppress(MemoryError):  # then it goes as it is: what it answers is stored
+                body = await aside(compress, len(body), body, encoding)
+                headers.append((b"content-encoding", encoding.encode()))
         headers.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})

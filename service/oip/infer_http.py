@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 
 from indrnn.service.engine.requests import Asked, InferRequest, Reply, StepRequest
-from indrnn.service.errors import ModelGone, ServiceError
+from indrnn.service.errors import ModelGone, ServiceError, unexpected
 from indrnn.service.oip import message, rows
 from indrnn.service.oip.http import OpenInference, Target, failure, target_of
 from indrnn.service.oip.inference import OF_THE_VERSION, InferAsked, Misread, answer
@@ -68,7 +68,7 @@ class InferHttp(ShortHttp):
             self._write(failure(error, target.model), busy)
         except Exception as error:
             log.exception("an infer request failed")
-            self._write(failure(ServiceError(f"internal error: {type(error).__name__}"), target.model), busy)
+            self._write(failure(unexpected(error), target.model), busy)
         return True
 
     def _infer(self, target: Target, body: bytes, busy: Busy) -> bool:
@@ -149,7 +149,7 @@ class InferHttp(ShortHttp):
             reply = failure(error, target.model, refused.asked.ask.sequence)
         except Exception as error:
             log.exception("an infer request failed")
-            reply = failure(ServiceError(f"internal error: {type(error).__name__}"), target.model)
+            reply = failure(unexpected(error), target.model)
         self._write(reply, busy)
 
     def _write(self, reply: HttpReply, busy: Busy) -> None:

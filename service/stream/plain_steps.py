@@ -19,7 +19,7 @@ import orjson
 from numpy.typing import NDArray
 
 from indrnn.service.engine.requests import Asked, Content, Reply, States
-from indrnn.service.errors import EngineFailed, ServiceError
+from indrnn.service.errors import EngineFailed, ServiceError, unexpected
 from indrnn.service.serving.models import ServedModel
 from indrnn.service.serving.request import MAX_STEP
 from indrnn.service.serving.steps import Tickets, native_step
@@ -262,7 +262,7 @@ class Intake:
                 asked.append(taken.stream.ask(number, content, self._tickets))
             except Exception as error:  # of what came behind it on its connection: no reason to let go of the others' steps
                 log.exception("a step could not be taken")
-                taken.stream.fail(EngineFailed(f"internal error: {type(error).__name__}"))
+                taken.stream.fail(unexpected(error, EngineFailed))
         model.port.submit(asked)
 
     def _word(self) -> None:

@@ -34,6 +34,7 @@ from indrnn.service.errors import (
     problem_document,
     said,
     status,
+    unexpected,
 )
 from indrnn.service.logs import about
 from indrnn.service.serving.modality import NO_MORE, READ_OPTIONS, EventModality, Place, at_times, more_options, with_more
@@ -192,7 +193,7 @@ class Stream:
                     raise
                 except Exception as error:  # a bug: told and logged, and the connection stays open
                     log.exception("a message could not be answered", extra=about(self._model.manifest, self._session_id))
-                    await self._channel.send({"type": "error", **ServiceError(f"internal error: {type(error).__name__}").body()})
+                    await self._channel.send({"type": "error", **unexpected(error).body()})
         except (_Closed, WebSocketDisconnect, OSError):
             return
         finally:

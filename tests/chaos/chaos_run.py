@@ -1,6 +1,6 @@
 """Chaos: mixed load on a real service while it is killed, stopped, starved and lied to; every answer is checked.
 
-    python tests/chaos/chaos_run.py --seconds 600 --seed 1 [--redis] [--fronts 2]
+    python tests/chaos/chaos_run.py --seconds 600 --seed 1 [--redis] [--fronts 2] [--only starve]
 
 Ends with a table of what was asked, done to the service and found, and with 1 where anything was lost, applied twice, answered wrongly,
 never answered, refused without a reason, or left behind. docs/reliability.md has what was measured.
@@ -59,7 +59,8 @@ class Found:
 class Chaos:
     """One run: a service, clients that know the truth, rude ones, and faults, all by a seed."""
 
-    def __init__(self, folder: Path, seed: int, redis: bool, **env: str) -> None:
+    def __init__(self, folder: Path, seed: int, redis: bool, only: str | None = None, **env: str) -> None:
+        self.only = only
         self.service = ChaosService(folder, redis, **env)
         self.rng, self.seed = random.Random(seed), seed
         self.tally, self.faults = Tally(), Counter[str]()
@@ -79,6 +80,9 @@ class Chaos:
 
     def _stop_still(self) -> None:
         self.service.stand_still(self.rng.uniform(0.2, 2.5), self.rng)
+
+    def _starve(self) -> None:
+        self.service.starve(self.rng.uniform(0.5, 3), self.rng)
 
     def _redis(self) -> None:
         assert self.service.redis is not None, "asked for where there is one"
@@ -125,13 +129,13 @@ class Chaos:
 
     def kinds(self) -> list[str]:
         """Return the names of the faults that can be had here."""
-        always = ["kill", "kill", "kill_twice", "stop_still", "reload"]
+        always = ["kill", "kill", "kill_twice", "stop_still", "starve", "reload"]
         disk = ["full", "read_only", "slow", "full_and_killed"] if self.service.redis is None else []
         return always + (["redis"] if self.service.redis else []) + ([*disk, "clock"] if self.service.obeys else [])
 
     def harm(self, seconds: float) -> None:
         """Do one thing after another to the service for so long, and see each time that it comes back. Raises Gone."""
-        until, kinds = time.monotonic() + seconds, self.kinds()
+        until, kinds = time.monotonic() + seconds, [self.only] if self.only else self.kinds()
         while time.monotonic() < until:
             time.sleep(min(self.rng.uniform(0.5, 4), max(0.0, until - time.monotonic())))
             kind = self.rng.choice(kinds)
@@ -236,13 +240,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(os.environ.get("CHAOS_SEED", "1")))
     parser.add_argument("--redis", action="store_true", help="on a Redis, which is killed too")
     parser.add_argument("--fronts", help="a service of several processes, of which each is killed (INDRNN_FRONTS)")
+    parser.add_argument("--only", help="one kind of fault alone, as starve")
     parser.add_argument("--commit-thread", action="store_true", help="with commits on a thread of their own (INDRNN_COMMIT_THREAD)")
     asked = parser.parse_args()
     env = {"INDRNN_FRONTS": asked.fronts} if asked.fronts else {}
     if asked.commit_thread:
         env["INDRNN_COMMIT_THREAD"] = "true"
     with tempfile.TemporaryDirectory() as folder:
-        found = Chaos(Path(folder), asked.seed, asked.redis, **env).run(asked.seconds)
+        found = Chaos(Path(folder), asked.seed, asked.redis, asked.only, **env).run(asked.seconds)
         print(found.table())
         if found.failures:
             print(Path(folder, "log").read_text()[-6_000:])

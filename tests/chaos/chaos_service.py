@@ -4,6 +4,7 @@ import errno
 import mmap
 import os
 import random
+import resource
 import shutil
 import signal
 import struct
@@ -117,6 +118,18 @@ class ChaosService:
             os.kill(one, signal.SIGSTOP)
             time.sleep(seconds)
             os.kill(one, signal.SIGCONT)
+
+    def starve(self, seconds: float, rng: random.Random) -> None:
+        """Leave its processes a few megabytes more of address space than they have, for some time: what asks for more is refused."""
+        limited = self.family()
+        for pid in limited:
+            with suppress(OSError):
+                size = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * mmap.PAGESIZE
+                resource.prlimit(pid, resource.RLIMIT_AS, (size + rng.choice([0, 2**20, 2**23]), resource.RLIM_INFINITY))
+        time.sleep(seconds)
+        for pid in limited:
+            with suppress(OSError):
+                resource.prlimit(pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
     def end(self) -> None:
         """Stop it as an operator would. Raises Gone where a process stays."""

@@ -384,6 +384,15 @@ def test_a_broken_run_answers_everybody_and_moves_nobody(bench: Bench) -> None:
     assert [bench.feed(i, 1, [2]).one().number for i in idents] == [1, 1, 1]
 
 
+def test_a_run_without_memory_may_be_asked_for_again(bench: Bench) -> None:
+    ident = bench.open()
+    run, bench.engine.run = bench.engine.run, lambda rows: (_ for _ in ()).throw(MemoryError())
+    asked = bench.feed(ident, 1, [1]).one()
+    assert isinstance(asked.error, Overloaded)
+    bench.engine.run = run
+    assert bench.feed(ident, 1, [1]).one().number == 1
+
+
 def test_a_state_that_is_not_finite_is_never_stored(bench: Bench) -> None:
     ident = bench.open()
     bench.engine.poison = True
