@@ -138,6 +138,17 @@ def test_every_demo_motion_is_named_by_its_model(shown: Server, tmp_path: Path) 
     assert [p["label"] for p in reply["predictions"]] == [name for name, _ in motions]
 
 
+def test_every_mean_of_recordings_is_named_by_its_model_and_plays(visitor: Visitor) -> None:
+    motions = json.loads(httpx.get(f"{visitor.url}/hdm05.json").raise_for_status().content)["motions"]
+    sequences = [(np.cumsum(one["frames"], 0).reshape(-1, 20, 3) / 1000).tolist() for one in motions]
+    reply = httpx.post(f"{visitor.url}/predict", json={"model": "action", "sequences": sequences}).json()
+    assert [p["label"] for p in reply["predictions"]] == [one["name"] for one in motions]
+    page = visitor.tab("action")
+    page.get_by_role("group", name="Means of recordings").get_by_role("button", name="kick").click()
+    page.locator(".answer", has_text=re.compile("^kick$")).wait_for()
+    page.get_by_text("shown: kick, mean of 18").wait_for()
+
+
 def test_an_answer_is_explained_by_joint_and_frame(visitor: Visitor) -> None:
     page = visitor.tab("action")
     press(page, "wave")

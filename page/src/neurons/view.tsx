@@ -2,7 +2,7 @@
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { bones } from "../action/bones.ts";
 import { Stage } from "../action/stage.tsx";
-import { demosFor } from "../action/view.tsx";
+import { DemoChips, useDemos } from "../action/demos.tsx";
 import { Paper, bySurprise } from "../characters/paper.tsx";
 import { visible } from "../characters/surprise.ts";
 import { Generating, Legend, Typing } from "../characters/view.tsx";
@@ -275,10 +275,10 @@ function Motion({ model, full }: { model: Model; full: Version }) {
   const at = usePointing();
   const { neuron, step, marked } = at;
   const { trace, frames } = motion;
-  const demos = useMemo(() => demosFor(full), [full]);
+  const demos = useDemos(full);
   const names = full.layouts?.[full.layout ?? ""]?.joint_names ?? [];
   const shown = step ?? frames.length - 1;
-  const body = frames[shown] ?? demos[0]?.frames[0] ?? null;
+  const body = frames[shown] ?? demos.drawn[0]?.frames[0] ?? null;
   const lines = useMemo(() => bones(names, body ?? []), [names]);
   const [twin, part] = useState<{ watched: WatchedMotion; at: number } | null>(null);
   const [error, fail] = useState<unknown>(null);
@@ -305,13 +305,7 @@ function Motion({ model, full }: { model: Model; full: Version }) {
             tint={neuron === null || frames.length === 0 ? null : grade(trace, neuron, shown)}
           />
           <div class="view">
-            <div class="row" role="group" aria-label="Demo motions">
-              {demos.map((demo) => (
-                <button key={demo.name} class="chip" aria-pressed={motion.playing === demo.name} onClick={() => void motion.play(demo)}>
-                  {demo.name}
-                </button>
-              ))}
-            </div>
+            <DemoChips demos={demos} shown={motion.playing} play={(demo) => void motion.play(demo)} />
             {motion.playing !== null && (
               <button onClick={() => motion.stop()}>Stop</button>
             )}
@@ -328,7 +322,7 @@ function Motion({ model, full }: { model: Model; full: Version }) {
         </div>
       </div>
       {twin !== null && (
-        <CompareMotions key={twin} origin={motion} twin={twin.watched} forkedAt={twin.at} leave={() => part(null)} demos={demos} lines={lines} />
+        <CompareMotions key={twin} origin={motion} twin={twin.watched} forkedAt={twin.at} leave={() => part(null)} demos={[...demos.drawn, ...demos.means]} lines={lines} />
       )}
       {trace.length > 0 && (
         <>
