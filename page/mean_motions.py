@@ -1,6 +1,6 @@
 """Makes the page's motions that are means of recordings: INDRNN_DATA=… python page/mean_motions.py > page/public/hdm05.json
 
-Of each motion that HDM05 has, the training clips (actors bd, bk and dg) are turned to face one way, brought to one size, and averaged: each
+Of each motion that HDM05 has and nobody drew, the training clips (actors bd, bk and dg) are turned to face one way, brought to one size, and averaged: each
 clip is warped to the mean, and the mean taken anew (Petitjean, Ketterlin, Gançarski 2011: DTW barycenter averaging). The bones get their
 lengths back, which averaging takes from them. HDM05 is under CC BY-SA 3.0, and so is what this makes; hdm05.txt beside the file says so.
 """
@@ -20,6 +20,7 @@ Motion = NDArray[np.float64]
 """Frames of a body, [T, 20, 3] in metres."""
 
 SET = "hdm05"
+DRAWN = {"basketball shoot", "jog", "squat"}  # by hand, for the page: the one demo of each, which version 1 of the model names too
 BODY = kinect(UTD20)
 LEFT, RIGHT = UTD20.index("left hip"), UTD20.index("right hip")
 AWAY = 2.9  # metres from the camera, as the drawn motions stand
@@ -120,7 +121,7 @@ def whole(x: Motion, lengths: NDArray[np.float64]) -> Motion:
 
 
 def means(only: Sequence[str] = ()) -> dict[str, tuple[int, Motion]]:
-    """Return each motion that the set has, or those named: of how many training clips, and their mean. Raises DataMissingError."""
+    """Return each motion that is made, or those named: of how many training clips, and their mean. Raises DataMissingError."""
     words = vocabulary.read()
     by: dict[str, list[Motion]] = {}
     for clip in vocabulary.joined(words, [SET]).clips:
@@ -131,7 +132,7 @@ def means(only: Sequence[str] = ()) -> dict[str, tuple[int, Motion]]:
     def one(motions: Sequence[Motion]) -> Motion:
         return whole(mean([faced(x * (lengths.sum() / bones(x).sum())) for x in motions]), lengths)
 
-    return {name: (len(motions), one(motions)) for name, motions in by.items() if not only or name in only}
+    return {name: (len(motions), one(motions)) for name, motions in by.items() if name in (only or by.keys() - DRAWN)}
 
 
 def packed(x: Motion) -> list[list[int]]:

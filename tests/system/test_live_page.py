@@ -519,6 +519,28 @@ def test_two_motions_part_and_meet_again(visitor: Visitor) -> None:
     page.get_by_role("button", name="Fork and compare").wait_for()
 
 
+def test_two_sessions_of_motions_are_compared_and_stay_as_they_are(visitor: Visitor) -> None:
+    """Other beginnings, then one motion for both: apart at first, and as good as the same in the end."""
+    clip = json.loads((ROOT / "examples" / "wave.json").read_text())["sequences"]
+    mine, other = (httpx.post(f"{visitor.url}/sessions", json={"model": "action"}).json()["session_id"] for _ in range(2))
+    for session, read in ((mine, clip[0][:20]), (other, clip[0][20:60])):
+        body = {"model": "action", "sequences": [read], "session_id": session}
+        httpx.post(f"{visitor.url}/predict", json=body).raise_for_status()
+    page = visitor.tab("neurons")
+    page.get_by_label("Model").select_option("action")
+    page.get_by_label("Begin with").select_option(mine)
+    page.get_by_text(f"a copy of session {mine[:8]}…, which had read 20").wait_for()
+    page.get_by_label("Compare with session").select_option(other)
+    page.get_by_role("heading", name=f"Session {other[:8]}… beside this one").wait_for()
+    page.get_by_role("group", name="Both play").get_by_role("button", name="stand to sit").click()
+    page.get_by_text(re.compile(r"They are apart at first and .* frame \d+: ")).wait_for()
+    page.get_by_text("57 steps so far").wait_for(timeout=120_000)
+    page.get_by_role("group", name="Which map").get_by_role("button", name="difference").click()
+    page.get_by_role("button", name="Leave the other").click()
+    page.get_by_role("heading", name="beside this one").wait_for(state="detached")
+    assert [httpx.get(f"{visitor.url}/sessions/{one}").json()["position"] for one in (mine, other)] == [20, 40]
+
+
 def test_a_body_is_coloured_by_a_neuron(visitor: Visitor) -> None:
     page = visitor.tab("neurons")
     page.get_by_label("Model").select_option("action")

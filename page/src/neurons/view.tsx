@@ -10,14 +10,15 @@ import type { Sign } from "../characters/writing.ts";
 import { desk, newest } from "../desk.ts";
 import { Failure } from "../failure.tsx";
 import { useObservable, useRedraw } from "../observable.ts";
-import { model as describe, type Model, type Version } from "../service.ts";
+import { fork as copyOf, model as describe, type Model, type SessionInfo, type Version } from "../service.ts";
 import { Compare, CompareMotions } from "./compare.tsx";
 import { Detail } from "./detail.tsx";
 import { NeuronMap } from "./map.tsx";
+import { Others, called } from "./others.tsx";
 import { PASSAGE } from "./passage.ts";
 import { ofMotion, ofText } from "./properties.ts";
 import { Searching } from "./searching.tsx";
-import { WatchedMotion, WatchedText, difference, type Watched } from "./source.ts";
+import { WatchedMotion, WatchedText, difference, type Comparable, type Watched } from "./source.ts";
 import type { Trace } from "./trace.ts";
 import "./neurons.css";
 
@@ -31,6 +32,7 @@ export function Neurons() {
   const [known, know] = useState<{ model: Model; full: Version } | null>(null);
   const [error, fail] = useState<unknown>(null);
   const [turn, renew] = useState(0);
+  const [begun, begin] = useState<Begun | null>(null);
   const current = model ?? models[0];
   useEffect(() => {
     if (current === undefined) return;
@@ -43,6 +45,18 @@ export function Neurons() {
   }, [current]);
   const full = known?.model === current ? known!.full : null; // never another model's
   if (current === undefined) return <p class="note">This service has no model of characters or skeletons.</p>;
+  const again = (from: Begun | null) => {
+    begin(from);
+    renew((n) => n + 1);
+  };
+  const goOn = async (session: SessionInfo | null) => {
+    fail(null);
+    try {
+      again(session === null ? null : { session, copy: await copyOf(session.session_id) });
+    } catch (problem) {
+      fail(problem);
+    }
+  };
   return (
     <section class="view" aria-labelledby="neurons-title">
       <div class="lead">
@@ -55,7 +69,11 @@ export function Neurons() {
       <div class="row">
         <label class="field">
           Model
-          <select onChange={(event) => choose(models[event.currentTarget.selectedIndex]!)}>
+          <select onChange={(event) => {
+              begin(null);
+              choose(models[event.currentTarget.selectedIndex]!);
+            }}
+          >
             {models.map((m) => (
               <option key={m.name} selected={m === current}>
                 {m.name}
@@ -63,17 +81,61 @@ export function Neurons() {
             ))}
           </select>
         </label>
-        <button onClick={() => renew(turn + 1)}>Start again</button>
+        {full !== null && (
+          <Others model={current} version={full} label="Begin with" none="a new session" chosen={begun?.session ?? null} take={(session) => void goOn(session)} fail={fail} />
+        )}
+        <button onClick={() => again(null)}>Start again</button>
       </div>
+      {begun !== null && (
+        <p class="note">
+          This goes on from a copy of session {called(begun.session)}, which had read {begun.session.position}. The states of then are not kept: the map begins with what comes now.
+        </p>
+      )}
       {error !== null && <Failure error={error} close={() => fail(null)} />}
       {full !== null &&
         (current.modality === "text" ? (
-          <Text key={`${current.name} ${turn}`} model={current} full={full} />
+          <Text key={`${current.name} ${turn}`} model={current} full={full} from={begun?.copy ?? null} />
         ) : (
-          <Motion key={`${current.name} ${turn}`} model={current} full={full} />
+          <Motion key={`${current.name} ${turn}`} model={current} full={full} from={begun?.copy ?? null} />
         ))}
     </section>
   );
+}
+
+/** A session that is gone on with, and the copy of it that goes on. */
+interface Begun {
+  session: SessionInfo;
+  copy: SessionInfo;
+}
+
+interface ReadingProps {
+  model: Model;
+  full: Version;
+  from: SessionInfo | null;
+}
+
+/** What is held beside another from a step on; a fork of it where no session is named. */
+interface Beside<W extends Watched> {
+  watched: W;
+  at: number;
+  session: SessionInfo | null;
+}
+
+/** Holds a fork, or a copy of another session, beside what is watched. It is closed when another takes its place, and with the view. */
+function useBeside<W extends Watched>(origin: W & Comparable<W>, close: (watched: W) => void) {
+  const [twin, part] = useState<Beside<W> | null>(null);
+  const [error, fail] = useState<unknown>(null);
+  useEffect(() => () => twin && close(twin.watched), [twin]);
+  const hold = async (session: SessionInfo | null) => {
+    fail(null);
+    try {
+      const watched = await (session === null ? origin.fork() : origin.beside(session));
+      part({ watched, at: watched.trace.length, session });
+    } catch (problem) {
+      fail(problem);
+    }
+  };
+  return { twin, hold, leave: () => part(null), error, fail };
 }
 
 /** What is pointed at, held and pinned. */
@@ -97,31 +159,20 @@ function usePointing() {
   };
 }
 
-function Text({ model, full }: { model: Model; full: Version }) {
-  const [text] = useState(() => WatchedText.of(model, full));
-  const [twin, part] = useState<{ text: WatchedText; at: number } | null>(null);
-  const [error, fail] = useState<unknown>(null);
+function Text({ model, full, from }: ReadingProps) {
+  const [text] = useState(() => WatchedText.of(model, full, from));
+  const { twin, hold, leave, error, fail } = useBeside<WatchedText>(text, (other) => other.writing.close(true));
   const [byNeuron, colourBy] = useState(true);
   const redraw = useRedraw();
   const { writing, trace } = text;
   useEffect(() => writing.changed.follow(redraw), [writing]);
   useEffect(() => () => writing.close(true), [writing]);
-  useEffect(() => () => twin?.text.writing.close(true), [twin]);
   const at = usePointing();
   const { neuron, step } = at;
   const chars = useMemo(() => writing.signs.map((sign) => sign.char), [writing.signs.length]);
   const properties = useMemo(() => ofText(chars), [chars]);
   const most = neuron === null ? 0 : trace.most[neuron]!;
   const colour = useMemo(() => (neuron === null || !byNeuron ? bySurprise : (_: Sign, i: number) => `s n${grade(trace, neuron, i)}`), [neuron, byNeuron, trace]);
-  const fork = async () => {
-    fail(null);
-    try {
-      const made = await text.fork();
-      part({ text: made, at: made.trace.length });
-    } catch (problem) {
-      fail(problem);
-    }
-  };
   const context = (s: number) => {
     const around = (from: number, to: number) => chars.slice(Math.max(0, from), Math.max(0, to)).join("").replaceAll("\n", "↵");
     return `${around(s - 16, s)}[${around(s, s + 1)}]${around(s + 1, s + 8)}`;
@@ -144,7 +195,7 @@ function Text({ model, full }: { model: Model; full: Version }) {
         )}
         <Paper
           signs={writing.signs}
-          before={0}
+          before={writing.before}
           chosen={step}
           choose={at.chooseStep}
           label="What was read: arrow keys go from character to character, with shift they mark a stretch"
@@ -161,27 +212,20 @@ function Text({ model, full }: { model: Model; full: Version }) {
           <button class={writing.signs.length === 0 ? "main" : ""} disabled={writing.busy} onClick={() => void writing.type(PASSAGE)}>
             Read a passage of Alice
           </button>
-          <button disabled={trace.length === 0 || twin !== null || writing.busy} onClick={() => void fork()}>
+          <button disabled={trace.length === 0 || twin !== null || writing.busy} onClick={() => void hold(null)}>
             Fork and compare
           </button>
+          <Compared model={model} full={full} twin={twin} disabled={writing.busy} hold={hold} leave={leave} fail={fail} />
         </div>
         <Generating writing={writing} />
       </div>
+      {twin && (
+        <Compare key={twin} origin={text} twin={twin.watched} forkedAt={twin.at} other={twin.session && called(twin.session)} leave={leave} step={step} choose={at.chooseStep} />
+      )}
       {trace.length > 0 && (
         <>
-          {twin && (
-            <Compare
-              key={twin}
-              origin={text}
-              twin={twin.text}
-              forkedAt={twin.at}
-              leave={() => part(null)}
-              step={step}
-              choose={at.chooseStep}
-            />
-          )}
           <div class="neurons">
-            <Heat origin={text} twin={twin === null ? null : { watched: twin.text, at: twin.at }} at={at} told={(s) => `“${visible(chars[s] ?? "")}”`} />
+            <Heat origin={text} twin={twin} at={at} told={(s) => `“${visible(chars[s] ?? "")}”`} />
             {neuron === null ? (
               <div class="card">
                 <p>Point at a row of the map: here you see the neuron's course, how long it remembers, and what drives it.</p>
@@ -206,6 +250,22 @@ function Text({ model, full }: { model: Model; full: Version }) {
   );
 }
 
+interface ComparedProps {
+  model: Model;
+  full: Version;
+  twin: Beside<Watched> | null;
+  disabled?: boolean;
+  hold: (session: SessionInfo | null) => Promise<void>;
+  leave: () => void;
+  fail: (error: unknown) => void;
+}
+
+/** The choice of a session to compare with. */
+function Compared({ model, full, twin, disabled = false, hold, leave, fail }: ComparedProps) {
+  const take = (session: SessionInfo | null) => (session === null ? leave() : void hold(session));
+  return <Others model={model} version={full} label="Compare with session" none="none" chosen={twin?.session ?? null} disabled={disabled} take={take} fail={fail} />;
+}
+
 /** The legend of a text that has a neuron's colours. */
 function Strength({ name }: { name: string }) {
   return (
@@ -224,7 +284,7 @@ type Pointing = ReturnType<typeof usePointing>;
 
 interface HeatProps {
   origin: Watched;
-  twin: { watched: Watched; at: number } | null;
+  twin: Beside<Watched> | null;
   at: Pointing;
   told: (step: number) => string;
 }
@@ -243,7 +303,7 @@ function Heat({ origin, twin, at, told }: HeatProps) {
         <div class="row" role="group" aria-label="Which map">
           {(["origin", "fork", "difference"] as const).map((name) => (
             <button key={name} class="chip" aria-pressed={shown === name} onClick={() => show(name)}>
-              {name}
+              {twin.session === null ? name : { origin: "this one", fork: "the other", difference: "difference" }[name]}
             </button>
           ))}
         </div>
@@ -267,8 +327,8 @@ function grade(trace: Trace, neuron: number, step: number): number {
   return most === 0 ? 0 : Math.min(7, Math.ceil((7 * Math.abs(trace.at(step)?.[neuron] ?? 0)) / most - 0.2));
 }
 
-function Motion({ model, full }: { model: Model; full: Version }) {
-  const [motion] = useState(() => new WatchedMotion(model, full));
+function Motion({ model, full, from }: ReadingProps) {
+  const [motion] = useState(() => WatchedMotion.of(model, full, from));
   const redraw = useRedraw();
   useEffect(() => motion.changed.follow(redraw), [motion]);
   useEffect(() => () => motion.close(), [motion]);
@@ -280,18 +340,7 @@ function Motion({ model, full }: { model: Model; full: Version }) {
   const shown = step ?? frames.length - 1;
   const body = frames[shown] ?? demos.drawn[0]?.frames[0] ?? null;
   const lines = useMemo(() => bones(names, body ?? []), [names]);
-  const [twin, part] = useState<{ watched: WatchedMotion; at: number } | null>(null);
-  const [error, fail] = useState<unknown>(null);
-  useEffect(() => () => twin?.watched.close(), [twin]);
-  const fork = async () => {
-    fail(null);
-    try {
-      const made = await motion.fork();
-      part({ watched: made, at: made.trace.length });
-    } catch (problem) {
-      fail(problem);
-    }
-  };
+  const { twin, hold, leave, error, fail } = useBeside<WatchedMotion>(motion, (other) => other.close());
   const slow = Math.floor(frames.length / 15);
   const properties = useMemo(() => ofMotion(frames, names, motion.hz), [slow, motion.playing]);
   return (
@@ -311,7 +360,10 @@ function Motion({ model, full }: { model: Model; full: Version }) {
             )}
             {motion.error !== null && <Failure error={motion.error} />}
             {error !== null && <Failure error={error} close={() => fail(null)} />}
-            {motion.playing === null && trace.length > 0 && twin === null && <button onClick={() => void fork()}>Fork and compare</button>}
+            <div class="row">
+              {motion.playing === null && trace.length > 0 && twin === null && <button onClick={() => void hold(null)}>Fork and compare</button>}
+              {motion.playing === null && <Compared model={model} full={full} twin={twin} hold={hold} leave={leave} fail={fail} />}
+            </div>
             <p class="note">
               {neuron === null ? "Motions follow one another in one session." : `The body has the colour of ${trace.name(neuron)}: the stronger, the higher it is.`}
             </p>
@@ -322,7 +374,7 @@ function Motion({ model, full }: { model: Model; full: Version }) {
         </div>
       </div>
       {twin !== null && (
-        <CompareMotions key={twin} origin={motion} twin={twin.watched} forkedAt={twin.at} leave={() => part(null)} demos={[...demos.drawn, ...demos.means]} lines={lines} />
+        <CompareMotions key={twin} origin={motion} twin={twin.watched} forkedAt={twin.at} other={twin.session && called(twin.session)} leave={leave} demos={[...demos.drawn, ...demos.means]} lines={lines} />
       )}
       {trace.length > 0 && (
         <>
