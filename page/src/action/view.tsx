@@ -10,7 +10,7 @@ import { model as describe, type Model, type Version } from "../service.ts";
 import { CameraSource } from "../camera/view.tsx";
 import { bones } from "./bones.ts";
 import { FileReading } from "./dropped.tsx";
-import { DemoChips, useDemos } from "./demos.tsx";
+import { DemoChips, useDemos, type Demo } from "./demos.tsx";
 import { HZ } from "./motions.ts";
 import { readFile, ACCEPTED } from "./readers/file.ts";
 import type { Recording } from "./recording.ts";
@@ -142,7 +142,7 @@ function Playing({ run }: { run: Run }) {
           </p>
         </div>
         <div class="card">
-          <Told run={run} version={full} />
+          <Told run={run} version={full} first={demos.drawn[0]} play={play} />
           <Scores run={run} labels={full.labels ?? []} below={full.other_below} />
         </div>
       </div>
@@ -244,13 +244,18 @@ function Drop({ take }: { take: (file: File) => void }) {
 }
 
 /** The answer, large, and since when it is sure. */
-function Told({ run, version }: { run: Run; version: Version }) {
+function Told({ run, version, first, play }: { run: Run; version: Version; first: Demo | undefined; play: (demo: Demo) => void }) {
   const at = run.shown;
   const answer = run.answers[at];
   if (answer === undefined) {
     return (
       <div class="told">
         <p class="answer quiet">Choose a motion below</p>
+        {first !== undefined && (
+          <button class="main" onClick={() => play(first)}>
+            or see a {first.motion} at once
+          </button>
+        )}
         <p class="note">
           {run.handed === null
             ? `It knows ${version.labels?.length ?? 0} motions.`

@@ -1,6 +1,7 @@
 /** Compare a fork with its origin: where their states part, and when they meet again. */
 import { useEffect, useMemo, useState } from "preact/hooks";
 import type { Bone } from "../action/bones.ts";
+import type { Demo } from "../action/demos.tsx";
 import type { Clip } from "../action/run.ts";
 import { Stage } from "../action/stage.tsx";
 import { Paper } from "../characters/paper.tsx";
@@ -74,7 +75,7 @@ function Heading({ other, leave }: { other: string | null; leave: () => void }) 
 
 interface MotionsProps extends Pair<WatchedMotion> {
   leave: () => void;
-  demos: readonly Clip[];
+  demos: readonly Demo[];
   lines: readonly Bone[];
 }
 
@@ -91,7 +92,7 @@ export function CompareMotions({ origin, twin, forkedAt, other, leave, demos, li
       <span class="quiet">{label}:</span>
       {demos.map((demo) => (
         <button key={demo.name} class="chip" disabled={busy} onClick={() => play(demo)}>
-          {demo.name}
+          {demo.motion}
         </button>
       ))}
     </div>
@@ -134,6 +135,7 @@ function Apart({ origin, twin, forkedAt, other, unit, told }: ApartProps) {
   const what = parted === null || read(origin) === "" ? "" : `${read(origin).slice(0, -1)} and ${read(twin).slice(2)}`;
   return (
     <>
+      <p class="axis">their distance, by {unit}</p>
       <Plot
         data={[x, ...rows.map((row) => row.slice())] as [number[], ...number[][]]}
         lines={rows.map((_, i) => ({ label: "", stroke: () => series(i), dash: () => DASHES[i % DASHES.length]!, width: () => 2 }))}

@@ -9,6 +9,8 @@ interface OthersProps {
   /** what is chosen while no session is */
   none: string;
   chosen?: SessionInfo | null;
+  /** sessions that are not offered */
+  own?: readonly (string | null | undefined)[];
   disabled?: boolean;
   take: (session: SessionInfo | null) => void;
   fail: (error: unknown) => void;
@@ -20,13 +22,14 @@ const LISTED = 25;
 export const called = (session: SessionInfo): string => `${session.session_id.slice(0, 8)}…`;
 
 /** Offer the newest sessions; the list is fetched anew when one is about to choose. Nothing is shown where there are none. */
-export function Others({ model, version, label, none, chosen = null, disabled = false, take, fail }: OthersProps) {
+export function Others({ model, version, label, none, chosen = null, own = [], disabled = false, take, fail }: OthersProps) {
   const [all, list] = useState<SessionInfo[]>([]);
   const load = () => {
     sessions().then((found) => list(found.filter((s) => s.model === model.name && s.version === version.version).slice(0, LISTED)), fail);
   };
   useEffect(load, [model, version]);
-  const offered = chosen === null || all.some((s) => s.session_id === chosen.session_id) ? all : [chosen, ...all];
+  const others = all.filter((s) => !own.includes(s.session_id));
+  const offered = chosen === null || others.some((s) => s.session_id === chosen.session_id) ? others : [chosen, ...others];
   if (offered.length === 0) return null;
   return (
     <label class="field">

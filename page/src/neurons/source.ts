@@ -38,6 +38,11 @@ export class WatchedText implements Watched, Comparable<WatchedText> {
     return new WatchedText(new Writing(model, at, true), new Trace(full.state));
   }
 
+  /** The session's id, once it is open. */
+  get id(): string | null {
+    return this.writing.session.id;
+  }
+
   get changed(): Observable<number> {
     return this.writing.changed;
   }
@@ -122,6 +127,11 @@ export class WatchedMotion implements Watched, Comparable<WatchedMotion> {
   ) {
     this.hz = full.hz ?? 30;
     this.session = new Session(model.name, { topK: 1, hz: this.hz }, at?.session_id ?? null);
+  }
+
+  /** The session's id, once it is open. */
+  get id(): string | null {
+    return this.session.id;
   }
 
   /** Return motions that go on where a session stands, or begin. */

@@ -215,7 +215,7 @@ function Text({ model, full, from }: ReadingProps) {
           <button disabled={trace.length === 0 || twin !== null || writing.busy} onClick={() => void hold(null)}>
             Fork and compare
           </button>
-          <Compared model={model} full={full} twin={twin} disabled={writing.busy} hold={hold} leave={leave} fail={fail} />
+          <Compared model={model} full={full} twin={twin} own={[text.id, twin?.watched.id]} disabled={writing.busy} hold={hold} leave={leave} fail={fail} />
         </div>
         <Generating writing={writing} />
       </div>
@@ -228,7 +228,7 @@ function Text({ model, full, from }: ReadingProps) {
             <Heat origin={text} twin={twin} at={at} told={(s) => `“${visible(chars[s] ?? "")}”`} />
             {neuron === null ? (
               <div class="card">
-                <p>Point at a row of the map: here you see the neuron's course, how long it remembers, and what drives it.</p>
+                <p>Point at a row of the map: here you see the neuron's course, how long it remembers, and what drives it. Or have one found by a property, such as “inside quotes”, under “Search”.</p>
               </div>
             ) : (
               <Detail trace={trace} neuron={neuron} step={step} pins={at.pins} pin={at.pin} choose={(n) => at.choose(n, null)} chars={chars} properties={properties} />
@@ -254,6 +254,8 @@ interface ComparedProps {
   model: Model;
   full: Version;
   twin: Beside<Watched> | null;
+  /** the sessions that are shown, which are not offered */
+  own: readonly (string | null | undefined)[];
   disabled?: boolean;
   hold: (session: SessionInfo | null) => Promise<void>;
   leave: () => void;
@@ -261,9 +263,9 @@ interface ComparedProps {
 }
 
 /** The choice of a session to compare with. */
-function Compared({ model, full, twin, disabled = false, hold, leave, fail }: ComparedProps) {
+function Compared({ model, full, twin, own, disabled = false, hold, leave, fail }: ComparedProps) {
   const take = (session: SessionInfo | null) => (session === null ? leave() : void hold(session));
-  return <Others model={model} version={full} label="Compare with session" none="none" chosen={twin?.session ?? null} disabled={disabled} take={take} fail={fail} />;
+  return <Others model={model} version={full} label="Compare with session" none="none" own={own} chosen={twin?.session ?? null} disabled={disabled} take={take} fail={fail} />;
 }
 
 /** The legend of a text that has a neuron's colours. */
@@ -362,7 +364,7 @@ function Motion({ model, full, from }: ReadingProps) {
             {error !== null && <Failure error={error} close={() => fail(null)} />}
             <div class="row">
               {motion.playing === null && trace.length > 0 && twin === null && <button onClick={() => void hold(null)}>Fork and compare</button>}
-              {motion.playing === null && <Compared model={model} full={full} twin={twin} hold={hold} leave={leave} fail={fail} />}
+              {motion.playing === null && <Compared model={model} full={full} twin={twin} own={[motion.id, twin?.watched.id]} hold={hold} leave={leave} fail={fail} />}
             </div>
             <p class="note">
               {neuron === null ? "Motions follow one another in one session." : `The body has the colour of ${trace.name(neuron)}: the stronger, the higher it is.`}
@@ -382,7 +384,7 @@ function Motion({ model, full, from }: ReadingProps) {
             <Heat origin={motion} twin={twin} at={at} told={(s) => `frame ${s + 1}`} />
             {neuron === null ? (
               <div class="card">
-                <p>Point at a row of the map: here you see the neuron's course, how long it remembers, and what it goes with.</p>
+                <p>Point at a row of the map: here you see the neuron's course, how long it remembers, and what it goes with. Or have one found by a property, such as “height of the hips”, under “Search”.</p>
               </div>
             ) : (
               <Detail trace={trace} neuron={neuron} step={step} pins={at.pins} pin={at.pin} choose={(n) => at.choose(n, null)} chars={null} properties={properties} />
