@@ -255,6 +255,17 @@ def recorded(folder: Path) -> dict[str, tuple[Path, str, str]]:
     }
 
 
+def test_who_is_new_is_offered_a_motion_and_a_neuron_at_once(visitor: Visitor) -> None:
+    page = visitor.tab("action")
+    press(page, "or see a wave at once")
+    page.locator(".answer", has_text=re.compile("^wave$")).wait_for()
+    page.goto(f"{visitor.url}/#neurons")
+    page.get_by_placeholder("Type here").locator("visible=true").fill('He said "Come in" and went.')
+    press(page, "Show a neuron that follows quotes")
+    page.locator(".detail").get_by_text(re.compile(r"It goes .*inside quotes \(r = ")).wait_for()
+    page.get_by_role("group", name="Colour the text by").wait_for()
+
+
 def test_every_form_of_file_is_read_its_mapping_shown_and_one_follows_another(visitor: Visitor, tmp_path: Path) -> None:
     page = visitor.tab("action")
     page.get_by_label("speed").select_option("4 ×")

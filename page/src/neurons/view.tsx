@@ -17,6 +17,7 @@ import { NeuronMap } from "./map.tsx";
 import { Others, called } from "./others.tsx";
 import { PASSAGE } from "./passage.ts";
 import { ofMotion, ofText } from "./properties.ts";
+import { following } from "./search.ts";
 import { Searching } from "./searching.tsx";
 import { WatchedMotion, WatchedText, difference, type Comparable, type Watched } from "./source.ts";
 import type { Trace } from "./trace.ts";
@@ -171,6 +172,7 @@ function Text({ model, full, from }: ReadingProps) {
   const { neuron, step } = at;
   const chars = useMemo(() => writing.signs.map((sign) => sign.char), [writing.signs.length]);
   const properties = useMemo(() => ofText(chars), [chars]);
+  const quotes = useMemo(() => properties.find((p) => p.name === "inside quotes" && p.values.some((v) => v !== p.values[0])), [properties]);
   const most = neuron === null ? 0 : trace.most[neuron]!;
   const colour = useMemo(() => (neuron === null || !byNeuron ? bySurprise : (_: Sign, i: number) => `s n${grade(trace, neuron, i)}`), [neuron, byNeuron, trace]);
   const context = (s: number) => {
@@ -181,6 +183,14 @@ function Text({ model, full, from }: ReadingProps) {
     <>
       <div class="card">
         {(neuron === null || !byNeuron) && writing.signs.length > 0 && <Legend />}
+        {neuron === null && !writing.busy && quotes !== undefined && (
+          <div class="row">
+            <button class="main" onClick={() => at.choose(following(trace, quotes.values, 1)[0]?.neuron ?? null, null)}>
+              Show a neuron that follows quotes
+            </button>
+            <span class="note">Every neuron is in the map below the text.</span>
+          </div>
+        )}
         {neuron !== null && byNeuron && <Strength name={trace.name(neuron)} />}
         {neuron !== null && (
           <div class="row" role="group" aria-label="Colour the text by">
