@@ -1,8 +1,9 @@
 """Makes the page's motions that are means of recordings: INDRNN_DATA=… python page/mean_motions.py > page/public/hdm05.json
 
-Of each motion that HDM05 has and nobody drew, the training clips (actors bd, bk and dg) are turned to face one way, brought to one size, and averaged: each
-clip is warped to the mean, and the mean taken anew (Petitjean, Ketterlin, Gançarski 2011: DTW barycenter averaging). The bones get their
-lengths back, which averaging takes from them. HDM05 is under CC BY-SA 3.0, and so is what this makes; hdm05.txt beside the file says so.
+Of each motion that HDM05 has and nobody drew, the training clips (actors bd, bk and dg) are turned to face one way, brought to one size,
+and averaged: each clip is warped to the mean, and the mean taken anew (Petitjean, Ketterlin, Gançarski 2011: DTW barycenter averaging). The
+bones get their lengths back, which averaging takes from them. HDM05 is under CC BY-SA 3.0, and so is what this makes; hdm05.txt beside the
+file says so.
 """
 
 import json

@@ -25,6 +25,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: 
 BUILT = ROOT / "service" / "http" / "static"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
+    thorough,
     pytest.mark.skipif(not list(BUILT.glob("assets/runtime-*")), reason="needs the page with its runtime: make page-full"),
     pytest.mark.skipif(CHROMIUM is None, reason="needs chromium"),
 ]
@@ -113,7 +114,7 @@ def shown_until(page: Any, frames: int) -> None:
     page.get_by_role("button", name="Play", exact=True).wait_for()
 
 
-@pytest.mark.parametrize("hz", [30, pytest.param(15, marks=thorough)])
+@pytest.mark.parametrize("hz", [30, 15])
 def test_a_skeleton_goes_on_in_the_browser_without_the_service_and_comes_back(page: Any, shown: Server, tmp_path: Path, hz: int) -> None:
     """At half the rate with joints missing: what the service does to frames is done in the browser, and its leftovers come along."""
     clip: list[Any] = [list(frame) for frame in WAVE[:: 30 // hz]]
@@ -145,7 +146,6 @@ def test_a_skeleton_goes_on_in_the_browser_without_the_service_and_comes_back(pa
     assert info["position"] == 3 * len(clip)
 
 
-@thorough
 def test_a_session_that_was_stepped_elsewhere_meanwhile_is_not_overwritten(page: Any, shown: Server, tmp_path: Path) -> None:
     page.goto(f"{shown.url}/#action")
     drop(page, tmp_path, WAVE[:20], 30)
@@ -162,7 +162,6 @@ def test_a_session_that_was_stepped_elsewhere_meanwhile_is_not_overwritten(page:
     assert httpx.get(f"{shown.url}/sessions/{mine}").json()["position"] == 23
 
 
-@thorough
 def test_a_session_of_an_older_version_is_shown_and_runs_here_as_that_one(page: Any, shown: Server, tmp_path: Path) -> None:
     """Whether it is explained, and the graph that is taken down, are its own version's; the next session's are the newest's."""
     with connect(f"{shown.url.replace('http', 'ws')}/stream/action") as ws:
@@ -191,7 +190,6 @@ def test_a_session_of_an_older_version_is_shown_and_runs_here_as_that_one(page: 
     page.get_by_role("button", name="Explain the answer at this frame").wait_for()
 
 
-@thorough
 def test_numbers_go_on_in_the_browser_and_what_it_cannot_answer_is_said(page: Any, shown: Server, tmp_path: Path) -> None:
     page.goto(f"{shown.url}/#service")
     page.get_by_role("combobox", name="Model").select_option("gru")
