@@ -3,7 +3,7 @@
 # make page-full  that, and what runs models in the browser, and the camera
 # make install installs all of it: serving, training, export, tests, benchmarks
 # make test    does that, checks, and runs every test that needs neither GPU nor container engine
-# make test-all  that, and what takes minutes more: installs from nothing, the container images where an engine answers, make sanitize;
+# make test-all  that, and what takes minutes more: the page with its camera and runtime, installs from nothing, the container images where an engine answers, make sanitize;
 #              it ends with a list of the tests that were skipped, and says of each what it lacked
 # make check   formatting, lint, types, who may import whom; of the page, where node is, types, lint and units
 # make test-fronts  tests of the running service once more, with a front and an engine's process in place of one process
@@ -40,6 +40,7 @@ test: check kernel
 # pytest comes last, for the skipped tests and their reasons are the last that it prints. Recursion has a line of its own: make -n runs such lines.
 CAN_SANITIZE = $(word 2,$(filter /%,$(SANITIZERS)))
 test-all: check kernel
+	@$(MAKE) --no-print-directory page-full || echo "the tests of the camera and of models in the browser will be skipped" >&2
 	@$(if $(CAN_SANITIZE),$(MAKE) --no-print-directory sanitize,true)
 	@status=0; engine=; if docker info >/dev/null 2>&1; then engine=1; fi; \
 	INDRNN_TEST_INSTALL=all INDRNN_TEST_REPLICAS=1 INDRNN_TEST_CONTAINER=$$engine $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile || status=$$?; \

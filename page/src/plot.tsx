@@ -57,14 +57,22 @@ export function Plot({ data, lines, height, label, range, span, ticks, unit = "s
       box.current!,
     );
     plot.current = made;
-    const fit = () => made.setSize({ width: box.current?.clientWidth ?? 300, height });
-    const watcher = new ResizeObserver(fit);
-    watcher.observe(box.current!);
+    const here = box.current!;
+    let waiting = 0;
+    // In the next frame: what changes a layout while it is being observed is reported as an error ("ResizeObserver loop").
+    const watcher = new ResizeObserver(() => {
+      waiting ||= requestAnimationFrame(() => {
+        waiting = 0;
+        if (here.clientWidth > 0 && here.clientWidth !== made.width) made.setSize({ width: here.clientWidth, height });
+      });
+    });
+    watcher.observe(here);
     const scheme = matchMedia("(prefers-color-scheme: dark)");
     const repaint = () => made.redraw(false);
     scheme.addEventListener("change", repaint);
     return () => {
       watcher.disconnect();
+      cancelAnimationFrame(waiting);
       scheme.removeEventListener("change", repaint);
       made.destroy();
     };

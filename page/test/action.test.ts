@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { bones } from "../src/action/bones.ts";
+import { unpacked, type Means } from "../src/action/demos.tsx";
 import { HZ, MOTIONS, frames } from "../src/action/motions.ts";
 import { answer, carriedOver, sureSince } from "../src/action/sureness.ts";
 
@@ -24,6 +25,24 @@ test("bones keep their lengths", () => {
     for (const frame of frames(motion)) {
       for (const [a, b, metres] of [[8, 9, 0.275], [9, 10, 0.244], [4, 5, 0.275], [16, 17, 0.466], [17, 18, 0.351]] as const) {
         expect(Math.abs(length(frame, a, b) - metres), motion.name).toBeLessThan(0.01);
+      }
+    }
+  }
+});
+
+test("the means of recordings say whose they are, and are bodies whose bones keep their lengths", () => {
+  const file = JSON.parse(readFileSync("public/hdm05.json", "utf8")) as Means;
+  expect(file.licence).toContain("CC BY-SA 3.0");
+  expect(file.source).toContain("HDM05");
+  expect(file.motions.length).toBe(8);
+  expect(file.motions.filter(({ name }) => MOTIONS.some((drawn) => drawn.name === name))).toEqual([]);
+  const length = (frame: number[][], a: number, b: number) => Math.hypot(...frame[a]!.map((v, i) => v - frame[b]![i]!));
+  for (const { name, frames } of file.motions) {
+    const made = unpacked(frames);
+    for (const frame of made) {
+      expect(frame.length).toBe(20);
+      for (const [a, b] of [[8, 9], [9, 10], [4, 5], [16, 17], [17, 18]] as const) {
+        expect(Math.abs(length(frame, a, b) - length(made[0]!, a, b)), name).toBeLessThan(0.003); // each place is a whole millimetre
       }
     }
   }

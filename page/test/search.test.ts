@@ -1,6 +1,9 @@
 import { expect, test } from "vitest";
 import { ofMotion, ofText } from "../src/neurons/properties.ts";
 import { alike, byChance, commonEnd, distance, following, higherInside, parting } from "../src/neurons/search.ts";
+import { courseOf } from "../src/neurons/compare.tsx";
+import { pairs, type Watched } from "../src/neurons/source.ts";
+import { Observable } from "../src/observable.ts";
 import { Trace, drive, memory } from "../src/neurons/trace.ts";
 
 /** A trace of neurons given row by row. */
@@ -120,4 +123,23 @@ test("a motion has heights and speeds, of the joints that are there", () => {
   expect(of["height of the right hand"]![2]).toBeNaN();
   expect(of["speed of the right hand"]![1]).toBeCloseTo(3);
   expect(of["height of the left hand"]).toBeUndefined();
+});
+
+test("another session is held beside one from where it stands, step by step, whatever either read before", () => {
+  const origin = traceOf([[1, 2, 3, 4, 5]]);
+  const other = origin.beside();
+  expect(other.length).toBe(5);
+  for (const trace of [origin, other]) trace.push({ values: new Float32Array([7, 8]), shape: [2, 1] });
+  const watched = (trace: Trace, ahead: number, read: string[]): Watched => ({ trace, ahead, read, changed: new Observable(0) });
+  const found = pairs(watched(origin, 0, Array.from("abcdexy")), watched(other, 5, [...Array.from({ length: 5 }, () => ""), "x", "y"]), 5);
+  expect(found).toEqual([[5, 5], [6, 6]]);
+  expect(found.map(([a, b]) => [origin.at(a)![0], other.at(b)![0]])).toEqual([[7, 7], [8, 8]]);
+});
+
+test("where two states part and meet is said of a fork and of another session", () => {
+  const met = { steps: 9, parted: 0, met: 4, last: 0.01, what: "" };
+  expect(courseOf(met, "frame", null)).toBe("They parted at frame 1 after the fork and met again at frame 5: their distance is below 0.05 in every layer.");
+  expect(courseOf(met, "frame", "1a2b…")).toBe("They are apart at first and met at frame 5: their distance is below 0.05 in every layer.");
+  expect(courseOf({ ...met, met: null, last: 0.4 }, "frame", "1a2b…")).toBe("They are apart at first and have not met by frame 9: the distance there is 0.40.");
+  expect(courseOf({ ...met, steps: 0 }, "frame", "1a2b…")).toContain("Neither has read anything");
 });

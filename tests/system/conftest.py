@@ -19,6 +19,8 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 
 ROOT = Path(__file__).parent.parent.parent
+# Of what shows the same in several ways one is enough where time is short.
+thorough = pytest.mark.skipif(os.environ.get("INDRNN_TEST_PAGE") == "some", reason="needs time: INDRNN_TEST_PAGE=some leaves it out")
 VERSION = max((path.name for path in (ROOT / "bundles/action").iterdir()), key=int)  # of `action` where nobody asks for one
 FRONTS = os.environ.get(
     "INDRNN_TEST_FRONTS", ""

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import ROOT, Server
+from conftest import ROOT, Server, thorough
 from drawn_figure import write_video
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
@@ -111,6 +111,7 @@ def test_a_drawn_figure_is_seen_by_the_camera_and_its_landmarks_go_to_the_servic
     visit.close()
 
 
+@thorough
 @with_camera
 def test_a_refused_camera_and_none_at_all_are_told_in_a_sentence(playwright: Any, shown: Server) -> None:
     visit = Visit(playwright, shown.url, "--use-fake-device-for-media-stream", "--deny-permission-prompts")

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import ROOT, Server
+from conftest import ROOT, Server, thorough
 from safetensors import safe_open
 from safetensors.numpy import load_file
 from stateful_files import LEVEL, gru, save
@@ -25,6 +25,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: 
 BUILT = ROOT / "service" / "http" / "static"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
+    thorough,
     pytest.mark.skipif(not list(BUILT.glob("assets/runtime-*")), reason="needs the page with its runtime: make page-full"),
     pytest.mark.skipif(CHROMIUM is None, reason="needs chromium"),
 ]

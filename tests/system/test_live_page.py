@@ -138,6 +138,17 @@ def test_every_demo_motion_is_named_by_its_model(shown: Server, tmp_path: Path) 
     assert [p["label"] for p in reply["predictions"]] == [name for name, _ in motions]
 
 
+def test_every_mean_of_recordings_is_named_by_its_model_and_plays(visitor: Visitor) -> None:
+    motions = json.loads(httpx.get(f"{visitor.url}/hdm05.json").raise_for_status().content)["motions"]
+    sequences = [(np.cumsum(one["frames"], 0).reshape(-1, 20, 3) / 1000).tolist() for one in motions]
+    reply = httpx.post(f"{visitor.url}/predict", json={"model": "action", "sequences": sequences}).json()
+    assert [p["label"] for p in reply["predictions"]] == [one["name"] for one in motions]
+    page = visitor.tab("action")
+    page.get_by_role("group", name="Means of recordings").get_by_role("button", name="kick").click()
+    page.locator(".answer", has_text=re.compile("^kick$")).wait_for()
+    page.get_by_text("shown: kick, mean of 18").wait_for()
+
+
 def test_an_answer_is_explained_by_joint_and_frame(visitor: Visitor) -> None:
     page = visitor.tab("action")
     press(page, "wave")
@@ -242,6 +253,17 @@ def recorded(folder: Path) -> dict[str, tuple[Path, str, str]]:
         "csv": (folder / "wide.csv", "one clip, 72 frames of 20 joints", "metres"),
         "skeleton": (folder / "S001.skeleton", "one clip, 72 frames of 25 joints", "metres"),
     }
+
+
+def test_who_is_new_is_offered_a_motion_and_a_neuron_at_once(visitor: Visitor) -> None:
+    page = visitor.tab("action")
+    press(page, "or see a wave at once")
+    page.locator(".answer", has_text=re.compile("^wave$")).wait_for()
+    page.goto(f"{visitor.url}/#neurons")
+    page.get_by_placeholder("Type here").locator("visible=true").fill('He said "Come in" and went.')
+    press(page, "Show a neuron that follows quotes")
+    page.locator(".detail").get_by_text(re.compile(r"It goes .*inside quotes \(r = ")).wait_for()
+    page.get_by_role("group", name="Colour the text by").wait_for()
 
 
 def test_every_form_of_file_is_read_its_mapping_shown_and_one_follows_another(visitor: Visitor, tmp_path: Path) -> None:
@@ -506,6 +528,28 @@ def test_two_motions_part_and_meet_again(visitor: Visitor) -> None:
     press(page, "difference")
     press(page, "Leave the fork")
     page.get_by_role("button", name="Fork and compare").wait_for()
+
+
+def test_two_sessions_of_motions_are_compared_and_stay_as_they_are(visitor: Visitor) -> None:
+    """Other beginnings, then one motion for both: apart at first, and as good as the same in the end."""
+    clip = json.loads((ROOT / "examples" / "wave.json").read_text())["sequences"]
+    mine, other = (httpx.post(f"{visitor.url}/sessions", json={"model": "action"}).json()["session_id"] for _ in range(2))
+    for session, read in ((mine, clip[0][:20]), (other, clip[0][20:60])):
+        body = {"model": "action", "sequences": [read], "session_id": session}
+        httpx.post(f"{visitor.url}/predict", json=body).raise_for_status()
+    page = visitor.tab("neurons")
+    page.get_by_label("Model").select_option("action")
+    page.get_by_label("Begin with").select_option(mine)
+    page.get_by_text(f"a copy of session {mine[:8]}…, which had read 20").wait_for()
+    page.get_by_label("Compare with session").select_option(other)
+    page.get_by_role("heading", name=f"Session {other[:8]}… beside this one").wait_for()
+    page.get_by_role("group", name="Both play").get_by_role("button", name="stand to sit").click()
+    page.get_by_text(re.compile(r"They are apart at first and .* frame \d+: ")).wait_for()
+    page.get_by_text("57 steps so far").wait_for(timeout=120_000)
+    page.get_by_role("group", name="Which map").get_by_role("button", name="difference").click()
+    page.get_by_role("button", name="Leave the other").click()
+    page.get_by_role("heading", name="beside this one").wait_for(state="detached")
+    assert [httpx.get(f"{visitor.url}/sessions/{one}").json()["position"] for one in (mine, other)] == [20, 40]
 
 
 def test_a_body_is_coloured_by_a_neuron(visitor: Visitor) -> None:

@@ -10,7 +10,8 @@ import { model as describe, type Model, type Version } from "../service.ts";
 import { CameraSource } from "../camera/view.tsx";
 import { bones } from "./bones.ts";
 import { FileReading } from "./dropped.tsx";
-import { HZ, MOTIONS, frames as drawn } from "./motions.ts";
+import { DemoChips, useDemos, type Demo } from "./demos.tsx";
+import { HZ } from "./motions.ts";
 import { readFile, ACCEPTED } from "./readers/file.ts";
 import type { Recording } from "./recording.ts";
 import { RunHere } from "../local/switch.tsx";
@@ -23,7 +24,6 @@ import "./action.css";
 
 const WINDOW = 8; // seconds that the lines show
 const SLOTS = 6; // lines at once
-const DRAWN_IN = "utd20"; // the layout of the demo motions
 
 export function Action() {
   const served = useObservable(desk.models);
@@ -81,7 +81,7 @@ function Playing({ run }: { run: Run }) {
 
   const full = run.version;
   const into = run.versionFor(HZ, anew);
-  const demos = useMemo(() => demosFor(into), [into]);
+  const demos = useDemos(into);
   const wave = useRef<Clip | null>(null);
   const queue = useRef<Clip[]>([]);
   const theatre = useRef<HTMLDivElement>(null);
@@ -114,7 +114,7 @@ function Playing({ run }: { run: Run }) {
   };
 
   const at = run.shown;
-  const body = at >= 0 ? run.frames[at]! : (demos[0]?.frames[0] ?? null);
+  const body = at >= 0 ? run.frames[at]! : (demos.drawn[0]?.frames[0] ?? null);
   const seen = at >= 0 ? full : into;
   const names = seen.layouts?.[seen.layout ?? ""]?.joint_names ?? [];
   const lines = useMemo(() => bones(names, body ?? []), [names, body === null]);
@@ -142,7 +142,7 @@ function Playing({ run }: { run: Run }) {
           </p>
         </div>
         <div class="card">
-          <Told run={run} version={full} />
+          <Told run={run} version={full} first={demos.drawn[0]} play={play} />
           <Scores run={run} labels={full.labels ?? []} below={full.other_below} />
         </div>
       </div>
@@ -151,18 +151,7 @@ function Playing({ run }: { run: Run }) {
         <Controls run={run} />
         {run.error !== null && <Failure error={run.error} close={() => run.begin()} />}
         {error !== null && <Failure error={error} close={() => fail(null)} />}
-        {demos.length > 0 && (
-          <div class="row" role="group" aria-label="Demo motions">
-            <button class="main" onClick={() => play(demos[0]!, demos.slice(1))}>
-              Play all
-            </button>
-            {demos.map((demo) => (
-              <button key={demo.name} class="chip" aria-pressed={clip?.name === demo.name && at >= 0} onClick={() => play(demo)}>
-                {demo.name}
-              </button>
-            ))}
-          </div>
-        )}
+        <DemoChips demos={demos} shown={at >= 0 && clip ? clip.name : null} play={play} all />
         {more.length > 0 && (
           <div class="row" role="group" aria-label="Motions of your file">
             {more.map((one) => (
@@ -203,32 +192,12 @@ function Playing({ run }: { run: Run }) {
           />
         )}
         <p class="note">
-          The dashed line: below it the answer is “other”. The demo motions were drawn by hand for this page; no recording of a person is in them. Without the tick, one follows another in the
-          same session, and you can watch the state recover from what came before.
+          The dashed line: below it the answer is “other”. Most demo motions were drawn by hand for this page. The others are means of recordings, of three people each: HDM05 (Müller et al. 2007),{" "}
+          <a href="hdm05.txt">CC BY-SA 3.0</a>. Without the tick, one motion follows another in the same session, and you can watch the state recover from what came before.
         </p>
       </div>
     </>
   );
-}
-
-/** The drawn motions that a model can be shown: those of its labels, where it reads their joints. */
-export function demosFor(version: Version): Clip[] {
-  const known = new Set(version.labels ?? []);
-  const own = version.layouts?.[version.layout ?? ""];
-  const from = version.layouts?.[DRAWN_IN];
-  if (!own || !from || version.dims === 2) return [];
-  const table = version.layout === DRAWN_IN ? own.joint_names.map((_, i) => [i]) : from.table;
-  if (!table) return [];
-  return MOTIONS.filter((motion) => known.has(motion.name)).map((motion) => ({
-    name: motion.name,
-    hz: HZ,
-    frames: drawn(motion).map((frame) => table.map((joints) => mean(joints.map((j) => frame[j]!)))),
-  }));
-}
-
-function mean(places: number[][]): number[] | null {
-  if (places.length === 0) return null;
-  return [0, 1, 2].map((axis) => places.reduce((sum, p) => sum + p[axis]!, 0) / places.length);
 }
 
 async function exampleWave(): Promise<Clip> {
@@ -275,13 +244,18 @@ function Drop({ take }: { take: (file: File) => void }) {
 }
 
 /** The answer, large, and since when it is sure. */
-function Told({ run, version }: { run: Run; version: Version }) {
+function Told({ run, version, first, play }: { run: Run; version: Version; first: Demo | undefined; play: (demo: Demo) => void }) {
   const at = run.shown;
   const answer = run.answers[at];
   if (answer === undefined) {
     return (
       <div class="told">
         <p class="answer quiet">Choose a motion below</p>
+        {first !== undefined && (
+          <button class="main" onClick={() => play(first)}>
+            or see a {first.motion} at once
+          </button>
+        )}
         <p class="note">
           {run.handed === null
             ? `It knows ${version.labels?.length ?? 0} motions.`

@@ -223,7 +223,7 @@ function Cells({ run, reason, names }: { run: Run; reason: Reason; names: readon
       />
       <div class="down" ref={line} aria-hidden="true" />
       <p class="note">
-        A row for each joint, in the model's order; a column for each frame, {(reason.from / run.hz).toFixed(1)} to {((reason.to - 1) / run.hz).toFixed(1)} s. Point at a cell and its joint is named; click to see that frame.
+        A row for each joint, from {names[0] ?? "the first"} at the top to {names.at(-1) ?? "the last"}; a column for each frame, {(reason.from / run.hz).toFixed(1)} to {((reason.to - 1) / run.hz).toFixed(1)} s. Point at a cell and its joint is named; click to see that frame.
       </p>
     </div>
   );

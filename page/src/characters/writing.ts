@@ -65,6 +65,11 @@ export class Writing {
     return this.local?.reader.step ?? Math.max(this.stood, this.session.number);
   }
 
+  /** Whether this was closed. */
+  get left(): boolean {
+    return this.closed;
+  }
+
   get busy(): boolean {
     return this.waiting > 0;
   }

@@ -68,6 +68,7 @@ export function Detail({ trace, neuron, step, pins, pin, choose, chars, properti
           <dd>{(now ?? trace.at(trace.length - 1)?.[neuron] ?? 0).toFixed(3)}</dd>
         </div>
       </dl>
+      <p class="axis">its value, by step</p>
       <Plot
         data={[x, ...Array.from({ length: LINES }, (_, i) => (lines[i] === undefined ? x.map(() => null) : Array.from(trace.row(lines[i], from))))] as [number[], ...(number | null)[][]]}
         lines={Array.from({ length: LINES }, (_, i) => ({ label: "", stroke: () => series(i), dash: () => DASHES[i]!, width: () => (i === 0 ? 2.5 : 1.5) }))}

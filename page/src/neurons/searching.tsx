@@ -94,9 +94,9 @@ export function Searching({ trace, properties, marked, mark, choose, neuron, con
                   <button class="chip" aria-pressed={found.neuron === neuron} onClick={() => choose(found.neuron, null)}>
                     {trace.name(found.neuron)}
                   </button>{" "}
-                  <span>{outcome.value(found)}</span>{" "}
+                  <span>{outcome.value(found)}</span>
                   <span class="quiet">
-                    u {trace.u[found.neuron]!.toFixed(2)}, {steps(memory(trace.u[found.neuron]!))}
+                    ; u {trace.u[found.neuron]!.toFixed(2)}, {steps(memory(trace.u[found.neuron]!))}
                   </span>
                 </li>
               ))}

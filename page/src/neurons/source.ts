@@ -10,22 +10,37 @@ import { Trace } from "./trace.ts";
 
 /** A sequence whose neurons are watched: the states, and what was read, step by step. */
 export interface Watched {
+  /** steps that stand before the first that was watched, where this one is held beside another that was longer there */
+  readonly ahead: number;
   readonly trace: Trace;
   readonly changed: Observable<number>;
   readonly read: readonly unknown[];
 }
 
+/** What can be held beside a fork of itself, or a copy of another session. */
+export interface Comparable<W> {
+  fork(): Promise<W>;
+  beside(session: SessionInfo): Promise<W>;
+}
+
 /** A text whose neurons are watched. */
-export class WatchedText implements Watched {
+export class WatchedText implements Watched, Comparable<WatchedText> {
   constructor(
     readonly writing: Writing,
     readonly trace: Trace,
+    readonly ahead = 0,
   ) {
-    writing.onNeurons = (neurons, first) => take(trace, neurons, first);
+    writing.onNeurons = (neurons, first) => take(trace, neurons, ahead + first);
   }
 
-  static of(model: Model, full: Version): WatchedText {
-    return new WatchedText(new Writing(model, null, true), new Trace(full.state));
+  /** Return a text that goes on where a session stands, or begins. */
+  static of(model: Model, full: Version, at: SessionInfo | null = null): WatchedText {
+    return new WatchedText(new Writing(model, at, true), new Trace(full.state));
+  }
+
+  /** The session's id, once it is open. */
+  get id(): string | null {
+    return this.writing.session.id;
   }
 
   get changed(): Observable<number> {
@@ -33,12 +48,19 @@ export class WatchedText implements Watched {
   }
 
   get read(): readonly string[] {
-    return this.writing.signs.map((sign) => sign.char);
+    return [...nothing(this.ahead), ...this.writing.signs.map((sign) => sign.char)];
   }
 
   async fork(): Promise<WatchedText> {
     const twin = await this.writing.fork();
     return new WatchedText(twin, this.trace.copy());
+  }
+
+  /** Return a copy of another session of the same version, to be held beside this text from here on. Throws where this was closed meanwhile. */
+  async beside(session: SessionInfo): Promise<WatchedText> {
+    const other = new Writing(this.writing.model, await fork(session.session_id), true);
+    if (this.writing.left) gone(() => other.close(true));
+    return new WatchedText(other, this.trace.beside(), this.trace.length);
   }
 }
 
@@ -68,6 +90,16 @@ export function difference(origin: Watched, twin: Watched, forkedAt: number): Tr
   return trace;
 }
 
+function nothing(steps: number): string[] {
+  return Array.from({ length: steps }, () => "");
+}
+
+/** End what was made for a view that has gone. */
+function gone(close: () => void): never {
+  close();
+  throw new ServiceError("closed", "The session was closed.");
+}
+
 function take(trace: Trace, neurons: Neurons, first: number): void {
   if (trace.length < first) trace.skip(first - trace.length); // an answer from the store has no states
   trace.push(neurons);
@@ -76,7 +108,7 @@ function take(trace: Trace, neurons: Neurons, first: number): void {
 const PIECE = 3; // frames a message
 
 /** Motions whose neurons are watched, played in their own time. */
-export class WatchedMotion implements Watched {
+export class WatchedMotion implements Watched, Comparable<WatchedMotion> {
   readonly frames: Clip["frames"][number][] = [];
   readonly changed = new Observable(0);
   hz = 30;
@@ -91,24 +123,39 @@ export class WatchedMotion implements Watched {
     private readonly full: Version,
     readonly trace = new Trace(full.state),
     at: SessionInfo | null = null,
+    readonly ahead = 0,
   ) {
     this.hz = full.hz ?? 30;
     this.session = new Session(model.name, { topK: 1, hz: this.hz }, at?.session_id ?? null);
   }
 
+  /** The session's id, once it is open. */
+  get id(): string | null {
+    return this.session.id;
+  }
+
+  /** Return motions that go on where a session stands, or begin. */
+  static of(model: Model, full: Version, at: SessionInfo | null = null): WatchedMotion {
+    return new WatchedMotion(model, full, new Trace(full.state), at);
+  }
+
   get read(): readonly unknown[] {
-    return this.frames;
+    return [...nothing(this.ahead), ...this.frames];
   }
 
   /** Return a second sequence that stands where this one does, once it plays no more. Throws where this was closed meanwhile. */
   async fork(): Promise<WatchedMotion> {
     const twin = new WatchedMotion(this.model, this.full, this.trace.copy(), await fork(await this.session.open()));
-    if (this.closed) {
-      twin.close();
-      throw new ServiceError("closed", "The session was closed.");
-    }
+    if (this.closed) gone(() => twin.close());
     twin.frames.push(...this.frames);
     return twin;
+  }
+
+  /** Return a copy of another session of the same version, to be held beside this one from here on. Throws where this was closed meanwhile. */
+  async beside(session: SessionInfo): Promise<WatchedMotion> {
+    const other = new WatchedMotion(this.model, this.full, this.trace.beside(), await fork(session.session_id), this.trace.length);
+    if (this.closed) gone(() => other.close());
+    return other;
   }
 
   async play(clip: Clip): Promise<void> {
@@ -124,7 +171,7 @@ export class WatchedMotion implements Watched {
         const piece = clip.frames.slice(at, at + PIECE);
         const { states } = await this.session.feed(persons > 1 ? piece.map((frame) => [frame]) : piece);
         this.frames.push(...piece);
-        if (states) take(this.trace, states, this.frames.length - piece.length);
+        if (states) take(this.trace, states, this.ahead + this.frames.length - piece.length);
         this.tell();
         const early = begun + (1000 * (at + PIECE)) / this.hz - performance.now();
         if (early > 0) await new Promise((done) => setTimeout(done, early));

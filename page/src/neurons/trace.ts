@@ -71,6 +71,13 @@ export class Trace {
     return twin;
   }
 
+  /** Return a trace of another sequence that is watched from here on: nothing is known of the steps before. */
+  beside(): Trace {
+    const other = new Trace(this.parts);
+    other.skip(this.length);
+    return other;
+  }
+
   /** Return a trace for the differences of two: as many neurons, and values of both signs. */
   empty(): Trace {
     return new Trace(this.parts.map((part) => ({ ...part, activation: "difference" })));

@@ -2,7 +2,7 @@
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { bones } from "../action/bones.ts";
 import { Stage } from "../action/stage.tsx";
-import { demosFor } from "../action/view.tsx";
+import { DemoChips, useDemos } from "../action/demos.tsx";
 import { Paper, bySurprise } from "../characters/paper.tsx";
 import { visible } from "../characters/surprise.ts";
 import { Generating, Legend, Typing } from "../characters/view.tsx";
@@ -10,14 +10,16 @@ import type { Sign } from "../characters/writing.ts";
 import { desk, newest } from "../desk.ts";
 import { Failure } from "../failure.tsx";
 import { useObservable, useRedraw } from "../observable.ts";
-import { model as describe, type Model, type Version } from "../service.ts";
+import { fork as copyOf, model as describe, type Model, type SessionInfo, type Version } from "../service.ts";
 import { Compare, CompareMotions } from "./compare.tsx";
 import { Detail } from "./detail.tsx";
 import { NeuronMap } from "./map.tsx";
+import { Others, called } from "./others.tsx";
 import { PASSAGE } from "./passage.ts";
 import { ofMotion, ofText } from "./properties.ts";
+import { following } from "./search.ts";
 import { Searching } from "./searching.tsx";
-import { WatchedMotion, WatchedText, difference, type Watched } from "./source.ts";
+import { WatchedMotion, WatchedText, difference, type Comparable, type Watched } from "./source.ts";
 import type { Trace } from "./trace.ts";
 import "./neurons.css";
 
@@ -31,6 +33,7 @@ export function Neurons() {
   const [known, know] = useState<{ model: Model; full: Version } | null>(null);
   const [error, fail] = useState<unknown>(null);
   const [turn, renew] = useState(0);
+  const [begun, begin] = useState<Begun | null>(null);
   const current = model ?? models[0];
   useEffect(() => {
     if (current === undefined) return;
@@ -43,6 +46,18 @@ export function Neurons() {
   }, [current]);
   const full = known?.model === current ? known!.full : null; // never another model's
   if (current === undefined) return <p class="note">This service has no model of characters or skeletons.</p>;
+  const again = (from: Begun | null) => {
+    begin(from);
+    renew((n) => n + 1);
+  };
+  const goOn = async (session: SessionInfo | null) => {
+    fail(null);
+    try {
+      again(session === null ? null : { session, copy: await copyOf(session.session_id) });
+    } catch (problem) {
+      fail(problem);
+    }
+  };
   return (
     <section class="view" aria-labelledby="neurons-title">
       <div class="lead">
@@ -55,7 +70,11 @@ export function Neurons() {
       <div class="row">
         <label class="field">
           Model
-          <select onChange={(event) => choose(models[event.currentTarget.selectedIndex]!)}>
+          <select onChange={(event) => {
+              begin(null);
+              choose(models[event.currentTarget.selectedIndex]!);
+            }}
+          >
             {models.map((m) => (
               <option key={m.name} selected={m === current}>
                 {m.name}
@@ -63,17 +82,61 @@ export function Neurons() {
             ))}
           </select>
         </label>
-        <button onClick={() => renew(turn + 1)}>Start again</button>
+        {full !== null && (
+          <Others model={current} version={full} label="Begin with" none="a new session" chosen={begun?.session ?? null} take={(session) => void goOn(session)} fail={fail} />
+        )}
+        <button onClick={() => again(null)}>Start again</button>
       </div>
+      {begun !== null && (
+        <p class="note">
+          This goes on from a copy of session {called(begun.session)}, which had read {begun.session.position}. The states of then are not kept: the map begins with what comes now.
+        </p>
+      )}
       {error !== null && <Failure error={error} close={() => fail(null)} />}
       {full !== null &&
         (current.modality === "text" ? (
-          <Text key={`${current.name} ${turn}`} model={current} full={full} />
+          <Text key={`${current.name} ${turn}`} model={current} full={full} from={begun?.copy ?? null} />
         ) : (
-          <Motion key={`${current.name} ${turn}`} model={current} full={full} />
+          <Motion key={`${current.name} ${turn}`} model={current} full={full} from={begun?.copy ?? null} />
         ))}
     </section>
   );
+}
+
+/** A session that is gone on with, and the copy of it that goes on. */
+interface Begun {
+  session: SessionInfo;
+  copy: SessionInfo;
+}
+
+interface ReadingProps {
+  model: Model;
+  full: Version;
+  from: SessionInfo | null;
+}
+
+/** What is held beside another from a step on; a fork of it where no session is named. */
+interface Beside<W extends Watched> {
+  watched: W;
+  at: number;
+  session: SessionInfo | null;
+}
+
+/** Holds a fork, or a copy of another session, beside what is watched. It is closed when another takes its place, and with the view. */
+function useBeside<W extends Watched>(origin: W & Comparable<W>, close: (watched: W) => void) {
+  const [twin, part] = useState<Beside<W> | null>(null);
+  const [error, fail] = useState<unknown>(null);
+  useEffect(() => () => twin && close(twin.watched), [twin]);
+  const hold = async (session: SessionInfo | null) => {
+    fail(null);
+    try {
+      const watched = await (session === null ? origin.fork() : origin.beside(session));
+      part({ watched, at: watched.trace.length, session });
+    } catch (problem) {
+      fail(problem);
+    }
+  };
+  return { twin, hold, leave: () => part(null), error, fail };
 }
 
 /** What is pointed at, held and pinned. */
@@ -97,31 +160,21 @@ function usePointing() {
   };
 }
 
-function Text({ model, full }: { model: Model; full: Version }) {
-  const [text] = useState(() => WatchedText.of(model, full));
-  const [twin, part] = useState<{ text: WatchedText; at: number } | null>(null);
-  const [error, fail] = useState<unknown>(null);
+function Text({ model, full, from }: ReadingProps) {
+  const [text] = useState(() => WatchedText.of(model, full, from));
+  const { twin, hold, leave, error, fail } = useBeside<WatchedText>(text, (other) => other.writing.close(true));
   const [byNeuron, colourBy] = useState(true);
   const redraw = useRedraw();
   const { writing, trace } = text;
   useEffect(() => writing.changed.follow(redraw), [writing]);
   useEffect(() => () => writing.close(true), [writing]);
-  useEffect(() => () => twin?.text.writing.close(true), [twin]);
   const at = usePointing();
   const { neuron, step } = at;
   const chars = useMemo(() => writing.signs.map((sign) => sign.char), [writing.signs.length]);
   const properties = useMemo(() => ofText(chars), [chars]);
+  const quotes = useMemo(() => properties.find((p) => p.name === "inside quotes" && p.values.some((v) => v !== p.values[0])), [properties]);
   const most = neuron === null ? 0 : trace.most[neuron]!;
   const colour = useMemo(() => (neuron === null || !byNeuron ? bySurprise : (_: Sign, i: number) => `s n${grade(trace, neuron, i)}`), [neuron, byNeuron, trace]);
-  const fork = async () => {
-    fail(null);
-    try {
-      const made = await text.fork();
-      part({ text: made, at: made.trace.length });
-    } catch (problem) {
-      fail(problem);
-    }
-  };
   const context = (s: number) => {
     const around = (from: number, to: number) => chars.slice(Math.max(0, from), Math.max(0, to)).join("").replaceAll("\n", "↵");
     return `${around(s - 16, s)}[${around(s, s + 1)}]${around(s + 1, s + 8)}`;
@@ -130,6 +183,14 @@ function Text({ model, full }: { model: Model; full: Version }) {
     <>
       <div class="card">
         {(neuron === null || !byNeuron) && writing.signs.length > 0 && <Legend />}
+        {neuron === null && !writing.busy && quotes !== undefined && (
+          <div class="row">
+            <button class="main" onClick={() => at.choose(following(trace, quotes.values, 1)[0]?.neuron ?? null, null)}>
+              Show a neuron that follows quotes
+            </button>
+            <span class="note">Every neuron is in the map below the text.</span>
+          </div>
+        )}
         {neuron !== null && byNeuron && <Strength name={trace.name(neuron)} />}
         {neuron !== null && (
           <div class="row" role="group" aria-label="Colour the text by">
@@ -144,7 +205,7 @@ function Text({ model, full }: { model: Model; full: Version }) {
         )}
         <Paper
           signs={writing.signs}
-          before={0}
+          before={writing.before}
           chosen={step}
           choose={at.chooseStep}
           label="What was read: arrow keys go from character to character, with shift they mark a stretch"
@@ -161,30 +222,23 @@ function Text({ model, full }: { model: Model; full: Version }) {
           <button class={writing.signs.length === 0 ? "main" : ""} disabled={writing.busy} onClick={() => void writing.type(PASSAGE)}>
             Read a passage of Alice
           </button>
-          <button disabled={trace.length === 0 || twin !== null || writing.busy} onClick={() => void fork()}>
+          <button disabled={trace.length === 0 || twin !== null || writing.busy} onClick={() => void hold(null)}>
             Fork and compare
           </button>
+          <Compared model={model} full={full} twin={twin} own={[text.id, twin?.watched.id]} disabled={writing.busy} hold={hold} leave={leave} fail={fail} />
         </div>
         <Generating writing={writing} />
       </div>
+      {twin && (
+        <Compare key={twin} origin={text} twin={twin.watched} forkedAt={twin.at} other={twin.session && called(twin.session)} leave={leave} step={step} choose={at.chooseStep} />
+      )}
       {trace.length > 0 && (
         <>
-          {twin && (
-            <Compare
-              key={twin}
-              origin={text}
-              twin={twin.text}
-              forkedAt={twin.at}
-              leave={() => part(null)}
-              step={step}
-              choose={at.chooseStep}
-            />
-          )}
           <div class="neurons">
-            <Heat origin={text} twin={twin === null ? null : { watched: twin.text, at: twin.at }} at={at} told={(s) => `“${visible(chars[s] ?? "")}”`} />
+            <Heat origin={text} twin={twin} at={at} told={(s) => `“${visible(chars[s] ?? "")}”`} />
             {neuron === null ? (
               <div class="card">
-                <p>Point at a row of the map: here you see the neuron's course, how long it remembers, and what drives it.</p>
+                <p>Point at a row of the map: here you see the neuron's course, how long it remembers, and what drives it. Or have one found by a property, such as “inside quotes”, under “Search”.</p>
               </div>
             ) : (
               <Detail trace={trace} neuron={neuron} step={step} pins={at.pins} pin={at.pin} choose={(n) => at.choose(n, null)} chars={chars} properties={properties} />
@@ -206,6 +260,24 @@ function Text({ model, full }: { model: Model; full: Version }) {
   );
 }
 
+interface ComparedProps {
+  model: Model;
+  full: Version;
+  twin: Beside<Watched> | null;
+  /** the sessions that are shown, which are not offered */
+  own: readonly (string | null | undefined)[];
+  disabled?: boolean;
+  hold: (session: SessionInfo | null) => Promise<void>;
+  leave: () => void;
+  fail: (error: unknown) => void;
+}
+
+/** The choice of a session to compare with. */
+function Compared({ model, full, twin, own, disabled = false, hold, leave, fail }: ComparedProps) {
+  const take = (session: SessionInfo | null) => (session === null ? leave() : void hold(session));
+  return <Others model={model} version={full} label="Compare with session" none="none" own={own} chosen={twin?.session ?? null} disabled={disabled} take={take} fail={fail} />;
+}
+
 /** The legend of a text that has a neuron's colours. */
 function Strength({ name }: { name: string }) {
   return (
@@ -224,7 +296,7 @@ type Pointing = ReturnType<typeof usePointing>;
 
 interface HeatProps {
   origin: Watched;
-  twin: { watched: Watched; at: number } | null;
+  twin: Beside<Watched> | null;
   at: Pointing;
   told: (step: number) => string;
 }
@@ -243,7 +315,7 @@ function Heat({ origin, twin, at, told }: HeatProps) {
         <div class="row" role="group" aria-label="Which map">
           {(["origin", "fork", "difference"] as const).map((name) => (
             <button key={name} class="chip" aria-pressed={shown === name} onClick={() => show(name)}>
-              {name}
+              {twin.session === null ? name : { origin: "this one", fork: "the other", difference: "difference" }[name]}
             </button>
           ))}
         </div>
@@ -267,31 +339,20 @@ function grade(trace: Trace, neuron: number, step: number): number {
   return most === 0 ? 0 : Math.min(7, Math.ceil((7 * Math.abs(trace.at(step)?.[neuron] ?? 0)) / most - 0.2));
 }
 
-function Motion({ model, full }: { model: Model; full: Version }) {
-  const [motion] = useState(() => new WatchedMotion(model, full));
+function Motion({ model, full, from }: ReadingProps) {
+  const [motion] = useState(() => WatchedMotion.of(model, full, from));
   const redraw = useRedraw();
   useEffect(() => motion.changed.follow(redraw), [motion]);
   useEffect(() => () => motion.close(), [motion]);
   const at = usePointing();
   const { neuron, step, marked } = at;
   const { trace, frames } = motion;
-  const demos = useMemo(() => demosFor(full), [full]);
+  const demos = useDemos(full);
   const names = full.layouts?.[full.layout ?? ""]?.joint_names ?? [];
   const shown = step ?? frames.length - 1;
-  const body = frames[shown] ?? demos[0]?.frames[0] ?? null;
+  const body = frames[shown] ?? demos.drawn[0]?.frames[0] ?? null;
   const lines = useMemo(() => bones(names, body ?? []), [names]);
-  const [twin, part] = useState<{ watched: WatchedMotion; at: number } | null>(null);
-  const [error, fail] = useState<unknown>(null);
-  useEffect(() => () => twin?.watched.close(), [twin]);
-  const fork = async () => {
-    fail(null);
-    try {
-      const made = await motion.fork();
-      part({ watched: made, at: made.trace.length });
-    } catch (problem) {
-      fail(problem);
-    }
-  };
+  const { twin, hold, leave, error, fail } = useBeside<WatchedMotion>(motion, (other) => other.close());
   const slow = Math.floor(frames.length / 15);
   const properties = useMemo(() => ofMotion(frames, names, motion.hz), [slow, motion.playing]);
   return (
@@ -305,19 +366,16 @@ function Motion({ model, full }: { model: Model; full: Version }) {
             tint={neuron === null || frames.length === 0 ? null : grade(trace, neuron, shown)}
           />
           <div class="view">
-            <div class="row" role="group" aria-label="Demo motions">
-              {demos.map((demo) => (
-                <button key={demo.name} class="chip" aria-pressed={motion.playing === demo.name} onClick={() => void motion.play(demo)}>
-                  {demo.name}
-                </button>
-              ))}
-            </div>
+            <DemoChips demos={demos} shown={motion.playing} play={(demo) => void motion.play(demo)} />
             {motion.playing !== null && (
               <button onClick={() => motion.stop()}>Stop</button>
             )}
             {motion.error !== null && <Failure error={motion.error} />}
             {error !== null && <Failure error={error} close={() => fail(null)} />}
-            {motion.playing === null && trace.length > 0 && twin === null && <button onClick={() => void fork()}>Fork and compare</button>}
+            <div class="row">
+              {motion.playing === null && trace.length > 0 && twin === null && <button onClick={() => void hold(null)}>Fork and compare</button>}
+              {motion.playing === null && <Compared model={model} full={full} twin={twin} own={[motion.id, twin?.watched.id]} hold={hold} leave={leave} fail={fail} />}
+            </div>
             <p class="note">
               {neuron === null ? "Motions follow one another in one session." : `The body has the colour of ${trace.name(neuron)}: the stronger, the higher it is.`}
             </p>
@@ -328,7 +386,7 @@ function Motion({ model, full }: { model: Model; full: Version }) {
         </div>
       </div>
       {twin !== null && (
-        <CompareMotions key={twin} origin={motion} twin={twin.watched} forkedAt={twin.at} leave={() => part(null)} demos={demos} lines={lines} />
+        <CompareMotions key={twin} origin={motion} twin={twin.watched} forkedAt={twin.at} other={twin.session && called(twin.session)} leave={leave} demos={[...demos.drawn, ...demos.means]} lines={lines} />
       )}
       {trace.length > 0 && (
         <>
@@ -336,7 +394,7 @@ function Motion({ model, full }: { model: Model; full: Version }) {
             <Heat origin={motion} twin={twin} at={at} told={(s) => `frame ${s + 1}`} />
             {neuron === null ? (
               <div class="card">
-                <p>Point at a row of the map: here you see the neuron's course, how long it remembers, and what it goes with.</p>
+                <p>Point at a row of the map: here you see the neuron's course, how long it remembers, and what it goes with. Or have one found by a property, such as “height of the hips”, under “Search”.</p>
               </div>
             ) : (
               <Detail trace={trace} neuron={neuron} step={step} pins={at.pins} pin={at.pin} choose={(n) => at.choose(n, null)} chars={null} properties={properties} />

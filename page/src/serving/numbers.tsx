@@ -119,7 +119,7 @@ export function Numbers({ visible }: { visible: boolean }) {
           ]}
           told={(v) => v.toFixed(v < 10 ? 2 : 0)}
         />
-        <Chart title="Rows a run of a model" x={x} lines={[{ label: "mean batch", values: looks.map((l) => l.batch) }]} told={(v) => v.toFixed(1)} />
+        <Chart title="Sequences in one run of a model" x={x} lines={[{ label: "mean batch", values: looks.map((l) => l.batch) }]} told={(v) => v.toFixed(1)} />
         <Chart title="Steps that wait or run" x={x} lines={[{ label: "waiting", values: looks.map((l) => l.waiting) }]} told={(v) => v.toFixed(0)} />
       </div>
       <p class="note">
