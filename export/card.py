@@ -12,8 +12,8 @@ LINEAR = (
 )
 CAUSAL = "Causal: an answer depends on what came before it and on nothing after."
 WHOLE = (
-    "Bidirectional (Schuster and Paliwal, 1997): half of each layer's neurons go through a sequence backwards, and an answer depends on all "
-    "of it. It has no stream: whole sequences go to `POST /predict`, and there are no sessions of it."
+    "Bidirectional (Schuster and Paliwal, 1997): half of each layer's neurons go through a sequence backwards, and an answer depends on "
+    "all of it. It has no stream: whole sequences go to `POST /predict`, and there are no sessions of it."
 )
 _AGAIN = "## How to make it again"
 

@@ -126,7 +126,7 @@ def reversed_rows(x: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def ends(y: Tensor) -> Tensor:
-    """y [T, B, H] of a bidirectional layer -> the same, at every step with what its second half answers at the first step, having read all."""
+    """y [T, B, H] of a bidirectional layer -> the same, its second half at every step as at the first, having read all."""
     half = y.shape[2] // 2
     f, b = torch.split(y, half, 2)
     return torch.cat([f, b.gather(0, torch.zeros_like(b, dtype=torch.int64))], 2)

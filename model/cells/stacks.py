@@ -25,6 +25,10 @@ KINDS = ("plain", "residual", "dense", "conv")
 SUBSAMPLED = "subsampled"  # a kind too; it has no norms per step
 NORMS = ("before", "after", "none")
 STARTS = ("zero", "small", "learned")
+ANSWERS_AT_ONCE = (
+    "--bidirectional: expected a network that looks at whole sequences, and this one answers while they go on: --delay of `tensor` sees "
+    "some steps of the future and streams"
+)
 SMALL = 0.1  # deviation of a start that is not zero
 
 
@@ -35,7 +39,7 @@ class StackOptions:
     h0: the state that a sequence starts from: zero; small: drawn once, normal of deviation SMALL; learned: drawn so, then trained. A zero
     row of the carried state is the start in any case, told by a number of its own, `started`.
     norm_penalty: beta of the norm stabiliser (model/cells/classic/norm_penalty.py), of every layer; 0: none.
-    bidirectional: half of each layer's neurons go through a sequence backwards (model/cells/bidirectional.py); such a network has no stream.
+    bidirectional: half of each layer's neurons go through a sequence backwards (model/cells/bidirectional.py), so that it has no stream.
     """
 
     h0: str = field(default="zero", metadata={"choices": STARTS, "help": "state that a sequence starts from"})
@@ -147,10 +151,7 @@ class Stack(nn.Module, ABC):
             raise SizeError(f"expected a norm penalty of 0 or more, got {options.norm_penalty}")
         self._refuse_pieces(self.checkpoint_activations, options.norm_penalty)
         if options.bidirectional and not self.bidirectional:
-            raise SizeError(
-                "--bidirectional: expected a network that looks at whole sequences, and this one answers while they go on: --delay of "
-                "`tensor` sees some steps of the future and streams"
-            )
+            raise SizeError(ANSWERS_AT_ONCE)
         self.ends = options.bidirectional
         for layer in self.indrnns():
             layer.norm_penalty = options.norm_penalty

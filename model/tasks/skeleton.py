@@ -172,6 +172,8 @@ def measure(net: StateNet, meta: Meta, split: str) -> Figures:
         figure(f"{split}_accuracy_{round(100 * p)}", 100 * a, "%", f"{which}; single clips from a zero state, after {round(100 * p)} %")
         for p, a in clip_accuracy(net, clips).items()
     ]
+    if not net.streams:
+        return tuple(single)
     how = f"{which}; each subject's clips one after another in an order drawn from seed 0, no reset, answer at each clip's last frame"
     return (*single, figure(f"{split}_accuracy_stream", 100 * stream_accuracy(net, clips), "%", how))
 

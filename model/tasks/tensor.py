@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from indrnn.model.cells.recurrent_weight import SizeError
 from indrnn.model.data import series as data
 from indrnn.model.data.series import ANSWERS, Series, SeriesSet
 from indrnn.model.data.splits import each, pick
-from indrnn.model.cells.recurrent_weight import SizeError
 from indrnn.model.nets.network import StateNet
 from indrnn.model.nets.tensor import TensorConfig
 from indrnn.model.tasks.skeleton import passes

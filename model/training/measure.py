@@ -74,10 +74,13 @@ def scores(net: StateNet, sequences: Sequence[NDArray[np.float32]]) -> list[Tens
 
 
 def clip_accuracy(net: StateNet, clips: Sequence[Clip]) -> dict[float, float]:
-    """Return the share of clips answered rightly after 25, 50, 75 and 100 % of their frames (rounded up), each clip from a zero state."""
-    right = dict.fromkeys(PORTIONS, 0)
+    """Return the share of clips answered rightly after 25, 50, 75 and 100 % of their frames (rounded up), each clip from a zero state.
+
+    Of a network without a stream only the last, as in `series_accuracy`.
+    """
+    right = dict.fromkeys(PORTIONS if net.streams else PORTIONS[-1:], 0)
     for clip, logits in zip(clips, scores(net, [c.x for c in clips]), strict=True):
-        for p in PORTIONS:
+        for p in right:
             right[p] += int(logits[math.ceil(p * len(logits)) - 1].argmax()) == clip.label
     return {p: n / len(clips) for p, n in right.items()}
 
