@@ -3,8 +3,8 @@
 python bench/future.py [--steps 400] [--cells gru indrnn]
 
 y_t = (x_{t-2} + x_{t+3}) / sqrt(2) of white noise x of unit variance, rows of 30 to 60 steps, 32 a batch. Who has not seen x_{t+3} when
-the answer is due has an error of 0.707 at the least, who has seen both can have 0. Two layers of 32 neurons, Adam at 5e-3, one seed, as many
-steps for each; root mean squared error over 500 rows that no batch has, over the answers that there are. The last line is JSON.
+the answer is due has an error of 0.707 at the least, who has seen both can have 0. Two layers of 32 neurons, Adam at 5e-3, one seed, as
+many steps for each; root mean squared error over 500 rows that no batch has, over the answers that there are. The last line is JSON.
 """
 
 import argparse

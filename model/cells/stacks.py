@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from indrnn.model.cells import chunked
-from indrnn.model.cells.bidirectional import Bidirectional, ends
 from indrnn.model.cells.cell import Cell, StatePart
+from indrnn.model.cells.classic.bidirectional import Bidirectional, ends
 from indrnn.model.cells.classic.subsample import Subsample
 from indrnn.model.cells.layer import CausalConv, Layer, Norm, Projection, Steps, valid_steps
 from indrnn.model.cells.norm import BatchNorm, Gathered, ReachedError, StepBatchNorm
@@ -39,7 +39,7 @@ class StackOptions:
     h0: the state that a sequence starts from: zero; small: drawn once, normal of deviation SMALL; learned: drawn so, then trained. A zero
     row of the carried state is the start in any case, told by a number of its own, `started`.
     norm_penalty: beta of the norm stabiliser (model/cells/classic/norm_penalty.py), of every layer; 0: none.
-    bidirectional: half of each layer's neurons go through a sequence backwards (model/cells/bidirectional.py), so that it has no stream.
+    bidirectional: half of each layer's neurons go through a sequence backwards (model/cells/classic/bidirectional.py): it has no stream.
     """
 
     h0: str = field(default="zero", metadata={"choices": STARTS, "help": "state that a sequence starts from"})

@@ -3,11 +3,12 @@
 r, z = sigmoid(W x + b + U h),  n = modrelu(W_n x + b_n + r * (O h); m),  h' = z * h + (1 - z) * n,  modrelu(a; m) = sign(a) relu(|a| + m).
 
 O [H, H] is orthogonal whatever its weights: a product of about log2 H stages, each of which turns pairs of neurons 1, 2, 4, ... apart by
-angles of their own (the form of a fast Fourier transform; a neuron whose partner there would be past the last stays). project: W [3H, in], b [3H] in the order r, z, n; b_n is ours beside m, so that a norm of the input can be folded; gates: U [2H, H]; angles: one of
-each pair, [pairs]. State h [H].
+angles of their own (the form of a fast Fourier transform; a neuron whose partner there would be past the last stays). project: W [3H, in],
+b [3H] in the order r, z, n; b_n is ours beside m, so that a norm of the input can be folded; gates: U [2H, H]; angles: one of each pair,
+[pairs]. State h [H].
 
 O is multiplied out once for each call, and is one dense matrix in the file. Compared with the authors' code (jingli9111/GORU-tensorflow),
-which calls z g, adds both biases of n within modrelu, starts the reset gate's bias at 2 where here the update gate's is 1, and turns pairs
+which calls z g, has m alone where b_n and m stand here, starts the reset gate's bias at 2 where here the update gate's is 1, and turns pairs
 that are far apart first; the paper's own numbers of equations could not be looked up.
 """
 

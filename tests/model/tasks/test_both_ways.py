@@ -1,4 +1,4 @@
-"""`--bidirectional`: what is in the future is known without a delay; an answer at the end rests on all; where there is a stream it is refused."""
+"""`--bidirectional`: the future is known without a delay, an answer at the end rests on all, and where there is a stream it is refused."""
 
 from pathlib import Path
 
@@ -105,7 +105,7 @@ def test_clips_of_skeletons_are_read_one_by_one_and_answered_at_their_ends(tmp_p
 def test_networks_that_answer_at_once_refuse_it() -> None:
     with pytest.raises(SizeError, match="this one answers while they go on"):
         DetectNet(DetectConfig(bidirectional=True))
-    with pytest.raises(SizeError, match="expected --steady 0, since only the answer at a clip's end is one, got 0.5"):
+    with pytest.raises(SizeError, match=r"expected --steady 0, since only the answer at a clip's end is one, got 0\.5"):
         ActionNet(ActionConfig(bidirectional=True, steady=0.5))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from indrnn.model.cells.bidirectional import Bidirectional, ends, reversed_rows
+from indrnn.model.cells.classic.bidirectional import Bidirectional, ends, reversed_rows
 from indrnn.model.cells.recurrent_weight import SizeError
 from indrnn.model.cells.stacks import StackConfig, build_stack
 from indrnn.model.cells.table import CELLS
