@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from indrnn.model.cells.cell import StatePart
 from indrnn.model.cells.recurrence import recurrence
-from indrnn.model.cells.recurrent_weight import SizeError
 from indrnn.model.cells.stacks import StackOptions, skip_chain
 from indrnn.model.nets.network import StateNet, centre_, last_valid
 from indrnn.model.nets.options import BOUND, CELL, CLASSES, DROPOUT, HIDDEN, LAYERS, NORM, READOUT_DROPOUT
@@ -152,8 +151,6 @@ class ActionNet(StateNet):
         super().__init__()
         c = self.config = config
         frame = c.persons * c.joints * 3
-        if c.bidirectional and c.steady:
-            raise SizeError(f"--bidirectional: expected --steady 0, since only the answer at a clip's end is one, got {c.steady:g}")
         self.stack = skip_chain(c.features, c.hidden, c.layers, c.bound, c.dropout, c.norm, c.cell, c.bidirectional).taking(c)
         self.gate = nn.Linear(c.hidden, len(c.pools))
         self.readout = nn.Linear(c.hidden * (1 + len(c.pools)), c.classes)

@@ -12,6 +12,7 @@ import lightning
 import numpy as np
 
 from indrnn.frames import anatomy, layouts
+from indrnn.model.cells.recurrent_weight import SizeError
 from indrnn.model.data import bodies, sets
 from indrnn.model.data.clips import HZ, PERSON, ClipSet, Frames
 from indrnn.model.data.splits import each
@@ -91,6 +92,8 @@ def learn(
         across=body.across if facing and not found.flat else (),
         **config,
     )
+    if sizes.bidirectional and sizes.steady:
+        raise SizeError(f"--bidirectional: expected --steady 0, since only the answer at a clip's end is one, got {sizes.steady:g}")
     learner = learner_class(sizes, recipe, body, found, train, held, job.seed)
     if isinstance(recipe, ClipRecipe):
         learner.about = about(source, found, [len(part) for part in (train, held, test)], recipe, job.steps)

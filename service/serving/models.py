@@ -21,16 +21,6 @@ class ServedModel:
     provider: str
     kernel: str
 
-    def need_stream(self) -> None:
-        """Raise BadInput where a sequence cannot go on from one request to the next."""
-        if not self.manifest.streams:
-            name = self.manifest.name
-            raise BadInput(
-                f"model {name} looks at whole sequences and has no stream: expected all of a sequence in one POST /predict or /v2 request "
-                "without a session (a network trained with --delay in place of --bidirectional streams)",
-                field="model",
-            )
-
     @cached_property
     def tensors(self) -> Signature:
         """Return what the model takes and gives, as the Open Inference Protocol names it."""
@@ -40,6 +30,16 @@ class ServedModel:
     def watched_parts(self) -> tuple[Part, ...]:
         """Return the hidden parts, which lie at the front of the state one after another."""
         return tuple(p for p in self.manifest.state if p.role == "hidden")
+
+
+def need_stream(manifest: Manifest) -> None:
+    """Raise BadInput where a sequence cannot go on from one request to the next."""
+    if not manifest.streams:
+        raise BadInput(
+            f"model {manifest.name} looks at whole sequences and has no stream: expected all of a sequence in one POST /predict or /v2 "
+            "request without a session (a network trained with --delay in place of --bidirectional streams)",
+            field="model",
+        )
 
 
 def one_of(names: Sequence[str], asked: object, none: str) -> str:

@@ -15,7 +15,7 @@ from indrnn.service.engine.requests import (
     ResetRequest,
 )
 from indrnn.service.errors import ModelGone, ServiceError, StoreFailed
-from indrnn.service.serving.models import ServedModel
+from indrnn.service.serving.models import ServedModel, need_stream
 from indrnn.service.serving.steps import StepRouter, rewind_step
 from indrnn.service.session.machine import Generated, Result, Rewound, Session, Snapshot
 
@@ -36,7 +36,7 @@ class Sessions:
 
         keep: how many states after earlier steps it keeps. Raises BadInput where the model has no stream.
         """
-        model.need_stream()
+        need_stream(model.manifest)
         made = await self._make(owner, 1 + keep, lambda: self._steps.ask(model, CreateRequest(owner, at, protocol, keep)))
         self._steps.remember(made.session.id, model, owner)
         return made.session

@@ -8,7 +8,7 @@ b [3H] in the order r, z, n; b_n is ours beside m, so that a norm of the input c
 [pairs]. State h [H].
 
 O is multiplied out once for each call, and is one dense matrix in the file. Compared with the authors' code (jingli9111/GORU-tensorflow),
-which calls z g, has m alone where b_n and m stand here, starts the reset gate's bias at 2 where here the update gate's is 1, and turns pairs
+which calls z g, has m alone in place of b_n and m, starts the reset gate's bias at 2 where here the update gate's is 1, and turns pairs
 that are far apart first; the paper's own numbers of equations could not be looked up.
 """
 

@@ -12,7 +12,6 @@ from indrnn.export.bundle import read
 from indrnn.model.cells.recurrent_weight import SizeError
 from indrnn.model.data import bodies
 from indrnn.model.data.series import Series
-from indrnn.model.nets.action import ActionConfig, ActionNet
 from indrnn.model.nets.detect import DetectConfig, DetectNet
 from indrnn.model.nets.tensor import TensorConfig
 from indrnn.model.training.checkpoint import load, load_trained
@@ -102,11 +101,9 @@ def test_clips_of_skeletons_are_read_one_by_one_and_answered_at_their_ends(tmp_p
     assert (np.flatnonzero(weight) == len(weight) - 1).all()
 
 
-def test_networks_that_answer_at_once_refuse_it() -> None:
+def test_a_network_that_answers_at_once_refuses_it() -> None:
     with pytest.raises(SizeError, match="this one answers while they go on"):
         DetectNet(DetectConfig(bidirectional=True))
-    with pytest.raises(SizeError, match=r"expected --steady 0, since only the answer at a clip's end is one, got 0\.5"):
-        ActionNet(ActionConfig(bidirectional=True, steady=0.5))
 
 
 @pytest.mark.parametrize(
@@ -117,6 +114,7 @@ def test_networks_that_answer_at_once_refuse_it() -> None:
         (["tensor", "FILE", "--bidirectional", "--checkpoint-activations"], "--bidirectional: expected --no-checkpoint-activations"),
         (["tensor", "FILE", "--bidirectional", "--online", "--pools"], "--online: expected"),
         (["adding", "--bidirectional", "--kind", "subsampled"], "got 'subsampled'"),
+        (["skeleton", "CLIPS", "--bidirectional", "--steady", "0.5"], "expected --steady 0, since only the answer at a clip's end is one"),
     ],
 )
 def test_what_does_not_go_together_is_refused_in_one_line(
@@ -124,7 +122,8 @@ def test_what_does_not_go_together_is_refused_in_one_line(
 ) -> None:
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "f.npz", x=rng.normal(size=(8, 6, 1)).astype(np.float32), y=rng.integers(0, 2, (8, 6)))
-    given = [str(tmp_path / "f.npz") if a == "FILE" else a for a in arguments]
+    files = {"FILE": str(tmp_path / "f.npz"), "CLIPS": str(file(tmp_path / "clips.npz"))}
+    given = [files.get(a, a) for a in arguments]
     more = ["--steps", "2", "--decay", "1", "--no-progress", "--out", str(tmp_path / "run")]
     assert main(["train", *given, *more]) == 1
     err = capsys.readouterr().err
