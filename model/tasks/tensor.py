@@ -108,7 +108,7 @@ def begin(job: Job, config: dict[str, Any], recipe: TensorRecipe) -> tuple[Serie
         value_scale=value_scale,
         bound=0.5 ** (1 / horizon),
         norm=not recipe.online,
-        ends=found.answer == "end",
+        ends=found.answer == "end" and bool(config.get("bidirectional")),
         **config,
     )
     if recipe.delay and sizes.bidirectional:

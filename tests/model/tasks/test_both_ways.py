@@ -14,10 +14,12 @@ from indrnn.model.data import bodies
 from indrnn.model.data.series import Series
 from indrnn.model.nets.detect import DetectConfig, DetectNet
 from indrnn.model.nets.tensor import TensorConfig
+from indrnn.model.tasks.tensor import TensorRecipe, begin
 from indrnn.model.training.checkpoint import load, load_trained
 from indrnn.model.training.clip_learner import ClipLearner, ClipRecipe
 from indrnn.model.training.series_learner import SEEN, SeriesLearner, SeriesRecipe
 from indrnn.model.training.source import Source
+from indrnn.model.training.task import Job
 
 
 def test_what_is_in_the_future_is_known_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,6 +53,14 @@ def test_only_the_end_is_asked_and_measured_where_a_sequence_has_one_answer(tmp_
     assert "test_accuracy" in said
     assert "test_accuracy_50" not in said
     assert load_trained(out / "model.pt")[0].stack.ends
+
+
+def test_a_network_without_it_is_what_a_checkpoint_of_before_says(tmp_path: Path) -> None:
+    """Else `--resume` would not go on with it: what an answer is of changes the network only where it goes both ways."""
+    np.savez(tmp_path / "one.npz", x=np.random.default_rng(0).normal(size=(8, 5, 1)).astype(np.float32), y=np.arange(8) % 2)
+    recipe = TensorRecipe(steps=1, decay=1, file=str(tmp_path / "one.npz"), test="none", held="none")
+    found = [begin(Job(1, tmp_path, "", 1, 1), {"hidden": 4, "layers": 1, **more}, recipe)[0] for more in ({}, {"bidirectional": True})]
+    assert [learner.net.config.ends for learner in found] == [False, True]
 
 
 @pytest.mark.parametrize(("steps", "want"), [(False, [0] * 19 + [1]), (True, None)])
