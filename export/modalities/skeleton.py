@@ -61,6 +61,8 @@ class SkeletonContent(Modality):
 
     def what(self, m: Content) -> str:
         """Return what a network of skeletons does."""
+        if not m.streams:
+            return "Reads whole sequences of human skeletons and says which action they show."
         return "Reads human skeletons frame by frame and says, after every frame, which action they show."
 
     def contract(self, m: Content) -> str:

@@ -198,10 +198,11 @@ class IRNN(ReluRNN):
 
 
 class PositiveDefiniteRNN(ReluRNN):
-    """f = relu; U starts as (A + 1) / e, A = R' R / H of a normal R [H, H], e the largest eigenvalue of A + 1 (np-RNN, section 3).
+    """f = relu; U starts as (A + 1) / e, A = R' R / H of a normal R [H, H], e the largest eigenvalue of A + 1 (np-RNN).
 
     U is positive definite then, with one eigenvalue of 1 and all others below (Talathi and Vartak, 2015, arXiv 1511.03771). Input weights
-    start as N(0, 2 / in), biases as 0.
+    start as N(0, 2 / in), biases as 0. U is as unixpickle's Go code has it, which names the paper; how the paper starts input weights could
+    not be looked up, and that code draws them otherwise.
     """
 
     name = "irnn_pd"

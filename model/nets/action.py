@@ -151,7 +151,7 @@ class ActionNet(StateNet):
         super().__init__()
         c = self.config = config
         frame = c.persons * c.joints * 3
-        self.stack = skip_chain(c.features, c.hidden, c.layers, c.bound, c.dropout, c.norm, c.cell).taking(c)
+        self.stack = skip_chain(c.features, c.hidden, c.layers, c.bound, c.dropout, c.norm, c.cell, c.bidirectional).taking(c)
         self.gate = nn.Linear(c.hidden, len(c.pools))
         self.readout = nn.Linear(c.hidden * (1 + len(c.pools)), c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores

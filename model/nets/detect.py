@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from indrnn.model.cells.cell import StatePart
+from indrnn.model.cells.recurrent_weight import SizeError
+from indrnn.model.cells.stacks import ANSWERS_AT_ONCE
 from indrnn.model.nets.action import ActionConfig, ActionNet
 from indrnn.model.nets.hysteresis import COLUMNS, Hysteresis
 from indrnn.model.nets.network import StateNet, last_valid
@@ -41,6 +43,8 @@ class DetectNet(StateNet):
     def __init__(self, config: DetectConfig) -> None:
         super().__init__()
         self.config = config
+        if config.bidirectional:
+            raise SizeError(ANSWERS_AT_ONCE)
         self.classifier = ActionNet(config)
         self.hysteresis = Hysteresis(config.classes, config.on, config.off, config.least, config.pause)
         self.sizes = [*self.classifier.sizes[:-1], self.hysteresis.state_size, config.classes + COLUMNS]

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from indrnn.frames import layouts
+from indrnn.model.cells.recurrent_weight import SizeError
+from indrnn.model.cells.stacks import ANSWERS_AT_ONCE
 from indrnn.model.data import bodies, sets, vocabulary
 from indrnn.model.data.clips import HZ, Clip
 from indrnn.model.data.vocabulary import Vocabulary
@@ -96,6 +98,8 @@ def begin(job: Job, config: dict[str, Any], recipe: MotionsRecipe) -> tuple[Moti
     body = bodies.kinect(layouts.UTD20)
     lightning.seed_everything(job.seed, verbose=False)
     sizes = ActionConfig(joints=found.joints, persons=1, root=body.root, classes=len(words.motions), across=body.across, **config)
+    if sizes.bidirectional:
+        raise SizeError(ANSWERS_AT_ONCE)
     learner = MotionLearner(sizes, recipe, body, found, train, held, job.seed, words)
     own = {OWN: (layouts.UTD20, tuple((j,) for j in range(len(layouts.UTD20))))}
     meta = Meta(

@@ -12,6 +12,7 @@ import lightning
 import numpy as np
 
 from indrnn.frames import anatomy, layouts
+from indrnn.model.cells.recurrent_weight import SizeError
 from indrnn.model.data import bodies, sets
 from indrnn.model.data.clips import HZ, PERSON, ClipSet, Frames
 from indrnn.model.data.splits import each
@@ -91,6 +92,8 @@ def learn(
         across=body.across if facing and not found.flat else (),
         **config,
     )
+    if sizes.bidirectional and sizes.steady:
+        raise SizeError(f"--bidirectional: expected --steady 0, since only the answer at a clip's end is one, got {sizes.steady:g}")
     learner = learner_class(sizes, recipe, body, found, train, held, job.seed)
     if isinstance(recipe, ClipRecipe):
         learner.about = about(source, found, [len(part) for part in (train, held, test)], recipe, job.steps)
@@ -172,6 +175,8 @@ def measure(net: StateNet, meta: Meta, split: str) -> Figures:
         figure(f"{split}_accuracy_{round(100 * p)}", 100 * a, "%", f"{which}; single clips from a zero state, after {round(100 * p)} %")
         for p, a in clip_accuracy(net, clips).items()
     ]
+    if not net.streams:
+        return tuple(single)
     how = f"{which}; each subject's clips one after another in an order drawn from seed 0, no reset, answer at each clip's last frame"
     return (*single, figure(f"{split}_accuracy_stream", 100 * stream_accuracy(net, clips), "%", how))
 

@@ -58,7 +58,8 @@ class ClipLearner(Learner[ActionNet, ClipRecipe]):
     def loss(self, step: int) -> Tensor:
         """Return the mean over the asked frames of the cross-entropy in nats, the later in its clip the heavier."""
         rng = np.random.default_rng([self.seed, step])
-        count = int(rng.integers(1, self.recipe.clips + 1))  # one number for all rows: less padding
+        # One number for all rows: less padding. Who looks at whole sequences would see the next clip.
+        count = int(rng.integers(1, self.recipe.clips + 1)) if self.net.streams else 1
         rows = [self._row(clips, rng) for clips in self._chosen(count, rng)]
         x, lengths = padded([frames for frames, _, _ in rows])
         T = x.shape[1]
@@ -80,11 +81,16 @@ class ClipLearner(Learner[ActionNet, ClipRecipe]):
         return draws[block : block + self.recipe.rows]
 
     def _row(self, clips: list[Clip], rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
-        """Return one stream of joined clips: frames [T, P, J, 3], label [T], weight [T], which is 0 up to `asked` and 1 a clip in sum."""
+        """Return one stream of joined clips: frames [T, P, J, 3], label [T], weight [T], which is 0 up to `asked` and 1 a clip in sum.
+
+        Of a network without a stream the last frame alone is asked.
+        """
         pieces = joined([c.x for c in clips], self.body, self.recipe, self.hz, rng, self.flat)
         weights = []
         for x in pieces:
             w = np.clip(np.arange(1, len(x) + 1, dtype=np.float32) / len(x) - self.recipe.asked, 0, None)
+            if not self.net.streams:
+                w[:-1] = 0
             weights.append(w / w.sum())
         label = np.repeat([c.label for c in clips], [len(x) for x in pieces])
         return np.concatenate(pieces), label, np.concatenate(weights)
@@ -95,5 +101,7 @@ class ClipLearner(Learner[ActionNet, ClipRecipe]):
             return {}
         folded = self.folded()
         portions = {f"val_{round(100 * p)}": a for p, a in clip_accuracy(folded, self.validation).items()}
+        if not folded.streams:
+            return portions
         streams = [stream_accuracy(folded, self.validation, seed) for seed in range(3)]
         return portions | {"val_stream": float(np.mean(streams))}

@@ -11,7 +11,12 @@ export const desk = {
 };
 
 export function modelsOf(modality: string): Model[] {
-  return (desk.models.value ?? []).filter((m) => m.modality === modality);
+  return (desk.models.value ?? []).filter((m) => m.modality === modality && streams(m));
+}
+
+/** Whether new sessions can be had of a model: one that looks at whole sequences has none. */
+export function streams(model: Model): boolean {
+  return newest(model).streams !== false;
 }
 
 /** The version that new sessions take. */

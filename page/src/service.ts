@@ -53,6 +53,8 @@ export interface Version {
   events: object | null;
   /** rows that make one answer, where it is not one */
   window: number | null;
+  /** false: it looks at whole sequences, and has no sessions; a service of before does not say */
+  streams?: boolean;
   /** what bodies are looked at by; only in the description of one model */
   bodies?: Bodies | null;
   limits: { max_frames: number; max_text: number; max_generate: number; max_position: number | null };

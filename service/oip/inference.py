@@ -15,7 +15,7 @@ from indrnn.service.oip import rows
 from indrnn.service.oip.message import Ask, InferAnswer
 from indrnn.service.oip.rows import InferLimits, Rows
 from indrnn.service.serving.modality import innermost, more_options
-from indrnn.service.serving.models import ServedModel
+from indrnn.service.serving.models import ServedModel, need_stream
 from indrnn.service.serving.request import aside
 from indrnn.service.serving.services import Services
 from indrnn.service.serving.signature import Array
@@ -247,6 +247,7 @@ class Inference:
             )
         if ask.sequence is None:
             return model
+        need_stream(model.manifest)
         if (ask.start or ask.end) and self._registry.quotas.counts_sessions:
             return None
         if ask.start and ask.step == 1 and version is None and not self.models.only(name):

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from indrnn.export.bundle import Manifest, Part
 from indrnn.service.engine.port import EnginePort
-from indrnn.service.errors import OtherModel, UnknownModel, said
+from indrnn.service.errors import BadInput, OtherModel, UnknownModel, said
 from indrnn.service.serving.modality import ServedModality
 from indrnn.service.serving.signature import Signature
 
@@ -30,6 +30,16 @@ class ServedModel:
     def watched_parts(self) -> tuple[Part, ...]:
         """Return the hidden parts, which lie at the front of the state one after another."""
         return tuple(p for p in self.manifest.state if p.role == "hidden")
+
+
+def need_stream(manifest: Manifest) -> None:
+    """Raise BadInput where a sequence cannot go on from one request to the next."""
+    if not manifest.streams:
+        raise BadInput(
+            f"model {manifest.name} looks at whole sequences and has no stream: expected all of a sequence in one POST /predict or /v2 "
+            "request without a session (a network trained with --delay in place of --bidirectional streams)",
+            field="model",
+        )
 
 
 def one_of(names: Sequence[str], asked: object, none: str) -> str:

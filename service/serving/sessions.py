@@ -15,7 +15,7 @@ from indrnn.service.engine.requests import (
     ResetRequest,
 )
 from indrnn.service.errors import ModelGone, ServiceError, StoreFailed
-from indrnn.service.serving.models import ServedModel
+from indrnn.service.serving.models import ServedModel, need_stream
 from indrnn.service.serving.steps import StepRouter, rewind_step
 from indrnn.service.session.machine import Generated, Result, Rewound, Session, Snapshot
 
@@ -34,8 +34,9 @@ class Sessions:
     ) -> Session:
         """Open a new session, stored: at the start of a sequence, or where a downloaded one stood. Raises SessionLimit.
 
-        keep: how many states after earlier steps it keeps.
+        keep: how many states after earlier steps it keeps. Raises BadInput where the model has no stream.
         """
+        need_stream(model.manifest)
         made = await self._make(owner, 1 + keep, lambda: self._steps.ask(model, CreateRequest(owner, at, protocol, keep)))
         self._steps.remember(made.session.id, model, owner)
         return made.session

@@ -1,13 +1,15 @@
-"""The gated orthogonal recurrent unit (GORU; Jing et al., 2017, arXiv 1706.02761, equations 4 to 6):
+"""The gated orthogonal recurrent unit (GORU; Jing et al., 2017, arXiv 1706.02761):
 
 r, z = sigmoid(W x + b + U h),  n = modrelu(W_n x + b_n + r * (O h); m),  h' = z * h + (1 - z) * n,  modrelu(a; m) = sign(a) relu(|a| + m).
 
 O [H, H] is orthogonal whatever its weights: a product of about log2 H stages, each of which turns pairs of neurons 1, 2, 4, ... apart by
-angles of their own (the form of a fast Fourier transform, section 3.1; a neuron whose partner there would be past the last stays). project:
-W [3H, in], b [3H] in the order r, z, n; b_n is ours beside m, so that a norm of the input can be folded; gates: U [2H, H]; angles: one of
-each pair, [pairs]. State h [H].
+angles of their own (the form of a fast Fourier transform; a neuron whose partner there would be past the last stays). project: W [3H, in],
+b [3H] in the order r, z, n; b_n is ours beside m, so that a norm of the input can be folded; gates: U [2H, H]; angles: one of each pair,
+[pairs]. State h [H].
 
-O is multiplied out once for each call, and is one dense matrix in the file.
+O is multiplied out once for each call, and is one dense matrix in the file. Compared with the authors' code (jingli9111/GORU-tensorflow),
+which calls z g, has m alone in place of b_n and m, starts the reset gate's bias at 2 where here the update gate's is 1, and turns pairs
+that are far apart first; the paper's own numbers of equations could not be looked up.
 """
 
 from collections.abc import Mapping

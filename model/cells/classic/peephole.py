@@ -1,10 +1,12 @@
-"""The LSTM whose gates see the cell (Gers and Schmidhuber, 2000, "Recurrent Nets that Time and Count", equations 5 to 9):
+"""The LSTM whose gates see the cell (Gers and Schmidhuber, 2000, "Recurrent Nets that Time and Count"):
 
 i, f = sigmoid(W x + b + U h + p * c),  c' = f * c + i * tanh(W_g x + b_g + U_g h),  o = sigmoid(W_o x + b_o + U_o h + p_o * c'),
 h' = o * tanh(c').
 
 project: W [4H, in], b [4H]; recurrent: U [4H, H], gates in the order i, f, g, o, as model/cells/lstm.py has them; peepholes p [3H] of i, f
-and o. ONNX's orders are i, o, f, g and i, o, f. State h [H], c [H].
+and o: those of i and f see the cell before the step, that of o sees it after. ONNX's orders are i, o, f, g and i, o, f. State h [H], c [H].
+
+The paper could not be looked up, so that its equations have no numbers here; ONNX's operator, which a test compares with, has this form.
 """
 
 from collections.abc import Mapping

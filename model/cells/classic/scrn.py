@@ -1,11 +1,11 @@
-"""The structurally constrained recurrent network (SCRN; Mikolov et al., 2014, arXiv 1412.7753, equations 3 to 5):
+"""The structurally constrained recurrent network (SCRN; Mikolov et al., 2014, arXiv 1412.7753, section 3.2):
 
 s' = (1 - 0.95) B x + 0.95 s,  h' = sigmoid(P s' + A x + R h),  y = (h', s').
 
 The fast neurons h [F] are a simple RNN's; the slow ones s [S] have a recurrent matrix that is fixed, 0.95 on its diagonal. The paper's
 answer f(U h + V s) reads both, and so does here what stands after the layer: y [H] is h and s, of which S = H / 4 are slow, at the least
 one. project: A and B [F + S, in] with biases, which the paper has not, so that a norm of the input can be folded; slow: P [F, S]; fast: R
-[F, F].
+[F, F]. The form is that of two implementations that name the paper's matrices (yandex/faster-rnnlm, MartinuzziFrancesco/torchrecurrent).
 """
 
 from collections.abc import Mapping

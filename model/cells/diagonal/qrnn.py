@@ -1,10 +1,11 @@
-"""The quasi-recurrent network (QRNN; Bradbury et al., 2016, arXiv 1611.01576, equations 1 to 3 and 5), a filter over two steps, fo-pooling:
+"""The quasi-recurrent network (QRNN; Bradbury et al., 2016, arXiv 1611.01576, section 2), a filter over two steps, fo-pooling:
 
 z = tanh(P_z),  f = sigmoid(P_f),  o = sigmoid(P_o),  P = W x_t + c + V x_{t-1} + d,  c' = f * c + (1 - f) * z,  y = o * c'.
 
 project: W [3H, in], bias c [3H], blocks in the order z, f, o; before: V [3H, in], bias d [3H], of the step before, which is nothing before
 the first step. State: c [H], and v [3H], V x + d of the last step, 0 at the start. d is not in the paper, and starts at 0; a norm of the
 input is folded into it: it is kept apart from c so that the start stays a row of zeros.
+f keeps the past, as in the paper; in the authors' code (salesforce/pytorch-qrnn) its place is that of 1 - f.
 """
 
 from collections.abc import Mapping

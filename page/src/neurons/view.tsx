@@ -7,7 +7,7 @@ import { Paper, bySurprise } from "../characters/paper.tsx";
 import { visible } from "../characters/surprise.ts";
 import { Generating, Legend, Typing } from "../characters/view.tsx";
 import type { Sign } from "../characters/writing.ts";
-import { desk, newest } from "../desk.ts";
+import { desk, newest, streams } from "../desk.ts";
 import { Failure } from "../failure.tsx";
 import { useObservable, useRedraw } from "../observable.ts";
 import { fork as copyOf, model as describe, type Model, type SessionInfo, type Version } from "../service.ts";
@@ -26,7 +26,10 @@ import "./neurons.css";
 export function Neurons() {
   const served = useObservable(desk.models);
   const models = useMemo(
-    () => (served ?? []).filter((m) => m.modality === "text" || m.modality === "skeleton").sort((a, b) => b.modality.localeCompare(a.modality)),
+    () =>
+      (served ?? [])
+        .filter((m) => streams(m) && (m.modality === "text" || m.modality === "skeleton"))
+        .sort((a, b) => b.modality.localeCompare(a.modality)),
     [served],
   );
   const [model, choose] = useState<Model | null>(null);

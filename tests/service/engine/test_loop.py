@@ -92,6 +92,7 @@ class FakeEngine:
             state=(),
             hz=None,
             window=None,
+            streams=True,
             limits=SimpleNamespace(max_position=None),
             unknown_symbol=None,
         )
