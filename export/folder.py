@@ -39,7 +39,10 @@ def source_revision() -> str:
 
 def to_json(m: Manifest) -> str:
     """Return manifest.json, one entry a line; what is not stated is left out."""
-    return as_lines(m.model_dump(mode="json", exclude_none=True))
+    said = m.model_dump(mode="json", exclude_none=True)
+    if m.streams:  # as nearly all do: an older service refuses fields that it does not know
+        del said["streams"]
+    return as_lines(said)
 
 
 def as_lines(entries: Mapping[str, object]) -> str:
