@@ -69,7 +69,7 @@ class MultiDimensional(Recurrent):
         if self.norm is not None:
             a = self.norm(a.flatten(1, 2)).view_as(a)
         a = a.view(B, R, C, CORNERS, self.size).permute(3, 0, 1, 2, 4)  # [4, B, R, C, H]
-        h = turned(self._diagonals(turned(a.float())))
+        h = turned(self._diagonals(turned(a.to(torch.promote_types(a.dtype, torch.float32)))))
         return h.permute(1, 2, 3, 0, 4).flatten(3)
 
     def _diagonals(self, a: Tensor) -> Tensor:
