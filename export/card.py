@@ -4,7 +4,7 @@ from indrnn.export.bundle import Manifest, Part, TrainingData
 from indrnn.export.modalities.modality import EVENT, Events
 from indrnn.export.modalities.table import MODALITIES
 from indrnn.export.standard import OPSET as STANDARD
-from indrnn.model.cells.table import CELLS
+from indrnn.model.cells.table import CELLS, described
 
 LINEAR = (
     "Recurrences whose decays are positive are ONNX's own operator `LinearAttention`, of opset 27; what else there is of `ai.indrnn` comes "
@@ -59,6 +59,8 @@ def _data(d: TrainingData) -> str:
 
 def _network(m: Manifest) -> str:
     hidden = [p for p in m.state if p.role == "hidden"]
+    if not hidden:
+        return f"{described(m.cell).about}: {m.training.parameters:,} parameters. An answer depends on all of what is read."
     sizes = " + ".join(dict.fromkeys(str(p.size) for p in hidden))
     kinds = ", ".join(sorted({str(p.activation) for p in hidden})) if hidden[0].name is None else f"state {_named(hidden)}"
     layers = len({p.layer for p in hidden})
@@ -79,7 +81,7 @@ def _contract(m: Manifest, content: str) -> str:
     if m.opset >= STANDARD:
         words.append(LINEAR)
         return table + "\n\n" + "\n".join(words)
-    words += dict.fromkeys([CELLS[m.cell].carried, *([CELLS["indrnn"].carried] if any(p.u for p in m.state) else [])])
+    words += dict.fromkeys([described(m.cell).carried, *([CELLS["indrnn"].carried] if any(p.u for p in m.state) else [])])
     return table + "\n\n" + "\n".join(words)
 
 
@@ -110,7 +112,7 @@ def _figures(m: Manifest) -> str:
 def _endless(m: Manifest) -> str:
     if m.cell != "indrnn":
         limit = "" if m.limits.max_position is None else f" A sequence may not be longer than {m.limits.max_position:,} steps."
-        return CELLS[m.cell].endless + limit
+        return described(m.cell).endless + limit
     largest = f"The largest |u| of a recurrent neuron is {m.max_abs_u:g}"
     if m.limits.max_position is None:
         return f"{largest}, {CELLS[m.cell].endless}"

@@ -61,6 +61,11 @@ class ImagesNet(StateNet):
         self.sizes = [c.classes]
 
     @property
+    def streams(self) -> bool:
+        """Return False: a picture is looked at as a whole."""
+        return False
+
+    @property
     def cell(self) -> str:
         """Return the kind of its layers, which are no cells: nothing is carried from step to step."""
         return self.config.kind

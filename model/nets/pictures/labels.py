@@ -50,6 +50,11 @@ class LabelsNet(StateNet):
         self.sizes = [c.columns * c.classes]
 
     @property
+    def streams(self) -> bool:
+        """Return False: a picture is looked at as a whole."""
+        return False
+
+    @property
     def cell(self) -> str:
         """Return what its layers are, which are no cells: nothing is carried from step to step."""
         return "label_loop"
@@ -57,9 +62,9 @@ class LabelsNet(StateNet):
     def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Run the network on the shapes that the class names."""
         there = torch.arange(x.shape[1], device=x.device) < lengths[:, None]  # [B, T]
-        seen = torch.where(there[:, :, None], x, 0.0)
-        planes = self.rounds(seen, there)[-1]  # [B, K, T, W]
-        logits = planes.permute(0, 2, 3, 1).flatten(2)  # [B, T, W K]
+        seen = F.pad(torch.where(there[:, :, None], x, 0.0), (0, 0, 0, 1))  # a row that is not there: a convolution takes no picture of none
+        planes = self.rounds(seen, F.pad(there, (0, 1)))[-1]  # [B, K, T + 1, W]
+        logits = planes.permute(0, 2, 3, 1).flatten(2)[:, : x.shape[1]]  # [B, T, W K]
         every = torch.cat([state[:, None], logits], 1)
         index = lengths[:, None, None].expand(-1, 1, every.shape[2])
         return logits, every.gather(1, index).squeeze(1)
