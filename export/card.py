@@ -10,6 +10,11 @@ LINEAR = (
     "Recurrences whose decays are positive are ONNX's own operator `LinearAttention`, of opset 27; what else there is of `ai.indrnn` comes "
     "with a body in standard operators."
 )
+CAUSAL = "Causal: an answer depends on what came before it and on nothing after."
+WHOLE = (
+    "Bidirectional (Schuster and Paliwal, 1997): half of each layer's neurons go through a sequence backwards, and an answer depends on all "
+    "of it. It has no stream: whole sequences go to `POST /predict`, and there are no sessions of it."
+)
 _AGAIN = "## How to make it again"
 
 
@@ -66,7 +71,7 @@ def _network(m: Manifest) -> str:
     layers = len({p.layer for p in hidden})
     return (
         f"{CELLS[m.cell].about}: {layers} layers of {sizes} neurons ({kinds}), {m.training.parameters:,} parameters. "
-        "Causal: an answer depends on what came before it and on nothing after."
+        f"{CAUSAL if m.streams else WHOLE}"
     )
 
 
@@ -77,7 +82,8 @@ def _named(hidden: list[Part]) -> str:
 def _contract(m: Manifest, content: str) -> str:
     rows = [f"| `{t.name}` | {t.dtype} | {list(t.shape)} |".replace("'", "") for t in (*m.inputs, *m.outputs)]
     table = "\n".join(["| | type | shape |", "|---|---|---|", *rows])
-    words = [f"B rows, T steps, each row valid up to `lengths`. A zero row of `state` ({m.state_size} numbers) starts a sequence.", content]
+    start = "starts a sequence" if m.streams else "is what both directions start from; what comes out of it leads nowhere"
+    words = [f"B rows, T steps, each row valid up to `lengths`. A zero row of `state` ({m.state_size} numbers) {start}.", content]
     if m.opset >= STANDARD:
         words.append(LINEAR)
         return table + "\n\n" + "\n".join(words)
@@ -110,6 +116,8 @@ def _figures(m: Manifest) -> str:
 
 
 def _endless(m: Manifest) -> str:
+    if not m.streams and m.limits.max_position is None:
+        return "It reads whole sequences, as long as those that it has learned from."
     if m.cell != "indrnn":
         limit = "" if m.limits.max_position is None else f" A sequence may not be longer than {m.limits.max_position:,} steps."
         return described(m.cell).endless + limit

@@ -119,8 +119,10 @@ def recurrent_nodes(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
     return [n for n in graph.graph.node if (n.domain, n.op_type) == (OP_DOMAIN, OP_TYPE)]
 
 
-def check_recurrence(graph: onnx.ModelProto, parts: Sequence[Part]) -> None:
+def check_recurrence(graph: onnx.ModelProto, parts: Sequence[Part], streams: bool = True) -> None:
     """Raises GraphError unless the graph's IndRNN nodes, in order, run the neurons of the parts that have a recurrent weight, forwards.
+
+    streams: whether the network reads sequences in pieces; one that reads whole ones may run them backwards too.
 
     Several nodes may share a part. PyTorch and ONNX Runtime agree just as well on a model that forgets its U, and so do all splits of
     a sequence: only a comparison with what was trained finds it.
@@ -135,7 +137,7 @@ def check_recurrence(graph: onnx.ModelProto, parts: Sequence[Part]) -> None:
         u = numpy_helper.to_array(weight)
         told = attributes(node)
         activation, direction = told["activation"], told["direction"]
-        if direction != "forward":  # what comes later would change earlier answers, and no split of a sequence give the same
+        if direction != "forward" and streams:  # what comes later would change earlier answers, and no split of a sequence give the same
             raise GraphError(f"IndRNN node {k}: expected the direction forward, got {direction}: a stream has no end to begin at")
         for value, (part, i) in zip(u, expected[done:], strict=False):
             title = f"IndRNN node {k}, neuron {i} of part {part.role} at {part.offset}"

@@ -58,7 +58,7 @@ class Stretch(NamedTuple):
 class Subject:
     """A model under test. run: one run of the graph. sample: (rng, B, T) -> made-up x. states, answers: the tensors in a row of state and
     of logits. memories: names of the states that `memory` looks at. window: steps that one answer takes. alone: it runs a row at a time.
-    longest: steps it is good for. numbers: whether x may be any, and is no index.
+    longest: steps it is good for. numbers: whether x may be any, and is no index. streams: whether sequences may come in pieces.
     by_hand: x [T, ...] -> what the original file answers when its states are carried by hand, logits [T, K], None where a step has none.
     """
 
@@ -74,6 +74,7 @@ class Subject:
     by_hand: Callable[[Array], Floats] | None = None
     longest: int | None = None
     numbers: bool = True
+    streams: bool = True
 
     @property
     def size(self) -> int:
@@ -89,6 +90,10 @@ class Subject:
     def zeros(self, B: int) -> Floats:
         """Return the state at the start of B sequences."""
         return np.zeros((B, self.size), np.float32)
+
+    def midway(self, rng: np.random.Generator, B: int) -> Floats:
+        """Return states in the middle of B sequences; those at their start, where there is no middle to go on from."""
+        return self.whole(self.sample(rng, B, self.steps))[1] if self.streams else self.zeros(B)
 
     def whole(self, x: Array, state: Floats | None = None) -> tuple[Floats, Floats]:
         """Return logits [B, T, K] and state [B, N] after x [B, T, ...] in one run, or in one for each row."""
@@ -111,12 +116,13 @@ class Subject:
 
 
 class Finding(NamedTuple):
-    """What a check found: `fault` None where it passed, `note` what it has to say beside."""
+    """What a check found: `fault` None where it passed, `note` what it has to say beside. skipped: it could not be asked."""
 
     check: str
     about: str
     fault: Fault | None
     note: str = ""
+    skipped: bool = False
 
 
 def compare(tensors: Sequence[Stretch], got: Array, want: Array, case: str, bound: float) -> None:
@@ -167,7 +173,7 @@ def check_rows(s: Subject, rng: np.random.Generator) -> str:
     if s.alone:
         return "runs a row at a time"
     x = s.sample(rng, 4, s.steps)
-    _, before = s.whole(s.sample(rng, 4, s.steps))
+    before = s.midway(rng, 4)
     alone = [s.run(x[b : b + 1], np.array([s.steps], np.int64), before[b : b + 1]) for b in range(4)]
     y, after = s.whole(x, before)
     compare(s.answers, y, np.concatenate([a for a, _ in alone]), f"{s.steps} steps alone and among 4 rows", s.bound)
@@ -229,7 +235,7 @@ def check_start(s: Subject, rng: np.random.Generator) -> str:
     again, _ = s.whole(x[:1])
     compare(s.answers, again, want, "two starts on the same content", 0.0)
     if not s.alone:
-        _, middle = s.whole(s.sample(rng, 2, s.steps))
+        middle = s.midway(rng, 2)
         middle[0] = 0
         y, _ = s.whole(x, middle)
         compare(s.answers, y[:1], want, "a start alone and beside a row in the middle", s.bound)
@@ -257,7 +263,7 @@ def check_ragged(s: Subject, rng: np.random.Generator) -> str:
     """Compare rows of several lengths, with noise after their ends, with the same rows alone."""
     lengths = np.array([s.steps, 0, 1, s.steps // 2 + 1], np.int64)
     x = s.sample(rng, 4, s.steps)
-    _, before = s.whole(s.sample(rng, 4, s.steps))
+    before = s.midway(rng, 4)
     noisy = x.copy()
     for b, n in enumerate(lengths):
         if s.numbers:
@@ -311,10 +317,17 @@ CHECKS: dict[str, tuple[str, Check]] = {
 }
 
 
+STREAM = ("split", "state", "memory", "ahead", "endless")  # checks that ask how a model goes on where a piece has ended
+NO_STREAM = "it looks at whole sequences and has no stream"
+
+
 def check(subject: Subject, seed: int = 0, steps: int | None = None, seconds: float = SECONDS) -> list[Finding]:
-    """Run every check. steps: of the long run, else as many as `seconds` allow."""
+    """Run every check that the model can be asked. steps: of the long run, else as many as `seconds` allow."""
     found = []
     for name, (about, one) in CHECKS.items():
+        if name in STREAM and not subject.streams:
+            found.append(Finding(name, about, None, NO_STREAM, skipped=True))
+            continue
         rng = np.random.default_rng(seed)
         with np.errstate(over="ignore", invalid="ignore"):
             try:
@@ -334,5 +347,6 @@ def report(findings: Sequence[Finding]) -> str:
     lines = []
     for f in findings:
         note = f" ({f.note})" if f.note else ""
-        lines.append(f"ok      {f.check:8} {f.about}{note}" if f.fault is None else f"FAULT   {f.check:8} {f.fault}")
+        said = "skipped" if f.skipped else "ok     "
+        lines.append(f"{said} {f.check:8} {f.about}{note}" if f.fault is None else f"FAULT   {f.check:8} {f.fault}")
     return "\n".join(lines)

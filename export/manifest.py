@@ -46,7 +46,7 @@ def content(meta: Meta) -> Content:
     if "layouts" in told:
         told["layouts"] = {k: Layout(joint_names=names, table=table) for k, (names, table) in meta.layouts.items()}
     try:
-        return Content(modality=modality.name, kind=modality.kind, **told)
+        return Content(modality=modality.name, kind=modality.kind, streams=meta.told.get("streams", True), **told)
     except ValidationError as invalid:
         raise ExportError(f"the checkpoint does not make a manifest: {reasons(invalid)}") from invalid
 

@@ -83,11 +83,11 @@ def export(module: nn.Module, meta: Meta, max_position: int | None = None, stand
     B, T = parity.EXAMPLE
     x = torch.from_numpy(source(np.random.default_rng(SEED), B, T))
     model = graph.to_onnx(module, x, torch.arange(T - B + 1, T + 1), torch.zeros(B, size))
-    graph.check_recurrence(model, state)
+    graph.check_recurrence(model, state, told.streams)
     if standard_ops:
         model, _ = standard.to_linear_attention(model)
     parity.check_cells(module)
-    error = parity.largest_error(graph.serialize(model), module, source, size, SEED, max_position, modality.unit(told))
+    error = parity.largest_error(graph.serialize(model), module, source, size, SEED, max_position, modality.unit(told), told.streams)
     if not error <= PARITY_BOUND:  # a NaN is refused too
         raise ExportError(
             f"ONNX Runtime and PyTorch differ by {error:.2g} in a logit; expected at most {PARITY_BOUND:g}{_why(largest, max_position)}"

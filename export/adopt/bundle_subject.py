@@ -32,6 +32,7 @@ def bundle_subject(bundle: Bundle) -> kit.Subject:
         m.limits.max_batch == 1,
         kit.HALF if m.half else kit.BOUND,
         longest=m.limits.max_position,
+        streams=m.streams,
         numbers=m.inputs[0].dtype == "float32" if m.adopted is None else all(t.dtype.startswith("float") for t in m.adopted.inputs),
     )
 

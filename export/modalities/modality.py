@@ -127,6 +127,7 @@ class Content(Frozen):
         default=None, ge=1, description="tensor: how many steps before it an answer is of, where it is not its own step's"
     )
     answer: Literal["step", "end"] | None = Field(default=None, description="tensor: which answers were trained, each step's or the last")
+    streams: bool = Field(default=True, description="whether a sequence can come in pieces; false: whole ones alone, from a state of zeros")
 
 
 class Modality(ABC):

@@ -45,6 +45,8 @@ class TensorContent(Modality):
             raise ValueError(f"hz: expected steps a second above 0, got {m.hz:g}")
         if m.layout is not None:
             self._check_old_form(m)
+        if m.delay is not None and not m.streams:
+            raise ValueError("delay: expected none where whole sequences are read: every step's future is there")
         if m.delay is not None and m.answer != "step":
             raise ValueError("delay: expected of answers of steps, got those of sequences")
         if m.window is not None and m.returned is None:
@@ -93,7 +95,8 @@ class TensorContent(Modality):
     def what(self, m: Content) -> str:
         """Return what a network of numbers does."""
         said = "which class they belong to" if m.values is None else ", ".join(f"{v.name}{_in(v)}" for v in m.values)
-        return f"Reads rows of {len(m.features or ())} numbers step by step and says, after every step, {said}."
+        when = "step by step and says, after every step" if m.streams else "of whole sequences and says"
+        return f"Reads rows of {len(m.features or ())} numbers {when}, {said}."
 
     def contract(self, m: Content) -> str:
         """Return the features, and what the answers are and when they can be relied on."""
@@ -111,11 +114,11 @@ class TensorContent(Modality):
                 f"An answer is of the step {m.delay} steps before, and rests on what came since; after a sequence's end {m.delay} more "
                 "rows (its last, repeated) fetch what is due. "
             )
-        words.append(
-            "It was trained to answer after every step."
-            if m.answer == "step"
-            else "It was trained to answer at a sequence's end: earlier answers are what it would say if the sequence ended there."
-        )
+        words.append("It was trained to answer after every step." if m.answer == "step" else "It was trained to answer at a sequence's end: ")
+        if m.answer == "end":
+            words.append(
+                "earlier answers are what it would say if the sequence ended there." if m.streams else "earlier answers mean nothing."
+            )
         return "".join(words)
 
     def limits(self, m: Content, data: tuple[str, ...]) -> str:

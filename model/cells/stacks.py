@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from indrnn.model.cells import chunked
+from indrnn.model.cells.bidirectional import Bidirectional, ends
 from indrnn.model.cells.cell import Cell, StatePart
 from indrnn.model.cells.classic.subsample import Subsample
 from indrnn.model.cells.layer import CausalConv, Layer, Norm, Projection, Steps, valid_steps
@@ -34,10 +35,14 @@ class StackOptions:
     h0: the state that a sequence starts from: zero; small: drawn once, normal of deviation SMALL; learned: drawn so, then trained. A zero
     row of the carried state is the start in any case, told by a number of its own, `started`.
     norm_penalty: beta of the norm stabiliser (model/cells/classic/norm_penalty.py), of every layer; 0: none.
+    bidirectional: half of each layer's neurons go through a sequence backwards (model/cells/bidirectional.py); such a network has no stream.
     """
 
     h0: str = field(default="zero", metadata={"choices": STARTS, "help": "state that a sequence starts from"})
     norm_penalty: float = field(default=0.0, metadata={"help": "of states whose length changes (beta of the norm stabiliser)"})
+    bidirectional: bool = field(
+        default=False, metadata={"help": "half of each layer goes backwards; it looks at whole sequences and has no stream"}
+    )
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,8 @@ class Stack(nn.Module, ABC):
 
     Past a row's length y is unspecified. Subclasses say in `compute` how the layers hang together. checkpoint_activations: in training
     memory grows as the square root of T (model/cells/chunked.py), for more arithmetic; SizeError where it is set beside a norm penalty.
+    ends: of layers that go both ways, whether every output has what the second half answers at the first step, having read all: where a
+    sequence has one answer.
     """
 
     out_features: int
@@ -98,6 +105,12 @@ class Stack(nn.Module, ABC):
         super().__init__()
         self.register_buffer("h0", None)
         self._checkpoint_activations = False
+        self.ends = False
+
+    @property
+    def bidirectional(self) -> bool:
+        """Return whether layers go both ways, so that outputs depend on what comes after them."""
+        return any(isinstance(layer.cell, Bidirectional) for layer in self.indrnns())
 
     @property
     def norm_penalty(self) -> float:
@@ -111,8 +124,10 @@ class Stack(nn.Module, ABC):
 
     @checkpoint_activations.setter
     def checkpoint_activations(self, wanted: bool) -> None:
-        """Train in pieces or not. Raises SizeError where a penalty spans the pieces."""
+        """Train in pieces or not. Raises SizeError where a penalty spans the pieces, or layers go both ways."""
         self._refuse_pieces(wanted, self.norm_penalty)
+        if wanted and self.bidirectional:
+            raise SizeError("--bidirectional: expected --no-checkpoint-activations, since a piece of time does not know what comes after it")
         self._checkpoint_activations = wanted
 
     @staticmethod
@@ -129,6 +144,12 @@ class Stack(nn.Module, ABC):
         if options.norm_penalty < 0:
             raise SizeError(f"expected a norm penalty of 0 or more, got {options.norm_penalty}")
         self._refuse_pieces(self.checkpoint_activations, options.norm_penalty)
+        if options.bidirectional and not self.bidirectional:
+            raise SizeError(
+                "--bidirectional: expected a network that looks at whole sequences, and this one answers while they go on: --delay of "
+                "`tensor` sees some steps of the future and streams"
+            )
+        self.ends = options.bidirectional
         for layer in self.indrnns():
             layer.norm_penalty = options.norm_penalty
         if options.h0 != "zero":
@@ -155,7 +176,7 @@ class Stack(nn.Module, ABC):
             return chunked.run(self, x, lengths, state, last=False)
         run = self.begin(x, lengths, state)
         y = self.compute(x, run)
-        return y, run.state()
+        return (ends(y) if self.ends else y), run.state()
 
     def final(self, x: Tensor, lengths: Tensor | None = None, state: Tensor | None = None) -> Tensor:
         """y [B, out] after each row's last step, lengths of 1 and more; with checkpoint_activations nothing of length T is kept."""
@@ -366,7 +387,16 @@ class Dense(Stack):
         return x
 
 
-def skip_chain(first: int | nn.Embedding, size: int, layers: int, bound: float, dropout: float, norm: bool, cell: str = "indrnn") -> Chain:
+def skip_chain(
+    first: int | nn.Embedding,
+    size: int,
+    layers: int,
+    bound: float,
+    dropout: float,
+    norm: bool,
+    cell: str = "indrnn",
+    bidirectional: bool = False,
+) -> Chain:
     """Layers of one width H, norm before the cell, each added to its input: what the action and the chars network are made of.
 
     first: numbers in of a step, or the embedding that reads symbols. Raises SizeError on a cell that is not in the table.
@@ -377,7 +407,8 @@ def skip_chain(first: int | nn.Embedding, size: int, layers: int, bound: float, 
     lows = [0.0] * (layers - 1) + [bound / 2]
     chain = []
     for (project, inputs), low in zip(reads, lows, strict=True):
-        layer = Layer(project, kind(inputs, size, bound, low), dropout, BatchNorm(inputs) if norm else None)
+        made = Bidirectional(kind, inputs, size, bound, low) if bidirectional else kind(inputs, size, bound, low)
+        layer = Layer(project, made, dropout, BatchNorm(inputs) if norm else None)
         loudness = layer.cell.loudness()
         if isinstance(layer.norm, BatchNorm) and loudness is not None:
             layer.norm.weight.data.copy_(loudness)
@@ -403,6 +434,8 @@ def build_stack(config: StackConfig, input_size: int) -> Stack:
     c = config
     if c.kind not in (*KINDS, SUBSAMPLED) or c.norm not in NORMS:
         raise SizeError(f"expected kind of {(*KINDS, SUBSAMPLED)} and norm of {NORMS}, got {c.kind!r} and {c.norm!r}")
+    if c.bidirectional and (c.kind == SUBSAMPLED or (c.kind == "dense" and not c.last_transition)):
+        raise SizeError(f"--bidirectional: expected a kind of {KINDS}, a dense one with its last transition, got {c.kind!r}")
     if c.kind == SUBSAMPLED and c.per_step:
         raise SizeError("expected no norms per step in a subsampled stack: its layers do not agree on what a step is")
     if min(c.layers, c.hidden, c.growth, c.first, c.kernel, c.window, *c.blocks) < 1 or not c.blocks:
@@ -443,7 +476,8 @@ def _layer(c: StackConfig, inputs: int | None, size: int, dropout: float, last: 
     if c.norm != "none":
         norm = _norm(c, size if c.norm == "after" else reads)
     low = c.epsilon ** (1 / c.T) if last else 0.0
-    return Layer(project, kind(reads, size, bound(c.gamma, c.T), low, c.nonlinearity), dropout, norm, c.norm == "after")
+    words = reads, size, bound(c.gamma, c.T), low, c.nonlinearity
+    return Layer(project, Bidirectional(kind, *words) if c.bidirectional else kind(*words), dropout, norm, c.norm == "after")
 
 
 def _windowed(c: StackConfig, level: int) -> Layer:

@@ -1,6 +1,7 @@
 """The table of cells: the one line that each needs beside its own file."""
 
 from indrnn.model.cells.cell import Cell
+from indrnn.model.cells.classic.deep import DeepInputRNN, DeepOutputRNN, DeepShortcutRNN, DeepTransitionRNN
 from indrnn.model.cells.classic.goru import GORU
 from indrnn.model.cells.classic.gru_before import ResetBeforeGRU
 from indrnn.model.cells.classic.peephole import PeepholeLSTM
@@ -32,6 +33,10 @@ _ALL: tuple[type[Cell], ...] = (
     SCRN,
     UnitaryRNN,
     GORU,
+    DeepInputRNN,
+    DeepTransitionRNN,
+    DeepShortcutRNN,
+    DeepOutputRNN,
     MinGRU,
     MinLSTM,
     RGLRU,

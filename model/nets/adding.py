@@ -49,7 +49,7 @@ class AddingNet(StackNet):
             raise SizeError(f"expected two steps and more, one for each mark, gamma above 0 and a neuron, got {c}")
         layers = c.layers if c.cell == "indrnn" or c.kind == SUBSAMPLED else 1
         shared = {"T": c.length, "gamma": c.gamma, "epsilon": 1 / c.gamma, "spread": c.spread, "cell": c.cell}
-        shared |= {"nonlinearity": c.nonlinearity, "window": c.window}
+        shared |= {"nonlinearity": c.nonlinearity, "window": c.window, "bidirectional": c.bidirectional}
         self.stack = build_stack(StackConfig(c.kind, layers, c.hidden, norm="none", **shared), 2).taking(c)  # type: ignore[arg-type]  # of several types
         self.readout = nn.Linear(c.hidden, 1)
         self.sizes = [self.stack.state_size, 1]

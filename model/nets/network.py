@@ -45,6 +45,11 @@ class StateNet(nn.Module, ABC):
         return torch.zeros(rows, self.state_size, device=next(self.parameters()).device)
 
     @property
+    def streams(self) -> bool:
+        """Return whether a sequence can be read in pieces; a network whose layers go both ways looks at whole ones."""
+        return not getattr(self.config, "bidirectional", False)
+
+    @property
     def cell(self) -> str:
         """Return the name of the cell that the network is made of, in model/cells/table.py."""
         name: str = self.config.cell
@@ -55,8 +60,8 @@ class StateNet(nn.Module, ABC):
         """Return the state's parts in order, as the manifest lists them."""
 
     def told(self) -> dict[str, Any]:
-        """Return entries of the manifest that the network alone knows; nothing, unless a subclass says otherwise."""
-        return {}
+        """Return entries of the manifest that the network alone knows: that it has no stream, where it has none."""
+        return {} if self.streams else {"streams": False}
 
     @abstractmethod
     def fold_(self) -> None:

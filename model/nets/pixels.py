@@ -74,7 +74,7 @@ def _skipping(c: PixelsConfig) -> Chain:
     A sum over T steps of white noise of unit variance has variance T: the norm before the last layer starts so as to make that 1.
     """
     high = bound(c.gamma, c.steps)
-    stack = skip_chain(1, c.hidden, c.layers, high, c.dropout, c.norm, c.cell)
+    stack = skip_chain(1, c.hidden, c.layers, high, c.dropout, c.norm, c.cell, c.bidirectional)
     last = stack.indrnns()[-1]
     last.cell.remember_(1 / high)
     if isinstance(last.norm, BatchNorm) and last.cell.loudness() is not None:
@@ -86,5 +86,5 @@ def _published(c: PixelsConfig) -> Stack:
     norm = "after" if c.norm else "none"
     epsilon = 1 / c.gamma  # the authors' code: the last layer starts in [gamma^(-1/T), gamma^(1/T)]
     shared = {"norm": norm, "T": c.steps, "gamma": c.gamma, "epsilon": epsilon, "dropout": c.dropout, "cell": c.cell}
-    shared["window"] = c.window
+    shared |= {"window": c.window, "bidirectional": c.bidirectional}
     return build_stack(StackConfig(c.kind, c.layers, c.hidden, c.hidden, **shared), 1)  # type: ignore[arg-type]  # of several types

@@ -24,7 +24,7 @@ FARTHEST = 100.0  # deviations from the mean; what is farther counts as here, so
 class TensorConfig(StackOptions):
     """Sizes of the network. mean, scale: of each of the F features. value_mean, value_scale: of each of the K values; none for classes.
 
-    pools: leak a of each leaky mean, which remembers 1 / (1 - a) steps.
+    pools: leak a of each leaky mean, which remembers 1 / (1 - a) steps. ends: whether a sequence has one answer, at its end.
     """
 
     mean: tuple[float, ...] = (0.0,)
@@ -41,6 +41,7 @@ class TensorConfig(StackOptions):
     dropout: float = field(default=0.1, metadata=DROPOUT)
     norm: bool = field(default=True, metadata=NORM)
     cell: str = field(default="indrnn", metadata=CELL)
+    ends: bool = False
 
 
 class TensorNet(StackNet):
@@ -64,7 +65,8 @@ class TensorNet(StackNet):
             self.register_buffer(name, torch.tensor(getattr(c, name)), persistent=False)
         leak = torch.tensor(c.pools).repeat_interleave(c.hidden)
         self.register_buffer("leak", torch.cat([leak, torch.tensor(c.pools)]), persistent=False)  # [CH + C], of sums and of their weights
-        self.stack = skip_chain(len(c.mean), c.hidden, c.layers, c.bound, c.dropout, c.norm, c.cell).taking(c)
+        self.stack = skip_chain(len(c.mean), c.hidden, c.layers, c.bound, c.dropout, c.norm, c.cell, c.bidirectional).taking(c)
+        self.stack.ends = c.bidirectional and c.ends
         self.readout = nn.Linear(c.hidden * (1 + len(c.pools)), c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores, mean values
         nn.init.zeros_(self.readout.bias)

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from indrnn.model.data import series as data
 from indrnn.model.data.series import ANSWERS, Series, SeriesSet
 from indrnn.model.data.splits import each, pick
+from indrnn.model.cells.recurrent_weight import SizeError
 from indrnn.model.nets.network import StateNet
 from indrnn.model.nets.tensor import TensorConfig
 from indrnn.model.tasks.skeleton import passes
@@ -107,8 +108,11 @@ def begin(job: Job, config: dict[str, Any], recipe: TensorRecipe) -> tuple[Serie
         value_scale=value_scale,
         bound=0.5 ** (1 / horizon),
         norm=not recipe.online,
+        ends=found.answer == "end",
         **config,
     )
+    if recipe.delay and sizes.bidirectional:
+        raise SizeError(f"--delay {recipe.delay}: expected 0 beside --bidirectional, which sees all of a sequence's future")
     told: dict[str, Any] = {"features": _quantities(found.features, found.units, mean, scale), "answer": found.answer}
     if recipe.delay:
         told["delay"] = recipe.delay
@@ -207,6 +211,6 @@ TASK = Task(
     steps=1000,
     decay=500,
     published=(),
-    given=frozenset({"mean", "scale", "classes", "value_mean", "value_scale", "bound"}),
+    given=frozenset({"mean", "scale", "classes", "value_mean", "value_scale", "bound", "ends"}),
     folds=folds,
 )

@@ -110,14 +110,17 @@ def told(net: StateNet, series: Sequence[Series], end: bool) -> list[Tensor]:
 
 
 def series_accuracy(net: StateNet, series: Sequence[Series]) -> dict[float, float]:
-    """Return the share of sequences answered rightly after 25, 50, 75 and 100 % of their steps; with a class a step, of all steps."""
+    """Return the share of sequences answered rightly after 25, 50, 75 and 100 % of their steps; with a class a step, of all steps.
+
+    A network without a stream knows the rest of a sequence at any of its steps: it is measured at the end alone.
+    """
     if series[0].y.ndim:
         right = sum(int((a.argmax(1) == torch.from_numpy(s.y)).sum()) for a, s in zip(told(net, series, False), series, strict=True))
         return {1.0: right / sum(len(s.x) for s in series)}
     answers = told(net, series, False)
     return {
         p: sum(int(a[math.ceil(p * len(a)) - 1].argmax()) == s.label for a, s in zip(answers, series, strict=True)) / len(series)
-        for p in PORTIONS
+        for p in (PORTIONS if net.streams else PORTIONS[-1:])
     }
 
 

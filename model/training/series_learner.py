@@ -90,6 +90,11 @@ class SeriesLearner(Learner[TensorNet, SeriesRecipe]):
             T, begin = self.recipe.length, int(rng.integers(T - self.recipe.length + 1))
             x, y, weight = x[begin : begin + T], y[begin : begin + T], np.ones(T, np.float32)
             weight[: int(SEEN * T) if begin else 0] = 0
+            if not self.net.streams and begin + T < len(s.x):  # the other half has not seen enough there
+                weight[T - int(SEEN * T) :] = 0
+        elif not self.steps and not self.net.streams:
+            y, weight = np.repeat(s.y[None], T, 0), np.zeros(T, np.float32)
+            weight[-1] = 1
         elif not self.steps:
             y = np.repeat(s.y[None], T, 0)
             weight = np.clip(np.arange(1, T + 1, dtype=np.float32) / T - self.recipe.asked, 0, None)

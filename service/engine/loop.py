@@ -1094,7 +1094,7 @@ class Desk:
             state, every, top, texts = request.state, request.every, 0, None
         begin = np.zeros(f.state_size, np.float32) if state is None else state
         work = Feeding(prepared.x, None, length, begin, f.last_logits, every, None, q.deadline, q.since, top=top)
-        work.protocol, work.lost, work.window = request.protocol, prepared.lost, f.window
+        work.protocol, work.lost, work.window, work.whole = request.protocol, prepared.lost, f.window, f.whole
         self._runner.ready.append(StatelessWork(work, q.ticket, texts))
 
     def offer_waiting(self, live: LiveSession, now: float) -> None:

@@ -351,6 +351,8 @@ class ModelFacts(NamedTuple):
     frames: "FrameFacts | None"
     window: int = 1
     """steps that make one answer"""
+    whole: bool = False
+    """whether content is read in one run: the model goes through it backwards too"""
 
     @classmethod
     def of(cls, manifest: Manifest, max_frames: int) -> "ModelFacts":
@@ -374,6 +376,7 @@ class ModelFacts(NamedTuple):
             m.limits.max_position,
             frames,
             m.window or 1,
+            not m.streams,
         )
 
 
@@ -527,6 +530,7 @@ class Feeding:
     lost: NDArray[np.bool_] | None = None
     doubts: tuple[str, ...] = ()
     window: int = 1
+    whole: bool = False
 
     @property
     def finished(self) -> bool:
@@ -541,7 +545,7 @@ class Feeding:
 
     def next_row(self) -> Row:
         """Return the next piece. A watched session goes one step at a time, so that each state can be seen."""
-        if self.at == 0 and len(self.x) == 1:
+        if self.at == 0 and (self.whole or len(self.x) == 1):
             return Row(self.x, self.state, self.lost)
         size = PIECE * self.window if self.watch is None else 1
         piece = slice(self.at, self.at + size)

@@ -62,7 +62,7 @@ def _input(spec: Spec) -> Fields:
 
 
 def config(model: ServedModel, settings: Settings, rows: int) -> Fields:
-    """Return the model's configuration: sequences with state kept here, or up to `rows` rows without."""
+    """Return the model's configuration: sequences with state kept here, where it has a stream, or up to `rows` rows without."""
     s = model.tensors
     return {
         "name": s.model,
@@ -72,13 +72,17 @@ def config(model: ServedModel, settings: Settings, rows: int) -> Fields:
         "max_batch_size": rows,
         "input": [_input(t) for t in s.inputs.values() if not t.optional],
         "output": [_configured(t) for t in s.outputs.values() if not t.optional],
-        "sequence_batching": {
-            "max_sequence_idle_microseconds": int(settings.session_ttl * 1e6),
-            "oldest": {"max_candidate_sequences": settings.max_queue, "max_queue_delay_microseconds": 0},
-            "state": [{"input_name": "state", "output_name": "state_out", "data_type": "TYPE_FP32", "dims": [s.state_size]}],
-        },
+        **({"sequence_batching": _sequences(s, settings)} if model.manifest.streams else {}),
         "default_model_filename": "model.onnx",
         "parameters": _parameters(model.manifest, s),
+    }
+
+
+def _sequences(s: Signature, settings: Settings) -> Fields:
+    return {
+        "max_sequence_idle_microseconds": int(settings.session_ttl * 1e6),
+        "oldest": {"max_candidate_sequences": settings.max_queue, "max_queue_delay_microseconds": 0},
+        "state": [{"input_name": "state", "output_name": "state_out", "data_type": "TYPE_FP32", "dims": [s.state_size]}],
     }
 
 

@@ -247,6 +247,7 @@ class Inference:
             )
         if ask.sequence is None:
             return model
+        model.need_stream()
         if (ask.start or ask.end) and self._registry.quotas.counts_sessions:
             return None
         if ask.start and ask.step == 1 and version is None and not self.models.only(name):

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from indrnn.export.bundle import Manifest, Part
 from indrnn.service.engine.port import EnginePort
-from indrnn.service.errors import OtherModel, UnknownModel, said
+from indrnn.service.errors import BadInput, OtherModel, UnknownModel, said
 from indrnn.service.serving.modality import ServedModality
 from indrnn.service.serving.signature import Signature
 
@@ -20,6 +20,16 @@ class ServedModel:
     modality: ServedModality
     provider: str
     kernel: str
+
+    def need_stream(self) -> None:
+        """Raise BadInput where a sequence cannot go on from one request to the next."""
+        if not self.manifest.streams:
+            name = self.manifest.name
+            raise BadInput(
+                f"model {name} looks at whole sequences and has no stream: expected all of a sequence in one POST /predict or /v2 request "
+                "without a session (a network trained with --delay in place of --bidirectional streams)",
+                field="model",
+            )
 
     @cached_property
     def tensors(self) -> Signature:

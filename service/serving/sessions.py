@@ -34,8 +34,9 @@ class Sessions:
     ) -> Session:
         """Open a new session, stored: at the start of a sequence, or where a downloaded one stood. Raises SessionLimit.
 
-        keep: how many states after earlier steps it keeps.
+        keep: how many states after earlier steps it keeps. Raises BadInput where the model has no stream.
         """
+        model.need_stream()
         made = await self._make(owner, 1 + keep, lambda: self._steps.ask(model, CreateRequest(owner, at, protocol, keep)))
         self._steps.remember(made.session.id, model, owner)
         return made.session

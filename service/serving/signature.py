@@ -34,7 +34,10 @@ class Spec:
 
 @dataclass(frozen=True)
 class Signature:
-    """The tensors that a model takes and gives: x [B, T, ...], lengths [B, 1], state [B, N] -> logits [B, T, K], state_out [B, N]."""
+    """The tensors that a model takes and gives: x [B, T, ...], lengths [B, 1], state [B, N] -> logits [B, T, K], state_out [B, N].
+
+    One that looks at whole sequences takes and gives no state.
+    """
 
     model: str
     version: str
@@ -47,8 +50,10 @@ class Signature:
     def of(cls, manifest: Manifest) -> "Signature":
         """Make the signature of a bundle. x is needed and logits are answered; the rest is for clients that hold the state, and for rows of
         several lengths."""
-        inputs = {t.name: Spec(t.name, _OF_DTYPE[t.dtype], _rows(_free(t.shape)), t.name != "x") for t in manifest.inputs}
-        outputs = {t.name: Spec(t.name, _OF_DTYPE[t.dtype], _free(t.shape), t.name != "logits") for t in manifest.outputs}
+        hidden = () if manifest.streams else ("state", "state_out")
+        given, answered = ([t for t in tensors if t.name not in hidden] for tensors in (manifest.inputs, manifest.outputs))
+        inputs = {t.name: Spec(t.name, _OF_DTYPE[t.dtype], _rows(_free(t.shape)), t.name != "x") for t in given}
+        outputs = {t.name: Spec(t.name, _OF_DTYPE[t.dtype], _free(t.shape), t.name != "logits") for t in answered}
         return cls(manifest.name, manifest.version, inputs, outputs, manifest.classes, manifest.state_size)
 
     @cached_property

@@ -20,7 +20,7 @@ from indrnn.model.nets.tensor import TensorConfig, TensorNet
 from indrnn.model.training.checkpoint import Meta
 
 OPERATORS = {"gru_before": "GRU", "lstm_peephole": "LSTM", "relu": "RNN", "irnn_pd": "RNN"}
-LOOPS = ("scrn", "urnn", "goru")
+LOOPS = ("scrn", "urnn", "goru", "deep_input", "deep_transition", "deep_shortcut", "deep_output")
 TOLD = {"features": [{"name": "a"}, {"name": "b"}], "answer": "end"}
 
 
@@ -44,10 +44,10 @@ def test_a_lowering_computes_what_the_specification_says_without_steps_too(name:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[TensorNet, Bundle]:
-    """One network with a layer of each, which starts from states that are learned; one export in place of eight."""
+    """One network with a layer of each, which starts from states that are learned; one export in place of twelve."""
     torch.manual_seed(0)
     net = TensorNet(TensorConfig((0.0, 0.0), (1.0, 1.0), 2, hidden=6, layers=2, pools=(), cell="scrn"))
-    widths = [2, *[6] * 8]
+    widths = [2, *[6] * 12]
     layers = [Layer(None, CELLS[name](widths[i], 6), 0.0) for i, name in enumerate([*OPERATORS, *LOOPS, "qrnn"])]
     net.stack = Chain(layers).taking(StackOptions(h0="learned"))
     net.sizes = [net.stack.state_size, 0, 2]
@@ -62,7 +62,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[TensorNet, Bundl
 def test_the_file_is_made_of_onnx_s_own_operators_and_loops_and_knows_its_start(exported: tuple[TensorNet, Bundle]) -> None:
     _, bundle = exported
     kinds = [n.op_type for n in onnx.load(bundle.graph).graph.node]
-    assert [kinds.count(op) for op in ("GRU", "LSTM", "RNN", "Loop", "DiagonalRecurrence")] == [1, 1, 2, 3, 1]
+    assert [kinds.count(op) for op in ("GRU", "LSTM", "RNN", "Loop", "DiagonalRecurrence")] == [1, 1, 2, 7, 1]
     assert bundle.manifest.part("started") is not None
     assert bundle.manifest.parity_error <= 1e-4
 
