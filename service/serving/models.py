@@ -25,9 +25,10 @@ class ServedModel:
         """Raise BadInput where a sequence cannot go on from one request to the next."""
         if not self.manifest.streams:
             name = self.manifest.name
+            other = "" if self.manifest.part("hidden") is None else " (a network trained with --delay in place of --bidirectional streams)"
             raise BadInput(
                 f"model {name} looks at whole sequences and has no stream: expected all of a sequence in one POST /predict or /v2 request "
-                "without a session (a network trained with --delay in place of --bidirectional streams)",
+                f"without a session{other}",
                 field="model",
             )
 

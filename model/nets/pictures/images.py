@@ -66,6 +66,11 @@ class ImagesNet(StateNet):
         return False
 
     @property
+    def longest(self) -> int:
+        """Return the rows of a picture."""
+        return self.config.side
+
+    @property
     def cell(self) -> str:
         """Return the kind of its layers, which are no cells: nothing is carried from step to step."""
         return self.config.kind
