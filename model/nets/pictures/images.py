@@ -2,7 +2,7 @@
 
 `rcl`: convolution [C] -> pooling -> recurrent convolutional layers (model/cells/grid/recurrent_conv.py), pooling again in their middle -> the
 largest of each map -> scores (Liang and Hu, 2015, figure 3: a convolution, four layers, pooling in their middle, global max pooling).
-`md_indrnn`, `md_relu`, `md_tanh`: blocks of 2 x 2 pixels -> multi-dimensional layers (model/cells/grid/multidimensional.py), each above the
+`md_indrnn`, `md_relu`, `md_tanh`: blocks of pixels -> multi-dimensional layers (model/cells/grid/multidimensional.py), each above the
 first reading blocks of 2 x 2 places of the one below -> what each direction says of the corner where it ends, beside the mean over
 all places -> scores (Graves et al., 2007, section 4.2, whose last layer alone is summed over all places).
 """
@@ -21,7 +21,7 @@ from indrnn.model.nets.network import StateNet, centre_
 from indrnn.model.nets.options import CLASSES, LAYERS
 
 DARK, BRIGHT = 0.0, 255.0  # a pixel; a number beyond counts as one of these
-BLOCK = 2  # pixels, and places of the layer below, along each side of what a multi-dimensional layer reads at once
+HALF = 2  # places of the layer below along each side of what a multi-dimensional layer reads at once
 CHANNELS = {"rcl": 32, "md_indrnn": 24, "md_relu": 24, "md_tanh": 24}
 
 
@@ -29,7 +29,8 @@ CHANNELS = {"rcl": 32, "md_indrnn": 24, "md_relu": 24, "md_tanh": 24}
 class ImagesConfig:
     """Sizes of the network. side: rows R and columns of a picture. hidden: maps C of a layer, or neurons H of each of four directions.
 
-    looks: K of the recurrent convolutional layers. response: their norm (model/cells/grid/recurrent_conv.py).
+    looks: K of the recurrent convolutional layers. response: their norm (model/cells/grid/recurrent_conv.py). block: pixels along each side
+    of what the first multi-dimensional layer reads at once.
     """
 
     kind: str = field(default="rcl", metadata={"choices": tuple(CHANNELS), "help": "layers: recurrent convolutional, multi-dimensional"})
@@ -39,6 +40,7 @@ class ImagesConfig:
     layers: int = field(default=2, metadata=LAYERS)
     looks: int = field(default=3, metadata={"help": "rcl: times that a layer looks at its input again"})
     plane_norm: str = field(default="batch", metadata={"choices": NORMS, "help": "rcl: norm of the maps; response: the paper's"})
+    block: int = field(default=2, metadata={"help": "md_*: pixels along each side of a block"})
     gamma: float = field(default=2.0, metadata={"help": "md_indrnn: most that a gradient grows across the picture"})
     dropout: float = field(default=0.1, metadata={"help": "before the scores"})
 
@@ -135,21 +137,22 @@ class _MultiDimensional(nn.Module):
 
     def __init__(self, c: ImagesConfig) -> None:
         super().__init__()
-        if c.side % BLOCK**c.layers:
-            raise SizeError(f"expected a side that {c.layers} layers can halve ({BLOCK**c.layers} and its multiples), got {c.side}")
-        self.out_features = 2 * CORNERS * c.hidden
-        sides = [c.side // BLOCK ** (i + 1) for i in range(c.layers)]
-        widths = [1] + [CORNERS * c.hidden] * (c.layers - 1)
+        least = c.block * HALF ** (c.layers - 1)
+        if c.side % least:
+            raise SizeError(f"expected a side that {c.layers} layers can halve ({least} and its multiples), got {c.side}")
+        self.out_features, self.block = 2 * CORNERS * c.hidden, c.block
+        sides = [c.side // (c.block * HALF**i) for i in range(c.layers)]
+        reads = [c.block**2] + [HALF**2 * CORNERS * c.hidden] * (c.layers - 1)
         self.layers = nn.ModuleList(
-            MultiDimensional(BLOCK**2 * width, c.hidden, side, side, c.kind.removeprefix("md_"), gamma=c.gamma)
-            for width, side in zip(widths, sides, strict=True)
+            MultiDimensional(read, c.hidden, side, side, c.kind.removeprefix("md_"), gamma=c.gamma)
+            for read, side in zip(reads, sides, strict=True)
         )
 
     def forward(self, picture: Tensor) -> Tensor:
         """Go through the picture."""
         y = picture[..., None]
-        for layer in self.layers:
-            y = layer(blocks(y))
+        for i, layer in enumerate(self.layers):
+            y = layer(blocks(y, HALF if i else self.block))
         tl, tr, bl, br = y.unflatten(3, (CORNERS, -1)).unbind(3)  # of the layers that begin at that corner, and end at the other
         ends = [tl[:, -1, -1], tr[:, -1, 0], bl[:, 0, -1], br[:, 0, 0]]
         return torch.cat([*ends, y.mean((1, 2))], 1)
@@ -161,8 +164,8 @@ class _MultiDimensional(nn.Module):
             layer.fold_()
 
 
-def blocks(y: Tensor) -> Tensor:
-    """y [B, R, C, F] -> [B, R / 2, C / 2, 4 F], the places of each block side by side."""
+def blocks(y: Tensor, side: int) -> Tensor:
+    """y [B, R, C, F] -> [B, R / side, C / side, side^2 F], the places of each block one after another."""
     B, R, C, width = y.shape
-    cut = y.reshape(B, R // BLOCK, BLOCK, C // BLOCK, BLOCK, width)
+    cut = y.reshape(B, R // side, side, C // side, side, width)
     return cut.permute(0, 1, 3, 2, 4, 5).flatten(3)
