@@ -47,8 +47,8 @@ def write(
     name or version cannot be a folder's, or when the description is not a valid manifest; GraphError as export.graph does.
     """
     check_names(name, version)
-    if getattr(module, "longest", None) is not None:
-        max_position = min(max_position or module.longest, module.longest)  # type: ignore[arg-type,type-var]  # of a StateNet
+    if isinstance(module, StateNet) and module.longest is not None:
+        max_position = min(max_position or module.longest, module.longest)
     folder = root / name / version
     if folder.exists() and not force:
         raise ExportError(f"{folder} exists; a published version does not change (--force replaces it)")

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-_COUNTS = "window steps validate_every devices hidden layers rows clips epoch alike average settling length joints persons looks rounds block"
+_COUNTS = (
+    "window steps validate_every devices hidden layers rows clips epoch alike average settling length joints persons looks rounds block"
+)
 _SHARES = "mirror lossy lost other_rate reset swapped endless mixed strange plenty gait silence mark"  # odds and parts
 _BELOW_ONE = "dropout embedding_dropout readout_dropout steady pools smoothing asked"
 _NOT_NEGATIVE = (

@@ -85,7 +85,7 @@ def test_a_manifest_without_hidden_parts_is_refused_where_there_is_a_stream(expo
 
 
 def test_it_is_not_explained(exported: tuple[StateNet, Meta, Bundle], tmp_path: Path) -> None:
-    net, meta, bundle = exported
+    net, meta, _ = exported
     if net.cell != "label_loop":  # the quickest export
         return
     with pytest.raises(GraphError, match="no explanation of label_loop"):

@@ -37,7 +37,7 @@ def run(*words: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
     digits(folder)
     steps = ("--steps", "15", "--decay", "5")
@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         run("train", "strokes", "--rounds", "2", "--layers", "1", *steps, *TRAINED, "--validate-every", "9", "--out", "strokes")
         for kind in (*KINDS, "strokes"):
             run("export", f"{kind}/model.pt", "bundles", "--name", kind)
-    yield folder
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,9 @@ def test_pictures_are_told_by_what_was_trained(server: Server, folder: Path, kin
     for x, p in zip(shown, predictions, strict=True):
         with torch.no_grad():
             odds = net(torch.from_numpy(x)[None], torch.tensor([len(x)]), net.start(1))[0][0, -1].softmax(0)
-        assert {one["label"]: one["score"] for one in p["top"]} == pytest.approx(dict(zip("0123456789", odds.tolist(), strict=True)), abs=1e-4)
+        assert {one["label"]: one["score"] for one in p["top"]} == pytest.approx(
+            dict(zip("0123456789", odds.tolist(), strict=True)), abs=1e-4
+        )
 
 
 def test_every_pixel_of_a_picture_gets_its_scores(server: Server, folder: Path) -> None:

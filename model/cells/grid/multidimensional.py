@@ -11,9 +11,9 @@ everywhere), and what they say of a place stands side by side. `relu` and `tanh`
 
     h_ij = relu(W x_ij + b + u^1 * h_{i-1,j} + u^2 * h_{i,j-1})   |u^1| + |u^2| <= gamma^(1/(R + C - 2)) of each neuron
 
-From (i, j) to a place m rows down and n columns on lead (m + n)! / (m! n!) paths, the gradient over all of them is the sum of their products
-of u, and that is at most (|u^1| + |u^2|)^(m + n), by the binomial theorem: with the bound it grows at most gamma-fold. Pairs beyond it are scaled
-back to it where they are used.
+From (i, j) to a place m rows down and n columns on lead (m + n)! / (m! n!) paths. The gradient is the sum over them of their products of u,
+and that is at most (|u^1| + |u^2|)^(m + n), by the binomial theorem: with the bound it grows at most gamma-fold. Pairs beyond it are
+scaled back to it where they are used.
 
 All places of a diagonal i + j = d depend on the one before it alone, and are computed together: R + C - 1 steps in place of R C.
 """
@@ -110,14 +110,14 @@ def skew(a: Tensor) -> Tensor:
     """a [..., R, C, H] -> [..., R, R + C - 1, H], row i moved i to the right, so that column d holds the places with i + j = d; else 0."""
     R, C, H = a.shape[-3:]
     flat = F.pad(a, (0, 0, 0, R)).flatten(-3, -2)[..., : R * (R + C - 1), :]
-    return flat.unflatten(-2, (R, R + C - 1))
+    return flat.reshape(*a.shape[:-3], R, R + C - 1, H)
 
 
 def unskew(a: Tensor, columns: int) -> Tensor:
     """a [..., R, R + C - 1, H] -> [..., R, C, H], the reverse of `skew`."""
     R, D, H = a.shape[-3:]
     flat = F.pad(a.flatten(-3, -2), (0, 0, 0, R))
-    return flat.unflatten(-2, (R, D + 1))[..., :columns, :]
+    return flat.reshape(*a.shape[:-3], R, D + 1, H)[..., :columns, :]
 
 
 def times(h: Tensor, matrices: Tensor) -> Tensor:

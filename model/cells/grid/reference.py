@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 
-MULTI = {"indrnn": lambda z: np.maximum(z, 0), "relu": lambda z: np.maximum(z, 0), "tanh": np.tanh}
-
 
 def recurrent_conv(
     u: Floats, forth: Floats, bias: Floats, back: Floats, looks: int, scale: Floats, shift: Floats, response: tuple[float, float] | None
@@ -17,10 +15,10 @@ def recurrent_conv(
     """u [in, R, W] -> x(looks) [C, R, W]: x(t) = g(relu(scale_t * (forth u + back x(t - 1) + bias) + shift_t)).
 
     forth [C, in, n, n], back [C, C, n, n], bias [C]; scale, shift [looks + 1, C], of a folded norm: 1 and 0 where there is none.
-    response: alpha and beta of g, which divides by (1 + alpha / N times the sum of squares of N = C // 8 + 1 maps)^beta; None: g leaves all.
+    response: alpha and beta of g, which divides by (1 + alpha / N times the sum of squares of N = C // 8 + 1 maps)^beta; None: no g.
     """
     C, R, W = len(forth), *u.shape[1:]
-    x = np.zeros((C, R, W))
+    x: Floats = np.zeros((C, R, W))
     for t in range(looks + 1):
         z = np.zeros((C, R, W))
         for i in range(R):
@@ -68,6 +66,6 @@ def multidimensional(x: Floats, weight: Floats, bias: Floats, u: Floats, kind: s
                 z = weight[own] @ x[i, j] + bias[own]
                 for of, before in ((0, h[i + 1 - down, j + 1]), (1, h[i + 1, j + 1 - across])):
                     z = z + (u[of, corner] * before if kind == "indrnn" else before @ u[of, corner])
-                h[i + 1, j + 1] = MULTI[kind](z)
+                h[i + 1, j + 1] = np.tanh(z) if kind == "tanh" else np.maximum(z, 0)
         out[:, :, own] = h[1:-1, 1:-1]
     return out

@@ -1,4 +1,4 @@
-"""The words on layers that look at whole pictures: they carry nothing from step to step, so that they are no cells of model/cells/table.py."""
+"""The words on layers that look at whole pictures: nothing goes from step to step, so that they are no cells of model/cells/table.py."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ _UNROLLED = "The file is made of standard operators; every look at a picture sta
 
 @dataclass(frozen=True)
 class Layers:
-    """Layers of a picture on the card: `about` what the network is, and the source; `carried` how the file holds it, `endless` as of cells."""
+    """The words of a card on layers of a picture. about: the network, and the source; carried, endless, bounded: as of cells."""
 
     about: str
     carried: str = _UNROLLED

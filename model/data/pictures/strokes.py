@@ -1,7 +1,7 @@
 """Made-up pictures of strokes: each is marked at its head, and every one of its pixels has the class of that mark.
 
-A pixel is 0 where there is nothing, 1 on a stroke, 2 or 3 at the head of a stroke of class 1 or 2; its label is 0, 1 or 2. Strokes wander by
-single pixels, up, down or aside, and never touch another or themselves, so that a pixel's class is told by following its stroke and by
+A pixel is 0 where there is nothing, 1 on a stroke, 2 or 3 at the head of a stroke of class 1 or 2; its label is 0, 1 or 2. Strokes wander
+by single pixels, up, down or aside, and never touch another or themselves, so that a pixel's class is told by following its stroke and by
 nothing nearer: a network that sees less of the picture than a stroke is long has to guess.
 """
 

@@ -1,7 +1,7 @@
 """The images network: a whole picture in, row by row of its pixels, class scores out.
 
-`rcl`: convolution [C] -> pooling -> recurrent convolutional layers (model/cells/grid/recurrent_conv.py), pooling again in their middle -> the
-largest of each map -> scores (Liang and Hu, 2015, figure 3: a convolution, four layers, pooling in their middle, global max pooling).
+`rcl`: convolution [C] -> pooling -> recurrent convolutional layers (model/cells/grid/recurrent_conv.py), pooling again in their middle ->
+the largest of each map -> scores (Liang and Hu, 2015, figure 3: a convolution, four layers, pooling in their middle, global max pooling).
 `md_indrnn`, `md_relu`, `md_tanh`: blocks of pixels -> multi-dimensional layers (model/cells/grid/multidimensional.py), each above the
 first reading blocks of 2 x 2 places of the one below -> what each direction says of the corner where it ends, beside the mean over
 all places -> scores (Graves et al., 2007, section 4.2, whose last layer alone is summed over all places).
@@ -55,9 +55,9 @@ class ImagesNet(StateNet):
     def __init__(self, config: ImagesConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.body: nn.Module = _Convolutional(c) if c.kind == "rcl" else _MultiDimensional(c)
+        self.body: _Convolutional | _MultiDimensional = _Convolutional(c) if c.kind == "rcl" else _MultiDimensional(c)
         self.drop = nn.Dropout(c.dropout)
-        self.readout = nn.Linear(self.body.out_features, c.classes)  # type: ignore[arg-type]  # both have it
+        self.readout = nn.Linear(self.body.out_features, c.classes)
         nn.init.zeros_(self.readout.weight)  # an untrained net knows nothing: uniform scores
         nn.init.zeros_(self.readout.bias)
         self.sizes = [c.classes]
@@ -70,12 +70,14 @@ class ImagesNet(StateNet):
     @property
     def longest(self) -> int:
         """Return the rows of a picture."""
-        return self.config.side
+        side: int = self.config.side
+        return side
 
     @property
     def cell(self) -> str:
         """Return the kind of its layers, which are no cells: nothing is carried from step to step."""
-        return self.config.kind
+        kind: str = self.config.kind
+        return kind
 
     def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Run the network on the shapes that the class names."""
@@ -99,7 +101,7 @@ class ImagesNet(StateNet):
 
     def fold_(self) -> None:
         """Moves batch norm into the maps beside it; centres the scores."""
-        self.body.fold_()  # type: ignore[operator]  # both have it
+        self.body.fold_()
         centre_(self.readout)
 
 
@@ -153,7 +155,7 @@ class _MultiDimensional(nn.Module):
         y = picture[..., None]
         for i, layer in enumerate(self.layers):
             y = layer(blocks(y, HALF if i else self.block))
-        tl, tr, bl, br = y.unflatten(3, (CORNERS, -1)).unbind(3)  # of the layers that begin at that corner, and end at the other
+        tl, tr, bl, br = y.view(*y.shape[:3], CORNERS, -1).unbind(3)  # of the layers that begin at that corner, and end at the other
         ends = [tl[:, -1, -1], tr[:, -1, 0], bl[:, 0, -1], br[:, 0, 0]]
         return torch.cat([*ends, y.mean((1, 2))], 1)
 

@@ -1,16 +1,17 @@
 """The labels network: a picture in, a class of each of its pixels out, and the answer goes round as an input of the next look.
 
-Pinheiro and Collobert, 2014, "Recurrent convolutional neural networks for scene labeling", section on the recurrent approach: a convolutional
-network f reads the picture I beside the planes of labels that it gave itself before, with the same weights each time,
+Pinheiro and Collobert, 2014, "Recurrent convolutional neural networks for scene labeling": a convolutional network f reads the picture I
+beside the planes of labels that it gave itself before, with the same weights each time,
 
     F^p = f([F^(p-1), I]),  F^0 = 0,  p = 1 to P
 
-and is trained so that each of its P answers is right: the loss is the mean of theirs (the paper adds their log-likelihoods up). What f sees of
-a picture grows with each round, and its weights do not. Here f is `layers` convolutions of 3 x 3 with relu and one of 1 x 1, and the planes
-that go round are probabilities (softmax). The paper scales the picture down from round to round; here every round has its size.
+and is trained so that each of its P answers is right: the loss is the mean of theirs (the paper adds log-likelihoods up). What f sees of a
+picture grows with each round, and its weights do not. Here f is `layers` convolutions of 3 x 3 with relu and one of 1 x 1, and the planes
+that go round are probabilities (softmax). In the paper a round works at another scale of the picture; here all work at its own.
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # its usual name
@@ -45,7 +46,7 @@ class LabelsNet(StateNet):
         super().__init__()
         c = self.config = config
         widths = [1 + c.classes] + [c.hidden] * c.layers
-        self.layers = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in pairwise(widths))
         self.readout = nn.Conv2d(c.hidden, c.classes, 1)
         self.sizes = [c.columns * c.classes]
 
@@ -62,7 +63,9 @@ class LabelsNet(StateNet):
     def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Run the network on the shapes that the class names."""
         there = torch.arange(x.shape[1], device=x.device) < lengths[:, None]  # [B, T]
-        seen = F.pad(torch.where(there[:, :, None], x, 0.0), (0, 0, 0, 1))  # a row that is not there: a convolution takes no picture of none
+        seen = F.pad(
+            torch.where(there[:, :, None], x, 0.0), (0, 0, 0, 1)
+        )  # a row that is not there: a convolution takes no picture of none
         planes = self.rounds(seen, F.pad(there, (0, 1)))[-1]  # [B, K, T + 1, W]
         logits = planes.permute(0, 2, 3, 1).flatten(2)[:, : x.shape[1]]  # [B, T, W K]
         every = torch.cat([state[:, None], logits], 1)

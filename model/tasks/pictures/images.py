@@ -77,7 +77,8 @@ def shifted(x: NDArray[np.uint8], most: int, rng: np.random.Generator) -> NDArra
     wide = np.pad(x, [(0, 0), (most, most), (most, most)])
     rows = down[:, None] + np.arange(R)
     columns = across[:, None] + np.arange(C)
-    return wide[np.arange(B)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    moved: NDArray[np.uint8] = wide[np.arange(B)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return moved
 
 
 @torch.no_grad()
