@@ -114,7 +114,9 @@ class TensorContent(Modality):
                 f"An answer is of the step {m.delay} steps before, and rests on what came since; after a sequence's end {m.delay} more "
                 "rows (its last, repeated) fetch what is due. "
             )
-        words.append("It was trained to answer after every step." if m.answer == "step" else "It was trained to answer at a sequence's end: ")
+        words.append(
+            "It was trained to answer after every step." if m.answer == "step" else "It was trained to answer at a sequence's end: "
+        )
         if m.answer == "end":
             words.append(
                 "earlier answers are what it would say if the sequence ended there." if m.streams else "earlier answers mean nothing."

@@ -34,9 +34,7 @@ class Bidirectional(Cell):
     carried = "The file runs each half of a layer in its own direction."
     endless = "It looks at whole sequences and has no stream."
 
-    def __init__(
-        self, kind: type[Cell], inputs: int, size: int, bound: float = 1.0, low: float = 0.0, activation: str = "relu"
-    ) -> None:
+    def __init__(self, kind: type[Cell], inputs: int, size: int, bound: float = 1.0, low: float = 0.0, activation: str = "relu") -> None:
         if size % 2:
             raise SizeError(f"expected an even number of neurons for two directions, got {size}")
         super().__init__(inputs, size)

@@ -127,7 +127,9 @@ class Stack(nn.Module, ABC):
         """Train in pieces or not. Raises SizeError where a penalty spans the pieces, or layers go both ways."""
         self._refuse_pieces(wanted, self.norm_penalty)
         if wanted and self.bidirectional:
-            raise SizeError("--bidirectional: expected --no-checkpoint-activations, since a piece of time does not know what comes after it")
+            raise SizeError(
+                "--bidirectional: expected --no-checkpoint-activations, since a piece of time does not know what comes after it"
+            )
         self._checkpoint_activations = wanted
 
     @staticmethod

@@ -267,7 +267,9 @@ class VersionInfo(_Shape):
     answer: Literal["step", "end"] | None = Field(None, description="tensor: whether each row is answered, or the last")
     events: EventRules | None = Field(None, description="that the model tells events, and when; its first label is nothing")
     window: int | None = Field(None, description="tensor, adopted: rows that make one answer, where it is not one")
-    streams: bool = Field(True, description="whether it has sessions; false: it looks at whole sequences, in POST /predict without a session")
+    streams: bool = Field(
+        True, description="whether it has sessions; false: it looks at whole sequences, in POST /predict without a session"
+    )
     bodies: BodiesInfo | None = Field(
         None, description="skeleton: by what it is told whether a body stands there; only in GET /models/{name}"
     )

@@ -95,7 +95,9 @@ def test_the_first_answer_depends_on_the_last_step_and_the_last_on_the_first():
 
 
 @pytest.mark.parametrize("norm", ["before", "after", "none"])
-@pytest.mark.parametrize(("kind", "cell"), [("plain", "indrnn"), ("plain", "gru"), ("residual", "indrnn"), ("dense", "mingru"), ("conv", "sru")])
+@pytest.mark.parametrize(
+    ("kind", "cell"), [("plain", "indrnn"), ("plain", "gru"), ("residual", "indrnn"), ("dense", "mingru"), ("conv", "sru")]
+)
 @torch.no_grad()
 def test_a_stack_of_such_layers_reads_each_row_as_alone_and_folds(kind, cell, norm):
     torch.manual_seed(0)
