@@ -17,7 +17,7 @@ from indrnn.model.data.pictures import strokes
 from indrnn.model.training.checkpoint import load
 
 KINDS = {"rcl": ("--looks", "1"), "md_indrnn": ("--block", "4", "--layers", "1")}
-TRAINED = ("--hidden", "4", "--rate", "0.02", "--epoch", "15", "--warmup", "5", "--average", "5", "--no-progress")
+TRAINED = ("--hidden", "8", "--rate", "0.02", "--epoch", "15", "--warmup", "5", "--average", "5", "--no-progress")
 
 
 def digits(folder: Path) -> None:
@@ -40,13 +40,29 @@ def run(*words: str) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
     digits(folder)
-    steps = ("--steps", "15", "--decay", "5")
+    steps = ("--steps", "30", "--decay", "10")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INDRNN_DATA", str(folder))
         patch.setattr(mnist, "HELD_OUT", 16)
         patch.chdir(folder)
         for kind, more in KINDS.items():
-            run("train", "images", "--kind", kind, *more, "--rows", "16", "--settling", "2", *steps, *TRAINED, "--out", kind)
+            run(
+                "train",
+                "images",
+                "--kind",
+                kind,
+                *more,
+                "--rows",
+                "16",
+                "--dropout",
+                "0",
+                "--settling",
+                "2",
+                *steps,
+                *TRAINED,
+                "--out",
+                kind,
+            )
         run("train", "strokes", "--rounds", "2", "--layers", "1", *steps, *TRAINED, "--validate-every", "9", "--out", "strokes")
         for kind in (*KINDS, "strokes"):
             run("export", f"{kind}/model.pt", "bundles", "--name", kind)

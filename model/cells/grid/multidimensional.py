@@ -74,19 +74,19 @@ class MultiDimensional(Recurrent):
 
     def _diagonals(self, a: Tensor) -> Tensor:
         """a [4, B, R, C, H] -> h of the same shape, each from its top left corner."""
-        R, C = a.shape[2:4]
+        C = a.shape[3]
         skewed = skew(a)  # [4, B, R, R + C - 1, H]: 0 where a diagonal leaves the picture, as h is there
         above, before = self.recurrent()
         if self.kind == "indrnn":
             above, before = above[:, None, None], before[:, None, None]
         h = torch.zeros_like(skewed[:, :, :, 0])  # [4, B, R, H]
         found = []
-        for d in range(R + C - 1):
+        for diagonal in skewed.unbind(3):  # a slice by its number would have a gradient of the size of all, each
             up = F.pad(h[:, :, :-1], (0, 0, 1, 0))  # the row above, on the diagonal before
             if self.kind == "indrnn":
-                z = skewed[:, :, :, d] + up * above + h * before
+                z = diagonal + up * above + h * before
             else:
-                z = skewed[:, :, :, d] + times(up, above) + times(h, before)
+                z = diagonal + times(up, above) + times(h, before)
             h = torch.tanh(z) if self.kind == "tanh" else torch.relu(z)
             found.append(h)
         return unskew(torch.stack(found, 3), C)
