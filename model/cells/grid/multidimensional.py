@@ -83,10 +83,7 @@ class MultiDimensional(Recurrent):
         found = []
         for diagonal in skewed.unbind(3):  # a slice by its number would have a gradient of the size of all, each
             up = F.pad(h[:, :, :-1], (0, 0, 1, 0))  # the row above, on the diagonal before
-            if self.kind == "indrnn":
-                z = diagonal + up * above + h * before
-            else:
-                z = diagonal + times(up, above) + times(h, before)
+            z = diagonal + (up * above + h * before if self.kind == "indrnn" else times(up, above) + times(h, before))
             h = torch.tanh(z) if self.kind == "tanh" else torch.relu(z)
             found.append(h)
         return unskew(torch.stack(found, 3), C)
