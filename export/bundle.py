@@ -215,8 +215,8 @@ class Manifest(Content):
                 raise ValueError(f"state: expected a part at offset {offset}, got {p.role} at {p.offset}")
             offset += p.size
         hidden = [p.role == "hidden" for p in self.state]
-        if hidden != sorted(hidden, reverse=True) or not any(hidden):
-            raise ValueError("state: expected the hidden parts first, at least one")
+        if hidden != sorted(hidden, reverse=True) or (self.streams and not any(hidden)):
+            raise ValueError("state: expected the hidden parts first, at least one where there is a stream")
         if any((p.u is None) is (self.cell == "indrnn") for p in self.state if p.role == "hidden"):
             raise ValueError(f"state: expected hidden parts of the cell {self.cell!r}, with u if and only if it is indrnn")
         MODALITIES[self.modality].check(self, {p.role: p.size for p in reversed(self.state)})

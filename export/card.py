@@ -4,7 +4,7 @@ from indrnn.export.bundle import Manifest, Part, TrainingData
 from indrnn.export.modalities.modality import EVENT, Events
 from indrnn.export.modalities.table import MODALITIES
 from indrnn.export.standard import OPSET as STANDARD
-from indrnn.model.cells.table import CELLS
+from indrnn.model.cells.table import CELLS, described
 
 LINEAR = (
     "Recurrences whose decays are positive are ONNX's own operator `LinearAttention`, of opset 27; what else there is of `ai.indrnn` comes "
@@ -14,6 +14,10 @@ CAUSAL = "Causal: an answer depends on what came before it and on nothing after.
 WHOLE = (
     "Bidirectional (Schuster and Paliwal, 1997): half of each layer's neurons go through a sequence backwards, and an answer depends on "
     "all of it. It has no stream: whole sequences go to `POST /predict`, and there are no sessions of it."
+)
+PICTURE = (
+    "An answer depends on all of the picture, whose rows from the top are the steps of x. It has no stream: whole pictures go to "
+    "`POST /predict`, and there are no sessions of it."
 )
 _AGAIN = "## How to make it again"
 
@@ -64,6 +68,8 @@ def _data(d: TrainingData) -> str:
 
 def _network(m: Manifest) -> str:
     hidden = [p for p in m.state if p.role == "hidden"]
+    if not hidden:
+        return f"{described(m.cell).about}, {m.training.parameters:,} parameters. {PICTURE}"
     sizes = " + ".join(dict.fromkeys(str(p.size) for p in hidden))
     kinds = ", ".join(sorted({str(p.activation) for p in hidden})) if hidden[0].name is None else f"state {_named(hidden)}"
     layers = len({p.layer for p in hidden})
@@ -81,11 +87,12 @@ def _contract(m: Manifest, content: str) -> str:
     rows = [f"| `{t.name}` | {t.dtype} | {list(t.shape)} |".replace("'", "") for t in (*m.inputs, *m.outputs)]
     table = "\n".join(["| | type | shape |", "|---|---|---|", *rows])
     start = "starts a sequence" if m.streams else "is what both directions start from; what comes out of it leads nowhere"
+    start = start if m.part("hidden") is not None else "goes in, and nothing reads it"
     words = [f"B rows, T steps, each row valid up to `lengths`. A zero row of `state` ({m.state_size} numbers) {start}.", content]
     if m.opset >= STANDARD:
         words.append(LINEAR)
         return table + "\n\n" + "\n".join(words)
-    words += dict.fromkeys([CELLS[m.cell].carried, *([CELLS["indrnn"].carried] if any(p.u for p in m.state) else [])])
+    words += dict.fromkeys([described(m.cell).carried, *([CELLS["indrnn"].carried] if any(p.u for p in m.state) else [])])
     return table + "\n\n" + "\n".join(words)
 
 
@@ -114,11 +121,11 @@ def _figures(m: Manifest) -> str:
 
 
 def _endless(m: Manifest) -> str:
-    if not m.streams and m.limits.max_position is None:
+    if not m.streams and m.limits.max_position is None and m.part("hidden") is not None:
         return "It reads whole sequences, as long as those that it has learned from."
     if m.cell != "indrnn":
         limit = "" if m.limits.max_position is None else f" A sequence may not be longer than {m.limits.max_position:,} steps."
-        return CELLS[m.cell].endless + limit
+        return described(m.cell).endless + limit
     largest = f"The largest |u| of a recurrent neuron is {m.max_abs_u:g}"
     if m.limits.max_position is None:
         return f"{largest}, {CELLS[m.cell].endless}"

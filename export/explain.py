@@ -28,6 +28,7 @@ from indrnn.model.cells.classic.subsample import Subsample
 from indrnn.model.cells.diagonal.backward import indrnn_backward
 from indrnn.model.cells.diagonal.gated import GatedCell
 from indrnn.model.cells.diagonal.recurrence import composed_backward
+from indrnn.model.cells.grid.table import LAYERS
 from indrnn.model.cells.independent import Independent
 from indrnn.model.nets.network import StateNet
 
@@ -109,6 +110,8 @@ def to_onnx(module: StateNet, x: Tensor, lengths: Tensor) -> onnx.ModelProto:
     others = sorted({cell.name for cell in module.modules() if isinstance(cell, Cell) and not isinstance(cell, Independent | GatedCell)})
     if others:
         raise GraphError(f"no explanation of a network of {others[0]}: expected cells whose gradient is a diagonal recurrence")
+    if module.cell in LAYERS:
+        raise GraphError(f"no explanation of {module.cell}: expected a network that goes from step to step, got one that looks at pictures")
     op.register()
     weights = torch.ones(x.shape[0], module.classes)
 

@@ -42,7 +42,7 @@ def to_onnx(module: nn.Module, x: Tensor, lengths: Tensor, state: Tensor) -> onn
     _name_axes(graph)
     strip(graph.graph)
     _name_what_reads_at_lengths(graph.graph)
-    if not cells and not recurrent_nodes(graph):
+    if not cells and not recurrent_nodes(graph) and getattr(module, "streams", True):
         raise GraphError("expected IndRNN nodes, got none: the recurrence must go through model.recurrence")
     graph = lowering.lower(graph, cells)
     append_functions(graph)

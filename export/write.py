@@ -18,7 +18,7 @@ from indrnn.export.errors import ExportError
 from indrnn.export.folder import appearing, as_lines, check_names, to_json
 from indrnn.export.manifest import content, manifest, parts
 from indrnn.export.modalities.table import MODALITIES
-from indrnn.model.cells.table import CELLS
+from indrnn.model.cells.table import described
 from indrnn.model.nets.network import StateNet
 from indrnn.model.training.checkpoint import Meta
 
@@ -47,6 +47,8 @@ def write(
     name or version cannot be a folder's, or when the description is not a valid manifest; GraphError as export.graph does.
     """
     check_names(name, version)
+    if isinstance(module, StateNet) and module.longest is not None:
+        max_position = min(max_position or module.longest, module.longest)
     folder = root / name / version
     if folder.exists() and not force:
         raise ExportError(f"{folder} exists; a published version does not change (--force replaces it)")
@@ -75,9 +77,8 @@ def export(module: nn.Module, meta: Meta, max_position: int | None = None, stand
         source = modality.sample(told)
     except ValueError as missing:
         raise ExportError(str(missing)) from missing
-    cell = CELLS[meta.cell]
-    if not cell.bounded and max_position is None:
-        raise ExportError(f"nothing bounds the state of the cell {cell.name}: --max-position is required, the steps a session may last")
+    if not described(meta.cell).bounded and max_position is None:
+        raise ExportError(f"nothing bounds the state of the cell {meta.cell}: --max-position is required, the steps a session may last")
     largest = max((abs(u) for p in state for u in p.u or ()), default=0.0)
     if largest >= 1 and max_position is None:  # said before the comparison, which such a state overflows
         raise ExportError(f"max |u| is {largest:g}, which bounds no state: --max-position is required, the steps a session may last")

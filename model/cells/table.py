@@ -14,6 +14,7 @@ from indrnn.model.cells.diagonal.minlstm import MinLSTM
 from indrnn.model.cells.diagonal.qrnn import QRNN
 from indrnn.model.cells.diagonal.rglru import RGLRU
 from indrnn.model.cells.diagonal.sru import SRU
+from indrnn.model.cells.grid.table import LAYERS, Layers
 from indrnn.model.cells.gru import GRU
 from indrnn.model.cells.independent import Independent
 from indrnn.model.cells.lstm import LSTM
@@ -45,3 +46,8 @@ _ALL: tuple[type[Cell], ...] = (
     LRU,
 )
 CELLS: dict[str, type[Cell]] = {cell.name: cell for cell in _ALL}
+
+
+def described(name: str) -> type[Cell] | Layers:
+    """Return what says on a card what a network is made of: a cell, or layers that look at whole pictures (model/cells/grid/table.py)."""
+    return LAYERS[name] if name in LAYERS else CELLS[name]

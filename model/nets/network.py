@@ -50,6 +50,11 @@ class StateNet(nn.Module, ABC):
         return not getattr(self.config, "bidirectional", False)
 
     @property
+    def longest(self) -> int | None:
+        """Return how many steps it looks at at most; None: as many as come."""
+        return None
+
+    @property
     def cell(self) -> str:
         """Return the name of the cell that the network is made of, in model/cells/table.py."""
         name: str = self.config.cell

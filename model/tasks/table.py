@@ -1,6 +1,7 @@
 """The table of tasks: the one line that each needs beside its own file."""
 
 from indrnn.model.tasks import action, adding, chars, detect, mnist, motions, ntu, ptb_char, ptb_word, skeleton, tensor
+from indrnn.model.tasks.pictures import images, strokes
 from indrnn.model.training.task import Task
 
 _ALL = (
@@ -9,6 +10,7 @@ _ALL = (
     adding.TASK,
     chars.TASK,
     detect.TASK,
+    images.TASK,
     mnist.MNIST,
     mnist.PMNIST,
     ptb_char.TASK,
@@ -17,6 +19,7 @@ _ALL = (
     skeleton.NWUCLA,
     skeleton.HDM05,
     ntu.TASK,
+    strokes.TASK,
     tensor.TASK,
 )
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}

@@ -19,6 +19,8 @@ from indrnn.model.nets.adding import AddingConfig, AddingNet
 from indrnn.model.nets.chars import CharsConfig, CharsNet
 from indrnn.model.nets.detect import DetectConfig, DetectNet
 from indrnn.model.nets.network import StateNet
+from indrnn.model.nets.pictures.images import ImagesConfig, ImagesNet
+from indrnn.model.nets.pictures.labels import LabelsConfig, LabelsNet
 from indrnn.model.nets.pixels import PixelsConfig, PixelsNet
 from indrnn.model.nets.sequence import SequenceConfig, SequenceNet
 from indrnn.model.nets.tensor import TensorConfig, TensorNet
@@ -32,6 +34,8 @@ NETWORKS: dict[str, tuple[Any, Any]] = {
     "adding": (AddingConfig, AddingNet),
     "chars": (CharsConfig, CharsNet),
     "detect": (DetectConfig, DetectNet),
+    "images": (ImagesConfig, ImagesNet),
+    "labels": (LabelsConfig, LabelsNet),
     "pixels": (PixelsConfig, PixelsNet),
     "sequence": (SequenceConfig, SequenceNet),
     "tensor": (TensorConfig, TensorNet),

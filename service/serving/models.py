@@ -35,9 +35,10 @@ class ServedModel:
 def need_stream(manifest: Manifest) -> None:
     """Raise BadInput where a sequence cannot go on from one request to the next."""
     if not manifest.streams:
+        other = "" if manifest.part("hidden") is None else " (a network trained with --delay in place of --bidirectional streams)"
         raise BadInput(
             f"model {manifest.name} looks at whole sequences and has no stream: expected all of a sequence in one POST /predict or /v2 "
-            "request without a session (a network trained with --delay in place of --bidirectional streams)",
+            f"request without a session{other}",
             field="model",
         )
 

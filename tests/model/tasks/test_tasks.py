@@ -19,6 +19,7 @@ from indrnn.model.training.training import Work
 
 SMALL = {
     "adding": ["--length", "6", "--hidden", "16", "--spread", "0.3", "--rows", "64"],
+    "images": ["--hidden", "8", "--looks", "1", "--rows", "16", "--dropout", "0", "--settling", "2"],
     "mnist": ["--hidden", "8", "--layers", "1", "--rows", "8", "--settling", "2"],
     "pmnist": ["--hidden", "8", "--layers", "1", "--rows", "8", "--settling", "2", "--dropout", "0.1"],
     "ptb-char": ["--hidden", "16", "--layers", "2", "--rows", "4", "--length", "16"],
@@ -66,6 +67,7 @@ def logged(out, name):
     ("task", "steps", "name", "below"),  # knowing nothing: 0.167, 50 %, log2 15, 8
     [
         ("adding", 200, "val_mse", 0.05),
+        ("images", 30, "val_error", 5.0),
         ("mnist", 20, "val_error", 5.0),
         ("ptb-char", 60, "val_bpc_ptb", 2.2),
         ("ptb-word", 60, "val_perplexity", 4.0),
