@@ -112,7 +112,10 @@ class CommitThread(Generic[Q]):
                 pass
 
     def give_up(self, until: float, why: ServiceError) -> None:
-        """Let nobody wait for a commit beyond that moment of time.monotonic(); what finds no room by then is refused so. Any thread may call."""
+        """Let nobody wait for a commit beyond that moment of time.monotonic(); what finds no room by then is refused so.
+
+        Any thread may call.
+        """
         with self._gate:
             self._until, self._why = until, why
             self._gate.notify_all()

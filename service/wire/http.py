@@ -335,6 +335,7 @@ class ShortHttp(TimedHttp):
         if self.headers != self._headers:
             self._headers, self.named = self.headers, dict(self.headers)
         plain = len(self.named) == len(self.headers) and self.long_way.isdisjoint(self.named)  # none stands twice
+        plain = plain and b"host" in self.named
         if target is None or busy or not plain or self.parser.get_method() != b"POST":
             self._begin_the_long_way()
         else:
@@ -425,8 +426,11 @@ class Front:
             return
         if prefix := self._root_path or _forwarded_prefix(scope["headers"]):
             scope = _below(prefix, scope)
-        if twice := _twice(scope["headers"]):
+        if twice := repeated_key(scope["headers"]):
             await _refuse(scope, f"expected {twice} once, got it twice: whose request it is would be a matter of who reads it", send)
+            return
+        if scope.get("http_version") == "1.1" and (hosts := sum(name == b"host" for name, _ in scope["headers"])) != 1:
+            await _refuse(scope, f"expected one Host header, got {hosts} (RFC 9112, section 3.2)", send)
             return
         if scope["type"] == "http":
             path, send = scope["path"], _echoing(scope["headers"], send)
@@ -441,7 +445,7 @@ class Front:
 KEYS = (b"authorization", b"x-api-key")
 
 
-def _twice(headers: Iterable[tuple[bytes, bytes]]) -> str:
+def repeated_key(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """Return the name of a key's header that stands twice; empty where none does."""
     names = [name for name, _ in headers if name in KEYS]
     return next((name.decode() for name in KEYS if names.count(name) > 1), "")
