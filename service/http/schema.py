@@ -267,6 +267,10 @@ class VersionInfo(_Shape):
     answer: Literal["step", "end"] | None = Field(None, description="tensor: whether each row is answered, or the last")
     events: EventRules | None = Field(None, description="that the model tells events, and when; its first label is nothing")
     window: int | None = Field(None, description="tensor, adopted: rows that make one answer, where it is not one")
+    delay: int | None = Field(
+        None,
+        description="tensor: rows by which answers are late: a row's own comes with the row so many after it; as many more fetch the last",
+    )
     bodies: BodiesInfo | None = Field(
         None, description="skeleton: by what it is told whether a body stands there; only in GET /models/{name}"
     )
