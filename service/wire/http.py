@@ -88,7 +88,9 @@ class TimedHttp(NoUpgrade):
 
     seconds = 10.0
     patience = 30.0  # seconds an answer may wait for its reader
+    grace = 1.0  # seconds until an answer has to begin whose client says no more: it may listen (`nc -N`), or have left, which look alike
     _reader_due: asyncio.TimerHandle | None = None
+    _answer_due: asyncio.TimerHandle | None = None
     _left = 0  # bytes that were not with the client when they were last looked at
     _due: asyncio.TimerHandle | None = None
     _running: RequestResponseCycle | None = None
@@ -155,11 +157,29 @@ class TimedHttp(NoUpgrade):
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
+        if self._answer_due is not None:
+            self._answer_due.cancel()
         self._upgraded = True
         self._disarm()
         self._was_read()
         super()._unset_keepalive_if_required()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:
+        """Take the end of what a client says: the connection stays while something that it has asked in whole is answered, and has begun to
+        be so in some time."""
+        cycle = self.cycle
+        if self._upgraded or self._in_head or cycle is None or cycle.response_complete or cycle.more_body:
+            return False
+        cycle.keep_alive = False
+        self._answer_due = self.loop.call_later(self.grace, self._left_alone)
+        return True
+
+    def _left_alone(self) -> None:
+        """Let go of a client that says no more, unless its answer has begun: what is sent to nobody ends the connection by itself."""
+        self._answer_due = None
+        if not getattr(self._running, "response_started", False):
+            self.transport.close()
 
     def pause_writing(self) -> None:
         """More waits to be sent than the system takes."""
