@@ -165,7 +165,7 @@ class TimedHttp(NoUpgrade):
         super()._unset_keepalive_if_required()
         super().connection_lost(exc)
 
-    def eof_received(self) -> bool:
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks whether the connection stays
         """Take the end of what a client says: the connection stays while something that it has asked in whole is answered, and has begun to
         be so in some time."""
         cycle = self.cycle
