@@ -23,7 +23,7 @@ BIN := .venv/bin
 # With an NVIDIA GPU the runtime is onnxruntime-gpu with CUDA and cuDNN, otherwise onnxruntime: the two cannot be installed together.
 RUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo serve-gpu || echo serve)
 
-.PHONY: install serve page page-full test test-all test-fronts test-ray check bench kernel sanitize chaos fuzz openapi wheel clean
+.PHONY: install serve page page-full test test-all test-fronts test-ray check check-types check-style check-page bench kernel sanitize chaos fuzz openapi wheel clean
 
 # The service answers first; the page follows when it is whole, and / says so until then.
 serve: .venv/installed-serve kernel
@@ -32,8 +32,8 @@ serve: .venv/installed-serve kernel
 page page-full: | $(BIN)/python
 	@$(BIN)/python page/build.py $(if $(filter page-full,$@),--add runtime --add camera)
 
-# A file of tests stays with one worker: its tests share a running service.
-WORKERS ?= auto
+# A file of tests stays with one worker: its tests share a running service. There is a worker more than cores, since many tests wait.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 test: check kernel
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
@@ -53,11 +53,19 @@ test-fronts: .venv/installed-dev kernel
 test-ray: .venv/installed-ray kernel
 	INDRNN_TEST_RAY=1 $(BIN)/python -m pytest tests/cluster
 
+# Two at a time: each has one core.
 check: .venv/installed-dev
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target check-types check-page check-style
+
+check-types: .venv/installed-dev
+	$(BIN)/mypy
+
+check-style: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check-page: .venv/installed-dev
 	@if $(BIN)/python page/build.py --node --present >/dev/null 2>&1; then exec $(BIN)/python page/build.py --check; \
 	else echo "SKIPPED types, lint and units of page/: needs node 20.19 or newer, or make page, which fetches it"; fi
 

@@ -46,6 +46,7 @@ class RedisProcess:
             with suppress(redis.RedisError), self.client() as client:
                 client.ping()
                 return self
+            time.sleep(0.005)
         raise AssertionError((self.folder / "redis.log").read_text())
 
     def client(self) -> redis.Redis:

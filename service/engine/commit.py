@@ -13,7 +13,8 @@ HANDED, COMMITTING   busy: whatever is asked of it waits here, in the order in w
 
 No request sees a state that is not stored, and a session is never both busy and in the general way's hands. So a commit that fails takes
 nothing back but its own batches: no other step was run from what they came to. At most `most` rows are handed over; then the engine thread
-waits, and the thread stores them together, in one commit.
+waits, and the thread stores them together, in one commit. When the service ends, nobody waits for a commit beyond the moment that `give_up`
+names: what finds no room by then is refused.
 """
 
 import logging
@@ -25,7 +26,7 @@ from typing import Generic
 
 from indrnn.service.engine.requests import Ticket
 from indrnn.service.engine.short import Batch, PlainCommit, Q
-from indrnn.service.errors import EngineFailed, unexpected
+from indrnn.service.errors import EngineFailed, ServiceError, unexpected
 
 log = logging.getLogger(__name__)
 
@@ -50,19 +51,23 @@ class CommitThread(Generic[Q]):
         self._again: list[Q] = []
         self._wanted = False
         self._ended = False
+        self._until, self._why = float("inf"), ServiceError("")
         threading.Thread(target=self._main, name=name, daemon=True).start()
 
     # --- the engine thread's side -----------------------------------------------------------------------------------------------------
 
     def store(self, batch: Batch[Q]) -> Sequence[Q]:
-        """Hand a batch over, as soon as there is room for it; nothing is known of its steps yet."""
-        self._busy.update([one.before.id for one in batch.steps])
+        """Hand a batch over, as soon as there is room for it; nothing is known of its steps yet. Where none comes in time, refuse them."""
         with self._gate:
-            while self._rows >= self._most:
-                self._gate.wait()
-            self._handed.append(batch)
-            self._rows += len(batch.steps)
-            self._gate.notify_all()
+            while self._rows >= self._most and self._patient():
+                pass
+            if taken := self._rows < self._most:
+                self._busy.update([one.before.id for one in batch.steps])
+                self._handed.append(batch)
+                self._rows += len(batch.steps)
+                self._gate.notify_all()
+        if not taken:
+            self._commit.refuse(batch, self._why)
         return ()
 
     def release(self) -> tuple[Sequence[Q], Sequence[Q]]:
@@ -100,14 +105,27 @@ class CommitThread(Generic[Q]):
         with self._gate:
             return not (self._handed or self._committing or self._again or self.held)
 
-    def settle(self, until: float = float("inf")) -> None:
-        """Wait until all that is handed over is stored, or until that moment of time.monotonic()."""
+    def settle(self) -> None:
+        """Wait until all that is handed over is stored, but not beyond the moment of `give_up`."""
         with self._gate:
-            while self._handed or self._committing:
-                left = until - time.monotonic()
-                if left <= 0:
-                    return
-                self._gate.wait(min(left, threading.TIMEOUT_MAX))
+            while (self._handed or self._committing) and self._patient():
+                pass
+
+    def give_up(self, until: float, why: ServiceError) -> None:
+        """Let nobody wait for a commit beyond that moment of time.monotonic(); what finds no room by then is refused so.
+
+        Any thread may call.
+        """
+        with self._gate:
+            self._until, self._why = until, why
+            self._gate.notify_all()
+
+    def _patient(self) -> bool:
+        """Wait for news, within the gate; return False once it is too late to wait."""
+        left = self._until - time.monotonic()
+        if left > 0:
+            self._gate.wait(min(left, threading.TIMEOUT_MAX))
+        return left > 0
 
     def clear(self) -> None:
         """Forget whatever waits here for its turn."""

@@ -1190,7 +1190,7 @@ class EngineLoop:
         self.engine = engine
         self._statistics = Statistics()
         self.inbox = Inbox(settings.max_queue, settings.step_timeout, self._statistics, answer)
-        self.submit, self.withdraw, self.drain = self.inbox.submit, self.inbox.withdraw, self.inbox.drain
+        self.submit, self.withdraw = self.inbox.submit, self.inbox.withdraw
         self._clock = clock
         self._answer = answer
         facts = ModelFacts.of(engine.manifest, settings.max_frames)
@@ -1209,6 +1209,12 @@ class EngineLoop:
         self._turned = time.monotonic()
         self._thread = threading.Thread(target=self._main, name=f"engine-{facts.name}-{facts.version}", daemon=True)
         self._thread.start()
+
+    def drain(self, why: ServiceError | None = None, seconds: float = float("inf")) -> None:
+        """Begin the end, as the inbox says; a commit is not waited for beyond its time either."""
+        self.inbox.drain(why, seconds)
+        if self._commits is not None:
+            self._commits.give_up(self.inbox.until, self.inbox.why)
 
     def stop(self, timeout: float | None) -> None:
         """Drain, and wait for the thread's end, for ever without a timeout."""
@@ -1261,7 +1267,7 @@ class EngineLoop:
                     self._commits.settle()  # what has run is stored, and answered
                 self._fail_everything(unexpected(error, EngineFailed))
             if handed.stopping and self._commits is not None:
-                self._commits.settle(self.inbox.until)
+                self._commits.settle()
             ended = self.inbox.empty and not self._runner.ready and (self._commits is None or self._commits.quiet)
             if handed.stopping and (time.monotonic() > self.inbox.until or ended):
                 break

@@ -1,12 +1,14 @@
 """POST /explain: what an answer depends on, of every modality; translates to and from http/explanation.py."""
 
+import contextlib
+from collections.abc import Iterator
 from functools import partial
 
 import orjson
 from fastapi import APIRouter, Request, Response
 
 from indrnn.service.engine.requests import Content
-from indrnn.service.errors import BadInput, said
+from indrnn.service.errors import BadInput, ServiceError, said
 from indrnn.service.http import schema
 from indrnn.service.http.explanation import Explainer, weights_of
 from indrnn.service.serving.modality import READ_OPTIONS, more_options, with_more
@@ -41,10 +43,11 @@ def add_explain(router: APIRouter, services: Services, problems: dict[int | str,
         only(body, _FIELDS)
         name, sequence = body.get("model"), body.get("sequence")
         model = services.models.choose("action" if name is None else name, body.get("version"))
-        weights = weights_of(model.manifest, body.get("label"), body.get("weights"))
-        if sequence is None:
-            raise BadInput(f"expected frames, rows or a text, got {said(sequence)}", field="sequence")
-        content, unread = await _read(model, body)
+        with _unnamed(name):
+            weights = weights_of(model.manifest, body.get("label"), body.get("weights"))
+            if sequence is None:
+                raise BadInput(f"expected frames, rows or a text, got {said(sequence)}", field="sequence")
+            content, unread = await _read(model, body)
         services.steps.charge(owner)
         explainer.follow(services.models)
         found = await while_there(request.receive, explainer.explain(model, content, weights))
@@ -59,6 +62,17 @@ def add_explain(router: APIRouter, services: Services, problems: dict[int | str,
         }
         packed = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in reply.items()}
         return Response(orjson.dumps(packed), media_type="application/json")
+
+
+@contextlib.contextmanager
+def _unnamed(name: object) -> Iterator[None]:
+    """Where a request names no model, say in a refusal of what it holds which one was taken: another may be meant."""
+    try:
+        yield
+    except ServiceError as error:
+        if name is None:
+            error.detail += '; no model is named, so "action" was taken'
+        raise
 
 
 async def _read(model: ServedModel, body: dict[str, object]) -> tuple[Content, str]:

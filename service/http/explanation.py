@@ -92,12 +92,13 @@ class Explainer:
             session = self._open[manifest.explain.sha256] = self._opened(manifest)
         feeds = {"x": x[None], "lengths": np.array([len(x)], np.int64), "weights": weights[None]}
         gradient, logits, off = session.run(["gradient", "logits", "off"], feeds, options)
-        logit = float(logits[0] @ weights)
-        if not (np.isfinite(logit) and np.isfinite(gradient).all()):
+        with np.errstate(over="ignore", invalid="ignore"):  # large weights: what comes of them is looked at
+            logit = float(logits[0] @ weights)
+            relevance = gradient[0] if gradient.ndim == 2 else gradient[0] * x
+            if relevance.ndim > 2:  # of skeletons: a number for each joint
+                relevance = relevance.sum(-1)
+        if not (np.isfinite(logit) and np.isfinite(gradient).all() and np.isfinite(relevance).all()):
             raise BadInput("expected weights of which the sum of the logits, and its gradient, are finite", field="weights")
-        relevance = gradient[0] if gradient.ndim == 2 else gradient[0] * x
-        if relevance.ndim > 2:  # of skeletons: a number for each joint
-            relevance = relevance.sum(-1)
         return Explained(logit, gradient[0], relevance, off[0])
 
     def _opened(self, manifest: Manifest) -> ort.InferenceSession:
@@ -125,7 +126,9 @@ def read(manifest: Manifest, content: Content) -> NDArray[np.generic]:
     if not isinstance(content, Frames):
         return content.x
     if content.hz not in (None, manifest.hz) or content.t is not None:
-        raise BadInput(f"expected frames at the model's rate, {manifest.hz:g}, got {said(content.hz)}", field="hz")
+        own = "" if manifest.hz is None else f", {manifest.hz:g}"
+        got = said(content.hz) if content.t is None else "a time of each frame"
+        raise BadInput(f"expected frames at the model's rate{own}, so that hz may be left out, got {got}", field="hz")
     return hold(content.x, np.zeros(content.x.shape[1:], np.float32)).astype(np.float32, copy=False)
 
 
@@ -136,15 +139,25 @@ def weights_of(manifest: Manifest, label: object, weights: object) -> Floats:
     """
     K = manifest.classes
     if weights is not None:
-        numbers = isinstance(weights, list) and all(type(w) in (int, float) and abs(w) <= LARGEST for w in weights)
-        if label is not None or not numbers or not isinstance(weights, list) or len(weights) != K:
-            raise BadInput(f"expected {K} numbers and no label beside them, got {said(weights)}", field="weights")
+        if (wrong := _wrong(weights, label, K)) is not None:
+            raise BadInput(f"expected {K} numbers and no label beside them, got {wrong}", field="weights")
         return np.array(weights, np.float32)
     names: Sequence[str] = manifest.labels or manifest.alphabet or [v.name for v in manifest.values or ()]
-    if not isinstance(label, str) or label not in list(names):
-        raise BadInput(one_of(list(names), label, "the model names no answers, so weights are expected"), field="label")
+    known = [name for k, name in enumerate(names) if k != manifest.unknown_symbol or manifest.labels]
+    if not isinstance(label, str) or label not in known:
+        raise BadInput(one_of(known, label, "the model names no answers, so weights are expected"), field="label")
     found = np.zeros(K, np.float32)
     if not manifest.values and len(names) > 1:
         found[: len(names)] = -1 / (len(names) - 1)
     found[list(names).index(label)] = 1
     return found
+
+
+def _wrong(weights: object, label: object, K: int) -> str | None:
+    """Return what is wrong with weights, in words; None where nothing is."""
+    if not isinstance(weights, list) or len(weights) != K:
+        return said(weights)
+    for k, w in enumerate(weights):
+        if type(w) not in (int, float) or abs(w) > LARGEST:
+            return f"{said(w)} at [{k}]"
+    return None if label is None else f"the label {said(label)} too"

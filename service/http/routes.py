@@ -124,6 +124,7 @@ def _model_info(versions: list[ServedModel], settings: Settings, full: bool, wei
                 "events": m.events and m.events.model_dump(),
                 "window": m.window,
                 "streams": m.streams,
+                "delay": m.delay,
                 **({"bodies": _bodies(m)} if full else {}),
                 "limits": {
                     "max_frames": settings.max_frames if model.modality.field == "text" else model.modality.max_steps,

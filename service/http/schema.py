@@ -270,6 +270,10 @@ class VersionInfo(_Shape):
     streams: bool = Field(
         True, description="whether it has sessions; false: it looks at whole sequences, in POST /predict without a session"
     )
+    delay: int | None = Field(
+        None,
+        description="tensor: rows by which answers are late: a row's own comes with the row so many after it; as many more fetch the last",
+    )
     bodies: BodiesInfo | None = Field(
         None, description="skeleton: by what it is told whether a body stands there; only in GET /models/{name}"
     )

@@ -62,7 +62,7 @@ class Access:
             return ANONYMOUS
         bearer = headers.get("authorization", "")
         scheme, _, secret = bearer.partition(" ")
-        return self.owner_of_key(secret.strip() if scheme.lower() == "bearer" else headers.get("x-api-key"))
+        return self.owner_of_key(secret.strip() if scheme.lower() == "bearer" else _bare(headers.get("x-api-key")))
 
     def owner_of_key(self, secret: object) -> str:
         """Return whose key it is. Raises Unauthorized."""
@@ -99,6 +99,11 @@ class Access:
 
     def _blind(self, digest: bytes) -> bytes:
         return hashlib.blake2b(digest, digest_size=32, key=self._salt).digest()
+
+
+def _bare(value: str | None) -> str | None:
+    """Return a header's value without the blanks around it, tabs too, which are no part of it (RFC 9110, section 5.5)."""
+    return value if value is None else value.strip(" \t")
 
 
 def _host(url: str) -> tuple[str, int | None] | None:

@@ -88,7 +88,9 @@ class TimedHttp(NoUpgrade):
 
     seconds = 10.0
     patience = 30.0  # seconds an answer may wait for its reader
+    grace = 1.0  # seconds until an answer has to begin whose client says no more: it may listen (`nc -N`), or have left, which look alike
     _reader_due: asyncio.TimerHandle | None = None
+    _answer_due: asyncio.TimerHandle | None = None
     _left = 0  # bytes that were not with the client when they were last looked at
     _due: asyncio.TimerHandle | None = None
     _running: RequestResponseCycle | None = None
@@ -155,11 +157,29 @@ class TimedHttp(NoUpgrade):
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
+        if self._answer_due is not None:
+            self._answer_due.cancel()
         self._upgraded = True
         self._disarm()
         self._was_read()
         super()._unset_keepalive_if_required()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks whether the connection stays
+        """Take the end of what a client says: the connection stays while something that it has asked in whole is answered, and has begun to
+        be so in some time."""
+        cycle = self.cycle
+        if self._upgraded or self._in_head or cycle is None or cycle.response_complete or cycle.more_body:
+            return False
+        cycle.keep_alive = False
+        self._answer_due = self.loop.call_later(self.grace, self._left_alone)
+        return True
+
+    def _left_alone(self) -> None:
+        """Let go of a client that says no more, unless its answer has begun: what is sent to nobody ends the connection by itself."""
+        self._answer_due = None
+        if not getattr(self._running, "response_started", False):
+            self.transport.close()
 
     def pause_writing(self) -> None:
         """More waits to be sent than the system takes."""
@@ -335,6 +355,7 @@ class ShortHttp(TimedHttp):
         if self.headers != self._headers:
             self._headers, self.named = self.headers, dict(self.headers)
         plain = len(self.named) == len(self.headers) and self.long_way.isdisjoint(self.named)  # none stands twice
+        plain = plain and b"host" in self.named
         if target is None or busy or not plain or self.parser.get_method() != b"POST":
             self._begin_the_long_way()
         else:
@@ -425,8 +446,11 @@ class Front:
             return
         if prefix := self._root_path or _forwarded_prefix(scope["headers"]):
             scope = _below(prefix, scope)
-        if twice := _twice(scope["headers"]):
+        if twice := repeated_key(scope["headers"]):
             await _refuse(scope, f"expected {twice} once, got it twice: whose request it is would be a matter of who reads it", send)
+            return
+        if scope.get("http_version") == "1.1" and (hosts := sum(name == b"host" for name, _ in scope["headers"])) != 1:
+            await _refuse(scope, f"expected one Host header, got {hosts} (RFC 9112, section 3.2)", send)
             return
         if scope["type"] == "http":
             path, send = scope["path"], _echoing(scope["headers"], send)
@@ -441,7 +465,7 @@ class Front:
 KEYS = (b"authorization", b"x-api-key")
 
 
-def _twice(headers: Iterable[tuple[bytes, bytes]]) -> str:
+def repeated_key(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """Return the name of a key's header that stands twice; empty where none does."""
     names = [name for name, _ in headers if name in KEYS]
     return next((name.decode() for name in KEYS if names.count(name) > 1), "")

@@ -61,6 +61,7 @@ class Server:
                     return self
             except httpx.TransportError:
                 pass
+            time.sleep(0.02)  # asking without a rest takes a processor from the service that starts
         raise AssertionError(f"the service did not start:\n{self.log()}")
 
     def log(self) -> str:

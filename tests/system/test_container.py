@@ -231,6 +231,7 @@ class Project:
                     return body
             except httpx.TransportError:
                 pass  # not listening yet
+            time.sleep(0.05)
         raise AssertionError(self.run("logs", "service"))
 
     def predict(self, clip: list[Any], **more: Any) -> dict[str, Any]:

@@ -113,4 +113,5 @@ def answered(url: str, process: subprocess.Popen[bytes], start: float) -> float:
             return time.monotonic() - start
         except httpx.TransportError:
             pass
+        time.sleep(0.02)
     raise AssertionError("make serve did not answer")

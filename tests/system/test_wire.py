@@ -209,3 +209,17 @@ def test_the_limit_on_a_message_holds_on_the_fast_lane_too(own_server: Callable[
         assert client.reply()["code"] == "too_large"
         client.send(frame({"type": "step", "text": "a" * 900}))
         assert client.reply()["step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "body"),
+    [
+        ("GET /models", b""),
+        ("POST /v2/models/chars/infer", b'{"inputs": [{"name": "x", "datatype": "INT64", "shape": [1, 1], "data": [1]}]}'),
+    ],
+)
+def test_a_client_that_closes_its_side_behind_a_request_is_answered(server: Server, line: str, body: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+        sock.sendall(f"{line} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.makefile("rb").read().startswith(b"HTTP/1.1 200")

@@ -88,6 +88,7 @@ def _wait(service: Service, process: "subprocess.Popen[bytes]") -> None:
                 return
         except httpx.TransportError:
             pass
+        time.sleep(0.02)
     raise AssertionError(f"the service did not start:\n{service.log.read_text()}")
 
 

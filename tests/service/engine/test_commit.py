@@ -218,6 +218,40 @@ def test_an_end_does_not_wait_for_a_commit_that_hangs(held: Held) -> None:
     held.gate.set()
 
 
+def test_an_end_does_not_wait_for_room_behind_a_commit_that_hangs(held: Held) -> None:
+    idents = held.open(30)
+    held.gate.clear()
+    asked = [held.step(i, 1) for i in idents]
+    commits, end = held.bench.loop._commits, time.monotonic() + 20
+    assert commits is not None
+    while commits._rows < 8 or held.bench.loop.inbox.empty is False:  # max_batch of the bench
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    held.bench.loop.drain(seconds=0.05)
+    held.bench.loop.stop(10)
+    assert not held.bench.loop.alive
+    assert {type(a.one().error) for a in asked} == {Stopping}
+    held.gate.set()
+
+
+def test_an_engine_that_fails_while_a_commit_hangs_ends_in_time(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    ident, other = held.open(2)
+    held.gate.clear()
+    asked = held.step(ident, 1)
+    held.until_committing()
+
+    def fail(*handed: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(held.bench.loop, "_turn", fail)
+    behind = held.step(other, 1)
+    held.bench.loop.drain(seconds=0.05)
+    held.bench.loop.stop(10)
+    assert not held.bench.loop.alive
+    assert [type(a.one().error) for a in (asked, behind)] == [EngineFailed, EngineFailed]
+    held.gate.set()
+
+
 def test_what_comes_for_a_session_whose_batch_is_just_done_has_another_turn_taken() -> None:
     class ByHand(CommitThread[Any]):
         def _main(self) -> None:

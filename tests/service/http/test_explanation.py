@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import orjson
 import pytest
 from fastapi import APIRouter
 from starlette.requests import ClientDisconnect, Request
@@ -23,6 +24,7 @@ from indrnn.service.serving.services import Services
 def manifest(**told: Any) -> Manifest:
     """As much of one as an explanation asks for."""
     facts = {"labels": None, "alphabet": None, "values": None, "classes": 3, "hz": 30.0, "name": "m", "version": "1", "explain": True}
+    facts["unknown_symbol"] = None
     return cast(Manifest, SimpleNamespace(**facts | told))
 
 
@@ -48,6 +50,44 @@ def test_weights_take_the_place_of_a_label() -> None:
             weights_of(manifest(), None, wrong)
     with pytest.raises(BadInput, match="so weights are expected"):
         weights_of(manifest(), "a", None)
+
+
+@pytest.mark.parametrize(
+    ("label", "weights", "got"),
+    [(None, [1, True, 3], r"got true at \[1\]"), (None, [1, 2], "got a list of 2"), ("a", [1, 2, 3], "got the label 'a' too")],
+)
+def test_weights_that_are_refused_are_told_what_is_wrong_with_them(label: Any, weights: Any, got: str) -> None:
+    with pytest.raises(BadInput, match=got):
+        weights_of(manifest(labels=("a", "b", "c")), label, weights)
+
+
+def test_the_symbol_of_what_an_alphabet_lacks_is_no_label() -> None:
+    told = manifest(alphabet="xy\ufffd", unknown_symbol=2)
+    assert weights_of(told, "x", None).tolist() == [1.0, -0.5, -0.5]
+    with pytest.raises(BadInput, match="expected one of x, y, got"):
+        weights_of(told, "\ufffd", None)
+
+
+@pytest.mark.parametrize(("weight", "logit"), [(1.0, 2.0), (3e38, None)])
+def test_what_is_beyond_float32_is_refused_and_warns_nobody(weight: float, logit: float | None) -> None:
+    """Warnings are errors here."""
+    explainer, x, weights = Explainer(Path()), np.full((2, 1), 2, np.float32), np.full(2, weight, np.float32)
+    told = manifest(explain=SimpleNamespace(sha256="it"))
+    answers = [np.full((1, 2, 1), weight, np.float32), np.ones((1, 2), np.float32), np.zeros((1, 2), np.float32)]
+    explainer._open["it"] = cast(Any, SimpleNamespace(run=lambda *asked: answers))
+    if logit is None:
+        with pytest.raises(BadInput, match="finite"):
+            explainer._run(told, x, weights, cast(Any, None))
+    else:
+        assert explainer._run(told, x, weights, cast(Any, None)).logit == logit
+
+
+def test_a_rate_is_refused_in_words_where_the_model_has_none_and_where_times_are_given() -> None:
+    x = np.ones((3, 1, 2, 3), np.float32)
+    with pytest.raises(BadInput, match="at the model's rate, so that hz may be left out, got 25"):
+        read(manifest(hz=None), Frames(x, 25.0))
+    with pytest.raises(BadInput, match="got a time of each frame"):
+        read(manifest(), Frames(x, None, t=np.arange(3.0)))
 
 
 def test_frames_are_held_and_must_be_at_the_model_s_rate() -> None:
@@ -133,6 +173,22 @@ def test_explanations_of_models_that_left_are_closed() -> None:
     assert list(explainer._open) == ["a", "b"]
     models.remove(served["a"])
     assert list(explainer._open) == ["b"]
+
+
+@pytest.mark.parametrize(("named", "said"), [({}, True), ({"model": "m"}, False)])
+async def test_a_refusal_says_which_model_was_taken_where_none_was_named(named: dict[str, str], said: bool) -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": orjson.dumps({"sequence": "text", "label": "z", **named})}
+
+    model = SimpleNamespace(manifest=manifest(labels=("a", "b", "c")))
+    settings = SimpleNamespace(bundles=Path(), max_body=100, max_drain=100, body_timeout=10)
+    models, access = SimpleNamespace(choose=lambda *asked: model), SimpleNamespace(owner_of=lambda headers: "")
+    router = APIRouter()
+    add_explain(router, cast(Services, SimpleNamespace(settings=settings, models=models, access=access)), {})
+    (route,) = router.routes
+    with pytest.raises(BadInput) as refused:
+        await cast(Any, route).endpoint(Request({"type": "http", "method": "POST", "headers": []}, receive))
+    assert ('so "action" was taken' in refused.value.detail) == said
 
 
 async def test_a_client_that_leaves_takes_its_explanation_along(monkeypatch: pytest.MonkeyPatch) -> None:

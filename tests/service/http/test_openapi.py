@@ -1,13 +1,16 @@
 """openapi.yaml is what the app says, and says enough."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
 import pytest
 import yaml
 
+from indrnn.export.bundle import read
 from indrnn.service.app import create_app
+from indrnn.service.http.routes import _model_info
 from indrnn.service.oip.http import OPERATIONS
 from indrnn.service.settings import Settings
 
@@ -22,6 +25,17 @@ def app_document() -> dict[str, Any]:
 
 def test_the_committed_file_is_what_the_app_says(app_document: dict[str, Any]) -> None:
     assert yaml.safe_load((ROOT / "openapi.yaml").read_text()) == app_document, "run `make openapi`"
+
+
+def test_what_a_model_is_described_by_is_in_the_document_and_a_delay_too(app_document: dict[str, Any]) -> None:
+    manifest = read(ROOT / "bundles" / "action" / "2").manifest.model_copy(update={"delay": 3})
+    modality = SimpleNamespace(field="values", max_steps=1)
+    model: Any = SimpleNamespace(manifest=manifest, modality=modality, provider="cpu", kernel="")
+    (told,) = _model_info([model], Settings(), full=True)["versions"]  # type: ignore[misc,union-attr]
+    described = app_document["components"]["schemas"]["VersionInfo"]["properties"]
+    assert told.keys() == described.keys()
+    assert told["delay"] == 3
+    assert "late" in described["delay"]["description"]
 
 
 def test_every_route_of_the_app_is_described_with_its_errors(app_document: dict[str, Any]) -> None:

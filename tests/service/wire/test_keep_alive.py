@@ -1,4 +1,4 @@
-"""An idle connection is closed, by one timer for all of its requests; one that is asked or answered is not."""
+"""An idle connection is closed, by one timer for all of its requests; not so one that is asked or answered, even after its last request."""
 
 import asyncio
 import time
@@ -83,3 +83,28 @@ async def test_a_connection_that_is_half_asked_is_left_to_the_limits_on_requests
         await asyncio.sleep(2 * IDLE)
         writer.write(b"host: x\r\n\r\n")
         assert await answer(reader)
+
+
+@pytest.mark.parametrize("kind", [TimedHttp, ShortHttp])
+async def test_a_client_that_says_no_more_is_answered_all_that_it_asked(kind: type[TimedHttp]) -> None:
+    async with connected(kind) as (reader, writer), asyncio.timeout(10):
+        ask(writer, 0.1)
+        ask(writer, 0.1)
+        writer.write_eof()
+        assert (await reader.read()).count(b"HTTP/1.1 200") == 2, "and the connection is closed then"
+
+
+async def test_a_client_that_says_no_more_may_have_left_and_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TimedHttp, "grace", 0.05)
+    async with connected(TimedHttp) as (reader, writer), asyncio.timeout(10):
+        ask(writer, 9)
+        writer.write_eof()
+        assert await reader.read() == b""
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_request_is_let_go() -> None:
+    for part in (b"", b"GET /0 HTTP/1.1\r\n", b"POST /0 HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nhalf"):
+        async with connected(TimedHttp) as (reader, writer), asyncio.timeout(10):
+            writer.write(part)
+            writer.write_eof()
+            assert b"200" not in await reader.read()
