@@ -23,6 +23,9 @@ def _bundles() -> Path:
     return here if here.is_dir() else Path(__file__).parents[1] / here
 
 
+MOST_SHARDS = 64  # engine's processes of one service; a map of a store that says more is none
+
+
 class SettingsError(Exception):
     """An error of the environment; the message names the variable."""
 
@@ -67,6 +70,11 @@ class Settings(BaseSettings):
         0,
         description="processes that speak with clients, beside one that has the models and the store; 0: one process does all; "
         "auto: 1 where there are two cores, 2 from four on",
+    )
+    shards: Annotated[int, Field(ge=1, le=MOST_SHARDS)] | Literal["auto"] = Field(
+        1,
+        description="processes that have the models and a part of the sessions each, where there are fronts; "
+        "auto: 1, 2 from eight cores on, 4 from sixteen",
     )
     commit_thread: bool | Literal["auto"] = Field(
         "auto",
