@@ -22,7 +22,7 @@ def new_key() -> bytes:
 
 
 def new_id(key: bytes, owner: str = "", shard: Shard = UNDIVIDED) -> str:
-    """Return a fresh id for an owner, 28 URL-safe characters, that falls to the shard: on the average as many are drawn as there are shards."""
+    """Return a fresh id for an owner, 28 URL-safe characters, that falls to the shard: of as many as there are shards, one does."""
     while True:
         random = secrets.token_bytes(RANDOM_BYTES)
         drawn = base64.urlsafe_b64encode(random + _tag(key, random, owner)).decode()

@@ -1,4 +1,4 @@
-"""A store that is parted: where its sessions are, how they come from one number of shards to another, killed at any step, and its copies."""
+"""A store that is parted: where sessions are, how they come from one number of shards to another, killed at any step, and copies."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ SESSIONS = 40
 def session(ident: str, step: int) -> Session:
     now = time.time()
     made = Session(ident, "m", "1", "d", "", np.full(5, step, np.float32), step, step, now, now + 1_000)
-    return made if step % 3 else made._replace(history=History(2, (Snapshot(made.state, step, step),)))
+    return made if step % 3 else made._replace(history=History(2, (Snapshot(made.state, step, step, None),)))
 
 
 def filled(path: Path) -> dict[str, int]:
