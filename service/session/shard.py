@@ -7,12 +7,12 @@ from typing import NamedTuple
 class Shard(NamedTuple):
     """One of so many shards, counted from 0."""
 
-    index: int
+    number: int
     of: int
 
     def has(self, session_id: str) -> bool:
         """Return whether a session is in this shard."""
-        return self.of == 1 or shard_of(session_id, self.of) == self.index
+        return self.of == 1 or shard_of(session_id, self.of) == self.number
 
 
 UNDIVIDED = Shard(0, 1)

@@ -34,3 +34,12 @@ def divide(address: str, shards: int) -> None:
         from indrnn.service.store.shards import bring_to
 
         bring_to(Path(address), shards)
+
+
+def living_elsewhere(address: str, shard: Shard, now: float) -> set[tuple[str, str]]:
+    """Return the model versions that have living sessions in the files of the other shards. Raises StoreError."""
+    if shard.of == 1 or not is_file(address):
+        return set()
+    from indrnn.service.store.shards import living_in, shard_files
+
+    return living_in([path for k, path in enumerate(shard_files(Path(address), shard.of)) if k != shard.number], now)

@@ -50,7 +50,7 @@ class Move(NamedTuple):
 
 def shard_file(store: Path, shard: Shard) -> Path:
     """Return the file of a shard of the store at that path."""
-    return store if shard.of == 1 else store.with_name(f"{store.stem}-{shard.index}-of-{shard.of}{store.suffix}")
+    return store if shard.of == 1 else store.with_name(f"{store.stem}-{shard.number}-of-{shard.of}{store.suffix}")
 
 
 def shard_files(store: Path, shards: int) -> list[Path]:
@@ -197,7 +197,8 @@ def _move(store: Path, shards: int, done: Callable[[str], None]) -> None:
     _remove(sources, keep_lock=before == 1)
     done("old files")
     _end_move(store)
-    log.info("%d sessions, and states that they keep, moved from %d to %d shards", moved, before, shards)
+    if moved:
+        log.info("%d sessions, and states that they keep, moved from %d to %d shards", moved, before, shards)
 
 
 def _fill(path: Path, key: bytes, shard: Shard, sources: Sequence[Path]) -> int:
@@ -214,7 +215,7 @@ def _fill(path: Path, key: bytes, shard: Shard, sources: Sequence[Path]) -> int:
                 columns = ", ".join(name for _, name, *_ in db.execute(f"PRAGMA main.table_info({table})"))
                 db.execute(
                     f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM source.{table} WHERE shard_of(id, ?) = ?",
-                    (shard.of, shard.index),
+                    (shard.of, shard.number),
                 )
             db.execute("COMMIT")
             db.execute("DETACH source")
@@ -227,6 +228,18 @@ def _fill(path: Path, key: bytes, shard: Shard, sources: Sequence[Path]) -> int:
 def _rows(path: Path) -> int:
     with contextlib.closing(sqlite3.connect(path)) as db:
         return sum(int(db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]) for table in TABLES)
+
+
+def living_in(paths: Sequence[Path], now: float) -> set[tuple[str, str]]:
+    """Return the model versions with living sessions in files that others may be using. Raises StoreError."""
+    found: set[tuple[str, str]] = set()
+    for path in paths:
+        try:
+            with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+                found.update(db.execute("SELECT DISTINCT model, version FROM sessions WHERE expires_at > ?", (now,)))
+        except sqlite3.Error as error:
+            raise StoreError(f"store {path}: {error}") from error
+    return found
 
 
 def back_up_shards(store: Path, target: Path) -> None:

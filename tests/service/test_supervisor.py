@@ -118,13 +118,13 @@ def test_a_front_that_keeps_asking_for_a_socket_gets_one_a_second(supervisor: Su
         return True
 
     monkeypatch.setattr(Child, "say", say)
-    supervisor._engine.ready = True
+    supervisor._engines[0].ready = True
     for _ in range(20):
-        supervisor._link(front)
+        supervisor._link(front, 0)
     assert said == ["engine", "front-0"]
-    assert front.link_at <= time.monotonic() + RELINK
-    front.linked -= RELINK
-    supervisor._link(front)
+    assert front.link_at[0] <= time.monotonic() + RELINK
+    front.linked[0] -= RELINK
+    supervisor._link(front, 0)
     assert said == ["engine", "front-0"] * 2
 
 
