@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "INDRNN_"
-OF_TESTS = ("CHAOS", "CONTAINER", "FRONTS", "FUZZ", "INSTALL", "RAY", "REPLICAS", "SILERO")
+OF_TESTS = ("CHAOS", "CONTAINER", "FRONTS", "FUZZ", "INSTALL", "RAY", "REPLICAS", "SHARDS", "SILERO")
 ELSEWHERE = frozenset({"INDRNN_DATA", *(f"INDRNN_TEST_{name}" for name in OF_TESTS)})  # of model/ and of tests
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\s/?#@,]+/?", re.IGNORECASE)
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")

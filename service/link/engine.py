@@ -368,7 +368,7 @@ class Host:
         if isinstance(call, c.CountSessions):
             return (str(await asyncio.to_thread(store.count, call.owner, call.until)),)
         if isinstance(call, c.TellCensus):
-            return (orjson.dumps(await asyncio.to_thread(store.census, call.now)).decode(),)
+            return (orjson.dumps([list(one) for one in await asyncio.to_thread(store.census, call.now)]).decode(),)
         return (told_numbers(self.models, self.totals),)
 
     async def _host(self, call: c.HostModel) -> int:
