@@ -22,7 +22,7 @@ from indrnn.service.settings import Settings, SettingsError, cores, read_setting
 from indrnn.service.store.address import divide, is_file
 from indrnn.service.store.protocol import StoreError
 from indrnn.service.store.shards import back_up_shards
-from indrnn.service.supervisor import front_count, shard_count, supervise
+from indrnn.service.supervisor import process_counts, supervise
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
@@ -62,10 +62,7 @@ def run(command: str, args: argparse.Namespace, argv: list[str]) -> int:
 def _serve(settings: Settings) -> int:
     set_up(settings.log_level, settings.log_format)
     _check(settings)
-    shards = shard_count(settings.shards, cores())
-    fronts = front_count(settings.fronts, cores(), shards)
-    if shards > 1 and not fronts:
-        raise SettingsError(f"INDRNN_SHARDS: {shards} of them expect INDRNN_FRONTS from 1, got {settings.fronts}")
+    fronts, shards = process_counts(settings, cores())
     divide(settings.store, shards)
     return supervise(settings, fronts, shards) if fronts else serve_alone(settings)
 

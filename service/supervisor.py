@@ -342,6 +342,17 @@ def shard_count(shards: int | Literal["auto"], cores: int) -> int:
     return max(1, min(MOST_SHARDS, cores // CORES)) if shards == "auto" else shards
 
 
+def process_counts(settings: Settings, cores: int) -> tuple[int, int]:
+    """Return how many fronts and shards a service has. Raises SettingsError for shards without fronts."""
+    shards = shard_count(settings.shards, cores)
+    fronts = front_count(settings.fronts, cores, shards)
+    if not fronts and settings.shards == "auto":
+        shards = 1
+    if not fronts and shards > 1:
+        raise SettingsError(f"INDRNN_SHARDS: {shards} of them expect INDRNN_FRONTS from 1, got {settings.fronts}")
+    return fronts, shards
+
+
 def supervise(settings: Settings, fronts: int, shards: int = 1) -> int:
     """Run the service as so many fronts and engine's processes."""
     return Supervisor(settings, fronts, shards).run()

@@ -273,7 +273,7 @@ class ShardedBackend(FrontBackend):
             if isinstance(model.port, ShardedPort):
                 for port, numbers in list(zip(model.port.ports, self._numbers, strict=True))[1:]:
                     port.number = NOWHERE if numbers is None else numbers.get(hosted.manifest, NOWHERE)
-        if all(numbers is not None for numbers in self._numbers):
+        if self._numbers[0] is not None:  # a front may begin though another shard is being started again
             self.known.set()
 
     def _port(self, hosted: c.Hosted) -> EnginePort:

@@ -76,19 +76,28 @@ def read_map(store: Path) -> ShardMap | None:
 
 def open_shard(store: Path, shard: Shard, open_file: Callable[[Path], SQLiteStore]) -> SQLiteStore:
     """Return the store of a shard, or all of it, as the map says. Raises StoreError, also where the map says another number of shards."""
+    known = _fitting(store, shard.of)
+    path = shard_file(store, shard)
+    if known is not None:
+        _need(path, store)
+    opened = open_file(path)
+    try:
+        known = _fitting(store, shard.of)  # again: whoever moves sessions had the lock of this file, if not before, then not any more
+        if known is not None and key_digest(opened.key) != known.key:
+            raise StoreError(f"store {path}: its signing key is not the one of {map_file(store)}: it belongs to another store")
+    except StoreError:
+        opened.close()
+        raise
+    return opened
+
+
+def _fitting(store: Path, shards: int) -> ShardMap | None:
+    """Return the map. Raises StoreError where it says another number of shards, or sessions are being moved."""
     known = read_map(store)
     there = 1 if known is None else known.shards
-    if there != shard.of or note_file(store).exists():
-        raise StoreError(f"store {store}: its sessions are in {there} shards, expected {shard.of}: `indrnn serve` moves them at its start")
-    if known is None:
-        return open_file(store)
-    path = shard_file(store, shard)
-    _need(path, store)
-    opened = open_file(path)
-    if key_digest(opened.key) != known.key:
-        opened.close()
-        raise StoreError(f"store {path}: its signing key is not the one of {map_file(store)}: it belongs to another store")
-    return opened
+    if there != shards or note_file(store).exists():
+        raise StoreError(f"store {store}: its sessions are in {there} shards, expected {shards}: `indrnn serve` moves them at its start")
+    return known
 
 
 def key_digest(key: bytes) -> str:

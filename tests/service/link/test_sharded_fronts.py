@@ -110,6 +110,7 @@ class Service:
         for k in range(SHARDS):
             self.linked(made, k)
         await asyncio.wait_for(made.known.wait(), 20)
+        await until(lambda: all(link.up for link in made.shards.links))
         return made
 
     async def restart(self, shard: int) -> None:
@@ -232,8 +233,14 @@ async def test_a_shard_that_is_lost_costs_its_own_sessions_alone(service: Servic
     with pytest.raises(StoreFailed):
         await RemoteProbe(front.engines).need_store()
     assert sorted(service.needed) == [1, 1], "the front's connection, and the leader's"
+    other = ShardedBackend(service.settings, service.needed.append, SHARDS)
+    service.fronts.append(other)
+    for k in range(SHARDS):
+        service.linked(other, k)
     service.linked(front, 1)
-    await asyncio.sleep(0.05)
+    await asyncio.wait_for(other.known.wait(), 20)
+    (result,) = await asked(other, step(sessions[2].id, 2))
+    assert result.number == 2, "a front may begin without that shard"
     assert not front.shards.links[1].up, "the leader has not said that it has what the service has"
     service.led(1)
     await until(lambda: front.shards.links[1].up)
