@@ -1,9 +1,9 @@
 """Steps a second over WebSockets of several ways to run the service, in turns, with the processor time of each process beside them.
 
-python bench/fronts.py [--seconds 1] [--rounds 6] [--sessions 64] [--fronts 0 1] [--against FOLDER]
+python bench/fronts.py [--seconds 1] [--rounds 6] [--sessions 64] [--fronts 0 1] [--shards 1] [--against FOLDER]
 
-Each way is a service of its own, with a store of its own: so many fronts, with commits on the engine thread and on the commit thread. The
-first of them, another checkout's where a folder is given, is what the ratios are against. The client takes of the same cores.
+Each way is a service of its own, with a store of its own: so many fronts and shards, with commits on the engine thread and on the commit
+thread. The first of them, another checkout's where a folder is given, is what the ratios are against. The client takes of the same cores.
 """
 
 import argparse
@@ -71,6 +71,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--sessions", type=int, default=64)
     parser.add_argument("--fronts", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--shards", type=int, nargs="+", default=[1], help="of services with fronts")
+    parser.add_argument("--commit-thread", choices=("false", "true"), nargs="+", default=["false", "true"])
     parser.add_argument("--against", type=Path, help="a checkout that is measured in the same run, with as many fronts each")
     arguments = parser.parse_args()
     with ExitStack() as stack:
@@ -80,9 +82,11 @@ def main() -> None:
             if arguments.against is not None:
                 code = {**env, "PYTHONPATH": str(arguments.against)}
                 ways.append(Way(f"the other checkout, fronts {fronts}", stack.enter_context(service(env=code))))
-            for aside in ("false", "true"):
-                server = stack.enter_context(service(env={**env, "INDRNN_COMMIT_THREAD": aside}))
-                ways.append(Way(f"fronts {fronts}, commit thread {aside}", server))
+            for shards in arguments.shards if fronts else (1,):
+                for aside in arguments.commit_thread:
+                    more = {"INDRNN_SHARDS": str(shards), "INDRNN_COMMIT_THREAD": aside}
+                    divided = f", shards {shards}" if shards > 1 else ""
+                    ways.append(Way(f"fronts {fronts}{divided}, commit thread {aside}", stack.enter_context(service(env={**env, **more}))))
         for n in range(arguments.rounds):
             for way in ways if n % 2 == 0 else ways[::-1]:
                 way.round(arguments.sessions, arguments.seconds)
