@@ -163,6 +163,8 @@ class Leader:
     def __init__(self, host: Host, shard: Shard, need: Callable[[int], None], divided: bool) -> None:
         self.totals = Totals()
         """of all shards, when they were last asked"""
+        self._failures_summed = 0
+        """of the store, as they were last written into the totals; what is there beyond it was counted by whoever shows them"""
         self._host = host
         self._need = need
         self._loop = asyncio.get_running_loop()
@@ -291,7 +293,8 @@ class Leader:
         beside = added([counted.total(BESIDE) for counted in self._counted.values()])
         self.totals.loads, self.totals.load_failures, self.totals.resumed = own.loads, own.load_failures, own.resumed
         self.totals.swept = own.swept + int(beside.get(("swept",), 0))
-        self.totals.store_failures = own.store_failures + int(beside.get(("store_failures",), 0))
+        own.store_failures += self.totals.store_failures - self._failures_summed
+        self.totals.store_failures = self._failures_summed = own.store_failures + int(beside.get(("store_failures",), 0))
 
     def _take_numbers(self, shard: int, told: tuple[str, ...]) -> None:
         epoch = self._links[shard].epoch

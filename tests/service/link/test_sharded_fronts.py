@@ -384,6 +384,9 @@ async def test_the_metrics_are_the_services_and_never_go_back(service: Service) 
     assert steps_counted(await scraped()) == begun + 3
     await asked(front, step(sessions[1].id, 2))
     assert steps_counted(await scraped()) == begun + 4
+    service.leader.totals.store_failures += 2  # as the page of metrics does where the store cannot be counted
+    for _ in range(2):
+        assert b'indrnn_store_failures_total{model="",version=""} 2.0' in await scraped()
     (model,) = front.models
     assert (await model.port.look()).statistics.executions >= 1
 
