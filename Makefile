@@ -12,7 +12,7 @@
 # make kernel  compiles the native kernel where a C++ compiler is there, and the one for CUDA where a GPU and nvcc are; serve, test and bench
 #              do so by themselves
 # make sanitize  the kernel's tests under AddressSanitizer and UBSan
-# make chaos   ten minutes of mixed load on a service that is killed, stopped and lied to, each answer checked (SECONDS, SEED, REDIS=1, FRONTS=1)
+# make chaos   ten minutes of mixed load on a service that is killed, stopped and lied to, each answer checked (SECONDS, SEED, REDIS=1, FRONTS=1, SHARDS=2)
 # make fuzz    ten minutes of every parser under changed bytes and JSON, on all cores (SECONDS, SEED)
 # make openapi writes openapi.yaml anew
 # make wheel   dist/indrnn-*.whl, for machines without this checkout; with the page, where node can be had
@@ -86,7 +86,7 @@ sanitize: .venv/installed-dev
 SECONDS ?= 600
 SEED ?= 1
 chaos: .venv/installed-dev kernel
-	$(BIN)/python tests/chaos/chaos_run.py --seconds $(SECONDS) --seed $(SEED) $(if $(REDIS),--redis) $(if $(FRONTS),--fronts $(FRONTS))
+	$(BIN)/python tests/chaos/chaos_run.py --seconds $(SECONDS) --seed $(SEED) $(if $(REDIS),--redis) $(if $(FRONTS),--fronts $(FRONTS)) $(if $(SHARDS),--shards $(SHARDS))
 
 fuzz: .venv/installed-dev
 	$(BIN)/python tests/fuzz/fuzz_run.py --seconds $(SECONDS) --seed $(SEED)

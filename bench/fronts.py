@@ -1,10 +1,10 @@
 """Steps a second of several ways to run the service, in turns, with the processor time of each process beside them.
 
-python bench/fronts.py [--over websocket|http] [--seconds 1] [--rounds 6] [--sessions 64] [--fronts 0 1] [--against FOLDER]
+python bench/fronts.py [--over websocket|http] [--seconds 1] [--rounds 6] [--sessions 64] [--fronts 0 1] [--shards 1] [--against FOLDER]
 
 Over WebSockets, or as sequences of `/v2` over HTTP; one session alone (`--sessions 1`) tells what a step waits. Each way is a service of
-its own, with a store of its own: so many fronts, with commits on the engine thread and on the commit thread. The first of them, another
-checkout's where a folder is given, is what the ratios are against. The client takes of the same cores.
+its own, with a store of its own: so many fronts and shards, with commits on the engine thread and on the commit thread. The first of them,
+another checkout's where a folder is given, is what the ratios are against. The client takes of the same cores.
 """
 
 import argparse
@@ -85,6 +85,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--sessions", type=int, default=64)
     parser.add_argument("--fronts", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--shards", type=int, nargs="+", default=[1], help="of services with fronts")
+    parser.add_argument("--commit-thread", choices=("false", "true"), nargs="+", default=["false", "true"])
     parser.add_argument("--against", type=Path, help="a checkout that is measured in the same run, in as many ways as it has")
     arguments = parser.parse_args()
     with ExitStack() as stack:
@@ -94,9 +96,11 @@ def main() -> None:
             if arguments.against is not None and (not fronts or (arguments.against / "service" / "link").exists()):
                 other = stack.enter_context(service(env=env, checkout=arguments.against))
                 ways.append(Way(f"the other checkout, fronts {fronts}", other))
-            for aside in ("false", "true"):
-                server = stack.enter_context(service(env={**env, "INDRNN_COMMIT_THREAD": aside}))
-                ways.append(Way(f"fronts {fronts}, commit thread {aside}", server))
+            for shards in arguments.shards if fronts else (1,):
+                for aside in arguments.commit_thread:
+                    more = {"INDRNN_SHARDS": str(shards), "INDRNN_COMMIT_THREAD": aside}
+                    divided = f", shards {shards}" if shards > 1 else ""
+                    ways.append(Way(f"fronts {fronts}{divided}, commit thread {aside}", stack.enter_context(service(env={**env, **more}))))
         for n in range(arguments.rounds):
             for way in ways if n % 2 == 0 else ways[::-1]:
                 way.round(arguments.over, arguments.sessions, arguments.seconds)

@@ -19,9 +19,10 @@ from indrnn.service.logs import set_up
 from indrnn.service.process import serve_alone
 from indrnn.service.serving.request import KeysError, new_key, read_keys
 from indrnn.service.settings import Settings, SettingsError, cores, read_settings, variable
+from indrnn.service.store.address import divide, is_file
 from indrnn.service.store.protocol import StoreError
-from indrnn.service.store.sqlite import back_up
-from indrnn.service.supervisor import front_count, supervise
+from indrnn.service.store.shards import back_up_shards
+from indrnn.service.supervisor import process_counts, supervise
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
@@ -61,8 +62,9 @@ def run(command: str, args: argparse.Namespace, argv: list[str]) -> int:
 def _serve(settings: Settings) -> int:
     set_up(settings.log_level, settings.log_format)
     _check(settings)
-    fronts = front_count(settings.fronts, cores())
-    return supervise(settings, fronts) if fronts else serve_alone(settings)
+    fronts, shards = process_counts(settings, cores())
+    divide(settings.store, shards)
+    return supervise(settings, fronts, shards) if fronts else serve_alone(settings)
 
 
 def _serve_on_ray(settings: Settings, given: Sequence[str]) -> int:
@@ -135,9 +137,9 @@ def _appending(path: Path) -> Iterator[tuple[RawIOBase, str]]:
 
 
 def _back_up(settings: Settings, target: Path) -> int:
-    if "://" in settings.store:
+    if not is_file(settings.store):
         raise StoreError("backup: expected a store in an SQLite file; Redis has ways of its own (docs/store.md)")
-    back_up(Path(settings.store), target)
+    back_up_shards(Path(settings.store), target)
     return 0
 
 

@@ -1,6 +1,7 @@
-"""The processes of a service: all of it in one, or a front or the engine's process as a child of the supervisor.
+"""The processes of a service: all of it in one, or a front or an engine's process as a child of the supervisor.
 
-`python -m indrnn.service.process ROLE NAME CONTROL [LISTENER...]` is how the supervisor starts a child; the numbers are file descriptors.
+`python -m indrnn.service.process ROLE NAME SHARDS CONTROL [LISTENER...]` is how the supervisor starts a child; the last are descriptors.
+Where there are several shards, the number of an engine's is the end of its name.
 A child hears from the supervisor over CONTROL, a byte at a time, some with a socket, and tells it in bytes; where that ends, so does it.
 """
 
@@ -27,8 +28,10 @@ from indrnn.service.engine.runtime import EngineError
 from indrnn.service.engine.statistics import Totals
 from indrnn.service.http.cors import open_to
 from indrnn.service.http.metrics import Metrics, Sources
-from indrnn.service.link.engine import Host
+from indrnn.service.link.engine import Host, Scrape
 from indrnn.service.link.front import FrontBackend, RemoteProbe, RemoteQuotas, RemoteRegistry, RemoteRepository, Tally
+from indrnn.service.link.leader import Leader
+from indrnn.service.link.shards import ShardedBackend
 from indrnn.service.logs import set_up
 from indrnn.service.oip.infer_http import InferHttp
 from indrnn.service.revision import revision
@@ -38,9 +41,11 @@ from indrnn.service.serving.request import KeysError
 from indrnn.service.serving.services import BackendPort, Services
 from indrnn.service.serving.sessions import Sessions
 from indrnn.service.serving.steps import StepRouter
+from indrnn.service.session.shard import UNDIVIDED, Shard
 from indrnn.service.settings import Settings, SettingsError, read_settings
+from indrnn.service.store.address import is_file
 from indrnn.service.store.protocol import StoreError
-from indrnn.service.supervisor import ALIVE, NEED, READY
+from indrnn.service.supervisor import ALIVE, LINK, NEED, READY
 from indrnn.service.wire.websocket import Wire
 
 log = logging.getLogger(__name__)
@@ -97,9 +102,9 @@ def _web_server(settings: Settings, backend: BackendPort, application: Applicati
 
 
 class Control:
-    """A child's end of the line to the supervisor. `linked` is given each socket that comes."""
+    """A child's end of the line to the supervisor. `linked` is given each socket that comes, and what was said with it."""
 
-    def __init__(self, line: socket.socket, linked: Callable[[socket.socket], None]) -> None:
+    def __init__(self, line: socket.socket, linked: Callable[[int, socket.socket], None]) -> None:
         line.setblocking(False)
         self._line = line
         self._linked = linked
@@ -121,7 +126,7 @@ class Control:
             log.error("the supervisor is gone")
             os._exit(1)  # what is stored is stored, and nobody is left to start anything again
         for fd in fds:
-            self._linked(socket.socket(fileno=fd))
+            self._linked(said[0], socket.socket(fileno=fd))
 
     async def beat(self, lively: Callable[[], bool] = lambda: True) -> None:
         """Give signs of life until this is cancelled, as long as what does the work is lively."""
@@ -133,7 +138,7 @@ class Control:
 
 def front_services(settings: Settings, backend: FrontBackend) -> Services:
     """Return the services as a front has them. Raises KeysError."""
-    link, totals, places = backend.link, Totals(), Places(settings.max_connections)
+    link, totals, places = backend.engines, Totals(), Places(settings.max_connections)
     quotas = RemoteQuotas(settings, link)
     registry = RemoteRegistry(link, quotas)
     steps = StepRouter(backend.models, registry, backend.tickets)
@@ -164,12 +169,12 @@ def front_services(settings: Settings, backend: FrontBackend) -> Services:
     )
 
 
-async def _front(settings: Settings, line: socket.socket, listeners: Sequence[socket.socket]) -> int:
-    def need() -> None:
-        control.say(NEED)
+async def _front(settings: Settings, shards: int, line: socket.socket, listeners: Sequence[socket.socket]) -> int:
+    def need(shard: int = 0) -> None:
+        control.say(bytes([NEED + shard]))
 
-    backend = FrontBackend(settings, need)
-    control = Control(line, lambda link: backend.link.attach(link))
+    backend = FrontBackend(settings, need) if shards == 1 else ShardedBackend(settings, need, shards)
+    control = Control(line, backend.attach)
     services = front_services(settings, backend)
     beating = asyncio.create_task(control.beat())
     await backend.known.wait()
@@ -188,7 +193,7 @@ async def _front(settings: Settings, line: socket.socket, listeners: Sequence[so
     finally:
         beating.cancel()
         started.cancel()
-        backend.link.close()
+        backend.engines.close()
     return 0 if server.started else 1
 
 
@@ -201,9 +206,18 @@ async def _say_when_started(server: uvicorn.Server, control: Control) -> None:
 async def _engine(settings: Settings, backend: Backend, line: socket.socket, host: "list[Host]") -> int:
     here = Host(backend)
     host.append(here)
-    where = Sources(here.models.__iter__, here.totals, here.registry.census, here.streams, here.repository.unavailable, revision())
-    here.scrape = Metrics(where).text
-    control = Control(line, here.attach)
+    leader: Leader | None = None
+
+    def linked(said: int, link: socket.socket) -> None:
+        if said == LINK:
+            here.attach(link)
+        elif leader is not None:
+            leader.attach(said, link)
+
+    control = Control(line, linked)
+    if backend.shard.of > 1 and backend.shard.number == 0:
+        leader = Leader(here, backend.shard, lambda shard: control.say(bytes([NEED + shard])), is_file(settings.store))
+    here.scrape = _scrape(here, leader)
     stopping = asyncio.Event()
 
     def stop() -> None:
@@ -215,7 +229,7 @@ async def _engine(settings: Settings, backend: Backend, line: socket.socket, hos
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
     chores = [backend.sweep(here.totals), here.keep_telling(), control.beat(backend.lively)]
-    if settings.poll:
+    if settings.poll and backend.shard.number == 0:
         chores.append(here.repository.watch(settings.poll))
     tasks = [asyncio.create_task(chore) for chore in chores]
     control.say(READY)
@@ -226,9 +240,24 @@ async def _engine(settings: Settings, backend: Backend, line: socket.socket, hos
         await asyncio.sleep(LOOK)
     for task in tasks:
         task.cancel()
+    if leader is not None:
+        leader.close()
     here.close()
     await asyncio.to_thread(backend.close)
     return 0
+
+
+def _scrape(here: Host, leader: Leader | None) -> Scrape:
+    """Return what answers scrapers: with the numbers of all shards, where there are several."""
+    models, totals = (here.models.__iter__, here.totals) if leader is None else (leader.summed, leader.totals)
+    numbers = Metrics(Sources(models, totals, here.registry.census, here.streams, here.repository.unavailable, revision()))
+
+    async def scrape(accept: str) -> tuple[bytes, str]:
+        if leader is not None:
+            await leader.gather()
+        return await numbers.text(accept)
+
+    return scrape
 
 
 def _run(main: Coroutine[Any, Any, int]) -> int:
@@ -249,7 +278,7 @@ def _end_with_parent() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Be a child."""
-    role, name, control, *listeners = argv
+    role, name, shards, control, *listeners = argv
     _end_with_parent()
     line = socket.socket(fileno=int(control))
     try:
@@ -258,9 +287,10 @@ def main(argv: Sequence[str]) -> int:
         _tune()
         if role == "front":
             first = settings if name == "front-0" else settings.model_copy(update={"grpc_port": None})
-            return _run(_front(first, line, [socket.socket(fileno=int(fd)) for fd in listeners]))
+            return _run(_front(first, int(shards), line, [socket.socket(fileno=int(fd)) for fd in listeners]))
         host: list[Host] = []
-        backend = Backend.open(settings, lambda deliveries, *times: host[0].answer(deliveries, *times))
+        shard = UNDIVIDED if shards == "1" else Shard(int(name.rpartition("-")[2]), int(shards))
+        backend = Backend.open(settings, lambda deliveries, *times: host[0].answer(deliveries, *times), shard)
         return _run(_engine(settings, backend, line, host))
     except (SettingsError, BundleError, EngineError, StoreError, KeysError) as error:
         print(f"indrnn: {error}", file=sys.stderr)

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "INDRNN_"
-OF_TESTS = ("CHAOS", "CONTAINER", "FRONTS", "FUZZ", "INSTALL", "PAGE", "RAY", "REPLICAS", "SILERO")
+OF_TESTS = ("CHAOS", "CONTAINER", "FRONTS", "FUZZ", "INSTALL", "PAGE", "RAY", "REPLICAS", "SHARDS", "SILERO")
 ELSEWHERE = frozenset({"INDRNN_DATA", *(f"INDRNN_TEST_{name}" for name in OF_TESTS)})  # of model/ and of tests
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\s/?#@,]+/?", re.IGNORECASE)
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
@@ -21,6 +21,9 @@ def _bundles() -> Path:
     """Return ./bundles, or where there is none the bundles that came with the package."""
     here = Path("bundles")
     return here if here.is_dir() else Path(__file__).parents[1] / here
+
+
+MOST_SHARDS = 64  # engine's processes of one service; a map of a store that says more is none
 
 
 class SettingsError(Exception):
@@ -67,6 +70,11 @@ class Settings(BaseSettings):
         0,
         description="processes that speak with clients, beside one that has the models and the store; 0: one process does all; "
         "auto: 1 where there are two cores, 2 from four on",
+    )
+    shards: Annotated[int, Field(ge=1, le=MOST_SHARDS)] | Literal["auto"] = Field(
+        1,
+        description="processes that have the models and a part of the sessions each, where there are fronts; "
+        "auto: 1, 2 from eight cores on, 4 from sixteen",
     )
     commit_thread: bool | Literal["auto"] = Field(
         "auto",

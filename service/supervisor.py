@@ -1,7 +1,8 @@
-"""The parent of a service's processes: binds the addresses, starts the engine's process and the fronts, and starts again what ends.
+"""The parent of a service's processes: binds the addresses, starts the engine's processes and the fronts, and starts again what ends.
 
-It holds nothing that could be lost. Each front and the engine's process talk over a socket without a name, both ends of which they get from
-here; a new one whenever one of them was started again. Where the supervisor itself is killed, the system kills its children.
+It holds nothing that could be lost. Each front and each engine's process talk over a socket without a name, both ends of which they get
+from here; a new one whenever one of them was started again. Where the service is in shards, the engine's process of the first has such
+sockets to those of the others, too. Where the supervisor itself is killed, the system kills its children.
 """
 
 import logging
@@ -16,15 +17,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
-from indrnn.service.settings import Settings, SettingsError
+from indrnn.service.settings import MOST_SHARDS, Settings, SettingsError
 
 log = logging.getLogger(__name__)
 
-LINK, READY, ALIVE, NEED = b"L", b"R", b".", b"N"
-"""said over a child's line; here: this is a socket to the other side; there: it is ready, it is alive, it needs such a socket"""
+READY, ALIVE, LINK, NEED = b"R", b".", 0x40, 0x80
+"""said over a child's line, a byte each. There: it is ready, it is alive; NEED and a shard: it needs a socket to that shard's engine. Here,
+with a socket: a number below LINK is the shard whose engine is at the other end, LINK says that the other end will ask"""
 GRACE = 2.0  # seconds beyond the drain's time after which a child is killed
 LOOK = 0.5  # seconds between looks at children that are silent or wait to be started again
-MOST = 2  # fronts that `auto` starts: a step costs one of them as much as it costs the engine's process (docs/scaling.md)
+MOST = 2  # fronts that `auto` starts for an engine: a step costs one of them as much as it costs the engine's process (docs/scaling.md)
+CORES = 4  # for each shard that `auto` starts
 RELINK = 1.0  # seconds between two sockets for one front: where they understand each other not at all, it asks for the next at once
 SLOWEST = 10.0  # seconds before a child that keeps ending is started again
 STEADY = 10.0  # seconds that a child has to live for the next one to be started at once
@@ -36,7 +39,7 @@ Role = Literal["engine", "front"]
 class Child:
     """A place for a process, and the process that is there, if any. `fails`: how often in a row it did not live for long, or was not there.
 
-    linked: when it was last given a socket to the other side; link_at: when it is to be given one.
+    linked: when it was last given a socket to the engine of each shard; link_at: when it is to be given one.
     """
 
     role: Role
@@ -49,15 +52,15 @@ class Child:
     heard: float = 0.0
     again_at: float = field(default=float("inf"))
     fails: int = 0
-    linked: float = 0.0
-    link_at: float = field(default=float("inf"))
+    linked: dict[int, float] = field(default_factory=dict)
+    link_at: dict[int, float] = field(default_factory=dict)
 
-    def say(self, what: bytes, link: socket.socket) -> bool:
+    def say(self, what: int, link: socket.socket) -> bool:
         """Send a socket; False where nobody is there."""
         if self.line is None:
             return False
         try:
-            socket.send_fds(self.line, [what], [link.fileno()])
+            socket.send_fds(self.line, [bytes([what])], [link.fileno()])
         except OSError:
             return False
         return True
@@ -66,9 +69,9 @@ class Child:
 class Supervisor:
     """Starts, watches and ends the processes of one service."""
 
-    def __init__(self, settings: Settings, fronts: int) -> None:
+    def __init__(self, settings: Settings, fronts: int, shards: int = 1) -> None:
         self._settings = settings
-        self._engine = Child("engine", "engine")
+        self._engines = [Child("engine", "engine" if shards == 1 else f"engine-{k}") for k in range(shards)]
         self._fronts = [Child("front", f"front-{i}") for i in range(fronts)]
         self._listeners: list[socket.socket] = []
         self._selector = selectors.DefaultSelector()
@@ -117,7 +120,12 @@ class Supervisor:
 
     @property
     def _all(self) -> list[Child]:
-        return [self._engine, *self._fronts]
+        return [*self._engines, *self._fronts]
+
+    @property
+    def _asking(self) -> list[Child]:
+        """Return who asks engines: fronts, and the engine of the first shard, which leads the others."""
+        return [*self._fronts, *(self._engines[:1] if len(self._engines) > 1 else ())]
 
     # --- starting -----------------------------------------------------------------------------------------------------------------------
 
@@ -134,9 +142,9 @@ class Supervisor:
         child.line, child.ready, child.again_at = ours, False, float("inf")
         child.began = child.heard = time.monotonic()
         self._selector.register(ours, selectors.EVENT_READ, child)
-        if child.role == "front" and self._engine.ready:
-            child.linked = 0.0
-            self._link(child)
+        child.linked, child.link_at = {}, {}
+        if child.role == "front":
+            self._link_all(child)
 
     def _begun(self, child: Child) -> "tuple[subprocess.Popen[bytes], socket.socket]":
         """Return the process and this end of its line. Raises OSError."""
@@ -144,29 +152,39 @@ class Supervisor:
         with theirs:
             ours.setblocking(False)
             fds = [theirs.fileno(), *(one.fileno() for one in self._listeners if child.role == "front")]
-            command = [sys.executable, "-m", "indrnn.service.process", child.role, child.name, *map(str, fds)]
+            shards = str(len(self._engines))
+            command = [sys.executable, "-m", "indrnn.service.process", child.role, child.name, shards, *map(str, fds)]
             try:  # a session of its own: a terminal's Ctrl-C comes here alone
                 return subprocess.Popen(command, pass_fds=fds, start_new_session=True), ours
             except OSError:
                 ours.close()
                 raise
 
-    def _link(self, front: Child) -> None:
-        """Give a front and the engine's process both ends of a new socket; later, where the last one is new, or there is none to be had."""
-        now = time.monotonic()
-        if now < front.linked + RELINK:
-            front.link_at = front.linked + RELINK
+    def _link_all(self, asking: Child) -> None:
+        """Give a front, or the leader, a socket to every engine that is ready."""
+        for shard, engine in enumerate(self._engines):
+            if engine.ready:
+                self._link(asking, shard)
+
+    def _link(self, asking: Child, shard: int) -> None:
+        """Give who asks and a shard's engine both ends of a new socket; later, where the last one is new, or there is none to be had."""
+        engine, now = self._engines[shard], time.monotonic()
+        if asking is engine:
             return
-        front.linked, front.link_at = now, float("inf")
+        if now < (last := asking.linked.get(shard, 0.0)) + RELINK:
+            asking.link_at[shard] = last + RELINK
+            return
+        asking.linked[shard] = now
+        asking.link_at.pop(shard, None)
         try:
             one, other = socket.socketpair()
         except OSError as error:
-            log.error("%s cannot be linked: %s", front.name, error.strerror or error)
-            front.link_at = now + RELINK
+            log.error("%s cannot be linked: %s", asking.name, error.strerror or error)
+            asking.link_at[shard] = now + RELINK
             return
         with one, other:
-            if self._engine.say(LINK, one):
-                front.say(LINK, other)
+            if engine.say(LINK, one):
+                asking.say(shard, other)
 
     # --- hearing ------------------------------------------------------------------------------------------------------------------------
 
@@ -189,11 +207,21 @@ class Supervisor:
                     log.info("the service answers at %s", self._address)
                 child.ready = child.was_ready = True
                 log.info("%s is ready", child.name)
-                for front in self._fronts if child is self._engine else ():
-                    front.linked = 0.0
-                    self._link(front)
-            elif what == NEED and self._engine.ready:
-                self._link(child)
+                self._link_ready(child)
+            elif what[0] >= NEED and (shard := what[0] - NEED) < len(self._engines) and self._engines[shard].ready:
+                self._link(child, shard)
+
+    def _link_ready(self, child: Child) -> None:
+        """Give sockets to a child that is ready now, and to those that ask it."""
+        if child.role != "engine":
+            return
+        shard = self._engines.index(child)
+        for asking in self._asking:
+            if asking.role == "front" or asking.ready:
+                asking.linked.pop(shard, None)
+                self._link(asking, shard)
+        if child in self._asking:
+            self._link_all(child)
 
     def _hang_up(self, child: Child) -> None:
         if child.line is not None:
@@ -209,7 +237,7 @@ class Supervisor:
         """The first time, tell everybody to end, fronts before the engine; the second time, kill them."""
         self._asked += 1
         self._until = min(self._until, time.monotonic() + self._settings.drain_timeout + GRACE)
-        for child in (*self._fronts, self._engine):
+        for child in (*self._fronts, *self._engines):
             child.again_at = float("inf")
             if child.process is not None:
                 _send(child.process, signal.SIGTERM if self._asked == 1 else signal.SIGKILL)
@@ -260,8 +288,9 @@ class Supervisor:
             if child.process is None:
                 if now >= child.again_at and not self._asked and not self._status:
                     self._start(child)
-            elif now >= child.link_at and self._engine.ready:
-                self._link(child)
+            elif due := [k for k, at in child.link_at.items() if now >= at and self._engines[k].ready]:
+                for shard in due:
+                    self._link(child, shard)
             elif now > self._until or (child.ready and now - child.heard > self._settings.hang_timeout):
                 log.error("%s has given no sign of life and is killed", child.name)
                 _send(child.process, signal.SIGKILL)
@@ -299,13 +328,31 @@ def listen(host: str, port: int) -> list[socket.socket]:
     return bound
 
 
-def front_count(fronts: int | Literal["auto"], cores: int) -> int:
-    """Return how many fronts there are beside the engine's process; 0: one process does all."""
+def front_count(fronts: int | Literal["auto"], cores: int, shards: int = 1) -> int:
+    """Return how many fronts there are beside the engine's processes; 0: one process does all."""
     if not hasattr(socket, "AF_UNIX") or not hasattr(socket, "send_fds"):
         return 0
-    return min(MOST, cores // 2) if fronts == "auto" else fronts
+    if fronts != "auto":
+        return fronts
+    return min(MOST, cores // 2) if shards == 1 else max(1, min(MOST * shards, cores * 3 // 8))
 
 
-def supervise(settings: Settings, fronts: int) -> int:
-    """Run the service as so many fronts and an engine's process."""
-    return Supervisor(settings, fronts).run()
+def shard_count(shards: int | Literal["auto"], cores: int) -> int:
+    """Return how many shards there are: one takes up to four cores, with its fronts and its commit thread (docs/scaling.md)."""
+    return max(1, min(MOST_SHARDS, cores // CORES)) if shards == "auto" else shards
+
+
+def process_counts(settings: Settings, cores: int) -> tuple[int, int]:
+    """Return how many fronts and shards a service has. Raises SettingsError for shards without fronts."""
+    shards = shard_count(settings.shards, cores)
+    fronts = front_count(settings.fronts, cores, shards)
+    if not fronts and settings.shards == "auto":
+        shards = 1
+    if not fronts and shards > 1:
+        raise SettingsError(f"INDRNN_SHARDS: {shards} of them expect INDRNN_FRONTS from 1, got {settings.fronts}")
+    return fronts, shards
+
+
+def supervise(settings: Settings, fronts: int, shards: int = 1) -> int:
+    """Run the service as so many fronts and engine's processes."""
+    return Supervisor(settings, fronts, shards).run()

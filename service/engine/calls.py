@@ -5,6 +5,13 @@
     ListSessions   Session, ...      ProbeStore     None            TellStatistics   texts: JSON
     Scrape         texts: the numbers in a scraper's form, the form
 
+The first shard asks the other shards of its service, which it leads:
+
+    TellLoaded     texts: number, manifest, number, ...      LoadSession    Session, or None
+    HostModel      text: the number of it                    CountSessions  text: how many
+    EndModel       None                                      TellCensus     text: JSON
+    Settle         None                                      TellNumbers    text: JSON
+
 A call is answered with CallAnswer or Refused; the rest are notes, which nobody answers.
 """
 
@@ -78,9 +85,58 @@ class Scrape(NamedTuple):
     accept: str
 
 
-Call = (
+class TellLoaded(NamedTuple):
+    """Return the number and the manifest of each version that is loaded."""
+
+
+class HostModel(NamedTuple):
+    """Load a version of that manifest, unless it is loaded, and return its number."""
+
+    name: str
+    version: str
+    manifest: str
+
+
+class EndModel(NamedTuple):
+    """Let what is in flight of the model of that number finish, at most so long, refuse the rest with `why`, and unload it."""
+
+    number: int
+    why: str
+    seconds: float
+
+
+class Settle(NamedTuple):
+    """Tell the fronts what is loaded: it is what the service has."""
+
+
+class LoadSession(NamedTuple):
+    """Return a session, whoever owns it; None where there is none."""
+
+    session_id: str
+
+
+class CountSessions(NamedTuple):
+    """Return how many sessions an owner has here that live beyond that time."""
+
+    owner: str
+    until: float
+
+
+class TellCensus(NamedTuple):
+    """Count the living sessions here, by model."""
+
+    now: float
+
+
+class TellNumbers(NamedTuple):
+    """Return the statistics of every model, and what is counted beside them."""
+
+
+OfFront = (
     FindSession | RemoveSession | ListSessions | CountSequence | MakeRoom | ProbeStore | LoadModel | UnloadModel | TellStatistics | Scrape
 )
+OfLeader = TellLoaded | HostModel | EndModel | Settle | LoadSession | CountSessions | TellCensus | TellNumbers
+Call = OfFront | OfLeader
 
 
 class CallAnswer(NamedTuple):

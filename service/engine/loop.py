@@ -120,6 +120,7 @@ from indrnn.service.session.machine import (
     handle,
 )
 from indrnn.service.session.machine import Reply as MachineReply
+from indrnn.service.session.shard import UNDIVIDED, Shard
 from indrnn.service.store.protocol import Change, Store
 
 log = logging.getLogger(__name__)
@@ -130,7 +131,7 @@ class EngineSettings:
     """Bounds: rows of a run, tickets that may wait, seconds a request may wait, seconds a session lives after a step, frames of a step.
 
     short: whether plain steps go the short way (engine/short.py); commit_thread: whether they are stored on a thread of their own
-    (engine/commit.py).
+    (engine/commit.py). shard: to which the ids of new sessions fall, forks too.
     """
 
     max_batch: int
@@ -140,6 +141,7 @@ class EngineSettings:
     max_frames: int = 5_000
     short: bool = False
     commit_thread: bool = False
+    shard: Shard = UNDIVIDED
 
 
 # --- what is handed to the engine thread, and who still waits for an answer: the only part that two threads touch -------------------------
@@ -1031,7 +1033,7 @@ class Desk:
         if isinstance(request, DeleteRequest):
             return Delete()
         if isinstance(request, ForkRequest):
-            return Fork(new_id(self._store.key, request.owner), ttl)
+            return Fork(new_id(self._store.key, request.owner, self._settings.shard), ttl)
         if isinstance(request, ImportRequest):
             return Import(request.start, ttl)
         if isinstance(request, RewindRequest):
@@ -1046,7 +1048,7 @@ class Desk:
         return Session(session_id, f.name, f.version, f.digest, owner, zeros, 0, 0, now, now + self._settings.session_ttl)
 
     def _made(self, request: CreateRequest, now: float) -> Session:
-        fresh, at = self._fresh(new_id(self._store.key, request.owner), request.owner, now), request.start
+        fresh, at = self._fresh(new_id(self._store.key, request.owner, self._settings.shard), request.owner, now), request.start
         if request.keep:
             fresh = fresh._replace(history=History(request.keep))
         return fresh if at is None else fresh._replace(state=at.state, step=at.step, position=at.position, carry=at.carry)

@@ -12,6 +12,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
+
+from indrnn.export.bundle import BundleError
 from indrnn.service.engine import calls as c
 from indrnn.service.engine.codec import CodecError, decode, encode
 from indrnn.service.engine.loop import EngineLoop, tickets_of
@@ -19,15 +22,17 @@ from indrnn.service.engine.port import EnginePort
 from indrnn.service.engine.quota import Quotas
 from indrnn.service.engine.registry import Registry
 from indrnn.service.engine.requests import ClientProtocol, Delivery, InferRequest, StepRequest, Ticket
+from indrnn.service.engine.runtime import EngineError
 from indrnn.service.engine.statistics import Totals
-from indrnn.service.errors import ModelGone, ServiceError, Stopping, unexpected
+from indrnn.service.errors import EngineFailed, ModelGone, ServiceError, Stopping, unexpected
 from indrnn.service.link.connection import Connection
 from indrnn.service.link.message import FORMAT, TOGETHER, Kind, LinkError, framed, messages, parts, read_asked, times_part, told_parts
-from indrnn.service.link.numbers import statistics_text
+from indrnn.service.link.numbers import statistics_text, told_numbers
 from indrnn.service.serving.backend import Backend
 from indrnn.service.serving.models import Models, ServedModel
-from indrnn.service.serving.repository import Repository, Rules
+from indrnn.service.serving.repository import Loader, Repository, Rules
 from indrnn.service.session.machine import Refused
+from indrnn.service.store.protocol import Store
 from indrnn.service.store.refreshed import StoreProbe
 from indrnn.service.tracing import Times
 
@@ -158,16 +163,13 @@ class Host:
     """What the fronts of a service share. Everything here but `answer` runs on the event loop."""
 
     def __init__(self, backend: Backend) -> None:
-        settings = backend.settings
+        self.settled = backend.shard.number == 0
+        """whether the fronts may be told what is loaded; a shard that is led says so when it has what the service has"""
         self.epoch = secrets.randbits(63)
         self.totals = Totals()
         self.backend = backend
         self.scrape: Scrape | None = None
-        quotas = Quotas(settings.max_sessions, settings.max_steps_per_second, backend.store.count)
-        self.registry = Registry(backend.store, settings.session_ttl, quotas)
-        rules = Rules(settings.bundles, settings.versions, settings.linger)
-        self.repository = Repository(rules, backend.models, self.registry.census, _Announced(self), lambda model: None, self.totals)
-        self.repository.began_with(backend.stamps, backend.skipped)
+        self.registry, self.repository = self.over(backend.store, Announced(self))
         self.probe = StoreProbe(backend.store)
         self._fronts: list[FrontLink] = []
         self._by_epoch: dict[int, FrontLink] = {}
@@ -177,6 +179,15 @@ class Host:
         self._said: c.Roster | None = None
         backend.models.follow(self.changed)
         self._number_models(backend.models)
+
+    def over(self, store: Store, loader: Loader) -> tuple[Registry, Repository]:
+        """Return the registry of a store's sessions, and the repository whose models are loaded by `loader`."""
+        backend, s = self.backend, self.backend.settings
+        registry = Registry(store, s.session_ttl, Quotas(s.max_sessions, s.max_steps_per_second, store.count))
+        rules = Rules(s.bundles, s.versions, s.linger)
+        repository = Repository(rules, backend.models, registry.census, loader, lambda model: None, self.totals)
+        repository.began_with(backend.stamps, backend.skipped)
+        return registry, repository
 
     @property
     def models(self) -> Models:
@@ -231,7 +242,8 @@ class Host:
             before.connection.close()
             self.left(before)
         self._by_epoch = {**self._by_epoch, front.epoch: front}
-        front.note(self._roster())
+        if self.settled:
+            front.note(self._roster())
         self.tell_streams()
 
     def left(self, front: FrontLink) -> None:
@@ -288,14 +300,14 @@ class Host:
         self._number_models(self.models)
         before = self._said
         roster = self._roster()
-        if roster is not before:
+        if roster is not before and self.settled:
             for front in self._by_epoch.values():
                 front.note(roster)
 
     async def announce(self) -> None:
         """Return when every front asks by what is loaded now, or has had its time to."""
         self.changed()
-        number, until = self._roster().number, time.monotonic() + TAKEN
+        number, until = self._roster().number, time.monotonic() + (TAKEN if self.settled else 0)
         while any(front.roster < number for front in self._by_epoch.values()) and time.monotonic() < until:  # noqa: ASYNC110
             await asyncio.sleep(0.002)
 
@@ -336,7 +348,60 @@ class Host:
         if isinstance(call, c.Scrape) and self.scrape is not None:
             body, form = await self.scrape(call.accept)
             return body.decode(), form
+        if isinstance(call, c.OfLeader):
+            return await self._answer_to_leader(call)
         raise ServiceError(f"expected a call, got {type(call).__name__}")
+
+    async def _answer_to_leader(self, call: c.OfLeader) -> Any:
+        """Return the value of a call of the first shard. Raises ServiceError."""
+        store = self.backend.store
+        if isinstance(call, c.TellLoaded):
+            return tuple(text for one in self._hosted.values() for text in (str(one.number), one.manifest))
+        if isinstance(call, c.HostModel):
+            return (str(await self._host(call)),)
+        if isinstance(call, c.EndModel):
+            return await self._end(call)
+        if isinstance(call, c.Settle):
+            return await self._settle()
+        if isinstance(call, c.LoadSession):
+            return (await asyncio.to_thread(store.load, [call.session_id])).get(call.session_id)
+        if isinstance(call, c.CountSessions):
+            return (str(await asyncio.to_thread(store.count, call.owner, call.until)),)
+        if isinstance(call, c.TellCensus):
+            return (orjson.dumps([list(one) for one in await asyncio.to_thread(store.census, call.now)]).decode(),)
+        return (told_numbers(self.models, self.totals),)
+
+    async def _host(self, call: c.HostModel) -> int:
+        """Load a version that the first shard has, and return its number here. Raises EngineFailed."""
+        for hosted in self._hosted.values():
+            if hosted.manifest == call.manifest:
+                return hosted.number
+        try:
+            model = await asyncio.to_thread(self.backend.load, self.backend.settings.bundles / call.name / call.version)
+        except (BundleError, EngineError) as error:
+            raise EngineFailed(str(error)) from error
+        if model.manifest.model_dump_json() != call.manifest:
+            await self.backend.unload(model, ModelGone("the model was unloaded"), 0)
+            raise EngineFailed(f"{call.name}/{call.version}: its files have changed meanwhile")
+        self.models.add(model)
+        await self.announce()
+        return self._hosted[model.port].number
+
+    async def _end(self, call: c.EndModel) -> None:
+        """Unload a version that the service has no longer; its number may be gone already."""
+        port = self._ports.get(call.number)
+        model = next((model for model in self.models if model.port is port), None)
+        if model is not None:
+            self.models.remove(model)
+        if port is not None:
+            await self.backend.end(port, ModelGone(call.why), call.seconds)
+            self.forget(port)
+
+    async def _settle(self) -> None:
+        self.settled = True
+        for front in self._by_epoch.values():
+            front.note(self._roster())
+        await self.announce()
 
     async def _ready(self) -> None:
         if self.backend.stopping:
@@ -344,7 +409,7 @@ class Host:
         await self.probe.need_store()
 
 
-class _Announced:
+class Announced:
     """Loads and unloads; before an engine ends, the fronts have been told that it does."""
 
     def __init__(self, host: Host) -> None:

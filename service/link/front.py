@@ -9,13 +9,13 @@ import logging
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from indrnn.export.bundle import Manifest
 from indrnn.service.engine import calls as c
 from indrnn.service.engine.codec import CodecError, decode, encode
 from indrnn.service.engine.loop import tickets_of
-from indrnn.service.engine.port import EngineSnapshot
+from indrnn.service.engine.port import EnginePort, EngineSnapshot
 from indrnn.service.engine.quota import Quotas
 from indrnn.service.engine.requests import Asked, Delivery, Ticket
 from indrnn.service.engine.statistics import Statistics, Totals
@@ -42,6 +42,7 @@ from indrnn.service.serving.repository import Listed
 from indrnn.service.serving.steps import Tickets
 from indrnn.service.session.machine import Refused, Session
 from indrnn.service.settings import Settings
+from indrnn.service.tracing import Times
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,14 @@ TALLY = 0.25  # seconds between tellings of open streams and of what a front alo
 R = TypeVar("R")
 
 
-class RemotePort:
+class FrontPort:
+    """The engine port of one model, as a front has it. number: the engine's of it."""
+
+    number: int
+    stopping: bool
+
+
+class RemotePort(FrontPort):
     """The engine port of one model, over the front's connection. Everything here runs on the event loop."""
 
     def __init__(self, link: "Link", number: int) -> None:
@@ -101,6 +109,7 @@ class Link:
         self._need = need
         self._connection: Connection | None = None
         self._engine: int | None = None
+        self._coming: int | None = None
         self._outgoing: list[bytes] = []
         self._scheduled = False
         self._calls: dict[int, asyncio.Future[object]] = {}
@@ -131,12 +140,12 @@ class Link:
         """Send requests when this turn of the event loop is over, or refuse them."""
         error = self._refusal(port)
         if error is not None:
-            self.tickets.tell([Delivery(ticket, Refused(error)) for one in asked for ticket in tickets_of(*one)])
+            self._tell([Delivery(ticket, Refused(error)) for one in asked for ticket in tickets_of(*one)])
             return
         made = list(asked_parts(port.number, asked, whole))
         if any(len(part) > WHOLE for part in made):
             error = TooLarge(f"expected requests of at most {WHOLE} bytes in memory")
-            self.tickets.tell([Delivery(ticket, Refused(error)) for one in asked for ticket in tickets_of(*one)])
+            self._tell([Delivery(ticket, Refused(error)) for one in asked for ticket in tickets_of(*one)])
             return
         self._outgoing += made
         if not self._scheduled:
@@ -202,7 +211,7 @@ class Link:
                     if part.form == PartForm.TIMES:
                         times = read_times(part)
                     else:
-                        self.tickets.tell(read_told(part, self.tickets.epoch), times)
+                        self._tell(read_told(part, self.tickets.epoch), times)
             elif kind == Kind.RETURNED:
                 self._returned(body)
             elif kind == Kind.HELLO:
@@ -218,9 +227,14 @@ class Link:
         except CodecError as error:
             raise LinkError(str(error)) from error
 
+    def _tell(self, deliveries: Sequence[Delivery], times: Times | None = None) -> None:
+        self.tickets.tell(deliveries, times)
+
     def _note(self, body: bytes) -> None:
         note = decode(body, tuple)
         if isinstance(note, c.Roster):
+            if self._coming is None:
+                raise LinkError("expected a hello first, got a note")
             self._engine = self._coming
             self._roster(self._engine, note)
             self.note(c.RosterTaken(note.number))
@@ -250,10 +264,34 @@ class Link:
         self._connection, self._engine = None, None
         self._outgoing = []
         error = StoreFailed(f"the engine was lost ({why}): whether it has stored the step is not known; repeat it with its number")
-        self.tickets.fail(error)
+        self._fail(error)
         for future in self._calls.values():
             if not future.done():
                 future.set_exception(StoreFailed(f"the engine was lost ({why})", retry_after=1))
+
+    def _fail(self, error: ServiceError) -> None:
+        """Refuse whatever waits for this engine."""
+        self.tickets.fail(error)
+
+
+class AskedEngines(Protocol):
+    """The way to the engine's process, or to those of all shards, for what is asked beside steps."""
+
+    noted: Callable[[c.Note], None]
+    stopping: bool
+
+    @property
+    def up(self) -> bool:
+        """Return whether what counts for the service can be told."""
+
+    def note(self, note: c.Note) -> None:
+        """Tell something that is not answered."""
+
+    async def call(self, call: c.Call, kind: type[R], seconds: float = CALL_TIMEOUT) -> R:
+        """Return the answer to a call, of that type. Raises the error of a refusal, StoreFailed without an engine."""
+
+    def close(self) -> None:
+        """End the connections; whatever waits is refused."""
 
 
 @dataclass(eq=False)
@@ -268,25 +306,35 @@ class FrontBackend:
     stopping: bool = False
     forget: Callable[[ServedModel], None] = lambda model: None
     _engine: int | None = None
-    _ports: dict[int, tuple[str, ServedModel]] = field(default_factory=dict)
+    _ports: dict[int, tuple[c.Hosted, ServedModel]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.link = Link(self.tickets, self.follow, self.need)
         self.known = asyncio.Event()
+        self.engines: AskedEngines = Link(self.tickets, self.follow, self.need)
+
+    @property
+    def link(self) -> Link:
+        """Return the connection to the only engine's process."""
+        assert isinstance(self.engines, Link), "there are no shards"
+        return self.engines
+
+    def attach(self, shard: int, link: socket.socket) -> None:
+        """Begin to talk to the engine's process of a shard over a socket."""
+        self.link.attach(link)
 
     def follow(self, engine: int, roster: c.Roster) -> None:
         """Take over what an engine has loaded. One that was started again has other numbers for the same models."""
         before = self._ports if engine == self._engine else {}
-        others = {} if engine == self._engine else dict(self._ports.values())
-        now: dict[int, tuple[str, ServedModel]] = {}
+        others = {} if engine == self._engine else {_text(hosted): model for hosted, model in self._ports.values()}
+        now: dict[int, tuple[c.Hosted, ServedModel]] = {}
         for hosted in roster.models:
             known = before.get(hosted.number)
             model = known[1] if known is not None else others.pop(_text(hosted), None)
-            if model is not None and isinstance(model.port, RemotePort):
+            if model is not None and isinstance(model.port, FrontPort):
                 model.port.number = hosted.number
             else:
                 model = self._served(hosted)
-            now[hosted.number] = _text(hosted), model
+            now[hosted.number] = hosted, model
         gone = [model for _, model in self._ports.values() if all(model is not other for _, other in now.values())]
         for _, model in now.values():
             if self.models.exactly(model.manifest.name, model.manifest.version) is not model:
@@ -294,30 +342,37 @@ class FrontBackend:
         for model in gone:
             self.models.remove(model)
             self.forget(model)
-            if isinstance(model.port, RemotePort):
+            if isinstance(model.port, FrontPort):
                 model.port.stopping = True
         kept = {hosted.number for hosted in roster.models if hosted.retired}
         self.models.retire((m.manifest.name, m.manifest.version) for number, (_, m) in now.items() if number in kept)
         self.lines = [Listed(*line) for line in roster.lines]
         self._engine, self._ports = engine, now
+        self._settle()
+
+    def _settle(self) -> None:
+        """Take note that the table is what the engines have."""
         self.known.set()
 
     def _served(self, hosted: c.Hosted) -> ServedModel:
         m, s = Manifest.model_validate_json(hosted.manifest), self.settings
         limits = StepLimits(s.max_frames, s.max_text, s.max_every)
-        return ServedModel(m, RemotePort(self.link, hosted.number), served(m, limits), hosted.provider, hosted.kernel)
+        return ServedModel(m, self._port(hosted), served(m, limits), hosted.provider, hosted.kernel)
+
+    def _port(self, hosted: c.Hosted) -> EnginePort:
+        return RemotePort(self.link, hosted.number)
 
     def drain(self, seconds: float) -> None:
         """Take nothing new: the engine, which is told too, finishes what is in flight."""
-        self.stopping = self.link.stopping = True
+        self.stopping = self.engines.stopping = True
         for model in self.models:
-            if isinstance(model.port, RemotePort):
+            if isinstance(model.port, FrontPort):
                 model.port.stopping = True
 
     @property
     def busy(self) -> bool:
         """Return whether somebody waits for an answer."""
-        return self.tickets.waiting > 0 and self.link.up
+        return self.tickets.waiting > 0 and self.engines.up
 
     def close(self) -> None:
         """Do nothing: the connection ends with the process, and the engine's process has the rest."""
@@ -330,7 +385,7 @@ def _text(hosted: c.Hosted) -> str:
 class RemoteQuotas:
     """The limits of every owner, of which the engine's process counts the sessions; steps each front counts, and tells the others."""
 
-    def __init__(self, settings: Settings, link: Link) -> None:
+    def __init__(self, settings: Settings, link: AskedEngines) -> None:
         self._steps = Quotas(None, settings.max_steps_per_second, lambda owner, horizon: 0)
         self._link = link
         self.counts_sessions = settings.max_sessions is not None
@@ -366,7 +421,7 @@ class RemoteQuotas:
 class RemoteRegistry:
     """Every session of the service, which the engine's process knows."""
 
-    def __init__(self, link: Link, quotas: RemoteQuotas) -> None:
+    def __init__(self, link: AskedEngines, quotas: RemoteQuotas) -> None:
         self.quotas = quotas
         self._link = link
 
@@ -399,11 +454,11 @@ class RemoteRepository:
 
     async def load(self, name: str) -> None:
         """Load the newest versions of a model by command. Raises BadInput."""
-        await self._backend.link.call(c.LoadModel(name), type(None), LOAD_TIMEOUT)
+        await self._backend.engines.call(c.LoadModel(name), type(None), LOAD_TIMEOUT)
 
     async def unload(self, name: str) -> None:
         """Unload every version of a model by command. Raises UnknownModel."""
-        await self._backend.link.call(c.UnloadModel(name), type(None), LOAD_TIMEOUT)
+        await self._backend.engines.call(c.UnloadModel(name), type(None), LOAD_TIMEOUT)
 
     def index(self, ready_only: bool = False) -> list[Listed]:
         """Return every version that is loaded, and every one that is not and why."""
@@ -417,7 +472,7 @@ class RemoteRepository:
 class RemoteProbe:
     """Whether the store takes commits, which the engine's process asks it."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: AskedEngines) -> None:
         self._link = link
 
     async def need_store(self) -> None:
@@ -428,7 +483,7 @@ class RemoteProbe:
 class Tally:
     """What a front alone can count, told to the engine's process, which has the numbers of the service."""
 
-    def __init__(self, link: Link, places: Places, totals: Totals) -> None:
+    def __init__(self, link: AskedEngines, places: Places, totals: Totals) -> None:
         self._link = link
         self._places = places
         self._totals = totals

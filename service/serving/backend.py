@@ -11,6 +11,7 @@ from typing import Literal
 
 from indrnn.export.bundle import BundleError, read
 from indrnn.service.engine.loop import Answer, EngineLoop, EngineSettings
+from indrnn.service.engine.port import EnginePort
 from indrnn.service.engine.runtime import Engine
 from indrnn.service.engine.statistics import Totals
 from indrnn.service.errors import ServiceError, StoreFailed
@@ -18,8 +19,9 @@ from indrnn.service.serving.modalities import StepLimits, served
 from indrnn.service.serving.models import Models, ServedModel
 from indrnn.service.serving.repository import Key, Stamp, load_at_start
 from indrnn.service.serving.steps import Tickets
+from indrnn.service.session.shard import UNDIVIDED, Shard
 from indrnn.service.settings import Settings, cores
-from indrnn.service.store.address import open_store
+from indrnn.service.store.address import living_elsewhere, open_store
 from indrnn.service.store.protocol import Store, StoreError
 from indrnn.service.tracing import TimedAnswers
 
@@ -42,6 +44,7 @@ class Backend:
     """`stamps` and `skipped`: how the loaded files were at the start, and the versions that were left out.
 
     answer: takes the engines' deliveries, in place of `tickets`, where those who ask are in other processes.
+    shard: whose sessions are here.
     `_engines` are all whose thread may not have ended, also of versions that have left the table of models.
     """
 
@@ -53,14 +56,15 @@ class Backend:
     stamps: dict[Key, Stamp] = field(default_factory=dict)
     skipped: Collection[Key] = ()
     answer: Answer | None = None
+    shard: Shard = UNDIVIDED
     _engines: list[EngineLoop] = field(default_factory=list)
 
     @classmethod
-    def open(cls, settings: Settings, answer: Answer | None = None) -> "Backend":
+    def open(cls, settings: Settings, answer: Answer | None = None, shard: Shard = UNDIVIDED) -> "Backend":
         """Open the backend; blocks while the models warm up. Raises BundleError, StoreError, EngineError."""
         if not settings.bundles.is_dir():
             raise BundleError(f"{settings.bundles}: no bundle found (expected {settings.bundles}/<name>/<version>/manifest.json)")
-        backend = cls(settings, open_store(settings.store, settings.store_durability), answer=answer)
+        backend = cls(settings, open_store(settings.store, settings.store_durability, shard), answer=answer, shard=shard)
         try:
             folders, backend.stamps, backend.skipped = load_at_start(settings.bundles, settings.versions, backend.living)
             for folder in folders:
@@ -71,11 +75,12 @@ class Backend:
         return backend
 
     def living(self) -> set[Key]:
-        """Return the versions with living sessions. Raises StoreError."""
+        """Return the versions with living sessions, also in the files of other shards. Raises StoreError."""
         try:
-            return {Key(p.model, p.version) for p in self.store.census(time.time())}
+            here = {Key(p.model, p.version) for p in self.store.census(time.time())}
         except StoreFailed as error:
             raise StoreError(f"store {error.detail}") from error
+        return here | {Key(*one) for one in living_elsewhere(self.settings.store, self.shard, time.time())}
 
     def load(self, folder: Path) -> ServedModel:
         """Read a bundle, warm it up and start its engine. Blocks; raises BundleError, EngineError."""
@@ -83,8 +88,8 @@ class Backend:
         max_batch = min(s.max_batch, bundle.manifest.limits.max_batch or s.max_batch)
         self.store.graphs[bundle.manifest.sha256] = bundle.manifest.state_size
         graph = Engine(bundle, s.provider, s.threads, max_batch)
-        aside = commits_aside(s.commit_thread, self.answer is not None, cores())
-        bounds = EngineSettings(max_batch, s.max_queue, s.step_timeout, s.session_ttl, s.max_frames, short=True, commit_thread=aside)
+        aside = commits_aside(s.commit_thread, self.answer is not None, cores() // self.shard.of)
+        bounds = EngineSettings(max_batch, s.max_queue, s.step_timeout, s.session_ttl, s.max_frames, True, aside, self.shard)
         told = self.answer or self.tickets.answer
         timed = TimedAnswers(told) if s.otel and not aside else None  # beside the engine thread nobody knows which run was a reply's
         engine = EngineLoop(graph, self.store, bounds, timed or told)
@@ -124,7 +129,11 @@ class Backend:
 
     async def unload(self, model: ServedModel, why: ServiceError, seconds: float) -> None:
         """Let what is in flight finish, end the engine's thread, and give back its memory, whoever still holds the model."""
-        engine = next(e for e in self._engines if e is model.port)
+        await self.end(model.port, why, seconds)
+
+    async def end(self, port: EnginePort, why: ServiceError, seconds: float) -> None:
+        """Unload the model of an engine."""
+        engine = next(e for e in self._engines if e is port)
         engine.drain(why, seconds)
         await asyncio.to_thread(engine.stop, None)
         engine.engine.close()

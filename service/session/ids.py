@@ -10,6 +10,7 @@ import hmac
 import secrets
 
 from indrnn.service.errors import Gone, ServiceError, UnknownSession
+from indrnn.service.session.shard import UNDIVIDED, Shard
 
 RANDOM_BYTES = 16
 TAG_BYTES = 5  # with the random bits a multiple of three: no padding; guessing a tag does not give access, only 410 for 404
@@ -20,10 +21,13 @@ def new_key() -> bytes:
     return secrets.token_bytes(32)
 
 
-def new_id(key: bytes, owner: str = "") -> str:
-    """Return a fresh id for an owner, 28 URL-safe characters."""
-    random = secrets.token_bytes(RANDOM_BYTES)
-    return base64.urlsafe_b64encode(random + _tag(key, random, owner)).decode()
+def new_id(key: bytes, owner: str = "", shard: Shard = UNDIVIDED) -> str:
+    """Return a fresh id for an owner, 28 URL-safe characters, that falls to the shard: of as many as there are shards, one does."""
+    while True:
+        random = secrets.token_bytes(RANDOM_BYTES)
+        drawn = base64.urlsafe_b64encode(random + _tag(key, random, owner)).decode()
+        if shard.has(drawn):
+            return drawn
 
 
 def issued(key: bytes, session_id: str, owner: str = "") -> bool:

@@ -1,14 +1,45 @@
 """Which store an address names."""
 
+from functools import partial
+from pathlib import Path
+
+from indrnn.service.session.shard import UNDIVIDED, Shard
 from indrnn.service.store.protocol import Durability, Store
 
 
-def open_store(address: str, durability: Durability = "strict") -> Store:
-    """Return the store at the path of an SQLite file, or at a redis://, rediss:// or unix:// address. Raises StoreError."""
-    if "://" not in address:
+def open_store(address: str, durability: Durability = "strict", shard: Shard = UNDIVIDED) -> Store:
+    """Return the store at the path of an SQLite file, or at a redis://, rediss:// or unix:// address. Raises StoreError.
+
+    shard: whose sessions the caller wants. Each has a file of its own; a Redis has all.
+    """
+    if is_file(address):
+        from indrnn.service.store.shards import open_shard
         from indrnn.service.store.sqlite import SQLiteStore
 
-        return SQLiteStore(address, durability)
+        opened = partial(SQLiteStore, durability=durability)
+        return open_shard(Path(address), shard, opened) if Path(address).name else opened(address)
     from indrnn.service.store.redis import RedisStore  # only where it is used: 80 ms of start-up
 
     return RedisStore(address, durability)
+
+
+def is_file(address: str) -> bool:
+    """Return whether the store is a file."""
+    return "://" not in address
+
+
+def divide(address: str, shards: int) -> None:
+    """Bring a store to so many shards, before anybody opens it. Raises StoreError, also where a service has it."""
+    if is_file(address) and Path(address).name and address.strip():
+        from indrnn.service.store.shards import bring_to
+
+        bring_to(Path(address), shards)
+
+
+def living_elsewhere(address: str, shard: Shard, now: float) -> set[tuple[str, str]]:
+    """Return the model versions that have living sessions in the files of the other shards. Raises StoreError."""
+    if shard.of == 1 or not is_file(address):
+        return set()
+    from indrnn.service.store.shards import living_in, shard_files
+
+    return living_in([path for k, path in enumerate(shard_files(Path(address), shard.of)) if k != shard.number], now)

@@ -80,8 +80,10 @@ class SQLiteStore:
     `relaxed` leaves out the wait for the disk: a kill loses nothing, a power cut the last commits.
     """
 
-    def __init__(self, path: Path | str, durability: Durability = "strict") -> None:
+    def __init__(self, path: Path | str, durability: Durability = "strict", key: bytes | None = None, lock: bool = True) -> None:
+        """key: signs the ids of a new file, in place of one that is drawn; lock: False where whoever opens it holds the lock already."""
         self._path = Path(path)
+        self._key_of_new = key
         self._lock = threading.Lock()
         self._kept = Kept()
         self._synchronous = "FULL" if durability == "strict" else "NORMAL"
@@ -94,7 +96,8 @@ class SQLiteStore:
         try:
             _refuse_others(self._path)
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._held, self._new_lock = _hold(self._path)
+            if lock:
+                self._held, self._new_lock = _hold(self._path)
             os.close(os.open(self._path, os.O_RDONLY | os.O_CREAT, 0o600))  # what lies in it is worth what its sessions are
             self._db = sqlite3.connect(self._path, timeout=1.0, isolation_level=None, check_same_thread=False)
             self.key = self._open()
@@ -103,7 +106,7 @@ class SQLiteStore:
             if self._held is not None and self._new_lock:
                 os.unlink(f"{self._path}-lock")  # while it is held: _hold sees that the name is another file's
             self.close()
-            raise StoreError(f"store {path}: {_explain(error)}") from error
+            raise StoreError(f"store {path}: {explained(error)}") from error
 
     def _open(self) -> bytes:
         db = self._db
@@ -126,7 +129,7 @@ class SQLiteStore:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         for statements in _MIGRATIONS[version:]:
             for statement in filter(str.strip, statements.split(";")):
-                db.execute(statement, {"key": new_key()} if ":key" in statement else {})
+                db.execute(statement, {"key": self._key_of_new or new_key()} if ":key" in statement else {})
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _recognize(self) -> None:
@@ -349,21 +352,26 @@ def back_up(source: Path, target: Path) -> None:
     """
     part = target.with_name(target.name + ".part")
     try:
-        part.unlink(missing_ok=True)
         with contextlib.closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as db:
             (owner,) = db.execute("PRAGMA application_id").fetchone()
             if owner != APPLICATION_ID:
                 raise sqlite3.DatabaseError(f"expected a file of sessions, got application id {owner}")
-            os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-            with contextlib.closing(sqlite3.connect(part)) as copy:
-                db.backup(copy)  # all pages in one read transaction, which hinders no writer
-                copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
-        with part.open("rb") as written:
-            os.fsync(written.fileno())
+            copied(db, part)
         part.replace(target)
     except (OSError, sqlite3.Error) as error:
         part.unlink(missing_ok=True)
         raise StoreError(f"backup of {source} to {target}: {error}") from error
+
+
+def copied(db: sqlite3.Connection, part: Path) -> None:
+    """Copy a database, all pages in one read transaction, which hinders no writer, to a new file. Raises OSError, sqlite3.Error."""
+    part.unlink(missing_ok=True)
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    with contextlib.closing(sqlite3.connect(part)) as copy:
+        db.backup(copy)
+        copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
+    with part.open("rb") as written:
+        os.fsync(written.fileno())
 
 
 def _refuse_others(path: Path) -> None:
@@ -378,6 +386,16 @@ def _refuse_others(path: Path) -> None:
         begins = file.read(len(_BEGINS))
     if begins and begins != _BEGINS:
         raise sqlite3.DatabaseError("expected a file of sessions, got one that is not a database")
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold the lock of a store, without opening it. Raises BlockingIOError when another has it."""
+    descriptor, _ = _hold(path)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _hold(path: Path) -> tuple[int, bool]:
@@ -459,7 +477,8 @@ def _session(row: tuple[object, ...]) -> Session:
     )
 
 
-def _explain(error: Exception) -> str:
+def explained(error: Exception) -> str:
+    """Return why a file could not be opened."""
     if isinstance(error, BlockingIOError) or (isinstance(error, sqlite3.OperationalError) and "locked" in str(error)):
         return "another process holds it (stop that one, or give this one a file of its own: INDRNN_STORE)"
     return str(error)

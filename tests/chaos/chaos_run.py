@@ -1,6 +1,6 @@
 """Chaos: mixed load on a real service while it is killed, stopped, starved and lied to; every answer is checked.
 
-    python tests/chaos/chaos_run.py --seconds 600 --seed 1 [--redis] [--fronts 2] [--only starve]
+    python tests/chaos/chaos_run.py --seconds 600 --seed 1 [--redis] [--fronts 2] [--shards 2] [--only starve]
 
 Ends with a table of what was asked, done to the service and found, and with 1 where anything was lost, applied twice, answered wrongly,
 never answered, refused without a reason, or left behind. docs/reliability.md has what was measured.
@@ -242,10 +242,13 @@ def main() -> int:
     parser.add_argument("--fronts", help="a service of several processes, of which each is killed (INDRNN_FRONTS)")
     parser.add_argument("--only", help="one kind of fault alone, as starve")
     parser.add_argument("--commit-thread", action="store_true", help="with commits on a thread of their own (INDRNN_COMMIT_THREAD)")
+    parser.add_argument("--shards", help="of so many engine's processes, with fronts (INDRNN_SHARDS)")
     asked = parser.parse_args()
     env = {"INDRNN_FRONTS": asked.fronts} if asked.fronts else {}
     if asked.commit_thread:
         env["INDRNN_COMMIT_THREAD"] = "true"
+    if asked.shards:
+        env["INDRNN_SHARDS"] = asked.shards
     with tempfile.TemporaryDirectory() as folder:
         found = Chaos(Path(folder), asked.seed, asked.redis, asked.only, **env).run(asked.seconds)
         print(found.table())

@@ -17,7 +17,7 @@ from indrnn.service.errors import Overloaded
 from indrnn.service.logs import TextFormatter, set_up
 from indrnn.service.serving.connections import Places
 from indrnn.service.settings import Settings, SettingsError
-from indrnn.service.supervisor import RELINK, Child, Supervisor, front_count, listen
+from indrnn.service.supervisor import RELINK, Child, Supervisor, front_count, listen, process_counts
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,31 @@ from indrnn.service.supervisor import RELINK, Child, Supervisor, front_count, li
 )
 def test_fronts_are_as_many_as_are_asked_for_or_as_one_engine_can_feed(fronts: int | Literal["auto"], cores: int, expected: int) -> None:
     assert front_count(fronts, cores) == expected
+
+
+@pytest.mark.parametrize(
+    ("fronts", "shards", "cores", "expected"),
+    [
+        (0, 1, 8, (0, 1)),
+        (0, "auto", 64, (0, 1)),
+        (1, "auto", 7, (1, 1)),
+        (3, "auto", 8, (3, 2)),
+        ("auto", "auto", 2, (1, 1)),
+        ("auto", "auto", 8, (3, 2)),
+        ("auto", "auto", 16, (6, 4)),
+        ("auto", 2, 1, (1, 2)),
+        (1, 64, 2, (1, 64)),
+    ],
+)
+def test_shards_are_as_many_as_are_asked_for_or_one_for_four_cores(
+    fronts: int | Literal["auto"], shards: int | Literal["auto"], cores: int, expected: tuple[int, int]
+) -> None:
+    assert process_counts(Settings(fronts=fronts, shards=shards), cores) == expected
+
+
+def test_shards_without_fronts_are_refused() -> None:
+    with pytest.raises(SettingsError, match="INDRNN_SHARDS: 2 of them expect INDRNN_FRONTS from 1, got 0"):
+        process_counts(Settings(shards=2), 8)
 
 
 def test_where_there_are_no_unix_sockets_one_process_does_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,13 +143,13 @@ def test_a_front_that_keeps_asking_for_a_socket_gets_one_a_second(supervisor: Su
         return True
 
     monkeypatch.setattr(Child, "say", say)
-    supervisor._engine.ready = True
+    supervisor._engines[0].ready = True
     for _ in range(20):
-        supervisor._link(front)
+        supervisor._link(front, 0)
     assert said == ["engine", "front-0"]
-    assert front.link_at <= time.monotonic() + RELINK
-    front.linked -= RELINK
-    supervisor._link(front)
+    assert front.link_at[0] <= time.monotonic() + RELINK
+    front.linked[0] -= RELINK
+    supervisor._link(front, 0)
     assert said == ["engine", "front-0"] * 2
 
 

@@ -25,6 +25,7 @@ VERSION = max((path.name for path in (ROOT / "bundles/action").iterdir()), key=i
 FRONTS = os.environ.get(
     "INDRNN_TEST_FRONTS", ""
 )  # so many fronts, and a commit thread, for every service here, whose tests know nothing of them
+SHARDS = os.environ.get("INDRNN_TEST_SHARDS", "1")  # so many shards, where there are fronts
 CLASSES = len(json.loads((ROOT / "bundles/action" / VERSION / "manifest.json").read_text())["labels"])
 
 
@@ -49,7 +50,7 @@ class Server:
             self.port = s.getsockname()[1]
         log = (self.folder / "log").open("ab")
         env = {k: v for k, v in os.environ.items() if not k.startswith("INDRNN_") and k not in ("HOST", "PORT")}
-        fronts = {"INDRNN_FRONTS": FRONTS, "INDRNN_COMMIT_THREAD": "true"} if FRONTS else {}
+        fronts = {"INDRNN_FRONTS": FRONTS, "INDRNN_SHARDS": SHARDS, "INDRNN_COMMIT_THREAD": "true"} if FRONTS else {}
         own = {"INDRNN_STORE": str(self.folder / "sessions.db"), "INDRNN_PAGE": str(self.folder / "page")}  # not what `make page` left
         settings = {"PORT": str(self.port), **own, **fronts, **self.env}
         self.process = subprocess.Popen(self.arguments, cwd=ROOT, env={**env, **settings}, stderr=log, stdout=log)

@@ -1,0 +1,249 @@
+"""A store that is parted: where sessions are, how they come from one number of shards to another, killed at any step, and copies."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import shutil
+import sqlite3
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from indrnn.service.session.ids import issued, new_id
+from indrnn.service.session.machine import History, Session, Snapshot
+from indrnn.service.session.shard import UNDIVIDED, Shard, shard_of
+from indrnn.service.store.address import divide, open_store
+from indrnn.service.store.protocol import Change, StoreError
+from indrnn.service.store.shards import back_up_shards, bring_to, map_file, note_file, open_shard, read_map, shard_file, shard_files
+from indrnn.service.store.sqlite import SQLiteStore
+
+SESSIONS = 40
+
+
+def session(ident: str, step: int) -> Session:
+    now = time.time()
+    made = Session(ident, "m", "1", "d", "", np.full(5, step, np.float32), step, step, now, now + 1_000)
+    return made if step % 3 else made._replace(history=History(2, (Snapshot(made.state, step, step, None),)))
+
+
+def filled(path: Path) -> dict[str, int]:
+    """A store of one file; return the step of each session."""
+    store = SQLiteStore(path)
+    idents = [*(new_id(store.key) for _ in range(SESSIONS)), "a sequence", "another\u00fc"]
+    store.commit([Change(None, session(ident, step)) for step, ident in enumerate(idents)])
+    store.close()
+    return {ident: step for step, ident in enumerate(idents)}
+
+
+def steps_of(path: Path) -> dict[str, int]:
+    """What all shards have, each session where it belongs and nowhere else."""
+    known = read_map(path)
+    shards = 1 if known is None else known.shards
+    found: dict[str, int] = {}
+    for k in range(shards):
+        with contextlib.closing(sqlite3.connect(shard_file(path, Shard(k, shards)))) as db:
+            rows = dict(db.execute("SELECT id, step FROM sessions").fetchall())
+            kept = {ident for (ident,) in db.execute("SELECT id FROM histories UNION SELECT id FROM kept")}
+        assert kept <= set(rows)
+        assert not set(rows) & set(found)
+        assert all(shard_of(ident, shards) == k for ident in rows)
+        found |= rows
+    return found
+
+
+def test_the_shard_of_an_id_is_the_first_eight_bytes_of_its_digest() -> None:
+    assert [shard_of("a", n) for n in (1, 2, 3, 64)] == [0xCA978112CA1BBDCA % n for n in (1, 2, 3, 64)]
+    assert shard_of("\ud800", 2) in (0, 1), "an id that a client chose may be any text"
+
+
+def test_new_ids_fall_to_the_shard_that_draws_them() -> None:
+    key = b"k" * 32
+    drawn = [new_id(key, "me", Shard(2, 5)) for _ in range(20)]
+    assert {shard_of(ident, 5) for ident in drawn} == {2}
+    assert all(issued(key, ident, "me") for ident in drawn)
+
+
+def test_sessions_are_moved_to_any_number_and_back_under_one_key(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    before = filled(path)
+    key = SQLiteStore(path)
+    key.close()
+    for shards in (2, 5, 3, 1):
+        bring_to(path, shards)
+        assert steps_of(path) == before
+        assert sorted(p.name for p in tmp_path.iterdir() if p.suffix == ".db") == sorted(p.name for p in shard_files(path, shards))
+        stores = [open_store(str(path), shard=Shard(k, shards)) for k in range(shards)]
+        assert {store.key for store in stores} == {key.key}
+        for ident, step in before.items():
+            there = stores[shard_of(ident, shards)].load([ident])[ident]
+            assert (there.step, there.state.tolist(), there.keep) == (step, [step] * 5, 0 if step % 3 else 2)
+        for store in stores:
+            store.close()
+    assert read_map(path) is None
+
+
+def test_a_store_that_is_new_begins_with_its_shards_and_one_that_fits_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "s.db"
+    divide(str(path), 1)
+    assert not path.parent.exists()
+    divide(str(path), 2)
+    said = [(p.name, p.stat().st_mtime_ns) for p in sorted(path.parent.iterdir())]
+    divide(str(path), 2)
+    assert [(p.name, p.stat().st_mtime_ns) for p in sorted(path.parent.iterdir())] == said
+    assert json.loads(map_file(path).read_text())["shards"] == 2
+    divide("redis://nowhere", 2)
+    assert not path.exists()
+
+
+def _killed(path: Path, shards: int, at: str) -> None:
+    bring_to(path, shards, lambda step: os._exit(9) if step == at else None)
+    os._exit(0)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (3, 2), (2, 1)])
+def test_a_move_that_is_killed_after_any_step_loses_nothing(tmp_path: Path, before: int, after: int) -> None:
+    """The next start has another number still, or the same, or the old one again."""
+    origin = tmp_path / "origin"
+    origin.mkdir()
+    sessions = filled(origin / "s.db")
+    bring_to(origin / "s.db", before)
+    steps: list[str] = []
+    shutil.copytree(origin, tmp_path / "whole")
+    bring_to(tmp_path / "whole" / "s.db", after, steps.append)
+    assert steps == ["note", *(f"file {k}" for k in range(after)), "map", "old files"]
+    fork = multiprocessing.get_context("fork")
+    for i, at in enumerate(steps):
+        folder = tmp_path / str(i)
+        shutil.copytree(origin, folder)
+        path = folder / "s.db"
+        process = fork.Process(target=_killed, args=(path, after, at))
+        process.start()
+        process.join(30)
+        assert process.exitcode == 9
+        assert steps_of(path) == sessions
+        with pytest.raises(StoreError, match="moves them at its start"):
+            open_store(str(path), shard=Shard(0, after))
+        for shards in ((after, before, 4)[i % 3], after):
+            bring_to(path, shards)
+            assert steps_of(path) == sessions
+        assert not note_file(path).exists()
+        assert sorted(p.name for p in folder.iterdir() if p.suffix == ".db") == sorted(p.name for p in shard_files(path, after))
+
+
+def test_a_move_that_fails_leaves_all_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "s.db"
+    sessions = filled(path)
+    monkeypatch.setattr("indrnn.service.store.shards._rows", lambda path: 7 if "-of-" in path.name else 8)
+    with pytest.raises(StoreError, match="8 rows became 14"):
+        bring_to(path, 2)
+    assert steps_of(path) == sessions
+    assert [p.name for p in tmp_path.iterdir() if "-of-" in p.name or p == note_file(path)] == []
+
+
+def test_what_does_not_fit_the_map_is_refused_and_left(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    sessions = filled(path)
+    with contextlib.closing(SQLiteStore(path)), pytest.raises(StoreError, match="another process holds it"):
+        bring_to(path, 2)
+    bring_to(path, 2)
+    for shard in (UNDIVIDED, Shard(0, 3)):
+        with pytest.raises(StoreError, match="its sessions are in 2 shards"):
+            open_store(str(path), shard=shard)
+    with contextlib.closing(open_store(str(path), shard=Shard(1, 2))), pytest.raises(StoreError, match="another process holds it"):
+        bring_to(path, 1)
+    filled(path)
+    with pytest.raises(StoreError, match=r"s\.db is in the way"):
+        bring_to(path, 1)
+    path.unlink()
+    map_file(path).rename(tmp_path / "map")
+    with pytest.raises(StoreError, match=r"s-0-of-2\.db lies there without s\.db-shards"):
+        bring_to(path, 1)
+    (tmp_path / "map").rename(map_file(path))
+    shard_file(path, Shard(0, 2)).rename(tmp_path / "away")
+    for refused in (lambda: bring_to(path, 1), lambda: open_store(str(path), shard=Shard(0, 2))):
+        with pytest.raises(StoreError, match=r"s-0-of-2\.db is missing"):
+            refused()
+    SQLiteStore(shard_file(path, Shard(0, 2))).close()
+    for refused in (lambda: bring_to(path, 1), lambda: open_store(str(path), shard=Shard(0, 2))):
+        with pytest.raises(StoreError, match="signing key"):
+            refused()
+    (tmp_path / "away").rename(shard_file(path, Shard(0, 2)))
+    assert steps_of(path) == sessions
+    map_file(path).write_text('{"shards": 2000, "key": ""}')
+    with pytest.raises(StoreError, match="expected shards from 1 to 64"):
+        bring_to(path, 2)
+
+
+class SlowReader(sqlite3.Connection):
+    """Takes its time between the read transactions of a backup."""
+
+    def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
+        found = super().execute(sql, *args)
+        if sql == "SELECT count(*) FROM meta":
+            time.sleep(0.05)
+        return found
+
+
+def test_a_backup_is_a_store_of_one_moment_also_while_all_shards_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer steps a session of one shard and then one of the other: no copy has the second's step without the first's."""
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=SlowReader))
+    path, target = tmp_path / "s.db", tmp_path / "copies" / "c.db"
+    target.parent.mkdir()
+    filled(path)
+    bring_to(path, 2)
+    stores = [open_store(str(path), shard=Shard(k, 2)) for k in range(2)]
+    pair = [session(new_id(store.key, "", Shard(k, 2)), 0)._replace(history=None) for k, store in enumerate(stores)]
+    for store, one in zip(stores, pair, strict=True):
+        store.commit([Change(None, one)])
+    ended = threading.Event()
+
+    def write() -> None:
+        while not ended.is_set():
+            for k, store in enumerate(stores):
+                after = pair[k]._replace(step=pair[k].step + 1)
+                assert not store.commit([Change(pair[k], after)])
+                pair[k] = after
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(3):
+            at_least = pair[1].step
+            back_up_shards(path, target)
+            found = steps_of(target)
+            first, second = (found[one.id] for one in pair)
+            assert second <= first <= second + 1
+            assert second >= at_least
+    finally:
+        ended.set()
+        writer.join(20)
+    for store in stores:
+        store.close()
+    copy = open_store(str(target), shard=Shard(1, 2))
+    copy.close()
+    bring_to(path, 1)
+    back_up_shards(path, target)
+    assert steps_of(target) == steps_of(path)
+    assert [p.name for p in target.parent.iterdir()] == ["c.db"]
+
+
+def test_a_shard_is_not_opened_on_a_file_that_was_left_behind_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    filled(path)
+    bring_to(path, 2)
+    opened: list[SQLiteStore] = []
+
+    def late(file: Path) -> SQLiteStore:
+        bring_to(path, 3)
+        opened.append(SQLiteStore(file))  # as whoever has looked at the map before, and had to wait
+        return opened[-1]
+
+    with pytest.raises(StoreError, match="its sessions are in 3 shards"):
+        open_shard(path, Shard(0, 2), late)
+    SQLiteStore(shard_file(path, Shard(0, 2))).close()  # it is not held
