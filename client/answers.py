@@ -37,14 +37,27 @@ class Event(NamedTuple):
     score: float
 
 
+class QuestionAnswer(NamedTuple):
+    """The answer to a question; `sentence` is its place in what was sent, from 0."""
+
+    sentence: int
+    label: str
+    score: float
+    top: list[Label]
+
+
 class Prediction(NamedTuple):
-    """The answer at the end of a clip, or of rows of numbers; `frames` as the client counts them. `events` of models that tell some."""
+    """The answer at the end of a clip, or of rows of numbers; `frames` as the client counts them. `events` of models that tell some.
+
+    Of a model of sentences the answer to the last question, with an empty label where nothing was asked; `answers` to all of them.
+    """
 
     label: str
     score: float
     top: list[Label]
     frames: int
     events: list[Event] | None = None
+    answers: list[QuestionAnswer] | None = None
 
 
 class Result(NamedTuple):
@@ -127,14 +140,20 @@ def event(body: dict[str, Any]) -> Event:
     return Event(body["label"], body["start"], body["at"], body["score"])
 
 
+def labels(top: list[dict[str, Any]]) -> list[Label]:
+    """Read the classes of an answer, the likeliest first."""
+    return [Label(t["label"], t["score"]) for t in top]
+
+
 def prediction(body: dict[str, Any]) -> Prediction:
     """Read one clip's answer from a message."""
     return Prediction(
         body["label"],
         body["score"],
-        [Label(t["label"], t["score"]) for t in body["top"]],
+        labels(body["top"]),
         body.get("frames", body.get("steps", 0)),
         [event(e) for e in body["events"]] if "events" in body else None,
+        [QuestionAnswer(a["sentence"], a["label"], a["score"], labels(a["top"])) for a in body["answers"]] if "answers" in body else None,
     )
 
 

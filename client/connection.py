@@ -51,10 +51,12 @@ class Server:
 
 
 def content_of(content: object) -> dict[str, object]:
-    """Return a step's content: a text, rows of numbers [T][F], or frames, which are lists of joints."""
+    """Return a step's content: a text, sentences, rows of numbers [T][F], or frames, which are lists of joints."""
     if isinstance(content, str):
         return {"text": content}
     first = content[0] if isinstance(content, list | tuple) and content else None
+    if isinstance(first, str):
+        return {"sentences": content}
     rows = isinstance(first, list | tuple) and bool(first) and isinstance(first[0], int | float)
     return {"values" if rows else "frames": content}
 

@@ -73,10 +73,9 @@ def _network(m: Manifest) -> str:
     sizes = " + ".join(dict.fromkeys(str(p.size) for p in hidden))
     kinds = ", ".join(sorted({str(p.activation) for p in hidden})) if hidden[0].name is None else f"state {_named(hidden)}"
     layers = len({p.layer for p in hidden})
-    return (
-        f"{CELLS[m.cell].about}: {layers} layers of {sizes} neurons ({kinds}), {m.training.parameters:,} parameters. "
-        f"{CAUSAL if m.streams else WHOLE}"
-    )
+    kept = described(m.cell).kept
+    made = f"{layers} layers of {sizes} neurons ({kinds})" if kept is None else f"{sizes} {kept}"
+    return f"{described(m.cell).about}: {made}, {m.training.parameters:,} parameters. {CAUSAL if m.streams else WHOLE}"
 
 
 def _named(hidden: list[Part]) -> str:
@@ -128,7 +127,7 @@ def _endless(m: Manifest) -> str:
         return described(m.cell).endless + limit
     largest = f"The largest |u| of a recurrent neuron is {m.max_abs_u:g}"
     if m.limits.max_position is None:
-        return f"{largest}, {CELLS[m.cell].endless}"
+        return f"{largest}, {described(m.cell).endless}"
     return f"{largest}: a sequence may not be longer than {m.limits.max_position:,} steps."
 
 

@@ -98,7 +98,7 @@ class Content(Frozen):
 
     modality: str = Field(description="what x is: a name in export/modalities/table.py")
     kind: str = Field(description="0.1.0's word for it: action, chars")
-    labels: tuple[str, ...] | None = Field(default=None, description="skeleton, tensor: class k's name")
+    labels: tuple[str, ...] | None = Field(default=None, description="skeleton, tensor: class k's name; sentences: answer k")
     alphabet: str | None = Field(default=None, description="text: symbol k's code point; text is NFC")
     unknown: str | None = Field(
         default=None,
@@ -126,6 +126,8 @@ class Content(Frozen):
     delay: int | None = Field(
         default=None, ge=1, description="tensor: how many steps before it an answer is of, where it is not its own step's"
     )
+    words: tuple[str, ...] | None = Field(default=None, description="sentences: word k has the number k + 1; the first makes a question")
+    width: int | None = Field(default=None, ge=1, description="sentences: words of one, at most")
     answer: Literal["step", "end"] | None = Field(default=None, description="tensor: which answers were trained, each step's or the last")
     streams: bool = Field(default=True, description="whether a sequence can come in pieces; false: whole ones alone, from a state of zeros")
 

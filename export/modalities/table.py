@@ -1,11 +1,12 @@
 """The table of modalities: the one line that each needs beside its own file."""
 
 from indrnn.export.modalities.modality import Modality
+from indrnn.export.modalities.sentences import SentencesContent
 from indrnn.export.modalities.skeleton import SkeletonContent
 from indrnn.export.modalities.tensor import TensorContent
 from indrnn.export.modalities.text import TextContent
 
-_ALL: tuple[Modality, ...] = (SkeletonContent(), TextContent(), TensorContent())
+_ALL: tuple[Modality, ...] = (SkeletonContent(), TextContent(), TensorContent(), SentencesContent())
 MODALITIES: dict[str, Modality] = {modality.name: modality for modality in _ALL}
 
 

@@ -60,6 +60,7 @@ class Cell(nn.Module, ABC):
     about: ClassVar[str]  # of the network, on the card: what it is, and the source
     carried: ClassVar[str]  # on the card: how the file holds the recurrence
     endless: ClassVar[str]  # on the card: what becomes of the state in a stream without end
+    kept: ClassVar[str | None] = None  # on the card: what the numbers of its state are, where they are no neurons
     bounded: ClassVar[bool] = True  # whether a bounded input keeps the state bounded; else a bundle states max_position
     projected: ClassVar[bool] = False  # whether x comes multiplied by input weights, inputs = H; else the cell has its own
 

@@ -1,9 +1,12 @@
 """The table of cells: the one line that each needs beside its own file."""
 
+from collections import ChainMap
+
 from indrnn.model.cells.cell import Cell
 from indrnn.model.cells.classic.deep import DeepInputRNN, DeepOutputRNN, DeepShortcutRNN, DeepTransitionRNN
 from indrnn.model.cells.classic.goru import GORU
 from indrnn.model.cells.classic.gru_before import ResetBeforeGRU
+from indrnn.model.cells.classic.memory import Memory
 from indrnn.model.cells.classic.peephole import PeepholeLSTM
 from indrnn.model.cells.classic.scrn import SCRN
 from indrnn.model.cells.classic.urnn import UnitaryRNN
@@ -45,9 +48,11 @@ _ALL: tuple[type[Cell], ...] = (
     QRNN,
     LRU,
 )
+# Cells that are a network of their own, of which no stack is made; so none is an option of other tasks.
+_ALONE: tuple[type[Cell], ...] = (Memory,)
 CELLS: dict[str, type[Cell]] = {cell.name: cell for cell in _ALL}
 
 
 def described(name: str) -> type[Cell] | Layers:
-    """Return what says on a card what a network is made of: a cell, or layers that look at whole pictures (model/cells/grid/table.py)."""
-    return LAYERS[name] if name in LAYERS else CELLS[name]
+    """Return what says on a card what a network is made of: a cell, or layers that look at whole pictures. Raises KeyError."""
+    return ChainMap[str, type[Cell] | Layers]({**LAYERS}, {**CELLS}, {cell.name: cell for cell in _ALONE})[name]

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 _COUNTS = (
-    "window steps validate_every devices hidden layers rows clips epoch alike average settling length joints persons looks rounds block"
+    "window steps validate_every devices hidden layers rows clips epoch alike average settling length joints persons looks rounds block "
+    "told slots hops"
 )
-_SHARES = "mirror lossy lost other_rate reset swapped endless mixed strange plenty gait silence mark"  # odds and parts
+_SHARES = "mirror lossy lost other_rate reset swapped endless mixed strange plenty gait silence mark empty linear"  # odds and parts
 _BELOW_ONE = "dropout embedding_dropout readout_dropout steady pools smoothing asked"
 _NOT_NEGATIVE = (
     "decay warmup left_out horizon max_time rate recurrent_rate weight_decay clip jump unit turn tilt speed sway body bones noise spread"

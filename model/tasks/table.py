@@ -1,6 +1,6 @@
 """The table of tasks: the one line that each needs beside its own file."""
 
-from indrnn.model.tasks import action, adding, chars, detect, mnist, motions, ntu, ptb_char, ptb_word, skeleton, tensor
+from indrnn.model.tasks import action, adding, chars, detect, mnist, motions, ntu, ptb_char, ptb_word, skeleton, stories, tensor
 from indrnn.model.tasks.pictures import images, strokes
 from indrnn.model.training.task import Task
 
@@ -20,6 +20,7 @@ _ALL = (
     skeleton.HDM05,
     ntu.TASK,
     strokes.TASK,
+    stories.TASK,
     tensor.TASK,
 )
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}

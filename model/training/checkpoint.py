@@ -23,8 +23,10 @@ from indrnn.model.nets.pictures.images import ImagesConfig, ImagesNet
 from indrnn.model.nets.pictures.labels import LabelsConfig, LabelsNet
 from indrnn.model.nets.pixels import PixelsConfig, PixelsNet
 from indrnn.model.nets.sequence import SequenceConfig, SequenceNet
+from indrnn.model.nets.stories import MemoryNet, StoriesConfig
 from indrnn.model.nets.tensor import TensorConfig, TensorNet
 from indrnn.model.nets.words import WordsConfig, WordsNet
+from indrnn.model.nets.wordwise import WordwiseNet
 
 FORMAT = 1
 NUMBERS = "numbers"  # the layout of networks that read numbers in 0.1.0's form, three to a "joint"
@@ -38,6 +40,8 @@ NETWORKS: dict[str, tuple[Any, Any]] = {
     "labels": (LabelsConfig, LabelsNet),
     "pixels": (PixelsConfig, PixelsNet),
     "sequence": (SequenceConfig, SequenceNet),
+    "stories": (StoriesConfig, MemoryNet),
+    "wordwise": (StoriesConfig, WordwiseNet),
     "tensor": (TensorConfig, TensorNet),
     "words": (WordsConfig, WordsNet),
 }

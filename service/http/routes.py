@@ -121,6 +121,8 @@ def _model_info(versions: list[ServedModel], settings: Settings, full: bool, wei
                 "features": m.features and [{"name": f.name, "unit": f.unit} for f in m.features],
                 "values": m.values and [{"name": v.name, "unit": v.unit} for v in m.values],
                 "answer": m.answer,
+                "words": m.words,
+                "width": m.width,
                 "events": m.events and m.events.model_dump(),
                 "window": m.window,
                 "streams": m.streams,

@@ -60,15 +60,27 @@ class EventInfo(_Shape):
     score: float = Field(ge=0, le=1, description="its best score until then")
 
 
+class AnswerInfo(_Shape):
+    """The answer to a question; sentence: its place in what was sent, from 0."""
+
+    sentence: int = Field(ge=0)
+    label: str
+    score: float = Field(ge=0, le=1)
+    top: list[Score]
+
+
 class Prediction(_Shape):
     """The label and the scores at the end of a clip."""
 
-    label: str = Field(description="the likeliest class; `other` below the model's `other_below`, and for what can be no body")
+    label: str = Field(
+        description="the likeliest class; `other` below the model's `other_below`, and for what can be no body; empty: nothing was asked"
+    )
     score: float = Field(ge=0, le=1)
     top: list[Score]
     frames: int | None = Field(None, description="skeletons: frames of the clip, as the client counts them")
-    steps: int | None = Field(None, description="numbers: rows of the sequence")
+    steps: int | None = Field(None, description="numbers: rows of the sequence; sentences: how many")
     labels: list[str] | None = Field(None, description="numbers: the class of each row, where the model answers each")
+    answers: list[AnswerInfo] | None = Field(None, description="sentences: the answer to each question, in order")
     events: list[EventInfo] | None = Field(
         None, description="models that tell events: those of this sequence, or of this step of a session"
     )
@@ -265,6 +277,8 @@ class VersionInfo(_Shape):
     features: list[QuantityInfo] | None = Field(None, description="tensor: the numbers of a row, in their order")
     values: list[QuantityInfo] | None = Field(None, description="tensor: the numbers of an answer, where it is no class")
     answer: Literal["step", "end"] | None = Field(None, description="tensor: whether each row is answered, or the last")
+    words: list[str] | None = Field(None, description="sentences: the words that the model knows; the first makes a question")
+    width: int | None = Field(None, description="sentences: words of one, at most")
     events: EventRules | None = Field(None, description="that the model tells events, and when; its first label is nothing")
     window: int | None = Field(None, description="tensor, adopted: rows that make one answer, where it is not one")
     streams: bool = Field(
@@ -286,8 +300,8 @@ class ModelInfo(_Shape):
     """A model and its loaded versions, the highest last; new sessions take that one."""
 
     name: str
-    kind: str = Field(description="action, chars or tensor")
-    modality: str = Field(description="what it reads: skeleton, text or tensor")
+    kind: str = Field(description="action, chars, tensor or stories")
+    modality: str = Field(description="what it reads: skeleton, text, tensor or sentences")
     versions: list[VersionInfo]
 
 

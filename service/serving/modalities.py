@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from indrnn.export.bundle import Manifest
+from indrnn.service.serving.language.sentences import SentencesModality
 from indrnn.service.serving.modality import EventModality, ServedModality
 from indrnn.service.serving.skeleton import SkeletonModality
 from indrnn.service.serving.tensor import TensorModality
@@ -27,5 +28,6 @@ def served(manifest: Manifest, limits: StepLimits) -> ServedModality:
 MODALITIES: Mapping[str, Callable[[Manifest, StepLimits], ServedModality]] = {
     "skeleton": lambda manifest, limits: SkeletonModality(manifest, limits.max_frames),
     "text": lambda manifest, limits: TextModality(manifest, limits.max_text),
+    "sentences": lambda manifest, limits: SentencesModality(manifest, min(limits.max_frames, limits.max_every)),
     "tensor": lambda manifest, limits: TensorModality(manifest, limits.max_frames, limits.max_every),
 }

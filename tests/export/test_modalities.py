@@ -11,6 +11,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from test_bundle import action_manifest, chars_manifest
+from test_story_bundles import sentences_manifest
 from tiny import Tiny, meta
 
 from indrnn.export import write
@@ -65,7 +66,9 @@ def test_modality_and_kind_say_each_other(told: dict[str, Any], modality: str, k
 
 @pytest.mark.parametrize("told", [{"kind": "image"}, {"kind": None}, {"modality": "image"}, {"modality": "skeleton"}, {"modality": 1}])
 def test_a_modality_that_is_not_known_or_not_that_kind_is_refused(told: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match=r"expected one of skeleton \(action\), text \(chars\), tensor \(tensor\), got"):
+    with pytest.raises(
+        ValidationError, match=r"expected one of skeleton \(action\), text \(chars\), tensor \(tensor\), sentences \(stories\), got"
+    ):
         Manifest.model_validate(chars_manifest(**told))
 
 
@@ -129,7 +132,8 @@ def test_a_card_of_numbers_speaks_of_numbers(more: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", MODALITIES)
 def test_made_up_input_has_the_axes_that_the_modality_says(name: str) -> None:
-    m = Manifest.model_validate({"skeleton": action_manifest, "text": chars_manifest, "tensor": tensor_manifest}[name]())
+    manifests = {"skeleton": action_manifest, "text": chars_manifest, "tensor": tensor_manifest, "sentences": sentences_manifest}
+    m = Manifest.model_validate(manifests[name]())
     modality = MODALITIES[name]
     x = modality.sample(m)(np.random.default_rng(0), 3, 5)
     assert (x.shape, str(x.dtype)) == ((3, 5, *modality.step(m)), modality.dtype)

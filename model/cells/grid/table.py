@@ -7,11 +7,12 @@ _UNROLLED = "The file is made of standard operators; every look at a picture sta
 
 @dataclass(frozen=True)
 class Layers:
-    """The words of a card on layers of a picture. about: the network, and the source; carried, endless, bounded: as of cells."""
+    """The words of a card on layers of a picture. about: the network, and the source; carried, endless, kept, bounded: as of cells."""
 
     about: str
     carried: str = _UNROLLED
     endless: str = "It looks at a whole picture at once: nothing goes on from one to the next."
+    kept: str | None = None
     bounded: bool = True
 
 

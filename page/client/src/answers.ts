@@ -32,13 +32,25 @@ export interface MotionEvent {
   readonly score: number;
 }
 
-/** The answer at the end of a clip, or of rows of numbers; `frames` as the client counts them. `events` of models that tell some. */
+/** The answer to a question; `sentence` is its place in what was sent, from 0. */
+export interface QuestionAnswer {
+  readonly sentence: number;
+  readonly label: string;
+  readonly score: number;
+  readonly top: readonly Label[];
+}
+
+/**
+ * The answer at the end of a clip, or of rows of numbers; `frames` as the client counts them. `events` of models that tell some. Of a model
+ * of sentences the answer to the last question, with an empty label where nothing was asked; `answers` to all of them.
+ */
 export interface Prediction {
   readonly label: string;
   readonly score: number;
   readonly top: readonly Label[];
   readonly frames: number;
   readonly events?: readonly MotionEvent[];
+  readonly answers?: readonly QuestionAnswer[];
 }
 
 /**
@@ -233,10 +245,19 @@ function prediction(body: Body): Prediction {
   return {
     label: text(body.label),
     score: number(body.score),
-    top: list(body.top).map((t) => ({ label: text(object(t).label), score: number(object(t).score) })),
+    top: labels(body.top),
     frames: number(body.frames ?? body.steps ?? 0),
     ...(body.events != null && { events: list(body.events).map((e) => event(object(e))) }),
+    ...(body.answers != null && { answers: list(body.answers).map((a) => questionAnswer(object(a))) }),
   };
+}
+
+function questionAnswer(body: Body): QuestionAnswer {
+  return { sentence: number(body.sentence), label: text(body.label), score: number(body.score), top: labels(body.top) };
+}
+
+function labels(top: unknown): Label[] {
+  return list(top).map((t) => ({ label: text(object(t).label), score: number(object(t).score) }));
 }
 
 /** Return the value as a number. */

@@ -12,6 +12,7 @@ export type {
   Pending,
   Predicted,
   Prediction,
+  QuestionAnswer,
   Result,
   SessionInfo,
 } from "./answers.js";

@@ -138,6 +138,7 @@ export function explaining(options: ExplainOptions): Body {
 export function contentOf(content: Content): Body {
   if (typeof content === "string") return { text: content };
   const first = content.length ? content[0] : undefined;
+  if (typeof first === "string") return { sentences: content };
   const isList = Array.isArray(first) || ArrayBuffer.isView(first);
   const rows = isList && typeof (first as unknown as ArrayLike<unknown>)[0] === "number";
   return rows ? { values: content } : { frames: content };

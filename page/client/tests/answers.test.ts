@@ -3,6 +3,7 @@
 import { describe, expect, it } from "vitest";
 
 import { char, neurons, predicted, result, sessionInfo } from "../src/answers.js";
+import { contentOf } from "../src/options.js";
 
 describe("a result", () => {
   it("has no log-probability of a character that was read as the symbol for unknown ones", () => {
@@ -27,6 +28,26 @@ describe("a result", () => {
     });
     const more = { scores: [[0.5, 0.5]], outputs: { y: [1] }, warnings: ["upside down"], replaced: { count: 1 } };
     expect(result({ step: 1, position: 2, ...more })).toMatchObject(more);
+  });
+});
+
+describe("a result of a model of sentences", () => {
+  it("has the answer to each question, and an empty label where nothing was asked", () => {
+    const top = [{ label: "attic", score: 0.75 }];
+    const asked = { label: "attic", score: 0.75, top, steps: 3, answers: [{ sentence: 2, label: "attic", score: 0.75, top }] };
+    const told = { label: "", score: 0, top: [], steps: 1, answers: [] };
+    const { predictions } = result({ type: "result", step: 1, position: 3, predictions: [asked, told] });
+    expect(predictions).toEqual([
+      { label: "attic", score: 0.75, top, frames: 3, answers: asked.answers },
+      { label: "", score: 0, top: [], frames: 1, answers: [] },
+    ]);
+  });
+
+  it("comes of a list of texts", () => {
+    expect(contentOf(["anna sang"])).toEqual({ sentences: ["anna sang"] });
+    expect(contentOf("anna sang")).toEqual({ text: "anna sang" });
+    expect(contentOf([[1, 2]])).toEqual({ values: [[1, 2]] });
+    expect(contentOf([])).toEqual({ frames: [] });
   });
 });
 

@@ -20,8 +20,10 @@ from indrnn.model.nets.detect import DetectConfig, DetectNet
 from indrnn.model.nets.network import StateNet
 from indrnn.model.nets.pixels import PixelsConfig, PixelsNet
 from indrnn.model.nets.sequence import SequenceConfig, SequenceNet
+from indrnn.model.nets.stories import MemoryNet, StoriesConfig, StoryNet
 from indrnn.model.nets.tensor import TensorConfig, TensorNet
 from indrnn.model.nets.words import WordsConfig, WordsNet
+from indrnn.model.nets.wordwise import WordwiseNet
 from indrnn.model.training.checkpoint import NETWORKS
 
 B, T, H = 2, 3, 4
@@ -54,6 +56,8 @@ PAGES: dict[str, list[tuple[StateNet, Tensor]]] = {
     ],
     "pixels": [(PixelsNet(PixelsConfig(7, hidden=H, layers=1)), torch.rand(B, T))],
     "sequence": [(SequenceNet(SequenceConfig(inputs=5, classes=7, layers=1, hidden=H)), torch.randn(B, T, 5))],
+    "stories": [(MemoryNet(StoriesConfig(9, 5, 7, hidden=H, slots=6)), torch.randint(0, 9, (B, T, 5)).float())],
+    "wordwise": [(WordwiseNet(StoriesConfig(9, 5, 7, "indrnn", H)), torch.randint(0, 9, (B, T, 5)).float())],
     "tensor": [tensor(), (TensorNet(TensorConfig((0.0,), (1.0,), 1, (0.0,), (1.0,), hidden=H)), torch.randn(B, T, 1))],
     "words": [(WordsNet(WordsConfig(7, hidden=H, layers=1)), torch.randint(0, 7, (B, T)))],
 }
@@ -64,6 +68,8 @@ def letters(net: StateNet) -> dict[str, int]:
     c = net.config
     pools = len(getattr(c, "pools", ()))
     sizes = {"B": B, "T": T, "H": H, "C": pools, "K": net.classes, "N": net.state_size, "S": net.sizes[0]}
+    if isinstance(net, StoryNet):
+        return sizes | {"W": c.width, "M": c.slots}
     if isinstance(net, DetectNet):
         return sizes | {"K": c.classes, "E": net.sizes[-2], "L": net.sizes[-1]}
     if isinstance(net, ActionNet):
