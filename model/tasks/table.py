@@ -1,6 +1,6 @@
 """The table of tasks: the one line that each needs beside its own file."""
 
-from indrnn.model.tasks import action, adding, chars, detect, mnist, motions, ntu, ptb_char, ptb_word, skeleton, tensor
+from indrnn.model.tasks import action, adding, chars, copying, detect, mnist, motions, ntu, ptb_char, ptb_word, skeleton, tensor
 from indrnn.model.training.task import Task
 
 _ALL = (
@@ -8,6 +8,7 @@ _ALL = (
     motions.TASK,
     adding.TASK,
     chars.TASK,
+    copying.TASK,
     detect.TASK,
     mnist.MNIST,
     mnist.PMNIST,
