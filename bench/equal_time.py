@@ -7,8 +7,9 @@ minutes of the process's own time on one thread, or until the validation figure 
 rate of learning is one of RATES: for each network and task each is tried for a tenth of the budget on seed 0, the least validation figure
 wins. Rates never fall. Test data is looked at once, when a run is over.
 
-Runs go to docs/equal-time.json, a line each, and one that is there is not made again, so that an interrupted table goes on; the first seed of all
-networks comes before the second of any. --page writes the tables of docs/cells.md from that file, and trains nothing. The last line is JSON.
+Runs go to docs/equal-time.json, a line each, and one that is there is not made again, so that an interrupted table goes on; the first
+seed of all networks comes before the second of any. --page writes the tables of docs/cells.md from that file, and trains nothing. The last
+line is JSON.
 """
 
 import argparse
@@ -20,13 +21,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import lightning
 import torch
@@ -37,29 +37,31 @@ from indrnn.model.data import mnist
 from indrnn.model.nets.adding import AddingConfig
 from indrnn.model.nets.pixels import PixelsConfig
 from indrnn.model.tasks import adding as adding_task
+from indrnn.model.tasks import copying as copying_task
 from indrnn.model.tasks import mnist as mnist_task
 from indrnn.model.training.learner import Learner
 from indrnn.model.training.lightning_messages import quiet
 from indrnn.model.training.training import keep_memory, no_denormals
 
+ROOT = Path(__file__).parent.parent
 FILE, PAGE = ROOT / "docs" / "equal-time.json", ROOT / "docs" / "cells.md"
 RATES = (0.0003, 0.001, 0.003)
 SEARCH = 0.1  # of the budget, for each rate
-LOOKS = 6  # at validation data in a run
+LOOKS = 6  # at validation data in a run, after 1/36, 4/36, 9/36 ... of its budget
 SHARED: dict[str, Any] = {"steps": 10**9, "decay": 1, "warmup": 50, "average": 30, "epoch": 100, "precision": "32-true", "rows": 32}
 Network = dict[str, Any]
 NETWORKS: dict[str, Network] = {name: {"cell": name} for name in CELLS} | {
-    "indrnn, leaky relu": {"nonlinearity": "leaky_relu"},
-    "indrnn, subsampled": {"kind": "subsampled", "window": 4},
+    "indrnn, leaky relu": {"cell": "indrnn", "nonlinearity": "leaky_relu"},
+    "indrnn, subsampled": {"cell": "indrnn", "kind": "subsampled", "window": 4},
 }
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A task at one length: its learner, of (network, rate, seed), and the test figure of one that has learned; what counts as solved."""
+    """A task at one length: its learner, of (network, rate, seed), and the test figures of one that has learned; what counts as solved."""
 
     learner: Callable[[Network, float, int], Learner[Any, Any]]
-    test: Callable[[Learner[Any, Any]], float]
+    test: Callable[[Learner[Any, Any]], dict[str, float]]
     solved: float
     unit: str
 
@@ -73,27 +75,42 @@ def _pmnist(network: Network, rate: float, seed: int) -> Learner[Any, Any]:
     return mnist_task.PixelsLearner(config, recipe, _images("train"), _images("val"), seed)
 
 
+def _copying(network: Network, rate: float, seed: int, length: int) -> Learner[Any, Any]:
+    config = copying_task.CopyingConfig(length=length, **{"layers": 2 if network["cell"] == "indrnn" else 1} | network)
+    return copying_task.CopyingLearner(config, copying_task.CopyingRecipe(rate=rate, **SHARED), seed)
+
+
+def _copied(learner: Learner[Any, Any]) -> dict[str, float]:
+    nats, wrong = copying_task.measured(learner.folded(), "test")
+    return {"test": nats, "test wrong": wrong}
+
+
 @cache
 def _images(part: str) -> mnist_task.Images:
     return mnist.read(part, permuted=True, pool=2)
 
 
 PROBLEMS = {
-    "adding-200": Problem(_adding, lambda learner: adding_task.squared_error(learner.folded(), "test"), 1e-3, "squared error"),
-    "pmnist-196": Problem(_pmnist, lambda learner: mnist_task.error(learner.folded(), *_images("test")), 0.0, "% wrong"),
+    "adding-200": Problem(_adding, lambda learner: {"test": adding_task.squared_error(learner.folded(), "test")}, 1e-3, "squared error"),
+    "pmnist-196": Problem(_pmnist, lambda learner: {"test": mnist_task.error(learner.folded(), *_images("test"))}, 0.0, "% wrong"),
+    **{f"copying-{n}": Problem(partial(_copying, length=n), _copied, 1e-3, "nats a step") for n in (200, 500)},
 }
 TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "cells": (tuple(CELLS), ("adding-200", "pmnist-196")),
     "leaky": (("indrnn", "indrnn, leaky relu"), ("adding-200", "pmnist-196")),
     "subsampled": (("indrnn", "indrnn, subsampled"), ("adding-200", "pmnist-196")),
+    "copying": (("urnn", "lstm", "goru", "indrnn"), ("copying-200", "copying-500")),
 }
+
+
+RACES, RACE = ("leaky", "subsampled"), "seconds to what both reach"  # the tables of two networks
 
 
 class Watch(Callback):
     """Measures validation data at LOOKS places of a budget in seconds of work, and ends the run; what measuring takes does not count."""
 
     def __init__(self, seconds: float, looks: int, solved: float) -> None:
-        self.due = [seconds * (k + 1) / looks for k in range(looks)]
+        self.due = [seconds * ((k + 1) / looks) ** 2 for k in range(looks)]
         self.solved, self.paused, self.curve = solved, 0.0, list[tuple[float, int, float]]()
 
     def on_train_start(self, *_: Any) -> None:
@@ -147,7 +164,7 @@ def run(task: str, network: str, seed: int, budget: float, rate: float) -> dict[
     learner, watch = train(task, network, seed, rate, 60 * budget, LOOKS)
     seconds, steps, figure = watch.curve[-1]
     row: dict[str, Any] = {"rate": rate, "seconds": seconds, "steps": steps, "validation": _short(figure)}
-    row["test"] = _short(PROBLEMS[task].test(learner))
+    row |= {name: _short(f) for name, f in PROBLEMS[task].test(learner).items()}
     row["curve"] = [(s, n, _short(f)) for s, n, f in watch.curve]
     unitary = [_away(m) for m in learner.net.modules() for m in _unitary(m)]
     return row | ({"from unitary": max(unitary)} if unitary else {})
@@ -181,14 +198,15 @@ def keep(row: dict[str, Any], file: Path = FILE) -> None:
     partial.replace(file)
 
 
-def fill(tables: Sequence[str], budget: float, seeds: Sequence[int], only: Sequence[str]) -> None:
+def fill(tables: Sequence[str], budget: float, seeds: Sequence[int], only: Sequence[str], of: Sequence[str]) -> None:
     """Make the runs that are not kept yet, one after another."""
     for seed in seeds:
         for table in tables:
             networks, tasks = TABLES[table]
             for network in networks:
-                for task in tasks if network in only or not only else ():
-                    _once(task, network, seed, budget)
+                for task in tasks:
+                    if network in (only or networks) and task in of:
+                        _once(task, network, seed, budget)
 
 
 def _once(task: str, network: str, seed: int, budget: float) -> None:
@@ -209,12 +227,96 @@ def chosen(rows: Sequence[dict[str, Any]], task: str, network: str, budget: floa
     return min(figures, key=figures.__getitem__) if figures else RATES[1]
 
 
+def runs(rows: Sequence[dict[str, Any]], network: str, task: str) -> list[dict[str, Any]]:
+    """Return the runs of the largest budget that a network has for a task."""
+    found = [r for r in rows if (r["network"], r["task"]) == (network, task) and r["seed"]]
+    return [r for r in found if r["budget"] == max(f["budget"] for f in found)]
+
+
+def cells_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return a row for each cell, and for each of the two tasks: budget, steps, validation and test figure, medians of the seeds."""
+    networks, tasks = TABLES["cells"]
+    head = "".join(f" {task}: minutes × seeds | steps | {PROBLEMS[task].unit} | of test |" for task in tasks)
+    lines = [f"| cell |{head}", "|---|" + "---|" * 4 * len(tasks)]
+    lines += [f"| `{network}` |" + "".join(_four(runs(rows, network, task)) for task in tasks) for network in networks]
+    return "\n".join(lines)
+
+
+def _four(found: Sequence[dict[str, Any]]) -> str:
+    if not found:
+        return " not yet | | | |"
+    return f" {_budget(found)} | {_middle(found, 'steps'):,.0f} | {_spread(found)} | {_said(_middle(found, 'test'))} |"
+
+
+def table(rows: Sequence[dict[str, Any]], name: str) -> str:
+    """Return a row for each network and task of a table, and what its runs have beside the common figures."""
+    networks, tasks = TABLES[name]
+    every = {(task, network): runs(rows, network, task) for task in tasks for network in networks}
+    level = {task: _level([every[task, network] for network in networks]) for task in tasks}
+    more = [key for key in ("test wrong", "from unitary") if any(key in r for found in every.values() for r in found)]
+    race = [RACE] if name in RACES else []
+    head = ["task", "network", "rate", "minutes × seeds", "steps", "seconds until it ended", "of validation", "of test", *more, *race]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for (task, network), found in every.items():
+        cells = [task, network, "not yet", *[""] * (len(head) - 3)]
+        if found:
+            numbers = f"{_middle(found, 'steps'):,.0f}", f"{_middle(found, 'seconds'):.0f}", _spread(found), _said(_middle(found, "test"))
+            beside = [_said(_middle(found, key)) if key in found[0] else "" for key in more]
+            first = [_reached(found, level[task])] if race else []
+            cells = [task, network, f"{found[0]['rate']:g}", _budget(found), *numbers, *beside, *first]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _level(networks: Sequence[Sequence[dict[str, Any]]]) -> float:
+    """Return the validation figure that the worst of the networks ends with, by the median of its seeds."""
+    return max((_middle(found, "validation") for found in networks if found), default=math.inf)
+
+
+def _reached(found: Sequence[dict[str, Any]], level: float) -> str:
+    """Return how many seconds went by until a look found that figure, by the median of the seeds."""
+    times = [next((s for s, _, f in r["curve"] if f is not None and f <= level), math.inf) for r in found]
+    return f"{median(times):.0f}" if math.isfinite(median(times)) else "∞"
+
+
+def _budget(found: Sequence[dict[str, Any]]) -> str:
+    return f"{found[0]['budget']:g} × {len(found)}"
+
+
+def _middle(found: Sequence[dict[str, Any]], name: str) -> float:
+    return median(math.inf if r[name] is None else r[name] for r in found)
+
+
+def _spread(found: Sequence[dict[str, Any]]) -> str:
+    figures = sorted(math.inf if r["validation"] is None else r["validation"] for r in found)
+    ends = f" ({_said(figures[0])} to {_said(figures[-1])})" if len(figures) > 1 else ""
+    return _said(median(figures)) + ends
+
+
+def _said(figure: float) -> str:
+    return (
+        "∞" if not math.isfinite(figure) else f"{figure:.1f}" if figure >= 1.5 else f"{figure:.3f}" if figure >= 0.01 else f"{figure:.2g}"
+    )
+
+
+def page(text: str, rows: Sequence[dict[str, Any]]) -> str:
+    """Return the page with its tables made anew: each stands between `<!-- equal time: NAME -->` and the next empty line."""
+    for name in TABLES:
+        made = cells_table(rows) if name == "cells" else table(rows, name)
+        mark = f"<!-- equal time: {name} -->\n"
+        if mark in text:
+            before, after = text.split(mark)
+            text = before + mark + made + "\n\n" + after.partition("\n\n")[2]
+    return text
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--budget", type=float, default=10, help="minutes of a core for each run")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--only", nargs="+", choices=NETWORKS, default=[], metavar="NETWORK")
+    parser.add_argument("--tasks", nargs="+", choices=PROBLEMS, default=list(PROBLEMS), metavar="TASK")
     parser.add_argument("--page", action="store_true", help="write the tables of docs/cells.md from the runs that are kept")
     args = parser.parse_args()
     if args.page:
@@ -222,7 +324,7 @@ def main() -> None:
     else:
         keep_memory()
         torch.set_num_threads(1)
-        fill(args.table, args.budget, args.seeds, args.only)
+        fill(args.table, args.budget, args.seeds, args.only, args.tasks)
     print(json.dumps({"runs": len(read()), "machine": platform.machine(), "torch": torch.__version__}))
 
 

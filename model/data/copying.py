@@ -1,5 +1,7 @@
-"""The copying problem's data: ten symbols, many blanks, a mark, and the symbols again (Hochreiter and Schmidhuber, 1997; form of Arjovsky, Shah
-and Bengio, 2015, arXiv 1511.06464, section 5.1)."""
+"""The copying problem's data: ten symbols, many blanks, a mark, and the symbols again.
+
+Hochreiter and Schmidhuber, 1997, in the form of Arjovsky, Shah and Bengio, 2015, arXiv 1511.06464, section 5.1.
+"""
 
 import math
 

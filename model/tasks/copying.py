@@ -10,10 +10,9 @@ import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor
 
 from indrnn.model.cells.stacks import StackConfig, StackOptions
-from indrnn.model.cells.table import CELLS
 from indrnn.model.data import copying
 from indrnn.model.nets.network import StateNet
-from indrnn.model.nets.options import HIDDEN
+from indrnn.model.nets.options import CELL, HIDDEN, LAYERS
 from indrnn.model.nets.sequence import SequenceConfig, SequenceNet
 from indrnn.model.training.checkpoint import Meta
 from indrnn.model.training.learner import Learner, Recipe
@@ -28,10 +27,10 @@ NAMES = (*"abcdefgh", "blank", "mark")
 class CopyingConfig(StackOptions):
     """Sizes of the network, a SequenceNet without norms. length: blanks to remember through; a sequence has 20 steps more."""
 
-    cell: str = field(default="indrnn", metadata={"choices": CELLS, "help": "what the layers are made of"})
+    cell: str = field(default="indrnn", metadata=CELL)
     length: int = field(default=200, metadata={"help": "steps to remember through; a sequence has 20 more"})
     hidden: int = field(default=128, metadata=HIDDEN)
-    layers: int = field(default=1, metadata={"help": "recurrent layers"})
+    layers: int = field(default=1, metadata=LAYERS)
     gamma: float = field(default=2.0, metadata={"help": "IndRNN: |u| is at most gamma^(1/T)"})
 
 
