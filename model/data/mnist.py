@@ -48,7 +48,8 @@ def permutation(pixels: int = PIXELS) -> NDArray[np.int64]:
 def pooled(x: NDArray[np.uint8], pool: int) -> NDArray[np.uint8]:
     """Return images [N, 784] as the means of their squares of pool x pool pixels, rounded: [N, 784 / pool^2], row after row."""
     side = 28 // pool
-    return x.reshape(-1, side, pool, side, pool).mean((2, 4)).round().astype(np.uint8).reshape(len(x), side * side)
+    small: NDArray[np.uint8] = x.reshape(-1, side, pool, side, pool).mean((2, 4)).round().astype(np.uint8)
+    return small.reshape(len(x), side * side)
 
 
 def read(part: str, permuted: bool, pool: int = 1) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
