@@ -16,6 +16,7 @@ import argparse
 import json
 import math
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
-from statistics import median
+from statistics import median, median_high
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -269,8 +270,9 @@ def table(rows: Sequence[dict[str, Any]], name: str) -> str:
 
 
 def _level(networks: Sequence[Sequence[dict[str, Any]]]) -> float:
-    """Return the validation figure that the worst of the networks ends with, by the median of its seeds."""
-    return max((_middle(found, "validation") for found in networks if found), default=math.inf)
+    """Return the validation figure that half of the seeds of each network reach."""
+    every = [[math.inf if r["validation"] is None else r["validation"] for r in found] for found in networks if found]
+    return max(map(median_high, every), default=math.inf)
 
 
 def _reached(found: Sequence[dict[str, Any]], level: float) -> str:
@@ -300,13 +302,13 @@ def _said(figure: float) -> str:
 
 
 def page(text: str, rows: Sequence[dict[str, Any]]) -> str:
-    """Return the page with its tables made anew: each stands between `<!-- equal time: NAME -->` and the next empty line."""
+    """Return the page with its tables made anew: each stands right behind a line `<!-- equal time: NAME -->`."""
     for name in TABLES:
         made = cells_table(rows) if name == "cells" else table(rows, name)
         mark = f"<!-- equal time: {name} -->\n"
         if mark in text:
             before, after = text.split(mark)
-            text = before + mark + made + "\n\n" + after.partition("\n\n")[2]
+            text = before + mark + made + "\n" + re.sub(r"\A(\|.*\n)*", "", after)
     return text
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor
 
 from indrnn.model.cells.stacks import StackConfig, StackOptions
-from indrnn.model.data import copying
+from indrnn.model.data.drawn import copying
 from indrnn.model.nets.network import StateNet
 from indrnn.model.nets.options import CELL, HIDDEN, LAYERS
 from indrnn.model.nets.sequence import SequenceConfig, SequenceNet

@@ -29,6 +29,14 @@ def test_the_page_says_what_the_runs_say(bench):
     assert bench.page(text, rows) == text, "python bench/equal_time.py --page"
 
 
+def test_what_stands_behind_a_table_stays_and_a_mark_without_one_gets_it(bench):
+    mark = "<!-- equal time: leaky -->"
+    made = bench.table([], "leaky")
+    text = bench.page(f"before\n{mark}\n\n## After\n\nwords | of it\n", [])
+    assert text == f"before\n{mark}\n{made}\n\n## After\n\nwords | of it\n"
+    assert bench.page(text, []) == text
+
+
 def test_every_kept_run_has_what_its_table_reads(bench):
     for row in bench.read():
         assert row["network"] in bench.NETWORKS

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from indrnn.model.data import copying
+from indrnn.model.data.drawn import copying
 from indrnn.model.tasks.copying import CopyingConfig, CopyingLearner, CopyingRecipe, cross_entropy, measured
 
 
