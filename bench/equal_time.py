@@ -1,15 +1,16 @@
 """What does each cell learn in equal time? Networks trained on the adding problem, on permuted MNIST of 14 x 14 and on copying.
 
-python bench/equal_time.py [--table cells|leaky|subsampled|copying] [--budget MINUTES] [--seeds 1 2 3] [--only NETWORK ...] [--page]
+python bench/equal_time.py [--table cells|leaky|subsampled|copying] [--budget MINUTES] [--seeds 1 2 3] [--only NETWORK ...]
+                           [--tasks TASK ...] [--file JSON] [--page]
 
 A run trains as `indrnn train` does (AdamW, batches of 32, the gradient's norm at most 1, the mean of the weights measured) for `budget`
-minutes of the process's own time on one thread, or until the validation figure is as low as SOLVED says; measuring does not count. The
+minutes of the process's own time on one thread, or until the validation figure is as low as PROBLEMS says; measuring does not count. The
 rate of learning is one of RATES: for each network and task each is tried for a tenth of the budget on seed 0, the least validation figure
 wins. Rates never fall. Test data is looked at once, when a run is over.
 
-Runs go to docs/equal-time.json, a line each, and one that is there is not made again, so that an interrupted table goes on; the first
-seed of all networks comes before the second of any. --page writes the tables of docs/cells.md from that file, and trains nothing. The last
-line is JSON.
+Runs go to docs/equal-time.json or another file, a line each, and one that is there is not made again, so that an interrupted table goes
+on; the first seed of all networks comes before the second of any. --page writes the tables of docs/cells.md from that file, and trains
+nothing. The last line is JSON.
 """
 
 import argparse
@@ -186,20 +187,20 @@ def _short(figure: float) -> float | None:
     return float(f"{figure:.4g}") if math.isfinite(figure) else None
 
 
-def read(file: Path = FILE) -> list[dict[str, Any]]:
+def read(file: Path) -> list[dict[str, Any]]:
     """Return the rows that are kept."""
     rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
     return rows
 
 
-def keep(row: dict[str, Any], file: Path = FILE) -> None:
+def keep(row: dict[str, Any], file: Path) -> None:
     """Add one row to those that are kept; the file appears whole."""
     partial = file.with_suffix(".partial")
     partial.write_text("[\n" + ",\n".join(json.dumps(r) for r in [*read(file), row]) + "\n]\n", encoding="utf-8")
     partial.replace(file)
 
 
-def fill(tables: Sequence[str], budget: float, seeds: Sequence[int], only: Sequence[str], of: Sequence[str]) -> None:
+def fill(file: Path, tables: Sequence[str], budget: float, seeds: Sequence[int], only: Sequence[str], of: Sequence[str]) -> None:
     """Make the runs that are not kept yet, one after another."""
     for seed in seeds:
         for table in tables:
@@ -207,16 +208,16 @@ def fill(tables: Sequence[str], budget: float, seeds: Sequence[int], only: Seque
             for network in networks:
                 for task in tasks:
                     if network in (only or networks) and task in of:
-                        _once(task, network, seed, budget)
+                        _once(file, task, network, seed, budget)
 
 
-def _once(task: str, network: str, seed: int, budget: float) -> None:
+def _once(file: Path, task: str, network: str, seed: int, budget: float) -> None:
     for wanted in (0, seed):  # 0: the search
         key = {"task": task, "network": network, "seed": wanted, "budget": budget}
-        if any(row.items() >= key.items() for row in read()):
+        if any(row.items() >= key.items() for row in read(file)):
             continue
-        row = run(task, network, seed, budget, chosen(read(), task, network, budget)) if wanted else search(task, network, budget)
-        keep(key | row | {"torch": torch.__version__, "date": datetime.now(UTC).date().isoformat()})
+        row = run(task, network, seed, budget, chosen(read(file), task, network, budget)) if wanted else search(task, network, budget)
+        keep(key | row | {"torch": torch.__version__, "date": datetime.now(UTC).date().isoformat()}, file)
         print(json.dumps(key | row), flush=True)
 
 
@@ -319,15 +320,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--only", nargs="+", choices=NETWORKS, default=[], metavar="NETWORK")
     parser.add_argument("--tasks", nargs="+", choices=PROBLEMS, default=list(PROBLEMS), metavar="TASK")
+    parser.add_argument("--file", type=Path, default=FILE, help="where runs are kept (%(default)s)")
     parser.add_argument("--page", action="store_true", help="write the tables of docs/cells.md from the runs that are kept")
     args = parser.parse_args()
     if args.page:
-        PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), read()), encoding="utf-8")
+        PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), read(args.file)), encoding="utf-8")
     else:
         keep_memory()
         torch.set_num_threads(1)
-        fill(args.table, args.budget, args.seeds, args.only, args.tasks)
-    print(json.dumps({"runs": len(read()), "machine": platform.machine(), "torch": torch.__version__}))
+        fill(args.file, args.table, args.budget, args.seeds, args.only, args.tasks)
+    print(json.dumps({"runs": len(read(args.file)), "machine": platform.machine(), "torch": torch.__version__}))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def bench(monkeypatch, tmp_path):
 
 
 def test_the_page_says_what_the_runs_say(bench):
-    text, rows = bench.PAGE.read_text(encoding="utf-8"), bench.read()
+    text, rows = bench.PAGE.read_text(encoding="utf-8"), bench.read(bench.FILE)
     assert [name for name in bench.TABLES if f"<!-- equal time: {name} -->\n|" not in text] == []
     assert bench.page(text, rows) == text, "python bench/equal_time.py --page"
 
@@ -38,12 +38,12 @@ def test_what_stands_behind_a_table_stays_and_a_mark_without_one_gets_it(bench):
 
 
 def test_every_kept_run_has_what_its_table_reads(bench):
-    for row in bench.read():
+    for row in bench.read(bench.FILE):
         assert row["network"] in bench.NETWORKS
         assert row["task"] in bench.PROBLEMS
         if row["seed"]:
             assert row["seconds"] <= 60 * row["budget"] * 1.2
-            assert row["rate"] == bench.chosen(bench.read(), row["task"], row["network"], row["budget"])
+            assert row["rate"] == bench.chosen(bench.read(bench.FILE), row["task"], row["network"], row["budget"])
             assert row["curve"][-1] == [row["seconds"], row["steps"], row["validation"]]
 
 
@@ -60,9 +60,6 @@ def test_the_race_of_two_is_to_the_figure_that_both_reach(bench):
 
 def test_a_table_goes_on_where_it_was_stopped_and_the_first_seed_of_all_comes_first(bench, monkeypatch, tmp_path, capsys):
     file = tmp_path / "runs.json"
-    monkeypatch.setattr(bench, "FILE", file)
-    monkeypatch.setattr(bench.read, "__defaults__", (file,))
-    monkeypatch.setattr(bench.keep, "__defaults__", (file,))
     made = []
 
     def train(task, network, seed, rate, seconds, looks):
@@ -76,7 +73,7 @@ def test_a_table_goes_on_where_it_was_stopped_and_the_first_seed_of_all_comes_fi
     nothing = bench.Problem(lambda network, rate, seed: bench.lightning.LightningModule(), lambda learner: {"test": 0.5}, 0.0, "of all")
     monkeypatch.setitem(bench.PROBLEMS, "adding-200", nothing)
     monkeypatch.setattr(bench.lightning.LightningModule, "net", torch.nn.Linear(1, 1), raising=False)
-    argv = ["equal_time.py", "--table", "leaky", "--tasks", "adding-200", "--budget", "1", "--seeds"]
+    argv = ["equal_time.py", "--table", "leaky", "--tasks", "adding-200", "--budget", "1", "--file", str(file), "--seeds"]
     monkeypatch.setattr(sys, "argv", [*argv, "1"])
     bench.main()
     relu = [("indrnn", 0, rate) for rate in bench.RATES] + [("indrnn", 1, 0.001)]
