@@ -54,6 +54,10 @@ def test_the_race_of_two_is_to_the_figure_that_both_reach(bench):
 
     rows = [row("indrnn", [[10, 1, 0.2], [40, 4, 0.1]]), row("indrnn, subsampled", [[10, 3, 0.1], [40, 9, 0.05]])]
     assert [line.split(" | ")[-1] for line in bench.table(rows, "subsampled").splitlines()[2:4]] == ["40 |", "10 |"]
+    solved = [row("indrnn", [[10, 1, 0.0009]]), row("indrnn, subsampled", [[10, 3, 0.1], [40, 9, 0.0002]])]  # both are below 0.001
+    assert [line.split(" | ")[-1] for line in bench.table(solved, "subsampled").splitlines()[2:4]] == ["10 |", "40 |"]
+    solved[0] = row("indrnn", [[5, 1, 0.00099], [10, 2, 0.0004]])
+    assert [line.split(" | ")[-1] for line in bench.table(solved, "subsampled").splitlines()[2:4]] == ["5 |", "40 |"]
     rows[0] = row("indrnn", [[10, 1, None]])
     assert [line.split(" | ")[-1] for line in bench.table(rows, "subsampled").splitlines()[2:4]] == ["∞ |", "10 |"]
 
