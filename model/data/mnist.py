@@ -40,13 +40,20 @@ def idx(content: bytes) -> NDArray[np.uint8]:
     return data.reshape(shape)
 
 
-def permutation() -> NDArray[np.int64]:
-    """Return the order [784] in which pmnist reads the pixels."""
-    return np.random.RandomState(PERMUTATION_SEED).permutation(PIXELS)
+def permutation(pixels: int = PIXELS) -> NDArray[np.int64]:
+    """Return the order [pixels] in which pmnist reads the pixels."""
+    return np.random.RandomState(PERMUTATION_SEED).permutation(pixels)
 
 
-def read(part: str, permuted: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Pixels [N, 784] uint8 in the order in which they are read, and classes [N], of `train`, `val` or `test`.
+def pooled(x: NDArray[np.uint8], pool: int) -> NDArray[np.uint8]:
+    """Return images [N, 784] as the means of their squares of pool x pool pixels, rounded: [N, 784 / pool^2], row after row."""
+    side = 28 // pool
+    small: NDArray[np.uint8] = x.reshape(-1, side, pool, side, pool).mean((2, 4)).round().astype(np.uint8)
+    return small.reshape(len(x), side * side)
+
+
+def read(part: str, permuted: bool, pool: int = 1) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Pixels [N, 784 / pool^2] uint8 in the order in which they are read, and classes [N], of `train`, `val` or `test`.
 
     Raises DataMissingError, GzippedError, IdxError.
     """
@@ -58,7 +65,8 @@ def read(part: str, permuted: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64
         order = np.random.RandomState(SPLIT_SEED).permutation(len(x))
         chosen = order[-HELD_OUT:] if part == "val" else order[:-HELD_OUT]
         x, y = x[chosen], y[chosen]
-    return (x[:, permutation()] if permuted else x), y
+    x = x if pool == 1 else pooled(x, pool)
+    return (x[:, permutation(x.shape[1])] if permuted else x), y
 
 
 def _read(path: Path) -> NDArray[np.uint8]:

@@ -10,16 +10,21 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from indrnn.kernels.activations import ACTIVATIONS
 from indrnn.model.cells.norm import BatchNorm
 from indrnn.model.cells.recurrent_weight import bound
 from indrnn.model.cells.stacks import KINDS, SUBSAMPLED, Chain, Stack, StackConfig, StackOptions, build_stack, skip_chain
 from indrnn.model.nets.network import StackNet, last_valid
 from indrnn.model.nets.options import CELL, CLASSES, DROPOUT, KIND, LAYERS, NORM, WINDOW
 
+POOLS = (1, 2, 4, 7)  # of the divisors of 28 those that leave something to see
+
 
 @dataclass(frozen=True)
 class PixelsConfig(StackOptions):
     """Sizes of the network. steps T: the length it is made for; |u| <= gamma^(1/T), so that a gradient grows no more than gamma-fold.
+
+    pool: images are read as means of pool x pool pixels, in (28 / pool)^2 steps.
 
     kind: `skip`, norm before the recurrence and each layer added to its input, or one of the papers' (model/cells/stacks.py), norm after
     it; hidden: of `dense`, the growth. Measured on permuted images of 14 x 14, 1,200 steps of 32, best of the rates tried: `skip` of
@@ -36,6 +41,8 @@ class PixelsConfig(StackOptions):
     dropout: float = field(default=0.0, metadata=DROPOUT)
     norm: bool = field(default=True, metadata=NORM)
     cell: str = field(default="indrnn", metadata=CELL)
+    pool: int = field(default=1, metadata={"choices": POOLS, "help": "side of the squares whose mean is read as one pixel"})
+    nonlinearity: str = field(default="relu", metadata={"choices": ACTIVATIONS, "help": "of IndRNN's neurons; `skip` has relu"})
 
 
 class PixelsNet(StackNet):
@@ -86,5 +93,5 @@ def _published(c: PixelsConfig) -> Stack:
     norm = "after" if c.norm else "none"
     epsilon = 1 / c.gamma  # the authors' code: the last layer starts in [gamma^(-1/T), gamma^(1/T)]
     shared = {"norm": norm, "T": c.steps, "gamma": c.gamma, "epsilon": epsilon, "dropout": c.dropout, "cell": c.cell}
-    shared |= {"window": c.window, "bidirectional": c.bidirectional}
+    shared |= {"window": c.window, "nonlinearity": c.nonlinearity, "bidirectional": c.bidirectional}
     return build_stack(StackConfig(c.kind, c.layers, c.hidden, c.hidden, **shared), 1)  # type: ignore[arg-type]  # of several types

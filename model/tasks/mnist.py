@@ -74,7 +74,7 @@ class PixelsLearner(Learner[PixelsNet, PixelsRecipe]):
 
 @torch.no_grad()
 def error(net: PixelsNet, x: NDArray[np.uint8], y: NDArray[np.int64]) -> float:
-    """Return the percentage of images x [N, 784] that are not answered with their class y [N]."""
+    """Return the percentage of images x [N, T] that are not answered with their class y [N]."""
     wrong = 0
     for i in range(0, len(x), ROWS):
         answers = net.answer(torch.from_numpy(mnist.scaled(x[i : i + ROWS]))).argmax(1)
@@ -84,18 +84,21 @@ def error(net: PixelsNet, x: NDArray[np.uint8], y: NDArray[np.int64]) -> float:
 
 def begin(job: Job, config: dict[str, Any], recipe: PixelsRecipe, name: str) -> tuple[PixelsLearner, Meta]:
     """Reads the 57,000 and the 3,000 images."""
-    parts = {part: mnist.read(part, permuted=name == "pmnist") for part in ("train", "val")}
+    pool = config.get("pool", 1)
+    parts = {part: mnist.read(part, name == "pmnist", pool) for part in ("train", "val")}
     lightning.seed_everything(job.seed, verbose=False)
-    learner = PixelsLearner(PixelsConfig(**config), recipe, parts["train"], parts["val"], job.seed)
+    sizes = PixelsConfig(**config, steps=mnist.PIXELS // pool**2)
+    learner = PixelsLearner(sizes, recipe, parts["train"], parts["val"], job.seed)
     return learner, Meta("pixels", job.command, job.seed, job.steps, labels=tuple("0123456789"), data=(sets.MNIST,))
 
 
 def figures(net: StateNet, meta: Meta, split: str) -> Figures:
     """Return the error on the validation or test images."""
     assert isinstance(net, PixelsNet)
-    x, y = mnist.read(split, permuted=meta.task == "pmnist")
+    x, y = mnist.read(split, meta.task == "pmnist", net.config.pool)
     order = f"an order drawn from seed {mnist.PERMUTATION_SEED}" if meta.task == "pmnist" else "the order of the rows"
-    protocol = f"{len(x):,} images of {split}, pixels in {order}, one pass, running statistics, answer after the last pixel"
+    means = f"means of {net.config.pool} x {net.config.pool} " if net.config.pool > 1 else ""
+    protocol = f"{len(x):,} images of {split}, {means}pixels in {order}, one pass, running statistics, answer after the last pixel"
     return (figure(f"{split}_error", error(net, x, y), "%", protocol),)
 
 

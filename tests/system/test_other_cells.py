@@ -10,19 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import torch
 from conftest import Server, scores
+from numpy.typing import NDArray
+from safetensors.numpy import load as load_state
 from test_stream import ask
 
 from indrnn.export.write import write
 from indrnn.frames.layouts import LAYOUTS
+from indrnn.model.cells import table
+from indrnn.model.cells.layer import Layer
+from indrnn.model.cells.stacks import Chain, StackConfig, build_stack
 from indrnn.model.nets.action import ActionConfig, ActionNet
 from indrnn.model.nets.chars import CharsConfig, CharsNet
 from indrnn.model.nets.tensor import TensorConfig, TensorNet
 from indrnn.model.training.checkpoint import Meta, load, save
 
 CELLS = ("gru", "lstm")
+# A cell of each family of docs/cells.md.
+FAMILIES = {"classic": "scrn", "gated": "lstm_peephole", "diagonal": "lru", "unitary": "urnn", "orthogonal": "goru"}
 STREAMED = (*CELLS, "mingru")  # one of each family
 ALPHABET = "abcdefghijklmnopqrstuvwxyz ,"
 
@@ -137,3 +145,58 @@ def test_a_kill_in_a_stream_of_each_kind_and_cell_loses_nothing(own_server: Call
             whole = told(ask(ws, type="step", step=1, **{field: value[:20]}))
         assert went_on == pytest.approx(whole, abs=1e-4), model
         assert max(abs(first[name] - whole[name]) for name in whole) > 1e-3, "these scores tell nothing apart"
+
+
+@pytest.fixture(scope="module")
+def families(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One small network that nobody trained, `late`: layers of each family, a subsampled one on top, and answers that come later."""
+    folder = tmp_path_factory.mktemp("families")
+    torch.manual_seed(0)
+    net = TensorNet(TensorConfig((0.0, 0.0), (1.0, 1.0), 2, hidden=8, layers=1, pools=(), norm=False, cell="scrn"))
+    windows = build_stack(StackConfig("subsampled", layers=2, hidden=8, norm="none", T=30, cell="tanh"), 8).indrnns()
+    cells = [table.CELLS[name](2 if i == 0 else 8, 8) for i, name in enumerate(FAMILIES.values())]
+    net.stack = Chain([*(Layer(None, cell, 0.0) for cell in cells), *windows])
+    net.sizes = [net.stack.state_size, 0, 2]
+    torch.nn.init.normal_(net.readout.weight, std=0.5)
+    told = {"features": [{"name": "x"}, {"name": "y"}], "answer": "step", "delay": 2}
+    meta = Meta("tensor", "", 0, 0, labels=("a", "b"), told=told, cell="scrn", parts=net.parts(), parameters=1)
+    write(net.eval().requires_grad_(False), meta, folder, "late", "1", command="", max_position=60)
+    return folder
+
+
+def parts_of(server: Server, model: str, ident: str) -> dict[str, NDArray[np.float32]]:
+    """The parts of a session's state by number, role and name."""
+    state = load_state(server.get(f"/sessions/{ident}/state").content)["state"].ravel()
+    listed = server.get(f"/models/{model}").json()["versions"][0]["state"]
+    return {f"{i} {p['role']} {p.get('name')}": state[p["offset"] : p["offset"] + p["size"]] for i, p in enumerate(listed)}
+
+
+def test_a_kill_in_a_stream_of_each_family_loses_nothing(own_server: Callable[..., Server], families: Path) -> None:
+    """Steps of five numbers, so that windows of four are cut, and the fourth step is under way when the server is killed.
+
+    Each part of the state, of which every layer has its own, is afterwards that of a session that nothing happened to.
+    """
+    server, rows = own_server(INDRNN_BUNDLES=str(families)), torch.randn(30, 2, generator=torch.Generator().manual_seed(0)).tolist()
+
+    def step(ws: Any, n: int) -> dict[str, float]:
+        return told(ask(ws, type="step", step=n, values=rows[5 * n - 5 : 5 * n]))
+
+    with server.socket("late") as ws:
+        ident = ask(ws, type="open")["session_id"]
+        first = [step(ws, n) for n in (1, 2, 3)]
+        before = parts_of(server, "late", ident)
+        ws.send(json.dumps({"type": "step", "step": 4, "values": rows[15:20]}))
+        server.restart(signal.SIGKILL)
+    with server.socket("late") as ws:
+        assert ask(ws, type="open", session_id=ident)["step"] in (3, 4)
+        went_on = [step(ws, n) for n in (4, 5, 6)]
+    with server.socket("late") as ws:
+        other = ask(ws, type="open")["session_id"]
+        whole = told(ask(ws, type="step", step=1, values=rows))
+    assert went_on[-1] == pytest.approx(whole, abs=1e-4)
+    assert len({repr(s) for s in first + went_on}) == 6, "these scores tell nothing apart"
+    after, undisturbed = parts_of(server, "late", ident), parts_of(server, "late", other)
+    assert len(after) == 13  # six layers' own, h and c, real and imaginary; the window, its last answer, the last scores
+    for name, part in after.items():
+        np.testing.assert_allclose(part, undisturbed[name], atol=1e-4, err_msg=name)
+        assert not np.allclose(part, before[name], atol=1e-3), f"{name} stands still"

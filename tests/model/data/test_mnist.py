@@ -56,6 +56,25 @@ def test_permuted_images_are_the_same_images_in_that_order(needs):
     assert not np.array_equal(x, permuted)
 
 
+def test_a_pooled_image_is_the_means_of_its_squares_row_after_row():
+    x = np.zeros((2, 28, 28), np.uint8)
+    x[1, 2:4, 4:6] = [[10, 20], [30, 41]]  # the square of row 1 and column 2
+    small = mnist.pooled(x.reshape(2, -1), 2)
+    assert small.shape == (2, 196)
+    assert small.dtype == np.uint8
+    assert np.argwhere(small).tolist() == [[1, 14 + 2]]
+    assert small[1, 16] == 25
+    assert mnist.pooled(np.full((1, 784), 255, np.uint8), 7).tolist() == [[255] * 16]
+
+
+def test_pooled_images_are_permuted_in_an_order_of_their_own_length(needs):
+    for name in FILES[2:]:
+        needs(name)
+    (x, _), (permuted, _) = mnist.read("test", permuted=False, pool=2), mnist.read("test", permuted=True, pool=2)
+    assert x.shape == (10_000, 196)
+    np.testing.assert_array_equal(permuted, x[:, mnist.permutation(196)])
+
+
 def test_pixels_go_from_minus_one_to_one():
     assert mnist.scaled(np.array([0, 255], np.uint8)).tolist() == [-1.0, 1.0]
 

@@ -92,6 +92,26 @@ def test_a_task_learns_something_tiny_and_its_figures_are_counted(task, steps, n
     assert looks == "test evaluation 1 of these weights"
 
 
+def test_pooled_images_are_read_in_fewer_steps_by_the_neurons_that_are_asked_for_and_measured_alike(data, capsys):
+    path = train("pmnist", data / "run", "--pool", "4", "--nonlinearity", "leaky_relu", "--steps", "20", "--decay", "10")
+    net = checkpoint.load_trained(path)[0]
+    assert (net.config.steps, net.stack.layers[0].cell.activation) == (49, "leaky_relu")
+    assert logged(data / "run", "val_error")[-1] < 5
+    assert run("evaluate", path, "--split", "val", "--json") == 0
+    (told,) = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert "means of 4 x 4 pixels in an order drawn from" in told["protocol"]
+
+
+def test_copying_is_told_beside_who_has_no_memory(data, capsys):
+    small = ("--hidden", "16", "--length", "2", "--cell", "goru", "--rows", "16", "--epoch", "5", "--warmup", "1", "--no-progress")
+    assert run("train", "copying", *small, "--steps", "10", "--decay", "5", "--out", data / "run") == 0
+    assert logged(data / "run", "val_nats")[-1] < 2.5  # of ten symbols alike 2.303
+    assert run("evaluate", data / "run" / "model.pt", "--split", "val", "--json") == 0
+    nats, wrong = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (nats["name"], wrong["name"]) == ("val_nats", "val_wrong")
+    assert "without memory 0.9452" in nats["protocol"]  # 10 log 8 / 22
+
+
 @pytest.mark.parametrize("task", ["adding", "pmnist", "ptb-char", "ptb-word"])
 def test_a_resumed_run_ends_with_the_weights_of_the_unbroken_one(task, data):
     whole = train(task, data / "whole", "--steps", "30", "--decay", "10")
