@@ -39,8 +39,8 @@ from indrnn.model.data import mnist
 from indrnn.model.nets.adding import AddingConfig
 from indrnn.model.nets.pixels import PixelsConfig
 from indrnn.model.tasks import adding as adding_task
-from indrnn.model.tasks import copying as copying_task
 from indrnn.model.tasks import mnist as mnist_task
+from indrnn.model.tasks.drawn import copying as copying_task
 from indrnn.model.training.learner import Learner
 from indrnn.model.training.lightning_messages import quiet
 from indrnn.model.training.training import keep_memory, no_denormals

@@ -1,20 +1,7 @@
 """The table of tasks: the one line that each needs beside its own file."""
 
-from indrnn.model.tasks import (
-    action,
-    adding,
-    chars,
-    copying,
-    detect,
-    mnist,
-    motions,
-    ntu,
-    ptb_char,
-    ptb_word,
-    skeleton,
-    stories,
-    tensor,
-)
+from indrnn.model.tasks import action, adding, chars, detect, mnist, motions, ntu, ptb_char, ptb_word, skeleton, tensor
+from indrnn.model.tasks.drawn import copying, stories
 from indrnn.model.tasks.pictures import images, strokes
 from indrnn.model.training.task import Task
 

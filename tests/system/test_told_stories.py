@@ -16,7 +16,7 @@ from indrnn.client.sync import Client
 from indrnn.export.write import write
 from indrnn.model.data.texts import stories as data
 from indrnn.model.nets.stories import MemoryNet, StoriesConfig
-from indrnn.model.tasks.stories import network
+from indrnn.model.tasks.drawn.stories import network
 from indrnn.model.training.checkpoint import Meta, load, save
 
 STORY = [

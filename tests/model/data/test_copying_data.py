@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from indrnn.model.data.drawn import copying
-from indrnn.model.tasks.copying import CopyingConfig, CopyingLearner, CopyingRecipe, cross_entropy, measured
+from indrnn.model.tasks.drawn.copying import CopyingConfig, CopyingLearner, CopyingRecipe, cross_entropy, measured
 
 
 @pytest.mark.parametrize("blanks", [1, 7, 200])

@@ -10,8 +10,8 @@ from indrnn.__main__ import main
 from indrnn.export.bundle import read
 from indrnn.model.data.texts import stories as data
 from indrnn.model.nets.stories import MemoryNet, StoriesConfig
-from indrnn.model.tasks import stories
-from indrnn.model.tasks.stories import StoriesLearner, StoriesRecipe, accuracy, with_gaps
+from indrnn.model.tasks.drawn import stories
+from indrnn.model.tasks.drawn.stories import StoriesLearner, StoriesRecipe, accuracy, with_gaps
 from indrnn.model.training import checkpoint
 
 SMALL = ["--told", "40", "--hidden", "8", "--rows", "8", "--epoch", "4", "--steps", "8", "--decay", "4", "--no-progress"]
