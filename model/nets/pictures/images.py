@@ -27,7 +27,7 @@ CHANNELS = {"rcl": 32, "md_indrnn": 24, "md_relu": 24, "md_tanh": 24}
 
 @dataclass(frozen=True)
 class ImagesConfig:
-    """Sizes of the network. side: rows R and columns of a picture. hidden: maps C of a layer, or neurons H of each of four directions.
+    """Sizes of the network. side: rows R of a picture, and columns. hidden: maps C of a layer, or neurons H of each of four directions.
 
     looks: K of the recurrent convolutional layers. response: their norm (model/cells/grid/recurrent_conv.py). block: pixels along each side
     of what the first multi-dimensional layer reads at once.
@@ -46,7 +46,7 @@ class ImagesConfig:
 
 
 class ImagesNet(StateNet):
-    """x [B, T, columns] of pixels from 0 to 255, row by row, from the top; lengths [B]; state [B, N] -> logits [B, T, K], state [B, N].
+    """x [B, T, R] of pixels from 0 to 255, row by row, from the top; lengths [B]; state [B, N] -> logits [B, T, K], state [B, N].
 
     The answer is that of the whole picture, and stands at each of its steps: a picture of fewer rows is dark below them, and what comes
     after its last row is not looked at. Of the state only the last answer goes from picture to picture, and nothing reads it.
@@ -81,16 +81,15 @@ class ImagesNet(StateNet):
 
     def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Run the network on the shapes that the class names."""
-        side = self.config.side
         there = torch.arange(x.shape[1], device=x.device) < lengths[:, None]  # [B, T]
-        seen = torch.where(there[:, :, None], x, DARK)
-        picture = F.pad(seen, (0, 0, 0, side))[:, :side]  # [B, R, C]
+        seen = torch.where(there[:, :, None], x, DARK)  # [B, T, R]
+        picture = F.pad(seen, (0, 0, 0, self.longest))[:, : self.longest]  # [B, R, R]
         answer = self.answer(picture)  # [B, K]
-        logits = answer[:, None].expand(-1, x.shape[1], -1) + torch.zeros_like(x[:, :, :1])
+        logits = answer[:, None].expand(-1, x.shape[1], -1) + torch.zeros_like(x[:, :, :1])  # [B, T, K]
         return logits, torch.where(lengths[:, None] > 0, answer, state)
 
     def answer(self, picture: Tensor) -> Tensor:
-        """picture [B, R, C], pixels from 0 to 255 -> scores [B, K]."""
+        """picture [B, R, R], pixels from 0 to 255 -> scores [B, K]."""
         scaled = picture.clamp(DARK, BRIGHT) * (2 / BRIGHT) - 1
         logits: Tensor = self.readout(self.drop(self.body(scaled)))
         return logits.float()

@@ -63,13 +63,12 @@ class LabelsNet(StateNet):
     def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Run the network on the shapes that the class names."""
         there = torch.arange(x.shape[1], device=x.device) < lengths[:, None]  # [B, T]
-        seen = F.pad(
-            torch.where(there[:, :, None], x, 0.0), (0, 0, 0, 1)
-        )  # a row that is not there: a convolution takes no picture of none
-        planes = self.rounds(seen, F.pad(there, (0, 1)))[-1]  # [B, K, T + 1, W]
+        seen = torch.where(there[:, :, None], x, 0.0)  # [B, T, W]
+        more = F.pad(seen, (0, 0, 0, 1))  # [B, T + 1, W]: a row that is not there, since a convolution takes no picture of none
+        planes = self.rounds(more, F.pad(there, (0, 1)))[-1]  # [B, K, T + 1, W]
         logits = planes.permute(0, 2, 3, 1).flatten(2)[:, : x.shape[1]]  # [B, T, W K]
-        every = torch.cat([state[:, None], logits], 1)
-        index = lengths[:, None, None].expand(-1, 1, every.shape[2])
+        every = torch.cat([state[:, None], logits], 1)  # [B, T + 1, W K]
+        index = lengths[:, None, None].expand(-1, 1, every.shape[2])  # [B, 1, W K]
         return logits, every.gather(1, index).squeeze(1)
 
     def rounds(self, picture: Tensor, there: Tensor | None = None) -> list[Tensor]:

@@ -18,6 +18,8 @@ from indrnn.model.nets.adding import AddingConfig, AddingNet
 from indrnn.model.nets.chars import CharsConfig, CharsNet
 from indrnn.model.nets.detect import DetectConfig, DetectNet
 from indrnn.model.nets.network import StateNet
+from indrnn.model.nets.pictures.images import ImagesConfig, ImagesNet
+from indrnn.model.nets.pictures.labels import LabelsConfig, LabelsNet
 from indrnn.model.nets.pixels import PixelsConfig, PixelsNet
 from indrnn.model.nets.sequence import SequenceConfig, SequenceNet
 from indrnn.model.nets.stories import MemoryNet, StoriesConfig, StoryNet
@@ -54,6 +56,8 @@ PAGES: dict[str, list[tuple[StateNet, Tensor]]] = {
             torch.randn(B, T, 2, 5, 3),
         )
     ],
+    "images": [(ImagesNet(ImagesConfig("md_relu", side=8, classes=7, hidden=H, layers=1)), torch.rand(B, T, 8))],
+    "labels": [(LabelsNet(LabelsConfig(columns=5, classes=7, hidden=H, layers=1, rounds=2)), torch.rand(B, T, 5))],
     "pixels": [(PixelsNet(PixelsConfig(7, hidden=H, layers=1)), torch.rand(B, T))],
     "sequence": [(SequenceNet(SequenceConfig(inputs=5, classes=7, layers=1, hidden=H)), torch.randn(B, T, 5))],
     "stories": [(MemoryNet(StoriesConfig(9, 5, 7, hidden=H, slots=6)), torch.randint(0, 9, (B, T, 5)).float())],
@@ -70,6 +74,10 @@ def letters(net: StateNet) -> dict[str, int]:
     sizes = {"B": B, "T": T, "H": H, "C": pools, "K": net.classes, "N": net.state_size, "S": net.sizes[0]}
     if isinstance(net, StoryNet):
         return sizes | {"W": c.width, "M": c.slots}
+    if isinstance(net, ImagesNet):
+        return sizes | {"R": c.side}
+    if isinstance(net, LabelsNet):
+        return sizes | {"K": c.classes, "W": c.columns}
     if isinstance(net, DetectNet):
         return sizes | {"K": c.classes, "E": net.sizes[-2], "L": net.sizes[-1]}
     if isinstance(net, ActionNet):
