@@ -384,7 +384,7 @@ class Stream:
 
     def _read_generate(self, session_id: str, message: dict[str, object]) -> GenerateRequest:
         if not isinstance(self._model.modality, TextModality):
-            raise BadInput(f"model {self._model.manifest.name} reads frames and generates nothing", field="type")
+            raise BadInput(f"model {self._model.manifest.name} reads no text and generates nothing", field="type")
         number_sent = step_number(message.get("step"))
         max_chars = integer(message.get("max_chars"), "max_chars", 1, self._settings.max_generate, 200)
         temperature = number(message.get("temperature"), "temperature", 0, 10, 1)

@@ -13,6 +13,7 @@ import re
 import sys
 import termios
 from collections.abc import Callable, Iterable, Sequence
+from http import HTTPStatus
 
 import httptools
 import orjson
@@ -473,7 +474,8 @@ def repeated_key(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 async def _refuse(scope: Scope, detail: str, send: Send) -> None:
     """Answer a request or a handshake with 400, for whichever protocol."""
-    body = orjson.dumps({**problem_document(BadInput(detail)), "error": detail})
+    malformed = {"title": HTTPStatus.BAD_REQUEST.phrase, "status": HTTPStatus.BAD_REQUEST}  # as HTTP's own rules have it
+    body = orjson.dumps({**problem_document(BadInput(detail)), **malformed, "error": detail})
     kind = "http.response" if scope["type"] == "http" else "websocket.http.response"
     headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
     await send({"type": f"{kind}.start", "status": 400, "headers": headers})

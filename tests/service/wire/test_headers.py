@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -28,6 +29,9 @@ async def answered(version: str, *headers: tuple[bytes, bytes], kind: str = "htt
 
     scope = {"type": kind, "http_version": version, "method": "GET", "path": "/", "headers": list(headers)}
     await Front(app, app)(scope, cast(Any, None), send)
+    if sent[0]["status"] == 400:
+        document = json.loads(sent[1]["body"])
+        assert (document["status"], document["title"]) == (400, "Bad Request"), "as the line above it"
     return int(sent[0]["status"])
 
 
