@@ -37,7 +37,8 @@ def is_file(address: str) -> bool:
         return False
     scheme = _SCHEME.match(address)
     if scheme is not None and (scheme[0].lower() == "file:" or not any(Path(name).exists() for name in (address, f"{address}-shards"))):
-        raise StoreError(f"store: expected {', '.join(SCHEMES[:-1])} or {SCHEMES[-1]}, or the path of a file, got {scheme[0]}…")
+        redis = "redis://[user:password@]host[:port][/db], rediss://… or unix://path[?db=n]"
+        raise StoreError(f"store: expected {redis}, or the path of a file, got {scheme[0]}…")  # the rest may have a password
     return True
 
 

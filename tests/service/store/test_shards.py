@@ -288,7 +288,7 @@ def test_a_copy_in_place_of_the_store_is_refused(tmp_path: Path, shards: int) ->
 def test_an_address_of_something_else_is_refused_and_makes_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.chdir(tmp_path)
     for refused in (is_file, open_store, partial(divide, shards=2)):
-        with pytest.raises(StoreError, match=r"^store: expected redis://, rediss:// or unix://, or the path of a file, got \w+:…$"):
+        with pytest.raises(StoreError, match=r"^store: expected redis://.*, or the path of a file, got \w+:…$"):
             refused(address)  # type: ignore[operator]  # each takes one
     assert list(tmp_path.iterdir()) == []
 
