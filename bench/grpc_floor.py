@@ -37,6 +37,8 @@ class ConstantService(oip_grpc.InferenceService):
         async def answer(data: bytes, context: Any) -> bytes:
             asked[0] += 1
             ident = read(data).id.encode()
+            if len(ident) > 127:
+                raise ValueError(f"expected an id of at most 127 bytes, got {len(ident)}")  # more is a length of two bytes
             return bytes(constant + b"\x1a" + bytes([len(ident)]) + ident)  # the field `id` behind the others
 
         handlers = {name: self._unary(name) for name in METHODS}

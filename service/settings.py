@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     shards: Annotated[int, Field(ge=1, le=MOST_SHARDS)] | Literal["auto"] = Field(
         1,
         description="processes that have the models and a part of the sessions each, where there are fronts; "
-        "auto: 1, 2 from eight cores on, 4 from sixteen",
+        "auto: one for each four cores, from eight on",
     )
     commit_thread: bool | Literal["auto"] = Field(
         "auto",

@@ -373,8 +373,10 @@ class Host:
 
     async def _host(self, call: c.HostModel) -> int:
         """Load a version that the first shard has, and return its number here. Raises EngineFailed."""
-        for hosted in self._hosted.values():
-            if hosted.manifest == call.manifest:
+        self._number_models(self.models)
+        for loaded in self.models:  # not among all that have numbers: some are ending
+            hosted = self._hosted.get(loaded.port)
+            if hosted is not None and hosted.manifest == call.manifest:
                 return hosted.number
         try:
             model = await asyncio.to_thread(self.backend.load, self.backend.settings.bundles / call.name / call.version)

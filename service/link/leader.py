@@ -121,7 +121,7 @@ class ShardNumbers:
         if self.epoch is None:
             self._start = dict(told)
         elif epoch != self.epoch:
-            self._ended = {version: self.total(version) for version in self._now}
+            self._ended = {version: self.total(version) for version in {*self._now, *self._ended}}
             self._start = {}
         self.epoch, self._now = epoch, dict(told)
 
@@ -213,15 +213,19 @@ class Leader:
                 left = await self._give(shard, link)
                 self._take_numbers(shard, await link.call(c.TellNumbers(), tuple, PATIENCE))
                 await link.call(c.Settle(), type(None), PATIENCE)
-            if left:
-                await self._host.announce()  # the fronts ask by this process' table, not by that of one before it
-                for number in left:
+                if left:
+                    await self._host.announce()  # the fronts ask by this process' table, not by that of one before it
+                for number in left:  # still nobody else has a model loaded, who would be told of one that ends
                     await link.call(c.EndModel(number, "the session's model was unloaded", UNLOAD_TIMEOUT), type(None), LOAD_TIMEOUT)
         except ServiceError as error:
             log.error("shard %d cannot be led: %s", shard, error)
-            if link.up:
-                link.close()
-                self._loop.call_later(AGAIN, self._need, shard)
+            self._begin_anew(shard)
+
+    def _begin_anew(self, shard: int) -> None:
+        """Let go a shard that is there and has not what it should: with the next connection it is given all."""
+        if self._links[shard].up:
+            self._links[shard].close()
+            self._loop.call_later(AGAIN, self._need, shard)
 
     async def _give(self, shard: int, link: FollowerLink) -> list[int]:
         """Have a shard load what it lacks, and return the numbers of what the service does not have. Raises StoreFailed."""
@@ -252,10 +256,13 @@ class Leader:
             there = [k for k, link in self._links.items() if link.up]
             results = await asyncio.gather(*(self._host_in(k, model) for k in there), return_exceptions=True)
             wrong = [(k, e) for k, e in zip(there, results, strict=True) if e is not None and not isinstance(e, StoreFailed)]
+            for k, error in zip(there, results, strict=True):
+                if isinstance(error, StoreFailed):  # of one that is there yet: it gave no answer in time
+                    self._begin_anew(k)
             if wrong:
                 await self._end_everywhere(model, "the model was not loaded in every shard", 0)
-        for shard, error in wrong:
-            raise ServiceError(f"shard {shard}: {error}")
+        for shard, refusal in wrong:
+            raise ServiceError(f"shard {shard}: {refusal}")
 
     async def end_everywhere(self, model: ServedModel, why: str, seconds: float) -> None:
         """Unload a model that the fronts no longer have."""

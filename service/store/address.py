@@ -1,10 +1,15 @@
 """Which store an address names."""
 
+import re
 from functools import partial
 from pathlib import Path
 
 from indrnn.service.session.shard import UNDIVIDED, Shard
-from indrnn.service.store.protocol import Durability, Store
+from indrnn.service.store.protocol import Durability, Store, StoreError
+
+SCHEMES = ("redis://", "rediss://", "unix://")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+"""begins an address; the drive of a path has one letter"""
 
 
 def open_store(address: str, durability: Durability = "strict", shard: Shard = UNDIVIDED) -> Store:
@@ -24,8 +29,17 @@ def open_store(address: str, durability: Durability = "strict", shard: Shard = U
 
 
 def is_file(address: str) -> bool:
-    """Return whether the store is a file."""
-    return "://" not in address
+    """Return whether the store is a file. Raises StoreError at an address of something else, which is no file that is there.
+
+    SQLite takes what begins with `file:` for an address of its own.
+    """
+    if address.startswith(SCHEMES):
+        return False
+    scheme = _SCHEME.match(address)
+    if scheme is not None and (scheme[0].lower() == "file:" or not any(Path(name).exists() for name in (address, f"{address}-shards"))):
+        redis = "redis://[user:password@]host[:port][/db], rediss://… or unix://path[?db=n]"
+        raise StoreError(f"store: expected {redis}, or the path of a file, got {scheme[0]}…")  # the rest may have a password
+    return True
 
 
 def divide(address: str, shards: int) -> None:

@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +32,10 @@ TABLES = ("sessions", "histories", "kept")
 """the tables whose rows belong to the session in their column `id`"""
 BESIDE = ("", "-wal", "-shm", "-journal", "-lock")
 """the ends of the names of a store's files"""
-BARRIER = 5.0  # seconds that a backup waits for each shard's commit to end
+BARRIER = 30.0  # seconds in which a backup tries to find all shards between two commits
+PATIENCE = 0.05  # seconds for one shard's commit to end, while commits of others may wait for the backup
+HELD = 0.3  # seconds that commits wait for one try; a service gives up after a second
+PAUSE = 0.02  # seconds between two tries, for the commits that have waited
 
 
 class ShardMap(NamedTuple):
@@ -123,9 +127,13 @@ def bring_to(store: Path, shards: int, done: Callable[[str], None] = lambda step
 
 
 def _is(store: Path, shards: int) -> bool:
-    """Return whether a store has so many shards. Raises StoreError where it has files of shards and no map."""
+    """Return whether a store has so many shards. Raises StoreError where it has files of shards and no map, or one file beside the map."""
     known = read_map(store)
     if known is not None:
+        if min(known.shards, shards) > 1 and store.exists() and not note_file(store).exists():  # a move that was cut leaves its note
+            raise StoreError(
+                f"store {store}: it lies beside {map_file(store).name}, of {known.shards} shards: which of them is meant? Move one away"
+            )
         return known.shards == shards
     stray = sorted(store.parent.glob(f"{_escaped(store.stem)}-*-of-*{_escaped(store.suffix)}")) if not note_file(store).exists() else []
     stray = [path for path in stray if _is_of_shard(store, path)]
@@ -257,6 +265,7 @@ def back_up_shards(store: Path, target: Path) -> None:
     The copy is a store at the path `target`, with as many shards, and is there when its map is. Raises StoreError.
     """
     known, older = read_map(store), read_map(target)
+    _refuse_own(store, target, known)
     if known is None:
         back_up(store, target)
         map_file(target).unlink(missing_ok=True)
@@ -265,6 +274,14 @@ def back_up_shards(store: Path, target: Path) -> None:
         target.unlink(missing_ok=True)  # a copy from before there were shards, which somebody might take for this one
     if older is not None and (known is None or known.shards != older.shards):
         _remove(shard_files(target, older.shards))
+
+
+def _refuse_own(store: Path, target: Path, known: ShardMap | None) -> None:
+    """Refuse a copy that would take the place of what is copied. Raises StoreError."""
+    shards = 1 if known is None else known.shards
+    own = {os.path.realpath(f"{path}{end}") for path in (store, *shard_files(store, shards), map_file(store)) for end in BESIDE}
+    if any(os.path.realpath(path) in own for path in (target, *shard_files(target, shards), map_file(target))):
+        raise StoreError(f"backup of {store} to {target}: expected the path of a copy, got the store's own")
 
 
 def _back_up_all(store: Path, target: Path, known: ShardMap) -> None:
@@ -294,18 +311,40 @@ def _barrier(sources: Sequence[Path]) -> Iterator[list[sqlite3.Connection]]:
 
         def connected(path: Path) -> sqlite3.Connection:
             uri = f"{path.absolute().as_uri()}?mode=rw"
-            made = sqlite3.connect(uri, uri=True, timeout=BARRIER, isolation_level=None)
+            made = sqlite3.connect(uri, uri=True, timeout=PATIENCE, isolation_level=None)
             return stack.enter_context(contextlib.closing(made))
 
         writers, readers = [connected(path) for path in sources], [connected(path) for path in sources]
+        until = time.monotonic() + BARRIER
+        while not _begun(writers, readers, time.monotonic() > until):
+            time.sleep(PAUSE)
+        yield readers
+
+
+def _begun(writers: Sequence[sqlite3.Connection], readers: Sequence[sqlite3.Connection], last: bool) -> bool:
+    """Begin to read with all readers while nobody commits; return whether it came to that, with none of them where it did not.
+
+    Raises sqlite3.Error, also where a shard is busy at the last try.
+    """
+    until, begun = time.monotonic() + HELD, False
+    try:
         for writer in writers:
             writer.execute("BEGIN IMMEDIATE")  # from here on nobody else commits
+            if time.monotonic() > until and not last:
+                return False
         for reader in readers:
             reader.execute("BEGIN")
             reader.execute("SELECT count(*) FROM meta").fetchone()  # takes the read transaction
-        for writer in writers:
-            writer.execute("ROLLBACK")
-        yield readers
+        begun = True
+    except sqlite3.OperationalError as error:
+        if last or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    finally:
+        for db in writers if begun else (*writers, *readers):
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+    return True
 
 
 # --- small files, and their folder ------------------------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ class ChaosService:
                 size = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * mmap.PAGESIZE
                 resource.prlimit(pid, resource.RLIMIT_AS, (size + rng.choice([0, 2**20, 2**23]), resource.RLIM_INFINITY))
         time.sleep(seconds)
-        for pid in limited:
+        for pid in {*limited, *self.family()}:  # also those that were started meanwhile, by one that had little
             with suppress(OSError):
                 resource.prlimit(pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 

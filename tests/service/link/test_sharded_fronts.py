@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import socket
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -353,6 +354,52 @@ async def test_a_version_that_one_shard_cannot_load_is_loaded_in_none(service: S
     assert "no memory" in line.reason
 
 
+def new_version(service: Service) -> None:
+    new = service.bundles / "chars" / "3"
+    shutil.copytree(service.bundles / "chars" / "2", new)
+    (new / "manifest.json").write_text((new / "manifest.json").read_text().replace('"version": "2"', '"version": "3"'))
+
+
+async def test_a_version_that_a_shard_is_ending_for_a_leader_that_is_gone_is_loaded_anew(service: Service) -> None:
+    front = await service.front()
+    await until(lambda: all(engine.host.settled for engine in service.engines))
+    new_version(service)
+    await RemoteRepository(front).load("chars")
+    model, ending = front.models.latest("chars"), service.engines[1]
+    while True:
+        (made,) = await front.tickets.ask_all(model.port, [CreateRequest("")])
+        ident: str = made.reply.session.id  # type: ignore[union-attr]  # made
+        if shard_of(ident, SHARDS) == 1:
+            break
+    ending.backend.engines[-1].engine.gate.clear()  # type: ignore[attr-defined]  # a made-up one's
+    flying = asyncio.ensure_future(front.tickets.ask_all(model.port, [step(ident, 1)]))
+    await until(lambda: len(front.shards.links[1].open) == 1)
+    await service.restart(0)  # and the next one begins with version 2 alone
+    service.lead()
+    service.linked(front, 0)
+    await until(lambda: len(list(ending.backend.models)) == 1)
+    loading = asyncio.create_task(RemoteRepository(front).load("chars"))
+    await asyncio.sleep(0.1)
+    ending.backend.engines[-1].engine.gate.set()  # type: ignore[attr-defined]  # a made-up one's
+    await asyncio.wait_for(loading, 20)
+    await flying
+    assert [[model.manifest.version for model in engine.backend.models] for engine in service.engines] == [["2", "3"]] * SHARDS
+    found = await front.tickets.ask_all(front.models.latest("chars").port, [step(ident, 2)])
+    assert found[0].reply.number == 2, "the shard has it"  # type: ignore[union-attr]  # stepped
+
+
+async def test_a_shard_that_does_not_load_a_version_in_time_is_given_it_anew(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    front = await service.front()
+    await until(lambda: all(engine.host.settled for engine in service.engines))
+    new_version(service)
+    monkeypatch.setattr("indrnn.service.link.leader.LOAD_TIMEOUT", 0.2)
+    monkeypatch.setattr("indrnn.service.link.leader.AGAIN", 0)
+    slow, load = service.engines[2].backend, MadeBackend.load
+    monkeypatch.setattr(slow, "load", lambda folder: (time.sleep(0.5), load(slow, folder))[1])
+    await RemoteRepository(front).load("chars")
+    await until(lambda: service.needed == [2])
+
+
 def steps_counted(text: bytes) -> float:
     lines = [line for line in text.decode().splitlines() if line.startswith(("indrnn_steps_total", "indrnn_sessions_opened_total"))]
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
@@ -402,6 +449,9 @@ def test_counts_of_a_shard_begin_where_the_leader_does() -> None:
     one.forget(other)
     one.take(9, {other: {("characters",): 1}})
     assert one.total(other)["characters",] == 1
+    one.take(10, {})  # started again, and has not loaded it yet
+    one.take(11, {other: {("characters",): 2}})
+    assert one.total(other)["characters",] == 3
 
 
 def test_statistics_come_back_as_they_were_and_add_up() -> None:

@@ -18,7 +18,7 @@ import pytest
 from indrnn.service.session.ids import issued, new_id
 from indrnn.service.session.machine import History, Session, Snapshot
 from indrnn.service.session.shard import UNDIVIDED, Shard, shard_of
-from indrnn.service.store.address import divide, open_store
+from indrnn.service.store.address import divide, is_file, open_store
 from indrnn.service.store.protocol import Change, StoreError
 from indrnn.service.store.shards import back_up_shards, bring_to, map_file, note_file, open_shard, read_map, shard_file, shard_files
 from indrnn.service.store.sqlite import SQLiteStore
@@ -160,6 +160,9 @@ def test_what_does_not_fit_the_map_is_refused_and_left(tmp_path: Path) -> None:
     filled(path)
     with pytest.raises(StoreError, match=r"s\.db is in the way"):
         bring_to(path, 1)
+    for shards in (2, 3):
+        with pytest.raises(StoreError, match=r"s\.db: it lies beside s\.db-shards, of 2 shards: which of them is meant\?"):
+            bring_to(path, shards)
     path.unlink()
     map_file(path).rename(tmp_path / "map")
     with pytest.raises(StoreError, match=r"s-0-of-2\.db lies there without s\.db-shards"):
@@ -247,3 +250,54 @@ def test_a_shard_is_not_opened_on_a_file_that_was_left_behind_meanwhile(tmp_path
     with pytest.raises(StoreError, match="its sessions are in 3 shards"):
         open_shard(path, Shard(0, 2), late)
     SQLiteStore(shard_file(path, Shard(0, 2))).close()  # it is not held
+
+
+def test_a_backup_that_finds_a_shard_busy_lets_the_others_commit(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    filled(path)
+    bring_to(path, 2)
+    store = open_store(str(path), shard=Shard(0, 2))
+    with contextlib.closing(sqlite3.connect(shard_file(path, Shard(1, 2)), isolation_level=None)) as busy:
+        busy.execute("BEGIN IMMEDIATE")
+        backup = threading.Thread(target=back_up_shards, args=(path, tmp_path / "c.db"))
+        backup.start()
+        until = time.monotonic() + 1.5  # longer than a commit waits
+        while time.monotonic() < until:
+            store.commit([Change(None, session(new_id(store.key, "", Shard(0, 2)), 1))])
+        assert backup.is_alive()
+        busy.execute("ROLLBACK")
+    backup.join(20)
+    store.close()
+    assert steps_of(tmp_path / "c.db") == steps_of(path)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_copy_in_place_of_the_store_is_refused(tmp_path: Path, shards: int) -> None:
+    path = tmp_path / "s.db"
+    sessions = filled(path)
+    bring_to(path, shards)
+    (tmp_path / "link").symlink_to(tmp_path)
+    own = [path, tmp_path / "link" / "s.db", *shard_files(path, shards), tmp_path / "s.db-shards", tmp_path / "s.db-wal"]
+    for target in own:
+        with pytest.raises(StoreError, match="expected the path of a copy, got the store's own"):
+            back_up_shards(path, target)
+    assert steps_of(path) == sessions
+
+
+@pytest.mark.parametrize("address", ["sqlite:/x/y.db", "sqlite:///x", "file:x", "http://me:secret@host", "redis:/host"])
+def test_an_address_of_something_else_is_refused_and_makes_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    for refused in (is_file, open_store, partial(divide, shards=2)):
+        with pytest.raises(StoreError, match=r"^store: expected redis://.*, or the path of a file, got \w+:…$"):
+            refused(address)  # type: ignore[operator]  # each takes one
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_whose_name_begins_as_an_address_is_taken_where_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert is_file("c:/sessions.db")
+    assert is_file("./name:x")
+    filled(tmp_path / "name:x")
+    open_store("name:x").close()
+    divide("name:x", 2)
+    assert is_file("name:x"), "it has a map"
