@@ -2,6 +2,7 @@
 
 python bench/page.py [--rounds 3]     (needs the built page: make page; playwright and chromium)
 
+First paint is what Chromium calls first contentful paint, of a tab that has nothing of the page yet, from the running service.
 The view of neurons shows every neuron of `chars`, 3,200 by 300 steps, while 150 characters are written. A frame is from one animation frame
 to the next, the browser's drawing included; the script's own time is what Chromium counts. Beside them: the same page at rest, which
 is what the browser does without any of it.
@@ -24,7 +25,8 @@ from bench.server import ROOT, service
 BUILT = ROOT / "service" / "http" / "static"
 PASSAGE = 763  # steps of the passage that the page reads
 WRITTEN = 150
-WHOLE, SCRIPT = 16.7, 8.0  # milliseconds
+WHOLE, SCRIPT, PAINT = 16.7, 8.0, 1000.0  # milliseconds
+PAINTED = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 COUNT = """() => { window.frames_ = []; let last = null; window.on_ = true;
 requestAnimationFrame(function next(now) {
   if (last !== null) window.frames_.push(now - last);
@@ -71,6 +73,17 @@ def one_round(browser: Any, port: int) -> dict[str, float]:
     return {"whole": whole, "script": script, "frames": frames, "rest": rest, "rows": rows}
 
 
+def first_paint(browser: Any, port: int) -> float:
+    """Return the milliseconds until a fresh tab shows something of the page."""
+    context = browser.new_context(viewport={"width": 1280, "height": 860})
+    page = context.new_page()
+    page.goto(f"http://127.0.0.1:{port}/")
+    while (painted := page.evaluate(PAINTED)) is None:
+        page.wait_for_timeout(20)
+    context.close()
+    return float(painted)
+
+
 def main() -> None:
     """Measure some rounds, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -81,6 +94,7 @@ def main() -> None:
         raise SystemExit("needs chromium and the built page: make page")
     with service(env={"INDRNN_PAGE": str(BUILT)}) as server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        painted = [first_paint(browser, server.port) for _ in range(args.rounds)]
         rounds = [one_round(browser, server.port) for _ in range(args.rounds)]
         version = browser.version
         browser.close()
@@ -88,6 +102,7 @@ def main() -> None:
     beside = f"at rest {rest} ms; {rounds[0]['rows']:.0f} neurons by 300 steps"
     details = {"cores": os.cpu_count(), "load": os.getloadavg()[0], "chromium": version, "frames": [r["frames"] for r in rounds]}
     figures = [
+        Figure("paint", "first paint from the running service", "ms", painted, PAINT, False),
         Figure("whole", "a whole frame while neurons stream, median", "ms", [r["whole"] for r in rounds], WHOLE, False, beside, details),
         Figure("script", "the script's own time a frame", "ms", [r["script"] for r in rounds], SCRIPT, False),
     ]

@@ -462,6 +462,40 @@ def test_a_stretch_finds_neurons_by_keyboard_alone(visitor: Visitor) -> None:
     page.get_by_role("button", name="Pinned").wait_for()
 
 
+def by_key(page: Any, name: str, key: str = "Enter", role: str = "button") -> None:
+    """Go with the tab key to what has that name, and press a key there."""
+    target = page.get_by_role(role, name=name, exact=True).first
+    target.wait_for()
+    for _ in range(150):
+        if target.evaluate("it => it === document.activeElement"):
+            page.keyboard.press(key)
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"the tab key does not come to {name}")
+
+
+def test_every_view_is_used_with_the_keyboard_alone(visitor: Visitor) -> None:
+    page = visitor.tab("action")
+    by_key(page, "wave")
+    page.locator(".answer", has_text=re.compile("^wave$")).wait_for()
+    page.get_by_role("button", name="Play", exact=True).wait_for()
+    by_key(page, "Explain the answer at this frame")
+    page.get_by_text(re.compile("At .* for it: ")).wait_for()
+    slider = page.get_by_label("Frame that is shown")
+    slider.focus()
+    page.keyboard.press("Home")
+    assert slider.input_value() == "0"
+    by_key(page, "Characters", role="link")
+    by_key(page, "It was late in the evening, and …")
+    page.get_by_text("32 characters").wait_for()
+    by_key(page, "Continue the text")
+    until(page, lambda: not page.get_by_text("32 characters", exact=True).is_visible())
+    by_key(page, "Service", role="link")
+    before = len(httpx.get(f"{visitor.url}/sessions?limit=100").json()["sessions"])
+    by_key(page, "Delete")
+    until(page, lambda: len(httpx.get(f"{visitor.url}/sessions?limit=100").json()["sessions"]) == before - 1)
+
+
 def test_a_drag_that_begins_and_ends_between_two_lines_is_counted(visitor: Visitor) -> None:
     page = visitor.tab("neurons")
     read_passage(page)
