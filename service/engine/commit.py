@@ -26,7 +26,7 @@ from typing import Generic
 
 from indrnn.service.engine.requests import Ticket
 from indrnn.service.engine.short import Batch, PlainCommit, Q
-from indrnn.service.errors import EngineFailed, ServiceError, unexpected
+from indrnn.service.errors import EngineFailed, ServiceError, unanswered
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ class CommitThread(Generic[Q]):
             again = self._commit.store(batch)
         except Exception as error:  # a bug must not leave anybody waiting
             log.exception("the commit thread failed")
-            self._commit.refuse(batch, unexpected(error, EngineFailed))
+            self._commit.refuse(batch, unanswered(error, EngineFailed))
         with self._gate:
             self._committing, self.begun = False, float("inf")
             self._done += [one.before.id for one in batch.steps]

@@ -85,6 +85,7 @@ from indrnn.service.errors import (
     ServiceError,
     Stopping,
     StoreFailed,
+    unanswered,
     unexpected,
 )
 from indrnn.service.logs import about
@@ -1267,7 +1268,7 @@ class EngineLoop:
                 log.exception("the engine thread failed")
                 if self._commits is not None:
                     self._commits.settle()  # what has run is stored, and answered
-                self._fail_everything(unexpected(error, EngineFailed))
+                self._fail_everything(unanswered(error, EngineFailed))
             if handed.stopping and self._commits is not None:
                 self._commits.settle()
             ended = self.inbox.empty and not self._runner.ready and (self._commits is None or self._commits.quiet)

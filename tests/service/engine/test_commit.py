@@ -133,6 +133,22 @@ def test_a_commit_that_fails_moves_nothing_and_what_waits_goes_on_from_where_the
     assert held.bench.look(ident).state[0] == 3
 
 
+def test_an_answer_without_memory_does_not_say_that_nothing_has_moved(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    (ident,) = held.open(1)
+    commits = held.bench.loop._commits
+    assert commits is not None
+    store = commits._commit.store
+
+    def forget(batch: Any) -> Any:
+        store(Batch(batch.steps, batch.changes, []))
+        raise MemoryError
+
+    monkeypatch.setattr(commits._commit, "store", forget)
+    error = held.step(ident, 1).one().error
+    assert (type(error), error.extra) == (StoreFailed, {"retry_after": 1})
+    assert held.bench.look(ident).step == 1
+
+
 def test_a_commit_with_a_bug_answers_everybody_and_the_thread_goes_on(held: Held) -> None:
     (ident,) = held.open(1)
     held.error = ZeroDivisionError("a bug")
