@@ -230,7 +230,7 @@ def test_an_end_does_not_wait_for_a_commit_that_hangs(held: Held) -> None:
     held.bench.loop.drain(seconds=0.05)
     held.bench.loop.stop(10)
     assert not held.bench.loop.alive
-    assert [type(a.one().error) for a in (asked, behind)] == [Stopping, Stopping]
+    assert [type(a.one().error) for a in (asked, behind)] == [StoreFailed, Stopping], "the first is stored when the store goes on"
     held.gate.set()
 
 
@@ -246,8 +246,14 @@ def test_an_end_does_not_wait_for_room_behind_a_commit_that_hangs(held: Held) ->
     held.bench.loop.drain(seconds=0.05)
     held.bench.loop.stop(10)
     assert not held.bench.loop.alive
-    assert {type(a.one().error) for a in asked} == {Stopping}
+    told = [type(a.one().error) for a in asked]
+    assert set(told) == {Stopping, StoreFailed}
     held.gate.set()
+    while not commits.quiet:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    stored = held.bench.store.load(idents)
+    assert [stored[i].step for i in idents] == [1 if kind is StoreFailed else 0 for kind in told]
 
 
 def test_an_engine_that_fails_while_a_commit_hangs_ends_in_time(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +270,7 @@ def test_an_engine_that_fails_while_a_commit_hangs_ends_in_time(held: Held, monk
     held.bench.loop.drain(seconds=0.05)
     held.bench.loop.stop(10)
     assert not held.bench.loop.alive
-    assert [type(a.one().error) for a in (asked, behind)] == [EngineFailed, EngineFailed]
+    assert [type(a.one().error) for a in (asked, behind)] == [StoreFailed, EngineFailed]
     held.gate.set()
 
 
