@@ -126,7 +126,7 @@ def test_what_was_asked_over_a_connection_is_let_go_of_with_its_answer_and_with_
         connection.server_state = SimpleNamespace(default_headers=[])
         asked, port, asking = Symbols(), SimpleNamespace(withdraw=lambda tickets: None), Tickets()
         target = Target("m", None, "infer")
-        busy = connection.cycle = Busy(keep_alive=True, target=target)
+        busy = connection.cycle = connection._running = Busy(keep_alive=True, target=target)
         ticket = asking.issue(partial(connection._deliver, Ask("", [], None), asked, None, None, target, busy))
         connection.leaves_with(busy, partial(asking.withdraw, port, [ticket]))
         known = weakref.ref(asked)
