@@ -287,10 +287,23 @@ class EngineFailed(ServiceError):
 
 
 def unexpected(error: Exception, kind: type[ServiceError] = ServiceError) -> ServiceError:
-    """Return what is said of an error that nothing foresaw: a bug, of some kind, or that there was no memory, which may be there later."""
+    """Return what is said of an error that nothing foresaw where nothing has moved: a bug, of some kind, or a lack of memory, which passes.
+
+    Where a step may have been submitted by then it is `unanswered`.
+    """
     if isinstance(error, MemoryError):
         return Overloaded("the service is out of memory", retry_after=1)
     return kind(f"internal error: {type(error).__name__}")
+
+
+def unanswered(error: Exception, kind: type[ServiceError] = ServiceError) -> ServiceError:
+    """Return what is said of an error that nothing foresaw where a step may be stored: without memory nobody knows."""
+    return not_known("no memory to answer") if isinstance(error, MemoryError) else unexpected(error, kind)
+
+
+def not_known(why: str) -> StoreFailed:
+    """Return what is said of a step that may be stored or not: a client that repeats it without a number could apply it twice."""
+    return StoreFailed(f"{why}: whether the step is stored is not known; repeat it with its number", retry_after=1)
 
 
 STATUS: dict[type[ServiceError], int] = {

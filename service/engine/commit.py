@@ -14,7 +14,7 @@ HANDED, COMMITTING   busy: whatever is asked of it waits here, in the order in w
 No request sees a state that is not stored, and a session is never both busy and in the general way's hands. So a commit that fails takes
 nothing back but its own batches: no other step was run from what they came to. At most `most` rows are handed over; then the engine thread
 waits, and the thread stores them together, in one commit. When the service ends, nobody waits for a commit beyond the moment that `give_up`
-names: what finds no room by then is refused.
+names: what finds no room by then is refused, and of what is handed over is said that nobody knows whether it is stored.
 """
 
 import logging
@@ -26,7 +26,7 @@ from typing import Generic
 
 from indrnn.service.engine.requests import Ticket
 from indrnn.service.engine.short import Batch, PlainCommit, Q
-from indrnn.service.errors import EngineFailed, ServiceError, unexpected
+from indrnn.service.errors import EngineFailed, ServiceError, unanswered
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,8 @@ class CommitThread(Generic[Q]):
         self._handed: list[Batch[Q]] = []
         self._rows = 0
         self._committing = False
+        self._taken: Sequence[Batch[Q]] = ()
+        """what is being committed"""
         self.begun = float("inf")
         """when the commit that runs began, of time.monotonic()"""
         self._done: list[str] = []
@@ -105,6 +107,11 @@ class CommitThread(Generic[Q]):
         with self._gate:
             return not (self._handed or self._committing or self._again or self.held)
 
+    def unsettled(self) -> set[Ticket]:
+        """Return the tickets of the steps that will be stored if the store takes them: it may have done so already."""
+        with self._gate:
+            return {reply.ticket for batch in (*self._taken, *self._handed) for reply in batch.replies}
+
     def settle(self) -> None:
         """Wait until all that is handed over is stored, but not beyond the moment of `give_up`."""
         with self._gate:
@@ -151,6 +158,7 @@ class CommitThread(Generic[Q]):
             if not self._handed:
                 return None
             handed, self._handed, self._rows, self._committing = self._handed, [], 0, True
+            self._taken = handed
             self.begun = time.monotonic()
             self._gate.notify_all()
         if len(handed) == 1:
@@ -165,9 +173,9 @@ class CommitThread(Generic[Q]):
             again = self._commit.store(batch)
         except Exception as error:  # a bug must not leave anybody waiting
             log.exception("the commit thread failed")
-            self._commit.refuse(batch, unexpected(error, EngineFailed))
+            self._commit.refuse(batch, unanswered(error, EngineFailed))
         with self._gate:
-            self._committing, self.begun = False, float("inf")
+            self._committing, self._taken, self.begun = False, (), float("inf")
             self._done += [one.before.id for one in batch.steps]
             self._again += again
             wanted, self._wanted = self._wanted or bool(again), False

@@ -85,6 +85,8 @@ from indrnn.service.errors import (
     ServiceError,
     Stopping,
     StoreFailed,
+    not_known,
+    unanswered,
     unexpected,
 )
 from indrnn.service.logs import about
@@ -560,10 +562,11 @@ class Ledger:
         if due := self._inbox.due([h.delivery for h in held]):
             self._answer(due)
 
-    def clear(self, error: ServiceError) -> None:
-        """Forget everything; whoever waits for a request that was taken is told the error."""
+    def clear(self, error: ServiceError, others: Collection[Ticket], error_of_others: ServiceError) -> None:
+        """Forget everything; whoever waits for a request that was taken is told the error, others another one."""
         self._unsettled.clear()
-        self._held = [Held(Delivery(ticket, Refused(error)), None) for ticket in self._inbox.taken()]
+        refused = [(ticket, error_of_others if ticket in others else error) for ticket in self._inbox.taken()]
+        self._held = [Held(Delivery(ticket, Refused(said)), None) for ticket, said in refused]
         self.send()
 
 
@@ -1267,7 +1270,7 @@ class EngineLoop:
                 log.exception("the engine thread failed")
                 if self._commits is not None:
                     self._commits.settle()  # what has run is stored, and answered
-                self._fail_everything(unexpected(error, EngineFailed))
+                self._fail_everything(unanswered(error, EngineFailed))
             if handed.stopping and self._commits is not None:
                 self._commits.settle()
             ended = self.inbox.empty and not self._runner.ready and (self._commits is None or self._commits.quiet)
@@ -1321,13 +1324,18 @@ class EngineLoop:
             self._answer(due)
 
     def _fail_everything(self, error: ServiceError) -> None:
-        """Everybody but those who came in after the failed turn began is told; the sessions are where the store has them."""
+        """Everybody but those who came in after the failed turn began is told; the sessions are where the store has them.
+
+        Of what is handed to the commit thread nobody knows where that is: whatever the error is, it may be stored yet.
+        """
         self._desk.lives.clear()
         self._runner.ready.clear()
         self._runner.freed.clear()
+        unsettled: Collection[Ticket] = ()
         if self._commits is not None:
+            unsettled = self._commits.unsettled()
             self._commits.clear()
-        self._ledger.clear(error)
+        self._ledger.clear(error, unsettled, not_known("the commit takes too long"))
 
 
 LONGEST_TURN = 60.0  # seconds of one turn, beyond which a run or a commit is taken to have stopped for good

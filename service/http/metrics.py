@@ -17,6 +17,7 @@ from indrnn.service.store.protocol import Population
 from indrnn.service.store.refreshed import Refreshed
 
 CENSUS_AGE = 15.0  # seconds; counting looks at every session of the store
+PATIENCE = 3.0  # seconds that a scraper waits for the count, which goes on; then it gets the one before
 MODEL = ("model", "version")
 SPOKEN = (*MODEL, "protocol")
 STORED: dict[Happened, str] = {
@@ -46,6 +47,7 @@ class Metrics:
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
+        self._counting: asyncio.Future[None] | None = None
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -75,12 +77,20 @@ class Metrics:
 
     async def text(self, accept: str) -> tuple[bytes, str]:
         """Return the numbers, and the name of the form that they are in."""
-        try:
-            await self._sources.census.take(CENSUS_AGE)
-        except ServiceError:  # the numbers of the store are old then; how often that happens is one of the others
-            self._sources.totals.store_failures += 1
+        if self._counting is None or self._counting.done():
+            self._counting = asyncio.ensure_future(self._count())
+        counted, _ = await asyncio.wait((self._counting,), timeout=PATIENCE)
+        for one in counted:
+            one.result()
         encode, content_type = choose_encoder(accept)
         return await asyncio.to_thread(encode, self._registry), content_type
+
+    async def _count(self) -> None:
+        try:
+            await self._sources.census.take(CENSUS_AGE)
+        except ServiceError as error:  # the numbers of the store are old then; how often that happens is one of the others
+            if "retry_after" not in error.extra:  # a shard that is away says so, and comes back: no store has failed
+                self._sources.totals.store_failures += 1
 
 
 class AskedFor:

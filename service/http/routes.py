@@ -24,6 +24,7 @@ from indrnn.service.errors import (
     TooLarge,
     Unauthorized,
     UnknownEncoding,
+    not_known,
     problem_document,
     said,
     status,
@@ -173,7 +174,10 @@ def build_router(services: Services, numbers: Metrics | AskedFor) -> APIRouter:
         if body.get("session_id") is None:
             reply = await while_there(request.receive, _predict_once(body, services, owner))
         else:
-            reply = await _predict_in_session(body, services, owner)
+            try:
+                reply = await _predict_in_session(body, services, owner)
+            except MemoryError as error:  # the step may be stored
+                raise not_known("no memory to answer") from error
         return Response(orjson.dumps(reply), media_type=JSON)
 
     @router.get("/models", response_model=schema.ModelList, response_model_exclude_none=True, responses=problems(401), tags=["models"])

@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 from google.protobuf.json_format import ParseDict
 
-from indrnn.service.errors import BadInput, NotSupported, Overloaded, ServiceError, Stopping, UnknownModel, unexpected
+from indrnn.service.errors import BadInput, NotSupported, Overloaded, ServiceError, Stopping, UnknownModel, unanswered, unexpected
 from indrnn.service.oip import describe
 from indrnn.service.oip.grpc_stream import Begun, UnderWay
 from indrnn.service.oip.http import NO_LOADING, refuse_parameters
@@ -76,7 +76,7 @@ class InferenceService:
                 said = refusal(error, model, _sequence_of(request))
             except Exception as error:
                 log.exception("%s failed", name)
-                said = refusal(unexpected(error), model)
+                said = refusal(unanswered(error) if name == "ModelInfer" else unexpected(error), model)
             await context.abort(grpc.StatusCode[said.grpc], said.text)
 
         request = self._classes[f"{name}Request"]
@@ -220,7 +220,7 @@ class InferenceService:
                     begun = error
                 except Exception as error:
                     log.exception("a request of a stream failed")
-                    begun = unexpected(error)
+                    begun = unanswered(error)
                 waiting.put_nowait((request, begun))
         finally:
             waiting.put_nowait(None)

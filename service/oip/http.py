@@ -13,7 +13,18 @@ import orjson
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from indrnn.service.errors import BadInput, BodyTimeout, MethodNotAllowed, NotFound, NotSupported, ServiceError, Stopping, said, unexpected
+from indrnn.service.errors import (
+    BadInput,
+    BodyTimeout,
+    MethodNotAllowed,
+    NotFound,
+    NotSupported,
+    ServiceError,
+    Stopping,
+    said,
+    unanswered,
+    unexpected,
+)
 from indrnn.service.oip import describe, message
 from indrnn.service.oip.compression import accepted, compress
 from indrnn.service.oip.inference import InferAsked, Inference
@@ -55,7 +66,7 @@ class OpenInference:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request of the protocol."""
         headers: Headers = dict(scope["headers"])
-        model = ""
+        model, target = "", None
         try:
             target = target_of(scope["path"])
             if target is not None:
@@ -67,7 +78,8 @@ class OpenInference:
             reply = failure(error, model)
         except Exception as error:
             log.exception("a request to %s failed", scope["path"][:200])
-            reply = failure(unexpected(error), model)
+            asks_a_step = target is not None and target.operation == "infer"
+            reply = failure(unanswered(error) if asks_a_step else unexpected(error), model)
         await self._send(reply, headers, scope["method"], send)
 
     async def _answer(self, method: str, path: str, target: Target | None, headers: Headers, receive: Receive) -> HttpReply:

@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 
 from indrnn.service.engine.requests import Asked, InferRequest, Reply, StepRequest
-from indrnn.service.errors import ModelGone, ServiceError, unexpected
+from indrnn.service.errors import ModelGone, ServiceError, not_known, unanswered, unexpected
 from indrnn.service.oip import message, rows
 from indrnn.service.oip.http import OpenInference, Target, failure, target_of
 from indrnn.service.oip.inference import OF_THE_VERSION, InferAsked, Misread, answer
@@ -125,7 +125,12 @@ class InferHttp(ShortHttp):
     ) -> None:
         """Write the engine's reply, or ask again where the sequence is on another version."""
         if isinstance(reply, Result):
-            self._write(inferred(answer(ask, read, model, (request,), (reply,))), busy)  # type: ignore[arg-type]  # of content
+            try:
+                said = inferred(answer(ask, read, model, (request,), (reply,)))  # type: ignore[arg-type]  # of content
+            except Exception as error:  # whatever it is, somebody waits, and the step is stored
+                log.exception("an infer request's reply could not be worded")
+                said = failure(not_known(f"internal error: {type(error).__name__}"), target.model, ask.sequence)
+            self._write(said, busy)
         elif isinstance(reply, Refused):
             if isinstance(reply.error, ModelGone) and ask.goes_on:
                 self._ask_again(ask, read, model, target, busy, reply.error)
@@ -149,7 +154,7 @@ class InferHttp(ShortHttp):
             reply = failure(error, target.model, refused.asked.ask.sequence)
         except Exception as error:
             log.exception("an infer request failed")
-            reply = failure(unexpected(error), target.model)
+            reply = failure(unanswered(error), target.model)
         self._write(reply, busy)
 
     def _write(self, reply: HttpReply, busy: Busy) -> None:

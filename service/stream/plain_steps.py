@@ -19,7 +19,7 @@ import orjson
 from numpy.typing import NDArray
 
 from indrnn.service.engine.requests import Asked, Content, Reply, States
-from indrnn.service.errors import EngineFailed, ServiceError, unexpected
+from indrnn.service.errors import EngineFailed, ServiceError, not_known, unexpected
 from indrnn.service.serving.models import ServedModel
 from indrnn.service.serving.request import MAX_STEP
 from indrnn.service.serving.steps import Tickets, native_step
@@ -273,9 +273,16 @@ class Intake:
         for group in groups.values():
             first = group[0].stream
             answers = [(one.result.result, one.content) for one in group]
-            for one, words in zip(group, first.model.modality.word(answers, first.top_k), strict=True):
+            try:
+                replies = [
+                    worded(one.result, words) for one, words in zip(group, first.model.modality.word(answers, first.top_k), strict=True)
+                ]
+            except Exception as error:  # their steps are stored
+                log.exception("replies could not be worded")
+                replies = [{"type": "error", **not_known(f"internal error: {type(error).__name__}").body()}] * len(group)
+            for one, reply in zip(group, replies, strict=True):
                 try:
-                    one.stream.answer(worded(one.result, words))
+                    one.stream.answer(reply)
                 except Exception:  # one client's connection must not keep the others' replies
                     log.exception("a reply could not be delivered")
 

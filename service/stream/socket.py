@@ -34,7 +34,7 @@ from indrnn.service.errors import (
     problem_document,
     said,
     status,
-    unexpected,
+    unanswered,
 )
 from indrnn.service.logs import about
 from indrnn.service.serving.modality import NO_MORE, READ_OPTIONS, EventModality, Place, at_times, more_options, with_more
@@ -193,7 +193,7 @@ class Stream:
                     raise
                 except Exception as error:  # a bug: told and logged, and the connection stays open
                     log.exception("a message could not be answered", extra=about(self._model.manifest, self._session_id))
-                    await self._channel.send({"type": "error", **unexpected(error).body()})
+                    await self._channel.send({"type": "error", **unanswered(error).body()})
         except (_Closed, WebSocketDisconnect, OSError):
             return
         finally:

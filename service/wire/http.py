@@ -399,16 +399,16 @@ class ShortHttp(TimedHttp):
             return False
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
         cycle, busy = self.cycle, Busy(keep_alive, target)
+        running, self._running = self._running, busy  # type: ignore[assignment]
         self.cycle = busy  # type: ignore[assignment]  # it has all that uvicorn asks of a cycle here
         if self.answer(busy, body):
             return True
-        self.cycle = cycle
+        self.cycle, self._running = cycle, running
         return False
 
     def leaves_with(self, busy: Busy, leave: Callable[[], None]) -> None:
         """Give up what was asked for by calling `leave`, where the client leaves: nothing of it is to be kept."""
         busy.leave = leave
-        self._running = busy  # type: ignore[assignment]
 
     def write(self, busy: Busy, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         """Write the answer to a request that went the short way."""

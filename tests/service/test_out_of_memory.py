@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from indrnn.service.app import create_application
-from indrnn.service.errors import EngineFailed, Overloaded, ServiceError, unexpected
+from indrnn.service.errors import EngineFailed, Overloaded, ServiceError, StoreFailed, unanswered, unexpected
+from indrnn.service.http import routes
 from indrnn.service.oip import http as oip_http
 from indrnn.service.serving.backend import Backend
 from indrnn.service.settings import Settings
@@ -55,3 +56,41 @@ async def test_a_request_without_memory_is_asked_to_come_again(client: httpx.Asy
     assert [(r.status_code, r.headers["retry-after"]) for r in (infer, predict)] == [(503, "1")] * 2
     assert "out of memory" in infer.json()["error"]
     assert (predict.json()["code"], predict.json()["detail"]) == ("overloaded", "the service is out of memory")
+
+
+@pytest.mark.parametrize("step", [None, 1])
+async def test_a_step_whose_answer_finds_no_memory_is_to_be_repeated_with_its_number(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, step: int | None
+) -> None:
+    """It is stored: told that nothing had moved, a client without numbers would apply it twice."""
+    ident = (await client.post("/sessions", json={"model": "action"})).json()["session_id"]
+    monkeypatch.setattr("indrnn.service.http.routes._predict_in_session", after(routes._predict_in_session))
+    asked = {"session_id": ident, "sequences": [[[[0.5] * 3] * 20]], **({} if step is None else {"step": step})}
+    told = await client.post("/predict", json=asked)
+    assert (told.status_code, told.json()["code"], told.headers["retry-after"]) == (503, "store_failed", "1")
+    assert (await client.get(f"/sessions/{ident}")).json()["step"] == 1
+
+
+async def test_an_infer_whose_answer_finds_no_memory_is_not_told_that_nothing_moved(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oip_http.OpenInference, "_answer", after(oip_http.OpenInference._answer))
+    asked = {"inputs": [X], "parameters": {"sequence_id": 7, "sequence_start": True}}
+    told = await client.post("/v2/models/action/infer", json=asked)
+    assert told.status_code == 503
+    assert "whether the step is stored is not known" in told.json()["error"]
+
+
+def after(way: Any) -> Any:
+    """Returns what goes that way, and finds no memory then."""
+
+    async def wrapped(*asked: Any) -> Any:
+        await way(*asked)
+        raise MemoryError
+
+    return wrapped
+
+
+def test_a_lack_of_memory_after_a_step_says_that_nobody_knows() -> None:
+    assert isinstance(unanswered(MemoryError(), EngineFailed), StoreFailed)
+    assert isinstance(unanswered(KeyError("x"), EngineFailed), EngineFailed)

@@ -133,6 +133,22 @@ def test_a_commit_that_fails_moves_nothing_and_what_waits_goes_on_from_where_the
     assert held.bench.look(ident).state[0] == 3
 
 
+def test_an_answer_without_memory_does_not_say_that_nothing_has_moved(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    (ident,) = held.open(1)
+    commits = held.bench.loop._commits
+    assert commits is not None
+    store = commits._commit.store
+
+    def forget(batch: Any) -> Any:
+        store(Batch(batch.steps, batch.changes, []))
+        raise MemoryError
+
+    monkeypatch.setattr(commits._commit, "store", forget)
+    error = held.step(ident, 1).one().error
+    assert (type(error), error.extra) == (StoreFailed, {"retry_after": 1})
+    assert held.bench.look(ident).step == 1
+
+
 def test_a_commit_with_a_bug_answers_everybody_and_the_thread_goes_on(held: Held) -> None:
     (ident,) = held.open(1)
     held.error = ZeroDivisionError("a bug")
@@ -214,7 +230,7 @@ def test_an_end_does_not_wait_for_a_commit_that_hangs(held: Held) -> None:
     held.bench.loop.drain(seconds=0.05)
     held.bench.loop.stop(10)
     assert not held.bench.loop.alive
-    assert [type(a.one().error) for a in (asked, behind)] == [Stopping, Stopping]
+    assert [type(a.one().error) for a in (asked, behind)] == [StoreFailed, Stopping], "the first is stored when the store goes on"
     held.gate.set()
 
 
@@ -230,8 +246,14 @@ def test_an_end_does_not_wait_for_room_behind_a_commit_that_hangs(held: Held) ->
     held.bench.loop.drain(seconds=0.05)
     held.bench.loop.stop(10)
     assert not held.bench.loop.alive
-    assert {type(a.one().error) for a in asked} == {Stopping}
+    told = [type(a.one().error) for a in asked]
+    assert set(told) == {Stopping, StoreFailed}
     held.gate.set()
+    while not commits.quiet:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    stored = held.bench.store.load(idents)
+    assert [stored[i].step for i in idents] == [1 if kind is StoreFailed else 0 for kind in told]
 
 
 def test_an_engine_that_fails_while_a_commit_hangs_ends_in_time(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +270,7 @@ def test_an_engine_that_fails_while_a_commit_hangs_ends_in_time(held: Held, monk
     held.bench.loop.drain(seconds=0.05)
     held.bench.loop.stop(10)
     assert not held.bench.loop.alive
-    assert [type(a.one().error) for a in (asked, behind)] == [EngineFailed, EngineFailed]
+    assert [type(a.one().error) for a in (asked, behind)] == [StoreFailed, EngineFailed]
     held.gate.set()
 
 

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import time
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from indrnn.service.engine.port import EngineSnapshot
 from indrnn.service.engine.statistics import BOUNDS_NS, Spread, Statistics, Totals
 from indrnn.service.errors import StoreFailed
+from indrnn.service.http import metrics as page
 from indrnn.service.http.metrics import Metrics, Sources
 from indrnn.service.store.protocol import Population
 from indrnn.service.store.refreshed import census_of
@@ -57,6 +58,33 @@ def scrape(statistics: Statistics, populations: tuple[Population, ...] = (), swe
     text = generate_latest(metrics._registry).decode()
     families = list(text_string_to_metric_families(text))
     return {(s.name, *(v for k, v in sorted(s.labels.items()) if k != "model")): s.value for f in families for s in f.samples}
+
+
+@pytest.mark.parametrize(("extra", "failures"), [({}, 1), ({"retry_after": 1}, 0)])
+async def test_a_shard_that_is_away_is_no_failure_of_the_store(extra: dict[str, object], failures: int) -> None:
+    async def take(age: float) -> None:
+        raise StoreFailed("not now", **extra)
+
+    totals, census = Totals(), cast(Any, SimpleNamespace(value=(), take=take))
+    await Metrics(Sources(lambda: [], totals, census, dict, lambda: [], "r")).text("")
+    assert totals.store_failures == failures
+
+
+async def test_a_scraper_does_not_wait_for_a_count_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "PATIENCE", 0.01)
+    go, taken = asyncio.Event(), []
+
+    async def take(age: float) -> None:
+        taken.append(age)
+        await go.wait()
+
+    metrics = Metrics(Sources(lambda: [], Totals(), cast(Any, SimpleNamespace(value=(), take=take)), dict, lambda: [], "r"))
+    async with asyncio.timeout(5):
+        for _ in range(2):
+            assert b"indrnn_info" in (await metrics.text(""))[0]
+        go.set()
+        await metrics.text("")
+    assert len(taken) == 1, "the count goes on, and the next scrape waits for the same one"
 
 
 def test_refusals_of_both_threads_are_one_number() -> None:

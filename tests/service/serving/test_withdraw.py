@@ -24,7 +24,7 @@ from indrnn.service.oip.infer_http import InferHttp
 from indrnn.service.oip.message import Ask
 from indrnn.service.serving.request import while_there
 from indrnn.service.serving.steps import StepRouter, Tickets
-from indrnn.service.session.machine import Refused
+from indrnn.service.session.machine import Refused, Result
 from indrnn.service.store.sqlite import SQLiteStore
 from indrnn.service.wire.http import Busy, TimedHttp
 
@@ -126,7 +126,7 @@ def test_what_was_asked_over_a_connection_is_let_go_of_with_its_answer_and_with_
         connection.server_state = SimpleNamespace(default_headers=[])
         asked, port, asking = Symbols(), SimpleNamespace(withdraw=lambda tickets: None), Tickets()
         target = Target("m", None, "infer")
-        busy = connection.cycle = Busy(keep_alive=True, target=target)
+        busy = connection.cycle = connection._running = Busy(keep_alive=True, target=target)
         ticket = asking.issue(partial(connection._deliver, Ask("", [], None), asked, None, None, target, busy))
         connection.leaves_with(busy, partial(asking.withdraw, port, [ticket]))
         known = weakref.ref(asked)
@@ -140,6 +140,21 @@ def test_what_was_asked_over_a_connection_is_let_go_of_with_its_answer_and_with_
             assert known() is None, ends
         finally:
             gc.enable()
+
+
+def test_an_infer_whose_reply_cannot_be_worded_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TimedHttp, "on_response_complete", lambda self: None)
+    written: list[bytes] = []
+    connection: Any = InferHttp.__new__(InferHttp)
+    connection.transport = SimpleNamespace(is_closing=lambda: False, write=written.append)
+    connection.server_state = SimpleNamespace(default_headers=[])
+    target, asking = Target("m", None, "infer"), Tickets()
+    busy = connection.cycle = Busy(keep_alive=True, target=target)
+    ticket = asking.issue(partial(connection._deliver, Ask("", [], None), None, None, None, target, busy))  # no model that could word it
+    result: Any = Result(1, 1, None, None)  # type: ignore[arg-type]
+    asking.tell([Delivery(ticket, result)])
+    assert b" 503 " in written[0]
+    assert b"whether the step is stored is not known" in written[0]
 
 
 class Symbols:

@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from indrnn.service.wire.http import ShortHttp, TimedHttp
+from indrnn.service.wire.http import Busy, ShortHttp, TimedHttp
 
 IDLE = 0.4  # seconds
 
@@ -23,7 +23,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 @asynccontextmanager
-async def connected(kind: type[TimedHttp]) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def connected(kind: type[TimedHttp], app: Any = app) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     config = uvicorn.Config(app, timeout_keep_alive=IDLE, log_config=None, lifespan="off")  # type: ignore[arg-type]  # uvicorn takes any number
     config.load()
     state = ServerState()
@@ -98,6 +98,23 @@ async def test_a_client_that_says_no_more_may_have_left_and_is_not_waited_for_lo
     monkeypatch.setattr(TimedHttp, "grace", 0.05)
     async with connected(TimedHttp) as (reader, writer), asyncio.timeout(10):
         ask(writer, 9)
+        writer.write_eof()
+        assert await reader.read() == b""
+
+
+async def test_a_step_of_who_says_no_more_is_not_waited_for_behind_an_answer_of_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent(ShortHttp):
+        def target_of(self, url: bytes) -> object:
+            return url
+
+        def answer(self, busy: Busy, body: bytes) -> bool:
+            return True
+
+    monkeypatch.setattr(TimedHttp, "grace", 0.05)
+    async with connected(Silent) as (reader, writer), asyncio.timeout(5):
+        ask(writer, 0)
+        assert await answer(reader)
+        writer.write(b"POST /v2/x HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
         writer.write_eof()
         assert await reader.read() == b""
 

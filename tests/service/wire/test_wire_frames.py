@@ -3,7 +3,7 @@
 import asyncio
 import time
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,7 +11,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from indrnn.service.engine.requests import Exact
 from indrnn.service.serving.steps import Tickets
-from indrnn.service.stream.plain_steps import Intake, Taken
+from indrnn.service.session.machine import Result
+from indrnn.service.stream.plain_steps import Done, Intake, Taken
 from indrnn.service.wire.websocket import Wire
 
 
@@ -74,3 +75,21 @@ async def test_a_broken_connection_leaves_the_messages_that_are_read_with_its_ow
     for job in queued:
         job.stream.said.append("queued")
     assert [streams[0].said, streams[2].said] == [[said]] * 2
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_steps_whose_replies_cannot_be_worded_are_answered_and_their_connections_go_on(broken: bool) -> None:
+    def word(answers: Any, top_k: int) -> Any:
+        if broken:
+            raise MemoryError
+        return [{"text": "a"}] * len(answers)
+
+    told: list[Any] = []
+    model = SimpleNamespace(modality=SimpleNamespace(word=word))
+    stream: Any = SimpleNamespace(model=model, top_k=1, answer=told.append)
+    intake = Intake(Tickets())
+    for number in (1, 2):
+        intake.done(Done(stream, Result(number, number, cast(Any, None), cast(Any, None)), cast(Any, None)))
+    await asyncio.sleep(0)
+    assert [one["type"] for one in told] == ["error" if broken else "result"] * 2
+    assert [one.get("code") for one in told] == ["store_failed" if broken else None] * 2
