@@ -55,3 +55,9 @@ def test_a_memory_has_no_other_start_and_no_penalty_and_words_are_read_by_cells_
     with pytest.raises(SizeError, match="expected a cell of"):
         WordwiseNet(StoriesConfig(**SMALL, cell="memory"))
     assert net_of("gru", h0="learned").parts()[-2].role == "started"
+
+
+@pytest.mark.parametrize("cell", ["memory", "lstm"])
+def test_a_story_is_answered_while_it_goes_on_and_so_not_read_backwards(cell: str) -> None:
+    with pytest.raises(SizeError, match="--bidirectional: expected a network that looks at whole sequences"):
+        net_of(cell, bidirectional=True)
