@@ -40,7 +40,7 @@ def test_a_question_after_a_story_is_what_the_stream_answers_last(sizes: dict[st
 
 
 def test_words_that_nobody_has_are_taken_as_the_nearest() -> None:
-    x = torch.tensor([[[2.0, 1e9, -4, 0, 0, 0]]])
+    x = torch.tensor([[[2.0, 1e9, -4, 1e30, -1e30, 0]]])
     for cell in ("memory", "lstm"):
         net = net_of(cell)
         beyond = x.clamp(0, len(stories.WORDS))
