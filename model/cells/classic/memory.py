@@ -16,7 +16,8 @@ A^k = E^k, C^k = E^k+1, B = E^1):
 A sentence with the word `?` is asked: it is answered and not kept. Any other is told: it takes the last slot, and the first is forgotten;
 what is answered then says nothing. Departures: y is what was found last, without u^K,
 which would let the question itself say which answers go with whom it names, and W behind it is a matrix of its own, as the answers are few
-of the words; a slot without a sentence has no share in the softmax. A sentence is a row of word numbers, 0 past its end.
+of the words; a slot without a sentence has no share in the softmax; W in l_j is the width of all rows, where the paper's J is the number of
+words of the sentence itself. A sentence is a row of word numbers, 0 past its end.
 """
 
 from collections.abc import Mapping
