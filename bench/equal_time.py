@@ -14,6 +14,7 @@ nothing. The last line is JSON.
 """
 
 import argparse
+import copy
 import json
 import math
 import platform
@@ -109,7 +110,12 @@ RACES, RACE = ("leaky", "subsampled"), "seconds to what both reach"  # the table
 
 
 class Watch(Callback):
-    """Measures validation data at LOOKS places of a budget in seconds of work, and ends the run; what measuring takes does not count."""
+    """Measures validation data at LOOKS places of a budget in seconds of work, and ends the run; what measuring takes does not count.
+
+    Lightning makes one step more before it ends: `last` is the mean of the weights as it was measured last.
+    """
+
+    last: torch.nn.Module
 
     def __init__(self, seconds: float, looks: int, solved: float) -> None:
         self.due = [seconds * ((k + 1) / looks) ** 2 for k in range(looks)]
@@ -125,6 +131,7 @@ class Watch(Callback):
             return
         learner.settle()
         (figure,) = learner.validate().values()
+        self.last = copy.deepcopy(learner.averaged)
         self.curve.append((round(spent, 2), trainer.global_step, figure if math.isfinite(figure) else math.inf))
         self.due = [d for d in self.due if d > spent]
         self.paused += time.process_time() - now
@@ -132,7 +139,7 @@ class Watch(Callback):
 
 
 def train(task: str, network: str, seed: int, rate: float, seconds: float, looks: int) -> tuple[Learner[Any, Any], Watch]:
-    """Train one network as the module says."""
+    """Train one network as the module says; what is measured of it later is what its last look measured."""
     problem = PROBLEMS[task]
     torch.manual_seed(seed)
     learner, watch = problem.learner(NETWORKS[network], rate, seed), Watch(seconds, looks, problem.solved)
@@ -149,6 +156,7 @@ def train(task: str, network: str, seed: int, rate: float, seconds: float, looks
             enable_model_summary=False,
         )
         trainer.fit(learner)
+    learner.averaged = watch.last
     return learner, watch
 
 

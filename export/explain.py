@@ -31,6 +31,7 @@ from indrnn.model.cells.diagonal.recurrence import composed_backward
 from indrnn.model.cells.grid.table import LAYERS
 from indrnn.model.cells.independent import Independent
 from indrnn.model.nets.network import StateNet
+from indrnn.model.nets.stories import StoryNet
 
 INPUTS = {"x": ("B", "T"), "lengths": ("B",), "weights": ("B",)}  # leading axes, free
 OUTPUTS = {"gradient": ("B", "T"), "logits": ("B",), "off": ("B", "T")}
@@ -48,10 +49,12 @@ def explanation(module: StateNet, x: Tensor, lengths: Tensor, weights: Tensor) -
 
     x [B, T, ...], lengths [B] of 1 and more, weights [B, K] -> gradient: by x, of x's shape; of symbols [B, T], that by the symbol's vector
     times the vector itself (which is gradient times input on one-hot symbols); logits [B, K] after the last step; off [B, T], the share of
-    relu neurons that are at 0. Raises GraphError of a subsampled network, whose layers do not make the same steps.
+    relu neurons that are at 0. Raises GraphError of a subsampled network, whose layers do not make the same steps, and of word numbers.
     """
     if any(isinstance(part, Subsample) for part in module.modules()):
         raise GraphError("no explanation of a subsampled network: expected layers that all make a step at each step of the input")
+    if isinstance(module, StoryNet):
+        raise GraphError("no explanation of word numbers: they have no gradient")
     leaf: list[Tensor] = []
     states: list[Tensor] = []
 

@@ -95,8 +95,8 @@ class TensorContent(Modality):
     def what(self, m: Content) -> str:
         """Return what a network of numbers does."""
         said = "which class they belong to" if m.values is None else ", ".join(f"{v.name}{_in(v)}" for v in m.values)
-        when = "step by step and says, after every step" if m.streams else "of whole sequences and says"
-        return f"Reads rows of {len(m.features or ())} numbers {when}, {said}."
+        when = "step by step and says, after every step," if m.streams else "of whole sequences and says"
+        return f"Reads rows of {len(m.features or ())} numbers {when} {said}."
 
     def contract(self, m: Content) -> str:
         """Return the features, and what the answers are and when they can be relied on."""

@@ -4,7 +4,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-# Sequences to validate and to test on, drawn anew from these at every look; training draws from [seed, step], two numbers.
+# Sequences to validate and to test on, drawn anew from these at every look. Training draws from [seed, step], and NumPy draws from n what
+# it draws from [n, 0]: they are no seeds for a run.
 SEEDS = {"val": 1_000_003, "test": 1_000_033}
 MEASURED = 1_000
 ALWAYS_ONE = 1 / 6  # the mean squared error of the answer 1, the best that knows nothing: the variance of a sum of two U(0, 1)

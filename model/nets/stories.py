@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from indrnn.model.cells.cell import StatePart
 from indrnn.model.cells.classic.memory import Memory
 from indrnn.model.cells.recurrent_weight import SizeError
-from indrnn.model.cells.stacks import StackOptions
+from indrnn.model.cells.stacks import ANSWERS_AT_ONCE, StackOptions
 from indrnn.model.cells.table import CELLS
 from indrnn.model.nets.network import StateNet, centre_, last_valid
 from indrnn.model.nets.options import BOUND, CLASSES, DROPOUT
@@ -60,6 +60,8 @@ class MemoryNet(StoryNet):
         c = self.config = config
         if c.h0 != "zero" or c.norm_penalty:
             raise SizeError(f"expected a cell that is no memory beside --h0 {c.h0} and --norm-penalty {c.norm_penalty:g}, got {c.cell!r}")
+        if c.bidirectional:
+            raise SizeError(ANSWERS_AT_ONCE)
         self.memory = Memory(c.width, c.hidden, c.words, c.slots, c.hops)
         self.readout = nn.Linear(c.hidden, c.classes)
         nn.init.zeros_(self.readout.bias)

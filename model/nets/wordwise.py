@@ -7,6 +7,7 @@ r(W y_{l-1} + b), r the cell's own equations -> after a sentence's last word sco
 import torch
 from torch import Tensor, nn
 
+from indrnn.model.cells.classic.memory import numbers
 from indrnn.model.cells.recurrent_weight import SizeError
 from indrnn.model.cells.stacks import skip_chain
 from indrnn.model.cells.table import CELLS
@@ -40,7 +41,7 @@ class WordwiseNet(StoryNet, StackNet):
 
     def seen(self, x: Tensor) -> Tensor:
         """x [B, T, W] -> words [T W, B]."""
-        return x.to(torch.int64).clamp(0, self.config.words).flatten(1).transpose(0, 1)
+        return numbers(x, self.config.words).flatten(1).transpose(0, 1)
 
     def ask(self, told: Tensor, lengths: Tensor, asked: Tensor) -> Tensor:
         """Read from the first word to the last, as the class says."""

@@ -16,7 +16,7 @@ from indrnn.model.data import mnist, sets
 from indrnn.model.nets.network import StateNet
 from indrnn.model.nets.pixels import PixelsConfig, PixelsNet
 from indrnn.model.training.checkpoint import Meta
-from indrnn.model.training.learner import Learner, Recipe
+from indrnn.model.training.learner import Learner, Recipe, batches
 from indrnn.model.training.options import SEQUENCES
 from indrnn.model.training.task import Figures, Job, Task, figure
 
@@ -47,12 +47,13 @@ class PixelsLearner(Learner[PixelsNet, PixelsRecipe]):
     def __init__(self, config: PixelsConfig, recipe: PixelsRecipe, train: Images, validation: Images, seed: int) -> None:
         super().__init__(PixelsNet(config), recipe, seed)
         self.images, self.validation = train, validation
+        self.batches = batches(len(train[0]), recipe.rows)
         self.order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Images [B, T] and classes [B] of step number `step`; a last few of each pass are left out."""
         x, y = self.images
-        passes, place = divmod(step, len(x) // self.recipe.rows)
+        passes, place = divmod(step, self.batches)
         if self.order[0] != passes:
             self.order = (passes, np.random.default_rng([self.seed, passes]).permutation(len(x)))
         chosen = self.order[1][place * self.recipe.rows : (place + 1) * self.recipe.rows]

@@ -92,6 +92,7 @@ def learn(
         across=body.across if facing and not found.flat else (),
         **config,
     )
+    sizes = dataclasses.replace(sizes, together=sizes.together and found.persons > 1)  # of one: the network that runs of before have
     if sizes.bidirectional and sizes.steady:
         raise SizeError(f"--bidirectional: expected --steady 0, since only the answer at a clip's end is one, got {sizes.steady:g}")
     learner = learner_class(sizes, recipe, body, found, train, held, job.seed)

@@ -56,13 +56,22 @@ def check_same(job: Job, learner: Learner[Any, Any], meta: checkpoint.Meta) -> N
     if not job.resume:
         return
     net, before = checkpoint.load_trained(job.out / "model.pt")
-    pairs = {"network": (net.config, learner.averaged.config), "seed": (before.seed, meta.seed), "held": (before.held, meta.held)}
+    pairs = {"network": unlike(net.config, learner.averaged.config), "seed": (before.seed, meta.seed), "held": (before.held, meta.held)}
     pairs["optimizer"] = (before.optimizer or "adamw", meta.optimizer or "adamw")
     for name, (old, new) in pairs.items():
         if old != new:
             raise RunError(f"{job.out}: expected to go on with the same {name}, {old}, got {new}")
     if before.steps > job.steps:
         raise RunError(f"{job.out}: expected at least the {before.steps} steps that are made, got --steps {job.steps}")
+
+
+def unlike(before: Any, now: Any) -> tuple[Any, Any]:
+    """Return what two configurations say where they differ, each as words; two of different classes as they are."""
+    if type(before) is not type(now):
+        return before, now
+    names = [f.name for f in dataclasses.fields(now) if getattr(before, f.name) != getattr(now, f.name)]
+    old, new = (", ".join(f"{name} {getattr(config, name)}" for name in names) for config in (before, now))
+    return old, new
 
 
 class Work:

@@ -24,7 +24,9 @@ from indrnn.model.cells.diagonal.backward import indrnn_backward
 from indrnn.model.cells.recurrence import ACTIVATIONS, DIRECTIONS, recurrence, recurrence_backward_op
 from indrnn.model.nets.network import StateNet
 from indrnn.model.nets.sequence import SequenceConfig, SequenceNet
+from indrnn.model.nets.stories import StoriesConfig
 from indrnn.model.nets.tensor import TensorConfig, TensorNet
+from indrnn.model.nets.wordwise import WordwiseNet
 from indrnn.model.training.checkpoint import Meta, save
 
 NUMBERS = Meta("tensor", "", 0, 0, labels=("a", "b"), told={"features": [{"name": "x"}, {"name": "y"}], "answer": "end"})
@@ -241,6 +243,14 @@ def test_the_bundles_that_come_along_have_one(name: str) -> None:
 def test_a_network_of_other_cells_says_that_it_has_none() -> None:
     with pytest.raises(GraphError, match="no explanation of a network of gru"):
         explain.to_onnx(tensor("gru").fold(), torch.zeros(2, 6, 2), torch.tensor([5, 6]))
+
+
+def test_word_numbers_have_none() -> None:
+    net = WordwiseNet(StoriesConfig(words=5, width=3, classes=2, cell="indrnn", hidden=4)).fold()
+    x, lengths = torch.ones(2, 6, 3), torch.tensor([5, 6])
+    for refuses in (lambda: explain.explanation(net, x, lengths, torch.ones(2, 2)), lambda: explain.to_onnx(net, x, lengths)):
+        with pytest.raises(GraphError, match="no explanation of word numbers: they have no gradient"):
+            refuses()
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)

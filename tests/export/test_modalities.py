@@ -49,6 +49,15 @@ def tensor_manifest(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
+    ("streams", "said"),
+    [(False, "of whole sequences and says which class they"), (True, "step by step and says, after every step, which class they")],
+)
+def test_a_card_says_whether_numbers_have_an_answer_at_every_step(streams: bool, said: str) -> None:
+    m = Manifest.model_validate(tensor_manifest(streams=streams, values=None, labels=["a", "b"]))
+    assert MODALITIES["tensor"].what(m) == f"Reads rows of 2 numbers {said} belong to."
+
+
+@pytest.mark.parametrize(
     ("told", "modality", "kind", "K"),
     [
         (chars_manifest(), "text", "chars", 3),

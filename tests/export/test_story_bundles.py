@@ -12,7 +12,7 @@ from indrnn.export.manifest import content
 from indrnn.export.modalities.modality import Content
 from indrnn.export.modalities.table import MODALITIES
 from indrnn.model.cells.classic.memory import Memory
-from indrnn.model.cells.table import CELLS, named
+from indrnn.model.cells.table import CELLS, described
 from indrnn.model.training.checkpoint import Meta
 
 WORDS = ("?", "anna", "is", "where")
@@ -71,8 +71,8 @@ def test_a_checkpoint_that_does_not_say_its_words_is_refused() -> None:
 
 
 def test_a_memory_is_known_by_its_name_and_no_stack_is_made_of_it() -> None:
-    assert named("memory") is Memory
+    assert described("memory") is Memory
     assert "memory" not in CELLS
-    assert all(named(name) is cell for name, cell in CELLS.items())
+    assert all(described(name) is cell for name, cell in CELLS.items())
     with pytest.raises(KeyError):
-        named("mamba")
+        described("mamba")

@@ -16,7 +16,8 @@ A^k = E^k, C^k = E^k+1, B = E^1):
 A sentence with the word `?` is asked: it is answered and not kept. Any other is told: it takes the last slot, and the first is forgotten;
 what is answered then says nothing. Departures: y is what was found last, without u^K,
 which would let the question itself say which answers go with whom it names, and W behind it is a matrix of its own, as the answers are few
-of the words; a slot without a sentence has no share in the softmax. A sentence is a row of word numbers, 0 past its end.
+of the words; a slot without a sentence has no share in the softmax; W in l_j is the width of all rows, where the paper's J is the number of
+words of the sentence itself. A sentence is a row of word numbers, 0 past its end.
 """
 
 from collections.abc import Mapping
@@ -36,7 +37,8 @@ SPREAD = 0.1  # deviation of all embeddings at the start (section 4.2)
 class Memory(Stepwise):
     """x [T, B, W] word numbers -> y [T, B, d], what was found for each as a question; state [B, M W], the words of the last M told.
 
-    inputs W, size d. words V: how many, without number 0. Numbers beyond are taken as the nearest, so that nothing that is sent overflows.
+    inputs W, size d. words V: how many, without number 0. Numbers beyond are taken as the nearest, NaN as 0, so that nothing that is sent
+    overflows.
     """
 
     name = "memory"
@@ -68,8 +70,8 @@ class Memory(Stepwise):
 
     def one_step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One sentence in PyTorch, as the module says."""
-        asked = self._numbers(x)  # [B, W]
-        told = self._numbers(state).reshape(-1, self.slots, self.inputs)  # [B, M, W]
+        asked = numbers(x, self.words)  # [B, W]
+        told = numbers(state, self.words).reshape(-1, self.slots, self.inputs)  # [B, M, W]
         after = torch.cat([told[:, 1:], asked[:, None]], 1)
         after = torch.where((asked == QUESTION).any(1)[:, None, None], told, after)
         return self.find(told, asked), after.flatten(1).to(x.dtype)
@@ -89,9 +91,6 @@ class Memory(Stepwise):
             found = ((share * there)[:, None] @ at[k + 1]).squeeze(1)
             u = u + found
         return found
-
-    def _numbers(self, x: Tensor) -> Tensor:
-        return x.to(torch.int64).clamp(0, self.words)
 
     def _table(self) -> Tensor:
         """Return l_j * E of each place j and word, [W (V + 1), (K + 1) d]; of no word 0."""
@@ -137,7 +136,7 @@ class Memory(Stepwise):
             total: Floats = sum((place[j] * E[int(w), k] for j, w in enumerate(words) if w > 0), np.zeros(d))
             return total
 
-        told, asked = np.clip(np.trunc(state), 0, self.words).reshape(-1, W), np.clip(np.trunc(x), 0, self.words)
+        told, asked = (np.nan_to_num(np.clip(np.trunc(sent), 0, self.words)) for sent in (state.reshape(-1, W), x))
         held = [i for i, slot in enumerate(told) if (slot > 0).any()]
         u, found = bag(asked, 0), np.zeros(d)
         for k in range(K):
@@ -147,6 +146,11 @@ class Memory(Stepwise):
             u = u + found
         kept = told if (asked == QUESTION).any() else np.concatenate([told[1:], asked[None]])
         return found, kept.reshape(-1)
+
+
+def numbers(x: Tensor, words: int) -> Tensor:
+    """Return what is sent as int64 in [0, words], the nearest; NaN, of which a cast makes the least number or 0, as 0."""
+    return x.clamp(0, words).to(torch.int64).clamp(0, words)
 
 
 def _places(W: int, d: int) -> Tensor:
@@ -167,9 +171,13 @@ _STEP = """
     numbers = Constant <value_ints = [{d}]> ()
     places = Constant <value_ints = [{offsets}]> ()
     slots = Constant <value_ints = [0, {M}, {W}]> ()
-    x_whole = Cast <to = 7> (x)
+    least_float = Constant <value_float = 0.0> ()
+    most_float = Constant <value_float = {V}.0> ()
+    x_near = Clip (x, least_float, most_float)
+    x_whole = Cast <to = 7> (x_near)
     asked = Clip (x_whole, zero, most)
-    s_whole = Cast <to = 7> (s)
+    s_near = Clip (s, least_float, most_float)
+    s_whole = Cast <to = 7> (s_near)
     told_flat = Clip (s_whole, zero, most)
     told = Reshape (told_flat, slots)
     is_word = Greater (told, zero)

@@ -75,7 +75,9 @@ class MultiDimensional(Recurrent):
     def _diagonals(self, a: Tensor) -> Tensor:
         """a [4, B, R, C, H] -> h of the same shape, each from its top left corner."""
         C = a.shape[3]
-        skewed = skew(a)  # [4, B, R, R + C - 1, H]: 0 where a diagonal leaves the picture, as h is there
+        # 0 outside the picture. h is 0 to the left of it and above, as the equation has it; to the right it is not, but from there nothing
+        # comes back into the picture, and `unskew` cuts it off.
+        skewed = skew(a)  # [4, B, R, R + C - 1, H]
         above, before = self.recurrent()
         if self.kind == "indrnn":
             above, before = above[:, None, None], before[:, None, None]

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-# Sequences to validate and to test on, drawn anew from these at every look; training draws from [seed, step], two numbers.
+# Sequences to validate and to test on, drawn anew from these at every look. Training draws from [seed, step], and NumPy draws from n what
+# it draws from [n, 0]: they are no seeds for a run.
 SEEDS = {"val": 1_000_003, "test": 1_000_033}
 MEASURED = 500
 COPIED = 10  # symbols, of 8

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor
 
-from indrnn.model.cells.stacks import StackConfig, StackOptions
+from indrnn.model.cells.recurrent_weight import SizeError
+from indrnn.model.cells.stacks import ANSWERS_AT_ONCE, StackConfig, StackOptions
 from indrnn.model.data.drawn import copying
 from indrnn.model.nets.network import StateNet
 from indrnn.model.nets.options import CELL, HIDDEN, LAYERS
@@ -61,7 +62,9 @@ class CopyingLearner(Learner[SequenceNet, CopyingRecipe]):
 
 
 def network(c: CopyingConfig) -> SequenceConfig:
-    """Return the network that a configuration describes."""
+    """Return the network that a configuration describes. Raises SizeError."""
+    if c.bidirectional:
+        raise SizeError(ANSWERS_AT_ONCE)
     stack = StackConfig(layers=c.layers, hidden=c.hidden, cell=c.cell, T=copying.steps(c.length), gamma=c.gamma, norm="none")
     told = {"h0": c.h0, "norm_penalty": c.norm_penalty, "inputs": copying.SYMBOLS, "classes": copying.SYMBOLS}
     return SequenceConfig(**vars(stack) | told)

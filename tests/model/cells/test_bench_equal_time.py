@@ -108,6 +108,14 @@ def test_a_run_ends_with_its_time_and_says_how_far_its_matrix_is_from_unitary(be
     assert (row.get("from unitary") is None) if away is None else row["from unitary"] <= away
 
 
+def test_what_is_tested_is_what_was_validated_last(bench, monkeypatch):
+    small = bench.copying_task.CopyingConfig(length=2, hidden=8)
+    learner = bench.copying_task.CopyingLearner(small, bench.copying_task.CopyingRecipe(rate=0.01, **bench.SHARED), 1)
+    monkeypatch.setitem(bench.PROBLEMS, "copying-200", bench.Problem(lambda *_: learner, bench._copied, 0.0, "nats"))
+    _, watch = bench.train("copying-200", "indrnn", 1, 0.01, 0.2, 2)
+    assert learner.validate() == {"val_nats": watch.curve[-1][2]}
+
+
 def test_a_run_that_has_solved_its_problem_or_diverged_ends(bench, monkeypatch):
     for figure, kept in ((1e-4, 1e-4), (float("nan"), None)):
         small = bench.adding_task.AddingConfig(length=4, hidden=4)

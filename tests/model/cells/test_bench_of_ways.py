@@ -35,6 +35,16 @@ def test_each_way_to_the_future_has_its_error(monkeypatch, capsys):
     assert all(0 < row["error"] < 3 for row in told["rows"])
 
 
+def test_no_held_row_is_one_of_a_batch(monkeypatch):
+    bench, given = loaded("future", monkeypatch, ROWS=4, HELD=6, H=4), []
+    squared = bench.squared
+    monkeypatch.setattr(bench, "squared", lambda net, x, *rest: given.append(x) or squared(net, x, *rest))
+    bench.trained("indrnn", "plain", 2)
+    *batches, held = ({row.numpy().tobytes() for row in x} for x in given)
+    assert [len(rows) for rows in (*batches, held)] == [4, 4, 6]
+    assert not held & set.union(*batches)
+
+
 def test_a_late_answer_is_compared_with_what_it_is_of(monkeypatch):
     """A made-up network that answers x_{t-3} is right about y_t = x_t with a delay of 3, and with no other."""
     bench = loaded("future", monkeypatch)

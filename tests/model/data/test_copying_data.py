@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from indrnn.model.cells.recurrent_weight import SizeError
 from indrnn.model.data.drawn import copying
 from indrnn.model.tasks.drawn.copying import CopyingConfig, CopyingLearner, CopyingRecipe, cross_entropy, measured
 
@@ -51,3 +52,8 @@ def test_figures_are_those_of_the_loss_and_validation_is_not_test():
     assert 84 < wrong <= 100  # by chance 87.5; an untrained network answers blank, too
     assert measured(net, "test")[0] != nats
     assert learner.validate() == {"val_nats": nats}
+
+
+def test_both_ways_is_refused_since_the_symbols_are_told_while_the_sequence_goes_on():
+    with pytest.raises(SizeError, match="--bidirectional: expected a network that looks at whole sequences"):
+        CopyingLearner(CopyingConfig(length=5, hidden=8, bidirectional=True), CopyingRecipe(1, 1), 0)

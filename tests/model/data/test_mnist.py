@@ -8,8 +8,12 @@ import pytest
 import torch
 
 from indrnn.model.cells.norm import BatchNorm, settle_
+from indrnn.model.cells.recurrent_weight import SizeError
 from indrnn.model.data import mnist
+from indrnn.model.nets.pictures.images import ImagesConfig
 from indrnn.model.nets.pixels import PixelsConfig, PixelsNet
+from indrnn.model.tasks.mnist import PixelsLearner, PixelsRecipe
+from indrnn.model.tasks.pictures.images import ImagesLearner, ImagesRecipe
 
 FILES = [f"mnist/{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 
@@ -121,3 +125,15 @@ def test_settled_statistics_are_those_of_the_batches_and_nothing_else_moves():
     assert not norm.training
     assert norm.momentum == 0.05
     assert all(torch.equal(before[name], p) for name, p in net.named_parameters())
+
+
+@pytest.mark.parametrize("kind", ["pixels", "images"])
+def test_a_batch_of_more_images_than_there_are_is_refused(kind):
+    few = np.zeros((8, 784), np.uint8), np.zeros(8, np.int64)
+    made = {
+        "pixels": lambda rows: PixelsLearner(PixelsConfig(steps=784, hidden=4), PixelsRecipe(1, 1, rows=rows), few, few, 0),
+        "images": lambda rows: ImagesLearner(ImagesConfig(hidden=4), ImagesRecipe(1, 1, rows=rows), few, few, 0),
+    }[kind]
+    assert len(made(8).batch(0)[0]) == 8
+    with pytest.raises(SizeError, match="--rows 9: expected at most 8 rows, the images to learn from"):
+        made(9)

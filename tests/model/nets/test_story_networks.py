@@ -40,7 +40,7 @@ def test_a_question_after_a_story_is_what_the_stream_answers_last(sizes: dict[st
 
 
 def test_words_that_nobody_has_are_taken_as_the_nearest() -> None:
-    x = torch.tensor([[[2.0, 1e9, -4, 0, 0, 0]]])
+    x = torch.tensor([[[2.0, 1e9, -4, 1e30, -1e30, 0]]])
     for cell in ("memory", "lstm"):
         net = net_of(cell)
         beyond = x.clamp(0, len(stories.WORDS))
@@ -55,3 +55,9 @@ def test_a_memory_has_no_other_start_and_no_penalty_and_words_are_read_by_cells_
     with pytest.raises(SizeError, match="expected a cell of"):
         WordwiseNet(StoriesConfig(**SMALL, cell="memory"))
     assert net_of("gru", h0="learned").parts()[-2].role == "started"
+
+
+@pytest.mark.parametrize("cell", ["memory", "lstm"])
+def test_a_story_is_answered_while_it_goes_on_and_so_not_read_backwards(cell: str) -> None:
+    with pytest.raises(SizeError, match="--bidirectional: expected a network that looks at whole sequences"):
+        net_of(cell, bidirectional=True)

@@ -231,7 +231,7 @@ def test_a_run_is_neither_overwritten_nor_gone_on_from_as_another(texts, capsys)
         ([], "holds a run already: --resume goes on with it"),
         (["--resume", "--seed", "2"], "the same seed, 1, got 2"),
         (["--resume", "--steps", "5"], "at least the 10 steps that are made, got --steps 5"),
-        (["--resume", "--hidden", "8"], "the same network"),
+        (["--resume", "--hidden", "8"], "the same network, hidden 16, got hidden 8\n"),
     ):
         steps = [] if "--steps" in more else ["--steps", "20"]
         assert main([*SMALL_CHARS, "--out", str(out), "--decay", "5", *steps, *more]) == 1

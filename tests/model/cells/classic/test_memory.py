@@ -84,7 +84,7 @@ def test_when_something_was_told_counts() -> None:
     assert (cell.find(told, asked) - cell.find(told.roll(1, 1), asked)).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, 1e30, -5.0, 1e6])
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, 1e30, -1e30, -5.0, 1e6])
 def test_the_graph_says_the_same_in_any_pieces_and_nothing_that_is_sent_breaks_it(odd: float) -> None:
     cell, x, run = memory(), sentences(5, 20, 3), graph_of(memory())
     start = np.zeros((3, M * W), np.float32)
@@ -102,6 +102,12 @@ def test_the_graph_says_the_same_in_any_pieces_and_nothing_that_is_sent_breaks_i
     assert np.isfinite(y).all()
     assert np.isfinite(state).all()
     np.testing.assert_allclose(y[:, 0], want[:, 0].detach().numpy(), atol=1e-5)
+    lengths = torch.tensor([20, 20, 0])
+    y_torch, state_torch = (got.detach().numpy() for got in cell(torch.from_numpy(x), lengths, torch.from_numpy(start)))
+    y_said, state_said = cell.specified(x.astype(np.float64), lengths.numpy(), start.astype(np.float64))
+    for answered, kept_ in ((y, state), (y_torch, state_torch)):
+        np.testing.assert_allclose(answered[:, :2], y_said[:, :2], atol=1e-5)
+        np.testing.assert_array_equal(kept_, state_said)
 
 
 def graph_of(cell: Memory):
