@@ -69,7 +69,7 @@ def unlike(before: Any, now: Any) -> tuple[Any, Any]:
     """Return what two configurations say where they differ, each as words; two of different classes as they are."""
     if type(before) is not type(now):
         return before, now
-    names = [f.name for f in dataclasses.fields(now) if getattr(before, f.name) != getattr(now, f.name)]
+    names = [f.name for f in dataclasses.fields(now) if f.compare and getattr(before, f.name) != getattr(now, f.name)]
     old, new = (", ".join(f"{name} {getattr(config, name)}" for name in names) for config in (before, now))
     return old, new
 
