@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from indrnn.service import command, process
 from indrnn.service.serving import backend
 from indrnn.service.session.machine import Session
+from indrnn.service.session.shard import UNDIVIDED, Shard
 from indrnn.service.store.address import open_store
 from indrnn.service.store.protocol import Change, Durability, Store
 from indrnn.service.wire.websocket import Wire
@@ -114,8 +115,8 @@ class TimedWire(Wire):
 def main() -> int:
     report = Path(sys.argv.pop())
 
-    def timed(address: str, durability: Durability = "strict") -> Any:
-        return TimedStore(open_store(address, durability), report)
+    def timed(address: str, durability: Durability = "strict", shard: Shard = UNDIVIDED) -> Any:
+        return TimedStore(open_store(address, durability, shard), report)
 
     with patch.object(backend, "open_store", timed), patch.object(process, "Wire", TimedWire):
         return command.run("serve", argparse.Namespace(), [])

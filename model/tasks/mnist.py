@@ -17,7 +17,7 @@ from indrnn.model.nets.network import StateNet
 from indrnn.model.nets.pixels import PixelsConfig, PixelsNet
 from indrnn.model.training.checkpoint import Meta
 from indrnn.model.training.learner import Learner, Recipe, batches
-from indrnn.model.training.options import SEQUENCES
+from indrnn.model.training.options import SEQUENCES, SETTLING
 from indrnn.model.training.task import Figures, Job, Task, figure
 
 Images = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -38,7 +38,7 @@ class PixelsRecipe(Recipe):
     average: int = 300
     epoch: int = 500
     rows: int = field(default=32, metadata=SEQUENCES)
-    settling: int = field(default=50, metadata={"help": "batches that the norms of the averaged weights are measured on"})
+    settling: int = field(default=50, metadata=SETTLING)
 
 
 class PixelsLearner(Learner[PixelsNet, PixelsRecipe]):

@@ -27,7 +27,7 @@ SERVE = ["-m", "indrnn", "serve"]
 BYTES = {"Content-Type": "application/octet-stream"}
 EXPECTED: dict[str, Any] = json.loads((WRITTEN / "expected.json").read_text())
 NETWORKS = sorted(path.stem for path in WRITTEN.glob("*.pt"))
-ADDED: set[str] = {"detect", "motions", "tensor"}  # tasks that 0.1.0 did not have
+ADDED: set[str] = {"copying", "detect", "images", "motions", "stories", "strokes", "tensor"}  # tasks that 0.1.0 did not have
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from indrnn.model.nets.network import StateNet
 from indrnn.model.nets.pictures.images import BRIGHT, ImagesConfig, ImagesNet
 from indrnn.model.training.checkpoint import Meta
 from indrnn.model.training.learner import Learner, Recipe, batches
+from indrnn.model.training.options import PICTURES, SETTLING
 from indrnn.model.training.task import Figures, Job, Task, figure
 
 Images = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -32,9 +33,9 @@ class ImagesRecipe(Recipe):
     average: int = 300
     epoch: int = 250
     weight_decay: float = 1e-3
-    rows: int = field(default=100, metadata={"help": "pictures of a batch"})
+    rows: int = field(default=100, metadata=PICTURES)
     shift: int = field(default=2, metadata={"help": "pixels by which a picture is moved at most"})
-    settling: int = field(default=30, metadata={"help": "batches that the norms of the averaged weights are measured on"})
+    settling: int = field(default=30, metadata=SETTLING)
 
 
 class ImagesLearner(Learner[ImagesNet, ImagesRecipe]):

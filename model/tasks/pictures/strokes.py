@@ -14,6 +14,7 @@ from indrnn.model.nets.network import StateNet
 from indrnn.model.nets.pictures.labels import LabelsConfig, LabelsNet
 from indrnn.model.training.checkpoint import Meta
 from indrnn.model.training.learner import Learner, Recipe
+from indrnn.model.training.options import PICTURES
 from indrnn.model.training.task import Figures, Job, Task, figure
 
 PARTS = {"val": 1, "test": 2}  # what the pictures of each are drawn from, beside the seed of training
@@ -28,7 +29,7 @@ class StrokesRecipe(Recipe):
 
     rate: float = 3e-3
     precision: str = "32-true"
-    rows: int = field(default=32, metadata={"help": "pictures of a batch"})
+    rows: int = field(default=32, metadata=PICTURES)
 
 
 class StrokesLearner(Learner[LabelsNet, StrokesRecipe]):
