@@ -23,9 +23,8 @@ from bench import http_load, websocket_load
 from bench.asked import MODEL, OPEN, frames
 from bench.engine_alone import processor_time
 from bench.figure import Figure, table
+from bench.serve_rows import SEQUENCE
 from bench.server import Server, service
-
-LENGTH = 20  # steps of a sequence of `/v2`
 
 
 class Way:
@@ -43,7 +42,7 @@ class Way:
         """Step that many sessions for so long."""
         before = {name: processor_time(pid) for name, pid in self._processes.items()}
         if over == "http":
-            asked = http_load.Requests(MODEL, np.asarray(frames(1), np.float32)[None, :, None], LENGTH)
+            asked = http_load.Requests(MODEL, np.asarray(frames(1), np.float32)[None, :, None], SEQUENCE)
             rate, tally = http_load.load(f"127.0.0.1:{self._port}", asked, sessions, seconds)
         else:
             rate, tally = websocket_load.load(self._port, f"/stream/{MODEL}", OPEN, websocket_load.steps(frames(1)), sessions, seconds)

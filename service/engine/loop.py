@@ -1046,9 +1046,7 @@ class Desk:
         return Reset(ttl) if isinstance(request, ResetRequest) else None
 
     def _fresh(self, session_id: str, owner: str, now: float) -> Session:
-        f = self._facts
-        zeros = np.zeros(f.state_size, np.float32)
-        return Session(session_id, f.name, f.version, f.digest, owner, zeros, 0, 0, now, now + self._settings.session_ttl)
+        return self._facts.fresh(session_id, owner, now, self._settings.session_ttl)
 
     def _made(self, request: CreateRequest, now: float) -> Session:
         fresh, at = self._fresh(new_id(self._store.key, request.owner, self._settings.shard), request.owner, now), request.start

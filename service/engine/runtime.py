@@ -354,6 +354,11 @@ class ModelFacts(NamedTuple):
     whole: bool = False
     """whether content is read in one run: the model goes through it backwards too"""
 
+    def fresh(self, session_id: str, owner: str, now: float, ttl: float) -> Session:
+        """Return a session of the model at its start, which lives for `ttl` seconds from `now`."""
+        zeros = np.zeros(self.state_size, np.float32)
+        return Session(session_id, self.name, self.version, self.digest, owner, zeros, 0, 0, now, now + ttl)
+
     @classmethod
     def of(cls, manifest: Manifest, max_frames: int) -> "ModelFacts":
         """Return the facts of a bundle; max_frames: what a step may have of them at the model's rate."""

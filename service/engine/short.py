@@ -150,7 +150,7 @@ class ShortWay(Generic[Q]):
         for q, request in candidates:
             before = stored = found.get(request.session_id)
             if request.begin:
-                before = self._fresh(request, now) if self._begins(request, stored) else None
+                before = self._facts.fresh(request.session_id, request.owner, now, self._ttl) if self._begins(request, stored) else None
             if before is not None and (request.begin or self._advances(request, before, now)):
                 by_length.setdefault(len(request.content.x), []).append(new(Plain, (q, request, before, stored)))
                 plain_steps += 1
@@ -211,11 +211,6 @@ class ShortWay(Generic[Q]):
         if request.number not in (None, 1) or (f.max_position is not None and len(request.content.x) > f.max_position):
             return False
         return stored is None or (stored.owner == request.owner and stored.step != 1)  # else it may be a repeat
-
-    def _fresh(self, request: StepRequest, now: float) -> Session:
-        f = self._facts
-        zeros = np.zeros(f.state_size, np.float32)
-        return Session(request.session_id, f.name, f.version, f.digest, request.owner, zeros, 0, 0, now, now + self._ttl)
 
     def _run(self, plain: Sequence[Plain[Q]], clock: Callable[[], float]) -> Collection[Ticket]:
         """Run steps of one length and put them to be stored and answered; return the tickets of those that the general way has to take."""
