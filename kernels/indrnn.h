@@ -9,6 +9,9 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
 
 #include "activations.h"
 #include "indrnn_call.h"
@@ -28,15 +31,33 @@ struct Lanes {
         return v;
     }
     static void store(T* p, V v) { __builtin_memcpy(p, &v, sizeof v); }
+    // Stores past the caches, a line that is written whole is not read first. p: a multiple of the vector's bytes.
+    static void stream(T* p, V v) {
+#if defined(__AVX512F__)
+        if constexpr (sizeof v == 64) return _mm512_stream_si512((__m512i*)p, (__m512i)v);
+#elif defined(__AVX2__)
+        if constexpr (sizeof v == 32) return _mm256_stream_si256((__m256i*)p, (__m256i)v);
+#elif defined(__SSE2__)
+        if constexpr (sizeof v == 16) return _mm_stream_si128((__m128i*)p, (__m128i)v);
+#endif
+        store(p, v);
+    }
+    // After the last of them: other threads see them from here on.
+    static void streamed() {
+#ifdef __SSE2__
+        _mm_sfence();
+#endif
+    }
     static V all(T a) { return V{} + a; }
     static W bits(V v) { return (W)v; }
     static V of_bits(W w) { return (V)w; }
 };
 
 // `steps` steps of VECS * LANES neurons with the state in registers. Consecutive steps lie `stride` apart (negative in reverse);
-// h is the state before the first, or null for zeros. u: VARYING, of the first step.
+// h is the state before the first, or null for zeros. u: VARYING, of the first step. last: null, or where the last state goes while y is
+// stored past the caches: read back from y it would come from memory.
 template <template <class, class, class> class F, bool VARYING, class T, int LANES, int VECS>
-void forward_block(const T* x, const T* u, const T* h, T* y, int64_t steps, int64_t stride, Parameters<T> p) {
+void forward_block(const T* x, const T* u, const T* h, T* y, T* last, int64_t steps, int64_t stride, Parameters<T> p) {
     using L = Lanes<T, LANES>;
     using V = typename L::V;
     using A = F<L, V, T>;
@@ -49,10 +70,11 @@ void forward_block(const T* x, const T* u, const T* h, T* y, int64_t steps, int6
         for (int v = 0; v < VECS; ++v) {
             if constexpr (VARYING) w[v] = L::load(u + v * LANES);
             s[v] = A::value(L::load(x + v * LANES) + w[v] * s[v], p);
-            L::store(y + v * LANES, s[v]);
+            last ? L::stream(y + v * LANES, s[v]) : L::store(y + v * LANES, s[v]);
         }
         if constexpr (VARYING) u += stride;
     }
+    for (int v = 0; last && v < VECS; ++v) L::store(last + v * LANES, s[v]);
 }
 
 // The same backwards: y and dy point at the last of the steps, stride leads to the one before. `before` is the state before the
@@ -96,15 +118,16 @@ constexpr int REGISTERS = INDRNN_ISA_REGISTERS;  // vectors of state in one bloc
 
 // n neurons of one row: as many widest blocks as fit, then ever narrower ones.
 template <template <class, class, class> class F, bool VARYING, class T, int LANES, int VECS>
-void forward_columns(const T* x, const T* u, const T* h, T* y, int64_t n, int64_t steps, int64_t stride, Parameters<T> p) {
+void forward_columns(const T* x, const T* u, const T* h, T* y, T* last, int64_t n, int64_t steps, int64_t stride, Parameters<T> p) {
     constexpr int width = LANES * VECS;
     int64_t c = 0;
-    for (; c + width <= n; c += width) forward_block<F, VARYING, T, LANES, VECS>(x + c, u + c, h ? h + c : h, y + c, steps, stride, p);
+    for (; c + width <= n; c += width)
+        forward_block<F, VARYING, T, LANES, VECS>(x + c, u + c, h ? h + c : h, y + c, last ? last + c : last, steps, stride, p);
     if constexpr (width > 1)
         if (c < n) {
             constexpr int narrower = VECS > 1 ? LANES : LANES / 2;
             constexpr int fewer = VECS > 1 ? VECS / 2 : 1;
-            forward_columns<F, VARYING, T, narrower, fewer>(x + c, u + c, h ? h + c : h, y + c, n - c, steps, stride, p);
+            forward_columns<F, VARYING, T, narrower, fewer>(x + c, u + c, h ? h + c : h, y + c, last ? last + c : last, n - c, steps, stride, p);
         }
 }
 
@@ -162,9 +185,10 @@ Parameters<T> parameters(const Call& call) {
 template <template <class, class, class> class F, bool VARYING, class T>
 void forward(const Call& call, int64_t first, int64_t last) {
     constexpr int lanes = INDRNN_ISA_BYTES / sizeof(T);
-    const int64_t N = call.B * call.H, tile = tile_of(last - first, sizeof(T));
+    const int64_t N = call.B * call.H, tile = tile_of(last - first, sizeof(T), VARYING);
     const T *x = (const T*)call.x, *u = (const T*)call.u, *h0 = (const T*)call.h0;
     T* y = (T*)call.y;
+    const bool past = past_caches(call, sizeof(T));
     const Parameters<T> numbers = parameters<T>(call);
     for (int64_t s0 = 0; s0 < call.T; s0 += tile) {
         const int64_t s1 = s0 + tile < call.T ? s0 + tile : call.T;
@@ -173,9 +197,11 @@ void forward(const Call& call, int64_t first, int64_t last) {
             const int64_t live = p.length < s1 ? p.length : s1;
             if (s0 < live) {
                 const int64_t at = (call.reverse ? p.length - 1 - s0 : s0) * N + column;
-                const T* h = s0 ? y + at - stride : h0 ? h0 + column : nullptr;
+                T* kept = past ? (T*)call.y_h + column : nullptr;
+                const T* before = past ? kept : y + at - stride;
+                const T* h = s0 ? before : h0 ? h0 + column : nullptr;
                 const T* w = u + (VARYING ? at : p.c);
-                forward_columns<F, VARYING, T, lanes, REGISTERS>(x + at, w, h, y + at, p.n, live - s0, stride, numbers);
+                forward_columns<F, VARYING, T, lanes, REGISTERS>(x + at, w, h, y + at, kept, p.n, live - s0, stride, numbers);
             }
             for (int64_t t = s0 > p.length ? s0 : p.length; t < s1; ++t) fill(y + t * N + column, p.n, T(0));
         });
@@ -185,12 +211,13 @@ void forward(const Call& call, int64_t first, int64_t last) {
         const T* h = p.length ? y + (call.reverse ? 0 : p.length - 1) * N + column : h0 ? h0 + column : nullptr;
         copy((T*)call.y_h + column, h, p.n);
     });
+    if (past) Lanes<T, 1>::streamed();
 }
 
 template <template <class, class, class> class F, bool VARYING, class T>
 void backward(const Call& call, int64_t first, int64_t last) {
     constexpr int lanes = INDRNN_ISA_BYTES / sizeof(T);
-    const int64_t N = call.B * call.H, tile = tile_of(last - first, sizeof(T));
+    const int64_t N = call.B * call.H, tile = tile_of(last - first, sizeof(T), VARYING);
     const T *dy = (const T*)call.dy, *y = (const T*)call.y, *u = (const T*)call.u, *h0 = (const T*)call.h0;
     T *dx = (T*)call.dx, *g = (T*)call.dh0, *du = (T*)(VARYING ? call.du : call.du_rows);
     const Parameters<T> numbers = parameters<T>(call);

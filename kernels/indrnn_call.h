@@ -33,12 +33,20 @@ constexpr int64_t LINE = 64;  // bytes; pieces of work begin at multiples of it,
 
 // Steps of one visit to a row's columns. Where a piece has few columns, many steps lie close together; where it has many, few steps at a
 // time walk X and Y in long runs of memory, and more than one saves reading the state back. Measured at (784, 32, 128), float32, AVX-512,
-// one thread, in times of memcpy: 1 step 1.02, 4 steps 1.01, 64 steps 1.05, all 1.68.
+// one thread, in times of memcpy: 1 step 1.02, 4 steps 1.01, 64 steps 1.05, all 1.68. Where weights vary more arrays are walked: forward takes
+// 1.00 ms with 4 steps at least, 0.90 with 2 and with 1, the gradient 2.94, 2.60 and 2.59.
 // static: of a copy shared by all files the linker might keep one that needs AVX-512.
-// Tried and left out: stores past the cache (784, 32, 128: 1.14; slower still where Y fits into a cache) and prefetching by hand (1.00).
-static inline int64_t tile_of(int64_t columns, size_t size) {
-    const int64_t steps = 65536 / (columns * int64_t(size) + 1);
-    return steps < 4 ? 4 : steps;
+// Tried and left out: prefetching by hand (1.00).
+static inline int64_t tile_of(int64_t columns, size_t size, bool varying) {
+    const int64_t steps = 65536 / (columns * int64_t(size) + 1), least = varying ? 2 : 4;
+    return steps < least ? least : steps;
+}
+
+// Whether Y is stored past the caches: it is so large that its first steps have left a core's own by the time that they are read, and its
+// rows are whole lines.
+static inline bool past_caches(const Call& call, size_t size) {
+    const int64_t row = call.H * int64_t(size);
+    return call.T * call.B * row >= 8 << 20 && row % LINE == 0 && (uintptr_t)call.y % LINE == 0;
 }
 
 // Columns [first, last) of [T, B * H].
