@@ -3,11 +3,11 @@
 python bench/equal_size.py [--minutes 3] [--only NAME ...] [--log FILE]
 
 One layer of tanh neurons, beside it the four deep networks of Pascanu et al. (model/cells/classic/deep.py), two layers of tanh, which are
-the paper's stacked one, and SCRN, each with some 46,000 weights, embedding and readout included. Batch norm before each layer as in
-`ptb-char`, batches of 32 x 64 symbols of the training part, whose state is carried on, Adam at 2e-3, gradients of norm 1 at most, one seed,
-one thread; each has the same minutes of the process's own time, measuring not among them. The figure is bits per character of the first
-60,000 characters of the validation part, of the weights as they are at the end. --log keeps runs, a line of JSON each, and those that are
-there are not made again. The last line is JSON.
+the paper's stacked one, and SCRN, each with some 46,000 weights, embedding and readout included. Batch norm before each layer as in `ptb-
+char`, batches of 32 x 64 symbols of the training part, whose state is carried on, Adam at 2e-3, gradients of norm 1 at most, one seed, one
+thread; each has the same minutes of the process's own time, measuring not among them. The figure is bits per character of the first 60,000
+characters of the validation part, of the weights as they are at the end, batch norm's statistics those of 50 batches more. --log keeps
+runs, a line of JSON each, and those that are there are not made again. The last line is JSON.
 """
 
 import argparse
@@ -22,12 +22,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from indrnn.model.cells.norm import settle_
 from indrnn.model.data import text, treebank
 from indrnn.model.nets.chars import CharsConfig, CharsNet
 from indrnn.model.training.measure import bits_per_char
 from indrnn.model.training.training import keep_memory
 
-ROWS, LENGTH, RATE, CLIP, SEED, MEASURED = 32, 64, 2e-3, 1.0, 1, 60_000
+ROWS, LENGTH, RATE, CLIP, SEED, MEASURED, SETTLING = 32, 64, 2e-3, 1.0, 1, 60_000, 50
 NETWORKS: dict[str, tuple[str, int, int]] = {  # cell, layers, neurons of a layer
     "tanh": ("tanh", 1, 128),
     "deep input": ("deep_input", 1, 108),
@@ -56,6 +57,7 @@ def trained(name: str, minutes: float, alphabet: str, parts: dict[str, str]) -> 
         torch.nn.utils.clip_grad_norm_(net.parameters(), CLIP)
         optimizer.step()
         steps += 1
+    settle_(net, SETTLING, lambda i: net(streams.batch(steps + i)[0], lengths, state))
     parameters = sum(p.numel() for p in net.parameters())
     bits = bits_per_char(net.fold(), text.encode(parts["val"][:MEASURED], alphabet), rows=16)
     return {"network": name, "cell": cell, "minutes": minutes, "parameters": parameters, "steps": steps, "bits": round(bits, 3)}
