@@ -460,6 +460,8 @@ class Front:
                 return
             if scope["method"] == "HEAD":
                 scope = {**scope, "method": "GET"}
+        if prefix:
+            scope = {**scope, "path": prefix + scope["path"]}  # as ASGI has it: Starlette takes the prefix away itself, once
         await self._app(scope, receive, send)
 
 
@@ -517,6 +519,12 @@ def _below(prefix: str, scope: Scope) -> Scope:
     path = scope["path"]
     rest = path[len(prefix) :] if path == prefix or path.startswith(f"{prefix}/") else path
     return {**scope, "root_path": prefix, "path": rest or "/"}
+
+
+def path_below(scope: Scope) -> str:
+    """Return the path of a request without the prefix below which a proxy shows the service, as the routes have it."""
+    path: str = scope["path"]
+    return path[len(scope.get("root_path", "")) :]
 
 
 async def _one_sentence(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
