@@ -170,7 +170,7 @@ def build_router(services: Services, numbers: Metrics | AskedFor) -> APIRouter:
         body = await read_body(request, settings)
         only(body, _PREDICT_FIELDS)
         if body.get("session_id") is None and body.get("step") is not None and "x-session-id" in request.headers:
-            body["session_id"] = request.headers["x-session-id"]
+            body["session_id"] = _named_in(request)
         if body.get("session_id") is None:
             reply = await while_there(request.receive, _predict_once(body, services, owner))
         else:
@@ -269,6 +269,14 @@ def _add_health(router: APIRouter, services: Services, numbers: Metrics | AskedF
         """Report sessions, steps, batches, times and the store, by model and protocol; docs/operations.md lists the metrics."""
         services.access.owner_of_scrape(request.headers)
         return await numbers.answer(request.headers.get("accept", ""))
+
+
+def _named_in(request: Request) -> str:
+    """Return the session that the headers name. Raises BadInput where they name two."""
+    named = request.headers.getlist("x-session-id")
+    if len(named) > 1:
+        raise BadInput(f"expected x-session-id once beside a step without a session_id, got it {len(named)} times", field="session_id")
+    return named[0]
 
 
 async def _predict_once(body: dict[str, object], services: Services, owner: str) -> dict[str, object]:

@@ -447,15 +447,18 @@ class Front:
             return
         if prefix := self._root_path or _forwarded_prefix(scope["headers"]):
             scope = _below(prefix, scope)
-        if twice := repeated_key(scope["headers"]):
+        if twice := repeated(scope["headers"], KEYS):
             await _refuse(scope, f"expected {twice} once, got it twice: whose request it is would be a matter of who reads it", send)
+            return
+        if twice := repeated(scope["headers"], SINGLE_IN_V2 if _is_v2(scope) else SINGLE):
+            await _refuse(scope, f"expected {twice} once, got it twice: what the request holds would be a matter of who reads it", send)
             return
         if scope.get("http_version") == "1.1" and (hosts := sum(name == b"host" for name, _ in scope["headers"])) != 1:
             await _refuse(scope, f"expected one Host header, got {hosts} (RFC 9112, section 3.2)", send)
             return
         if scope["type"] == "http":
-            path, send = scope["path"], _echoing(scope["headers"], send)
-            if path.startswith("/v2/") or path == "/v2":
+            send = _echoing(scope["headers"], send)
+            if _is_v2(scope):
                 await self._oip(scope, receive, send)
                 return
             if scope["method"] == "HEAD":
@@ -466,12 +469,20 @@ class Front:
 
 
 KEYS = (b"authorization", b"x-api-key")
+SINGLE = (b"content-type", b"origin")
+"""headers that are no lists, but for those that the parser refuses itself when they stand twice, as Content-Length"""
+SINGLE_IN_V2 = (*SINGLE, b"inference-header-content-length", b"content-encoding")
 
 
-def repeated_key(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """Return the name of a key's header that stands twice; empty where none does."""
-    names = [name for name, _ in headers if name in KEYS]
-    return next((name.decode() for name in KEYS if names.count(name) > 1), "")
+def repeated(headers: Iterable[tuple[bytes, bytes]], single: Sequence[bytes]) -> str:
+    """Return the name of a header that stands twice, of those that are to stand once; empty where none does."""
+    names = [name for name, _ in headers if name in single]
+    return next((name.decode() for name in single if names.count(name) > 1), "") if len(names) > 1 else ""
+
+
+def _is_v2(scope: Scope) -> bool:
+    """Return whether the Open Inference Protocol answers a request."""
+    return scope["type"] == "http" and (scope["path"].startswith("/v2/") or scope["path"] == "/v2")
 
 
 async def _refuse(scope: Scope, detail: str, send: Send) -> None:
