@@ -16,7 +16,7 @@ from starlette.routing import Match, WebSocketRoute
 from starlette.types import ASGIApp
 
 from indrnn.service.drain import Goodbye
-from indrnn.service.errors import BadInput, MethodNotAllowed, NotFound, ServiceError, said, unexpected
+from indrnn.service.errors import SESSION, BadInput, MethodNotAllowed, NotFound, ServiceError, said, unanswered, unexpected
 from indrnn.service.http.cors import METHODS
 from indrnn.service.http.docs import Docs
 from indrnn.service.http.metrics import AskedFor, Metrics, Sources
@@ -219,4 +219,5 @@ async def _gone(request: Request, error: Exception) -> Response:
 
 
 async def _bug(request: Request, error: Exception) -> Response:
-    return _problem(request, unexpected(error))
+    changes = request.method not in ("GET", "HEAD") and path_below(request.scope).startswith("/sessions")
+    return _problem(request, unanswered(error, what=SESSION) if changes else unexpected(error))

@@ -38,7 +38,7 @@ ServiceError
 │   └── StoreFailed    store_failed        the state could not be stored, as far as is known: repeat the step with its number
 ├── NotSupported       not_supported       the protocol has it, this server has not
 │   └── UnknownEncoding unsupported_encoding  the body is compressed in a way that is not known here
-└── EngineFailed       engine_failed       the model could not answer: nothing has moved
+└── EngineFailed       engine_failed       the model could not answer: nothing has moved, unless `detail` says that nobody knows
 """
 
 from http import HTTPStatus
@@ -281,9 +281,14 @@ class UnknownEncoding(NotSupported):
 
 
 class EngineFailed(ServiceError):
-    """The model could not answer; nothing has moved."""
+    """The model could not answer; nothing has moved, unless the detail says that nobody knows (`unanswered`)."""
 
     code = "engine_failed"
+
+
+STEP = "whether the step is stored is not known; repeat it with its number"
+SESSION = "whether the session was changed is not known; look at it before you repeat what has no number"
+"""what is said of a request that may have been carried out"""
 
 
 def unexpected(error: Exception, kind: type[ServiceError] = ServiceError) -> ServiceError:
@@ -296,14 +301,16 @@ def unexpected(error: Exception, kind: type[ServiceError] = ServiceError) -> Ser
     return kind(f"internal error: {type(error).__name__}")
 
 
-def unanswered(error: Exception, kind: type[ServiceError] = ServiceError) -> ServiceError:
-    """Return what is said of an error that nothing foresaw where a step may be stored: without memory nobody knows."""
-    return not_known("no memory to answer") if isinstance(error, MemoryError) else unexpected(error, kind)
+def unanswered(error: Exception, kind: type[ServiceError] = ServiceError, what: str = STEP) -> ServiceError:
+    """Return what is said of an error that nothing foresaw where a step, or something else, may be stored: nobody knows whether it is."""
+    if isinstance(error, MemoryError):
+        return not_known("no memory to answer", what)
+    return kind(f"{unexpected(error).detail}: {what}")
 
 
-def not_known(why: str) -> StoreFailed:
+def not_known(why: str, what: str = STEP) -> StoreFailed:
     """Return what is said of a step that may be stored or not: a client that repeats it without a number could apply it twice."""
-    return StoreFailed(f"{why}: whether the step is stored is not known; repeat it with its number", retry_after=1)
+    return StoreFailed(f"{why}: {what}", retry_after=1)
 
 
 STATUS: dict[type[ServiceError], int] = {

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import orjson
 from fastapi import APIRouter, Request, Response
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from indrnn.export.bundle import Layout, Manifest
@@ -24,10 +26,10 @@ from indrnn.service.errors import (
     TooLarge,
     Unauthorized,
     UnknownEncoding,
-    not_known,
     problem_document,
     said,
     status,
+    unanswered,
 )
 from indrnn.service.http import schema
 from indrnn.service.http.explain import add_explain
@@ -40,6 +42,8 @@ from indrnn.service.serving.services import Services
 from indrnn.service.serving.steps import StepOptions, StepRouter, native_step, options_key, same_version
 from indrnn.service.session.machine import Scores
 from indrnn.service.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _PREDICT_FIELDS = ("sequences", "model", "version", "layout", "hz", "t", *READ_OPTIONS, "top_k", "session_id", "step")
 MOST_WARNINGS = 16  # of one reply
@@ -79,7 +83,7 @@ _MEANING = {
     415: "unsupported_encoding: the body is compressed in another way than gzip or deflate",
     429: "rate_limited, session_limit: more than one key may have; try again after Retry-After seconds",
     422: "invalid_input, not_finite, out_of_range, overflow, other_model: `detail` says what was expected and what came, `field` where",
-    500: "engine_failed, internal: nothing has moved",
+    500: "engine_failed, internal: nothing has moved, unless `detail` says that it is not known: then repeat the step with its number",
     503: "overloaded, stopping: nothing has moved; store_failed: repeat the step with its number; try again after Retry-After seconds",
 }
 
@@ -176,8 +180,11 @@ def build_router(services: Services, numbers: Metrics | AskedFor) -> APIRouter:
         else:
             try:
                 reply = await _predict_in_session(body, services, owner)
-            except MemoryError as error:  # the step may be stored
-                raise not_known("no memory to answer") from error
+            except (ServiceError, ClientDisconnect):
+                raise
+            except Exception as error:  # the step may be stored
+                log.exception("a step could not be answered")
+                raise unanswered(error) from error
         return Response(orjson.dumps(reply), media_type=JSON)
 
     @router.get("/models", response_model=schema.ModelList, response_model_exclude_none=True, responses=problems(401), tags=["models"])

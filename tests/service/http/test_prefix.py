@@ -1,7 +1,5 @@
 """Below a prefix that a proxy shows: it is taken from a path once, whoever would take it."""
 
-from pathlib import Path
-
 import httpx
 import pytest
 from starlette.types import Receive, Scope, Send

@@ -318,3 +318,29 @@ async def test_limits_are_the_services_and_no_longer_a_processs(tmp_path: Path) 
     with pytest.raises(UnknownSession):
         await registry.find("nobody's", "me")
     await pair.close()
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyError])
+async def test_a_removal_whose_answer_is_lost_is_not_told_to_have_moved_nothing(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """Of a look nothing can have moved."""
+    front = await pair.front()
+    session = await opened(front)
+    registry = pair.host.registry
+    remove = registry.remove
+
+    async def broken(*asked: Any) -> Any:
+        if asked[0] == session.id:
+            await remove(*asked)
+        raise error
+
+    monkeypatch.setattr(registry, "remove", broken)
+    monkeypatch.setattr(registry, "list", broken)
+    asked = RemoteRegistry(front.engines, RemoteQuotas(pair.settings, front.engines))
+    with pytest.raises(ServiceError, match="whether the session was changed is not known") as told:
+        await asked.remove(session.id, "")
+    assert isinstance(told.value, StoreFailed) == (error is MemoryError)
+    with pytest.raises(ServiceError) as told:
+        await asked.list("", 1)
+    assert isinstance(told.value, Overloaded) == (error is MemoryError)
