@@ -36,6 +36,7 @@ ServiceError
 │   ├── Stopping       stopping            the server is shutting down
 │   ├── NotReady       not_ready           the model is being loaded or unloaded
 │   └── StoreFailed    store_failed        the state could not be stored, as far as is known: repeat the step with its number
+│       └── EngineAway                     the engine's process that would ask the store is away, or does not answer
 ├── NotSupported       not_supported       the protocol has it, this server has not
 │   └── UnknownEncoding unsupported_encoding  the body is compressed in a way that is not known here
 └── EngineFailed       engine_failed       the model could not answer: nothing has moved, unless `detail` says that nobody knows
@@ -266,6 +267,10 @@ class StoreFailed(Unavailable):
     """The new state could not be stored, or the store broke off before it said so: then only a repeat of the step's number tells."""
 
     code = "store_failed"
+
+
+class EngineAway(StoreFailed):
+    """The engine's process that would ask the store is away, or does not answer: the store itself has not failed."""
 
 
 class NotSupported(ServiceError):

@@ -27,6 +27,7 @@ from indrnn.service.engine.requests import (
     Ticket,
 )
 from indrnn.service.errors import (
+    EngineAway,
     ModelGone,
     Overloaded,
     RateLimited,
@@ -220,7 +221,7 @@ async def test_what_waits_is_refused_when_the_engine_is_lost_and_all_goes_on_wit
     assert not model.port.stopping
     with pytest.raises(Overloaded):
         await ask(front, step(ident, 1))
-    with pytest.raises(StoreFailed):
+    with pytest.raises(EngineAway):
         await front.link.call(c.ProbeStore(), type(None))
     pair.engine.gate.set()
     pair.host.epoch += 1  # as if it had been started again
