@@ -36,12 +36,14 @@ ServiceError
 │   ├── Stopping       stopping            the server is shutting down
 │   ├── NotReady       not_ready           the model is being loaded or unloaded
 │   └── StoreFailed    store_failed        the state could not be stored, as far as is known: repeat the step with its number
-│       └── EngineAway                     the engine's process that would ask the store is away, or does not answer
+│       ├── EngineAway                     the engine's process that would ask the store is away, or does not answer
+│       └── Unreadable                     what the store has of a session cannot be read, while it has others
 ├── NotSupported       not_supported       the protocol has it, this server has not
 │   └── UnknownEncoding unsupported_encoding  the body is compressed in a way that is not known here
 └── EngineFailed       engine_failed       the model could not answer: nothing has moved, unless `detail` says that nobody knows
 """
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import ClassVar
 
@@ -271,6 +273,19 @@ class StoreFailed(Unavailable):
 
 class EngineAway(StoreFailed):
     """The engine's process that would ask the store is away, or does not answer: the store itself has not failed."""
+
+
+class Unreadable(StoreFailed):
+    """What the store has of the sessions `idents` cannot be read; that of others can. The ids are told nobody."""
+
+    idents: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, wrong: Mapping[str, Exception]) -> "Unreadable":
+        """Return the error for those sessions, and what was wrong with each."""
+        made = cls("what the store has of the session cannot be read: " + "; ".join(sorted({type(e).__name__ for e in wrong.values()})))
+        made.idents = frozenset(wrong)
+        return made
 
 
 class NotSupported(ServiceError):

@@ -482,7 +482,8 @@ def repeated(headers: Iterable[tuple[bytes, bytes]], single: Sequence[bytes]) ->
 
 def _is_v2(scope: Scope) -> bool:
     """Return whether the Open Inference Protocol answers a request."""
-    return scope["type"] == "http" and (scope["path"].startswith("/v2/") or scope["path"] == "/v2")
+    path: str = scope["path"]
+    return scope["type"] == "http" and (path.startswith("/v2/") or path == "/v2")
 
 
 async def _refuse(scope: Scope, detail: str, send: Send) -> None:
