@@ -333,6 +333,12 @@ class SQLiteStore:
                 self._abandon(())
                 raise StoreFailed(f"the store could not be written: {error}") from error
 
+    def mark(self, text: str) -> None:
+        """Write into the file which part of a store it is (service/store/mark.py). Raises sqlite3.Error."""
+        with self._lock:
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('shard', ?)", (text,))
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
     def close(self) -> None:
         """Close the database and let go of its lock, as Store says."""
         with self._lock:
@@ -359,6 +365,11 @@ class SQLiteStore:
                 self._db.execute("ROLLBACK")
 
 
+def looked_at(path: Path, immutable: bool = False) -> sqlite3.Connection:
+    """Return a connection that only reads; immutable: the file as it is without its log. Raises sqlite3.Error."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' * immutable}", uri=True)
+
+
 def back_up(source: Path, target: Path) -> None:
     """Copy a store as it is at one moment, while a service may be using it; `target` appears, or is replaced, when it is complete.
 
@@ -366,7 +377,7 @@ def back_up(source: Path, target: Path) -> None:
     """
     part = target.with_name(target.name + ".part")
     try:
-        with contextlib.closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        with contextlib.closing(looked_at(source)) as db:
             (owner,) = db.execute("PRAGMA application_id").fetchone()
             if owner != APPLICATION_ID:
                 raise sqlite3.DatabaseError(f"expected a file of sessions, got application id {owner}")
