@@ -18,5 +18,5 @@ def test_what_many_sessions_want_is_what_the_scarcest_thing_wants() -> None:
 
 
 def test_the_plan_says_a_line_for_each() -> None:
-    assert "420    100%  79.00 GB  70,000 MB/s  Redis' thread" in plan(COST)
+    assert "420     100%  79.00 GB  70,000 MB/s  Redis' thread" in plan(COST)
     assert len(plan(COST).splitlines()) == 8
