@@ -981,7 +981,7 @@ class Desk:
                 found = self._store.load(list(named))
                 break
             except ServiceError as error:
-                failed = error.idents if isinstance(error, Unreadable) else frozenset(named)
+                failed = (error.idents & named if isinstance(error, Unreadable) else None) or frozenset(named)
                 queued = self._refuse_those_of(failed, queued, stale, error)
                 stale = [live for live in stale if live.session.id not in failed]
                 named, looked = named - failed, looked - failed

@@ -1,5 +1,7 @@
 """Below a prefix that a proxy shows: it is taken from a path once, whoever would take it."""
 
+from typing import Any
+
 import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
@@ -46,3 +48,23 @@ async def test_a_path_that_ends_in_a_slash_is_shown_the_way_below_the_prefix() -
     transport = httpx.ASGITransport(Front(create_app(Settings()), oip, "/at"))
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         assert (await client.get("/at/health/live/")).headers["location"] == "http://x/at/health/live"
+
+
+async def test_a_handshake_for_no_stream_is_told_of_the_path_below_the_prefix() -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    scope = {
+        "type": "websocket",
+        "path": "/at/at/streams/x",
+        "headers": [],
+        "query_string": b"",
+        "extensions": {"websocket.http.response": {}},
+    }
+    await Front(create_app(Settings()), oip, "/at")(scope, receive, send)
+    assert "there is no stream at /at/streams/x: expected" in sent[1]["body"].decode()
