@@ -32,6 +32,8 @@ class Asked:
     processes: int
     idle: tuple[int, int, int]
     """how many sessions there are each time that memory is looked at"""
+    against: Path | None = None
+    """another checkout, whose live sessions are measured too"""
     peer_at_many: float | None = None
     """the peer's steps per second with MANY sequences at a time"""
 

@@ -40,7 +40,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class Seen:
-    """latencies and lateness in seconds; errors: answers that say so; missing: messages without an answer.
+    """latencies and lateness in seconds; errors: answers that say so; missing: messages without an answer. Where a process found no place
+    for all of its sessions it has sent nothing, and the sessions without one are among the errors.
 
     cpu, server_cpu: seconds of a core used per second, by the client and by the server's process, while messages were sent.
     """
@@ -61,6 +62,15 @@ class Seen:
         """Seconds; infinite where nothing was answered."""
         return float(np.percentile(self.latencies, q)) if len(self.latencies) else float("inf")
 
+    @property
+    def late(self) -> float:
+        """Seconds that the client itself was late, p99; 0 where nothing was sent."""
+        return float(np.percentile(self.lateness, 99)) if len(self.lateness) else 0.0
+
+
+class NoPlace(Exception):
+    """The server has no place for another session now: it has more than it keeps up with."""
+
 
 class Session(Connection):
     """One connection; answers come in the order of the messages."""
@@ -75,6 +85,12 @@ class Session(Connection):
 
     def opened(self) -> None:
         self.ready.set_result(None)
+
+    def refused(self, expected: str, got: bytes) -> None:
+        if b'"overloaded"' not in got:
+            super().refused(expected, got)
+        self.ready.set_exception(NoPlace(got[:200].decode("utf-8", "replace")))
+        self.close()
 
     def answered(self, payload: bytes) -> None:
         self.errors += payload.startswith(b'{"type":"error"')
@@ -120,7 +136,13 @@ def _run(plan: Plan) -> Seen:
 
 
 async def _follow(plan: Plan) -> Seen:
-    sessions = await _open(plan)
+    sessions, without = await _open(plan)
+    if without:
+        for s in sessions:
+            s.close()
+        await asyncio.gather(*(s.ended for s in sessions))
+        nothing = np.empty(0, np.float32)
+        return Seen(0, without, 0, nothing, nothing, 0.0, 0.0)
     start, cpu, server_cpu = time.perf_counter(), time.process_time(), plan.server.cpu_seconds()
     lateness = await _pace(sessions, plan)
     took = time.perf_counter() - start
@@ -142,7 +164,8 @@ async def _hear_out(sessions: Sequence[Session]) -> None:
         await asyncio.sleep(0.01)
 
 
-async def _open(plan: Plan) -> list[Session]:
+async def _open(plan: Plan) -> tuple[list[Session], int]:
+    """Returns the plan's sessions, and for how many there was no place; after the first of these no more are tried."""
     loop = asyncio.get_running_loop()
     first = None if plan.opening is None else text_frame(orjson.dumps(plan.opening))
     message = steps(plan.frames)
@@ -152,9 +175,13 @@ async def _open(plan: Plan) -> list[Session]:
         made = [
             await loop.create_connection(lambda: Session(plan.path, first, message), "127.0.0.1", plan.server.port) for _ in range(some)
         ]
-        await asyncio.gather(*(s.ready for _, s in made))
-        sessions += [s for _, s in made]
-    return sessions
+        results = await asyncio.gather(*(s.ready for _, s in made), return_exceptions=True)
+        if other := [e for e in results if e is not None and not isinstance(e, NoPlace)]:
+            raise other[0]
+        sessions += [s for (_, s), error in zip(made, results, strict=True) if error is None]
+        if any(results):
+            return sessions, plan.sessions - len(sessions)
+    return sessions, 0
 
 
 async def _pace(sessions: Sequence[Session], plan: Plan) -> list[float]:

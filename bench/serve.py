@@ -1,7 +1,7 @@
 """What does the service do on this machine, clients included, beside its peers and the floor?
 
 python bench/serve.py [--only inference|stream|batch|store|live|idle …] [--seconds 5] [--rounds 3] [--max-time 900]
-                      [--peer HOST:PORT] [--load-tool PATH/perf_analyzer [--library-path FOLDER]]
+                      [--peer HOST:PORT] [--against FOLDER] [--load-tool PATH/perf_analyzer [--library-path FOLDER]]
 
 inference  steps per second over the Open Inference Protocol: HTTP, binary tensors, sequences of 20, one frame per step, each stored
            before it is answered; 1, 16 and 64 at a time. --peer: a running server of that protocol with the same file as model `action`,
@@ -12,7 +12,8 @@ store      the store's share of the time from message received to reply sent, 64
            time during which the engine thread was in the store, for this step or for another it waited for (bench/_timed_service.py);
            and how long a commit takes. Beside it a write and fdatasync of as many bytes
 live       sessions of 30 frames a second in messages of 5, phases spread, sent on their own clock from processes of their own: p99 of
-           the latency from when a message was due, answers that are errors or missing; then more sessions until p99 > 50 ms or one is
+           the latency from when a message was due, answers that are errors or missing; then more sessions until p99 > 50 ms, one is, or
+           there is no place for one. --against: another checkout's service in turns with this one, and the ratios
 idle       memory of the process per session that was opened, stepped once and left, in multiples of its state: while the store's cache
            takes all of them, and beyond
 
@@ -114,6 +115,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--most-sessions", type=int, default=8_000, help="that live goes up to")
     parser.add_argument("--processes", type=int, default=1, help="that the client of live has")
     parser.add_argument("--idle", type=int, nargs=3, default=(1_000, 4_000, 20_000), metavar="N", help="sessions after which idle looks")
+    parser.add_argument("--against", type=Path, metavar="FOLDER", help="another checkout, whose service live measures too, in turns")
     return parser.parse_args()
 
 
@@ -134,6 +136,7 @@ def main() -> None:
         args.most_sessions,
         args.processes,
         (args.idle[0], args.idle[1], args.idle[2]),
+        args.against,
     )
     figures, left_out = measure(asked, rows, args.max_time)
     print(", ".join(f"{name} {value}" for name, value in about.items()))

@@ -57,6 +57,10 @@ class Connection(asyncio.Protocol):
     def answered(self, payload: bytes) -> None:
         """One text from the server."""
 
+    def refused(self, expected: str, got: bytes) -> None:
+        """The server has said something else in place of opening it."""
+        raise SystemExit(f"expected {expected}, got {got[:200]!r}")
+
     def send(self, frame: bytes) -> None:
         self._transport.write(frame)
 
@@ -87,7 +91,8 @@ class Connection(asyncio.Protocol):
         if not found:
             return False
         if b" 101 " not in head:
-            raise SystemExit(f"expected 101 for {self._path}, got {head[:200]!r}")
+            self.refused(f"101 for {self._path}", head)
+            return False
         self._upgraded, self._buffer = True, rest
         if self._opening is not None:
             self.send(self._opening)
@@ -122,9 +127,10 @@ class Connection(asyncio.Protocol):
         elif self._is_open:
             self.answered(payload)
         else:
-            if not payload.startswith(b'{"type":"opened"'):
-                raise SystemExit(f"expected opened, got {payload[:200]!r}")
-            self._open()
+            if payload.startswith(b'{"type":"opened"'):
+                self._open()
+            else:
+                self.refused("opened", payload)
 
 
 class Client(Connection):

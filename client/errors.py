@@ -33,7 +33,7 @@ class ClientError(Exception):
 
 
 class Refused(ClientError):
-    """The server answered an error; nothing has moved."""
+    """The server answered an error; nothing has moved, unless the detail says that nobody knows."""
 
 
 class BadInput(Refused):
@@ -89,7 +89,7 @@ class ProtocolError(ClientError):
 
 
 TRANSIENT = frozenset({"overloaded", "stopping", "not_ready", "store_failed", "rate_limited"})
-"""Codes after which the same request, a little later, may succeed; nothing has moved."""
+"""Codes after which the same request, a little later, may succeed; with `store_failed` alone it may have been carried out."""
 
 _KINDS: dict[str, type[Refused]] = {
     "unauthorized": Unauthorized,

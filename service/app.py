@@ -16,7 +16,7 @@ from starlette.routing import Match, WebSocketRoute
 from starlette.types import ASGIApp
 
 from indrnn.service.drain import Goodbye
-from indrnn.service.errors import BadInput, MethodNotAllowed, NotFound, ServiceError, said, unexpected
+from indrnn.service.errors import SESSION, BadInput, MethodNotAllowed, NotFound, ServiceError, said, unanswered, unexpected
 from indrnn.service.http.cors import METHODS
 from indrnn.service.http.docs import Docs
 from indrnn.service.http.metrics import AskedFor, Metrics, Sources
@@ -35,7 +35,7 @@ from indrnn.service.settings import Settings
 from indrnn.service.stream.plain_steps import Intake
 from indrnn.service.stream.socket import Connections
 from indrnn.service.tracing import Tracing, open_tracing
-from indrnn.service.wire.http import Front
+from indrnn.service.wire.http import Front, path_below
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ async def _lifespan(services: Services, oip: OpenInference, goodbyes: list[Goodb
 
 def _problem(request: Request, error: ServiceError) -> Response:
     """Return an error in the shape of the request's protocol."""
-    return openai_problem(error) if request.scope["path"].startswith(PREFIX) else problem(error)
+    return openai_problem(error) if path_below(request.scope).startswith(PREFIX) else problem(error)
 
 
 async def _service_error(request: Request, error: Exception) -> Response:
@@ -182,7 +182,7 @@ async def _service_error(request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException), "registered for it"
-    path = request.scope["path"][:200]
+    path = path_below(request.scope)[:200]
     if error.status_code == 405 and _OF_TENSORFLOW.fullmatch(path):
         return _problem(request, NotFound(f"there is nothing at {path}: expected POST /v1/completions, /predict or /v2/models/NAME/infer"))
     if error.status_code == 405:
@@ -219,4 +219,5 @@ async def _gone(request: Request, error: Exception) -> Response:
 
 
 async def _bug(request: Request, error: Exception) -> Response:
-    return _problem(request, unexpected(error))
+    changes = request.method not in ("GET", "HEAD") and path_below(request.scope).startswith("/sessions")
+    return _problem(request, unanswered(error, what=SESSION) if changes else unexpected(error))

@@ -36,11 +36,14 @@ ServiceError
 │   ├── Stopping       stopping            the server is shutting down
 │   ├── NotReady       not_ready           the model is being loaded or unloaded
 │   └── StoreFailed    store_failed        the state could not be stored, as far as is known: repeat the step with its number
+│       ├── EngineAway                     the engine's process that would ask the store is away, or does not answer
+│       └── Unreadable                     what the store has of a session cannot be read, while it has others
 ├── NotSupported       not_supported       the protocol has it, this server has not
 │   └── UnknownEncoding unsupported_encoding  the body is compressed in a way that is not known here
-└── EngineFailed       engine_failed       the model could not answer: nothing has moved
+└── EngineFailed       engine_failed       the model could not answer: nothing has moved, unless `detail` says that nobody knows
 """
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import ClassVar
 
@@ -268,6 +271,23 @@ class StoreFailed(Unavailable):
     code = "store_failed"
 
 
+class EngineAway(StoreFailed):
+    """The engine's process that would ask the store is away, or does not answer: the store itself has not failed."""
+
+
+class Unreadable(StoreFailed):
+    """What the store has of the sessions `idents` cannot be read; that of others can. The ids are told nobody."""
+
+    idents: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, wrong: Mapping[str, Exception]) -> "Unreadable":
+        """Return the error for those sessions, and what was wrong with each."""
+        made = cls("what the store has of the session cannot be read: " + "; ".join(sorted({type(e).__name__ for e in wrong.values()})))
+        made.idents = frozenset(wrong)
+        return made
+
+
 class NotSupported(ServiceError):
     """The protocol has it, this server has not."""
 
@@ -281,9 +301,14 @@ class UnknownEncoding(NotSupported):
 
 
 class EngineFailed(ServiceError):
-    """The model could not answer; nothing has moved."""
+    """The model could not answer; nothing has moved, unless the detail says that nobody knows (`unanswered`)."""
 
     code = "engine_failed"
+
+
+STEP = "whether the step is stored is not known; repeat it with its number"
+SESSION = "whether the session was changed is not known; look at it before you repeat what has no number"
+"""what is said of a request that may have been carried out"""
 
 
 def unexpected(error: Exception, kind: type[ServiceError] = ServiceError) -> ServiceError:
@@ -296,14 +321,16 @@ def unexpected(error: Exception, kind: type[ServiceError] = ServiceError) -> Ser
     return kind(f"internal error: {type(error).__name__}")
 
 
-def unanswered(error: Exception, kind: type[ServiceError] = ServiceError) -> ServiceError:
-    """Return what is said of an error that nothing foresaw where a step may be stored: without memory nobody knows."""
-    return not_known("no memory to answer") if isinstance(error, MemoryError) else unexpected(error, kind)
+def unanswered(error: Exception, kind: type[ServiceError] = ServiceError, what: str = STEP) -> ServiceError:
+    """Return what is said of an error that nothing foresaw where a step, or something else, may be stored: nobody knows whether it is."""
+    if isinstance(error, MemoryError):
+        return not_known("no memory to answer", what)
+    return kind(f"{unexpected(error).detail}: {what}")
 
 
-def not_known(why: str) -> StoreFailed:
+def not_known(why: str, what: str = STEP) -> StoreFailed:
     """Return what is said of a step that may be stored or not: a client that repeats it without a number could apply it twice."""
-    return StoreFailed(f"{why}: whether the step is stored is not known; repeat it with its number", retry_after=1)
+    return StoreFailed(f"{why}: {what}", retry_after=1)
 
 
 STATUS: dict[type[ServiceError], int] = {

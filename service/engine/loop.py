@@ -85,6 +85,7 @@ from indrnn.service.errors import (
     ServiceError,
     Stopping,
     StoreFailed,
+    Unreadable,
     not_known,
     unanswered,
     unexpected,
@@ -974,25 +975,36 @@ class Desk:
         looks = [q.request for q in queued if type(q.request) is LookRequest]
         looked = {request.session_id for request in looks if not request.in_order} - named
         named |= looked
-        if not named:
-            return queued
-        try:
-            found = self._store.load(list(named))
-        except ServiceError as error:
-            with self._statistics.lock:
-                self._statistics.store_failures += 1
-            away = [q for q in queued if isinstance(q.request, SessionRequest) and q.request.session_id in named]
-            self._ledger.refuse([q.ticket for q in away], error)
-            for live in stale:
-                self._ledger.refuse([q.ticket for q in live.mailbox], error)
-                live.mailbox.clear()
-            return [q for q in queued if q not in away]
+        found: dict[str, Session] = {}
+        while named:
+            try:
+                found = self._store.load(list(named))
+                break
+            except ServiceError as error:
+                failed = (error.idents & named if isinstance(error, Unreadable) else None) or frozenset(named)
+                queued = self._refuse_those_of(failed, queued, stale, error)
+                stale = [live for live in stale if live.session.id not in failed]
+                named, looked = named - failed, looked - failed
         self._turns.looked = {i: found.pop(i, None) for i in looked}
         for live in stale:
             live.read(found.pop(live.session.id, None))
         for session in found.values():
             self.lives[session.id] = LiveSession(session, session, StoreRelation.STORED)
         return queued
+
+    def _refuse_those_of(
+        self, failed: Collection[str], queued: Sequence[Queued], stale: Sequence[LiveSession], error: ServiceError
+    ) -> Sequence[Queued]:
+        """Refuse what was asked of sessions that could not be read, and return the rest."""
+        with self._statistics.lock:
+            self._statistics.store_failures += 1
+        away = [q for q in queued if isinstance(q.request, SessionRequest) and q.request.session_id in failed]
+        self._ledger.refuse([q.ticket for q in away], error)
+        for live in stale:
+            if live.session.id in failed:
+                self._ledger.refuse([q.ticket for q in live.mailbox], error)
+                live.mailbox.clear()
+        return [q for q in queued if q not in away]
 
     def _begin(self, q: Queued, now: float) -> None:
         request = q.request

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from indrnn.service.engine.requests import ClientProtocol
 from indrnn.service.engine.statistics import BOUNDS_NS, Happened, Spread, Statistics, Totals
-from indrnn.service.errors import ServiceError
+from indrnn.service.errors import EngineAway, ServiceError
 from indrnn.service.serving.models import ServedModel
 from indrnn.service.store.protocol import Population
 from indrnn.service.store.refreshed import Refreshed
@@ -88,9 +88,10 @@ class Metrics:
     async def _count(self) -> None:
         try:
             await self._sources.census.take(CENSUS_AGE)
-        except ServiceError as error:  # the numbers of the store are old then; how often that happens is one of the others
-            if "retry_after" not in error.extra:  # a shard that is away says so, and comes back: no store has failed
-                self._sources.totals.store_failures += 1
+        except EngineAway:  # it comes back: no store has failed
+            pass
+        except ServiceError:  # the numbers of the store are old then; how often that happens is one of the others
+            self._sources.totals.store_failures += 1
 
 
 class AskedFor:

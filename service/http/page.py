@@ -11,6 +11,8 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
+from indrnn.service.wire.http import path_below
+
 INDEX = "index.html"
 POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data:; media-src 'self' blob:; "
@@ -93,7 +95,7 @@ class Page:
 
     async def answer(self, request: Request) -> Response:
         """Return the file that the path names."""
-        name = self.name_of(request.scope["path"]) or INDEX
+        name = self.name_of(path_below(request.scope)) or INDEX
         if name not in self.names():
             return HTMLResponse(_ABSENT, headers={**HEADERS, "Cache-Control": LOOK_AGAIN})
         return await self.file(name, request)
@@ -129,7 +131,7 @@ class PageRoute(Route):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Say whether the path is the page's, and the method one that it takes."""
-        if scope["type"] != "http" or self._page.name_of(scope["path"]) is None:
+        if scope["type"] != "http" or self._page.name_of(path_below(scope)) is None:
             return Match.NONE, {}
         fits = scope["method"] in (self.methods or ())
         return Match.FULL if fits else Match.PARTIAL, {"endpoint": self.endpoint, "path_params": {}}

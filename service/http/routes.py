@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import orjson
 from fastapi import APIRouter, Request, Response
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from indrnn.export.bundle import Layout, Manifest
@@ -24,10 +26,10 @@ from indrnn.service.errors import (
     TooLarge,
     Unauthorized,
     UnknownEncoding,
-    not_known,
     problem_document,
     said,
     status,
+    unanswered,
 )
 from indrnn.service.http import schema
 from indrnn.service.http.explain import add_explain
@@ -40,6 +42,8 @@ from indrnn.service.serving.services import Services
 from indrnn.service.serving.steps import StepOptions, StepRouter, native_step, options_key, same_version
 from indrnn.service.session.machine import Scores
 from indrnn.service.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _PREDICT_FIELDS = ("sequences", "model", "version", "layout", "hz", "t", *READ_OPTIONS, "top_k", "session_id", "step")
 MOST_WARNINGS = 16  # of one reply
@@ -79,7 +83,7 @@ _MEANING = {
     415: "unsupported_encoding: the body is compressed in another way than gzip or deflate",
     429: "rate_limited, session_limit: more than one key may have; try again after Retry-After seconds",
     422: "invalid_input, not_finite, out_of_range, overflow, other_model: `detail` says what was expected and what came, `field` where",
-    500: "engine_failed, internal: nothing has moved",
+    500: "engine_failed, internal: nothing has moved, unless `detail` says that it is not known: then repeat the step with its number",
     503: "overloaded, stopping: nothing has moved; store_failed: repeat the step with its number; try again after Retry-After seconds",
 }
 
@@ -170,14 +174,17 @@ def build_router(services: Services, numbers: Metrics | AskedFor) -> APIRouter:
         body = await read_body(request, settings)
         only(body, _PREDICT_FIELDS)
         if body.get("session_id") is None and body.get("step") is not None and "x-session-id" in request.headers:
-            body["session_id"] = request.headers["x-session-id"]
+            body["session_id"] = _named_in(request)
         if body.get("session_id") is None:
             reply = await while_there(request.receive, _predict_once(body, services, owner))
         else:
             try:
                 reply = await _predict_in_session(body, services, owner)
-            except MemoryError as error:  # the step may be stored
-                raise not_known("no memory to answer") from error
+            except (ServiceError, ClientDisconnect):
+                raise
+            except Exception as error:  # the step may be stored
+                log.exception("a step could not be answered")
+                raise unanswered(error) from error
         return Response(orjson.dumps(reply), media_type=JSON)
 
     @router.get("/models", response_model=schema.ModelList, response_model_exclude_none=True, responses=problems(401), tags=["models"])
@@ -269,6 +276,14 @@ def _add_health(router: APIRouter, services: Services, numbers: Metrics | AskedF
         """Report sessions, steps, batches, times and the store, by model and protocol; docs/operations.md lists the metrics."""
         services.access.owner_of_scrape(request.headers)
         return await numbers.answer(request.headers.get("accept", ""))
+
+
+def _named_in(request: Request) -> str:
+    """Return the session that the headers name. Raises BadInput where they name two."""
+    named = request.headers.getlist("x-session-id")
+    if len(named) > 1:
+        raise BadInput(f"expected x-session-id once beside a step without a session_id, got it {len(named)} times", field="session_id")
+    return named[0]
 
 
 async def _predict_once(body: dict[str, object], services: Services, owner: str) -> dict[str, object]:

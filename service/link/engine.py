@@ -24,7 +24,7 @@ from indrnn.service.engine.registry import Registry
 from indrnn.service.engine.requests import ClientProtocol, Delivery, InferRequest, StepRequest, Ticket
 from indrnn.service.engine.runtime import EngineError
 from indrnn.service.engine.statistics import Totals
-from indrnn.service.errors import EngineFailed, ModelGone, ServiceError, Stopping, unexpected
+from indrnn.service.errors import SESSION, EngineFailed, ModelGone, ServiceError, Stopping, unanswered, unexpected
 from indrnn.service.link.connection import Connection
 from indrnn.service.link.message import FORMAT, TOGETHER, Kind, LinkError, framed, messages, parts, read_asked, times_part, told_parts
 from indrnn.service.link.numbers import statistics_text, told_numbers
@@ -152,7 +152,8 @@ class FrontLink:
             answer = Refused(error)
         except Exception as error:  # whatever it is, somebody waits
             log.exception("a call of a front failed: %s", type(call).__name__)
-            answer = Refused(unexpected(error))
+            removes = isinstance(call, c.RemoveSession)
+            answer = Refused(unanswered(error, what=SESSION) if removes else unexpected(error))
         self.connection.write(framed(Kind.RETURNED, number + encode(answer)))
 
 

@@ -19,7 +19,7 @@ from indrnn.service.engine.port import EnginePort, EngineSnapshot
 from indrnn.service.engine.quota import Quotas
 from indrnn.service.engine.requests import Asked, Delivery, Ticket
 from indrnn.service.engine.statistics import Statistics, Totals
-from indrnn.service.errors import Overloaded, ServiceError, Stopping, StoreFailed, TooLarge
+from indrnn.service.errors import EngineAway, Overloaded, ServiceError, Stopping, StoreFailed, TooLarge
 from indrnn.service.link.connection import Connection
 from indrnn.service.link.message import (
     FORMAT,
@@ -184,7 +184,7 @@ class Link:
     async def call(self, call: c.Call, kind: type[R], seconds: float = CALL_TIMEOUT) -> R:
         """Return the answer to a call, of that type. Raises the error of a refusal, StoreFailed without an engine."""
         if not self.up:
-            raise StoreFailed("the engine is being started again", retry_after=1)
+            raise EngineAway("the engine is being started again", retry_after=1)
         self._number += 1
         number = self._number
         future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
@@ -194,7 +194,7 @@ class Link:
             async with asyncio.timeout(seconds):
                 value = await future
         except TimeoutError:
-            raise StoreFailed(f"the engine did not answer within {seconds:g} s", retry_after=1) from None
+            raise EngineAway(f"the engine did not answer within {seconds:g} s", retry_after=1) from None
         finally:
             self._calls.pop(number, None)
         if not isinstance(value, kind):
@@ -267,7 +267,7 @@ class Link:
         self._fail(error)
         for future in self._calls.values():
             if not future.done():
-                future.set_exception(StoreFailed(f"the engine was lost ({why})", retry_after=1))
+                future.set_exception(EngineAway(f"the engine was lost ({why})", retry_after=1))
 
     def _fail(self, error: ServiceError) -> None:
         """Refuse whatever waits for this engine."""

@@ -21,7 +21,7 @@ from indrnn.service.oip.refusal import refusal
 from indrnn.service.serving.request import aside
 from indrnn.service.serving.services import Services
 from indrnn.service.settings import Settings, SettingsError
-from indrnn.service.wire.http import repeated_key
+from indrnn.service.wire.http import KEYS, repeated
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class InferenceService:
         return grpc.unary_unary_rpc_method_handler(call, request.FromString, _serialized)
 
     def _owner(self, context: Context) -> str:
-        if twice := repeated_key((name.encode(), b"") for name, _ in context.invocation_metadata() or ()):
+        if twice := repeated(((name.encode(), b"") for name, _ in context.invocation_metadata() or ()), KEYS):
             raise BadInput(f"expected {twice} once, got it twice: whose request it is would be a matter of who reads it")
         return self._owner_of(_metadata(context))
 

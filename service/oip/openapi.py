@@ -12,9 +12,10 @@ _MEANING = {
     408: "the body did not come in time",
     409: "indrnn_step is neither the last number with the same content nor the next; the text ends with `expected step N` for a gap",
     429: "the key's steps per second are used up; Retry-After says for how long",
-    500: "the model could not answer: nothing has moved",
+    500: "the model could not answer: nothing has moved, unless the error says that it is not known",
     501: "not supported here",
-    503: "the queue is full, a deadline passed, the store failed or the server stops: nothing has moved; try again",
+    503: "the queue is full, a deadline passed, the store failed or the server stops: nothing has moved, unless the error "
+    "says that it is not known; try again",
 }
 _NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}, "description": "a model", "example": "action"}
 _VERSION = {"name": "version", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9]+$"}, "example": "1"}

@@ -54,7 +54,7 @@ class Store(Protocol):
     """how many numbers the state of a loaded graph has, by its digest: what a session has behind them, older services do not know"""
 
     def load(self, ids: Sequence[str]) -> dict[str, Session]:
-        """Return the sessions of these ids that exist, as they are now. Raises StoreFailed."""
+        """Return the sessions of these ids that exist, as they are now. Raises StoreFailed; Unreadable, where it is some of them alone."""
 
     def commit(self, changes: Sequence[Change]) -> frozenset[str]:
         """Makes each change durable whose `before` is what the store holds, at most one change of a session.

@@ -7,17 +7,24 @@ With Redis, which others write to, a session and its tag belong together for goo
 the store's own tag says. A file that nobody else may change needs no tags.
 """
 
+import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import orjson
 
 from indrnn.frames.rate import Carry
+from indrnn.service.logs import about
 from indrnn.service.session.machine import Floats, Generated, History, Reason, Return, Sampling, Scores, Session, Snapshot, Step
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+T = TypeVar("T")
 
 CACHED_SESSIONS = 4_096  # where they keep states, each of those counts as one more
 CACHED_RESULT = 4_096  # bytes; a session with a longer stored result is read back from the store
@@ -84,6 +91,19 @@ class Kept:
         known = self._known.pop(ident, None)
         if known is not None and known.session.history is not None:
             self._past -= len(known.session.history.past)
+
+
+def read_each(rows: Mapping[str, R], read: Callable[[str, R], T]) -> tuple[dict[str, T], dict[str, Exception]]:
+    """Return the sessions of these ids that can be read from what the store has of them, and what is wrong with the others."""
+    found: dict[str, T] = {}
+    wrong: dict[str, Exception] = {}
+    for ident, row in rows.items():
+        try:
+            found[ident] = read(ident, row)
+        except Exception as error:  # whatever it is, the others' are whole
+            log.exception("what the store has of a session cannot be read", extra=about(None, ident))
+            wrong[ident] = error
+    return found, wrong
 
 
 class Rewritten(NamedTuple):

@@ -32,7 +32,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from indrnn.service.errors import StoreFailed
+from indrnn.service.errors import StoreFailed, Unreadable
 from indrnn.service.session.ids import new_key
 from indrnn.service.session.machine import Generated, History, Scores, Session
 from indrnn.service.store.protocol import Change, Durability, Population, StoreError
@@ -45,6 +45,7 @@ from indrnn.service.store.record import (
     encode_carry,
     encode_snapshot,
     encode_step,
+    read_each,
     rewritten,
 )
 
@@ -124,7 +125,8 @@ for i = 1, #KEYS do
   else
     found[i] = redis.call('HMGET', KEYS[i], 'tag', 'head', 'body', 'history')
     if found[i][4] then
-      for n, step in ipairs(cjson.decode(found[i][4])[2]) do
+      local _, history = pcall(cjson.decode, found[i][4])  -- what is wrong with one is no reason to refuse the others
+      for n, step in ipairs(type(history) == 'table' and history[2] or {}) do
         found[i][4 + n] = redis.call('HGET', KEYS[i], 'kept:' .. step)
       end
     end
@@ -202,18 +204,20 @@ class RedisStore:
         answers = self._try(lambda: self._run(self._look, [_SESSION + i.encode() for i in ids], tags))
         found: dict[str, Session] = {}
         gone: list[str] = []
-        new: list[tuple[Session, bytes]] = []
+        rows: dict[str, Sequence[bytes | None]] = {}
         for i, answer in zip(ids, answers, strict=True):
             if i in known and answer == 1:
                 found[i] = known[i].session
             elif answer[0] is None:
                 gone.append(i)
             else:
-                found[i] = _session(i, answer[1:])
-                new.append((found[i], answer[0]))
-        self._kept.drop(gone)
-        self._kept.keep(new)
-        return found
+                rows[i] = answer
+        new, wrong = read_each(rows, lambda i, row: _session(i, row[1:]))
+        self._kept.drop([*gone, *wrong])
+        self._kept.keep((session, rows[i][0] or NO_TAG) for i, session in new.items())
+        if wrong:
+            raise Unreadable.of(wrong)
+        return found | new
 
     def stepped_here(self, ttl: float, seconds: float) -> int:
         """Return how many sessions, as far as they are kept in memory, this service has stepped or read in so many last seconds."""

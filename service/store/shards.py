@@ -2,7 +2,7 @@
 another.
 
     sessions.db                  all sessions, where there is no map
-    sessions-K-of-S.db           the sessions of shard K (service/session/shard.py), a store of its own with its lock
+    sessions-K-of-S.db           the sessions of shard K (service/session/shard.py), a store of its own with its lock; it has K and S in it
     sessions.db-shards           the map: S, and the digest of the signing key that all have
     sessions.db-shards-moving    from how many shards to how many sessions are being moved
 
@@ -21,10 +21,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from indrnn.service.session.shard import Shard, shard_of
+from indrnn.service.session.shard import UNDIVIDED, Shard, shard_of
 from indrnn.service.settings import MOST_SHARDS
+from indrnn.service.store.mark import held_by, mark_of, named, whole_of
 from indrnn.service.store.protocol import StoreError
-from indrnn.service.store.sqlite import SQLiteStore, back_up, copied, explained, held
+from indrnn.service.store.sqlite import SQLiteStore, back_up, copied, explained, held, looked_at
 
 log = logging.getLogger(__name__)
 
@@ -84,15 +85,41 @@ def open_shard(store: Path, shard: Shard, open_file: Callable[[Path], SQLiteStor
     path = shard_file(store, shard)
     if known is not None:
         _need(path, store)
+    _need_own(store, [shard])
     opened = open_file(path)
     try:
         known = _fitting(store, shard.of)  # again: whoever moves sessions had the lock of this file, if not before, then not any more
         if known is not None and key_digest(opened.key) != known.key:
             raise StoreError(f"store {path}: its signing key is not the one of {map_file(store)}: it belongs to another store")
-    except StoreError:
+        _need_own(store, [shard], immutable=False)
+        if shard.of > 1:
+            opened.mark(mark_of(shard))  # a file of an earlier release has none
+    except (StoreError, sqlite3.Error) as error:
         opened.close()
-        raise
+        raise error if isinstance(error, StoreError) else StoreError(f"store {path}: {explained(error)}") from error
     return opened
+
+
+def _need_own(store: Path, shards: Sequence[Shard], immutable: bool = True) -> None:
+    """Raises StoreError where the file of one of these shards has another's sessions."""
+    wrong: dict[Path, Shard] = {}
+    for shard in shards:
+        path = shard_file(store, shard)
+        whole = whole_of(path)
+        lies_there = shard.of == 1 and path.is_file() and whole is not None and map_file(whole).exists()
+        has = held_by(path, shard, immutable) or (named(path) if lies_there else None)
+        if has not in (None, shard):
+            wrong[path] = has or shard
+    if UNDIVIDED in shards and wrong:
+        (has,) = wrong.values()
+        raise StoreError(
+            f"store {store}: expected all sessions of a store, got shard {has.number} of {has.of} alone: give INDRNN_STORE the name of the"
+            f" whole, {'as in that of its map' if whole is None else whole}, and set INDRNN_SHARDS"
+        )
+    if wrong:
+        said = ", ".join(f"{path.name} has shard {has.number} of {has.of}" for path, has in wrong.items())
+        names = ", ".join(shard_file(store, has).name for has in wrong.values())
+        raise StoreError(f"store {store}: {said}: rename them, each with its -wal and -shm, to {names}, or put all back from one backup")
 
 
 def _fitting(store: Path, shards: int) -> ShardMap | None:
@@ -115,6 +142,9 @@ def bring_to(store: Path, shards: int, done: Callable[[str], None] = lambda step
     `done` is told after each step. Raises StoreError, also where a service has the store; then all is as it was.
     """
     if not note_file(store).exists() and _is(store, shards):
+        for path in shard_files(store, shards) if shards > 1 else ():
+            _need(path, store)
+        _need_own(store, [Shard(k, shards) for k in range(shards)])
         return
     try:
         store.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +166,7 @@ def _is(store: Path, shards: int) -> bool:
             )
         return known.shards == shards
     stray = sorted(store.parent.glob(f"{_escaped(store.stem)}-*-of-*{_escaped(store.suffix)}")) if not note_file(store).exists() else []
-    stray = [path for path in stray if _is_of_shard(store, path)]
+    stray = [path for path in stray if whole_of(path) == store]
     if stray:
         raise StoreError(
             f"store {store}: {stray[0].name} lies there without {map_file(store).name}: put the map beside it, or move it away"
@@ -146,11 +176,6 @@ def _is(store: Path, shards: int) -> bool:
 
 def _escaped(part: str) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in part)
-
-
-def _is_of_shard(store: Path, path: Path) -> bool:
-    numbers = path.name.removeprefix(f"{store.stem}-").removesuffix(store.suffix).split("-of-")
-    return len(numbers) == 2 and all(number.isdecimal() for number in numbers)
 
 
 def _clear_move(store: Path) -> None:
@@ -178,15 +203,18 @@ def _move(store: Path, shards: int, done: Callable[[str], None]) -> None:
     known = read_map(store)
     before = 1 if known is None else known.shards
     sources, targets = shard_files(store, before), shard_files(store, shards)
+    for path in sources if known is not None else ():
+        _need(path, store)
     for path in targets:
         if path.exists():
-            raise StoreError(f"store {store}: {path} is in the way: move it away")
+            meant = store.name if known is None else f"the files of {before} shards and {map_file(store).name}"
+            raise StoreError(
+                f"store {store}: {path} is in the way of the sessions of {before} shard{'s' * (before > 1)}:"
+                f" move it away, or, where it is what you mean to serve, {meant}"
+            )
+    _need_own(store, [Shard(k, before) for k in range(before)])
     with contextlib.ExitStack() as stack:
-        opened = []
-        for path in sources:
-            if known is not None:
-                _need(path, store)
-            opened.append(stack.enter_context(contextlib.closing(SQLiteStore(path, lock=before > 1))))
+        opened = [stack.enter_context(contextlib.closing(SQLiteStore(path, lock=before > 1))) for path in sources]
         keys = {one.key for one in opened}
         if len(keys) > 1 or (known is not None and known.key != key_digest(opened[0].key)):
             raise StoreError(f"store {store}: its files have not one signing key, that of the map: they do not belong together")
@@ -220,8 +248,9 @@ def _move(store: Path, shards: int, done: Callable[[str], None]) -> None:
 
 def _fill(path: Path, key: bytes, shard: Shard, sources: Sequence[Path]) -> int:
     """Make the file of a shard of those rows of the sources that belong there, and return how many they are."""
-    with contextlib.closing(SQLiteStore(path, key=key, lock=False)):
-        pass
+    with contextlib.closing(SQLiteStore(path, key=key, lock=False)) as made:
+        if shard.of > 1:
+            made.mark(mark_of(shard))
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("PRAGMA synchronous=FULL")
         db.create_function("shard_of", 2, shard_of, deterministic=True)
@@ -252,7 +281,7 @@ def living_in(paths: Sequence[Path], now: float) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     for path in paths:
         try:
-            with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            with contextlib.closing(looked_at(path)) as db:
                 found.update(db.execute("SELECT DISTINCT model, version FROM sessions WHERE expires_at > ?", (now,)))
         except sqlite3.Error as error:
             raise StoreError(f"store {path}: {error}") from error
@@ -389,8 +418,17 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _need(path: Path, store: Path) -> None:
-    if not path.is_file():
-        raise StoreError(f"store {store}: {path} is missing, which {map_file(store)} says is there: put it back")
+    """Raises StoreError where a file is missing that the map says is there; it says so of a map that is wrong itself."""
+    if path.is_file():
+        return
+    known = read_map(store)
+    others = [n for n in range(2, MOST_SHARDS + 1) if known and n != known.shards and all(p.is_file() for p in shard_files(store, n))]
+    if known and others and not any(p.is_file() for p in shard_files(store, known.shards)):
+        raise StoreError(
+            f"store {store}: {map_file(store)} says {known.shards} shards, whose files are missing, and those of"
+            f" {' and of '.join(map(str, others))} lie there: put the right map in its place, or correct its number"
+        )
+    raise StoreError(f"store {store}: {path} is missing, which {map_file(store)} says is there: put it back")
 
 
 def _remove(paths: Sequence[Path], keep_lock: bool = False) -> None:

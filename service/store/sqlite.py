@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from indrnn.service.errors import StoreFailed
+from indrnn.service.errors import StoreFailed, Unreadable
 from indrnn.service.session.ids import new_key
 from indrnn.service.session.machine import History, Session
 from indrnn.service.store.protocol import Change, Durability, Population, StoreError
@@ -31,6 +31,7 @@ from indrnn.service.store.record import (
     encode_snapshot,
     encode_step,
     little,
+    read_each,
     rewritten,
 )
 
@@ -154,22 +155,35 @@ class SQLiteStore:
             return {i: one.session for i, one in known.items()}
         with self._lock:
             try:
-                return self._read(ids)
+                found, wrong = self._read(ids)
             except sqlite3.Error as error:
                 raise StoreFailed(f"the store could not be read: {error}") from error
+        if wrong:
+            raise Unreadable.of(wrong)
+        return found
 
-    def _read(self, ids: Sequence[str]) -> dict[str, Session]:
+    def _read(self, ids: Sequence[str]) -> tuple[dict[str, Session], dict[str, Exception]]:
+        """Return those of the sessions that exist, and what is wrong with those that cannot be read."""
         found = {i: known.session for i, known in self._kept.find(ids).items()}
         missing = [i for i in ids if i not in found]
+        wrong: dict[str, Exception] = {}
         if missing:
-            marks = ",".join("?" * len(missing))
-            rows = self._db.execute(f"SELECT {_COLUMNS} FROM sessions WHERE id IN ({marks})", missing).fetchall()
-            new = {row[0]: _session(row) for row in rows}
-            if new:
-                new |= self._read_histories(new)
+            try:
+                new = self._read_rows(missing)
+            except Exception as error:
+                if isinstance(error, sqlite3.Error) and not _of_a_row(error):
+                    raise
+                each, wrong = read_each({i: i for i in missing}, lambda i, _: self._read_rows([i]).get(i))
+                new = {i: session for i, session in each.items() if session is not None}
             self._kept.keep((session, _UNTAGGED) for session in new.values())
             found |= new
-        return found
+        return found, wrong
+
+    def _read_rows(self, ids: Sequence[str]) -> dict[str, Session]:
+        marks = ",".join("?" * len(ids))
+        rows = self._db.execute(f"SELECT {_COLUMNS} FROM sessions WHERE id IN ({marks})", ids).fetchall()
+        found = {row[0]: _session(row) for row in rows}
+        return found | self._read_histories(found) if found else found
 
     def _read_histories(self, sessions: Mapping[str, Session]) -> dict[str, Session]:
         """Return those of the sessions that keep states, with them."""
@@ -203,8 +217,8 @@ class SQLiteStore:
         unsure = [c for c in changes if c.before is None or self._kept.tag_of(c.before) is None]
         if not unsure:
             return frozenset()
-        there = self._read([c.id for c in unsure])
-        return frozenset(c.id for c in unsure if not _same(there.get(c.id), c.before))
+        there, wrong = self._read([c.id for c in unsure])
+        return frozenset(c.id for c in unsure if c.id in wrong or not _same(there.get(c.id), c.before))
 
     def _write(self, written: "_Written") -> None:
         kept, values, gone, keeping = written
@@ -319,6 +333,12 @@ class SQLiteStore:
                 self._abandon(())
                 raise StoreFailed(f"the store could not be written: {error}") from error
 
+    def mark(self, text: str) -> None:
+        """Write into the file which part of a store it is (service/store/mark.py). Raises sqlite3.Error."""
+        with self._lock:
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('shard', ?)", (text,))
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
     def close(self) -> None:
         """Close the database and let go of its lock, as Store says."""
         with self._lock:
@@ -345,6 +365,11 @@ class SQLiteStore:
                 self._db.execute("ROLLBACK")
 
 
+def looked_at(path: Path, immutable: bool = False) -> sqlite3.Connection:
+    """Return a connection that only reads; immutable: the file as it is without its log. Raises sqlite3.Error."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' * immutable}", uri=True)
+
+
 def back_up(source: Path, target: Path) -> None:
     """Copy a store as it is at one moment, while a service may be using it; `target` appears, or is replaced, when it is complete.
 
@@ -352,7 +377,7 @@ def back_up(source: Path, target: Path) -> None:
     """
     part = target.with_name(target.name + ".part")
     try:
-        with contextlib.closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        with contextlib.closing(looked_at(source)) as db:
             (owner,) = db.execute("PRAGMA application_id").fetchone()
             if owner != APPLICATION_ID:
                 raise sqlite3.DatabaseError(f"expected a file of sessions, got application id {owner}")
@@ -475,6 +500,12 @@ def _session(row: tuple[object, ...]) -> Session:
         last=decode_step(last) if isinstance(last, bytes) else None,
         carry=decode_carry(carry) if isinstance(carry, bytes) else None,
     )
+
+
+def _of_a_row(error: sqlite3.Error) -> bool:
+    """Return whether a row, or the page that it lies on, is wrong, and not the file or the disk: the others may be read."""
+    code = getattr(error, "sqlite_errorcode", None)  # none of a text that is not UTF-8
+    return code is None or code & 0xFF == sqlite3.SQLITE_CORRUPT
 
 
 def explained(error: Exception) -> str:

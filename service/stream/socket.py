@@ -47,6 +47,7 @@ from indrnn.service.session.machine import Char, Follow, Generated, Reason, Resu
 from indrnn.service.session.sampling import log_softmax
 from indrnn.service.settings import Settings
 from indrnn.service.stream.plain_steps import FastPath, Intake, worded
+from indrnn.service.wire.http import path_below
 from indrnn.service.wire.websocket import EXTENSION, Wire
 
 log = logging.getLogger(__name__)
@@ -509,7 +510,7 @@ class Connections:
 
     async def deny(self, socket: WebSocket) -> None:
         """Answer a handshake for a path where there is no stream."""
-        await _deny(socket, NotFound(f"there is no stream at {socket.scope['path'][:200]}: expected /stream/MODEL"))
+        await _deny(socket, NotFound(f"there is no stream at {path_below(socket.scope)[:200]}: expected /stream/MODEL"))
 
     def _check(self, socket: WebSocket) -> None:
         """Raises ServiceError where a handshake is not to be accepted."""

@@ -447,29 +447,43 @@ class Front:
             return
         if prefix := self._root_path or _forwarded_prefix(scope["headers"]):
             scope = _below(prefix, scope)
-        if twice := repeated_key(scope["headers"]):
+        if twice := repeated(scope["headers"], KEYS):
             await _refuse(scope, f"expected {twice} once, got it twice: whose request it is would be a matter of who reads it", send)
+            return
+        if twice := repeated(scope["headers"], SINGLE_IN_V2 if _is_v2(scope) else SINGLE):
+            await _refuse(scope, f"expected {twice} once, got it twice: what the request holds would be a matter of who reads it", send)
             return
         if scope.get("http_version") == "1.1" and (hosts := sum(name == b"host" for name, _ in scope["headers"])) != 1:
             await _refuse(scope, f"expected one Host header, got {hosts} (RFC 9112, section 3.2)", send)
             return
         if scope["type"] == "http":
-            path, send = scope["path"], _echoing(scope["headers"], send)
-            if path.startswith("/v2/") or path == "/v2":
+            send = _echoing(scope["headers"], send)
+            if _is_v2(scope):
                 await self._oip(scope, receive, send)
                 return
             if scope["method"] == "HEAD":
                 scope = {**scope, "method": "GET"}
+        if prefix:
+            scope = {**scope, "path": prefix + scope["path"]}  # as ASGI has it: Starlette takes the prefix away itself, once
         await self._app(scope, receive, send)
 
 
 KEYS = (b"authorization", b"x-api-key")
+SINGLE = (b"content-type", b"origin")
+"""headers that are no lists, but for those that the parser refuses itself when they stand twice, as Content-Length"""
+SINGLE_IN_V2 = (*SINGLE, b"inference-header-content-length", b"content-encoding")
 
 
-def repeated_key(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """Return the name of a key's header that stands twice; empty where none does."""
-    names = [name for name, _ in headers if name in KEYS]
-    return next((name.decode() for name in KEYS if names.count(name) > 1), "")
+def repeated(headers: Iterable[tuple[bytes, bytes]], single: Sequence[bytes]) -> str:
+    """Return the name of a header that stands twice, of those that are to stand once; empty where none does."""
+    names = [name for name, _ in headers if name in single]
+    return next((name.decode() for name in single if names.count(name) > 1), "") if len(names) > 1 else ""
+
+
+def _is_v2(scope: Scope) -> bool:
+    """Return whether the Open Inference Protocol answers a request."""
+    path: str = scope["path"]
+    return scope["type"] == "http" and (path.startswith("/v2/") or path == "/v2")
 
 
 async def _refuse(scope: Scope, detail: str, send: Send) -> None:
@@ -517,6 +531,12 @@ def _below(prefix: str, scope: Scope) -> Scope:
     path = scope["path"]
     rest = path[len(prefix) :] if path == prefix or path.startswith(f"{prefix}/") else path
     return {**scope, "root_path": prefix, "path": rest or "/"}
+
+
+def path_below(scope: Scope) -> str:
+    """Return the path of a request without the prefix below which a proxy shows the service, as the routes have it."""
+    path: str = scope["path"]
+    return path[len(scope.get("root_path", "")) :]
 
 
 async def _one_sentence(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

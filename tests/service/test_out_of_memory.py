@@ -12,6 +12,7 @@ from indrnn.service.errors import EngineFailed, Overloaded, ServiceError, StoreF
 from indrnn.service.http import routes
 from indrnn.service.oip import http as oip_http
 from indrnn.service.serving.backend import Backend
+from indrnn.service.serving.sessions import Sessions
 from indrnn.service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -81,16 +82,58 @@ async def test_an_infer_whose_answer_finds_no_memory_is_not_told_that_nothing_mo
     assert "whether the step is stored is not known" in told.json()["error"]
 
 
-def after(way: Any) -> Any:
+def after(way: Any, error: type[Exception] = MemoryError) -> Any:
     """Returns what goes that way, and finds no memory then."""
 
-    async def wrapped(*asked: Any) -> Any:
-        await way(*asked)
-        raise MemoryError
+    async def wrapped(*asked: Any, **more: Any) -> Any:
+        await way(*asked, **more)
+        raise error
 
     return wrapped
+
+
+NOT_KNOWN = "whether the session was changed is not known"
+
+
+async def test_what_is_done_to_a_session_is_not_told_to_have_moved_nothing(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ident = (await client.post("/sessions", json={"model": "action", "keep": 1})).json()["session_id"]
+    state = (await client.get(f"/sessions/{ident}/state")).content
+    asked = {
+        "open": client.build_request("POST", "/sessions", json={"model": "action"}),
+        "reset": client.build_request("POST", f"/sessions/{ident}/reset"),
+        "rewind": client.build_request("POST", f"/sessions/{ident}/rewind", json={"step": 0}),
+        "mark": client.build_request("POST", f"/sessions/{ident}/mark", json={"mark": "here"}),
+        "fork": client.build_request("POST", f"/sessions/{ident}/fork"),
+        "put": client.build_request("PUT", f"/sessions/{ident}/state", content=state),
+        "delete": client.build_request("DELETE", f"/sessions/{ident}"),
+    }
+    for way, request in asked.items():
+        whole = getattr(Sessions, way)
+        for error, status, code in ((MemoryError, 503, "store_failed"), (KeyError, 500, "internal"))[: 1 if way == "delete" else 2]:
+            monkeypatch.setattr(Sessions, way, after(whole, error))
+            told = await client.send(request)
+            assert (way, told.status_code, told.json()["code"]) == (way, status, code)
+            assert NOT_KNOWN in told.json()["detail"]
+    assert (await client.get(f"/sessions/{ident}")).status_code == 410
+
+
+async def test_where_nothing_is_changed_a_lack_of_memory_passes(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sessions, "look", nothing_left)
+    told = await client.get("/sessions/x")
+    assert (told.status_code, told.json()["code"], told.json()["detail"]) == (503, "overloaded", "the service is out of memory")
+
+
+async def test_a_step_whose_answer_meets_a_bug_may_be_stored(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    ident = (await client.post("/sessions", json={"model": "action"})).json()["session_id"]
+    monkeypatch.setattr("indrnn.service.http.routes._predict_in_session", after(routes._predict_in_session, KeyError))
+    told = await client.post("/predict", json={"session_id": ident, "sequences": [[[[0.5] * 3] * 20]]})
+    assert (told.status_code, told.json()["code"]) == (500, "internal")
+    assert "internal error: KeyError: whether the step is stored is not known" in told.json()["detail"]
 
 
 def test_a_lack_of_memory_after_a_step_says_that_nobody_knows() -> None:
     assert isinstance(unanswered(MemoryError(), EngineFailed), StoreFailed)
     assert isinstance(unanswered(KeyError("x"), EngineFailed), EngineFailed)
+    assert "whether the step is stored is not known" in unanswered(KeyError("x"), EngineFailed).detail

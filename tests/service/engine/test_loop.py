@@ -750,3 +750,21 @@ def test_a_row_that_fails_a_run_fails_alone(bench: Bench) -> None:
     assert isinstance(asked[1].one().error, EngineFailed)
     assert [len(run) for run in bench.engine.runs[-4:]] == [3, 1, 1, 1]
     assert bench.feed(idents[1], 1, [0]).one().number == 1, "its number is free"
+
+
+def test_a_session_that_cannot_be_read_is_refused_alone(bench: Bench) -> None:
+    """What waits with it goes on, also where the store has to be asked for it."""
+    bad, good, other = (bench.open() for _ in range(3))
+    bench.store._db.execute("UPDATE sessions SET state = x'00' WHERE id = ?", (bad,))
+    bench.store._kept.drop([bad, good, other])
+    held(bench)
+    asked = [bench.feed(bad, 1, [1]), bench.feed(good, 1, [1]), bench.ask(session_id=bad), bench.ask(session_id=other)]
+    failures = bench.statistics.store_failures
+    bench.engine.gate.set()
+    step, well, look, seen = (one.one() for one in asked)
+    assert isinstance(step.error, StoreFailed)
+    assert isinstance(look.error, StoreFailed)
+    assert bad not in step.error.detail
+    assert (well.number, seen.session.step) == (1, 0)
+    assert bench.statistics.store_failures == failures + 1
+    assert bench.feed(good, 2, [1]).one().number == 2

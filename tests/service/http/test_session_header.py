@@ -43,3 +43,11 @@ async def test_one_that_is_no_session_s_harms_nothing_but_a_step_that_names_none
     assert "session" not in stateless.json()
     assert (await client.post("/predict", json={**CLIP, "step": 1}, headers={NAME: "of-somebody"})).status_code == 404
     assert (await client.get("/v2/models/action", headers={NAME: "x"})).headers[NAME] == "x"
+
+
+async def test_a_step_is_not_given_to_one_of_two_sessions_that_headers_name(client: httpx.AsyncClient) -> None:
+    idents = [(await client.post("/sessions", json={"model": "action"})).json()["session_id"] for _ in range(2)]
+    refused = await client.post("/predict", json={**CLIP, "step": 1}, headers=[(NAME, ident) for ident in idents])
+    assert (refused.status_code, refused.json()["field"]) == (422, "session_id")
+    named = await client.post("/predict", json={**CLIP, "session_id": idents[1], "step": 1}, headers=[(NAME, ident) for ident in idents])
+    assert named.status_code == 200

@@ -27,6 +27,7 @@ from indrnn.service.engine.requests import (
     Ticket,
 )
 from indrnn.service.errors import (
+    EngineAway,
     ModelGone,
     Overloaded,
     RateLimited,
@@ -220,7 +221,7 @@ async def test_what_waits_is_refused_when_the_engine_is_lost_and_all_goes_on_wit
     assert not model.port.stopping
     with pytest.raises(Overloaded):
         await ask(front, step(ident, 1))
-    with pytest.raises(StoreFailed):
+    with pytest.raises(EngineAway):
         await front.link.call(c.ProbeStore(), type(None))
     pair.engine.gate.set()
     pair.host.epoch += 1  # as if it had been started again
@@ -318,3 +319,29 @@ async def test_limits_are_the_services_and_no_longer_a_processs(tmp_path: Path) 
     with pytest.raises(UnknownSession):
         await registry.find("nobody's", "me")
     await pair.close()
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyError])
+async def test_a_removal_whose_answer_is_lost_is_not_told_to_have_moved_nothing(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """Of a look nothing can have moved."""
+    front = await pair.front()
+    session = await opened(front)
+    registry = pair.host.registry
+    remove = registry.remove
+
+    async def broken(*asked: Any) -> Any:
+        if asked[0] == session.id:
+            await remove(*asked)
+        raise error
+
+    monkeypatch.setattr(registry, "remove", broken)
+    monkeypatch.setattr(registry, "list", broken)
+    asked = RemoteRegistry(front.engines, RemoteQuotas(pair.settings, front.engines))
+    with pytest.raises(ServiceError, match="whether the session was changed is not known") as told:
+        await asked.remove(session.id, "")
+    assert isinstance(told.value, StoreFailed) == (error is MemoryError)
+    with pytest.raises(ServiceError) as told:
+        await asked.list("", 1)
+    assert isinstance(told.value, Overloaded) == (error is MemoryError)

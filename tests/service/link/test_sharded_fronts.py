@@ -18,7 +18,7 @@ from indrnn.service.engine.loop import EngineLoop, EngineSettings
 from indrnn.service.engine.requests import Asked, CreateRequest, Exact, ForkRequest, InferRequest
 from indrnn.service.engine.runtime import EngineError
 from indrnn.service.engine.statistics import Statistics
-from indrnn.service.errors import Overloaded, SequenceLimit, SessionLimit, Stopping, StoreFailed, UnknownSession
+from indrnn.service.errors import EngineAway, Overloaded, SequenceLimit, SessionLimit, Stopping, StoreFailed, UnknownSession
 from indrnn.service.http.metrics import Metrics, Sources
 from indrnn.service.link.engine import Host
 from indrnn.service.link.front import RemoteProbe, RemoteQuotas, RemoteRegistry, RemoteRepository
@@ -288,8 +288,10 @@ async def test_sessions_count_for_the_service_wherever_they_are(tmp_path: Path) 
         assert sum(p.sessions for p in await service.engines[0].host.registry.census.take(0)) == there
         await service.restart(2)
         await until(lambda: 2 in service.needed)
-        with pytest.raises(StoreFailed):
+        with pytest.raises(EngineAway):
             await quotas.new_session("another")
+        with pytest.raises(EngineAway):
+            await service.engines[0].host.registry.census.take(0)
     finally:
         await service.close()
 

@@ -19,6 +19,7 @@ from indrnn.service.session.ids import issued, new_id
 from indrnn.service.session.machine import History, Session, Snapshot
 from indrnn.service.session.shard import UNDIVIDED, Shard, shard_of
 from indrnn.service.store.address import divide, is_file, open_store
+from indrnn.service.store.mark import held_by
 from indrnn.service.store.protocol import Change, StoreError
 from indrnn.service.store.shards import back_up_shards, bring_to, map_file, note_file, open_shard, read_map, shard_file, shard_files
 from indrnn.service.store.sqlite import SQLiteStore
@@ -301,3 +302,100 @@ def test_a_file_whose_name_begins_as_an_address_is_taken_where_it_is_there(tmp_p
     open_store("name:x").close()
     divide("name:x", 2)
     assert is_file("name:x"), "it has a map"
+
+
+def forget_marks(path: Path, shards: int) -> None:
+    """Leaves the files as a release before the mark has written them."""
+    for file in shard_files(path, shards):
+        with contextlib.closing(sqlite3.connect(file)) as db, db:
+            db.execute("DELETE FROM meta WHERE name = 'shard'")
+
+
+def swap(path: Path) -> None:
+    one, other = shard_files(path, 2)
+    one.rename(path.with_name("away"))
+    other.rename(one)
+    path.with_name("away").rename(other)
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_files_that_lie_under_each_others_names_are_refused_and_left(tmp_path: Path, marked: bool) -> None:
+    """Also those of an earlier release, which are told by the ids in them."""
+    path = tmp_path / "s.db"
+    sessions = filled(path)
+    bring_to(path, 2)
+    if not marked:
+        forget_marks(path, 2)
+    swap(path)
+    said = [(p.name, p.stat().st_mtime_ns) for p in sorted(tmp_path.iterdir())]
+    both = r"s-0-of-2\.db has shard 1 of 2, s-1-of-2\.db has shard 0 of 2: rename them, .* to s-1-of-2\.db, s-0-of-2\.db"
+    for shards in (2, 3):
+        with pytest.raises(StoreError, match=both) as told:
+            bring_to(path, shards)
+        assert "\n" not in str(told.value)
+    with pytest.raises(StoreError, match=r"s-1-of-2\.db has shard 0 of 2"):
+        open_store(str(path), shard=Shard(1, 2))
+    assert [(p.name, p.stat().st_mtime_ns) for p in sorted(tmp_path.iterdir())] == said
+    swap(path)
+    bring_to(path, 2)
+    assert steps_of(path) == sessions
+
+
+def test_a_file_of_an_earlier_release_is_taken_and_marked(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    sessions = filled(path)
+    bring_to(path, 2)
+    forget_marks(path, 2)
+    bring_to(path, 2)
+    for k, file in enumerate(shard_files(path, 2)):
+        assert held_by(file, Shard(k, 2)) is None
+        open_store(str(path), shard=Shard(k, 2)).close()
+        assert held_by(file, Shard(k, 2), immutable=True) == Shard(k, 2)
+    back_up_shards(path, tmp_path / "c.db")
+    assert held_by(shard_file(tmp_path / "c.db", Shard(1, 2)), UNDIVIDED) == Shard(1, 2)
+    bring_to(path, 1)
+    assert held_by(path, UNDIVIDED) is None
+    assert steps_of(path) == steps_of(tmp_path / "c.db") == sessions
+
+
+def test_the_file_of_one_shard_is_no_store_by_itself(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    filled(path)
+    bring_to(path, 2)
+    one = shard_file(path, Shard(0, 2))
+    alone = r"expected all sessions of a store, got shard 0 of 2 alone: give INDRNN_STORE the name of the whole, .*/s\.db"
+    for _ in range(2):
+        for refused in (lambda: open_store(str(one)), lambda: bring_to(one, 1), lambda: bring_to(one, 2)):
+            with pytest.raises(StoreError, match=alone):
+                refused()
+        forget_marks(path, 2)  # then its name says it, beside the map
+        assert sorted(p.name for p in tmp_path.iterdir() if p.suffix == ".db") == ["s-0-of-2.db", "s-1-of-2.db"]
+    open_store(str(path), shard=Shard(0, 2)).close()
+    one.rename(tmp_path / "renamed.db")
+    with pytest.raises(StoreError, match="got shard 0 of 2 alone: give INDRNN_STORE the name of the whole, as in that of its map"):
+        open_store(str(tmp_path / "renamed.db"))
+
+
+def test_a_map_that_is_wrong_is_said_to_be(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    sessions = filled(path)
+    bring_to(path, 2)
+    right = map_file(path).read_text()
+    map_file(path).write_text(right.replace("2", "3", 1))
+    wrong = r"s\.db-shards says 3 shards, whose files are missing, and those of 2 lie there: put the right map in its place, or correct"
+    for shards in (1, 2, 3, 4):
+        with pytest.raises(StoreError, match=wrong):
+            bring_to(path, shards)
+    with pytest.raises(StoreError, match=wrong):
+        open_store(str(path), shard=Shard(0, 3))
+    map_file(path).write_text(right)
+    bring_to(path, 2)
+    assert steps_of(path) == sessions
+
+
+def test_a_mark_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    with contextlib.closing(SQLiteStore(path)) as store:
+        store.mark("1-of-1")
+    with pytest.raises(StoreError, match=r"expected a mark like 0-of-2 in it, got '1-of-1'"):
+        open_store(str(path))

@@ -1,15 +1,19 @@
 """What every store promises, whichever it is."""
 
+import contextlib
 import itertools
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import redis
 from redis_process import RedisProcess, running_redis
 
 from indrnn.frames.rate import Carry
+from indrnn.service.errors import Unreadable
 from indrnn.service.session.ids import issued, new_id
 from indrnn.service.session.machine import Generated, History, Reason, Return, Sampling, Scores, Session, Snapshot, Step
 from indrnn.service.store.address import open_store
@@ -334,3 +338,41 @@ def test_the_cache_counts_kept_states_too(monkeypatch: pytest.MonkeyPatch) -> No
     small = [session(Keyed()) for _ in range(12)]  # type: ignore[arg-type]
     kept.keep([(s, b"") for s in small])
     assert len(kept.find([s.id for s in small])) == 10
+
+
+def spoil(address: str, ident: str, how: str) -> None:
+    """Leaves behind what no service has written."""
+    if address.startswith("redis"):
+        db = redis.Redis.from_url(address)
+        fields = {"json": {"head": "{"}, "blob": {"body": b"x"}, "history": {"history": "x"}}[how]
+        db.hset(f"indrnn:session:{ident}", mapping={"tag": "another", **fields})
+        return
+    with contextlib.closing(sqlite3.connect(address)) as file, file:
+        if how == "history":
+            file.execute("INSERT INTO histories VALUES (?, 1, ?)", (ident, b"x"))
+        else:
+            file.execute(f"UPDATE sessions SET {'last' if how == 'json' else 'state'} = ? WHERE id = ?", (b"x", ident))
+
+
+@pytest.mark.parametrize("how", ["json", "blob", "history"])
+def test_a_session_that_cannot_be_read_takes_no_other_along(address: str, how: str) -> None:
+    store = open_store(address)
+    three = [session(store) for _ in range(3)]
+    store.commit([Change(None, one) for one in three])
+    store.close()
+    spoil(address, three[1].id, how)
+    store = open_store(address)
+    idents = [one.id for one in three]
+    with pytest.raises(Unreadable) as told:
+        store.load([*idents, "nobody's"])
+    assert told.value.idents == {idents[1]}
+    assert idents[1] not in told.value.detail
+    with pytest.raises(Unreadable):
+        store.load(idents[1:2])
+    others = store.load([idents[0], idents[2], "nobody's"])
+    assert [same(others[i], one) for i, one in zip(idents, three, strict=True) if i in others] == [True, True]
+    assert store.commit([Change(one, one._replace(step=1)) for one in three[::2]]) == set()
+    store.close()
+    store = open_store(address)  # nothing is known of what the changes go on from
+    assert store.commit([Change(one._replace(step=one is not three[1]), one._replace(step=2)) for one in three]) == {idents[1]}
+    store.close()

@@ -17,7 +17,7 @@ from indrnn.service.wire.http import Busy, Front, ShortHttp
 HOST = (b"host", b"x")
 
 
-async def answered(version: str, *headers: tuple[bytes, bytes], kind: str = "http") -> int:
+async def answered(version: str, *headers: tuple[bytes, bytes], kind: str = "http", path: str = "/") -> int:
     """Returns the status of a request to an application that says 204."""
     sent: list[Any] = []
 
@@ -27,7 +27,7 @@ async def answered(version: str, *headers: tuple[bytes, bytes], kind: str = "htt
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 204, "headers": []})
 
-    scope = {"type": kind, "http_version": version, "method": "GET", "path": "/", "headers": list(headers)}
+    scope = {"type": kind, "http_version": version, "method": "GET", "path": path, "headers": list(headers)}
     await Front(app, app)(scope, cast(Any, None), send)
     if sent[0]["status"] == 400:
         document = json.loads(sent[1]["body"])
@@ -41,6 +41,32 @@ async def test_a_request_of_http_1_1_names_its_host_once(kind: str) -> None:
     assert await answered("1.1", kind=kind) == 400
     assert await answered("1.1", HOST, HOST, kind=kind) == 400
     assert await answered("1.0", kind=kind) == 204
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "status"),
+    [
+        (b"inference-header-content-length", "/v2/models/m/infer", 400),
+        (b"content-encoding", "/v2/models/m/infer", 400),
+        (b"content-encoding", "/predict", 204),  # a list, whose parts may stand in lines of their own
+        (b"content-type", "/v2/models/m/infer", 400),
+        (b"content-type", "/sessions", 400),
+        (b"origin", "/predict", 400),
+        (b"accept-encoding", "/v2", 204),
+    ],
+)
+async def test_a_header_that_is_no_list_stands_once(name: bytes, path: str, status: int) -> None:
+    assert await answered("1.1", HOST, (name, b"5"), path=path) == 204
+    assert await answered("1.1", HOST, (name, b"5"), (name, b"5"), path=path) == status
+
+
+async def test_a_length_of_a_body_that_stands_twice_is_refused_by_the_parser() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("nobody asks this")
+
+    async with connected(Short, app=Front(app, app)) as (reader, writer), asyncio.timeout(10):
+        writer.write(b"POST /v2/x HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nok")
+        assert (await reader.readline()).split()[1] == b"400"
 
 
 class Short(ShortHttp):
