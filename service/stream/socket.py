@@ -37,7 +37,17 @@ from indrnn.service.errors import (
     unanswered,
 )
 from indrnn.service.logs import about
-from indrnn.service.serving.modality import NO_MORE, READ_OPTIONS, EventModality, Place, at_times, more_options, with_more
+from indrnn.service.serving.modality import (
+    NO_MORE,
+    READ_OPTIONS,
+    STEP_CONTENT,
+    EventModality,
+    Place,
+    at_times,
+    content_of_step,
+    more_options,
+    with_more,
+)
 from indrnn.service.serving.models import Models, ServedModel
 from indrnn.service.serving.request import aside, boolean, integer, number, only, parse_object, size_of, step_number
 from indrnn.service.serving.services import Services
@@ -288,6 +298,8 @@ class Stream:
         every = boolean(message.get("every"), "every")
         top_k = integer(message.get("top_k"), "top_k", 1, 2**31, 5)
         modality, m = self._model.modality, self._model.manifest
+        if every and m.words is not None:
+            raise BadInput("expected false: each question is answered with its scores, and a sentence that is told has none", field="every")
         if every and m.labels is None and m.alphabet is None:
             raise BadInput("expected false: the model answers values, which have no scores", field="every")
         given = with_more(more_options(modality, message))
@@ -326,9 +338,8 @@ class Stream:
         session_id = self._need_session()
         await self._find_model(session_id)
         o, modality = self._options, self._model.modality
-        field = modality.old_field if modality.old_field and message.get(modality.old_field) is not None else modality.field
-        only(message, ("type", "step", field, "t"))
-        value = message.get(field)
+        field, value = content_of_step(modality, message, self._model.manifest)
+        only({name: sent for name, sent in message.items() if name not in STEP_CONTENT}, ("type", "step", field, "t"))
         unread: str | None = None
         content: Content
         if o.replace and isinstance(modality, TextModality):
