@@ -16,5 +16,5 @@ def test_a_refused_version_is_told_the_versions_and_the_model() -> None:
     with pytest.raises(UnknownModel) as refused:
         models.choose("action", "9")
     assert refused.value.detail == "expected one of 1, 2, the versions of action that are served, got '9'"
-    with pytest.raises(UnknownModel, match="^expected one of action, got 'x'$"):
+    with pytest.raises(UnknownModel, match=r"^expected one of action, got 'x'$"):
         models.choose("x", "1")
