@@ -35,6 +35,7 @@ RUN groupadd --gid 10001 indrnn \
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /app
 COPY LICENSE ./
+COPY NOTICE ./
 COPY bundles bundles
 COPY --from=kernel /app/kernels kernels
 COPY indrnn indrnn

@@ -1,14 +1,15 @@
 """The survey's ways of training on one problem: which error after how much work and memory, and what ways to a gradient cost.
 
-python bench/training_methods.py [--only error|clipping|gradients] [--seconds 20] [--seeds 1 2 3] [--methods NAME ...] [--log FILE]
-                                  [--out FOLDER]
+python bench/training_methods.py [--only error|clipping|truncation|gradients] [--seconds 20] [--seeds 1 2 3] [--methods NAME ...]
+                                  [--log FILE] [--out FOLDER]
 
 error      the adding problem of 50 steps, two layers of 16 relu IndRNN neurons, 369 weights (bench/methods/problem.py), for every method
            in bench/methods: squared error on 1,000 held sequences after 1, 2, 5, 10 and so on seconds of the process's own time, one
            thread; measuring does not count. The memory is what the process took on top of what it had before the first step. Ceiling:
            the answer 1 has 0.167. The global optimisers search a network of two neurons a layer, 19 weights, beside the random search.
-clipping   the same with momentum at a rate that is too high and at its own, the gradient clipped by norm, by value and not; and with Adam,
-           the gradient truncated to so many steps.
+clipping   the same with momentum at a rate that is too high and at its own, the gradient clipped by norm, by value and not.
+truncation the same with Adam, the gradient truncated to so many steps: in that problem, in one whose marks lie in the first half of the
+           steps, and in one whose network starts with a memory of a few steps.
 gradients  processor time and memory of each way to one gradient (bench/methods/gradients.py), by N at T = 50 and by T at N = 16, and how
            far it is from backpropagation through time.
 Each run is a process of its own, one after another. --log keeps runs, a line of JSON each, and those that are there are not made again.
@@ -76,9 +77,15 @@ CLIPPING: dict[str, tuple[Method, int]] = {
         "norm 1": {"clip_norm": 1.0},
         "value 0.1": {"clip_norm": 0.0, "clip_value": 0.1},
     }.items()
-} | {
-    f"adam, truncated to {steps} steps" if steps else "adam, all 50 steps": (partial(descent.train, optimiser="adam", horizon=steps), 16)
-    for steps in (5, 12, 25, 0)
+}
+PROBLEMS: dict[str, dict[str, bool]] = {"marks in the first half": {"early": True}, "u2 starts below 0.5": {"forgets": True}}
+TRUNCATION: dict[str, tuple[Method, int]] = {
+    f"adam, {f'truncated to {steps} steps' if steps else 'all 50 steps'}{of}": (
+        partial(descent.train, optimiser="adam", horizon=steps),
+        16,
+    )
+    for of, horizons in {"": (5, 12, 25, 0), **{f"; {name}": (5, 25, 0) for name in PROBLEMS}}.items()
+    for steps in horizons
 }
 SIZES, LENGTHS, N, T = (8, 16, 32, 64), (25, 50, 100, 200, 400), 16, 50
 
@@ -116,9 +123,9 @@ def resident(which: str) -> float:
 def one(name: str, seed: int, seconds: float) -> dict[str, Any]:
     """A run of one method in this process."""
     torch.set_num_threads(1)
-    train, hidden = (METHODS | CLIPPING)[name]
+    train, hidden = (METHODS | CLIPPING | TRUNCATION)[name]
     ended = ""
-    problem = Problem(H=hidden, seed=seed)
+    problem = Problem(H=hidden, seed=seed, **PROBLEMS.get(name.rpartition("; ")[2], {}))
     problem.error(problem.start())
     before = resident("VmRSS")
     report = Report(problem, seconds)
@@ -239,7 +246,7 @@ def draw(result: dict[str, Any], out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("error", "clipping", "gradients"))
+    parser.add_argument("--only", choices=("error", "clipping", "truncation", "gradients"))
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="NAME")
@@ -254,6 +261,8 @@ def main() -> None:
         result["error"] = error_table({name: METHODS[name] for name in args.methods}, args.seeds, args.seconds, args.log)
     if args.only in (None, "clipping"):
         result["clipping"] = error_table(CLIPPING, args.seeds, args.seconds, args.log)
+    if args.only in (None, "truncation"):
+        result["truncation"] = error_table(TRUNCATION, args.seeds, args.seconds, args.log)
     if args.only in (None, "gradients"):
         result["gradients"] = gradient_tables()
     if args.out:

@@ -37,7 +37,11 @@ COMMANDS = {
     "reproduce": Command(MODEL, "train with the published settings and measure on test data once", "indrnn reproduce pmnist"),
     "plot": Command(MODEL, "draw the curves of runs", "indrnn plot curves.svg runs/mnist runs/pmnist=permuted --figure val_error"),
     "inspect": Command(MODEL, "show what neurons remember or do", "indrnn inspect bundles/action/1 --out pictures"),
-    "calibrate": Command(MODEL, "make scores true and set where the answer is `other`", "indrnn calibrate runs/action/model.pt"),
+    "calibrate": Command(
+        MODEL,
+        "bring scores to how often they are right, and set below which the answer is `other`",
+        "indrnn calibrate runs/action/model.pt",
+    ),
     "convert": Command(MODEL, "make a file of clips from recordings of other tools", "indrnn convert recordings/ mine.npz"),
     "import": Command(MODEL, "read a checkpoint of the papers' authors' code", "indrnn import theirs.pt --out net.pt --numbers"),
     "export": Command(

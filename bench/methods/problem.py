@@ -13,16 +13,19 @@ from indrnn.model.data import adding
 
 
 class Problem:
-    """T steps, H neurons a layer; theta [P] float32 is W1 [H, 2], b1, u1 [H], W2 [H, H], b2, u2 [H], v [H], c [1] in this order."""
+    """T steps, H neurons a layer; theta [P] float32 is W1 [H, 2], b1, u1 [H], W2 [H, H], b2, u2 [H], v [H], c [1] in this order.
 
-    def __init__(self, T: int = 50, H: int = 16, seed: int = 1) -> None:
-        self.T, self.H, self.seed = T, H, seed
+    forgets: u2 starts in [0, 0.5], so that memory has to be learned, and not near the bound. early: both marks lie in the first half of the
+    steps, so that what is marked has to be held for T / 2 steps and more.
+    """
+
+    def __init__(self, T: int = 50, H: int = 16, seed: int = 1, forgets: bool = False, early: bool = False) -> None:
+        self.T, self.H, self.seed, self.forgets, self.early = T, H, seed, forgets, early
         self.bound = 2 ** (1 / T)
         self.shapes = {"W1": (H, 2), "b1": (H,), "u1": (H,), "W2": (H, H), "b2": (H,), "u2": (H,), "v": (H,), "c": (1,)}
         self.sizes = [int(np.prod(s)) for s in self.shapes.values()]
         self.P = sum(self.sizes)
-        x, total = adding.draw(np.random.default_rng(adding.SEEDS["val"]), adding.MEASURED, T)
-        self.held = torch.from_numpy(x), torch.from_numpy(total)
+        self.held = self._drawn(np.random.default_rng(adding.SEEDS["val"]), adding.MEASURED)
 
     def start(self) -> Tensor:
         """Weights uniform by the number of inputs, the second layer's u near the bound: it is what adds up."""
@@ -32,7 +35,8 @@ class Problem:
         for name, shape in self.shapes.items():
             drawn = torch.rand(shape, generator=g)
             low = 2 ** (-1 / self.T)
-            value = {"u1": drawn * self.bound, "u2": low + drawn * (self.bound - low)}.get(name)
+            u2 = drawn / 2 if self.forgets else low + drawn * (self.bound - low)
+            value = {"u1": drawn * self.bound, "u2": u2}.get(name)
             parts.append((2 * drawn - 1) * spread.get(name, 0.0) if value is None else value)
         return torch.cat([p.flatten() for p in parts])
 
@@ -56,7 +60,15 @@ class Problem:
         return (self.answers(theta, x) - total).square().mean()
 
     def batch(self, k: int, rows: int = 32) -> tuple[Tensor, Tensor]:
-        x, total = adding.draw(np.random.default_rng([self.seed, k]), rows, self.T)
+        return self._drawn(np.random.default_rng([self.seed, k]), rows)
+
+    def _drawn(self, rng: np.random.Generator, rows: int) -> tuple[Tensor, Tensor]:
+        """Sequences [rows, T, 2], and their sums."""
+        x, total = adding.draw(rng, rows, self.T // 2 if self.early else self.T)
+        if self.early:
+            rest = np.zeros((rows, self.T - x.shape[1], 2), np.float32)
+            rest[..., 0] = rng.random(rest.shape[:2])  # as the numbers before, none of them marked
+            x = np.concatenate([x, rest], 1)
         return torch.from_numpy(x), torch.from_numpy(total)
 
     def project_(self, theta: Tensor) -> Tensor:

@@ -32,14 +32,40 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
         parser.add_argument("--version", default="1", help="a whole number (default: %(default)s)")
         parser.add_argument("--hz", type=_positive(float), help="steps a second, for the manifest")
         parser.add_argument("--max-position", type=_positive(int), help="steps that a session may last, and the long run is")
-        parser.add_argument("--allow", action="append", default=[], choices=list(kit.CHECKS), help="take it though this check fails")
+        parser.add_argument(
+            "--allow", action="append", default=[], choices=list(kit.CHECKS), help="take it though this check fails; may be repeated"
+        )
         parser.add_argument("--force", action="store_true", help="replace the version if it exists")
     add = parser.add_argument
-    add("--state", action="append", default=[], metavar="IN:OUT", help="an input that is a state, and the output that it is next")
-    add("--batch-axis", action="append", default=[], metavar="NAME=N", help="the axis of rows of an input")
-    add("--constant", action="append", default=[], metavar="NAME=VALUE", help="what an input always gets: a number, or a .npy file")
-    add("--initial", action="append", default=[], metavar="NAME=VALUE", help="what a state starts from: a number, or a .npy file")
-    add("--dim", action="append", default=[], metavar="NAME=N", help="the size of a free axis, by its symbol or as tensor.axis")
+    add(
+        "--state",
+        action="append",
+        default=[],
+        metavar="IN:OUT",
+        help="an input that is a state, and the output that it is next; may be repeated",
+    )
+    add("--batch-axis", action="append", default=[], metavar="NAME=N", help="the axis of rows of an input; may be repeated")
+    add(
+        "--constant",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what an input always gets: a number, or a .npy file; may be repeated",
+    )
+    add(
+        "--initial",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what a state starts from: a number, or a .npy file; may be repeated",
+    )
+    add(
+        "--dim",
+        action="append",
+        default=[],
+        metavar="NAME=N",
+        help="the size of a free axis, by its symbol or as tensor.axis; may be repeated",
+    )
     add("--window", type=_positive(int), default=0, help="samples that make one answer, for files that read windows of a signal")
     add("--context", type=_positive(int), default=0, help="samples before a window that the file reads with it")
     add("--stepped", action="store_true", help="run it a step at a time, though it has an axis of time")

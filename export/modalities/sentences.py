@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from indrnn.export.modalities.modality import Content, Modality, Sample
 
 QUESTION = "?"  # the word that makes a sentence a question
+SLOTS = "slots"  # the part of a memory network's state that holds sentences (model/cells/classic/memory.py)
 
 
 class SentencesContent(Modality):
@@ -70,6 +71,17 @@ class SentencesContent(Modality):
         """Return the words and the answers."""
         words = ", ".join(f"{k} `{word}`" for k, word in enumerate(m.words or (), 1))
         return [f"## Words\n\n{words}", "## Answers\n\n" + ", ".join(m.labels or ())]
+
+
+def no_word(numbers: NDArray[np.generic], words: int, kept: bool = False) -> tuple[int, str] | None:
+    """Return the place of the first of several finite numbers that no word has, and what is said of it; None where all are words or 0.
+
+    words: how many there are. kept: the numbers are of sentences in a memory, which keeps no question.
+    """
+    flat: NDArray[np.float64] = numbers.reshape(-1).astype(np.float64)
+    least = 2 if kept else 1
+    odd = np.flatnonzero((flat != 0) & ((flat < least) | (flat > words) | (flat != np.trunc(flat))))
+    return (int(odd[0]), f"expected 0 or the number of a word, from {least} to {words}, got {flat[odd[0]]:g}") if len(odd) else None
 
 
 def sentences(words: int, width: int) -> Sample:

@@ -70,17 +70,18 @@ def clamp_after_steps(optimizer: Optimizer, net: nn.Module) -> RemovableHandle:
     return optimizer.register_step_post_hook(clamp)
 
 
-def parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(net: nn.Module, weight_decay: float, spare_directions: bool = True) -> list[dict[str, Any]]:
     """Three groups for an optimiser: weights of linear maps and convolutions, which decay, all others, which do not, and U, which does not.
 
     U, biases, norms and embeddings do not decay (Li et al., 2019, section 5.1). A decaying U forgets. What counts as a weight: every
     parameter of two axes or more that no embedding owns and that is no angle or direction (`Directed`). Parameters that are not
-    trained are left out; a group may be empty.
+    trained are left out; a group may be empty. spare_directions: False groups them as runs did that were begun before they were spared.
     """
     recurrent = [u for u in recurrent_weights(net) if u.requires_grad]
     of_u = {id(u) for u in recurrent}
     spared = {id(p) for m in net.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
-    spared |= {id(p) for m in net.modules() if isinstance(m, Directed) for p in m.directions()}
+    if spare_directions:
+        spared |= {id(p) for m in net.modules() if isinstance(m, Directed) for p in m.directions()}
     others = [p for p in net.parameters() if p.requires_grad and id(p) not in of_u]
     decayed = [p for p in others if p.dim() > 1 and id(p) not in spared]
     rest = [p for p in others if p.dim() <= 1 or id(p) in spared]

@@ -157,8 +157,10 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
             help="go on with the run in a folder as it was begun; options behind it replace those of its beginning",
         )
     elif command == "evaluate":
-        parser.add_argument("checkpoint", type=Path)
-        parser.add_argument("--split", choices=("val", "test"), default="val")
+        parser.add_argument("checkpoint", type=Path, help="a model.pt that `indrnn train` wrote")
+        parser.add_argument(
+            "--split", choices=("val", "test"), default="val", help="data to measure on; test when all is decided (default: val)"
+        )
         parser.add_argument("--record", action="store_true", help="write the figures into the checkpoint")
         parser.add_argument("--json", action="store_true", help="print JSON, with how each figure was measured")
         parser.add_argument("--curves", type=Path, help="folder of the figures over the threshold (SVG, JSON), of a network that detects")
@@ -179,7 +181,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
             help="adding: steps that one neuron is read out after (%(default)s)",
         )
     elif command == "reproduce":
-        parser.add_argument("task", choices=list(TASKS))
+        parser.add_argument("task", choices=list(TASKS), help="a task of `indrnn train`")
         parser.add_argument(
             "--out", type=Path, default=Path("runs/reproduce"), help="folder of the runs; what is there already is gone on with"
         )

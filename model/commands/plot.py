@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label", help="of the axis; default: the figure's name")
     parser.add_argument("--log", action="store_true", help="logarithmic axis")
     parser.add_argument("--level", action="append", default=[], metavar="VALUE=TEXT", help="a line to compare with; may be repeated")
-    parser.add_argument("--title", default="")
+    parser.add_argument("--title", default="", help="above the picture (default: none)")
 
 
 def _level(text: str) -> tuple[float, str]:

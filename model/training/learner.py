@@ -102,8 +102,10 @@ class Learner(lightning.LightningModule, Generic[Net, AnyRecipe]):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Lightning's hook: the epoch that last.ckpt ends is over, and the next one ends where it would have in an unbroken run.
 
-        Lightning, which has no validation of its own to do here, would make one step more and end the same epoch a second time.
+        Lightning, which has no validation of its own to do here, would make one step more and end the same epoch a second time. Raises
+        OptimiserError where the optimiser's state is not of this network's weights.
         """
+        checkpoint["optimizer_states"] = [optimisers.regrouped(kept, self.net) for kept in checkpoint["optimizer_states"]]
         loop = checkpoint["loops"]["fit_loop"]
         loop["epoch_progress"]["current"]["completed"] = loop["epoch_progress"]["current"]["processed"]
         loop["epoch_progress"]["total"]["completed"] = loop["epoch_progress"]["total"]["processed"]

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from indrnn.service.engine.requests import Content
 from indrnn.service.errors import BadInput, ServiceError, said
 from indrnn.service.http import schema
-from indrnn.service.http.explanation import Explainer, weights_of
+from indrnn.service.http.explanation import Explainer, need_explanation, weights_of
 from indrnn.service.serving.modality import READ_OPTIONS, more_options, with_more
 from indrnn.service.serving.models import ServedModel
 from indrnn.service.serving.request import aside, only, read_body, size_of, while_there
@@ -44,6 +44,7 @@ def add_explain(router: APIRouter, services: Services, problems: dict[int | str,
         name, sequence = body.get("model"), body.get("sequence")
         model = services.models.choose("action" if name is None else name, body.get("version"))
         with _unnamed(name):
+            need_explanation(model.manifest)
             weights = weights_of(model.manifest, body.get("label"), body.get("weights"))
             if sequence is None:
                 raise BadInput(f"expected frames, rows or a text, got {said(sequence)}", field="sequence")

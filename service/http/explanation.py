@@ -116,11 +116,16 @@ class Explainer:
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
+def need_explanation(manifest: Manifest) -> None:
+    """Raise BadInput where the model has no explanation."""
+    if manifest.explain is None:
+        why = "`indrnn export --explain` writes one" if manifest.modality != "sentences" else "numbers of words have no gradient"
+        raise BadInput(f"model {manifest.name} {manifest.version} has no explain.onnx: {why}", field="model")
+
+
 def read(manifest: Manifest, content: Content) -> NDArray[np.generic]:
     """Return x [T, ...] of the graph. Raises BadInput where the model has no explanation or the frames are at another rate; TooLarge."""
-    if manifest.explain is None:
-        title = f"{manifest.name} {manifest.version}"
-        raise BadInput(f"model {title} has no explain.onnx: `indrnn export --explain` writes one", field="model")
+    need_explanation(manifest)
     if len(content.x) > MOST_STEPS:
         raise TooLarge(f"expected at most {MOST_STEPS} steps, got {len(content.x)}", field="sequence")
     if not isinstance(content, Frames):

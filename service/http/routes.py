@@ -165,9 +165,9 @@ def build_router(services: Services, numbers: Metrics | AskedFor) -> APIRouter:
         tags=["predict"],
     )
     async def predict(request: Request) -> Response:
-        """Classify skeleton clips.
+        """Answer skeleton clips, rows of numbers or sentences.
 
-        Without `session_id` each clip is a sequence of its own. With it, the one clip goes on where the session stands, and the reply is
+        Without `session_id` each of `sequences` starts anew. With it, the one sequence goes on where the session stands, and the reply is
         sent after the new state is stored; a repeated `step` is answered from the stored result.
         """
         owner = access.owner_of(request.headers)
@@ -292,7 +292,7 @@ async def _predict_once(body: dict[str, object], services: Services, owner: str)
     name, s = body.get("model"), services.settings
     model = services.models.choose("action" if name is None else name, body.get("version"))
     top_k = integer(body.get("top_k"), "top_k", 1, 2**31, 5)
-    clips = _clips(body, min(s.max_sequences, s.max_queue))
+    clips = _clips(body, min(s.max_sequences, s.max_queue), model)
     contents = [await _read(model, clip, body, i, len(clips)) for i, clip in enumerate(clips)]
     for i, content in enumerate(contents):
         _need_room(model, content, f"sequences[{i}]")
@@ -329,11 +329,16 @@ def _warnings(worded: Sequence[Words]) -> Words:
     return {"warnings": told[:MOST_WARNINGS] + more} if told else {}
 
 
-async def _read(model: ServedModel, clip: object, body: dict[str, object], i: int, clips: int) -> Content:
-    """Return the i-th clip of a request; of one alone the times may stand in no list of their own."""
+def _need_sequences(model: ServedModel) -> None:
+    """Raise BadInput for a model of text, which reads streams alone."""
     if model.modality.field == "text":
         name = model.manifest.name
         raise BadInput(f"model {name} reads text, not frames: expected WS /stream/{name} with text")
+
+
+async def _read(model: ServedModel, clip: object, body: dict[str, object], i: int, clips: int) -> Content:
+    """Return the i-th clip of a request; of one alone the times may stand in no list of their own."""
+    _need_sequences(model)
     times, where = body.get("t"), f"t[{i}]"
     if clips == 1 and isinstance(times, list) and times and not isinstance(times[0], list):
         where = "t"
@@ -372,7 +377,7 @@ async def _step(body: dict[str, object], steps: StepRouter, session_id: str, own
         raise BadInput(f"expected {model.manifest.name!r}, the session's model, got {said(body['model'])}", field="model")
     same_version(body.get("version"), model)
     options = StepOptions(top_k=integer(body.get("top_k"), "top_k", 1, 2**31, 5))
-    content = await _read(model, _clips(body, 1)[0], body, 0, 1)
+    content = await _read(model, _clips(body, 1, model)[0], body, 0, 1)
     if isinstance(content, Frames):
         options = options._replace(hz=content.hz)
     key = options_key(model.modality.field, options)
@@ -396,10 +401,15 @@ async def _rate_of_session(steps: StepRouter, model: ServedModel, session_id: st
     return None if carry is None else carry.hz
 
 
-def _clips(body: dict[str, object], most: int) -> list[object]:
+_SEQUENCES = {"frames": "clips", "values": "sequences, each of rows", "sentences": "stories, each of sentences"}
+"""what `sequences` are called of a model, by the field that its streams have"""
+
+
+def _clips(body: dict[str, object], most: int, model: ServedModel) -> list[object]:
     clips = body.get("sequences")
     if not isinstance(clips, list) or not clips:
-        raise BadInput(f"expected a list of clips, got {said(clips)}", field="sequences")
+        _need_sequences(model)
+        raise BadInput(f"expected a list of {_SEQUENCES[model.modality.field]}, got {said(clips)}", field="sequences")
     if len(clips) > most and most == 1:
         raise BadInput(f"expected exactly one sequence with a session_id, got {len(clips)}", field="sequences")
     if len(clips) > most:

@@ -18,16 +18,20 @@ Rows = Annotated[
     list[list[float]], Field(description="[T][F], a row a step, in the order and the units of the model's features", min_length=1)
 ]
 
+Story = Annotated[list[str], Field(description="sentences, told or asked, in the model's words", min_length=1)]
+
 
 class _Shape(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
 class PredictRequest(_Shape):
-    """A request to classify clips, or to answer rows of numbers: each from the start of a sequence, or one that goes on in a session."""
+    """A request to answer clips, rows of numbers or sentences: each from the start of a sequence, or one that goes on in a session."""
 
-    sequences: list[Clip] | list[Rows] = Field(min_length=1, description="clips for a model of skeletons, rows for one of numbers")
-    model: str | None = Field("action", description="a model that reads skeletons or numbers")
+    sequences: list[Clip] | list[Rows] | list[Story] = Field(
+        min_length=1, description="clips for a model of skeletons, rows for one of numbers, lists of sentences for one of sentences"
+    )
+    model: str | None = Field("action", description="a model that reads skeletons, numbers or sentences")
     version: str | None = Field(None, description="one of its loaded versions, the highest by default; of a session its own")
     layout: str | None = Field(None, description="the joint order of the clips; the model's own by default", examples=["kinect20"])
     hz: float | None = Field(

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from indrnn.export.modalities.sentences import no_word
 from indrnn.service.engine.requests import Exact
-from indrnn.service.errors import BadInput, NotFinite, OutOfAlphabet, TooLarge, said
+from indrnn.service.errors import BadInput, NotFinite, OutOfAlphabet, OutOfRange, TooLarge, said
 from indrnn.service.oip.message import MAX_AXES, Ask, Output, SentTensor
 from indrnn.service.serving.signature import Array, Signature, Spec
 from indrnn.service.session.machine import Floats, Result, Scores
@@ -99,7 +100,7 @@ def read(ask: Ask, signature: Signature, bounds: InferLimits) -> Rows:
             raise BadInput(
                 f"inference request to model '{model}' must not have both a correlation ID and input 'state': one of them holds the state"
             )
-        state = _state(decode(sent["state"], signature.inputs["state"], model), B, model)
+        state = _state(decode(sent["state"], signature.inputs["state"], model), B, signature)
     check_values(x, signature)
     for wanted in ask.outputs or ():
         if wanted.name not in signature.outputs:
@@ -146,11 +147,16 @@ def _lengths(tensor: SentTensor, signature: Signature, B: int, T: int) -> list[i
     return found
 
 
-def _state(state: Array, B: int, model: str) -> Floats:
+def _state(state: Array, B: int, signature: Signature) -> Floats:
+    model = signature.model
     if len(state) != B:
         raise BadInput(f"inference input 'state' for model '{model}': expected {B} rows as of 'x', got {len(state)}")
     finite(state, "state", model)
     floats: Floats = state.astype(np.float32, copy=False)
+    if signature.words is not None and signature.slots is not None:
+        odd = no_word(floats[:, slice(*signature.slots)], signature.words, kept=True)
+        if odd is not None:
+            raise OutOfRange(f"inference input 'state' for model '{model}': {odd[1]}")
     return floats
 
 
@@ -163,6 +169,9 @@ def check_values(x: Array, signature: Signature) -> None:
             raise OutOfAlphabet(f"inference input 'x' for model '{signature.model}': {expected}")
     else:
         finite(x, "x", signature.model)  # in any unit: Triton's load tool sends random bits for numbers
+        odd = None if signature.words is None else no_word(x, signature.words)
+        if odd is not None:
+            raise OutOfAlphabet(f"inference input 'x' for model '{signature.model}': {odd[1]}")
 
 
 def outputs(ask: Ask, signature: Signature, rows: Rows, results: Sequence[Result[Scores]]) -> list[Output]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from indrnn.export.bundle import Manifest
 from indrnn.export.modalities.modality import EVENT
+from indrnn.export.modalities.table import MODALITIES
 from indrnn.service.engine.requests import Content
 from indrnn.service.errors import BadInput, said
 from indrnn.service.session.machine import Scores
@@ -63,6 +64,26 @@ def with_more(given: Mapping[str, object]) -> dict[str, Any]:
 def innermost(modality: "ServedModality") -> "ServedModality":
     """Return the modality that reads: that within one which tells events."""
     return modality.inner if isinstance(modality, EventModality) else modality
+
+
+STEP_CONTENT = ("frames", "text", "values", "sentences")
+"""the fields of a step that hold its content, each of some modality"""
+
+
+def content_of_step(modality: "ServedModality", message: Mapping[str, object], manifest: Manifest) -> tuple[str, object]:
+    """Return the field of a step that holds its content, and what is in it. Raises BadInput where that is another modality's.
+
+    An empty list is the modality's own, whatever the field: clients tell modalities by what is in a list.
+    """
+    field = modality.old_field if modality.old_field and message.get(modality.old_field) is not None else modality.field
+    for other in STEP_CONTENT:
+        if other == field or (sent := message.get(other)) is None:
+            continue
+        if sent == [] and message.get(field) is None:
+            return field, sent
+        reads = MODALITIES[manifest.modality].reads
+        raise BadInput(f"unknown field: model {manifest.name} reads {reads}, in the field {field}", field=other)
+    return field, message.get(field)
 
 
 class ServedModality(Protocol):

@@ -43,13 +43,13 @@ def need_stream(manifest: Manifest) -> None:
         )
 
 
-def one_of(names: Sequence[str], asked: object, none: str) -> str:
-    """Return what is said of a name that is not among those that there are; none: the words where there are none at all."""
+def one_of(names: Sequence[str], asked: object, none: str, what: str = "") -> str:
+    """Return what is said of a name that is not among those that there are; none: the words where there are none at all; what: they are."""
     if not names:
         return f"{none}, got {said(asked)}"
     if type(asked) is int and str(asked) in names:  # seen as JSON both would look alike
         return f"expected one of {', '.join(names)}, as a text, got the number {asked}"
-    return f"expected one of {', '.join(names)}, got {said(asked)}"
+    return f"expected one of {', '.join(names)}{what and f', {what}'}, got {said(asked)}"
 
 
 class Models:
@@ -137,7 +137,8 @@ class Models:
             return self.latest(name)
         loaded = {m.manifest.version: m for m in self.versions(name)}
         if not isinstance(version, str) or version not in loaded:
-            raise UnknownModel(one_of(list(loaded), version, "no version is served"), field="version")
+            what = f"the versions of {name} that are served"
+            raise UnknownModel(one_of(list(loaded), version, "no version is served", what), field="version")
         return loaded[version]
 
     def of_digest(self, digest: str, name: str, version: str) -> ServedModel:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indrnn.export.bundle import Manifest
+from indrnn.export.modalities.sentences import SLOTS
 
 DATATYPES = {
     "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2", "INT32": "<i4",
@@ -45,6 +46,10 @@ class Signature:
     outputs: dict[str, Spec]
     classes: int
     state_size: int
+    words: int | None = None
+    """of a model that reads sentences, how many words it knows; x holds their numbers"""
+    slots: tuple[int, int] | None = None
+    """where in the state sentences are kept, as numbers of words: from, to"""
 
     @classmethod
     def of(cls, manifest: Manifest) -> "Signature":
@@ -54,7 +59,10 @@ class Signature:
         given, answered = ([t for t in tensors if t.name not in hidden] for tensors in (manifest.inputs, manifest.outputs))
         inputs = {t.name: Spec(t.name, _OF_DTYPE[t.dtype], _rows(_free(t.shape)), t.name != "x") for t in given}
         outputs = {t.name: Spec(t.name, _OF_DTYPE[t.dtype], _free(t.shape), t.name != "logits") for t in answered}
-        return cls(manifest.name, manifest.version, inputs, outputs, manifest.classes, manifest.state_size)
+        words = None if manifest.words is None else len(manifest.words)
+        kept = next((p for p in manifest.state if p.name == SLOTS and words is not None), None)
+        slots = None if kept is None else (kept.offset, kept.offset + kept.size)
+        return cls(manifest.name, manifest.version, inputs, outputs, manifest.classes, manifest.state_size, words, slots)
 
     @cached_property
     def x(self) -> Spec:

@@ -16,6 +16,7 @@ import orjson
 import safetensors
 
 from indrnn.export.bundle import Manifest, Part
+from indrnn.export.modalities.sentences import SLOTS, no_word
 from indrnn.export.modalities.skeleton import evidence_size
 from indrnn.export.modalities.table import MODALITIES
 from indrnn.frames.rate import HZ_RANGE, LATEST, Carry, may_be_left_over
@@ -119,6 +120,8 @@ def check(file: StateFile, manifest: Manifest) -> Snapshot:
         raise BadInput(f"expected {manifest.state_size} numbers, got {len(file.snapshot.state)}", field="state")
     for part in manifest.state:
         _check_part(at.state, part, MODALITIES[manifest.modality].farthest)
+        if part.name == SLOTS and manifest.words is not None:
+            _check_slots(at.state, part, len(manifest.words))
     if manifest.limits.max_position is not None and at.position > manifest.limits.max_position:
         raise OutOfRange(f"expected at most {manifest.limits.max_position}, got {at.position}", field="position")
     if at.carry is not None:
@@ -225,6 +228,12 @@ def _check_part(state: Floats, part: Part, farthest: float) -> None:
     if len(wrong):
         at = part.offset + int(wrong[0])
         raise OutOfRange(f"expected {low:g} to {high:g} in part {part.role}, got {state[at]:g}", field=f"state[{at}]")
+
+
+def _check_slots(state: Floats, part: Part, words: int) -> None:
+    wrong = no_word(state[part.offset : part.offset + part.size], words, kept=True)
+    if wrong is not None:
+        raise OutOfRange(f"part {part.name}: {wrong[1]}", field=f"state[{part.offset + wrong[0]}]")
 
 
 def _check_carry(at: Snapshot, manifest: Manifest) -> None:

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from indrnn.export.bundle import Manifest
 from indrnn.service.engine.requests import Content, GenerateRequest, States
 from indrnn.service.engine.runtime import frames_of
 from indrnn.service.errors import (
@@ -37,7 +38,17 @@ from indrnn.service.errors import (
     unanswered,
 )
 from indrnn.service.logs import about
-from indrnn.service.serving.modality import NO_MORE, READ_OPTIONS, EventModality, Place, at_times, more_options, with_more
+from indrnn.service.serving.modality import (
+    NO_MORE,
+    READ_OPTIONS,
+    STEP_CONTENT,
+    EventModality,
+    Place,
+    at_times,
+    content_of_step,
+    more_options,
+    with_more,
+)
 from indrnn.service.serving.models import Models, ServedModel
 from indrnn.service.serving.request import aside, boolean, integer, number, only, parse_object, size_of, step_number
 from indrnn.service.serving.services import Services
@@ -289,8 +300,8 @@ class Stream:
         every = boolean(message.get("every"), "every")
         top_k = integer(message.get("top_k"), "top_k", 1, 2**31, 5)
         modality, m = self._model.modality, self._model.manifest
-        if every and m.labels is None and m.alphabet is None:
-            raise BadInput("expected false: the model answers values, which have no scores", field="every")
+        if every:
+            _need_scores(m)
         given = with_more(more_options(modality, message))
         layout, hz, more = modality.check_options(message.get("layout"), message.get("hz"), **given)
         replace = replaces(modality, message.get("unknown"))
@@ -327,9 +338,8 @@ class Stream:
         session_id = self._need_session()
         await self._find_model(session_id)
         o, modality = self._options, self._model.modality
-        field = modality.old_field if modality.old_field and message.get(modality.old_field) is not None else modality.field
-        only(message, ("type", "step", field, "t"))
-        value = message.get(field)
+        field, value = content_of_step(modality, message, self._model.manifest)
+        only({name: sent for name, sent in message.items() if name not in STEP_CONTENT}, ("type", "step", field, "t"))
         unread: str | None = None
         content: Content
         if o.replace and isinstance(modality, TextModality):
@@ -468,6 +478,14 @@ class Stream:
 def _states(states: States | None) -> dict[str, object]:
     """Return the watched neurons [t, n] as base64 float16, little-endian."""
     return {} if states is None else {"states": base64.b64encode(states.astype("<f2").tobytes()).decode(), "shape": states.shape}
+
+
+def _need_scores(m: Manifest) -> None:
+    """Raise BadInput where a model has no scores of each time step."""
+    if m.words is not None:
+        raise BadInput("expected false: each question is answered with its scores, and a sentence that is told has none", field="every")
+    if m.labels is None and m.alphabet is None:
+        raise BadInput("expected false: the model answers values, which have no scores", field="every")
 
 
 def _check_length(length: int, field: str, scored: int, watched: bool) -> None:

@@ -10,10 +10,12 @@ from test_bundle import chars_manifest
 from indrnn.export.bundle import Manifest
 from indrnn.export.manifest import content
 from indrnn.export.modalities.modality import Content
+from indrnn.export.modalities.sentences import SLOTS
 from indrnn.export.modalities.table import MODALITIES
 from indrnn.model.cells.classic.memory import Memory
 from indrnn.model.cells.table import CELLS, described
 from indrnn.model.training.checkpoint import Meta
+from indrnn.service.serving.signature import Signature
 
 WORDS = ("?", "anna", "is", "where")
 
@@ -68,6 +70,11 @@ def test_made_up_sentences_are_told_and_asked_with_words_of_the_list() -> None:
 def test_a_checkpoint_that_does_not_say_its_words_is_refused() -> None:
     with pytest.raises(ValueError, match="state its words"):
         MODALITIES["sentences"].step(content(Meta("stories", "", 0, 0, labels=("a",))))
+
+
+def test_a_memorys_slots_are_known_by_their_name_wherever_words_are_checked() -> None:
+    assert [part.name for part in Memory(4, 2, words=4, slots=3, hops=1).parts()] == [SLOTS]
+    assert Signature.of(Manifest.model_validate(sentences_manifest())).slots == (0, 12)
 
 
 def test_a_memory_is_known_by_its_name_and_no_stack_is_made_of_it() -> None:

@@ -1,8 +1,10 @@
 """Every command and every target of make that README and the pages name is there and takes what they give it."""
 
+import argparse
 import re
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,24 @@ def test_a_command_that_a_page_names_is_taken(page: str, line: str, capsys: pyte
         assert "required" in capsys.readouterr().err or len(argv) == 1, f"{page}: indrnn {line}"
     else:
         assert args.command == argv[0]
+
+
+def arguments(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Action]]:
+    """Every argument of a command and of the tasks below it, with the command's words."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for one in {id(p): p for p in action.choices.values()}.values():
+                yield from arguments(one)
+        else:
+            yield parser.prog, action
+
+
+def test_help_says_what_each_argument_is_and_which_may_be_repeated() -> None:
+    found = [one for name in COMMANDS for one in arguments(build_parser(name)) if one[0].startswith(f"indrnn {name}")]
+    assert not {(prog, action.dest) for prog, action in found if not action.help}
+    repeated = {(prog, action.dest): str(action.help) for prog, action in found if isinstance(action, argparse._AppendAction)}
+    assert len(repeated) > 5
+    assert not [which for which, words in repeated.items() if "may be repeated" not in words]
 
 
 @pytest.mark.parametrize(

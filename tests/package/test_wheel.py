@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 ROOT = Path(__file__).parent.parent.parent
 FOLDERS = ("indrnn", "bundles", "client", "export", "frames", "kernels", "model", "service")
 PAGE = ROOT / "service" / "http" / "static"
-FILES = ("LICENSE", "README.md", "openapi.yaml", "pyproject.toml")
+FILES = ("LICENSE", "NOTICE", "README.md", "openapi.yaml", "pyproject.toml")
 (TORCH,) = re.findall(r'"(torch==[\d.]+)"', (ROOT / "pyproject.toml").read_text())
 USER = {"model.py": "mine = 1\n", "client.py": "mine = 2\n"}
 

@@ -12,6 +12,7 @@ import torch
 from conftest import Server, scores
 from test_stream import ask
 
+from indrnn.client.errors import Refused
 from indrnn.client.sync import Client
 from indrnn.export.write import write
 from indrnn.model.data.texts import stories as data
@@ -109,6 +110,21 @@ def _is_refused(server: Server) -> None:
         assert ask(ws, type="step", step=1, text="anna sang")["type"] == "error"
         assert ask(ws, type="step", step=1, sentences=["anna sang"])["type"] == "result"
 
+    empty = server.post("/predict", {"model": "memory", "sequences": []}).json()
+    assert (empty["detail"], empty["field"]) == ("expected a list of stories, each of sentences, got an empty list", "sequences")
+    with server.socket("memory") as ws:
+        every = ask(ws, type="open", every=True)
+        assert (every["code"], every["field"]) == ("invalid_input", "every")
+        assert "expected false" in every["detail"]
+    with Client(server.url) as client, client.session("memory") as session:
+        for content, detail in (
+            ("anna sang", "unknown field: model memory reads sentences, in the field sentences"),
+            ([], "expected a list of sentences, got an empty list"),
+        ):
+            with pytest.raises(Refused, match=detail):
+                session.step(content)
+        assert session.step(["anna sang"]).position == 1
+
 
 def _over_v2(server: Server) -> None:
     """Word numbers go through the Open Inference Protocol as they are."""
@@ -117,3 +133,5 @@ def _over_v2(server: Server) -> None:
     reply = server.post("/v2/models/memory/infer", {"inputs": [x]})
     assert reply.status_code == 200, reply.text
     assert reply.json()["outputs"][0]["shape"] == [1, 2, K]
+    reply = server.post("/v2/models/memory/infer", {"inputs": [{**x, "data": [[0.5] * data.WIDTH, rows[1]]}]})
+    assert "expected 0 or the number of a word, from 1 to" in reply.json()["error"]

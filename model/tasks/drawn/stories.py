@@ -1,4 +1,4 @@
-"""The stories task: where somebody is, or what they carry, told in 10 to 50 sentences; a memory network, or any cell word by word."""
+"""The stories task: where somebody is, or where what they carry is, told in 10 to 50 sentences; a memory, or any cell word by word."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -164,7 +164,7 @@ TASK = Task(
     begin,
     figures,
     "test_two",
-    "where somebody is, or what they carry: a memory network on made-up stories",
+    "where somebody is, or where what they carry is: a memory network on made-up stories",
     steps=8000,
     decay=3000,
     given=frozenset({"words", "width", "classes"}),

@@ -75,6 +75,29 @@ def check_penalty(name: str, norm_penalty: float) -> None:
         )
 
 
+def regrouped(kept: dict[str, Any], net: nn.Module) -> dict[str, Any]:
+    """Return an optimiser's state, as a run keeps it, with its parameters in the groups that they have now.
+
+    A run of angles or directions (`Directed`) may be older than the rule that these do not decay: from here on they do not. Raises
+    OptimiserError for a state of other groups.
+    """
+    if len(kept["param_groups"]) == 1:
+        return kept
+    now, before = ([g["params"] for g in parameter_groups(net, 0.0, spare_directions=spare)] for spare in (True, False))
+    sizes = [len(group["params"]) for group in kept["param_groups"]]
+    if sizes == [len(params) for params in now]:
+        return kept
+    if sizes != [len(params) for params in before]:
+        raise OptimiserError(
+            f"expected an optimiser's state of groups of {', '.join(str(len(params)) for params in now)} weights, got of "
+            f"{', '.join(str(size) for size in sizes)}: another version began the run, which cannot be gone on with"
+        )
+    numbers = [number for group in kept["param_groups"] for number in group["params"]]
+    number_of = {id(p): number for p, number in zip((p for params in before for p in params), numbers, strict=True)}
+    groups = [{**group, "params": [number_of[id(p)] for p in params]} for group, params in zip(kept["param_groups"], now, strict=True)]
+    return {**kept, "param_groups": groups}
+
+
 def build(name: str, net: nn.Module, rate: float, weight_decay: float) -> optim.Optimizer:
     """Return the optimiser of that name for all parameters of the net; of three groups the last is U (`parameter_groups`)."""
     kind = OPTIMISERS[name]

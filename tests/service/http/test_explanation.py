@@ -16,7 +16,7 @@ from indrnn.export.bundle import Manifest
 from indrnn.service.engine.requests import Exact, Frames
 from indrnn.service.errors import BadInput, Overloaded, TooLarge
 from indrnn.service.http.explain import add_explain
-from indrnn.service.http.explanation import MOST_STEPS, WAITING, Explained, Explainer, read, weights_of
+from indrnn.service.http.explanation import MOST_STEPS, WAITING, Explained, Explainer, need_explanation, read, weights_of
 from indrnn.service.serving.models import Models, ServedModel
 from indrnn.service.serving.services import Services
 
@@ -24,7 +24,7 @@ from indrnn.service.serving.services import Services
 def manifest(**told: Any) -> Manifest:
     """As much of one as an explanation asks for."""
     facts = {"labels": None, "alphabet": None, "values": None, "classes": 3, "hz": 30.0, "name": "m", "version": "1", "explain": True}
-    facts["unknown_symbol"] = None
+    facts |= {"unknown_symbol": None, "modality": "text"}
     return cast(Manifest, SimpleNamespace(**facts | told))
 
 
@@ -107,6 +107,24 @@ def test_a_long_sequence_and_a_model_without_one_are_refused() -> None:
         read(manifest(), Exact(np.zeros(MOST_STEPS + 1, np.int64)))
     with pytest.raises(BadInput, match=r"has no explain\.onnx"):
         read(manifest(explain=None), Exact(np.zeros(3, np.int64)))
+
+
+def test_what_cannot_have_one_is_not_told_to_write_one() -> None:
+    with pytest.raises(BadInput, match=r"has no explain\.onnx: numbers of words have no gradient$"):
+        need_explanation(manifest(explain=None, modality="sentences"))
+
+
+async def test_a_model_without_one_says_so_before_it_asks_for_a_label() -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b'{"sequence": "text", "model": "m"}'}
+
+    model = SimpleNamespace(manifest=manifest(labels=("a", "b", "c"), explain=None))
+    settings = SimpleNamespace(bundles=Path(), max_body=100, max_drain=100, body_timeout=10)
+    models, access = SimpleNamespace(choose=lambda *asked: model), SimpleNamespace(owner_of=lambda headers: "")
+    router = APIRouter()
+    add_explain(router, cast(Services, SimpleNamespace(settings=settings, models=models, access=access)), {})
+    with pytest.raises(BadInput, match=r"has no explain\.onnx"):
+        await cast(Any, router.routes[0]).endpoint(Request({"type": "http", "method": "POST", "headers": []}, receive))
 
 
 async def test_some_may_wait_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:

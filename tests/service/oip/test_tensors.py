@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from indrnn.service.errors import BadInput, NotFinite, NotSupported, OutOfAlphabet, ServiceError, TooLarge
+from indrnn.service.errors import BadInput, NotFinite, NotSupported, OutOfAlphabet, OutOfRange, ServiceError, TooLarge
 from indrnn.service.oip import message
 from indrnn.service.oip.compression import accepted, compress
 from indrnn.service.oip.message import Ask, InferAnswer, Output, SentTensor
@@ -295,3 +296,26 @@ def test_parameters_are_read(parameters: dict[str, Any], expected: tuple[Any, ..
 def test_parameters_of_another_type_reserved_ones_and_misspelt_ones_of_ours_are_refused(parameters: dict[str, Any]) -> None:
     with pytest.raises(BadInput):
         Ask("", [], None).take_parameters(parameters)
+
+
+def told(x: list[float], state: list[float] | None = None) -> Ask:
+    """A request of one sentence, and the state that a client holds."""
+    ask = tensor(np.array([[x]], np.float32))
+    if state is not None:
+        ask.inputs.extend(tensor(np.array([state], np.float32), name="state").inputs)
+    return ask
+
+
+@pytest.mark.parametrize("wrong", [2.5, -1.0, 5.0, 1e30])
+def test_sentences_are_numbers_of_words(wrong: float) -> None:
+    of_words = replace(signature(shape=(-1, -1, 3)), words=4, slots=(0, 3))
+    assert read(told([1, 4, 0], [0, 2, 4, 0.5, -1, 1e9]), of_words, BOUNDS).state is not None
+    what = f"expected 0 or the number of a word, from 1 to 4, got {wrong:g}"
+    says(f"inference input 'x' for model 'm': {what}", told([1, wrong, 0]), of_words, OutOfAlphabet)
+    in_slots = what.replace("from 1", "from 2")
+    says(f"inference input 'state' for model 'm': {in_slots}", told([1, 2, 0], [0, wrong, 0, 0, 0, 0]), of_words, OutOfRange)
+
+
+def test_no_question_is_kept_in_a_memory() -> None:
+    of_words = replace(signature(shape=(-1, -1, 3)), words=4, slots=(0, 3))
+    says("from 2 to 4, got 1", told([1, 2, 0], [0, 1, 0, 0, 0, 0]), of_words, OutOfRange)

@@ -8,6 +8,7 @@ import pytest
 
 from indrnn.service.errors import BadInput, OutOfAlphabet, ServiceError, TooLarge
 from indrnn.service.serving.language.sentences import SentencesModality
+from indrnn.service.serving.modality import content_of_step
 from indrnn.service.session.machine import Scores
 
 WORDS = ("?", "anna", "garden", "is", "sang", "the", "to", "walked", "where")
@@ -61,6 +62,22 @@ def test_what_is_no_sentence_is_refused(value: object, error: type[ServiceError]
         modality().read(value, None, None, "sentences")
     assert said in refused.value.detail
     assert modality().read_alike([["anna sang"], value], None, [None, None])[1] is None
+
+
+@pytest.mark.parametrize("other", ["text", "frames", "values"])
+def test_a_step_of_another_modality_is_told_which_field_the_sentences_have(other: str) -> None:
+    manifest: Any = SimpleNamespace(name="stories", modality="sentences")
+    told = ["anna sang"]
+    assert content_of_step(modality(), {"type": "step", "sentences": told, other: None}, manifest) == ("sentences", told)
+    with pytest.raises(BadInput) as refused:
+        content_of_step(modality(), {"type": "step", other: "anna sang"}, manifest)
+    assert refused.value.detail == "unknown field: model stories reads sentences, in the field sentences"
+    assert refused.value.field == other
+
+
+def test_an_empty_list_is_no_sentences_whatever_the_field() -> None:
+    manifest: Any = SimpleNamespace(name="stories", modality="sentences")
+    assert content_of_step(modality(), {"type": "step", "frames": []}, manifest) == ("sentences", [])
 
 
 def test_options_of_other_models_are_refused() -> None:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from indrnn.export.bundle import Manifest, read
+from indrnn.export.bundle import Manifest, Part, read
+from indrnn.export.modalities.sentences import SLOTS
 from indrnn.frames.rate import Carry, resample
 from indrnn.service.errors import BadInput, NotFinite, NotState, OtherModel, OutOfRange, ServiceError
 from indrnn.service.session.machine import Session
@@ -198,3 +199,26 @@ def test_a_flipped_bit_is_refused_or_is_a_state(where: int, bit: int) -> None:
         return
     assert at.state.shape == (N,)
     assert np.isfinite(at.state).all()
+
+
+WORDS = ("?", "anna", "garden", "walked")
+
+
+def stories() -> Manifest:
+    """A memory of two sentences of three words, and its scores."""
+    parts = Part(role="hidden", layer=0, name=SLOTS, offset=0, size=6), Part(role="last_logits", offset=6, size=2)
+    told = {"modality": "sentences", "words": WORDS, "width": 3, "alphabet": None, "labels": ("attic", "garden"), "state": parts}
+    return manifest("chars").model_copy(update=told)
+
+
+@pytest.mark.parametrize("wrong", [2.5, 1.0, 5.0, -1.0, 1e30])
+def test_a_memory_holds_numbers_of_words_alone(wrong: float) -> None:
+    m = stories()
+    state = np.array([0, 0, 0, 2, 4, 3, -0.5, 7.25], np.float32)
+    sent = session(model=m.name, version=m.version, digest=m.sha256, state=state)
+    assert np.array_equal(check(decode(encode(sent)), m).state, state)
+    state[4] = wrong
+    with pytest.raises(OutOfRange) as refused:
+        check(decode(encode(sent)), m)
+    assert refused.value.field == "state[4]"
+    assert refused.value.detail == f"part slots: expected 0 or the number of a word, from 2 to 4, got {wrong:g}"

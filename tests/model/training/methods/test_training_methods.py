@@ -59,6 +59,18 @@ def test_every_method_of_the_issue_is_there(bench):
     assert set(NEEDS_SCIPY) <= set(bench.METHODS)
 
 
+def test_problems_that_want_memory_differ_in_their_marks_and_their_start():
+    plain, early, forgets = Problem(T=10, H=4), Problem(T=10, H=4, early=True), Problem(T=10, H=4, forgets=True)
+    marked = [p.batch(0, 50)[0][..., 1].nonzero()[:, 1].max().item() for p in (plain, early)]
+    assert marked[0] > 5 > marked[1]
+    x, total = early.batch(0, 50)
+    assert x.shape == (50, 10, 2)
+    torch.testing.assert_close((x[..., 0] * x[..., 1]).sum(1), total)
+    u2 = [p.parts(p.start())["u2"] for p in (plain, forgets)]
+    assert u2[0].min() > 0.9
+    assert u2[1].max() < 0.5
+
+
 def test_the_derivative_of_each_answer_is_that_of_autograd():
     problem = Problem(T=9, H=4)
     theta, (x, _) = problem.start() + 0.1, problem.batch(0, 5)

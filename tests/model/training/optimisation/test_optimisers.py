@@ -4,9 +4,12 @@ import re
 
 import pytest
 import torch
+from torch import nn
 
 from indrnn.__main__ import main
 from indrnn.export import bundle
+from indrnn.model.cells.recurrent_weight import parameter_groups
+from indrnn.model.cells.table import CELLS
 from indrnn.model.tasks.adding import AddingRecipe
 from indrnn.model.training import checkpoint
 from indrnn.model.training.optimisation import optimisers
@@ -35,6 +38,39 @@ SMALL = [
 def train(out, name, steps, *more):
     assert main(["train", "adding", "--optimizer", name, "--steps", str(steps), *SMALL, *more, "--out", str(out)]) == 0
     return torch.load(out / "model.pt", weights_only=True)
+
+
+def cell(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return CELLS[name](3, 8)
+
+
+def of_angles(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """What an optimiser has kept of each weight, by its name."""
+    return {name: optimizer.state[p]["exp_avg"] for name, p in net.named_parameters() if p in optimizer.state}
+
+
+def test_a_run_that_is_older_than_the_rule_that_angles_do_not_decay_goes_on() -> None:
+    net, twin = cell("urnn"), cell("urnn")
+    old = torch.optim.AdamW(parameter_groups(net, 0.1, spare_directions=False), lr=0.01)
+    sum(p.square().sum() for p in net.parameters()).backward()
+    old.step()
+    new = optimisers.build("adamw", twin, 0.01, 0.1)
+    with pytest.raises(ValueError, match="doesn't match the size"):
+        new.load_state_dict(old.state_dict())
+    new.load_state_dict(optimisers.regrouped(old.state_dict(), twin))
+    kept, there = of_angles(net, old), of_angles(twin, new)
+    assert any(name.endswith("angles") for name in kept)
+    assert all(torch.equal(kept[name], there[name]) for name in kept)
+    assert [group["weight_decay"] for group in new.param_groups] == [0.1, 0.0, 0.0]
+    now = new.state_dict()
+    assert optimisers.regrouped(now, twin) is now
+
+
+def test_a_state_of_other_weights_is_refused_in_one_sentence() -> None:
+    other = optimisers.build("adamw", cell("gru"), 0.01, 0.1).state_dict()
+    with pytest.raises(optimisers.OptimiserError, match="another version began the run"):
+        optimisers.regrouped(other, cell("urnn"))
 
 
 @pytest.mark.parametrize("name", OPTIMISERS)
