@@ -206,6 +206,8 @@ def test_tritons_client_feeds_an_adopted_file_by_its_own_names(server: Server, f
         assert len(found) == b // W - a // W + (b == 13)
         heard += found
     close({"level": heard}, by_hand(files["window"], "window", [*x, [0.0], [0.0]]))
+    long = ask("window", content("window", 1_500), sequence_id=f"{kind} long", sequence_start=True, sequence_end=True)
+    assert long.as_numpy("level").shape == (1, 300, 1)  # a step of a sequence has as many windows as one of another model has steps
     client.close()
 
 

@@ -35,7 +35,7 @@ def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "chars": (CharsNet(CharsConfig(len(ALPHABET), hidden=16, layers=2)), TEXT),
         "action": (ActionNet(ActionConfig(classes=3, hidden=16, layers=1)), FRAMES),
         "known": (CharsNet(CharsConfig(len(ALPHABET) + 1, hidden=8, layers=1)), KNOWN),
-        "both": (TensorNet(TensorConfig((0.0, 0.0), (1.0, 1.0), 2, hidden=8, layers=2, ends=True, bidirectional=True)), ROWS),
+        "both": (TensorNet(TensorConfig((0.0, 0.0), (1.0, 1.0), 2, hidden=8, layers=1, ends=True, bidirectional=True)), ROWS),
         "silent": (CharsNet(CharsConfig(len(ALPHABET), hidden=8, layers=1)), TEXT),
     }
     found: dict[str, Any] = {"bundles": folder / "bundles"}
