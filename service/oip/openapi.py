@@ -22,7 +22,10 @@ _TENSOR = {
     "type": "object",
     "required": ["name", "shape", "datatype"],
     "properties": {
-        "name": {"type": "string", "description": "x, or the own inputs of an adopted file; lengths [B, 1] and state [B, N] can be left out"},
+        "name": {
+            "type": "string",
+            "description": "x, or the own inputs of an adopted file; lengths [B, 1] and state [B, N] can be left out",
+        },
         "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
         "datatype": {"type": "string", "description": "as the metadata has it", "example": "FP32"},
         "data": {"type": "array", "items": {}, "description": "numbers, flat or nested; or binary_data_size in parameters"},
