@@ -24,6 +24,7 @@ from indrnn.export.errors import GraphError
 from indrnn.export.modalities.modality import Sample
 from indrnn.kernels.runtime import ort
 from indrnn.model.cells.cell import Cell
+from indrnn.model.cells.classic.bidirectional import Bidirectional
 from indrnn.model.cells.classic.subsample import Subsample
 from indrnn.model.cells.diagonal.backward import indrnn_backward
 from indrnn.model.cells.diagonal.gated import GatedCell
@@ -63,11 +64,12 @@ def explanation(module: StateNet, x: Tensor, lengths: Tensor, weights: Tensor) -
         return leaf[0]
 
     symbols = not x.is_floating_point()
+    within = {half for part in module.modules() if isinstance(part, Bidirectional) for half in (part.ahead, part.back)}
     with torch.enable_grad(), contextlib.ExitStack() as hooks:
         for part in module.modules():
             if symbols and isinstance(part, nn.Embedding):
                 hooks.enter_context(_removed(part.register_forward_hook(lambda _, __, out: read(out))))
-            if isinstance(part, Independent) and part.activation == "relu":
+            if _is_relu(part) and part not in within:
                 hooks.enter_context(_removed(part.register_forward_hook(lambda _, __, out: states.append(out[0]))))
         start = torch.zeros(x.shape[0], module.state_size, device=x.device)
         every, _ = module(x if symbols else read(x), lengths, start)
@@ -79,6 +81,12 @@ def explanation(module: StateNet, x: Tensor, lengths: Tensor, weights: Tensor) -
     off = [(y.detach() <= 0).float() for y in states]
     share = torch.cat(off, 2).mean(2).transpose(0, 1) if off else torch.zeros_like(every[..., 0]).detach()
     return gradient.detach(), logits.detach(), share
+
+
+def _is_relu(part: nn.Module) -> bool:
+    """Return whether what a layer answers are relu neurons, of which some are at 0."""
+    cell = part.ahead if isinstance(part, Bidirectional) else part
+    return isinstance(cell, Independent) and cell.activation == "relu"
 
 
 def _traced(run: Callable[..., Any], *example: Tensor) -> torch.fx.GraphModule:
@@ -110,7 +118,8 @@ def to_onnx(module: StateNet, x: Tensor, lengths: Tensor) -> onnx.ModelProto:
 
     Raises GraphError where the module has cells whose gradient is no op of ours, or PyTorch cannot export it.
     """
-    others = sorted({cell.name for cell in module.modules() if isinstance(cell, Cell) and not isinstance(cell, Independent | GatedCell)})
+    known = Independent | GatedCell | Bidirectional
+    others = sorted({cell.name for cell in module.modules() if isinstance(cell, Cell) and not isinstance(cell, known)})
     if others:
         raise GraphError(f"no explanation of a network of {others[0]}: expected cells whose gradient is a diagonal recurrence")
     if module.cell in LAYERS:

@@ -29,7 +29,8 @@ HALF = 5e-3  # the same, of a graph in float16
 ECHOES = ("the last answer", "last_logits")  # parts of a state that are outputs: the check of splits looks at those
 STEPS = 1_000_000  # of a long run
 SECONDS = 10.0  # that the long run may take where nobody says how many steps
-FEED = 1024  # steps of one run of the long run
+FEED = 1024  # steps of one run of the long run, at most
+SHARE = 8  # of the long run's time, which one run may take a part of: a file of gigabytes makes two steps a second
 Sample = Callable[[np.random.Generator, int, int], Array]  # (rng, B, T) -> made-up x
 
 
@@ -280,20 +281,25 @@ def check_ragged(s: Subject, rng: np.random.Generator) -> str:
 
 
 def check_endless(s: Subject, rng: np.random.Generator, steps: int | None = None, seconds: float = SECONDS) -> str:
-    """Run `steps` steps, or as many of a million as `seconds` allow, and look whether states and answers stay finite."""
+    """Run `steps` steps, or as many of a million as `seconds` allow, and look whether states and answers stay finite.
+
+    Where time is the limit the first run is of one answer, and the next ones are longer while they are quick.
+    """
     most = min(steps or STEPS, s.longest or STEPS * 1000)
     feed = FEED if s.window == 1 else s.window * max(1, FEED // s.window)
     content = s.sample(rng, 1, 4 * feed)
-    state, done, begun = s.zeros(1), 0, time.monotonic()
+    state, done, piece = s.zeros(1), 0, s.window if steps is None else feed
+    begun = now = time.monotonic()
     while done < most and (steps is not None or time.monotonic() - begun < seconds):
         at = done % (4 * feed)
-        size = min(feed, most - done)
+        size = min(piece, most - done, 4 * feed - at)
         y, after = s.whole(content[:, at : at + size], state)
         for tensors, found in ((s.states, after), (s.answers, y)):
             for tensor in tensors:
                 if not np.isfinite(tensor.of(found)).all():
                     _not_finite(tensor, found, done, size)
-        state, done = after, done + size
+        state, done, before, now = after, done + size, now, time.monotonic()
+        piece = min(2 * piece, feed) if now - before < seconds / SHARE / 2 else piece
     if done >= most:
         return f"{done:,} steps"
     return f"{done:,} steps in {seconds:g} s; --steps {STEPS} goes on to a million"

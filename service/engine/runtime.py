@@ -38,6 +38,7 @@ Provider = Literal["cuda", "cpu"]
 Kernel = Literal["fused", "loop"]
 PIECE = 256  # time steps of a turn's longer messages, of one client or together: what a single step waits for at most.
 # More in a run are no cheaper on a CPU: a step of `chars` takes 22 µs in 1 row of 256, 25 in 8 of them, of `action` 6 and 7.
+WARM = 20.0  # seconds that runs of zeros before the first request take at most, but for the one that is under way
 NOTHING = np.zeros(0, np.float32)
 ORT_NAMES: dict[Provider, str] = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 
@@ -146,13 +147,16 @@ class Engine:
     def _warm_up(self, session: ort.InferenceSession, max_batch: int) -> float:
         """Run every number of rows with one step, and long pieces -> seconds of a few runs of shapes that are typical of serving.
 
-        The runtime plans the memory of each shape when it first sees it.
+        The runtime plans the memory of each shape when it first sees it. A graph so slow that this takes WARM seconds does without the
+        rest of it: a file of gigabytes would be minutes at its start.
         """
-        for B in range(1, max_batch + 1):
-            self._run_zeros(session, B, 1)
         window = self.manifest.window or 1
-        for B in (1, 2, 4, 8):
-            self._run_zeros(session, min(B, max_batch), PIECE // B * window)
+        pieces = [(min(B, max_batch), PIECE // B * window) for B in (1, 2, 4, 8)]
+        begun = time.perf_counter()
+        for B, T in [(B, 1) for B in range(1, max_batch + 1)] + pieces:
+            if time.perf_counter() - begun > WARM:
+                break
+            self._run_zeros(session, B, T)
         seconds = 0.0
         for B, T in ((1, window), (max_batch, window), (1, 32 * window)):
             self._run_zeros(session, B, T)

@@ -34,14 +34,15 @@ def metadata(model: ServedModel, models: Models) -> Fields:
     numbers, optional or not, and asks for every output.
     """
     s = model.tensors
+    (inputs, outputs), (optional_inputs, optional_outputs) = s.asked, s.optional
     return {
         "name": s.model,
         "versions": [m.manifest.version for m in models.loaded(s.model) if not models.is_retired(m)],
         "platform": PLATFORM,
-        "inputs": [_tensor(t) for t in s.inputs.values() if not t.optional],
-        "outputs": [_tensor(t) for t in s.outputs.values() if not t.optional],
-        "optional_inputs": [{**_tensor(t), "optional": True} for t in s.inputs.values() if t.optional],
-        "optional_outputs": [{**_tensor(t), "optional": True} for t in s.outputs.values() if t.optional],
+        "inputs": [_tensor(t) for t in inputs],
+        "outputs": [_tensor(t) for t in outputs],
+        "optional_inputs": [{**_tensor(t), "optional": True} for t in optional_inputs],
+        "optional_outputs": [{**_tensor(t), "optional": True} for t in optional_outputs],
     }
 
 
@@ -58,20 +59,21 @@ def _input(spec: Spec) -> Fields:
 
     Those that may be are among the parameters alone: Triton's load tool refuses a configuration with an input that metadata does not list.
     """
-    return {**_configured(spec), "optional": spec.optional}
+    return {**_configured(spec), "optional": False}
 
 
 def config(model: ServedModel, settings: Settings, rows: int) -> Fields:
     """Return the model's configuration: sequences with state kept here, where it has a stream, or up to `rows` rows without."""
     s = model.tensors
+    inputs, outputs = s.asked
     return {
         "name": s.model,
         "platform": PLATFORM,
         "backend": "onnxruntime",
         "version_policy": {"all": {}},
         "max_batch_size": rows,
-        "input": [_input(t) for t in s.inputs.values() if not t.optional],
-        "output": [_configured(t) for t in s.outputs.values() if not t.optional],
+        "input": [_input(t) for t in inputs],
+        "output": [_configured(t) for t in outputs],
         **({"sequence_batching": _sequences(s, settings)} if model.manifest.streams else {}),
         "default_model_filename": "model.onnx",
         "parameters": _parameters(model.manifest, s),
@@ -88,8 +90,9 @@ def _sequences(s: Signature, settings: Settings) -> Fields:
 
 def _parameters(m: Manifest, s: Signature) -> Fields:
     """Return what a client needs to fill x and to read logits."""
-    known = {"digest": m.sha256, "kind": m.kind, "layout": m.layout, "hz": m.hz and f"{m.hz:g}", "alphabet": m.alphabet}
-    optional = [{**_configured(t), "optional": True} for t in (*s.inputs.values(), *s.outputs.values()) if t.optional]
+    window = None if m.window is None else str(m.window)
+    known = {"window": window, "digest": m.sha256, "kind": m.kind, "layout": m.layout, "hz": m.hz and f"{m.hz:g}", "alphabet": m.alphabet}
+    optional = [{**_configured(t), "optional": True} for tensors in s.optional for t in tensors]
     known["optional"] = orjson.dumps(optional).decode()
     if m.labels is not None:
         known["labels"] = "\n".join(m.labels)

@@ -29,7 +29,12 @@ Waiting = asyncio.Queue[tuple[Any, Begun | ServiceError] | None]
 """Requests of a stream with what was begun of them, in the order in which they came."""
 
 AHEAD = 64  # requests of one stream that may be under way; a client that sends more waits
-_CONTENTS = {"FP32": "fp32_contents", "INT64": "int64_contents"}
+_CONTENTS = {
+    "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents", "INT64": "int64_contents",
+    "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents", "UINT64": "uint64_contents",
+    "FP32": "fp32_contents", "FP64": "fp64_contents",
+}  # fmt: skip
+"""Where the numbers of a datatype stand that do not come as bytes, as FP16's always do."""
 
 Context = Any  # grpc.aio.ServicerContext[Any, Any]
 Message = Any

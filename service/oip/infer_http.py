@@ -190,7 +190,7 @@ def _of_form(form: Form, body: bytes, length: int) -> tuple[Ask | None, Rows | N
         return None, None
     ask = Ask(ident, [], form.wanted)
     ask.take_parameters(parameters)
-    if ask.binary != form.binary:
+    if ask.binary != form.binary or ask.flush:
         return None, None
     x = np.frombuffer(body, form.model.tensors.x.dtype, offset=length).reshape(form.shape)
     return ask, Rows(x, None, None)
@@ -201,7 +201,8 @@ _NO_PARAMETERS: dict[str, object] = {}
 
 def _form(ask: Ask, read: Rows, model: ServedModel, body: bytes, length: int | None, longest: int) -> Form | None:
     """The form of a request that has just been read and found good; None where it had more than x, or as much as not all may have."""
-    if length is None or len(ask.inputs) != 1 or ask.inputs[0].raw is None or read.x.shape[1] > longest:
+    plain = len(ask.inputs) == 1 and ask.inputs[0].raw is not None and not read.named and not ask.flush
+    if length is None or not plain or read.x.shape[1] > longest:
         return None
     head = orjson.loads(memoryview(body)[:length])
     return Form(model, head["inputs"], head.get("outputs"), ask.binary, read.x.shape, read.x.nbytes, ask.outputs)

@@ -341,4 +341,4 @@ class Inference:
     def bounds(self, model: ServedModel) -> InferLimits:
         """Return how much a request to that model may hold."""
         steps = model.modality.max_steps
-        return InferLimits(self.max_rows, steps, min(steps, self._max_every), self._max_reply)
+        return InferLimits(self.max_rows, steps, min(steps, self._max_every * model.tensors.window), self._max_reply)

@@ -70,6 +70,8 @@ class Ask:
     timeout: float | None = None
     binary: bool = False
     """whether outputs that were not named come as raw bytes"""
+    flush: bool = False
+    """whether the window that is begun is filled with zeros and answered"""
     protocol: ClientProtocol = "oip_http"
     more: dict[str, object] = field(default_factory=dict)
     """options that say how x is to be read, by their native names: indrnn_lost is `lost`"""
@@ -92,6 +94,8 @@ class Ask:
                 self.end = boolean(value, name)
             elif name == "indrnn_step":
                 self.step = _whole(value, name, 1, MAX_STEP)
+            elif name == "indrnn_flush":
+                self.flush = boolean(value, name)
             elif name == "timeout":
                 micros = _whole(value, name, 0, MAX_UINT64)
                 self.timeout = micros / 1e6 if micros else None
@@ -99,7 +103,7 @@ class Ask:
                 self.binary = boolean(value, name)
             elif name.startswith(_OURS):
                 if name.removeprefix(_OURS) not in READ_OPTIONS:
-                    known = ", ".join(_OURS + option for option in ("step", *READ_OPTIONS))
+                    known = ", ".join(_OURS + option for option in ("step", "flush", *READ_OPTIONS))
                     raise BadInput(f"unknown parameter '{name[:80]}', expected {known}")
                 self.more[name.removeprefix(_OURS)] = value
             elif name.startswith("triton_") and name != _NOT_RESERVED:
@@ -213,14 +217,18 @@ def _read_inputs(ask: Ask, inputs: object, body: memoryview, at: int) -> None:
 
 
 def read_raw(body: bytes, signature: Signature) -> Ask:
-    """Return a request that is nothing but the bytes of x, one row of it, as Inference-Header-Content-Length 0 says. Raises BadInput."""
-    rest = signature.x.shape[2:]
-    step = int(np.prod(rest, dtype=np.int64)) * signature.x.dtype.itemsize
+    """Return a request that is nothing but the bytes of an input, one row of it, as Inference-Header-Content-Length 0 says.
+
+    The input is x, or an adopted file's own where it has one alone. Raises BadInput.
+    """
+    own = [] if signature.own is None else list(signature.own.inputs.values())
+    x = own[0].over_time() if len(own) == 1 else signature.x
+    rest = x.shape[2:]
+    step = int(np.prod(rest, dtype=np.int64)) * x.dtype.itemsize
     if not body or len(body) % step:
-        raise BadInput(
-            f"input byte size mismatch for input 'x' for model '{signature.model}'. Expected a multiple of {step}, got {len(body)}"
-        )
-    return Ask("", [SentTensor("x", signature.x.datatype, (1, len(body) // step, *rest), body)], None, binary=True)
+        expected = f"Expected a multiple of {step}, got {len(body)}"
+        raise BadInput(f"input byte size mismatch for input '{x.name}' for model '{signature.model}'. {expected}")
+    return Ask("", [SentTensor(x.name, x.datatype, (1, len(body) // step, *rest), body)], None, binary=True)
 
 
 def _binary_size(parameters: dict[str, object], name: str) -> int | None:

@@ -23,9 +23,12 @@ _TENSOR = {
     "type": "object",
     "required": ["name", "shape", "datatype"],
     "properties": {
-        "name": {"type": "string", "description": "x; or lengths [B, 1] and state [B, N], which a request can do without"},
+        "name": {
+            "type": "string",
+            "description": "x, or the own inputs of an adopted file; lengths [B, 1] and state [B, N] can be left out",
+        },
         "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
-        "datatype": {"type": "string", "enum": ["FP32", "INT64"]},
+        "datatype": {"type": "string", "description": "as the metadata has it", "example": "FP32"},
         "data": {"type": "array", "items": {}, "description": "numbers, flat or nested; or binary_data_size in parameters"},
         "parameters": {"type": "object", "properties": {"binary_data_size": {"type": "integer", "minimum": 0}}},
     },
@@ -47,6 +50,7 @@ _REQUEST = {
                 "sequence_start": {"type": "boolean"},
                 "sequence_end": {"type": "boolean"},
                 "indrnn_step": {"type": "integer", "minimum": 1, "description": "the number of this step; without it the server counts"},
+                "indrnn_flush": {"type": "boolean", "description": "fills the window that is begun with zeros, and answers it"},
                 "timeout": {"type": "integer", "minimum": 0, "description": "microseconds it may wait"},
                 "binary_data_output": {"type": "boolean"},
             },

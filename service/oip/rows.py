@@ -1,9 +1,7 @@
-"""Tensors as they were sent, raw little-endian bytes or JSON numbers, as rows to feed, checked against the model. Pure."""
+"""Tensors as they were sent as rows to feed, checked against the model, and what it answered as tensors. Pure."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -11,56 +9,12 @@ from numpy.typing import NDArray
 
 from indrnn.export.modalities.sentences import no_word
 from indrnn.service.engine.requests import Exact
-from indrnn.service.errors import BadInput, NotFinite, OutOfAlphabet, OutOfRange, TooLarge, said
-from indrnn.service.oip.message import MAX_AXES, Ask, Output, SentTensor
-from indrnn.service.serving.signature import Array, Signature, Spec
+from indrnn.service.errors import BadInput, OutOfAlphabet, OutOfRange, TooLarge
+from indrnn.service.oip import own_tensors
+from indrnn.service.oip.decoding import decode, finite
+from indrnn.service.oip.message import Ask, Output, SentTensor
+from indrnn.service.serving.signature import Array, Signature
 from indrnn.service.session.machine import Floats, Result, Scores
-
-
-def decode(tensor: SentTensor, spec: Spec, model: str) -> Array:
-    """Return the array of an input, read-only where it came as bytes. Raises BadInput where datatype, shape or size are not the model's."""
-    if tensor.datatype != spec.datatype:
-        raise BadInput(
-            f"inference input '{spec.name}' data-type is '{tensor.datatype[:40]}', but model '{model}' expects '{spec.datatype}'"
-        )
-    shape = tensor.shape
-    if len(shape) != len(spec.shape) or not all(n == own or own == -1 for n, own in zip(shape, spec.shape, strict=True)):
-        expected, got = (",".join(str(n) for n in s) for s in (spec.shape, shape))
-        raise BadInput(f"unexpected shape for input '{spec.name}' for model '{model}'. Expected [{expected}], got [{got}]")
-    if tensor.raw is None:
-        return _of_values(tensor, spec, model)
-    size = math.prod(shape) * spec.dtype.itemsize
-    if len(tensor.raw) != size:
-        raise BadInput(f"input byte size mismatch for input '{spec.name}' for model '{model}'. Expected {size}, got {len(tensor.raw)}")
-    return np.frombuffer(tensor.raw, spec.dtype).reshape(shape)
-
-
-def _of_values(tensor: SentTensor, spec: Spec, model: str) -> Array:
-    flat: Sequence[object] = tensor.values if isinstance(tensor.values, list) else [tensor.values]
-    for _ in range(MAX_AXES):
-        if not any(isinstance(v, list) for v in flat):
-            break
-        flat = list(chain.from_iterable(v if isinstance(v, list) else [v] for v in flat))
-    count = math.prod(tensor.shape)
-    if len(flat) != count:
-        raise BadInput(f"unexpected number of elements for input '{spec.name}' for model '{model}'. Expected {count}, got {len(flat)}")
-    numbers = (int,) if spec.dtype.kind in "iu" else (int, float)
-    odd = next((v for v in flat if isinstance(v, bool) or not isinstance(v, numbers)), None)
-    if odd is not None or any(v is None for v in flat):
-        raise BadInput(f"unable to parse 'data' of input '{spec.name}' for model '{model}': expected numbers, got {said(odd)}")
-    try:
-        with np.errstate(over="ignore"):
-            return np.array(flat, spec.dtype).reshape(tensor.shape)
-    except OverflowError:
-        raise BadInput(f"unable to parse 'data' of input '{spec.name}' for model '{model}': a number is beyond {spec.datatype}") from None
-
-
-def finite(array: Array, name: str, model: str) -> None:
-    """Raises NotFinite where an input holds NaN or infinity."""
-    flat = array.reshape(-1)
-    if np.count_nonzero(np.isfinite(flat)) != flat.size:  # a third of the time of `all`, for the input of a step
-        what = "NaN" if np.isnan(array).any() else "infinity"
-        raise NotFinite(f"inference input '{name}' for model '{model}': expected finite numbers, got {what}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +28,17 @@ class InferLimits:
 
 
 class Rows(NamedTuple):
-    """x [B, T, ...] as sent, the steps that count of each row, and the state [B, N] before them where the client holds it."""
+    """x [B, T, ...] as sent, the steps that count of each row, and the state [B, N] before them where the client holds it.
+
+    named: whether an adopted file's own inputs were sent in place of x. longer: whether one had steps that it has not in the file, so that
+    every output has some.
+    """
 
     x: Array
     lengths: Sequence[int] | None
     state: Floats | None
+    named: bool = False
+    longer: bool = False
 
     def content(self, row: int) -> Exact:
         """Return the content of one row, cut to its length."""
@@ -89,11 +49,15 @@ class Rows(NamedTuple):
 def read(ask: Ask, signature: Signature, bounds: InferLimits) -> Rows:
     """Read the rows of a request. Raises BadInput and its kin, in Triton's words where it has some."""
     model = signature.model
+    if ask.flush and signature.window == 1:
+        raise BadInput(f"parameter 'indrnn_flush' is for models that read windows; model '{model}' answers every step")
     sent = _by_name(ask.inputs, signature)
-    x = decode(sent["x"], signature.x, model)
+    x, named, longer = _fed(sent, signature)
+    if named and signature.own is not None:
+        sent = {name: tensor for name, tensor in sent.items() if name not in signature.own.inputs}
     B, T = x.shape[:2]
-    _check_bounds(ask, B, T, signature, bounds)
-    lengths = None if "lengths" not in sent else _lengths(sent["lengths"], signature, B, T)
+    _check_bounds(ask, B, T + ask.flush, signature, bounds)
+    lengths: Sequence[int] | None = None if "lengths" not in sent else _lengths(sent["lengths"], signature, B, T)
     state = None
     if "state" in sent:
         if ask.sequence is not None:
@@ -101,24 +65,38 @@ def read(ask: Ask, signature: Signature, bounds: InferLimits) -> Rows:
                 f"inference request to model '{model}' must not have both a correlation ID and input 'state': one of them holds the state"
             )
         state = _state(decode(sent["state"], signature.inputs["state"], model), B, signature)
-    check_values(x, signature)
+    if x.size:
+        check_values(x, signature)
     for wanted in ask.outputs or ():
-        if wanted.name not in signature.outputs:
+        if wanted.name not in signature.outputs and not own_tensors.is_output(wanted.name, signature):
             raise BadInput(f"unexpected inference output '{wanted.name[:80]}' for model '{model}'")
-    return Rows(x, lengths, state)
+    if ask.flush:
+        x, lengths = flushed(x, lengths)
+    return Rows(x, lengths, state, named, longer)
+
+
+def _fed(sent: dict[str, SentTensor], signature: Signature) -> tuple[Array, bool, bool]:
+    """Return x [B, T, ...], whether it came as an adopted file's own inputs, and whether one had steps that it has not in the file."""
+    if own_tensors.is_named(sent, signature):
+        x, longer = own_tensors.read(sent, signature)
+        return x, True, longer
+    if "x" not in sent:
+        needed = [t.name for t in signature.asked[0]]
+        accepted = len({*signature.inputs, *needed})
+        count = f"expected number of inputs between 1 and {accepted} but got {len(sent)} inputs for model '{signature.model}'"
+        raise BadInput(f"{count}. Got input(s) {sorted(sent)}, but missing required input(s) {needed}")
+    return decode(sent["x"], signature.x, signature.model), False, False
 
 
 def _by_name(tensors: Sequence[SentTensor], signature: Signature) -> dict[str, SentTensor]:
+    own = {} if signature.own is None else signature.own.inputs
     sent: dict[str, SentTensor] = {}
     for tensor in tensors:
-        if tensor.name not in signature.inputs:
+        if tensor.name not in signature.inputs and tensor.name not in own:
             raise BadInput(f"unexpected inference input '{tensor.name[:80]}' for model '{signature.model}'")
         if tensor.name in sent:
             raise BadInput(f"input '{tensor.name}' already exists in request")
         sent[tensor.name] = tensor
-    if "x" not in sent:
-        count = f"expected number of inputs between 1 and {len(signature.inputs)} but got {len(sent)} inputs for model '{signature.model}'"
-        raise BadInput(f"{count}. Got input(s) {sorted(sent)}, but missing required input(s) ['x']")
     return sent
 
 
@@ -160,6 +138,15 @@ def _state(state: Array, B: int, signature: Signature) -> Floats:
     return floats
 
 
+def flushed(x: Array, lengths: Sequence[int] | None) -> tuple[Array, Sequence[int]]:
+    """Return x [B, T + 1, F] and its lengths with a NaN behind each row's last sample: there the graph fills the window, and answers it."""
+    B, T, F = x.shape
+    ends = [T] * B if lengths is None else lengths
+    longer = np.concatenate([x, np.zeros((B, 1, F), np.float32)], 1)
+    longer[range(B), ends] = np.nan
+    return longer, [n + 1 for n in ends]
+
+
 def check_values(x: Array, signature: Signature) -> None:
     """Check the values of x. Raises NotFinite, OutOfAlphabet."""
     if signature.x.dtype.kind == "i":
@@ -175,15 +162,21 @@ def check_values(x: Array, signature: Signature) -> None:
 
 
 def outputs(ask: Ask, signature: Signature, rows: Rows, results: Sequence[Result[Scores]]) -> list[Output]:
-    """Return what was asked for of logits [B, T, K] and state_out [B, N]; past a row's length the logits are zero.
+    """Return what was asked for of logits [B, T, K], state_out [B, N] and an adopted file's own outputs; past a row's length all is zero.
 
-    Where nothing was named it is the logits, and for a client that sent a state the state after it.
+    Where nothing was named it is the logits, or the file's own outputs for a client that sent its own inputs, and for one that sent a
+    state the state after it.
     """
-    if ask.outputs:
-        wanted = [(w.name, w.binary) for w in ask.outputs]
-    else:
-        wanted = [(t.name, ask.binary) for t in signature.outputs.values() if not t.optional or rows.state is not None]
-    return [Output(name, "FP32", _tensor(name, signature, rows, results), binary) for name, binary in wanted]
+    wanted = [(w.name, w.binary) for w in ask.outputs] if ask.outputs else [(name, ask.binary) for name in _unnamed(signature, rows)]
+    return [_output(name, binary, signature, rows, results) for name, binary in wanted]
+
+
+def _unnamed(signature: Signature, rows: Rows) -> list[str]:
+    """Return the outputs of a request that names none."""
+    after = ["state_out"] if rows.state is not None else []
+    if rows.named and signature.own is not None:
+        return [*signature.own.outputs, *after]
+    return [t.name for t in signature.outputs.values() if not t.optional or t.name in after]
 
 
 def tells_state(ask: Ask, rows: Rows) -> bool:
@@ -191,8 +184,12 @@ def tells_state(ask: Ask, rows: Rows) -> bool:
     return "state_out" in [w.name for w in ask.outputs] if ask.outputs else rows.state is not None
 
 
-def _tensor(name: str, signature: Signature, rows: Rows, results: Sequence[Result[Scores]]) -> NDArray[np.float32]:
-    return _logits(rows, results) if name == "logits" else _states(results, signature.state_size)
+def _output(name: str, binary: bool, signature: Signature, rows: Rows, results: Sequence[Result[Scores]]) -> Output:
+    if own_tensors.is_output(name, signature):
+        answers = own_tensors.Answers(results, rows.x.shape[1], rows.longer or not rows.named)
+        return own_tensors.output(name, binary, signature, answers)
+    tensor = _logits(rows, results) if name == "logits" else _states(results, signature.state_size)
+    return Output(name, "FP32", tensor, binary)
 
 
 def _logits(rows: Rows, results: Sequence[Result[Scores]]) -> NDArray[np.float32]:

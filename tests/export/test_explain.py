@@ -20,6 +20,7 @@ from indrnn.export.bundle import DIAGONAL_TYPE, EXPLAIN, BundleError, Manifest, 
 from indrnn.export.errors import GraphError
 from indrnn.kernels.build import KernelMissing, build
 from indrnn.kernels.runtime import ort
+from indrnn.model.cells.classic.bidirectional import Bidirectional
 from indrnn.model.cells.diagonal.backward import indrnn_backward
 from indrnn.model.cells.recurrence import ACTIVATIONS, DIRECTIONS, recurrence, recurrence_backward_op
 from indrnn.model.nets.network import StateNet
@@ -32,8 +33,8 @@ from indrnn.model.training.checkpoint import Meta, save
 NUMBERS = Meta("tensor", "", 0, 0, labels=("a", "b"), told={"features": [{"name": "x"}, {"name": "y"}], "answer": "end"})
 
 
-def tensor(cell: str) -> StateNet:
-    net = TensorNet(TensorConfig((0.0, 0.0), (1.0, 1.0), 2, hidden=8, layers=2, cell=cell))
+def tensor(cell: str, **more: Any) -> StateNet:
+    net = TensorNet(TensorConfig((0.0, 0.0), (1.0, 1.0), 2, hidden=8, cell=cell, **{"layers": 2, **more}))
     torch.nn.init.normal_(net.readout.weight, std=0.5)
     return net
 
@@ -41,6 +42,7 @@ def tensor(cell: str) -> StateNet:
 MADE: dict[str, tuple[Callable[[str], StateNet], str]] = {
     "tensor": (tensor, "indrnn"),
     "tensor-mingru": (tensor, "mingru"),
+    "both-ways": (lambda cell: tensor(cell, bidirectional=True, layers=1), "mingru"),  # IndRNN's is tests/system/test_explaining.py's
     "chars": (chars, "indrnn"),
     "action": (action, "indrnn"),
 }
@@ -240,9 +242,22 @@ def test_the_bundles_that_come_along_have_one(name: str) -> None:
     assert len(ort.InferenceSession(bundle.explanation, providers=["CPUExecutionProvider"]).get_outputs()) == 3
 
 
-def test_a_network_of_other_cells_says_that_it_has_none() -> None:
+@pytest.mark.parametrize("both", [False, True])
+def test_a_network_of_other_cells_says_that_it_has_none(both: bool) -> None:
     with pytest.raises(GraphError, match="no explanation of a network of gru"):
-        explain.to_onnx(tensor("gru").fold(), torch.zeros(2, 6, 2), torch.tensor([5, 6]))
+        explain.to_onnx(tensor("gru", bidirectional=both).fold(), torch.zeros(2, 6, 2), torch.tensor([5, 6]))
+
+
+def test_neurons_that_are_off_stand_at_their_own_step_in_both_directions() -> None:
+    net = tensor("indrnn", bidirectional=True).fold()
+    x, lengths = torch.randn(2, 6, 2), torch.tensor([5, 6])
+    seen: list[torch.Tensor] = []
+    for part in net.modules():
+        if isinstance(part, Bidirectional):
+            part.register_forward_hook(lambda _, __, out: seen.append((out[0] <= 0).float()))
+    _, _, off = explain.explanation(net, x, lengths, torch.ones(2, 2))
+    torch.testing.assert_close(off, torch.cat(seen, 2).mean(2).T)
+    assert len(seen) == 2
 
 
 def test_word_numbers_have_none() -> None:

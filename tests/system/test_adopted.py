@@ -12,9 +12,12 @@ import numpy as np
 import onnx
 import orjson
 import pytest
+import tritonclient.grpc
+import tritonclient.http
 from conftest import Server
 from onnx import numpy_helper
 from stateful_files import ELMAN, LEVEL, gru, lstm, save, step, typed
+from test_inference import free_port
 
 from indrnn.export.adopt.adoption import adopt
 from indrnn.export.adopt.layout import Told
@@ -63,7 +66,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def server(files: dict[str, Path]) -> Iterator[Server]:
     root = files["gru"].parent.parent / "adopted"
-    made = Server(root.parent, {"INDRNN_BUNDLES": str(root)}).start()
+    made = Server(root.parent, {"INDRNN_BUNDLES": str(root), "INDRNN_GRPC_PORT": free_port()}).start()
     yield made
     made.stop()
 
@@ -166,6 +169,46 @@ def test_the_open_inference_protocol_carries_a_sequence(server: Server, files: d
         found.append(told.json()["outputs"][0]["data"])
     want = by_hand(files["policy"], "policy", x)
     assert np.array(found) == pytest.approx(np.concatenate([want["action"], want["value"]], 1), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["http", "grpc"])
+def test_tritons_client_feeds_an_adopted_file_by_its_own_names(server: Server, files: dict[str, Path], kind: str) -> None:
+    triton: Any = {"http": tritonclient.http, "grpc": tritonclient.grpc}[kind]
+    client = triton.InferenceServerClient(f"127.0.0.1:{server.port if kind == 'http' else server.env['INDRNN_GRPC_PORT']}")
+
+    def ask(model: str, rows: list[list[float]], names: list[str] | None = None, **more: Any) -> Any:
+        array = np.array(rows, np.float32)
+        metadata = client.get_model_metadata(model) if kind == "http" else client.get_model_metadata(model, as_json=True)
+        (asked,) = metadata["inputs"]
+        whole = array[:, 0][None] if model == "window" else array
+        x = triton.InferInput(asked["name"], whole.shape, asked["datatype"]).set_data_from_numpy(
+            whole.astype({"FP16": "f2"}.get(asked["datatype"], "f4"))
+        )
+        return client.infer(model, [x], outputs=names and [triton.InferRequestedOutput(n) for n in names], **more)
+
+    steps: dict[str, list[Any]] = {}
+    x = content("half", 5)
+    for t, row in enumerate(x):
+        told = ask("half", [row], sequence_id=f"{kind} steps", sequence_start=t == 0, sequence_end=t == 4)
+        for name in ("action", "value"):
+            steps.setdefault(name, []).append(told.as_numpy(name)[0])
+        assert told.as_numpy("logits") is None
+    assert steps["action"][0].dtype == np.float16
+    close(steps, by_hand(files["half"], "half", x))
+
+    heard, x = [], content("window", 13)
+    for n, (a, b) in enumerate(pairwise([0, 1, 4, 12, 13]), 1):
+        more = {"sequence_id": f"{kind} windows", "sequence_start": n == 1, "sequence_end": b == 13}
+        last = {"indrnn_flush": True} if b == 13 else {}
+        for _ in range(2):  # each is sent twice, and applied once
+            told = ask("window", x[a:b], ["level"], parameters={"indrnn_step": n, **last}, **more)
+            found = told.as_numpy("level")[0].tolist()
+        assert len(found) == b // W - a // W + (b == 13)
+        heard += found
+    close({"level": heard}, by_hand(files["window"], "window", [*x, [0.0], [0.0]]))
+    long = ask("window", content("window", 1_500), sequence_id=f"{kind} long", sequence_start=True, sequence_end=True)
+    assert long.as_numpy("level").shape == (1, 300, 1)  # a step of a sequence has as many windows as one of another model has steps
+    client.close()
 
 
 def test_streams_at_once_are_batched_and_none_sees_another(server: Server, files: dict[str, Path]) -> None:

@@ -16,11 +16,13 @@ from indrnn.frames.layouts import LAYOUTS
 from indrnn.model.nets.action import ActionConfig, ActionNet
 from indrnn.model.nets.chars import CharsConfig, CharsNet
 from indrnn.model.nets.network import StateNet
+from indrnn.model.nets.tensor import TensorConfig, TensorNet
 from indrnn.model.training.checkpoint import Meta, load, save
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz ,"
 TEXT = Meta("chars", "", 0, 0, alphabet=ALPHABET)
 KNOWN = Meta("chars", "", 0, 0, alphabet=ALPHABET + "\ufffd", told={"unknown": "\ufffd"})
+ROWS = Meta("tensor", "", 0, 0, labels=("a", "b"), told={"features": [{"name": "x"}, {"name": "y"}], "answer": "end"})
 FRAMES = Meta("action", "", 0, 0, labels=("a", "b", "c"), layout="utd20", layouts=LAYOUTS, persons=1, hz=30.0)
 
 
@@ -33,6 +35,7 @@ def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "chars": (CharsNet(CharsConfig(len(ALPHABET), hidden=16, layers=2)), TEXT),
         "action": (ActionNet(ActionConfig(classes=3, hidden=16, layers=1)), FRAMES),
         "known": (CharsNet(CharsConfig(len(ALPHABET) + 1, hidden=8, layers=1)), KNOWN),
+        "both": (TensorNet(TensorConfig((0.0, 0.0), (1.0, 1.0), 2, hidden=8, layers=1, ends=True, bidirectional=True)), ROWS),
         "silent": (CharsNet(CharsConfig(len(ALPHABET), hidden=8, layers=1)), TEXT),
     }
     found: dict[str, Any] = {"bundles": folder / "bundles"}
@@ -54,6 +57,16 @@ def server(nets: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> It
 def expected(net: StateNet, x: np.ndarray, weights: list[float]) -> list[np.ndarray]:
     given = torch.from_numpy(x)[None], torch.tensor([len(x)]), torch.tensor([weights])
     return [out[0].numpy() for out in explain.explanation(net, *given)]
+
+
+def test_a_network_that_looks_at_whole_sequences_is_explained(server: Server, nets: dict[str, Any]) -> None:
+    rows = np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
+    found = server.post("/explain", {"model": "both", "sequence": rows.tolist(), "label": "b"}).json()
+    gradient, logits, off = expected(nets["both"], rows, [-1.0, 1.0])
+    assert np.array(found["gradient"]) == pytest.approx(gradient, abs=1e-5)
+    assert found["logit"] == pytest.approx(logits[1] - logits[0], abs=1e-5)
+    assert found["off"] == pytest.approx(off, abs=1e-6)
+    assert np.abs(gradient[0]).max() > 0  # the first row is read last by half of the neurons
 
 
 def test_frames_are_explained_by_joint(server: Server, nets: dict[str, Any], walk: list[Any]) -> None:

@@ -21,8 +21,9 @@ class Recording:
     """x [T, P, J, D], D 2 or 3: as the file has it, NaN a joint not seen, an absent person all zeros or all NaN.
 
     order: a name in frames/layouts.py, "" where the format says none; joint_names: the file's own, in its order. hz, unit ("m", "cm", "mm",
-    "px"), label, subject, view: None where the file says nothing. flags: what else it says of the clip, such as in which parts of published
-    splits it is. notes: what the reader made of the file beyond its words.
+    "px"), axes (where this project's x, y and z lie in the file's: "-x -y z"), label, subject, view: None where the file says nothing.
+    flags: what else it says of the clip, such as in which parts of published splits it is. notes: what the reader made of the file beyond
+    its words.
     """
 
     x: Places
@@ -34,6 +35,7 @@ class Recording:
     joint_names: tuple[str, ...] | None = None
     hz: float | None = None
     unit: str | None = None
+    axes: str | None = None
     flags: dict[str, bool] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from indrnn.frames import layouts
 from indrnn.model.data import ntu
-from indrnn.model.data.formats import azure, csv_table, matlab, mediapipe, npz, openpose, pyskl
+from indrnn.model.data.formats import azure, csv_table, matlab, mediapipe, npz, openpose, predict_body, pyskl
 from indrnn.model.data.formats.recording import FormatError, Recording, load_json
 
 
@@ -166,6 +166,8 @@ def _npy(path: Path, persons: int) -> list[Recording]:
 
 def _json(path: Path, persons: int) -> list[Recording]:
     told = load_json(path)
+    if predict_body.is_one(told):
+        return predict_body.read(path, persons)
     if azure.is_one(told):
         return azure.read(path, persons)
     if isinstance(told, dict) and "people" in told:
@@ -177,7 +179,7 @@ FORMATS = {
     "matlab": Format("MATLAB, version 5 to 7", (".mat",), _matlab),
     "ntu": Format("NTU RGB+D's .skeleton", (".skeleton",), _ntu),
     "openpose": Format("OpenPose's JSON, a folder a clip", (), openpose.read),
-    "json": Format("JSON of MediaPipe, Azure Kinect or OpenPose", (".json", ".jsonl"), _json),
+    "json": Format("JSON of MediaPipe, Azure Kinect or OpenPose, or sent to POST /predict", (".json", ".jsonl"), _json),
     "csv": Format("a table with a header", (".csv", ".tsv", ".txt"), csv_table.read),
     "pyskl": Format("a pickle of pyskl or mmaction2, of which nothing is run", (".pkl", ".pickle"), pyskl.read),
     "npz": Format("this project's arrays", (".npz",), _npz),

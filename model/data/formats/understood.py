@@ -52,12 +52,14 @@ def understand(found: Sequence[Recording], asked: Stated) -> Understood:
         if not len(r.x):
             raise FormatError(f"{r.name}: expected frames, got none")
     P = max(r.x.shape[1] for r in found)
+    if asked.axes is None:
+        _check_axes(found)
     x = np.concatenate([np.pad(r.x, ((0, 0), (0, P - r.x.shape[1]), (0, 0), (0, 0))) for r in found])
     if np.isinf(x).any():
         x = np.where(np.isinf(x), np.nan, x)
     x, notes = seen_only(x, asked.zero)
     order_name, order, names, x, said = _order(first, x, asked)
-    x, axes = _axes(x, names, order, asked)
+    x, axes = _axes(x, names, first.axes or (order.axes if order is not None else "x y z"), asked)
     x, unit_line, unit_note = _unit(x, first, order, asked)
     hz, hz_line = _rate(found, asked)
     lines = [
@@ -112,14 +114,28 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_.\-:]+", " ", name).strip().lower().replace("center", "centre")
 
 
-def _axes(x: Places, names: tuple[str, ...], order: JointOrder | None, asked: Stated) -> tuple[Places, str]:
+def _check_axes(found: Sequence[Recording]) -> None:
+    """Raise FormatError where the files say of their axes what is not so of all, or no axes at all."""
+    axes = found[0].axes
+    for r in found:
+        if r.axes != axes:
+            raise FormatError(f"{r.name}: expected axes {axes!r} as {found[0].name} has, got {r.axes!r}: convert them apart, or say --axes")
+    if axes is not None and not _is_axes(axes, found[0].x.shape[-1]):
+        raise FormatError(f"{found[0].name}: expected axes such as '-x -y z', got {axes[:40]!r}: --axes says others")
+
+
+def _is_axes(axes: str, dims: int) -> bool:
+    words = axes.replace(",", " ").split()
+    return bool(AXES.fullmatch(axes.strip())) and len({w[-1] for w in words}) == len(words) >= dims
+
+
+def _axes(x: Places, names: tuple[str, ...], usual: str, asked: Stated) -> tuple[Places, str]:
     """Return x with y up, and which axes of the file its own are, in words."""
     if asked.axes is not None:
         words = asked.axes.replace(",", " ").split()
-        if not AXES.fullmatch(asked.axes.strip()) or len({w[-1] for w in words}) != len(words) or len(words) < x.shape[-1]:
+        if not _is_axes(asked.axes, x.shape[-1]):
             raise FormatError(f"expected --axes such as '-x -y z', where x, y and z of the result lie in the file, got {asked.axes!r}")
         return _turned(x, asked.axes), f"x, y, z are {', '.join(words)} of the file, as --axes says"
-    usual = order.axes if order is not None else "x y z"
     turned = _turned(x, usual)
     said = (
         "as they are in the file"

@@ -296,6 +296,7 @@ def test_weights_beside_the_file_are_taken_and_beyond_a_size_written_beside_it(t
     bundle = write(adoption, tmp_path / "bundles", "large", "1", command="")
     assert bundle.manifest.weights_sha256 is not None
     assert (bundle.graph.parent / "model.onnx.data").is_file()
+    assert (bundle.graph.parent / "model.onnx.data").stat().st_mode == bundle.graph.stat().st_mode
     assert main(["check", str(bundle.graph.parent), "--steps", "50"]) == 0
     (bundle.graph.parent / "model.onnx.data").write_bytes(b"other")
     assert main(["check", str(bundle.graph.parent)]) == 1

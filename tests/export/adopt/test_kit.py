@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from stateful_files import FAULTS, gru, lstm, overflowing, step
 
@@ -57,3 +58,22 @@ def test_a_bundle_is_checked_by_its_folder(capsys: pytest.CaptureFixture[str]) -
 def test_a_long_run_without_a_number_of_steps_says_how_far_it_came(tmp_path: Path) -> None:
     adoption = adopt(overflowing(tmp_path), Told(), seconds=1e-9)
     assert adoption.findings[-1].note.startswith("0 steps in 1e-09 s; --steps 1000000")
+
+
+@pytest.mark.parametrize(("slow", "most"), [(3.0, 5), (0.01, 1_500)])
+def test_a_long_run_ends_in_time_also_where_a_step_takes_seconds(monkeypatch: pytest.MonkeyPatch, slow: float, most: int) -> None:
+    clock = [0.0]
+    ran: list[int] = []
+
+    def run(x: kit.Array, lengths: np.ndarray, state: kit.Floats) -> tuple[kit.Floats, kit.Floats]:
+        ran.append(x.shape[1])
+        clock[0] += slow * x.shape[1]
+        return np.zeros((1, x.shape[1], 1), np.float32), state
+
+    monkeypatch.setattr(kit.time, "monotonic", lambda: clock[0])
+    part = kit.Stretch("h", 0, 1)
+    slowly = kit.Subject("slow", run, lambda rng, B, T: np.zeros((B, T, 1), np.float32), (part,), (part,), frozenset())
+    assert "in 10 s" in kit.check_endless(slowly, np.random.default_rng(0))
+    assert 10 <= clock[0] <= 13
+    assert sum(ran) <= most
+    assert set(ran) == {1} if slow > 1 else max(ran) > 32

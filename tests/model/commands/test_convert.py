@@ -1,6 +1,7 @@
 """Recordings of other tools become the clips that they are, and what was understood of them is shown."""
 
 import base64
+import contextlib
 import json
 import os
 import pickle
@@ -8,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from indrnn.__main__ import main
 from indrnn.frames import layouts
 from indrnn.model.data import clips
-from indrnn.model.data.formats import matlab, pickles
+from indrnn.model.data.formats import matlab, pickles, predict_body
 from indrnn.model.data.formats.recording import FormatError, seats
 
 # Both written by SciPy 1.17's savemat with do_compression.
@@ -169,6 +172,82 @@ HEADERS = [
     lambda j, a: f"{a}_{j.replace(' ', '_')}",
     lambda j, a: f"{j.replace('centre', 'center')}.{a}",
 ]
+
+
+def test_what_was_sent_to_predict_becomes_the_clips_that_it_was(tmp_path, capsys):
+    x = body("kinect20")
+    clip = x.tolist()
+    clip[3][5] = None
+    sent = {"sequences": [clip, x[:7].tolist()], "model": "action", "layout": "kinect20", "hz": 25, "top_k": 3}
+    (tmp_path / "wave 1.json").write_text(json.dumps(sent))
+    found, said = converted(tmp_path, capsys, tmp_path / "wave 1.json")
+    assert ([len(c.x) for c in found.clips], found.classes, found.hz) == ([T, 7], ("wave",), 25.0)
+    assert said["joints"].startswith("20: kinect20")
+    assert said["lost"].startswith("1 of 380 joints")
+    assert "POST /predict" in said["read"]
+    np.testing.assert_allclose(found.clips[1].x[:, 0], x[:7], atol=1e-5)
+
+
+def test_a_body_says_unit_axes_persons_lost_joints_and_times(tmp_path, capsys):
+    x = body("utd20", 1000) * (-1, -1, 1)
+    x[4, 7] = 0
+    two = np.stack([x, np.zeros_like(x)], 1).tolist()
+    two[5][1] = x[5].tolist()
+    sent = {"sequences": [two], "unit": "mm", "axes": "-x -y z", "lost": "zero", "layout": "utd20", "t": [[0.05 * t for t in range(T)]]}
+    (tmp_path / "wave.json").write_text(json.dumps(sent))
+    found, said = converted(tmp_path, capsys, tmp_path / "wave.json")
+    assert (found.hz, found.clips[0].x.shape) == (20.0, (T, 2, 20, 3))
+    assert said["unit"].startswith("mm")
+    assert said["axes"].startswith("x, y, z are -x, -y, z of the file")
+    assert said["lost"].startswith("1 of 260 joints")
+    np.testing.assert_allclose(found.clips[0].x[0, 0], body("utd20")[0], atol=1e-5)
+
+
+def test_steps_of_a_session_are_one_clip_and_one_sent_twice_counts_once(tmp_path, capsys):
+    x = body("utd20")
+    pieces = [(1, x[:4]), (2, x[4:9]), (2, x[4:9]), (3, x[9:])]
+    lines = [json.dumps({"sequences": [p.tolist()], "session_id": "s", "step": n, "layout": "utd20"}) for n, p in pieces]
+    (tmp_path / "sent.jsonl").write_text("\n".join([*lines, json.dumps({"sequences": [x.tolist()], "layout": "utd20"})]))
+    found, _ = converted(tmp_path, capsys, tmp_path / "sent.jsonl")
+    assert len(found.clips) == 2
+    for clip in found.clips:
+        np.testing.assert_allclose(clip.x[:, 0], x, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ({"sequences": [[[0.1, 0.2], [0.3, 0.4]]]}, "sequences[0]: expected a clip of joints, got rows of numbers: `indrnn train tensor`"),
+        ({"sequences": []}, "expected a list of clips, got an empty one"),
+        ({"sequences": ["to be"]}, "sequences[0]: expected a clip [T][J][3] or [T][P][J][3], got a text"),
+        ({"sequences": [[[[1, 2, 3]], [[1, 2]]]]}, "sequences[0][1]: expected 1 joints of 3 numbers or null as in the others"),
+        ({"sequences": [[[[1, 2, 3]]], [[[1, 2, 3]]]], "session_id": "s"}, "expected one clip, as a session takes, got 2"),
+        ({"sequences": [[[[1, 2, 3, 4]]]]}, "expected joints of 2 or 3 numbers, got 4"),
+        ({"sequences": [[[[1, 2, 3]] * 3]], "axes": "up"}, "expected axes such as '-x -y z', got 'up'"),
+        ({"sequences": [[[[1, 2, 3]] * 3]], "axes": 3}, "axes: expected a text such as"),
+        ({"sequences": [[None, [None]]]}, "expected a clip"),
+        ({"model": "chars", "sequence": "to be"}, "expected frames with 33 landmarks"),
+    ],
+)
+def test_a_body_that_holds_no_clips_is_refused_in_a_sentence(tmp_path, capsys, sent, said):
+    (tmp_path / "a.json").write_text(json.dumps(sent))
+    assert said in refused(capsys, tmp_path / "a.json", tmp_path / "out.npz")
+
+
+JSONS = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=12,
+)
+OPTIONS = st.dictionaries(st.sampled_from(["layout", "hz", "t", "unit", "axes", "lost", "session_id", "step"]), JSONS)
+
+
+@given(OPTIONS, st.lists(JSONS, max_size=2) | JSONS | st.just([[[[1, 2, 3]] * 2] * 3]))
+def test_a_body_of_any_shape_is_read_or_refused_and_nothing_else_happens(tmp_path_factory, options, sequences):
+    path = tmp_path_factory.getbasetemp() / "any.json"
+    path.write_text(json.dumps({**options, "sequences": sequences}))
+    with contextlib.suppress(FormatError):
+        assert all(r.x.ndim == 4 for r in predict_body.read(path, 2))
 
 
 @pytest.mark.parametrize("header", HEADERS)

@@ -1,0 +1,158 @@
+"""An adopted file's own inputs and outputs over /v2: the same numbers as x and logits, by name and in their types."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from indrnn.service.errors import BadInput, NotFinite, TooLarge
+from indrnn.service.oip.message import Ask, SentTensor, Wanted, read_raw
+from indrnn.service.oip.rows import InferLimits, Rows, outputs, read
+from indrnn.service.serving.signature import Own, OwnTensor, Signature, Spec
+from indrnn.service.session.machine import Result, Scores
+
+BOUNDS = InferLimits(rows=8, steps=100, sequence_steps=10, reply=10_000)
+DTYPES = {"FP16": np.float16, "FP32": np.float32, "FP64": np.float64, "BOOL": np.bool_, "INT8": np.int8, "INT64": np.int64}
+
+
+def own(name: str, datatype: str, shape: tuple[int, ...], start: int, size: int, timed: bool = False) -> OwnTensor:
+    return OwnTensor(Spec(name, datatype, shape), timed, start, start + size)
+
+
+def signature(inputs: list[OwnTensor], given: list[OwnTensor], window: int = 1) -> Signature:
+    F, K, N = inputs[-1].stop, given[-1].stop + (window > 1), 6
+    packed = [Spec("x", "FP32", (-1, -1, F)), Spec("lengths", "INT64", (-1, 1), True), Spec("state", "FP32", (-1, N), True)]
+    answered = [Spec("logits", "FP32", (-1, -1, K)), Spec("state_out", "FP32", (-1, N), True)]
+    names = Own({t.spec.name: t for t in inputs}, {t.spec.name: t for t in given})
+    return Signature("m", "1", {t.name: t for t in packed}, {t.name: t for t in answered}, K, N, names, window)
+
+
+STEPPED = signature(
+    [own("obs", "FP32", (-1, 2, 2), 0, 4), own("mode", "INT64", (-1, 1), 4, 1)],
+    [own("action", "FP16", (-1, 3), 0, 3), own("done", "BOOL", (-1, 1), 3, 1), own("count", "INT64", (-1, 1), 4, 1)],
+)
+WHOLE = signature(
+    [own("x", "FP32", (-1, -1, 3), 0, 3, True)], [own("y", "FP32", (-1, -1, 2), 0, 2, True), own("end", "FP32", (-1, 2), 2, 2)]
+)
+WINDOW = signature([own("audio", "FP32", (-1, -1), 0, 1, True)], [own("level", "FP32", (-1, -1), 0, 1, True)], window=5)
+
+
+def ask(outputs: list[str] | None = None, flush: bool = False, **arrays: Any) -> Ask:
+    names = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
+    inputs = [SentTensor(n.removesuffix("_"), names[a.dtype], a.shape, np.ascontiguousarray(a).tobytes()) for n, a in arrays.items()]
+    return Ask("", inputs, None if outputs is None else [Wanted(n, True) for n in outputs], flush=flush)
+
+
+def numbers(*shape: int) -> np.ndarray:
+    return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+
+
+def result(every: np.ndarray, each: bool) -> Any:
+    none = np.zeros(0, np.float32)
+    return Result(1, 1, Scores(every[-1], every if each else every[:0], none), np.zeros(6, np.float32))
+
+
+def told(made: Signature, asked: Ask, *rows: np.ndarray) -> dict[str, np.ndarray]:
+    found: Rows = read(asked, made, BOUNDS)
+    return {o.name: o.array for o in outputs(asked, made, found, [result(r, found.x.shape[1] > 1) for r in rows])}
+
+
+ANSWER = np.array([[0.1, 0.2, 0.3, 1, 7]], np.float32)
+
+
+def test_one_step_of_a_file_goes_in_and_comes_out_in_its_own_shapes_and_types() -> None:
+    asked = ask(obs=numbers(2, 2, 2), mode=np.array([[7], [-8]], np.int64))
+    assert read(asked, STEPPED, BOUNDS).x.tolist() == [[[0, 1, 2, 3, 7]], [[4, 5, 6, 7, -8]]]
+    found = told(STEPPED, asked, ANSWER, 2 * ANSWER)
+    assert {name: (a.dtype.name, a.shape) for name, a in found.items()} == {
+        "action": ("float16", (2, 3)),
+        "done": ("bool", (2, 1)),
+        "count": ("int64", (2, 1)),
+    }
+    assert found["action"].tolist() == np.float16([[0.1, 0.2, 0.3], [0.2, 0.4, 0.6]]).tolist()
+    assert (found["done"].tolist(), found["count"].tolist()) == ([[True], [True]], [[7], [14]])
+
+
+def test_steps_may_stand_before_the_own_axes_and_an_input_without_them_holds_for_all() -> None:
+    asked = ask(obs=numbers(1, 3, 2, 2), mode=np.array([[7]], np.int64))
+    assert read(asked, STEPPED, BOUNDS).x[0, :, 3:].tolist() == [[3, 7], [7, 7], [11, 7]]
+    found = told(STEPPED, asked, np.concatenate([ANSWER, 2 * ANSWER, 3 * ANSWER]))
+    assert (found["action"].shape, found["count"].tolist()) == ((1, 3, 3), [[[7], [14], [21]]])
+
+
+def test_a_request_names_outputs_of_both_kinds() -> None:
+    asked = ask(["count", "logits", "state_out"], obs=numbers(1, 2, 2), mode=np.array([[7]], np.int64))
+    found = told(STEPPED, asked, ANSWER)
+    assert {name: a.shape for name, a in found.items()} == {"count": (1, 1), "logits": (1, 1, 5), "state_out": (1, 6)}
+    packed = told(STEPPED, ask(x_=numbers(1, 1, 5)), ANSWER)
+    assert {name: a.shape for name, a in packed.items()} == {"logits": (1, 1, 5)}  # who sends x is answered as before
+    assert told(STEPPED, ask(["action"], x_=numbers(1, 1, 5)), ANSWER)["action"].shape == (1, 1, 3)
+    with pytest.raises(BadInput, match="unexpected inference output 'other'"):
+        read(ask(["other"], x_=numbers(1, 1, 5)), STEPPED, BOUNDS)
+
+
+def test_an_input_that_is_called_x_is_the_files_own_and_an_output_without_time_is_of_the_last_step() -> None:
+    every = numbers(4, 4)
+    found = told(WHOLE, ask(x=numbers(1, 4, 3)), every)
+    assert {name: a.tolist() for name, a in found.items()} == {"y": every[None, :, :2].tolist(), "end": [[14, 15]]}
+    two = signature([own("x", "FP32", (-1, 2), 0, 2), own("sr", "FP32", (-1, 1), 2, 1)], [own("y", "FP32", (-1, 1), 0, 1)])
+    assert not read(ask(x=numbers(1, 1, 3)), two, BOUNDS).named
+    assert read(ask(x=numbers(1, 2), sr=numbers(1, 1)), two, BOUNDS).x.shape == (1, 1, 3)
+    square = signature([own("x", "FP32", (-1, 2, 2), 0, 4)], [own("y", "FP32", (-1, 1), 0, 1)])
+    assert [read(ask(x=numbers(*s)), square, BOUNDS).named for s in ((1, 2, 2), (1, 3, 2, 2), (1, 3, 4))] == [True, True, False]
+
+
+def test_a_window_answers_as_often_as_one_ended_and_not_at_all_before() -> None:
+    ended, begun = np.array([[0.5, 1]], np.float32), np.array([[0.5, 0]], np.float32)
+    assert told(WINDOW, ask(audio=numbers(1, 1)), begun)["level"].shape == (1, 0)
+    assert told(WINDOW, ask(audio=numbers(1, 1)), ended)["level"].tolist() == [[0.5]]
+    asked = ask(audio=numbers(2, 12), lengths=np.array([12, 7]))
+    rows = [np.array([[1, 1], [2, 1]], np.float32), np.array([[3, 1]], np.float32)]
+    assert told(WINDOW, asked, *rows)["level"].tolist() == [[1, 2], [3, 0]]
+
+
+def test_a_flush_is_a_sample_of_nan_behind_each_row_and_may_come_alone() -> None:
+    found = read(ask(flush=True, audio=numbers(2, 3), lengths=np.array([3, 2])), WINDOW, BOUNDS)
+    assert found.lengths == [4, 3]
+    assert np.isnan(found.x[:, :, 0]).tolist() == [[False, False, False, True], [False, False, True, False]]
+    assert [len(found.content(row).x) for row in (0, 1)] == [4, 3]
+    for alone in (ask(flush=True, audio=numbers(1, 0)), ask(flush=True, x_=numbers(1, 0, 1))):
+        assert np.isnan(read(alone, WINDOW, BOUNDS).x).tolist() == [[[True]]]
+    with pytest.raises(TooLarge, match="got 101"):
+        read(ask(flush=True, audio=numbers(1, 100)), WINDOW, BOUNDS)
+    with pytest.raises(TooLarge, match="got 0"):
+        read(ask(audio=numbers(1, 0)), WINDOW, BOUNDS)
+    with pytest.raises(BadInput, match="'indrnn_flush' is for models that read windows"):
+        read(ask(flush=True, x=numbers(1, 4, 3)), WHOLE, BOUNDS)
+
+
+def test_what_does_not_fit_says_which_tensor() -> None:
+    mode = np.array([[7]], np.int64)
+    for asked, text in (
+        (ask(obs=numbers(1, 2, 2)), r"missing required input\(s\) \['mode'\]"),
+        (ask(lengths=np.array([[1]])), r"missing required input\(s\) \['obs', 'mode'\]"),
+        (ask(obs=numbers(1, 2, 2), mode=mode, x_=numbers(1, 1, 5)), "unexpected inference input 'x'"),
+        (ask(obs=numbers(1, 2, 2), mode=mode.astype(np.float32)), "'mode' data-type is 'FP32', but model 'm' expects 'INT64'"),
+        (ask(obs=numbers(1, 2, 3), mode=mode), r"unexpected shape for input 'obs' for model 'm'. Expected \[-1,2,2\], got \[1,2,3\]"),
+        (ask(obs=numbers(2, 2, 2), mode=mode), "expected the same rows and steps in each"),
+        (ask(obs=numbers(1, 3, 2, 2), mode=np.zeros((1, 2, 1), np.int64)), "expected the same rows and steps in each"),
+        (ask(obs=numbers(1, 2, 2), mode=np.array([[2**24 + 1]])), r"'mode' for model 'm': expected whole numbers of at most 2\^24"),
+        (ask(obs=numbers(1, 2, 2), mode=np.array([[-(2**63)]])), "at most 2"),
+    ):
+        with pytest.raises(BadInput, match=text):
+            read(asked, STEPPED, BOUNDS)
+    wide = signature([own("a", "FP64", (-1, 1), 0, 1)], [own("y", "FP32", (-1, 1), 0, 1)])
+    with pytest.raises(NotFinite):
+        read(ask(a=np.array([[1e300]])), wide, BOUNDS)
+    truth = signature([own("a", "BOOL", (-1, 2), 0, 2)], [own("y", "FP32", (-1, 1), 0, 1)])
+    assert read(Ask("", [SentTensor("a", "BOOL", (1, 2), None, [True, False])], None), truth, BOUNDS).x.tolist() == [[[1, 0]]]
+    with pytest.raises(BadInput, match="expected true or false, got 1"):
+        read(Ask("", [SentTensor("a", "BOOL", (1, 2), None, [True, 1])], None), truth, BOUNDS)
+
+
+def test_bytes_alone_are_the_one_input_and_listed_tensors_are_the_files_own() -> None:
+    asked = read_raw(numbers(1, 7).tobytes(), WINDOW)
+    assert [(t.name, t.shape) for t in asked.inputs] == [("audio", (1, 7))]
+    assert [(t.name, t.shape) for t in read_raw(numbers(1, 10).tobytes(), STEPPED).inputs] == [("x", (1, 2, 5))]
+    assert [[t.name for t in tensors] for tensors in STEPPED.asked] == [["obs", "mode"], ["action", "done", "count"]]
+    assert [[t.name for t in tensors] for tensors in WHOLE.optional] == [["lengths", "state"], ["logits", "state_out"]]
