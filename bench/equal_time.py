@@ -80,6 +80,10 @@ def _pmnist(network: Network, rate: float, seed: int) -> Learner[Any, Any]:
     return mnist_task.PixelsLearner(config, recipe, _images("train"), _images("val"), seed)
 
 
+def _wrong(learner: Learner[Any, Any]) -> dict[str, float]:
+    return {"test": mnist_task.PixelsLearner.error(learner.folded(), *_images("test"))}
+
+
 def _copying(network: Network, rate: float, seed: int, length: int) -> Learner[Any, Any]:
     config = copying_task.CopyingConfig(length=length, **{"layers": 2 if network["cell"] == "indrnn" else 1} | network)
     return copying_task.CopyingLearner(config, copying_task.CopyingRecipe(rate=rate, **SHARED), seed)
@@ -97,7 +101,7 @@ def _images(part: str) -> mnist_task.Images:
 
 PROBLEMS = {
     "adding-200": Problem(_adding, lambda learner: {"test": adding_task.squared_error(learner.folded(), "test")}, 1e-3, "squared error"),
-    "pmnist-196": Problem(_pmnist, lambda learner: {"test": mnist_task.error(learner.folded(), *_images("test"))}, 0.0, "% wrong"),
+    "pmnist-196": Problem(_pmnist, _wrong, 0.0, "% wrong"),
     **{f"copying-{n}": Problem(partial(_copying, length=n), _copied, 1e-3, "nats a step") for n in (200, 500)},
 }
 TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
