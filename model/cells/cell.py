@@ -74,9 +74,9 @@ class Cell(nn.Module, ABC):
         """Return the parts of the state, all of role hidden, in order; the layer is filled in by who knows it."""
 
     @property
-    @abstractmethod
     def sizes(self) -> tuple[int, ...]:
         """Return the sizes of the state's parts."""
+        return tuple(part.size for part in self.parts())
 
     @property
     def state_size(self) -> int:

@@ -55,11 +55,6 @@ class GatedCell(Cell):
     def _prepare(self) -> None:
         """Make what a cell has beside P."""
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Return the size of the state."""
-        return (self.size,)
-
     def parts(self) -> tuple[StatePart, ...]:
         """Return the state under the name that the equations give it."""
         return (StatePart("hidden", self.size, name=self.state_name),)

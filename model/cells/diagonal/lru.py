@@ -105,11 +105,6 @@ class LRU(Cell):
         self.most = bound
         self.remember_(low)
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Return the sizes of the real and of the imaginary part."""
-        return self.size, self.size
-
     def parts(self) -> tuple[StatePart, ...]:
         """Return the real and the imaginary part."""
         return tuple(StatePart("hidden", self.size, name=name) for name in ("re", "im"))

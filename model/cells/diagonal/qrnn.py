@@ -66,11 +66,6 @@ class QRNN(GatedCell):
         self.before = nn.Linear(self.inputs, 3 * self.size)
         nn.init.zeros_(self.before.bias)
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Return the sizes of c and v."""
-        return self.size, 3 * self.size
-
     def parts(self) -> tuple[StatePart, ...]:
         """Return c, within ±1, and v."""
         return StatePart("hidden", self.size, name="c", activation="tanh"), StatePart("hidden", 3 * self.size, name="v")
@@ -94,7 +89,7 @@ class QRNN(GatedCell):
             x = x.to(state.dtype)
             live = None if lengths is None else belongs(x, lengths)
             x = x if live is None else torch.where(live, x, 0)
-            c, v = torch.split(state, list(self.sizes), 1)
+            c, v = torch.split(state, [self.size, 3 * self.size], 1)
             v_all = torch.cat([v[None], F.linear(x, self.before.weight, self.before.bias)])
             every = F.linear(x, self.project.weight, self.project.bias) + v_all[:-1]
             blocks = torch.split(every, self.size, -1)
