@@ -106,21 +106,18 @@ class QRNN(GatedCell):
         self.before.weight.mul_(scale)
         return super().fold_(scale, shift)
 
+    def constants(self) -> Mapping[str, Tensor]:
+        """Return V and d."""
+        return {"V": self.before.weight.T, "bias_before": self.before.bias}
+
     def lowering(self) -> Lowering:
         """Return both products, and the nodes round the op."""
-        given = {
-            "W": self.project.weight.T,
-            "bias": self.project.bias,
-            "V": self.before.weight.T,
-            "bias_before": self.before.bias,
-        }
-        weights = {name: w.detach().float().cpu().numpy() for name, w in given.items()}
-        return Lowering(weights, _NODES.format(H=self.size, three=3 * self.size))
+        return Lowering(self.weights(), _NODES.format(H=self.size, three=3 * self.size))
 
     def reference(self, weights: Mapping[str, Floats], x: Floats, state: Floats) -> tuple[Floats, Floats]:
         """One step, as above."""
         c, v = np.split(state, [self.size])
-        z, f_sum, o = np.split(weights["project.weight"] @ x + weights["project.bias"] + v, 3)
+        z, f_sum, o = np.split(self.product(weights, x) + v, 3)
         f = rnn.sigmoid(f_sum)
         new = f * c + (1 - f) * np.tanh(z)
         after = weights["before.weight"] @ x + weights["before.bias"]
