@@ -9,7 +9,6 @@ Processor time is of the child, all its threads, a step; ratios are medians of t
 """
 
 import argparse
-import json
 import os
 import secrets
 import socket
@@ -24,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from bench.figure import Figure, table
+from bench.figure import Figure, say
 from indrnn.export.bundle import Manifest
 from indrnn.service.engine.calls import Hello, Roster
 from indrnn.service.engine.codec import decode, encode
@@ -211,8 +210,7 @@ def main() -> None:
         measure(arguments, children)
     print(f"steps of {arguments.groups} x {arguments.rows} sessions, {arguments.model}")
     figures = [f for one in children for f in figures_of(one, children[0], arguments.model == "action")]
-    print(table(figures))
-    print(json.dumps({"cores": os.cpu_count(), "python": sys.version.split()[0], **{f.name: f.json() for f in figures}}))
+    say(figures)
 
 
 if __name__ == "__main__":
