@@ -65,7 +65,7 @@ class Child:
         self.line, theirs = socket.socketpair()
         env = {k: v for k, v in os.environ.items() if not k.startswith("INDRNN_")} | dict(settings)
         env |= {"INDRNN_STORE": f"{folder}/s.db", "INDRNN_LOG_LEVEL": "error", "PYTHONPATH": str(code)}
-        command = [sys.executable, "-m", "indrnn.service.process", "engine", "engine", str(theirs.fileno())]
+        command = [sys.executable, "-m", "indrnn.service.process", "engine", "engine", "1", str(theirs.fileno())]
         self.process = subprocess.Popen(command, env=env, pass_fds=[theirs.fileno()], cwd=code)
         theirs.close()
         self.line.recv(1)  # it is ready
@@ -83,7 +83,7 @@ class Feeder:
         self.child = child
         self._groups, self._rows = groups, rows
         self._link, theirs = socket.socketpair()
-        socket.send_fds(child.line, [LINK], [theirs.fileno()])
+        socket.send_fds(child.line, [bytes([LINK])], [theirs.fileno()])
         theirs.close()
         self._reader = Reader()
         self._epoch = secrets.randbits(62)
