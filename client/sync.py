@@ -309,11 +309,8 @@ class Generation(GenerationHandle):
     """A generate: iterate over it. `text` is what the session has consumed; left early, the next call of the session cancels it."""
 
     def __init__(self, session: Session, wish: dict[str, object], number: int | None, timeout: float | None) -> None:
-        super().__init__()
+        super().__init__(wish, number, timeout)
         self._session = session
-        self._wish = wish
-        self._number = number
-        self._timeout = timeout
 
     def __iter__(self) -> Iterator[Char]:
         if self._emission is None:
