@@ -9,8 +9,8 @@ import lightning
 from indrnn.model.data import mnist, sets
 from indrnn.model.nets.network import StateNet
 from indrnn.model.nets.pixels import PixelsConfig, PixelsNet
+from indrnn.model.tasks.pictures.digits import DigitsLearner, DigitsRecipe, Images
 from indrnn.model.training.checkpoint import Meta
-from indrnn.model.training.digits_learner import DigitsLearner, DigitsRecipe, Images
 from indrnn.model.training.task import Figures, Job, Task, figure
 
 

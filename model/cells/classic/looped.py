@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor, nn
 
-from indrnn.model.cells.cell import Lowering, loop
-from indrnn.model.cells.product import Product
+from indrnn.model.cells.cell import Lowering, Product, loop
 from indrnn.model.cells.recurrence import belongs
 
 

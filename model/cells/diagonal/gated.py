@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor
 
-from indrnn.model.cells.cell import Floats, Lowering, StatePart
+from indrnn.model.cells.cell import Floats, Lowering, Product, StatePart
 from indrnn.model.cells.diagonal.recurrence import diagonal
-from indrnn.model.cells.product import Product
 from indrnn.model.cells.recurrence import belongs
 
 _NODES = """

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from indrnn.model.data import mnist, sets
 from indrnn.model.nets.network import StateNet
 from indrnn.model.nets.pictures.images import BRIGHT, ImagesConfig, ImagesNet
+from indrnn.model.tasks.pictures.digits import DigitsLearner, DigitsRecipe, Images
 from indrnn.model.training.checkpoint import Meta
-from indrnn.model.training.digits_learner import DigitsLearner, DigitsRecipe, Images
 from indrnn.model.training.options import PICTURES, SETTLING
 from indrnn.model.training.task import Figures, Job, Task, figure
 
