@@ -22,7 +22,7 @@ from statistics import median
 import numpy as np
 
 sys.path.append(str(Path(__file__).parent.parent))  # last: a child's PYTHONPATH says whose code it commits with
-from bench.figure import Figure, table
+from bench.figure import Figure, say
 from indrnn.service.session.machine import Scores, Session, Step
 from indrnn.service.store.protocol import Change
 from indrnn.service.store.sqlite import SQLiteStore
@@ -135,8 +135,7 @@ def main() -> None:
     figures: list[Figure] = []
     for count in arguments.sessions:
         figures += compare(arguments, count)
-    print(table(figures))
-    print(json.dumps({"cores": os.cpu_count(), "python": sys.version.split()[0], **{f.name: f.json() for f in figures}}))
+    say(figures)
 
 
 def compare(arguments: argparse.Namespace, count: int) -> Sequence[Figure]:

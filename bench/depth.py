@@ -15,7 +15,6 @@ import sys
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -24,6 +23,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 
+from bench.runs import Row, once
 from indrnn.model.cells.norm import settle_
 from indrnn.model.cells.recurrent_weight import clamp_recurrent_, parameter_groups
 from indrnn.model.cells.table import CELLS
@@ -58,7 +58,7 @@ def error(net: SequenceNet, x: NDArray[np.float32], y: NDArray[np.int64]) -> flo
     return 100 * float((said != y).mean())
 
 
-def trained(cell: str, layers: int, minutes: float, train: Images, val: Images) -> dict[str, Any]:
+def trained(cell: str, layers: int, minutes: float, train: Images, val: Images) -> Row:
     """Steps that were made in so many minutes, the loss of the last and the validation error."""
     x, y = train
     net = network(cell, layers, x.shape[1]).train()
@@ -82,8 +82,8 @@ def trained(cell: str, layers: int, minutes: float, train: Images, val: Images) 
         steps += 1
     settle_(net, SETTLING, lambda i: net.answer(batch(steps + i)[0]))
     parameters = sum(p.numel() for p in net.parameters())
-    told = {"cell": cell, "layers": layers, "minutes": minutes, "parameters": parameters, "steps": steps}
-    return {**told, "loss": round(float(np.mean(losses)), 4), "error": round(error(net, *val), 2)}
+    figures = {"loss": round(float(np.mean(losses)), 4), "error": round(error(net, *val), 2)}
+    return {"parameters": parameters, "steps": steps, **figures}
 
 
 def main() -> None:
@@ -95,17 +95,13 @@ def main() -> None:
     args = parser.parse_args()
     keep_memory()
     torch.set_num_threads(1)
-    kept = [json.loads(line) for line in args.log.read_text().splitlines()] if args.log and args.log.exists() else []
-    done = {(r["cell"], r["layers"], r["minutes"]): r for r in kept}
     train, val = pooled("train"), pooled("val")
     rows = []
     print(f"{'cell':<14}{'layers':>7}{'parameters':>12}{'steps':>8}{'loss':>9}{'error, %':>10}")
     for layers in args.layers:
         for cell in args.cells:
-            row = done.get((cell, layers, args.minutes)) or trained(cell, layers, args.minutes, train, val)
-            if args.log and (cell, layers, args.minutes) not in done:
-                with args.log.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+            key = {"cell": cell, "layers": layers, "minutes": args.minutes}
+            row = once(args.log, key, lambda key=key: trained(**key, train=train, val=val))
             rows.append(row)
             told = f"{row['parameters']:>12,}{row['steps']:>8,}{row['loss']:>9.3f}{row['error']:>10.2f}"
             print(f"{cell:<14}{layers:>7}{told}", flush=True)

@@ -9,7 +9,6 @@ Processor time is of the child, all its threads, a step; ratios are medians of t
 """
 
 import argparse
-import json
 import os
 import secrets
 import socket
@@ -24,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from bench.figure import Figure, table
+from bench.figure import Figure, say
 from indrnn.export.bundle import Manifest
 from indrnn.service.engine.calls import Hello, Roster
 from indrnn.service.engine.codec import decode, encode
@@ -66,7 +65,7 @@ class Child:
         self.line, theirs = socket.socketpair()
         env = {k: v for k, v in os.environ.items() if not k.startswith("INDRNN_")} | dict(settings)
         env |= {"INDRNN_STORE": f"{folder}/s.db", "INDRNN_LOG_LEVEL": "error", "PYTHONPATH": str(code)}
-        command = [sys.executable, "-m", "indrnn.service.process", "engine", "engine", str(theirs.fileno())]
+        command = [sys.executable, "-m", "indrnn.service.process", "engine", "engine", "1", str(theirs.fileno())]
         self.process = subprocess.Popen(command, env=env, pass_fds=[theirs.fileno()], cwd=code)
         theirs.close()
         self.line.recv(1)  # it is ready
@@ -84,7 +83,7 @@ class Feeder:
         self.child = child
         self._groups, self._rows = groups, rows
         self._link, theirs = socket.socketpair()
-        socket.send_fds(child.line, [LINK], [theirs.fileno()])
+        socket.send_fds(child.line, [bytes([LINK])], [theirs.fileno()])
         theirs.close()
         self._reader = Reader()
         self._epoch = secrets.randbits(62)
@@ -211,8 +210,7 @@ def main() -> None:
         measure(arguments, children)
     print(f"steps of {arguments.groups} x {arguments.rows} sessions, {arguments.model}")
     figures = [f for one in children for f in figures_of(one, children[0], arguments.model == "action")]
-    print(table(figures))
-    print(json.dumps({"cores": os.cpu_count(), "python": sys.version.split()[0], **{f.name: f.json() for f in figures}}))
+    say(figures)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,13 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from bench.runs import Row, once
 from indrnn.model.cells.norm import settle_
 from indrnn.model.data import text, treebank
 from indrnn.model.nets.chars import CharsConfig, CharsNet
@@ -40,7 +40,7 @@ NETWORKS: dict[str, tuple[str, int, int]] = {  # cell, layers, neurons of a laye
 }
 
 
-def trained(name: str, minutes: float, alphabet: str, parts: dict[str, str]) -> dict[str, Any]:
+def trained(name: str, minutes: float, alphabet: str, parts: dict[str, str]) -> Row:
     """Steps that were made in so many minutes, and the bits per character then."""
     cell, layers, hidden = NETWORKS[name]
     torch.manual_seed(SEED)
@@ -60,7 +60,7 @@ def trained(name: str, minutes: float, alphabet: str, parts: dict[str, str]) -> 
     settle_(net, SETTLING, lambda i: net(streams.batch(steps + i)[0], lengths, state))
     parameters = sum(p.numel() for p in net.parameters())
     bits = bits_per_char(net.fold(), text.encode(parts["val"][:MEASURED], alphabet), rows=16)
-    return {"network": name, "cell": cell, "minutes": minutes, "parameters": parameters, "steps": steps, "bits": round(bits, 3)}
+    return {"cell": cell, "parameters": parameters, "steps": steps, "bits": round(bits, 3)}
 
 
 def main() -> None:
@@ -71,17 +71,12 @@ def main() -> None:
     args = parser.parse_args()
     keep_memory()
     torch.set_num_threads(1)
-    kept = [json.loads(line) for line in args.log.read_text().splitlines()] if args.log and args.log.exists() else []
-    done = {(r["network"], r["minutes"]): r for r in kept}
     parts = {part: treebank.characters(part) for part in ("train", "val")}
     alphabet = text.alphabet_of([parts["train"]])
     rows = []
     print(f"{'network':<28}{'weights':>10}{'steps':>8}{'bits per character':>20}")
     for name in args.only:
-        row = done.get((name, args.minutes)) or trained(name, args.minutes, alphabet, parts)
-        if args.log and (name, args.minutes) not in done:
-            with args.log.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+        row = once(args.log, {"network": name, "minutes": args.minutes}, lambda name=name: trained(name, args.minutes, alphabet, parts))
         rows.append(row)
         print(f"{name:<28}{row['parameters']:>10,}{row['steps']:>8,}{row['bits']:>20.3f}", flush=True)
     print(json.dumps({"rows": rows, "threads": 1, "rows_of_a_batch": ROWS, "length": LENGTH, "rate": RATE, "seed": SEED}))

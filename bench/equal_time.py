@@ -35,6 +35,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from bench.runs import Row, once, read
 from indrnn.kernels.activations import ACTIVATIONS
 from indrnn.model.cells.table import CELLS
 from indrnn.model.data import mnist
@@ -80,6 +81,10 @@ def _pmnist(network: Network, rate: float, seed: int) -> Learner[Any, Any]:
     return mnist_task.PixelsLearner(config, recipe, _images("train"), _images("val"), seed)
 
 
+def _wrong(learner: Learner[Any, Any]) -> dict[str, float]:
+    return {"test": mnist_task.PixelsLearner.error(learner.folded(), *_images("test"))}
+
+
 def _copying(network: Network, rate: float, seed: int, length: int) -> Learner[Any, Any]:
     config = copying_task.CopyingConfig(length=length, **{"layers": 2 if network["cell"] == "indrnn" else 1} | network)
     return copying_task.CopyingLearner(config, copying_task.CopyingRecipe(rate=rate, **SHARED), seed)
@@ -97,7 +102,7 @@ def _images(part: str) -> mnist_task.Images:
 
 PROBLEMS = {
     "adding-200": Problem(_adding, lambda learner: {"test": adding_task.squared_error(learner.folded(), "test")}, 1e-3, "squared error"),
-    "pmnist-196": Problem(_pmnist, lambda learner: {"test": mnist_task.error(learner.folded(), *_images("test"))}, 0.0, "% wrong"),
+    "pmnist-196": Problem(_pmnist, _wrong, 0.0, "% wrong"),
     **{f"copying-{n}": Problem(partial(_copying, length=n), _copied, 1e-3, "nats a step") for n in (200, 500)},
 }
 TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -162,7 +167,7 @@ def train(task: str, network: str, seed: int, rate: float, seconds: float, looks
     return learner, watch
 
 
-def search(task: str, network: str, budget: float) -> dict[str, Any]:
+def search(task: str, network: str, budget: float) -> Row:
     """Return the row of a search: the validation figure of each rate, infinite where training diverged."""
     found = {}
     for rate in RATES:
@@ -171,11 +176,11 @@ def search(task: str, network: str, budget: float) -> dict[str, Any]:
     return {"search": found}
 
 
-def run(task: str, network: str, seed: int, budget: float, rate: float) -> dict[str, Any]:
+def run(task: str, network: str, seed: int, budget: float, rate: float) -> Row:
     """Return the row of a run."""
     learner, watch = train(task, network, seed, rate, 60 * budget, LOOKS)
     seconds, steps, figure = watch.curve[-1]
-    row: dict[str, Any] = {"rate": rate, "seconds": seconds, "steps": steps, "validation": _short(figure)}
+    row: Row = {"rate": rate, "seconds": seconds, "steps": steps, "validation": _short(figure)}
     row |= {name: _short(f) for name, f in PROBLEMS[task].test(learner).items()}
     row["curve"] = [(s, n, _short(f)) for s, n, f in watch.curve]
     unitary = [_away(m) for m in learner.net.modules() for m in _unitary(m)]
@@ -197,19 +202,6 @@ def _short(figure: float) -> float | None:
     return float(f"{figure:.4g}") if math.isfinite(figure) else None
 
 
-def read(file: Path) -> list[dict[str, Any]]:
-    """Return the rows that are kept."""
-    rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-    return rows
-
-
-def keep(row: dict[str, Any], file: Path) -> None:
-    """Add one row to those that are kept; the file appears whole."""
-    partial = file.with_suffix(".partial")
-    partial.write_text("[\n" + ",\n".join(json.dumps(r) for r in [*read(file), row]) + "\n]\n", encoding="utf-8")
-    partial.replace(file)
-
-
 def fill(file: Path, tables: Sequence[str], budget: float, seeds: Sequence[int], only: Sequence[str], of: Sequence[str]) -> None:
     """Make the runs that are not kept yet, one after another."""
     for seed in seeds:
@@ -224,14 +216,17 @@ def fill(file: Path, tables: Sequence[str], budget: float, seeds: Sequence[int],
 def _once(file: Path, task: str, network: str, seed: int, budget: float) -> None:
     for wanted in (0, seed):  # 0: the search
         key = {"task": task, "network": network, "seed": wanted, "budget": budget}
-        if any(row.items() >= key.items() for row in read(file)):
-            continue
-        row = run(task, network, seed, budget, chosen(read(file), task, network, budget)) if wanted else search(task, network, budget)
-        keep(key | row | {"torch": torch.__version__, "date": datetime.now(UTC).date().isoformat()}, file)
-        print(json.dumps(key | row), flush=True)
+        once(file, key, partial(_made, file, key))
 
 
-def chosen(rows: Sequence[dict[str, Any]], task: str, network: str, budget: float) -> float:
+def _made(file: Path, key: Row) -> Row:
+    task, network, seed, budget = key.values()
+    row = run(task, network, seed, budget, chosen(read(file), task, network, budget)) if seed else search(task, network, budget)
+    print(json.dumps(key | row), flush=True)
+    return row | {"torch": torch.__version__, "date": datetime.now(UTC).date().isoformat()}
+
+
+def chosen(rows: Sequence[Row], task: str, network: str, budget: float) -> float:
     """Return the rate of the least validation figure; the middle one where all diverged."""
     key = {"task": task, "network": network, "seed": 0, "budget": budget}
     (found,) = [row["search"] for row in rows if row.items() >= key.items()]
@@ -239,13 +234,13 @@ def chosen(rows: Sequence[dict[str, Any]], task: str, network: str, budget: floa
     return min(figures, key=figures.__getitem__) if figures else RATES[1]
 
 
-def runs(rows: Sequence[dict[str, Any]], network: str, task: str) -> list[dict[str, Any]]:
+def runs(rows: Sequence[Row], network: str, task: str) -> list[Row]:
     """Return the runs of the largest budget that a network has for a task."""
     found = [r for r in rows if (r["network"], r["task"]) == (network, task) and r["seed"]]
     return [r for r in found if r["budget"] == max(f["budget"] for f in found)]
 
 
-def cells_table(rows: Sequence[dict[str, Any]]) -> str:
+def cells_table(rows: Sequence[Row]) -> str:
     """Return a row for each cell, and for each of the two tasks: budget, steps, validation and test figure, medians of the seeds."""
     networks, tasks = TABLES["cells"]
     head = "".join(f" {task}: minutes × seeds | steps | {PROBLEMS[task].unit} | of test |" for task in tasks)
@@ -254,13 +249,13 @@ def cells_table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _four(found: Sequence[dict[str, Any]]) -> str:
+def _four(found: Sequence[Row]) -> str:
     if not found:
         return " not yet | | | |"
     return f" {_budget(found)} | {_middle(found, 'steps'):,.0f} | {_spread(found)} | {_said(_middle(found, 'test'))} |"
 
 
-def table(rows: Sequence[dict[str, Any]], name: str) -> str:
+def table(rows: Sequence[Row], name: str) -> str:
     """Return a row for each network and task of a table, and what its runs have beside the common figures."""
     networks, tasks = TABLES[name]
     every = {(task, network): runs(rows, network, task) for task in tasks for network in networks}
@@ -280,27 +275,27 @@ def table(rows: Sequence[dict[str, Any]], name: str) -> str:
     return "\n".join(lines)
 
 
-def _level(networks: Sequence[Sequence[dict[str, Any]]]) -> float:
+def _level(networks: Sequence[Sequence[Row]]) -> float:
     """Return the validation figure that half of the seeds of each network reach."""
     every = [[math.inf if r["validation"] is None else r["validation"] for r in found] for found in networks if found]
     return max(map(median_high, every), default=math.inf)
 
 
-def _reached(found: Sequence[dict[str, Any]], level: float) -> str:
+def _reached(found: Sequence[Row], level: float) -> str:
     """Return how many seconds went by until a look found that figure, by the median of the seeds."""
     times = [next((s for s, _, f in r["curve"] if f is not None and f <= level), math.inf) for r in found]
     return f"{median(times):.0f}" if math.isfinite(median(times)) else "∞"
 
 
-def _budget(found: Sequence[dict[str, Any]]) -> str:
+def _budget(found: Sequence[Row]) -> str:
     return f"{found[0]['budget']:g} × {len(found)}"
 
 
-def _middle(found: Sequence[dict[str, Any]], name: str) -> float:
+def _middle(found: Sequence[Row], name: str) -> float:
     return median(math.inf if r[name] is None else r[name] for r in found)
 
 
-def _spread(found: Sequence[dict[str, Any]]) -> str:
+def _spread(found: Sequence[Row]) -> str:
     figures = sorted(math.inf if r["validation"] is None else r["validation"] for r in found)
     ends = f" ({_said(figures[0])} to {_said(figures[-1])})" if len(figures) > 1 else ""
     return _said(median(figures)) + ends
@@ -312,7 +307,7 @@ def _said(figure: float) -> str:
     )
 
 
-def page(text: str, rows: Sequence[dict[str, Any]]) -> str:
+def page(text: str, rows: Sequence[Row]) -> str:
     """Return the page with its tables made anew: each stands right behind a line `<!-- equal time: NAME -->`."""
     for name in TABLES:
         made = cells_table(rows) if name == "cells" else table(rows, name)

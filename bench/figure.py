@@ -1,5 +1,8 @@
 """What a benchmark found: a figure for each round, the bar it had to clear, and what stands beside it."""
 
+import json
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -54,6 +57,12 @@ def table(figures: Sequence[Figure]) -> str:
         if f.beside:
             lines.append(f"    {f.beside}")
     return "\n".join(lines)
+
+
+def say(figures: Sequence[Figure]) -> None:
+    """Print the table, and as the last line the figures as JSON."""
+    print(table(figures))
+    print(json.dumps({"cores": os.cpu_count(), "python": sys.version.split()[0], **{f.name: f.json() for f in figures}}))
 
 
 def _short(value: float) -> str:

@@ -8,8 +8,6 @@ another checkout's where a folder is given, is what the ratios are against. The 
 """
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -22,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from bench import http_load, websocket_load
 from bench.asked import MODEL, OPEN, frames
 from bench.engine_alone import processor_time
-from bench.figure import Figure, table
+from bench.figure import Figure, say
 from bench.serve_rows import SEQUENCE
 from bench.server import Server, service
 
@@ -104,8 +102,7 @@ def main() -> None:
             for way in ways if n % 2 == 0 else ways[::-1]:
                 way.round(arguments.over, arguments.sessions, arguments.seconds)
     figures = [figure for way in ways for figure in figures_of(way, ways[0])]
-    print(table(figures))
-    print(json.dumps({"cores": os.cpu_count(), "python": sys.version.split()[0], **{f.name: f.json() for f in figures}}))
+    say(figures)
 
 
 if __name__ == "__main__":

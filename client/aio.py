@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Generator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -122,14 +122,7 @@ class Client:
 
     async def run(self, plan: Plan[R]) -> R:
         """Does what a plan of HTTP calls asks for."""
-        outcome: object = None
-        while True:
-            try:
-                command = plan.send(outcome)
-            except StopIteration as end:
-                result: R = end.value
-                return result
-            outcome = await self._perform(command)
+        return await _follow(plan, self._perform)
 
     async def rewind(
         self, session_id: str, *, step: int | None = None, mark: str | None = None, number: int | None = None, timeout: float | None = None
@@ -283,14 +276,7 @@ class Session(SessionHandle):
         return self._client.patience(self._timeout if timeout is None else timeout)
 
     async def _run(self, plan: Plan[R]) -> R:
-        outcome: object = None
-        while True:
-            try:
-                command = plan.send(outcome)
-            except StopIteration as end:
-                result: R = end.value
-                return result
-            outcome = await self._perform_or_drop(command, plan)
+        return await _follow(plan, lambda command: self._perform_or_drop(command, plan))
 
     async def _perform_or_drop(self, command: Command, plan: Plan[Any]) -> object:
         """An interrupt leaves an answer on its way, which must not be taken for the next one's."""
@@ -355,11 +341,8 @@ class Generation(GenerationHandle):
     """A generate: iterate over it. `text` is what the session has consumed; left early, the next call of the session cancels it."""
 
     def __init__(self, session: Session, wish: dict[str, object], number: int | None, timeout: float | None) -> None:
-        super().__init__()
+        super().__init__(wish, number, timeout)
         self._session = session
-        self._wish = wish
-        self._number = number
-        self._timeout = timeout
 
     async def __aiter__(self) -> AsyncIterator[Char]:
         if self._emission is None:
@@ -377,3 +360,15 @@ class Generation(GenerationHandle):
                 yield command.char
             else:
                 outcome = await self._session._perform_or_drop(command, running)
+
+
+async def _follow(plan: Plan[R], perform: Callable[[Command], Awaitable[object]]) -> R:
+    """Do what a plan asks for, command by command, and return what it comes to."""
+    outcome: object = None
+    while True:
+        try:
+            command = plan.send(outcome)
+        except StopIteration as end:
+            result: R = end.value
+            return result
+        outcome = await perform(command)

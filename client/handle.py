@@ -44,7 +44,10 @@ class SessionHandle:
 class GenerationHandle:
     """A generate as its user sees it. Each character is in `text` once the session has consumed it."""
 
-    def __init__(self) -> None:
+    def __init__(self, wish: dict[str, object], number: int | None, timeout: float | None) -> None:
+        self._wish = wish
+        self._number = number
+        self._timeout = timeout
         self._emission: Emission | None = None  # nothing is sent before somebody iterates
 
     @property

@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,22 @@ from redis_process import free_port
 
 ROOT = Path(__file__).parent.parent
 SERVE = ("-m", "indrnn", "serve")
+
+
+def clean_environment(**settings: str) -> dict[str, str]:
+    """This process's environment without settings of the service, but with these."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("INDRNN_") and k not in ("HOST", "PORT")} | settings
+
+
+def until_ready(url: str, process: "subprocess.Popen[bytes]", log: Callable[[], str]) -> None:
+    """Wait until a service that was started is ready."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(httpx.TransportError):
+            if httpx.get(f"{url}/health/ready", timeout=5).status_code == 200:
+                return
+        time.sleep(0.02)  # asking without a rest takes a processor from the service that starts
+    raise AssertionError(f"the service did not start:\n{log()}")
 
 
 @dataclass
@@ -33,23 +50,17 @@ class Replica:
 
     def start(self, wait: bool = True) -> "Replica":
         """Start it, and wait until it is ready."""
-        own = {k: v for k, v in os.environ.items() if not k.startswith("INDRNN_") and k not in ("HOST", "PORT", "PYTHONPATH")}
-        env = {**own, "PORT": str(self.port), "INDRNN_POLL": "0", "PYTHONPATH": str(self.checkout), **self.env}
+        settings = {"PORT": str(self.port), "INDRNN_POLL": "0", "PYTHONPATH": str(self.checkout), **self.env}
+        env = clean_environment(**settings)
         with (self.folder / f"log-{self.port}").open("ab") as log:
             self.process = subprocess.Popen([sys.executable, *self.command], cwd=self.checkout, env=env, stdout=log, stderr=log)
         return self.ready() if wait else self
 
     def ready(self) -> "Replica":
         """Wait until it is ready."""
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and self.process is not None and self.process.poll() is None:
-            try:
-                if httpx.get(f"{self.url}/health/ready", timeout=5).status_code == 200:
-                    return self
-            except httpx.TransportError:
-                pass
-            time.sleep(0.05)
-        raise AssertionError(f"a replica did not start:\n{self.log()}")
+        assert self.process is not None
+        until_ready(self.url, self.process, self.log)
+        return self
 
     def stop(self, how: int = signal.SIGTERM) -> int:
         """End it by a signal."""

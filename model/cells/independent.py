@@ -31,7 +31,7 @@ class Independent(Cell, Recurrent):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Return the size of h."""
+        """Return the size of h; u is not read for it."""
         return (self.size,)
 
     def parts(self) -> tuple[StatePart, ...]:

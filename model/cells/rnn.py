@@ -62,11 +62,6 @@ class TorchCell(Cell):
         super().__init__(rnn.input_size, rnn.hidden_size)
         self.rnn = rnn
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Return H for each part."""
-        return (self.size,) * len(self.names)
-
     def parts(self) -> tuple[StatePart, ...]:
         """Return h, of the LSTM c too."""
         bounded = "tanh" if self.squashed else None

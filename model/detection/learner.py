@@ -6,7 +6,6 @@ from itertools import pairwise
 from typing import cast
 
 import numpy as np
-import torch
 import torch.nn.functional as F  # noqa: N812  # its usual name
 from numpy.random import Generator
 from numpy.typing import NDArray
@@ -18,8 +17,8 @@ from indrnn.model.data.clips import Clip, ClipSet
 from indrnn.model.detection.figures import chosen, probabilities, told_events, worth
 from indrnn.model.detection.streams import MarkedMotion, MarkedStream
 from indrnn.model.nets.detect import DetectConfig, DetectNet
+from indrnn.model.training.clip_learner import Row, together
 from indrnn.model.training.learner import Learner, Recipe
-from indrnn.model.training.measure import padded
 from indrnn.model.training.options import SEQUENCES, SMOOTHING
 
 SETTLING = 45  # frames of a window begun within a stream that are not asked: their answers rest on frames that the network was not shown
@@ -66,11 +65,7 @@ class DetectLearner(Learner[DetectNet, DetectRecipe]):
         """Return the cross-entropy in nats, the mean over the asked frames of marks and that over nothing's, weighed by `silence`."""
         rng = np.random.default_rng([self.seed, step])
         rows = [self._row(rng) for _ in range(self.recipe.rows)]
-        x, lengths = padded([x for x, _, _ in rows])
-        T = x.shape[1]
-        label = torch.stack([F.pad(torch.from_numpy(y), (0, T - len(y))) for _, y, _ in rows])
-        weight = torch.stack([F.pad(torch.from_numpy(w), (0, T - len(w))) for _, _, w in rows])
-        x, lengths, label, weight = (part.to(self.device) for part in (x, lengths, label, weight))
+        x, lengths, label, weight = (part.to(self.device) for part in together(rows))
         net = self.net.classifier
         logits, _ = net(x, lengths, net.start(len(x)))
         losses = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none", label_smoothing=self.recipe.smoothing)
@@ -78,7 +73,7 @@ class DetectLearner(Learner[DetectNet, DetectRecipe]):
         parts = [losses[which].sum() / weight[which].sum().clamp_min(1e-6) for which in (nothing, ~nothing)]
         return self.recipe.silence * parts[0] + (1 - self.recipe.silence) * parts[1]
 
-    def _row(self, rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+    def _row(self, rng: Generator) -> Row:
         """Return one changed window: frames [T, P, J, 3], label [T], weight [T]."""
         n = self.recipe.length
         reach = int(n * np.exp(self.recipe.speed)) + 1  # what plays in n frames at the fastest

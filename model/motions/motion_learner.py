@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812  # its usual name
 from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
@@ -20,8 +19,8 @@ from indrnn.model.data.vocabulary import SUBJECTS, Vocabulary
 from indrnn.model.motions import gait
 from indrnn.model.motions.crowd import seen_elsewhere
 from indrnn.model.nets.action import ActionConfig
-from indrnn.model.training.clip_learner import ClipLearner, ClipRecipe
-from indrnn.model.training.measure import clip_accuracy, padded
+from indrnn.model.training.clip_learner import ClipLearner, ClipRecipe, Row, together
+from indrnn.model.training.measure import clip_accuracy
 
 ENDS = tuple(
     (UTD20.index(f"{side} {end}"), UTD20.index(f"{side} {joint}"))
@@ -86,11 +85,8 @@ class MotionLearner(ClipLearner):
         rng = np.random.default_rng([self.seed, step])
         count = int(rng.integers(1, self.recipe.clips + 1))
         rows = [self._row(clips, rng) for clips in self._chosen(count, rng)]
-        x, lengths = padded([row[0] for row in rows])
+        x, lengths, label, weight = together(rows)
         x = seen_elsewhere(x, self.body, self.recipe, self.hz, rng)
-        T = x.shape[1]
-        label = torch.stack([F.pad(torch.from_numpy(y), (0, T - len(y))) for _, y, _ in rows])
-        weight = torch.stack([F.pad(torch.from_numpy(w), (0, T - len(w))) for _, _, w in rows])
         x, lengths, label, weight = (part.to(self.device) for part in (x, lengths, label, weight))
         logits, _ = self.net(x, lengths, self.net.start(len(x)))
         return (self.cross_entropy(logits, label) * weight).sum() / weight.sum()
@@ -124,7 +120,7 @@ class MotionLearner(ClipLearner):
     def _pace(self, clip: Clip) -> float:
         return self.paces[clip.subject // SUBJECTS]
 
-    def _row(self, clips: list[Clip], rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+    def _row(self, clips: list[Clip], rng: Generator) -> Row:
         recipe = self.recipe
         assert isinstance(recipe, MotionRecipe)
         swapped = rng.random() < recipe.swapped
@@ -148,11 +144,7 @@ class MotionLearner(ClipLearner):
         if rng.random() < recipe.lossy:
             share = rng.uniform(0, recipe.lost)
             pieces = [hold(lose(x, share, rng), np.zeros(x.shape[1:], np.float32)) for x in pieces]
-        weights = []
-        for x in pieces:
-            w = np.clip(np.arange(1, len(x) + 1, dtype=np.float32) / len(x) - recipe.asked, 0, None)
-            weights.append(w / w.sum())
-        return np.concatenate(pieces), np.repeat(labels, [len(x) for x in pieces]), np.concatenate(weights)
+        return self._stream(pieces, labels)
 
     def _played(self, x: Frames, pace: float, rng: Generator) -> Frames:
         """Return x [T, P, J, 3] slowed down by its pace, with less of its ends, as the network gets it from a camera of some rate."""

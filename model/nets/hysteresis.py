@@ -39,11 +39,6 @@ class Hysteresis(Stepwise):
             raise ValueError(f"expected 0 < off <= on <= 1, least of 1 and pause of 0 or more, got {off}, {on}, {least}, {pause}")
         self.on, self.off, self.least, self.pause = on, off, least, pause
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Return the size of the one part."""
-        return (_STATE,)
-
     def parts(self) -> tuple[StatePart, ...]:
         """Return the one part, which is no neuron's."""
         return (StatePart("event", _STATE),)

@@ -1,5 +1,6 @@
 """Teaching the action network: clips joined into short streams, an answer asked for throughout the later part of each clip."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +17,9 @@ from indrnn.model.nets.action import ActionConfig, ActionNet
 from indrnn.model.training.learner import Learner, Recipe
 from indrnn.model.training.measure import clip_accuracy, padded, stream_accuracy
 from indrnn.model.training.options import ALIKE, BALANCED, SEQUENCES, SMOOTHING
+
+Row = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]
+"""A stream: frames [T, P, J, 3], the label of each [T], and how much each answer counts [T]."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,7 @@ class ClipLearner(Learner[ActionNet, ClipRecipe]):
         # One number for all rows: less padding. Who looks at whole sequences would see the next clip.
         count = int(rng.integers(1, self.recipe.clips + 1)) if self.net.streams else 1
         rows = [self._row(clips, rng) for clips in self._chosen(count, rng)]
-        x, lengths = padded([frames for frames, _, _ in rows])
-        T = x.shape[1]
-        label = torch.stack([F.pad(torch.from_numpy(y), (0, T - len(y))) for _, y, _ in rows])
-        weight = torch.stack([F.pad(torch.from_numpy(w), (0, T - len(w))) for _, _, w in rows])
-        x, lengths, label, weight = (part.to(self.device) for part in (x, lengths, label, weight))
+        x, lengths, label, weight = (part.to(self.device) for part in together(rows))
         logits, _ = self.net(x, lengths, self.net.start(len(x)))
         losses = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none", label_smoothing=self.recipe.smoothing)
         return (losses * weight.flatten()).sum() / weight.sum()
@@ -80,20 +80,22 @@ class ClipLearner(Learner[ActionNet, ClipRecipe]):
         block = int(rng.integers(self.recipe.alike)) * self.recipe.rows
         return draws[block : block + self.recipe.rows]
 
-    def _row(self, clips: list[Clip], rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
-        """Return one stream of joined clips: frames [T, P, J, 3], label [T], weight [T], which is 0 up to `asked` and 1 a clip in sum.
+    def _row(self, clips: list[Clip], rng: Generator) -> Row:
+        """Return one stream of joined clips."""
+        return self._stream(joined([c.x for c in clips], self.body, self.recipe, self.hz, rng, self.flat), [c.label for c in clips])
+
+    def _stream(self, pieces: Sequence[NDArray[np.float32]], labels: Sequence[int]) -> Row:
+        """Return one stream of pieces: frames [T, P, J, 3], label [T], weight [T], which is 0 up to `asked` and 1 a piece in sum.
 
         Of a network without a stream the last frame alone is asked.
         """
-        pieces = joined([c.x for c in clips], self.body, self.recipe, self.hz, rng, self.flat)
         weights = []
         for x in pieces:
             w = np.clip(np.arange(1, len(x) + 1, dtype=np.float32) / len(x) - self.recipe.asked, 0, None)
             if not self.net.streams:
                 w[:-1] = 0
             weights.append(w / w.sum())
-        label = np.repeat([c.label for c in clips], [len(x) for x in pieces])
-        return np.concatenate(pieces), label, np.concatenate(weights)
+        return np.concatenate(pieces), np.repeat(labels, [len(x) for x in pieces]), np.concatenate(weights)
 
     def validate(self) -> dict[str, float]:
         """Return the accuracy of the averaged weights on the validation clips, alone and in streams; none when there are none."""
@@ -105,3 +107,12 @@ class ClipLearner(Learner[ActionNet, ClipRecipe]):
             return portions
         streams = [stream_accuracy(folded, self.validation, seed) for seed in range(3)]
         return portions | {"val_stream": float(np.mean(streams))}
+
+
+def together(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return rows as a batch: x [B, T, P, J, 3], lengths [B], label [B, T], weight [B, T], all 0 past the ends."""
+    x, lengths = padded([frames for frames, _, _ in rows])
+    T = x.shape[1]
+    label = torch.stack([F.pad(torch.from_numpy(y), (0, T - len(y))) for _, y, _ in rows])
+    weight = torch.stack([F.pad(torch.from_numpy(w), (0, T - len(w))) for _, _, w in rows])
+    return x, lengths, label, weight

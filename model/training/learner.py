@@ -12,7 +12,7 @@ import lightning
 import torch
 from torch import Tensor, nn, optim
 
-from indrnn.model.cells.recurrent_weight import SizeError, clamp_recurrent_
+from indrnn.model.cells.recurrent_weight import clamp_recurrent_
 from indrnn.model.cells.stacks import Stack
 from indrnn.model.nets.network import StateNet
 from indrnn.model.training.optimisation import optimisers
@@ -136,13 +136,6 @@ class Learner(lightning.LightningModule, Generic[Net, AnyRecipe]):
         with torch.no_grad():
             for mean, now in zip(_tensors(self.averaged), _tensors(self.net), strict=True):
                 mean.lerp_(now, weight)
-
-
-def batches(images: int, rows: int) -> int:
-    """Return how many whole batches of so many rows a pass through the images has. Raises SizeError where it has none."""
-    if rows > images:
-        raise SizeError(f"--rows {rows}: expected at most {images:,} rows, the images to learn from")
-    return images // rows
 
 
 def _tensors(net: nn.Module) -> Iterator[Tensor]:

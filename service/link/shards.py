@@ -71,7 +71,6 @@ class Shards:
     def __init__(self, links: Sequence[ShardLink]) -> None:
         self.links = links
         self._noted: Callable[[c.Note], None] = lambda note: None
-        self._stopping = False
         for k, link in enumerate(links):
             link.noted = partial(self._note, k)
 
@@ -91,11 +90,10 @@ class Shards:
     @property
     def stopping(self) -> bool:
         """Return whether nothing new is asked."""
-        return self._stopping
+        return self.links[0].stopping
 
     @stopping.setter
     def stopping(self, stopping: bool) -> None:
-        self._stopping = stopping
         for link in self.links:
             link.stopping = stopping
 
@@ -147,7 +145,6 @@ class ShardedPort(FrontPort):
         self.ports = [RemotePort(link, NOWHERE) for link in links]
         self.ports[0].number = number
         self._links = links
-        self._stopping = False
         self._turn = 0
 
     @property
@@ -162,11 +159,10 @@ class ShardedPort(FrontPort):
     @property
     def stopping(self) -> bool:
         """Return whether nothing new is taken."""
-        return self._stopping
+        return self.ports[0].stopping
 
     @stopping.setter
     def stopping(self, stopping: bool) -> None:
-        self._stopping = stopping
         for port in self.ports:
             port.stopping = stopping
 

@@ -5,6 +5,7 @@ A model that tells events has `EventModality` around its own: the graph tells th
 same events, and nothing of them is kept here.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from types import MappingProxyType
@@ -14,7 +15,7 @@ from indrnn.export.bundle import Manifest
 from indrnn.export.modalities.modality import EVENT
 from indrnn.export.modalities.table import MODALITIES
 from indrnn.service.engine.requests import Content
-from indrnn.service.errors import BadInput, said
+from indrnn.service.errors import BadInput, ServiceError, said
 from indrnn.service.session.machine import Scores
 
 Words = dict[str, Any]
@@ -114,6 +115,34 @@ class ServedModality(Protocol):
 
     def word(self, answers: Sequence[tuple[Scores, Content]], top_k: int) -> list[Words]:
         """Return answers in words, each with its content."""
+
+
+class PlainModality(ABC):
+    """A modality that has no options, and reads each message by itself."""
+
+    field: str
+    _name: str
+
+    def check_options(self, layout: object, hz: object) -> Options:
+        """Check the options of a stream or a request, of which there are none. Raises BadInput."""
+        for field, value in (("layout", layout), ("hz", hz)):
+            if value is not None:
+                raise BadInput(f"model {self._name} reads {self.field}: expected null, got {said(value)}", field=field)
+        return Options(None, None)
+
+    @abstractmethod
+    def read(self, value: object, layout: object, hz: object, field: str) -> Content:
+        """Return what a client sent as content. Raises BadInput and its kin."""
+
+    def read_alike(self, values: Sequence[object], layout: str | None, rates: Sequence[float | None]) -> list[Content | None]:
+        """Return messages as contents; None for those that cannot be read (`read` says why)."""
+        return [self._read_or_none(value) for value in values]
+
+    def _read_or_none(self, value: object) -> Content | None:
+        try:
+            return self.read(value, None, None, self.field)
+        except ServiceError:
+            return None
 
 
 class Place(NamedTuple):

@@ -357,14 +357,14 @@ class Walker:
 
     def walk(self, clip: Sequence[object], field: str) -> NDArray[np.float64]:
         """Return the places [T, P, J, 3]; null joints become NaN. Raises BadInput at the first that does not fit."""
-        with_persons = _has_persons(clip[0], self._joints)
+        with_persons = has_persons(clip[0], self._joints)
         frames = []
         for t, frame in enumerate(clip):
             where = f"{field}[{t}]"
             if not with_persons:
                 frames.append([self._person(frame, where)])
                 continue
-            people = _list(frame, where, "persons")
+            people = a_list(frame, where, "persons")
             if len(people) > self._persons:
                 raise BadInput(f"expected at most {self._persons} persons, got {len(people)}", field=where)
             if t and len(people) != len(frames[0]):
@@ -373,7 +373,7 @@ class Walker:
         return np.array(frames, np.float64)
 
     def _person(self, person: object, where: str) -> list[list[float]]:
-        found = _list(person, where, "joints")
+        found = a_list(person, where, "joints")
         if len(found) != self._joints:
             raise BadInput(f"expected {self._joints} joints, got {len(found)}{self._meant(found)}", field=where)
         return [self._joint(j, f"{where}[{i}]") for i, j in enumerate(found)]
@@ -390,7 +390,7 @@ class Walker:
         expected = "x, y and z, or null" if self._dims == 3 else "x and y, or null"
         if joint is None:
             return [math.nan] * 3
-        numbers = _list(joint, where, expected)
+        numbers = a_list(joint, where, expected)
         if len(numbers) not in (3, self._dims):
             raise BadInput(f"expected {expected}, got {len(numbers)} elements", field=where)
         for k, number in enumerate(numbers):
@@ -401,7 +401,7 @@ class Walker:
         return [*(float(n) for n in numbers if isinstance(n, int | float)), 0.0][:3]
 
 
-def _has_persons(frame: object, joints: int) -> bool:
+def has_persons(frame: object, joints: int) -> bool:
     """Return whether a frame is [P][J][3] rather than [J][3], also where joints are null."""
     first = frame[0] if isinstance(frame, list) and frame else None
     if not isinstance(first, list):
@@ -410,7 +410,8 @@ def _has_persons(frame: object, joints: int) -> bool:
     return isinstance(seen, list) or (seen is None and len(first) == joints != 3)
 
 
-def _list(value: object, where: str, of: str) -> list[object]:
+def a_list(value: object, where: str, of: str) -> list[object]:
+    """Return a value that is a list, as is expected there. Raises BadInput."""
     if not isinstance(value, list):
         raise BadInput(f"expected a list of {of}, got {said(value)}", field=where)
     return value
@@ -418,7 +419,7 @@ def _list(value: object, where: str, of: str) -> list[object]:
 
 def _times(value: object, frames: int, field: str) -> NDArray[np.float64]:
     """Return the seconds [T] at which frames were taken. Raises BadInput."""
-    times = _list(value, field, "seconds, one for each frame")
+    times = a_list(value, field, "seconds, one for each frame")
     if len(times) != frames:
         raise BadInput(f"expected {frames} seconds, one for each frame, got {len(times)}", field=field)
     for i, one in enumerate(times):

@@ -17,7 +17,7 @@ from indrnn.frames.rate import HZ_RANGE
 from indrnn.service.engine.requests import Content, Exact, Frames
 from indrnn.service.errors import BadInput, OutOfRange, TooLarge, said
 from indrnn.service.serving.modality import Options, Words
-from indrnn.service.serving.skeleton import softmax
+from indrnn.service.serving.skeleton import a_list, has_persons, softmax
 from indrnn.service.session.machine import Floats, Scores
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -188,13 +188,13 @@ class OldForm:
         Raises BadInput naming the first element that does not fit, OutOfRange.
         """
         joints, frames = self.sent(layout), []
-        with_persons = self._has_persons(clip[0], joints)
+        with_persons = has_persons(clip[0], joints)
         for t, step in enumerate(clip):
             where = f"{field}[{t}]"
             if not with_persons:
                 frames.append([_joints(step, joints, where)])
                 continue
-            people = _list(step, where, "persons")
+            people = a_list(step, where, "persons")
             expected = f"at most {self.persons}" if t == 0 else f"{len(frames[0])} as in the first step"
             if len(people) > self.persons or (t and len(people) != len(frames[0])):
                 raise BadInput(f"expected {expected}, got {len(people)} persons", field=where)
@@ -206,23 +206,16 @@ class OldForm:
         x = np.pad(x, [(0, 0), (0, self.persons - x.shape[1]), (0, 0), (0, 0)])
         return x[:, :, [sources[0] for sources in self.layouts[layout or self.layout].table]].astype(np.float32)
 
-    def _has_persons(self, step: object, joints: int) -> bool:
-        first = step[0] if isinstance(step, list) else None
-        if not isinstance(first, list):
-            return False
-        seen = next((joint for joint in first if joint is not None), None)
-        return isinstance(seen, list) or (seen is None and len(first) == joints != 3)
-
 
 def _joints(person: object, joints: int, where: str) -> list[Sequence[float]]:
-    found = _list(person, where, f"{joints} joints")
+    found = a_list(person, where, f"{joints} joints")
     if len(found) != joints:
         raise BadInput(f"expected {joints} joints, got {len(found)}", field=where)
     return [_STAYS if joint is None else _three(joint, f"{where}[{j}]") for j, joint in enumerate(found)]
 
 
 def _three(joint: object, where: str) -> list[float]:
-    numbers = _list(joint, where, "three numbers, or null")
+    numbers = a_list(joint, where, "three numbers, or null")
     if len(numbers) != 3:
         raise BadInput(f"expected three numbers, or null, got {len(numbers)} elements", field=where)
     return [_number(number, f"{where}[{k}]") for k, number in enumerate(numbers)]
@@ -234,9 +227,3 @@ def _number(number: object, where: str) -> float:
     if abs(number) > LARGEST:
         raise OutOfRange(f"expected a number within float32, got {said(number)}", field=where)
     return float(number)
-
-
-def _list(value: object, where: str, of: str) -> list[object]:
-    if not isinstance(value, list):
-        raise BadInput(f"expected a list of {of}, got {said(value)}", field=where)
-    return value

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from indrnn.export.bundle import Manifest
 from indrnn.service.engine.requests import Content, Exact
-from indrnn.service.errors import BadInput, OutOfAlphabet, ServiceError, TooLarge, said
-from indrnn.service.serving.modality import Options, ServedModality, Words
+from indrnn.service.errors import BadInput, OutOfAlphabet, TooLarge, said
+from indrnn.service.serving.modality import PlainModality, ServedModality, Words
 from indrnn.service.session.machine import Scores
 from indrnn.service.session.sampling import log_softmax
 
 
-class TextModality:
+class TextModality(PlainModality):
     """What a service knows of a model that reads text. max_text: characters of one step."""
 
     field = "text"
@@ -32,13 +32,6 @@ class TextModality:
         self._symbols = order[order != self.unknown] if self.unknown is not None else order
         self._points = points[self._symbols]
         """the alphabet's code points in ascending order; _symbols: the symbol of each"""
-
-    def check_options(self, layout: object, hz: object) -> Options:
-        """Check the options of a stream or a request, of which text has none. Raises BadInput."""
-        for field, value in (("layout", layout), ("hz", hz)):
-            if value is not None:
-                raise BadInput(f"model {self._name} reads text: expected null, got {said(value)}", field=field)
-        return Options(None, None)
 
     def read(self, value: object, layout: object, hz: object, field: str) -> Exact:
         """Return a client's text as content. Raises BadInput, OutOfAlphabet naming the character, TooLarge."""
@@ -86,16 +79,6 @@ class TextModality:
         sent = np.frombuffer(value.encode("utf-32-le", "surrogatepass"), np.uint32)
         at = np.minimum(np.searchsorted(self._points, sent), len(self._points) - 1)
         return self._symbols[at], np.flatnonzero(self._points[at] != sent)
-
-    def read_alike(self, values: Sequence[object], layout: str | None, rates: Sequence[float | None]) -> list[Content | None]:
-        """Return texts as contents; None for those that cannot be read (`read` says why)."""
-        return [self._read_or_none(value) for value in values]
-
-    def _read_or_none(self, value: object) -> Exact | None:
-        try:
-            return self.read(value, None, None, self.field)
-        except ServiceError:
-            return None
 
     def word(self, answers: Sequence[tuple[Scores, Content]], top_k: int) -> list[Words]:
         """Return each answer as the native protocols word it: each character's log-probability before the model saw it, in nats, and the

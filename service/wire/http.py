@@ -143,11 +143,15 @@ class TimedHttp(NoUpgrade):
 
     def handle_websocket_upgrade(self) -> None:
         """From here on the connection is another protocol's."""
+        self._leave()
+        super().handle_websocket_upgrade()
+
+    def _leave(self) -> None:
+        """Wait for no request any more."""
         self._upgraded = True
         self._disarm()
         self._was_read()
         super()._unset_keepalive_if_required()
-        super().handle_websocket_upgrade()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
@@ -160,10 +164,7 @@ class TimedHttp(NoUpgrade):
             self._running.message_event.set()
         if self._answer_due is not None:
             self._answer_due.cancel()
-        self._upgraded = True
-        self._disarm()
-        self._was_read()
-        super()._unset_keepalive_if_required()
+        self._leave()
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks whether the connection stays

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import httpx
 from redis_process import RedisProcess, free_port
+from replica_process import clean_environment
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 60.0  # seconds in which it has to be back
@@ -45,7 +46,7 @@ class ChaosService:
         self.kills = 0
         self._library = preload(folder)
         self._env = {
-            **{k: v for k, v in os.environ.items() if not k.startswith("INDRNN_") and k not in ("HOST", "PORT")},
+            **clean_environment(),
             **{"PORT": str(self.port), "INDRNN_MODEL_CONTROL": "true", "INDRNN_POLL": "0", "CHAOS_FAULTS": str(folder / "faults")},
             **{"INDRNN_STORE": self.redis.url if self.redis else str(folder / "sessions.db")},
             **({"LD_PRELOAD": str(self._library)} if self._library else {}),

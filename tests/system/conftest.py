@@ -3,10 +3,8 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -16,6 +14,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from redis_process import free_port
+from replica_process import clean_environment, until_ready
 from websockets.sync.client import ClientConnection, connect
 
 ROOT = Path(__file__).parent.parent.parent
@@ -45,25 +45,15 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> "Server":
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port = s.getsockname()[1]
+        self.port = free_port()
         log = (self.folder / "log").open("ab")
-        env = {k: v for k, v in os.environ.items() if not k.startswith("INDRNN_") and k not in ("HOST", "PORT")}
         fronts = {"INDRNN_FRONTS": FRONTS, "INDRNN_SHARDS": SHARDS, "INDRNN_COMMIT_THREAD": "true"} if FRONTS else {}
         own = {"INDRNN_STORE": str(self.folder / "sessions.db"), "INDRNN_PAGE": str(self.folder / "page")}  # not what `make page` left
         settings = {"PORT": str(self.port), **own, **fronts, **self.env}
-        self.process = subprocess.Popen(self.arguments, cwd=ROOT, env={**env, **settings}, stderr=log, stdout=log)
+        self.process = subprocess.Popen(self.arguments, cwd=ROOT, env=clean_environment(**settings), stderr=log, stdout=log)
         log.close()
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                if httpx.get(f"{self.url}/health/ready", timeout=5).status_code == 200:
-                    return self
-            except httpx.TransportError:
-                pass
-            time.sleep(0.02)  # asking without a rest takes a processor from the service that starts
-        raise AssertionError(f"the service did not start:\n{self.log()}")
+        until_ready(self.url, self.process, self.log)
+        return self
 
     def log(self) -> str:
         return (self.folder / "log").read_text()

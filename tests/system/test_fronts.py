@@ -8,8 +8,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import orjson
@@ -63,6 +64,21 @@ class Processes(Server):
         """Whether all processes are there, and the service is ready."""
         return set(self.pids()) == {"engine", "front-0", "front-1"} and self.ready()
 
+    def whole(self) -> Self:
+        """The service, started again where a test has ended it, with all its processes."""
+        if self.process is None or self.process.poll() is not None:
+            self.start()
+        until(self.is_whole)
+        return self
+
+    @contextmanager
+    def to_the_end(self) -> Iterator[Self]:
+        """The service for all tests of a file, in whatever order they run."""
+        yield self
+        if self.process is not None and self.process.poll() is None:
+            self.stop()
+        assert "Traceback" not in self.log()
+
 
 def state_of(pid: int) -> str:
     """What a process does, as the system says it: T stands still, Z has ended; empty where there is none."""
@@ -81,22 +97,14 @@ def _children(pid: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    """One service for all tests here, in whatever order they run."""
     settings = {"INDRNN_FRONTS": "2", "INDRNN_COMMIT_THREAD": "true", "INDRNN_HANG_TIMEOUT": str(HANG), "INDRNN_POLL": "0"}
-    made = Processes(tmp_path_factory.mktemp("fronts"), settings)
-    yield made
-    if made.process is not None and made.process.poll() is None:
-        made.stop()
-    assert "Traceback" not in made.log()
+    with Processes(tmp_path_factory.mktemp("fronts"), settings).to_the_end() as made:
+        yield made
 
 
 @pytest.fixture
 def server(service: Processes) -> Processes:
-    """The service, started again where a test has ended it, with all its processes."""
-    if service.process is None or service.process.poll() is not None:
-        service.start()
-    until(service.is_whole)
-    return service
+    return service.whole()
 
 
 class Client(threading.Thread):

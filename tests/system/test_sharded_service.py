@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from test_fronts import Client, Processes, check, counted, state_of, until
+from test_fronts import Client, Processes, answered, check, counted, state_of, until
 
 from indrnn.service.session.shard import shard_of
 from indrnn.service.store.shards import bring_to, read_map
@@ -32,22 +32,14 @@ class Sharded(Processes):
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sharded]:
-    """One service for all tests here, in whatever order they run."""
     settings = {"INDRNN_FRONTS": "1", "INDRNN_SHARDS": "2", "INDRNN_HANG_TIMEOUT": str(HANG), "INDRNN_POLL": "0"}
-    made = Sharded(tmp_path_factory.mktemp("shards"), settings)
-    yield made
-    if made.process is not None and made.process.poll() is None:
-        made.stop()
-    assert "Traceback" not in made.log()
+    with Sharded(tmp_path_factory.mktemp("shards"), settings).to_the_end() as made:
+        yield made
 
 
 @pytest.fixture
 def server(service: Sharded) -> Sharded:
-    """The service, started again where a test has ended it, with all its processes."""
-    if service.process is None or service.process.poll() is not None:
-        service.start()
-    until(service.is_whole)
-    return service
+    return service.whole()
 
 
 def load(server: Sharded) -> tuple[list[Client], list[Client]]:
@@ -62,10 +54,6 @@ def load(server: Sharded) -> tuple[list[Client], list[Client]]:
     for client in (*parted[0], *parted[1]):
         client.start()
     return parted
-
-
-def answered(clients: list[Client]) -> int:
-    return sum(len(client.answers) for client in clients)
 
 
 @pytest.mark.parametrize("shard", [1, 0])

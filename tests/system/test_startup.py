@@ -13,16 +13,16 @@ from pathlib import Path
 import httpx
 import pytest
 from conftest import ROOT, VERSION, Server
+from replica_process import clean_environment
 
 from indrnn.kernels.cuda import registered_cuda
 from indrnn.kernels.registered import registered
 
 
 def start(tmp_path: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("INDRNN_")}
     settings = {"PORT": "0", "INDRNN_STORE": str(tmp_path / "s.db"), **env}
     return subprocess.run(
-        [sys.executable, "-m", "indrnn", "serve"], cwd=ROOT, env={**clean, **settings}, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "indrnn", "serve"], cwd=ROOT, env=clean_environment(**settings), capture_output=True, text=True, timeout=60
     )
 
 
@@ -129,8 +129,7 @@ def test_a_grpc_port_that_is_taken_is_one_line(server: Server, tmp_path: Path) -
 def test_a_grpc_port_that_is_taken_meanwhile_is_one_line_too(server: Server, tmp_path: Path) -> None:
     """Free when the service looked, taken when the models were loaded: as if nobody had looked."""
     code = "import indrnn.service.command as c; c._check = lambda settings: None; raise SystemExit(c.run('serve', None, []))"
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("INDRNN_")}
-    env = {**clean, "PORT": "0", "INDRNN_STORE": str(tmp_path / "s.db"), "INDRNN_GRPC_PORT": str(server.port)}
+    env = clean_environment(PORT="0", INDRNN_STORE=str(tmp_path / "s.db"), INDRNN_GRPC_PORT=str(server.port))
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
     assert done.stderr.count(f"indrnn: INDRNN_GRPC_PORT: 127.0.0.1:{server.port} cannot be listened on") == 1

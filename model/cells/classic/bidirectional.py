@@ -50,7 +50,7 @@ class Bidirectional(Cell):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Return the sizes of the parts of both halves."""
+        """Return the sizes of the parts of both halves; no u is read for it."""
         return *self.ahead.sizes, *self.back.sizes
 
     def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -35,11 +35,6 @@ class DeepRNN(Looped):
         self.recurrent = recurrent(size, size)
         self.deeper = nn.Linear(size, size)
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Return the size of h."""
-        return (self.size,)
-
     def parts(self) -> tuple[StatePart, ...]:
         """Return h, within ±1."""
         return (StatePart("hidden", self.size, name="h", activation="tanh"),)

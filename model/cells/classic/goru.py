@@ -60,11 +60,6 @@ class GORU(Looped):
         self.angles = nn.Parameter(torch.empty(len(pairs(size))).uniform_(-torch.pi, torch.pi))
         self.m = nn.Parameter(torch.zeros(size))
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Return the size of h."""
-        return (self.size,)
-
     def parts(self) -> tuple[StatePart, ...]:
         """Return h."""
         return (StatePart("hidden", self.size, name="h"),)

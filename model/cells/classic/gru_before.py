@@ -30,11 +30,6 @@ class ResetBeforeGRU(Looped):
         nn.init.uniform_(self.project.weight, -(size**-0.5), size**-0.5)
         self.recurrent = recurrent(3 * size, size)
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Return the size of h."""
-        return (self.size,)
-
     def parts(self) -> tuple[StatePart, ...]:
         """Return h, within ±1."""
         return (StatePart("hidden", self.size, name="h", activation="tanh"),)

@@ -5,29 +5,23 @@ that training takes T calls of each operation; a file has a `Loop` round the ste
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor, nn
 
-from indrnn.model.cells.cell import Cell, Floats, Lowering, loop
+from indrnn.model.cells.cell import Lowering, Product, loop
 from indrnn.model.cells.recurrence import belongs
 
 
-class Looped(Cell):
-    """A layer whose x is multiplied first. project: weight [width, in], bias [width].
+class Looped(Product):
+    """A layer that loops over the rows of P.
 
     step_onnx: nodes of one step; they read x [B, width], a row of P, s [B, S] and `constants`, and give y [B, H] and s_next [B, S].
     """
 
     carried = "Its layers are a `Loop` of standard operators round one step."
     step_onnx: str
-
-    def __init__(self, inputs: int, size: int, width: int) -> None:
-        super().__init__(inputs, size)
-        self.project = nn.Linear(inputs, width)
-        nn.init.zeros_(self.project.bias)
 
     def matrices(self) -> tuple[Tensor, ...]:
         """Return what all steps read and is made of weights once for each call; nothing, unless a cell says otherwise."""
@@ -51,28 +45,10 @@ class Looped(Cell):
                 state = after if live is None else torch.where(live[t], after, state)
             return (torch.stack(outputs) if outputs else x.new_zeros(0, x.shape[1], self.size)), state
 
-    @torch.no_grad()
-    def fold_(self, scale: Tensor, shift: Tensor) -> bool:
-        """W (scale x + shift) + c = (W scale) x + (W shift + c)."""
-        self.project.bias.add_(self.project.weight @ shift)
-        self.project.weight.mul_(scale)
-        return True
-
-    def constants(self) -> Mapping[str, Tensor]:
-        """Return what a step reads beside x and s, by the names that its ONNX nodes have for it."""
-        return {}
-
-    @torch.no_grad()
     def lowering(self) -> Lowering:
         """Return the product, and a `Loop` round the step."""
-        given = {"W": self.project.weight.T, "bias": self.project.bias, **self.constants()}
         nodes = "of_x = MatMul (X, W) every = Add (of_x, bias)" + loop(self.step_onnx.format(H=self.size), self.size, "every")
-        return Lowering({name: w.detach().float().cpu().numpy() for name, w in given.items()}, nodes)
-
-    def product(self, weights: Mapping[str, Floats], x: Floats) -> Floats:
-        """Return P [width] of one step, for the specifications: x [in]."""
-        p: Floats = weights["project.weight"] @ x + weights["project.bias"]
-        return p
+        return Lowering(self.weights(), nodes)
 
 
 def recurrent(rows: int, size: int) -> nn.Parameter:

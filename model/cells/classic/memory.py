@@ -59,11 +59,6 @@ class Memory(Stepwise):
 
     place: Tensor
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Return the size of the one part."""
-        return (self.slots * self.inputs,)
-
     def parts(self) -> tuple[StatePart, ...]:
         """Return the one part, slots of words."""
         return (StatePart("hidden", self.slots * self.inputs, name="slots"),)

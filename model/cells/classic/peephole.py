@@ -36,11 +36,6 @@ class PeepholeLSTM(Looped):
         self.recurrent = recurrent(4 * size, size)
         self.peepholes = nn.Parameter(torch.zeros(3 * size))
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Return the sizes of h and c."""
-        return self.size, self.size
-
     def parts(self) -> tuple[StatePart, ...]:
         """Return h, within ±1, and c."""
         return StatePart("hidden", self.size, name="h", activation="tanh"), StatePart("hidden", self.size, name="c")

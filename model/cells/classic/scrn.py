@@ -56,18 +56,13 @@ class SCRN(Looped):
         self.fast = nn.Parameter(nn.init.orthogonal_(torch.empty(self.quickly, self.quickly)))
         self.step_onnx = self.step_onnx.replace("{F}", str(self.quickly)).replace("{S}", str(self.slowly))
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Return the sizes of h and s."""
-        return self.quickly, self.slowly
-
     def parts(self) -> tuple[StatePart, ...]:
         """Return h, a sigmoid, and s."""
         return StatePart("hidden", self.quickly, name="h", activation="sigmoid"), StatePart("hidden", self.slowly, name="s")
 
     def go(self, p: Tensor, state: Tensor, *matrices: Tensor) -> tuple[Tensor, Tensor]:
         """One step, as above."""
-        (of_h, of_s), (h, s) = (torch.split(v, list(self.sizes), 1) for v in (p, state))
+        (of_h, of_s), (h, s) = (torch.split(v, [self.quickly, self.slowly], 1) for v in (p, state))
         s = (1 - ALPHA) * of_s + ALPHA * s
         h = sigmoid(s @ self.slow.T + of_h + h @ self.fast.T)
         y = torch.cat([h, s], 1)

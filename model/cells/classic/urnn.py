@@ -67,11 +67,6 @@ class UnitaryRNN(Looped, Directed):
         """Return the angles, and the reflections, whose length W does not depend on."""
         yield from (self.angles, self.reflections)
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Return the sizes of the real and of the imaginary part."""
-        return self.n, self.n
-
     def parts(self) -> tuple[StatePart, ...]:
         """Return the real and the imaginary part."""
         return tuple(StatePart("hidden", self.n, name=name) for name in ("re", "im"))

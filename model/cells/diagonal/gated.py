@@ -11,10 +11,9 @@ from typing import ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  # its usual name
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from indrnn.model.cells.cell import Cell, Floats, Lowering, StatePart
+from indrnn.model.cells.cell import Floats, Lowering, Product, StatePart
 from indrnn.model.cells.diagonal.recurrence import diagonal
 from indrnn.model.cells.recurrence import belongs
 
@@ -29,7 +28,7 @@ _NODES = """
 """
 
 
-class GatedCell(Cell):
+class GatedCell(Product):
     """A layer of H neurons. project: weight [G H, in], bias [G H], the blocks of P in the order of `blocks`; state h [H].
 
     Weights start as PyTorch starts them, biases at 0, but what a neuron keeps of the past where x is 0, which is drawn from U[low, bound].
@@ -45,20 +44,13 @@ class GatedCell(Cell):
     )
 
     def __init__(self, inputs: int, size: int, bound: float = 1.0, low: float = 0.0, activation: str = "relu") -> None:
-        super().__init__(inputs, size)
-        self.project = nn.Linear(inputs, len(self.blocks) * size)
-        nn.init.zeros_(self.project.bias)
+        super().__init__(inputs, size, len(self.blocks) * size)
         self.most = bound
         self._prepare()
         self.remember_(low)
 
     def _prepare(self) -> None:
         """Make what a cell has beside P."""
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Return the size of the state."""
-        return (self.size,)
 
     def parts(self) -> tuple[StatePart, ...]:
         """Return the state under the name that the equations give it."""
@@ -98,28 +90,15 @@ class GatedCell(Cell):
             y = self.answer(h, *blocks)
             return (y if live is None or y is h else torch.where(live, y, 0)), after
 
-    @torch.no_grad()
-    def fold_(self, scale: Tensor, shift: Tensor) -> bool:
-        """W (scale x + shift) + c = (W scale) x + (W shift + c)."""
-        self.project.bias.add_(self.project.weight @ shift)
-        self.project.weight.mul_(scale)
-        return True
-
-    def constants(self) -> Mapping[str, Tensor]:
-        """Return what a cell has beside P, by the names that its ONNX nodes read."""
-        return {}
-
     def lowering(self) -> Lowering:
         """Return the product, the cell's own nodes round the op, and what they read."""
-        given = {"W": self.project.weight.T, "bias": self.project.bias, **self.constants()}
-        weights: dict[str, NDArray[np.float32]] = {name: w.detach().float().cpu().numpy() for name, w in given.items()}
         sizes = ", ".join([str(self.size)] * len(self.blocks))
         nodes = _NODES.format(sizes=sizes, blocks=", ".join(self.blocks), terms=self.terms_onnx, answer=self.answer_onnx)
-        return Lowering(weights, nodes)
+        return Lowering(self.weights(), nodes)
 
-    def product(self, weights: Mapping[str, Floats], x: Floats) -> list[Floats]:
+    def parted(self, weights: Mapping[str, Floats], x: Floats) -> list[Floats]:
         """Return the blocks of P, [H] each, for the specifications: x [in]."""
-        return list(np.split(weights["project.weight"] @ x + weights["project.bias"], len(self.blocks)))
+        return list(np.split(self.product(weights, x), len(self.blocks)))
 
 
 def logit(p: Tensor) -> Tensor:

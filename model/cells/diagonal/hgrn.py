@@ -61,7 +61,7 @@ class HGRN(GatedCell):
 
     def reference(self, weights: Mapping[str, Floats], x: Floats, state: Floats) -> tuple[Floats, Floats]:
         """One step, as above."""
-        f, v, g = self.product(weights, x)
+        f, v, g = self.parted(weights, x)
         low = rnn.sigmoid(weights["least"])
         f = low + (1 - low) * rnn.sigmoid(f)
         h = f * state + (1 - f) * (v * rnn.sigmoid(v))

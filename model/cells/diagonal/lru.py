@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor, nn
 
-from indrnn.model.cells.cell import Cell, Floats, Lowering, StatePart
+from indrnn.model.cells.cell import Floats, Lowering, Product, StatePart
 from indrnn.model.cells.diagonal.gated import GatedCell
 from indrnn.model.cells.diagonal.recurrence import diagonal
 from indrnn.model.cells.recurrence import belongs
@@ -86,7 +86,7 @@ _NODES = """
 """
 
 
-class LRU(Cell):
+class LRU(Product):
     """The cell as the file says; |lambda| starts on the ring between low and bound, theta anywhere, gamma at sqrt(1 - |lambda|^2)."""
 
     name = "lru"
@@ -95,20 +95,13 @@ class LRU(Cell):
     endless = "|lambda| is below 1: a bounded input keeps the state bounded however long a stream goes on."
 
     def __init__(self, inputs: int, size: int, bound: float = 1.0, low: float = 0.0, activation: str = "relu") -> None:
-        super().__init__(inputs, size)
-        self.project = nn.Linear(inputs, 3 * size)
-        nn.init.zeros_(self.project.bias)
+        super().__init__(inputs, size, 3 * size)
         self.read = nn.Parameter(torch.randn(size, 2 * size) * (2 * size) ** -0.5)
         self.nu, self.turn, self.gain = (nn.Parameter(torch.empty(size)) for _ in range(3))
         nn.init.uniform_(self.turn, 1e-3, 2 * math.pi)
         self.turn.data.log_()
         self.most = bound
         self.remember_(low)
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Return the sizes of the real and of the imaginary part."""
-        return self.size, self.size
 
     def parts(self) -> tuple[StatePart, ...]:
         """Return the real and the imaginary part."""
@@ -151,29 +144,24 @@ class LRU(Cell):
             after = torch.where((ends > 0)[:, None], after, state)
             return torch.where(live, F.linear(h, self.read) + skip, 0), after
 
-    @torch.no_grad()
-    def fold_(self, scale: Tensor, shift: Tensor) -> bool:
-        """B (scale x + shift) + c = (B scale) x + (B shift + c), and D as well."""
-        self.project.bias.add_(self.project.weight @ shift)
-        self.project.weight.mul_(scale)
-        return True
-
-    @torch.no_grad()
-    def lowering(self) -> Lowering:
-        """Return the same in ONNX; gamma is in the weights of v."""
+    def constants(self) -> Mapping[str, Tensor]:
+        """Return theta, |lambda| and C, and W and c with gamma in the rows of v."""
         gain = torch.cat([self.gain.exp().repeat(2), torch.ones_like(self.gain)])
-        given = {
+        return {
             "W": (gain[:, None] * self.project.weight).T,
             "bias": gain * self.project.bias,
             "theta": self.turn.exp(),
             "size": (-self.nu.exp()).exp().repeat(2),
             "C": self.read.T,
         }
-        return Lowering({name: w.float().cpu().numpy() for name, w in given.items()}, _NODES.format(H=self.size))
+
+    def lowering(self) -> Lowering:
+        """Return the same in ONNX."""
+        return Lowering(self.weights(), _NODES.format(H=self.size))
 
     def reference(self, weights: Mapping[str, Floats], x: Floats, state: Floats) -> tuple[Floats, Floats]:
         """One step, as above, in complex numbers."""
-        re, im, skip = np.split(weights["project.weight"] @ x + weights["project.bias"], 3)
+        re, im, skip = np.split(self.product(weights, x), 3)
         old_re, old_im = np.split(state, 2)
         h = np.exp(-np.exp(weights["nu"]) + 1j * np.exp(weights["turn"])) * (old_re + 1j * old_im) + np.exp(weights["gain"]) * (
             re + 1j * im

@@ -40,7 +40,7 @@ class MinGRU(GatedCell):
 
     def reference(self, weights: Mapping[str, Floats], x: Floats, state: Floats) -> tuple[Floats, Floats]:
         """One step, as above."""
-        z, new = self.product(weights, x)
+        z, new = self.parted(weights, x)
         z = rnn.sigmoid(z)
         h = (1 - z) * state + z * new
         return h, h

@@ -47,7 +47,7 @@ class MinLSTM(GatedCell):
 
     def reference(self, weights: Mapping[str, Floats], x: Floats, state: Floats) -> tuple[Floats, Floats]:
         """One step, as above."""
-        new, f, i = self.product(weights, x)
+        new, f, i = self.parted(weights, x)
         f, i = rnn.sigmoid(f), rnn.sigmoid(i)
         h = f / (f + i) * state + i / (f + i) * new
         return h, h

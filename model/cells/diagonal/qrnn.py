@@ -66,11 +66,6 @@ class QRNN(GatedCell):
         self.before = nn.Linear(self.inputs, 3 * self.size)
         nn.init.zeros_(self.before.bias)
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Return the sizes of c and v."""
-        return self.size, 3 * self.size
-
     def parts(self) -> tuple[StatePart, ...]:
         """Return c, within ±1, and v."""
         return StatePart("hidden", self.size, name="c", activation="tanh"), StatePart("hidden", 3 * self.size, name="v")
@@ -94,7 +89,7 @@ class QRNN(GatedCell):
             x = x.to(state.dtype)
             live = None if lengths is None else belongs(x, lengths)
             x = x if live is None else torch.where(live, x, 0)
-            c, v = torch.split(state, list(self.sizes), 1)
+            c, v = torch.split(state, [self.size, 3 * self.size], 1)
             v_all = torch.cat([v[None], F.linear(x, self.before.weight, self.before.bias)])
             every = F.linear(x, self.project.weight, self.project.bias) + v_all[:-1]
             blocks = torch.split(every, self.size, -1)
@@ -111,21 +106,18 @@ class QRNN(GatedCell):
         self.before.weight.mul_(scale)
         return super().fold_(scale, shift)
 
+    def constants(self) -> Mapping[str, Tensor]:
+        """Return V and d."""
+        return {"V": self.before.weight.T, "bias_before": self.before.bias}
+
     def lowering(self) -> Lowering:
         """Return both products, and the nodes round the op."""
-        given = {
-            "W": self.project.weight.T,
-            "bias": self.project.bias,
-            "V": self.before.weight.T,
-            "bias_before": self.before.bias,
-        }
-        weights = {name: w.detach().float().cpu().numpy() for name, w in given.items()}
-        return Lowering(weights, _NODES.format(H=self.size, three=3 * self.size))
+        return Lowering(self.weights(), _NODES.format(H=self.size, three=3 * self.size))
 
     def reference(self, weights: Mapping[str, Floats], x: Floats, state: Floats) -> tuple[Floats, Floats]:
         """One step, as above."""
         c, v = np.split(state, [self.size])
-        z, f_sum, o = np.split(weights["project.weight"] @ x + weights["project.bias"] + v, 3)
+        z, f_sum, o = np.split(self.product(weights, x) + v, 3)
         f = rnn.sigmoid(f_sum)
         new = f * c + (1 - f) * np.tanh(z)
         after = weights["before.weight"] @ x + weights["before.bias"]

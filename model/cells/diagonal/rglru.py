@@ -67,7 +67,7 @@ class RGLRU(GatedCell):
 
     def reference(self, weights: Mapping[str, Floats], x: Floats, state: Floats) -> tuple[Floats, Floats]:
         """One step, as above."""
-        r, i, v = self.product(weights, x)
+        r, i, v = self.parted(weights, x)
         a = np.exp(-SHARPNESS * np.log1p(np.exp(weights["decay"])) * rnn.sigmoid(r))
         h = a * state + np.sqrt(1 - a * a) * (rnn.sigmoid(i) * v)
         return h, h

@@ -54,7 +54,7 @@ class SRU(GatedCell):
 
     def reference(self, weights: Mapping[str, Floats], x: Floats, state: Floats) -> tuple[Floats, Floats]:
         """One step, as above."""
-        new, f, r, skip = self.product(weights, x)
+        new, f, r, skip = self.parted(weights, x)
         f, r = rnn.sigmoid(f), rnn.sigmoid(r)
         c = f * state + (1 - f) * new
         y: Floats = r * np.tanh(c) + (1 - r) * skip

@@ -1,5 +1,6 @@
 /** Action: a skeleton moves, and what the network makes of it, frame by frame. */
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { ModelChoice } from "../choice.tsx";
 import { desk, modelsOf, newest } from "../desk.ts";
 import { Failure } from "../failure.tsx";
 import { useObservable, useRedraw } from "../observable.ts";
@@ -50,18 +51,7 @@ export function Action() {
       <div class="lead">
         <h2 id="action-title">Action</h2>
         <p>A body moves, and after every frame the network says which motion it sees. It reads the places of the joints, nothing else.</p>
-        {models.length > 1 && (
-          <label class="field">
-            Model
-            <select onChange={(event) => choose(models[event.currentTarget.selectedIndex]!)}>
-              {models.map((m) => (
-                <option key={m.name} selected={m.name === run?.model.name}>
-                  {m.name}
-                </option>
-              ))}
-            </select>
-          </label>
-        )}
+        {models.length > 1 && <ModelChoice models={models} current={run?.model} choose={choose} />}
       </div>
       {run !== null && <Playing key={run} run={run} />}
     </section>

@@ -1,5 +1,6 @@
 /** Characters: type, see how surprised the model was, have it go on, fork, save and load. */
 import { useEffect, useRef, useState } from "preact/hooks";
+import { ModelChoice } from "../choice.tsx";
 import { desk, modelsOf, newest } from "../desk.ts";
 import { Failure } from "../failure.tsx";
 import { saveAs } from "../files.ts";
@@ -67,18 +68,7 @@ export function Characters() {
         <p>The model reads one character at a time. The stronger a colour, the less it expected what came; what it wrote itself is underlined.</p>
       </div>
       <div class="row">
-        {models.length > 1 && (
-          <label class="field">
-            Model
-            <select onChange={(event) => begin(models[event.currentTarget.selectedIndex]!)}>
-              {models.map((m) => (
-                <option key={m.name} selected={m === writings[0]?.model}>
-                  {m.name}
-                </option>
-              ))}
-            </select>
-          </label>
-        )}
+        {models.length > 1 && <ModelChoice models={models} current={writings[0]?.model} choose={begin} />}
         <button onClick={() => begin(writings[0]?.model ?? models[0]!)}>Start again</button>
         <FileButton label="Load a state…" accept=".safetensors" take={(file) => void load(file)} />
         <Legend />

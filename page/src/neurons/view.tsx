@@ -7,6 +7,7 @@ import { Paper, bySurprise } from "../characters/paper.tsx";
 import { visible } from "../characters/surprise.ts";
 import { Generating, Legend, Typing } from "../characters/view.tsx";
 import type { Sign } from "../characters/writing.ts";
+import { ModelChoice } from "../choice.tsx";
 import { desk, newest, streams } from "../desk.ts";
 import { Failure } from "../failure.tsx";
 import { useObservable, useRedraw } from "../observable.ts";
@@ -71,20 +72,14 @@ export function Neurons() {
         </p>
       </div>
       <div class="row">
-        <label class="field">
-          Model
-          <select onChange={(event) => {
-              begin(null);
-              choose(models[event.currentTarget.selectedIndex]!);
-            }}
-          >
-            {models.map((m) => (
-              <option key={m.name} selected={m === current}>
-                {m.name}
-              </option>
-            ))}
-          </select>
-        </label>
+        <ModelChoice
+          models={models}
+          current={current}
+          choose={(model) => {
+            begin(null);
+            choose(model);
+          }}
+        />
         {full !== null && (
           <Others model={current} version={full} label="Begin with" none="a new session" chosen={begun?.session ?? null} take={(session) => void goOn(session)} fail={fail} />
         )}

@@ -2,6 +2,7 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { cells } from "../action/readers/csv.ts";
 import { FileButton } from "../characters/view.tsx";
+import { ModelChoice } from "../choice.tsx";
 import { Session } from "../connection.ts";
 import { desk, modelsOf, newest } from "../desk.ts";
 import { Failure } from "../failure.tsx";
@@ -120,14 +121,7 @@ export function Numeric() {
       <div class="row ends">
         <h3>Models of numbers</h3>
         <div class="row">
-          <label class="field">
-            Model
-            <select onChange={(event) => choose(models[event.currentTarget.selectedIndex])}>
-              {models.map((m) => (
-                <option key={m.name}>{m.name}</option>
-              ))}
-            </select>
-          </label>
+          <ModelChoice models={models} current={model} choose={choose} />
           <button onClick={() => renew(turn + 1)}>Start again</button>
         </div>
       </div>

@@ -8,8 +8,8 @@ import numpy as np
 from indrnn.export.bundle import Manifest
 from indrnn.export.modalities.sentences import QUESTION
 from indrnn.service.engine.requests import Content, Exact
-from indrnn.service.errors import BadInput, OutOfAlphabet, ServiceError, TooLarge, said
-from indrnn.service.serving.modality import Options, Words
+from indrnn.service.errors import BadInput, OutOfAlphabet, TooLarge, said
+from indrnn.service.serving.modality import PlainModality, Words
 from indrnn.service.serving.skeleton import softmax
 from indrnn.service.session.machine import Floats, Scores
 
@@ -18,7 +18,7 @@ _ENDS = ".,;:!"  # marks that may follow a word and are not read
 LONGEST = 1000  # characters of a sentence: of no model's words so many are one
 
 
-class SentencesModality:
+class SentencesModality(PlainModality):
     """What a service knows of a model that reads sentences. max_steps: sentences of one message; each of them is answered."""
 
     field = "sentences"
@@ -30,13 +30,6 @@ class SentencesModality:
         self.max_steps = max_steps
         self._name, self._width, self._labels = manifest.name, int(x.shape[2]), manifest.labels or ()
         self._numbers = {word: k for k, word in enumerate(manifest.words or (), 1)}
-
-    def check_options(self, layout: object, hz: object) -> Options:
-        """Check the options of a stream or a request, of which sentences have none. Raises BadInput."""
-        for field, value in (("layout", layout), ("hz", hz)):
-            if value is not None:
-                raise BadInput(f"model {self._name} reads sentences: expected null, got {said(value)}", field=field)
-        return Options(None, None)
 
     def read(self, value: object, layout: object, hz: object, field: str) -> Exact:
         """Return a client's sentences as content. Raises BadInput, OutOfAlphabet naming the word, TooLarge."""
@@ -64,16 +57,6 @@ class SentencesModality:
             if word not in self._numbers:
                 raise OutOfAlphabet(f"the word {said(word)} is not one that the model knows (see GET /models/{self._name})", field=where)
         return [self._numbers[word] for word in words]
-
-    def read_alike(self, values: Sequence[object], layout: str | None, rates: Sequence[float | None]) -> list[Content | None]:
-        """Return messages of sentences as contents; None for those that cannot be read (`read` says why)."""
-        return [self._read_or_none(value) for value in values]
-
-    def _read_or_none(self, value: object) -> Exact | None:
-        try:
-            return self.read(value, None, None, self.field)
-        except ServiceError:
-            return None
 
     def word(self, answers: Sequence[tuple[Scores, Content]], top_k: int) -> list[Words]:
         """Return what is answered to each message, as the native protocols word it: the last question's answer, and those of all questions.

@@ -73,6 +73,16 @@ def test_depth_keeps_runs_and_does_not_make_them_again(monkeypatch, capsys, tmp_
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == first["rows"]
 
 
+@pytest.mark.parametrize("form", ["\n".join, lambda lines: "[\n" + ",\n".join(lines) + "\n]\n"])
+def test_a_kept_run_is_read_in_either_form_and_another_is_added(monkeypatch, tmp_path, form):
+    runs, file = loaded("runs", monkeypatch), tmp_path / "log"
+    kept = [{"network": name, "minutes": 3.0, "bits": bits} for name, bits in (("tanh", 2.1), ("SCRN", 2.0))]
+    file.write_text(form([json.dumps(row) for row in kept]))
+    assert runs.once(file, {"network": "SCRN", "minutes": 3.0}, lambda: pytest.fail("it is there")) == kept[1]
+    made = runs.once(file, {"network": "SCRN", "minutes": 4.0}, lambda: {"bits": 1.9})
+    assert runs.read(file) == json.loads(file.read_text()) == [*kept, {"network": "SCRN", "minutes": 4.0, "bits": 1.9}] == [*kept, made]
+
+
 def test_networks_of_one_size_are_of_one_size(monkeypatch, capsys):
     made_up = type("Treebank", (), {"characters": staticmethod(lambda part: "the cat sat on the mat\n" * 40)})
     small = {"treebank": made_up, "keep_memory": lambda: None, "ROWS": 2, "LENGTH": 8, "MEASURED": 64}

@@ -1,7 +1,7 @@
 """Two engine threads with a store handle each on one Redis, as two services would be: who moves a session, and what the other tells."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +20,15 @@ from indrnn.service.store.redis import RedisStore
 Make = Callable[..., Bench]
 
 
-@pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
-    with running_redis(tmp_path_factory.mktemp("redis")) as made:
-        yield made
-
-
 @pytest.fixture
-def make(process: RedisProcess) -> Iterator[Make]:
-    made: list[Bench] = []
-
+def make(process: RedisProcess, benches: list[Bench]) -> Make:
     def replica(url: str = process.url, step_timeout: float = 30) -> Bench:
         engine, store = FakeEngine(), RedisStore(url)
         settings = EngineSettings(max_batch=8, max_queue=100, step_timeout=step_timeout, session_ttl=60)
-        made.append(Bench(engine, store, settings))
-        return made[-1]
+        benches.append(Bench(engine, store, settings))
+        return benches[-1]
 
-    yield replica
-    for bench in made:
-        bench.engine.gate.set()
-        bench.loop.stop(10)
-        bench.store.close()
+    return replica
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from redis_process import LossyProxy, RedisProcess, running_redis
+from redis_process import LossyProxy, RedisProcess
 from test_loop import Bench, FakeEngine
 
 from indrnn.service.engine.loop import EngineSettings
@@ -19,25 +19,13 @@ from indrnn.service.store.sqlite import SQLiteStore
 Make = Callable[..., Bench]
 
 
-@pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
-    with running_redis(tmp_path_factory.mktemp("redis")) as made:
-        yield made
-
-
 @pytest.fixture
-def make() -> Iterator[Make]:
-    made: list[Bench] = []
-
+def make(benches: list[Bench]) -> Make:
     def engine_over(store: Any, step_timeout: float = 30) -> Bench:
-        made.append(Bench(FakeEngine(), store, EngineSettings(max_batch=8, max_queue=100, step_timeout=step_timeout, session_ttl=60)))
-        return made[-1]
+        benches.append(Bench(FakeEngine(), store, EngineSettings(max_batch=8, max_queue=100, step_timeout=step_timeout, session_ttl=60)))
+        return benches[-1]
 
-    yield engine_over
-    for bench in made:
-        bench.engine.gate.set()
-        bench.loop.stop(10)
-        bench.store.close()
+    return engine_over
 
 
 @pytest.fixture(params=["sqlite", "redis"])

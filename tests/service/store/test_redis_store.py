@@ -23,12 +23,6 @@ from indrnn.service.store.protocol import Change, StoreError
 from indrnn.service.store.redis import RedisStore, tag
 
 
-@pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
-    with running_redis(tmp_path_factory.mktemp("redis")) as made:
-        yield made
-
-
 @pytest.fixture
 def store(process: RedisProcess) -> Iterator[RedisStore]:
     made = RedisStore(process.url)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import redis
-from redis_process import RedisProcess, running_redis
+from redis_process import RedisProcess
 
 from indrnn.frames.rate import Carry
 from indrnn.service.errors import Unreadable
@@ -24,17 +24,11 @@ GENERATED = Generated(Sampling(5, 0.8, 0.9, 2**63 - 1, ("\n\n", "é")), "añ\n",
 CARRY = Carry(25.0, np.ones((1, 3, 3), np.float32), 7, 6)
 
 
-@pytest.fixture(scope="module")
-def redis_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
-    with running_redis(tmp_path_factory.mktemp("redis")) as made:
-        yield made
-
-
 @pytest.fixture(params=["sqlite", "redis"])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return str(tmp_path / "deep" / "sessions.db")
-    process: RedisProcess = request.getfixturevalue("redis_process")
+    process: RedisProcess = request.getfixturevalue("process")
     process.client().flushall()
     return process.url
 
