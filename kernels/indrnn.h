@@ -207,6 +207,7 @@ void forward(const Call& call, int64_t first, int64_t last) {
         });
     }
     for_parts(call, first, last, [&](const Part& p) {
+        if (past && p.length) return;  // it is there
         const int64_t column = p.b * call.H + p.c;
         const T* h = p.length ? y + (call.reverse ? 0 : p.length - 1) * N + column : h0 ? h0 + column : nullptr;
         copy((T*)call.y_h + column, h, p.n);
