@@ -31,6 +31,7 @@ PACKED = {".css", ".html", ".js", ".json", ".mjs", ".svg", ".wasm"}
 SMALLEST = 1024  # bytes that are worth packing
 NOT_SOURCES = {"node_modules", "dist", "test", "tests", "__pycache__"}
 VIEWER = ("swagger-ui.css", "swagger-ui-bundle.js")
+VIEWER_LICENCES = "swagger-ui-bundle.js.LICENSE.txt"  # of what is within the script, which names this file
 TRUSTED = Path("/etc/ssl/certs/ca-certificates.crt")  # what this machine trusts, as pip does; node has a list of its own
 GONE = 130  # exit status of whoever was told to stop
 
@@ -243,6 +244,7 @@ def add_viewer(made: Path) -> None:
         index = index.replace(f"viewer/{path.name}", f"viewer/{name}")
     (viewer / INDEX).write_text(index, "utf-8")
     shutil.copy(package / "LICENSE", viewer / "LICENSE.txt")
+    shutil.copy(package / VIEWER_LICENCES, viewer / VIEWER_LICENCES)
     version = json.loads((package / "package.json").read_text())["version"]
     (viewer / "NOTICE.txt").write_text(f"Swagger UI {version}\n{(package / 'NOTICE').read_text()}")
 

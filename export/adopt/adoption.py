@@ -96,7 +96,8 @@ def save(model: ModelProto, path: Path, large: int | None = None) -> None:
     onnx.save_model(
         copied, str(path), save_as_external_data=True, all_tensors_to_one_file=True, location=WEIGHTS, size_threshold=min(1024, most)
     )
-    (path.parent / WEIGHTS).chmod(path.stat().st_mode)  # onnx lets nobody but the owner read it, and who serves may be another
+    if (beside := path.parent / WEIGHTS).exists():  # it is not where all weights are in typed fields (float_data), which stay in the graph
+        beside.chmod(path.stat().st_mode)  # onnx lets nobody but the owner read it, and who serves may be another
 
 
 def parts(plan: Plan) -> tuple[kit.Stretch, ...]:

@@ -77,14 +77,17 @@ def content_of_step(modality: "ServedModality", message: Mapping[str, object], m
     An empty list is the modality's own, whatever the field: clients tell modalities by what is in a list.
     """
     field = modality.old_field if modality.old_field and message.get(modality.old_field) is not None else modality.field
+    value = message.get(field)
+    own = value is not None
     for other in STEP_CONTENT:
         if other == field or (sent := message.get(other)) is None:
             continue
-        if sent == [] and message.get(field) is None:
-            return field, sent
+        if sent == [] and not own:
+            value = sent
+            continue
         reads = MODALITIES[manifest.modality].reads
         raise BadInput(f"unknown field: model {manifest.name} reads {reads}, in the field {field}", field=other)
-    return field, message.get(field)
+    return field, value
 
 
 class ServedModality(Protocol):

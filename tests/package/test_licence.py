@@ -27,6 +27,15 @@ def test_software_in_the_built_page_is_named() -> None:
     assert "MIT" in PROJECT["license"].split(" AND ")
 
 
+def test_software_that_is_copied_into_the_built_page_is_named_with_what_is_within_it() -> None:
+    script = (ROOT / "page" / "build.py").read_text()
+    copied = [name for name in json.loads((ROOT / "page" / "package.json").read_text())["devDependencies"] if f'"{name}"' in script]
+    assert copied == ["swagger-ui-dist"]
+    for name in (*copied, "swagger-ui-bundle.js.LICENSE.txt", "ieee754", "The 3-Clause BSD License"):
+        assert name in NOTICE, name
+    assert "BSD-3-Clause" in PROJECT["license"].split(" AND ")
+
+
 def test_a_wheel_and_an_image_carry_the_files() -> None:
     assert PROJECT["license-files"] == ["LICENSE", "NOTICE"]
     copied = (ROOT / "Dockerfile").read_text().splitlines()

@@ -37,7 +37,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     viewer.mkdir(parents=True)
     (viewer / "swagger-ui.css").write_text("a{}\n/*# sourceMappingURL=swagger-ui.css.map*/")
     (viewer / "swagger-ui-bundle.js").write_text("code\n//# sourceMappingURL=swagger-ui-bundle.js.map\n")
-    for name, text in (("LICENSE", ""), ("NOTICE", ""), ("package.json", '{"version": "5"}')):
+    for name, text in (("LICENSE", ""), ("NOTICE", ""), ("swagger-ui-bundle.js.LICENSE.txt", "MIT"), ("package.json", '{"version": "5"}')):
         (viewer / name).write_text(text)
     monkeypatch.setattr(module, "HERE", here)
     return module
@@ -145,6 +145,7 @@ def test_the_viewers_files_are_named_by_their_content_and_name_no_map(build: Mod
     for name in index:
         assert "sourceMappingURL" not in (out / name).read_text()
         assert len(Path(name).stem.rsplit("-", 1)[1]) == 8
+    assert (out / "viewer" / "swagger-ui-bundle.js.LICENSE.txt").read_text() == "MIT", "the script says: see there"
     assert gzip.decompress((out / "assets" / "one.js.gz").read_bytes()) == b"one" * 1000
 
 

@@ -1,14 +1,15 @@
 """What was sent to `POST /predict`, kept as a file: a body of JSON, or one a line. Each of its sequences is a clip.
 
 `null` is a joint not seen, and with `"lost": "zero"` so is one at 0. Bodies of one session are pieces of one clip, in the order of their
-steps; one that was sent twice counts once. Rows of numbers are no clips.
+steps where they are numbered, and one that was sent twice counts once. Rows of numbers are no clips.
 """
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from indrnn.frames import layouts
 from indrnn.frames.rate import HZ_RANGE
@@ -32,17 +33,17 @@ def read(path: Path, persons: int) -> list[Recording]:
         raise FormatError(f"{path}: expected what was sent to POST /predict, an object with sequences, or one a line")
     bodies = told if isinstance(told, list) else [told]
     found: list[Recording] = []
-    sessions: dict[str, dict[Any, Recording]] = {}
+    sessions: dict[str, dict[Any, _Clip]] = {}
     for n, body in enumerate(bodies):
         where = f"{path}: line {n + 1}: sequences" if len(bodies) > 1 else f"{path}: sequences"
         clips = _clips(body, where, persons)
         session = body.get("session_id")
         if session is None:
-            found += clips
+            found += [_timed(clip) for clip in clips]
         else:
             step = body.get("step")
             sessions.setdefault(str(session), {}).setdefault(n if step is None else f"step {step}", clips[0])
-    found += [_joined(list(pieces.values()), path) for pieces in sessions.values()]
+    found += [_timed(_joined(list(pieces.values()), path)) for pieces in sessions.values()]
     return [replace(r, name=path.stem if len(found) == 1 else f"{path.stem} {i}") for i, r in enumerate(found)]
 
 
@@ -59,24 +60,35 @@ class _Body:
     notes: tuple[str, ...]
 
 
-def _clips(body: dict[str, Any], where: str, persons: int) -> list[Recording]:
+class _Clip(NamedTuple):
+    """A clip of a body. t: seconds of its frames, None where the body has none, empty where they cannot be read; asked: the body's own
+    layout, unit and axes."""
+
+    recording: Recording
+    step: Any
+    t: NDArray[np.float64] | None
+    asked: dict[str, Any]
+
+
+def _clips(body: dict[str, Any], where: str, persons: int) -> list[_Clip]:
     said = _said(body, where)
     sequences = body["sequences"]
     if not isinstance(sequences, list) or not sequences:
         raise FormatError(f"{where}: expected a list of clips, got {'an empty one' if sequences == [] else 'something else'}")
     if body.get("session_id") is not None and len(sequences) != 1:
         raise FormatError(f"{where}: expected one clip, as a session takes, got {len(sequences)}")
+    asked = {"layout": body.get("layout"), "unit": body.get("unit"), "axes": said.axes}
     found = []
     for i, clip in enumerate(sequences):
         x, left = _places(clip, f"{where}[{i}]", persons)
         x = x[..., :2] if said.flat else x
         if said.zero:
             x = np.where((x == 0).all(-1, keepdims=True) & (x != 0).any((2, 3), keepdims=True), np.nan, x)
-        hz, timed = _rate(body.get("t"), i, len(sequences), len(x))
-        notes = (*said.notes, *timed)
+        notes = said.notes
         if left:
             notes += (f"{left} persons beside the {persons} of a frame are left out (--persons takes more)",)
-        found.append(Recording(x, "", order=said.order, hz=hz or said.hz, unit=said.unit, axes=said.axes, notes=notes))
+        recording = Recording(x, "", order=said.order, hz=said.hz, unit=said.unit, axes=said.axes, notes=notes)
+        found.append(_Clip(recording, body.get("step"), _times(body.get("t"), i, len(sequences)), asked))
     return found
 
 
@@ -105,14 +117,26 @@ def _said(body: dict[str, Any], where: str) -> _Body:
     )
 
 
-def _rate(times: Any, i: int, sequences: int, frames: int) -> tuple[float | None, tuple[str, ...]]:
-    """Return the rate of the frames' times, where a body has some, and what is to be said of them."""
+def _times(times: Any, i: int, sequences: int) -> NDArray[np.float64] | None:
+    """Return the seconds of a clip's frames, where a body has some; nothing but an empty array where they are no numbers."""
     if times is None:
-        return None, ()
+        return None
     try:
-        t = np.asarray(times if sequences == 1 and not isinstance(times[0], list) else times[i], np.float64)
+        told = times if sequences == 1 and not isinstance(times[0], list) else times[i]
+        return np.array(told, np.float64).reshape(-1) if _are_numbers(told) else np.zeros(0)
     except (TypeError, ValueError, LookupError, OverflowError):
-        t = np.zeros(0)
+        return np.zeros(0)
+
+
+def _timed(clip: _Clip) -> Recording:
+    """Return a clip with the rate of its frames' times, where it has some, and what is to be said of them."""
+    hz, notes = _rate(clip.t, len(clip.recording.x))
+    return replace(clip.recording, hz=hz or clip.recording.hz, notes=(*clip.recording.notes, *notes))
+
+
+def _rate(t: NDArray[np.float64] | None, frames: int) -> tuple[float | None, tuple[str, ...]]:
+    if t is None:
+        return None, ()
     if t.shape != (frames,) or frames < 2 or not np.isfinite(t).all():
         return None, ("times (t) that do not fit the frames are not used: --hz says the rate",)
     steps = np.diff(t)
@@ -120,6 +144,11 @@ def _rate(times: Any, i: int, sequences: int, frames: int) -> tuple[float | None
         return None, ("times (t) that do not rise are not used: --hz says the rate",)
     even = (np.abs(steps - np.median(steps)) <= UNEVEN * np.median(steps)).all()
     return rate(t.tolist()), () if even else ("frames at uneven times are taken as steady, at their median rate",)
+
+
+def _are_numbers(values: Any) -> bool:
+    """Return whether these are JSON's numbers, and no booleans or texts, which NumPy would take for some. Raises TypeError."""
+    return {type(v) for v in values} <= {int, float}
 
 
 def _depth(value: Any) -> int:
@@ -157,6 +186,8 @@ def _places(clip: Any, where: str, persons: int) -> tuple[Places, int]:
             if person is None:
                 continue
             try:
+                if not all(j is None or _are_numbers(j) for j in person):
+                    raise TypeError
                 x[t, p] = np.array([lost if j is None else j for j in person], np.float64)
             except (TypeError, ValueError, OverflowError) as error:
                 raise FormatError(
@@ -165,11 +196,28 @@ def _places(clip: Any, where: str, persons: int) -> tuple[Places, int]:
     return x, max(0, P - persons)
 
 
-def _joined(pieces: list[Recording], path: Path) -> Recording:
-    """Return the pieces of a session as one clip."""
-    P = max(r.x.shape[1] for r in pieces)
-    if len({r.x.shape[2:] for r in pieces}) > 1:
+def _joined(pieces: list[_Clip], path: Path) -> _Clip:
+    """Return the pieces of a session as one clip. Raises FormatError where one is not as the first."""
+    if all(type(piece.step) is int for piece in pieces):
+        pieces = sorted(pieces, key=lambda piece: piece.step)
+    first = pieces[0]
+    found = [piece.recording for piece in pieces]
+    P = max(r.x.shape[1] for r in found)
+    if len({r.x.shape[2:] for r in found}) > 1:
         raise FormatError(f"{path}: expected the same joints in all steps of a session")
-    x = np.concatenate([np.pad(r.x, ((0, 0), (0, P - r.x.shape[1]), (0, 0), (0, 0))) for r in pieces])
-    notes = tuple(dict.fromkeys(n for r in pieces for n in r.notes))
-    return replace(pieces[0], x=x, hz=next((r.hz for r in pieces if r.hz is not None), None), notes=notes)
+    rates = [r.hz for r in found if r.hz is not None]
+    for piece in pieces:
+        differing = [(name, first.asked[name], value) for name, value in piece.asked.items() if value != first.asked[name]]
+        differing += [("hz", rates[0], piece.recording.hz)] if piece.recording.hz not in (None, *rates[:1]) else []
+        for name, expected, got in differing:
+            raise FormatError(f"{path}: expected {name} {_word(expected)} in all steps of a session as in its first, got {_word(got)}")
+    x = np.concatenate([np.pad(r.x, ((0, 0), (0, P - r.x.shape[1]), (0, 0), (0, 0))) for r in found])
+    times = [piece.t for piece in pieces]
+    t = None if all(one is None for one in times) else np.concatenate([np.zeros(0) if one is None else one for one in times])
+    notes = tuple(dict.fromkeys(n for r in found for n in r.notes))
+    return first._replace(recording=replace(first.recording, x=x, hz=rates[0] if rates else None, notes=notes), t=t)
+
+
+def _word(value: Any) -> str:
+    """Return an option's value in words."""
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)[:40]

@@ -302,6 +302,19 @@ def test_weights_beside_the_file_are_taken_and_beyond_a_size_written_beside_it(t
     assert main(["check", str(bundle.graph.parent)]) == 1
 
 
+def test_weights_in_fields_of_their_own_type_stay_in_the_graph_of_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = gru(tmp_path)
+    model = onnx.load(path)
+    for w in model.graph.initializer:
+        told = numpy_helper.to_array(w)
+        w.CopyFrom(helper.make_tensor(w.name, w.data_type, told.shape, told.ravel().tolist()))
+        assert not w.raw_data
+    onnx.save_model(model, str(path))
+    monkeypatch.setattr("indrnn.export.adopt.adoption.LARGE", 100)
+    y, _ = run(taken(path), np.zeros((1, 2, 3)))
+    assert np.isfinite(y).all()
+
+
 SEQUENCES = "xt = Transpose <perm = [1, 0, 2]> ({x}) Y, hn = GRU <hidden_size = 4> (xt, W, R, , , h) one = Constant <value_ints = [1]> ()"
 KINDS = {  # inputs => outputs, nodes, whether it runs over time itself, whether a row at a time
     "an axis of time that is 1": (

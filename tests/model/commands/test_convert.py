@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -212,6 +213,62 @@ def test_steps_of_a_session_are_one_clip_and_one_sent_twice_counts_once(tmp_path
     assert len(found.clips) == 2
     for clip in found.clips:
         np.testing.assert_allclose(clip.x[:, 0], x, atol=1e-5)
+
+
+def steps_of(*bodies, **all_of):
+    return "\n".join(json.dumps({"session_id": "s", **all_of, **one}) for one in bodies)
+
+
+def test_steps_of_a_session_are_joined_in_the_order_of_their_numbers(tmp_path):
+    clips_then = [{"sequences": [[[[n, n, n]]]], "step": n} for n in (2, 10, 1)]
+    (tmp_path / "sent.jsonl").write_text(steps_of(*clips_then))
+    (found,) = predict_body.read(tmp_path / "sent.jsonl", 1)
+    assert found.x[:, 0, 0, 0].tolist() == [1, 2, 10]
+
+
+def test_the_rate_of_a_session_is_that_of_the_times_of_all_its_steps(tmp_path):
+    frames = [{"sequences": [[[[n, n, n]]]], "step": n, "t": [0.04 * n]} for n in range(5)]
+    (tmp_path / "sent.jsonl").write_text(steps_of(*frames))
+    (found,) = predict_body.read(tmp_path / "sent.jsonl", 1)
+    assert (found.hz, found.notes) == (25.0, ())
+    del frames[3]["t"]
+    (tmp_path / "sent.jsonl").write_text(steps_of(*frames))
+    (found,) = predict_body.read(tmp_path / "sent.jsonl", 1)
+    assert found.hz is None
+    assert "times (t) that do not fit the frames are not used" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        ({"unit": "m"}, {"unit": "cm"}, "expected unit m in all steps of a session as in its first, got cm"),
+        ({}, {"unit": "cm"}, "expected unit null in"),
+        ({}, {"axes": "-x y z"}, "expected axes x y z in"),
+        ({"layout": "utd20"}, {"layout": "kinect20"}, "expected layout utd20 in"),
+        ({"layout": "mine"}, {"layout": "yours"}, "expected layout mine in"),
+        ({"hz": 30}, {"hz": 60}, "expected hz 30 in"),
+    ],
+)
+def test_steps_of_a_session_that_are_of_different_kinds_are_refused(tmp_path, one, other, said):
+    clip = {"sequences": [[[[1, 2, 3]] * 20] * 2]}
+    (tmp_path / "sent.jsonl").write_text(steps_of({**clip, **one}, {**clip, **other}))
+    with pytest.raises(FormatError, match=re.escape(said)):
+        predict_body.read(tmp_path / "sent.jsonl", 1)
+
+
+@pytest.mark.parametrize("joint", [[True, 2, 3], ["1", 2, 3], [1, 2, "3e0"], "123"])
+def test_booleans_and_texts_are_no_places(tmp_path, joint):
+    (tmp_path / "a.json").write_text(json.dumps({"sequences": [[[[1, 2, 3], joint]]]}))
+    with pytest.raises(FormatError, match=r"expected 2 joints of 3 numbers or null"):
+        predict_body.read(tmp_path / "a.json", 1)
+
+
+@pytest.mark.parametrize("t", [["0", "1"], [False, True], "01"])
+def test_booleans_and_texts_are_no_times(tmp_path, t):
+    (tmp_path / "a.json").write_text(json.dumps({"sequences": [[[[1, 2, 3]]] * 2], "t": t}))
+    (found,) = predict_body.read(tmp_path / "a.json", 1)
+    assert found.hz is None
+    assert "times (t) that do not fit the frames are not used" in found.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,18 @@ def test_an_empty_list_is_no_sentences_whatever_the_field() -> None:
     assert content_of_step(modality(), {"type": "step", "frames": []}, manifest) == ("sentences", [])
 
 
+@pytest.mark.parametrize("content", [[[1]], [[[0, 0, 0]]]])
+@pytest.mark.parametrize("first", ["frames", "text", "values"])
+def test_an_empty_list_hides_no_content_of_another_field(first: str, content: object) -> None:
+    manifest: Any = SimpleNamespace(name="stories", modality="sentences")
+    for other in {"frames", "text", "values"} - {first}:
+        with pytest.raises(BadInput) as refused:
+            content_of_step(modality(), {"type": "step", first: [], other: content}, manifest)
+        assert refused.value.field == other
+    empty = {"type": "step", "frames": [], "text": [], "values": []}
+    assert content_of_step(modality(), empty, manifest) == ("sentences", [])
+
+
 def test_options_of_other_models_are_refused() -> None:
     for layout, hz, field in (("kinect20", None, "layout"), (None, 30, "hz")):
         with pytest.raises(BadInput, match="model stories reads sentences: expected null") as refused:
