@@ -19,6 +19,34 @@ from indrnn.service.session.machine import Floats, Result, Scores
 WHOLE = 2**24  # whole numbers up to here are float32 numbers, which is what the graph reads
 
 
+class Inputs(NamedTuple):
+    """Inputs [B, T, ...] as they were sent; of several, one step holds for all of `steps`, and they are [B, T or 1, numbers].
+
+    longer: whether one had steps that it has not in the file.
+    """
+
+    found: Sequence[Array]
+    steps: int
+    longer: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Return B."""
+        return len(self.found[0])
+
+    @property
+    def spread(self) -> int:
+        """Return the bytes of x, where an input has to be repeated for it; else 0."""
+        size = 4 * self.rows * self.steps * sum(f.shape[2] for f in self.found) if len(self.found) > 1 else 0
+        return size if size > sum(f.nbytes for f in self.found) else 0
+
+    def packed(self) -> Array:
+        """Return x, the inputs beside each other."""
+        if len(self.found) == 1:
+            return self.found[0]
+        return np.concatenate([np.broadcast_to(f, (self.rows, self.steps, f.shape[2])) for f in self.found], 2)
+
+
 def is_named(sent: Mapping[str, SentTensor], signature: Signature) -> bool:
     """Return whether a request has the file's own inputs. One called x is, unless it comes as all the numbers of a step in one axis."""
     if signature.own is None:
@@ -39,8 +67,8 @@ def _fits(shape: tuple[int, ...], spec: Spec) -> bool:
     return len(shape) == len(spec.shape) and all(n == own or own == -1 for n, own in zip(shape, spec.shape, strict=True))
 
 
-def read(sent: Mapping[str, SentTensor], signature: Signature) -> tuple[Floats, bool]:
-    """Return the file's own inputs as x [B, T, F], and whether one had steps that it has not in the file.
+def read(sent: Mapping[str, SentTensor], signature: Signature) -> Inputs:
+    """Return the file's own inputs, not yet beside each other: that may take far more memory than what was sent.
 
     Raises BadInput where one is missing, or they have not the same rows and steps.
     """
@@ -63,8 +91,7 @@ def read(sent: Mapping[str, SentTensor], signature: Signature) -> tuple[Floats, 
     B, T = len(found[0]), max((f.shape[1] for f in found), key=lambda n: (n != 1, n))
     if any(len(f) != B or f.shape[1] not in (1, T) for f in found):
         raise BadInput(f"inference inputs of model '{model}': expected the same rows and steps in each, got {shapes}")
-    spread = [np.broadcast_to(f, (B, T, f.shape[2])) for f in found]
-    return np.ascontiguousarray(np.concatenate(spread, 2)), longer
+    return Inputs(found, T, longer)
 
 
 def _decoded(tensor: SentTensor, one: OwnTensor, with_steps: bool, model: str) -> Floats:

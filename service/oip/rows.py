@@ -19,7 +19,10 @@ from indrnn.service.session.machine import Floats, Result, Scores
 
 @dataclass(frozen=True, slots=True)
 class InferLimits:
-    """Rows of a request without a sequence, time steps of a row, time steps of a sequence's request, bytes of a reply's tensors."""
+    """Rows of a request without a sequence, time steps of a row, time steps of a sequence's request, bytes of a reply's tensors.
+
+    As many bytes may x have where an adopted file's inputs are repeated for it.
+    """
 
     rows: int
     steps: int
@@ -52,11 +55,14 @@ def read(ask: Ask, signature: Signature, bounds: InferLimits) -> Rows:
     if ask.flush and signature.window == 1:
         raise BadInput(f"parameter 'indrnn_flush' is for models that read windows; model '{model}' answers every step")
     sent = _by_name(ask.inputs, signature)
-    x, named, longer = _fed(sent, signature)
+    fed, named = _fed(sent, signature)
     if named and signature.own is not None:
         sent = {name: tensor for name, tensor in sent.items() if name not in signature.own.inputs}
-    B, T = x.shape[:2]
+    B, T = fed.rows, fed.steps
     _check_bounds(ask, B, T + ask.flush, signature, bounds)
+    if fed.spread > bounds.reply:
+        said = f"inputs repeated for {T} time steps would have {fed.spread} bytes, of at most {bounds.reply}"
+        raise TooLarge(f"inference request to model '{signature.model}': {said}")
     lengths: Sequence[int] | None = None if "lengths" not in sent else _lengths(sent["lengths"], signature, B, T)
     state = None
     if "state" in sent:
@@ -65,6 +71,7 @@ def read(ask: Ask, signature: Signature, bounds: InferLimits) -> Rows:
                 f"inference request to model '{model}' must not have both a correlation ID and input 'state': one of them holds the state"
             )
         state = _state(decode(sent["state"], signature.inputs["state"], model), B, signature)
+    x = fed.packed()
     if x.size:
         check_values(x, signature)
     for wanted in ask.outputs or ():
@@ -72,20 +79,20 @@ def read(ask: Ask, signature: Signature, bounds: InferLimits) -> Rows:
             raise BadInput(f"unexpected inference output '{wanted.name[:80]}' for model '{model}'")
     if ask.flush:
         x, lengths = flushed(x, lengths)
-    return Rows(x, lengths, state, named, longer)
+    return Rows(x, lengths, state, named, fed.longer)
 
 
-def _fed(sent: dict[str, SentTensor], signature: Signature) -> tuple[Array, bool, bool]:
-    """Return x [B, T, ...], whether it came as an adopted file's own inputs, and whether one had steps that it has not in the file."""
+def _fed(sent: dict[str, SentTensor], signature: Signature) -> tuple[own_tensors.Inputs, bool]:
+    """Return what is fed, and whether it came as an adopted file's own inputs."""
     if own_tensors.is_named(sent, signature):
-        x, longer = own_tensors.read(sent, signature)
-        return x, True, longer
+        return own_tensors.read(sent, signature), True
     if "x" not in sent:
         needed = [t.name for t in signature.asked[0]]
         accepted = len({*signature.inputs, *needed})
         count = f"expected number of inputs between 1 and {accepted} but got {len(sent)} inputs for model '{signature.model}'"
         raise BadInput(f"{count}. Got input(s) {sorted(sent)}, but missing required input(s) {needed}")
-    return decode(sent["x"], signature.x, signature.model), False, False
+    x = decode(sent["x"], signature.x, signature.model)
+    return own_tensors.Inputs([x], x.shape[1]), False
 
 
 def _by_name(tensors: Sequence[SentTensor], signature: Signature) -> dict[str, SentTensor]:

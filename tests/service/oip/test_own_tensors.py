@@ -1,5 +1,6 @@
 """An adopted file's own inputs and outputs over /v2: the same numbers as x and logits, by name and in their types."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,24 @@ def test_what_does_not_fit_says_which_tensor() -> None:
     assert read(Ask("", [SentTensor("a", "BOOL", (1, 2), None, [True, False])], None), truth, BOUNDS).x.tolist() == [[[1, 0]]]
     with pytest.raises(BadInput, match="expected true or false, got 1"):
         read(Ask("", [SentTensor("a", "BOOL", (1, 2), None, [True, 1])], None), truth, BOUNDS)
+
+
+def test_inputs_that_would_be_repeated_beyond_the_bounds_take_no_memory() -> None:
+    wide = signature([own("image", "FP32", (-1, 2000), 0, 2000), own("mode", "BOOL", (-1, 1), 2000, 1)], [own("y", "FP32", (-1, 1), 0, 1)])
+    bounds = InferLimits(rows=8, steps=30_000, sequence_steps=10, reply=1_000_000)
+    tracemalloc.start()
+    try:
+        for steps, text in (
+            (50_000, "must have from 1 to 30000 time steps, got 50000"),
+            (20_000, "would have 160080000 bytes, of at most"),
+        ):
+            with pytest.raises(TooLarge, match=text):
+                read(ask(image=numbers(1, 2000), mode=np.zeros((1, steps, 1), np.bool_)), wide, bounds)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+    assert read(ask(image=numbers(1, 2000), mode=np.zeros((1, 100, 1), np.bool_)), wide, bounds).x.shape == (1, 100, 2001)
+    assert read(ask(image=numbers(1, 150, 2000), mode=np.zeros((1, 150, 1), np.bool_)), wide, bounds).x.shape == (1, 150, 2001)
 
 
 def test_bytes_alone_are_the_one_input_and_listed_tensors_are_the_files_own() -> None:
