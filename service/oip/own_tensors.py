@@ -54,13 +54,15 @@ def is_named(sent: Mapping[str, SentTensor], signature: Signature) -> bool:
     names = sent.keys() & signature.own.inputs.keys()
     if names != {"x"}:
         return bool(names)
-    own, shape = signature.own.inputs["x"], sent["x"].shape
-    return len(signature.own.inputs) == 1 and (_fits(shape, own.spec) or _fits(shape, own.over_time()) or not _fits(shape, signature.x))
+    own, shape, is_packed = signature.own.inputs["x"], sent["x"].shape, _fits(sent["x"].shape, signature.x)
+    if len(signature.own.inputs) > 1 or (is_packed and sent["x"].datatype == signature.x.datatype != own.spec.datatype):
+        return False
+    return _fits(shape, own.spec) or _fits(shape, own.over_time()) or not is_packed
 
 
-def is_output(name: str, signature: Signature) -> bool:
-    """Return whether a name is one of the file's own outputs."""
-    return signature.own is not None and name in signature.own.outputs
+def is_output(name: str, signature: Signature, named: bool) -> bool:
+    """Return whether a name is one of the file's own outputs; of a name that both have, for a request with the file's own inputs."""
+    return signature.own is not None and name in signature.own.outputs and (named or name not in signature.outputs)
 
 
 def _fits(shape: tuple[int, ...], spec: Spec) -> bool:
@@ -111,6 +113,14 @@ class Answers(NamedTuple):
     results: Sequence[Result[Scores]]
     steps: int
     every: bool
+
+
+def size(name: str, signature: Signature, steps: int, every: bool) -> int:
+    """Return the most bytes that one of the file's own outputs has in a row of so many steps, every one or the last."""
+    assert signature.own is not None, "as is_output says"
+    one = signature.own.outputs[name]
+    answers = -(-steps // signature.window) if one.timed or every else 1
+    return answers * (one.stop - one.start) * one.spec.dtype.itemsize
 
 
 def output(name: str, binary: bool, signature: Signature, answers: Answers) -> Output:
