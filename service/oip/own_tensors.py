@@ -159,4 +159,10 @@ def _typed(values: Floats, spec: Spec) -> Array:
         truth: Array = values != 0
         return truth
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.rint(values).astype(dtype) if dtype.kind in "iu" else values.astype(dtype, copy=False)
+        if dtype.kind not in "iu":
+            return values.astype(dtype, copy=False)
+        whole: Array = np.rint(values).astype(dtype)
+    ends = np.iinfo(spec.datatype.lower())
+    whole[values >= float(ends.max)] = ends.max  # in float32 that of 32 and 64 bits is one beyond the type
+    whole[values <= float(ends.min)] = ends.min
+    return whole

@@ -103,6 +103,14 @@ def test_an_input_that_is_called_x_is_the_files_own_and_an_output_without_time_i
     assert [read(ask(x=numbers(*s)), square, BOUNDS).named for s in ((1, 2, 2), (1, 3, 2, 2), (1, 3, 4))] == [True, True, False]
 
 
+@pytest.mark.parametrize("datatype", ["INT32", "INT64", "UINT64", "UINT8"])
+def test_a_whole_number_at_the_end_of_its_type_stays_there(datatype: str) -> None:
+    made = signature([own("a", "FP32", (-1, 1), 0, 1)], [own("y", datatype, (-1, 4), 0, 4)])
+    ends = np.iinfo(datatype.lower())
+    found = told(made, ask(a=numbers(1, 1)), np.array([[ends.max, ends.min, 7, -1e30]], np.float32))
+    assert found["y"].tolist() == [[ends.max, ends.min, 7, ends.min]]
+
+
 def test_a_name_that_both_have_is_the_files_own_beside_its_own_inputs_and_ours_beside_x() -> None:
     both = signature(
         [own("obs", "FP32", (-1, 2), 0, 2)],
