@@ -49,7 +49,7 @@ class Rows(NamedTuple):
         return Exact(x if self.lengths is None else x[: self.lengths[row]])
 
 
-class Told(NamedTuple):
+class ToldOutputs(NamedTuple):
     """Outputs of a request; named: as in Rows; every: whether an adopted file's own that have no steps are of every one."""
 
     wanted: Sequence[Wanted]
@@ -68,7 +68,7 @@ def read(ask: Ask, signature: Signature, bounds: InferLimits) -> Rows:
         sent = {name: tensor for name, tensor in sent.items() if name not in signature.own.inputs}
     B, T = fed.rows, fed.steps
     _check_bounds(ask, B, T + ask.flush, signature, bounds)
-    told = Told(_wanted(ask, signature, named, "state" in sent), named, fed.longer or not named)
+    told = ToldOutputs(_wanted(ask, signature, named, "state" in sent), named, fed.longer or not named)
     _check_reply(told, B, T + ask.flush, signature, bounds)
     if fed.spread > bounds.reply:
         said = f"inputs repeated for {T} time steps would have {fed.spread} bytes, of at most {bounds.reply}"
@@ -126,7 +126,7 @@ def _check_bounds(ask: Ask, B: int, T: int, signature: Signature, bounds: InferL
         raise TooLarge(f"inference request to model '{model}'{of} must have from 1 to {steps} time steps, got {T}")
 
 
-def _check_reply(told: Told, B: int, T: int, signature: Signature, bounds: InferLimits) -> None:
+def _check_reply(told: ToldOutputs, B: int, T: int, signature: Signature, bounds: InferLimits) -> None:
     """Check the outputs' names and bytes, and those of logits and state, which are there whatever is told of them."""
     model, names = signature.model, [w.name for w in told.wanted]
     for name in names:
@@ -140,7 +140,7 @@ def _check_reply(told: Told, B: int, T: int, signature: Signature, bounds: Infer
         raise TooLarge(f"the outputs of this inference request to model '{model}' would have {reply} bytes, of at most {bounds.reply}")
 
 
-def _size(name: str, told: Told, T: int, signature: Signature) -> int:
+def _size(name: str, told: ToldOutputs, T: int, signature: Signature) -> int:
     """Return the most bytes of an output in a row."""
     if own_tensors.is_output(name, signature, told.named):
         return own_tensors.size(name, signature, T, told.every)
@@ -199,7 +199,7 @@ def outputs(ask: Ask, signature: Signature, rows: Rows, results: Sequence[Result
     Where nothing was named it is the logits, or the file's own outputs for a client that sent its own inputs, and for one that sent a
     state the state after it.
     """
-    told = Told(_wanted(ask, signature, rows.named, rows.state is not None), rows.named, rows.longer or not rows.named)
+    told = ToldOutputs(_wanted(ask, signature, rows.named, rows.state is not None), rows.named, rows.longer or not rows.named)
     return [_output(w, told, signature, rows, results) for w in told.wanted]
 
 
@@ -221,7 +221,7 @@ def tells_state(ask: Ask, rows: Rows) -> bool:
     return "state_out" in [w.name for w in ask.outputs] if ask.outputs else rows.state is not None
 
 
-def _output(wanted: Wanted, told: Told, signature: Signature, rows: Rows, results: Sequence[Result[Scores]]) -> Output:
+def _output(wanted: Wanted, told: ToldOutputs, signature: Signature, rows: Rows, results: Sequence[Result[Scores]]) -> Output:
     name, binary = wanted
     if own_tensors.is_output(name, signature, told.named):
         return own_tensors.output(name, binary, signature, own_tensors.Answers(results, rows.x.shape[1], told.every))
