@@ -34,7 +34,7 @@ _CONTENTS = {
     "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents", "UINT64": "uint64_contents",
     "FP32": "fp32_contents", "FP64": "fp64_contents",
 }  # fmt: skip
-"""Where the numbers of a datatype stand that do not come as bytes, as FP16's always do."""
+"""Where the numbers of a datatype stand that do not come as bytes. FP16's always do: the protocol has no field for them."""
 
 Context = Any  # grpc.aio.ServicerContext[Any, Any]
 Message = Any
@@ -262,6 +262,8 @@ def read(request: Message) -> Ask:
         if raw and tensor.HasField("contents"):
             expected = f"contents field must not be specified when using raw_input_contents for '{tensor.name[:80]}'"
             raise BadInput(f"{expected} for model '{request.model_name[:80]}'")
+        if not raw and tensor.datatype == "FP16":
+            raise BadInput(f"input '{tensor.name[:80]}': expected numbers of FP16 in raw_input_contents, as contents has no field for them")
         values = None if raw else list(getattr(tensor.contents, _CONTENTS.get(tensor.datatype, "fp32_contents")))
         ask.inputs.append(SentTensor(tensor.name, tensor.datatype, shape, raw[i] if raw else None, values))
     if request.outputs:

@@ -19,6 +19,34 @@ from indrnn.service.session.machine import Floats, Result, Scores
 WHOLE = 2**24  # whole numbers up to here are float32 numbers, which is what the graph reads
 
 
+class Inputs(NamedTuple):
+    """Inputs [B, T, ...] as they were sent; of several, one step holds for all of `steps`, and they are [B, T or 1, numbers].
+
+    longer: whether one had steps that it has not in the file.
+    """
+
+    found: Sequence[Array]
+    steps: int
+    longer: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Return B."""
+        return len(self.found[0])
+
+    @property
+    def spread(self) -> int:
+        """Return the bytes of x, where an input has to be repeated for it; else 0."""
+        size = 4 * self.rows * self.steps * sum(f.shape[2] for f in self.found) if len(self.found) > 1 else 0
+        return size if size > sum(f.nbytes for f in self.found) else 0
+
+    def packed(self) -> Array:
+        """Return x, the inputs beside each other."""
+        if len(self.found) == 1:
+            return self.found[0]
+        return np.concatenate([np.broadcast_to(f, (self.rows, self.steps, f.shape[2])) for f in self.found], 2)
+
+
 def is_named(sent: Mapping[str, SentTensor], signature: Signature) -> bool:
     """Return whether a request has the file's own inputs. One called x is, unless it comes as all the numbers of a step in one axis."""
     if signature.own is None:
@@ -26,21 +54,23 @@ def is_named(sent: Mapping[str, SentTensor], signature: Signature) -> bool:
     names = sent.keys() & signature.own.inputs.keys()
     if names != {"x"}:
         return bool(names)
-    own, shape = signature.own.inputs["x"], sent["x"].shape
-    return len(signature.own.inputs) == 1 and (_fits(shape, own.spec) or _fits(shape, own.over_time()) or not _fits(shape, signature.x))
+    own, shape, is_packed = signature.own.inputs["x"], sent["x"].shape, _fits(sent["x"].shape, signature.x)
+    if len(signature.own.inputs) > 1 or (is_packed and sent["x"].datatype == signature.x.datatype != own.spec.datatype):
+        return False
+    return _fits(shape, own.spec) or _fits(shape, own.over_time()) or not is_packed
 
 
-def is_output(name: str, signature: Signature) -> bool:
-    """Return whether a name is one of the file's own outputs."""
-    return signature.own is not None and name in signature.own.outputs
+def is_output(name: str, signature: Signature, named: bool) -> bool:
+    """Return whether a name is one of the file's own outputs; of a name that both have, for a request with the file's own inputs."""
+    return signature.own is not None and name in signature.own.outputs and (named or name not in signature.outputs)
 
 
 def _fits(shape: tuple[int, ...], spec: Spec) -> bool:
     return len(shape) == len(spec.shape) and all(n == own or own == -1 for n, own in zip(shape, spec.shape, strict=True))
 
 
-def read(sent: Mapping[str, SentTensor], signature: Signature) -> tuple[Floats, bool]:
-    """Return the file's own inputs as x [B, T, F], and whether one had steps that it has not in the file.
+def read(sent: Mapping[str, SentTensor], signature: Signature) -> Inputs:
+    """Return the file's own inputs, not yet beside each other: that may take far more memory than what was sent.
 
     Raises BadInput where one is missing, or they have not the same rows and steps.
     """
@@ -63,8 +93,7 @@ def read(sent: Mapping[str, SentTensor], signature: Signature) -> tuple[Floats, 
     B, T = len(found[0]), max((f.shape[1] for f in found), key=lambda n: (n != 1, n))
     if any(len(f) != B or f.shape[1] not in (1, T) for f in found):
         raise BadInput(f"inference inputs of model '{model}': expected the same rows and steps in each, got {shapes}")
-    spread = [np.broadcast_to(f, (B, T, f.shape[2])) for f in found]
-    return np.ascontiguousarray(np.concatenate(spread, 2)), longer
+    return Inputs(found, T, longer)
 
 
 def _decoded(tensor: SentTensor, one: OwnTensor, with_steps: bool, model: str) -> Floats:
@@ -84,6 +113,14 @@ class Answers(NamedTuple):
     results: Sequence[Result[Scores]]
     steps: int
     every: bool
+
+
+def size(name: str, signature: Signature, steps: int, every: bool) -> int:
+    """Return the most bytes that one of the file's own outputs has in a row of so many steps, every one or the last."""
+    assert signature.own is not None, "as is_output says"
+    one = signature.own.outputs[name]
+    answers = -(-steps // signature.window) if one.timed or every else 1
+    return answers * (one.stop - one.start) * one.spec.dtype.itemsize
 
 
 def output(name: str, binary: bool, signature: Signature, answers: Answers) -> Output:
@@ -122,4 +159,10 @@ def _typed(values: Floats, spec: Spec) -> Array:
         truth: Array = values != 0
         return truth
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.rint(values).astype(dtype) if dtype.kind in "iu" else values.astype(dtype, copy=False)
+        if dtype.kind not in "iu":
+            return values.astype(dtype, copy=False)
+        whole: Array = np.rint(values).astype(dtype)
+    ends = np.iinfo(spec.datatype.lower())
+    whole[values >= float(ends.max)] = ends.max  # in float32 that of 32 and 64 bits is one beyond the type
+    whole[values <= float(ends.min)] = ends.min
+    return whole

@@ -12,14 +12,17 @@ from indrnn.service.engine.requests import Exact
 from indrnn.service.errors import BadInput, OutOfAlphabet, OutOfRange, TooLarge
 from indrnn.service.oip import own_tensors
 from indrnn.service.oip.decoding import decode, finite
-from indrnn.service.oip.message import Ask, Output, SentTensor
+from indrnn.service.oip.message import Ask, Output, SentTensor, Wanted
 from indrnn.service.serving.signature import Array, Signature
 from indrnn.service.session.machine import Floats, Result, Scores
 
 
 @dataclass(frozen=True, slots=True)
 class InferLimits:
-    """Rows of a request without a sequence, time steps of a row, time steps of a sequence's request, bytes of a reply's tensors."""
+    """Rows of a request without a sequence, time steps of a row, time steps of a sequence's request, bytes of a reply's tensors.
+
+    As many bytes may x have where an adopted file's inputs are repeated for it.
+    """
 
     rows: int
     steps: int
@@ -46,17 +49,30 @@ class Rows(NamedTuple):
         return Exact(x if self.lengths is None else x[: self.lengths[row]])
 
 
+class ToldOutputs(NamedTuple):
+    """Outputs of a request; named: as in Rows; every: whether an adopted file's own that have no steps are of every one."""
+
+    wanted: Sequence[Wanted]
+    named: bool
+    every: bool
+
+
 def read(ask: Ask, signature: Signature, bounds: InferLimits) -> Rows:
     """Read the rows of a request. Raises BadInput and its kin, in Triton's words where it has some."""
     model = signature.model
     if ask.flush and signature.window == 1:
         raise BadInput(f"parameter 'indrnn_flush' is for models that read windows; model '{model}' answers every step")
     sent = _by_name(ask.inputs, signature)
-    x, named, longer = _fed(sent, signature)
+    fed, named = _fed(sent, signature)
     if named and signature.own is not None:
         sent = {name: tensor for name, tensor in sent.items() if name not in signature.own.inputs}
-    B, T = x.shape[:2]
+    B, T = fed.rows, fed.steps
     _check_bounds(ask, B, T + ask.flush, signature, bounds)
+    told = ToldOutputs(_wanted(ask, signature, named, "state" in sent), named, fed.longer or not named)
+    _check_reply(told, B, T + ask.flush, signature, bounds)
+    if fed.spread > bounds.reply:
+        said = f"inputs repeated for {T} time steps would have {fed.spread} bytes, of at most {bounds.reply}"
+        raise TooLarge(f"inference request to model '{signature.model}': {said}")
     lengths: Sequence[int] | None = None if "lengths" not in sent else _lengths(sent["lengths"], signature, B, T)
     state = None
     if "state" in sent:
@@ -65,27 +81,25 @@ def read(ask: Ask, signature: Signature, bounds: InferLimits) -> Rows:
                 f"inference request to model '{model}' must not have both a correlation ID and input 'state': one of them holds the state"
             )
         state = _state(decode(sent["state"], signature.inputs["state"], model), B, signature)
+    x = fed.packed()
     if x.size:
         check_values(x, signature)
-    for wanted in ask.outputs or ():
-        if wanted.name not in signature.outputs and not own_tensors.is_output(wanted.name, signature):
-            raise BadInput(f"unexpected inference output '{wanted.name[:80]}' for model '{model}'")
     if ask.flush:
         x, lengths = flushed(x, lengths)
-    return Rows(x, lengths, state, named, longer)
+    return Rows(x, lengths, state, named, fed.longer)
 
 
-def _fed(sent: dict[str, SentTensor], signature: Signature) -> tuple[Array, bool, bool]:
-    """Return x [B, T, ...], whether it came as an adopted file's own inputs, and whether one had steps that it has not in the file."""
+def _fed(sent: dict[str, SentTensor], signature: Signature) -> tuple[own_tensors.Inputs, bool]:
+    """Return what is fed, and whether it came as an adopted file's own inputs."""
     if own_tensors.is_named(sent, signature):
-        x, longer = own_tensors.read(sent, signature)
-        return x, True, longer
+        return own_tensors.read(sent, signature), True
     if "x" not in sent:
         needed = [t.name for t in signature.asked[0]]
         accepted = len({*signature.inputs, *needed})
         count = f"expected number of inputs between 1 and {accepted} but got {len(sent)} inputs for model '{signature.model}'"
         raise BadInput(f"{count}. Got input(s) {sorted(sent)}, but missing required input(s) {needed}")
-    return decode(sent["x"], signature.x, signature.model), False, False
+    x = decode(sent["x"], signature.x, signature.model)
+    return own_tensors.Inputs([x], x.shape[1]), False
 
 
 def _by_name(tensors: Sequence[SentTensor], signature: Signature) -> dict[str, SentTensor]:
@@ -110,9 +124,27 @@ def _check_bounds(ask: Ask, B: int, T: int, signature: Signature, bounds: InferL
     if not 1 <= T <= steps:
         of = "" if ask.sequence is None else " of a sequence"
         raise TooLarge(f"inference request to model '{model}'{of} must have from 1 to {steps} time steps, got {T}")
-    reply = 4 * B * (T * signature.classes + signature.state_size)
+
+
+def _check_reply(told: ToldOutputs, B: int, T: int, signature: Signature, bounds: InferLimits) -> None:
+    """Check the outputs' names and bytes, and those of logits and state, which are there whatever is told of them."""
+    model, names = signature.model, [w.name for w in told.wanted]
+    for name in names:
+        if name not in signature.outputs and not own_tensors.is_output(name, signature, told.named):
+            raise BadInput(f"unexpected inference output '{name[:80]}' for model '{model}'")
+        if names.count(name) > 1:
+            raise BadInput(f"output '{name}' already exists in request")
+    made = 4 * (T * signature.classes + signature.state_size)
+    reply = B * max(made, sum(_size(name, told, T, signature) for name in names))
     if reply > bounds.reply:
         raise TooLarge(f"the outputs of this inference request to model '{model}' would have {reply} bytes, of at most {bounds.reply}")
+
+
+def _size(name: str, told: ToldOutputs, T: int, signature: Signature) -> int:
+    """Return the most bytes of an output in a row."""
+    if own_tensors.is_output(name, signature, told.named):
+        return own_tensors.size(name, signature, T, told.every)
+    return 4 * (T * signature.classes if name == "logits" else signature.state_size)
 
 
 def _lengths(tensor: SentTensor, signature: Signature, B: int, T: int) -> list[int]:
@@ -167,16 +199,21 @@ def outputs(ask: Ask, signature: Signature, rows: Rows, results: Sequence[Result
     Where nothing was named it is the logits, or the file's own outputs for a client that sent its own inputs, and for one that sent a
     state the state after it.
     """
-    wanted = [(w.name, w.binary) for w in ask.outputs] if ask.outputs else [(name, ask.binary) for name in _unnamed(signature, rows)]
-    return [_output(name, binary, signature, rows, results) for name, binary in wanted]
+    told = ToldOutputs(_wanted(ask, signature, rows.named, rows.state is not None), rows.named, rows.longer or not rows.named)
+    return [_output(w, told, signature, rows, results) for w in told.wanted]
 
 
-def _unnamed(signature: Signature, rows: Rows) -> list[str]:
-    """Return the outputs of a request that names none."""
-    after = ["state_out"] if rows.state is not None else []
-    if rows.named and signature.own is not None:
-        return [*signature.own.outputs, *after]
-    return [t.name for t in signature.outputs.values() if not t.optional or t.name in after]
+def _wanted(ask: Ask, signature: Signature, named: bool, has_state: bool) -> Sequence[Wanted]:
+    """Return the outputs of a request, which may name none. Raises BadInput where the state after it has no name to go by."""
+    after = ["state_out"] if has_state else []
+    if named and signature.own is not None:
+        if after and own_tensors.is_output("state_out", signature, named):
+            said = "is the file's own beside its own inputs. Expected input 'x' in their place, or a correlation ID"
+            raise BadInput(f"unexpected inference input 'state' for model '{signature.model}': output 'state_out' {said}")
+        names = [*signature.own.outputs, *after]
+    else:
+        names = [t.name for t in signature.outputs.values() if not t.optional or t.name in after]
+    return ask.outputs or [Wanted(name, ask.binary) for name in names]
 
 
 def tells_state(ask: Ask, rows: Rows) -> bool:
@@ -184,10 +221,10 @@ def tells_state(ask: Ask, rows: Rows) -> bool:
     return "state_out" in [w.name for w in ask.outputs] if ask.outputs else rows.state is not None
 
 
-def _output(name: str, binary: bool, signature: Signature, rows: Rows, results: Sequence[Result[Scores]]) -> Output:
-    if own_tensors.is_output(name, signature):
-        answers = own_tensors.Answers(results, rows.x.shape[1], rows.longer or not rows.named)
-        return own_tensors.output(name, binary, signature, answers)
+def _output(wanted: Wanted, told: ToldOutputs, signature: Signature, rows: Rows, results: Sequence[Result[Scores]]) -> Output:
+    name, binary = wanted
+    if own_tensors.is_output(name, signature, told.named):
+        return own_tensors.output(name, binary, signature, own_tensors.Answers(results, rows.x.shape[1], told.every))
     tensor = _logits(rows, results) if name == "logits" else _states(results, signature.state_size)
     return Output(name, "FP32", tensor, binary)
 

@@ -1,5 +1,6 @@
 """An adopted file's own inputs and outputs over /v2: the same numbers as x and logits, by name and in their types."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,52 @@ def test_an_input_that_is_called_x_is_the_files_own_and_an_output_without_time_i
     assert [read(ask(x=numbers(*s)), square, BOUNDS).named for s in ((1, 2, 2), (1, 3, 2, 2), (1, 3, 4))] == [True, True, False]
 
 
+@pytest.mark.parametrize("datatype", ["INT32", "INT64", "UINT64", "UINT8"])
+def test_a_whole_number_at_the_end_of_its_type_stays_there(datatype: str) -> None:
+    made = signature([own("a", "FP32", (-1, 1), 0, 1)], [own("y", datatype, (-1, 4), 0, 4)])
+    ends = np.iinfo(datatype.lower())
+    found = told(made, ask(a=numbers(1, 1)), np.array([[ends.max, ends.min, 7, -1e30]], np.float32))
+    assert found["y"].tolist() == [[ends.max, ends.min, 7, ends.min]]
+
+
+def test_a_name_that_both_have_is_the_files_own_beside_its_own_inputs_and_ours_beside_x() -> None:
+    both = signature(
+        [own("obs", "FP32", (-1, 2), 0, 2)],
+        [own("logits", "FP32", (-1, 2), 0, 2), own("value", "FP32", (-1, 1), 2, 1), own("state_out", "FP32", (-1, 1), 3, 1)],
+    )
+    answer, state = np.array([[1, 2, 3, 4]], np.float32), np.zeros((1, 6), np.float32)
+    found = told(both, ask(x_=numbers(1, 1, 2), state=state), answer)
+    assert {name: a.tolist() for name, a in found.items()} == {"logits": [[[1, 2, 3, 4]]], "state_out": [[0] * 6]}
+    assert told(both, ask(["logits"], x_=numbers(1, 1, 2)), answer)["logits"].tolist() == [[[1, 2, 3, 4]]]
+    found = told(both, ask(obs=numbers(1, 2)), answer)
+    assert {name: a.tolist() for name, a in found.items()} == {"logits": [[1, 2]], "value": [[3]], "state_out": [[4]]}
+    with pytest.raises(BadInput, match="unexpected inference input 'state' for model 'm': output 'state_out' is the file's own"):
+        read(ask(obs=numbers(1, 2), state=state), both, BOUNDS)
+
+
+def test_an_input_x_of_another_datatype_than_the_files_own_is_all_of_them() -> None:
+    coded = signature([own("x", "INT64", (-1, -1, 3), 0, 3, True)], [own("y", "FP32", (-1, -1, 2), 0, 2, True)])
+    found = [read(ask(x_=numbers(1, 4, 3).astype(t)), coded, BOUNDS) for t in (np.float32, np.int64)]
+    assert [(rows.named, rows.x.tolist()) for rows in found] == [(named, numbers(1, 4, 3).tolist()) for named in (False, True)]
+    with pytest.raises(BadInput, match="'x' data-type is 'FP32', but model 'm' expects 'INT64'"):
+        read(ask(x_=numbers(4, 3)), coded, BOUNDS)
+
+
+def test_the_outputs_bytes_are_counted_in_their_own_types_and_each_once() -> None:
+    wide = signature([own("a", "FP32", (-1, 1), 0, 1)], [own("y", "FP64", (-1, 100), 0, 100), own("z", "INT64", (-1, 100), 100, 100)])
+    exact, a = ([InferLimits(8, 100, 10, reply=n) for n in (1600, 1599)], numbers(1, 1))
+    assert read(ask(a=a), wide, exact[0]).named
+    with pytest.raises(TooLarge, match="would have 1600 bytes, of at most 1599"):
+        read(ask(a=a), wide, exact[1])
+    with pytest.raises(TooLarge, match="would have 2424 bytes, of at most 1600"):
+        read(ask(["state_out", "y", "z", "logits"], a=a), wide, exact[0])
+    with pytest.raises(TooLarge, match="would have 4800 bytes"):  # three steps
+        read(ask(a=numbers(1, 3, 1)), wide, exact[0])
+    assert read(ask(audio=numbers(1, 100)), WINDOW, InferLimits(8, 100, 10, reply=4 * (100 * 2 + 6))).named  # 20 windows
+    with pytest.raises(BadInput, match="output 'y' already exists in request"):
+        read(ask(["y", "z", "y"], a=a), wide, BOUNDS)
+
+
 def test_a_window_answers_as_often_as_one_ended_and_not_at_all_before() -> None:
     ended, begun = np.array([[0.5, 1]], np.float32), np.array([[0.5, 0]], np.float32)
     assert told(WINDOW, ask(audio=numbers(1, 1)), begun)["level"].shape == (1, 0)
@@ -148,6 +195,24 @@ def test_what_does_not_fit_says_which_tensor() -> None:
     assert read(Ask("", [SentTensor("a", "BOOL", (1, 2), None, [True, False])], None), truth, BOUNDS).x.tolist() == [[[1, 0]]]
     with pytest.raises(BadInput, match="expected true or false, got 1"):
         read(Ask("", [SentTensor("a", "BOOL", (1, 2), None, [True, 1])], None), truth, BOUNDS)
+
+
+def test_inputs_that_would_be_repeated_beyond_the_bounds_take_no_memory() -> None:
+    wide = signature([own("image", "FP32", (-1, 2000), 0, 2000), own("mode", "BOOL", (-1, 1), 2000, 1)], [own("y", "FP32", (-1, 1), 0, 1)])
+    bounds = InferLimits(rows=8, steps=30_000, sequence_steps=10, reply=1_000_000)
+    tracemalloc.start()
+    try:
+        for steps, text in (
+            (50_000, "must have from 1 to 30000 time steps, got 50000"),
+            (20_000, "would have 160080000 bytes, of at most"),
+        ):
+            with pytest.raises(TooLarge, match=text):
+                read(ask(image=numbers(1, 2000), mode=np.zeros((1, steps, 1), np.bool_)), wide, bounds)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+    assert read(ask(image=numbers(1, 2000), mode=np.zeros((1, 100, 1), np.bool_)), wide, bounds).x.shape == (1, 100, 2001)
+    assert read(ask(image=numbers(1, 150, 2000), mode=np.zeros((1, 150, 1), np.bool_)), wide, bounds).x.shape == (1, 150, 2001)
 
 
 def test_bytes_alone_are_the_one_input_and_listed_tensors_are_the_files_own() -> None:

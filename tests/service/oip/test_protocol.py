@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 from tritonclient.grpc import model_config_pb2, service_pb2
 
+from indrnn.service.errors import BadInput
+from indrnn.service.oip.grpc import read
 from indrnn.service.oip.protocol import DATA_TYPES, MESSAGES, METHODS, SERVICE, message_classes
 
 CLASSES = message_classes()
@@ -48,7 +50,17 @@ def test_methods_and_data_types_are_the_protocols() -> None:
 def test_a_message_of_the_client_is_read_and_our_reply_by_the_client() -> None:
     request = service_pb2.ModelInferRequest(model_name="m", id="1", raw_input_contents=[b"abcd"])
     request.parameters["sequence_id"].int64_param = 7
-    read = CLASSES["ModelInferRequest"].FromString(request.SerializeToString())
-    assert (read.model_name, read.parameters["sequence_id"].int64_param, list(read.raw_input_contents)) == ("m", 7, [b"abcd"])
+    found = CLASSES["ModelInferRequest"].FromString(request.SerializeToString())
+    assert (found.model_name, found.parameters["sequence_id"].int64_param, list(found.raw_input_contents)) == ("m", 7, [b"abcd"])
     reply = CLASSES["ModelStreamInferResponse"](error_message="no", infer_response=CLASSES["ModelInferResponse"](id="1"))
     assert service_pb2.ModelStreamInferResponse.FromString(reply.SerializeToString()).infer_response.id == "1"
+
+
+def test_half_precision_comes_as_bytes_alone() -> None:
+    asked = CLASSES["ModelInferRequest"](model_name="m", raw_input_contents=[b"\0\0"])
+    asked.inputs.add(name="x", datatype="FP16", shape=[1, 1])
+    assert read(asked).inputs[0].raw == b"\0\0"
+    del asked.raw_input_contents[:]
+    asked.inputs[0].contents.fp32_contents.append(0)
+    with pytest.raises(BadInput, match="input 'x': expected numbers of FP16 in raw_input_contents"):
+        read(asked)
