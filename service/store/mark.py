@@ -12,8 +12,9 @@ from indrnn.service.session.shard import Shard, shard_of
 from indrnn.service.store.protocol import StoreError
 from indrnn.service.store.sqlite import looked_at
 
-SAMPLE = 100  # sessions of a file without a mark that are looked at: all of them are of one shard, or it is no shard's file
+SAMPLE = 1_000  # sessions that are looked at, by id and from the newest back: all of them are of one shard, or it is no shard's file
 
+_SOME = "SELECT * FROM (SELECT id FROM sessions ORDER BY rowid DESC LIMIT ?) UNION ALL SELECT * FROM (SELECT id FROM sessions LIMIT ?)"
 _NUMBERS = re.compile(r"([0-9]{1,3})-of-([0-9]{1,3})")
 _NAME = re.compile(r"(.+)-([0-9]+-of-[0-9]+)")
 
@@ -24,26 +25,26 @@ def mark_of(shard: Shard) -> str:
 
 
 def held_by(path: Path, shard: Shard, immutable: bool = False) -> Shard | None:
-    """Return whose sessions a file has: by its mark or, where it has none, by ids that fall to another shard than this one.
+    """Return whose sessions a file has: by its mark, or by ids that fall to another shard than this one.
 
     None where nothing says so: a file that is new, or no store's, of which whoever opens it says more. Raises StoreError at a mark that is
-    none. immutable: the file is looked at without its log, which may be another file's, and would become part of it.
+    none. immutable: the file is looked at without its log, which may be another file's, and by its ids only where it has no mark. With its
+    log by both: the log need not have the page of the mark, and may be another file's all the same.
     """
+    said: Shard | None = None
     try:
         if not path.is_file():
             return None
         with contextlib.closing(looked_at(path, immutable)) as db:
             mark = db.execute("SELECT value FROM meta WHERE name = 'shard'").fetchone()
-            if mark is None and shard.of > 1:
-                some = [shard_of(str(ident), shard.of) for (ident,) in db.execute("SELECT id FROM sessions LIMIT ?", (SAMPLE,))]
-                return next((Shard(number, shard.of) for number in some if number != shard.number), None)
+            if mark is not None and (said := _shard(str(mark[0]))) is None:
+                raise StoreError(f"store {path}: expected a mark like 0-of-2 in it, got {str(mark[0])[:40]!r}")
+            if said in (None, shard) and shard.of > 1 and not (said and immutable):
+                for (ident,) in db.execute(_SOME, (SAMPLE, SAMPLE)):
+                    if (number := shard_of(str(ident), shard.of)) != shard.number:
+                        return Shard(number, shard.of)
     except sqlite3.Error:
         return None
-    if mark is None:
-        return None
-    said = _shard(str(mark[0]))
-    if said is None:
-        raise StoreError(f"store {path}: expected a mark like 0-of-2 in it, got {str(mark[0])[:40]!r}")
     return said
 
 

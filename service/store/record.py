@@ -8,6 +8,7 @@ the store's own tag says. A file that nobody else may change needs no tags.
 """
 
 import logging
+import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +23,8 @@ from indrnn.service.logs import about
 from indrnn.service.session.machine import Floats, Generated, History, Reason, Return, Sampling, Scores, Session, Snapshot, Step
 
 log = logging.getLogger(__name__)
+
+_DAMAGED = (ValueError, TypeError, LookupError, sqlite3.Error)  # what damage leads to; of anything else the log has where it was
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -100,8 +103,15 @@ def read_each(rows: Mapping[str, R], read: Callable[[str, R], T]) -> tuple[dict[
     for ident, row in rows.items():
         try:
             found[ident] = read(ident, row)
+        except MemoryError:
+            raise  # no session's fault
         except Exception as error:  # whatever it is, the others' are whole
-            log.exception("what the store has of a session cannot be read", extra=about(None, ident))
+            log.error(
+                "what the store has of a session cannot be read: %s",
+                f"{type(error).__name__}: {error}"[:200],
+                exc_info=not isinstance(error, _DAMAGED),
+                extra=about(None, ident),
+            )
             wrong[ident] = error
     return found, wrong
 

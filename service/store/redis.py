@@ -120,13 +120,17 @@ return lost
 _LOAD = """
 local found = {}
 for i = 1, #KEYS do
-  if redis.call('HGET', KEYS[i], 'tag') == ARGV[i] then
+  if redis.pcall('HGET', KEYS[i], 'tag') == ARGV[i] then
     found[i] = 1
   else
-    found[i] = redis.call('HMGET', KEYS[i], 'tag', 'head', 'body', 'history')
-    if found[i][4] then
-      local _, history = pcall(cjson.decode, found[i][4])  -- what is wrong with one is no reason to refuse the others
-      for n, step in ipairs(type(history) == 'table' and history[2] or {}) do
+    found[i] = redis.pcall('HMGET', KEYS[i], 'tag', 'head', 'body', 'history')
+    if found[i].err then  -- what is wrong with one is no reason to refuse the others
+      found[i] = {'', '', '', false}
+    elseif found[i][4] then
+      local _, history = pcall(cjson.decode, found[i][4])
+      local steps = type(history) == 'table' and history[2]
+      for n, step in ipairs(type(steps) == 'table' and steps or {}) do
+        if type(step) ~= 'string' then break end
         found[i][4 + n] = redis.call('HGET', KEYS[i], 'kept:' .. step)
       end
     end
@@ -482,8 +486,11 @@ def _session(ident: str, row: Sequence[bytes | None]) -> Session:
 
 
 def _history(keep: int, encoded: bytes, kept: Sequence[bytes | None]) -> History:
-    marks = tuple((name, step) for name, step in orjson.loads(encoded)[0])
-    return History(keep, tuple(decode_snapshot(at) for at in kept if at is not None), marks)
+    marks, steps = orjson.loads(encoded)
+    if len(steps) != len(kept):
+        raise ValueError(f"expected the names of {len(kept)} steps, got {len(steps)}")
+    past = tuple(decode_snapshot(at) for at in kept if at is not None)
+    return History(keep, past, tuple((name, step) for name, step in marks))
 
 
 def _without_password(address: str) -> str:

@@ -17,7 +17,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,35 +91,67 @@ def open_shard(store: Path, shard: Shard, open_file: Callable[[Path], SQLiteStor
         known = _fitting(store, shard.of)  # again: whoever moves sessions had the lock of this file, if not before, then not any more
         if known is not None and key_digest(opened.key) != known.key:
             raise StoreError(f"store {path}: its signing key is not the one of {map_file(store)}: it belongs to another store")
-        _need_own(store, [shard], immutable=False)
+        _need_own(store, [shard])
         if shard.of > 1:
             opened.mark(mark_of(shard))  # a file of an earlier release has none
-    except (StoreError, sqlite3.Error) as error:
+    except StoreError:
         opened.close()
-        raise error if isinstance(error, StoreError) else StoreError(f"store {path}: {explained(error)}") from error
+        raise
+    except sqlite3.Error as error:
+        opened.close()
+        raise StoreError(f"store {path}: {explained(error)}") from error
     return opened
 
 
-def _need_own(store: Path, shards: Sequence[Shard], immutable: bool = True) -> None:
-    """Raises StoreError where the file of one of these shards has another's sessions."""
-    wrong: dict[Path, Shard] = {}
+def _need_own(store: Path, shards: Sequence[Shard]) -> None:
+    """Raises StoreError where the file of one of these shards has another's sessions, by itself, or with the log beside it.
+
+    First without the log, which may be another file's; neither look changes anything, while an open file has taken its log in for good.
+    """
+    for with_log in (False, True):
+        wrong = _others(store, shards, with_log)
+        if not wrong:
+            continue
+        if UNDIVIDED in wrong:
+            whole = whole_of(store)
+            raise StoreError(
+                f"store {store}: expected all sessions of a store, got shard {wrong[UNDIVIDED].number} of {wrong[UNDIVIDED].of} alone: give"
+                f" INDRNN_STORE the name of the whole, {'as in that of its map' if whole is None else whole}, and set INDRNN_SHARDS"
+            )
+        wrong = _others(store, [Shard(k, shards[0].of) for k in range(shards[0].of)], with_log) | wrong
+        said = ", ".join(f"{shard_file(store, shard).name} has shard {has.number} of {has.of}" for shard, has in wrong.items())
+        raise StoreError(f"store {store}: {said}{_put_right(store, wrong, with_log)}, or put all back from one backup")
+
+
+def _others(store: Path, shards: Sequence[Shard], with_log: bool) -> dict[Shard, Shard]:
+    """Return those of the shards whose file has another's sessions, and whose."""
+    wrong: dict[Shard, Shard] = {}
     for shard in shards:
         path = shard_file(store, shard)
+        if with_log and not _has_log(path):
+            continue
         whole = whole_of(path)
         lies_there = shard.of == 1 and path.is_file() and whole is not None and map_file(whole).exists()
-        has = held_by(path, shard, immutable) or (named(path) if lies_there else None)
-        if has not in (None, shard):
-            wrong[path] = has or shard
-    if UNDIVIDED in shards and wrong:
-        (has,) = wrong.values()
-        raise StoreError(
-            f"store {store}: expected all sessions of a store, got shard {has.number} of {has.of} alone: give INDRNN_STORE the name of the"
-            f" whole, {'as in that of its map' if whole is None else whole}, and set INDRNN_SHARDS"
-        )
-    if wrong:
-        said = ", ".join(f"{path.name} has shard {has.number} of {has.of}" for path, has in wrong.items())
-        names = ", ".join(shard_file(store, has).name for has in wrong.values())
-        raise StoreError(f"store {store}: {said}: rename them, each with its -wal and -shm, to {names}, or put all back from one backup")
+        has = held_by(path, shard, immutable=not with_log) or (named(path) if lies_there else None)
+        if has is not None and has != shard:
+            wrong[shard] = has
+    return wrong
+
+
+def _has_log(path: Path) -> bool:
+    log = path.with_name(f"{path.name}-wal")
+    return log.is_file() and log.stat().st_size > 0
+
+
+def _put_right(store: Path, wrong: Mapping[Shard, Shard], with_log: bool) -> str:
+    """Return what to do about files with others' sessions, where no file has to give way for it."""
+    if with_log:
+        return ", read with the -wal beside it: put each -wal beside the .db that it was written with"
+    names = ", ".join(shard_file(store, has).name for has in wrong.values())
+    if set(wrong) == set(wrong.values()):
+        return f": rename the .db files to {names}, each with its -wal only where that was renamed with it"
+    there = [shard_file(store, has).name for has in wrong.values() if shard_file(store, has).exists()]
+    return f": {', '.join(there)} lies there already: rename none over it" if there else f": find the files of {names}"
 
 
 def _fitting(store: Path, shards: int) -> ShardMap | None:

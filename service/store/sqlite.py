@@ -174,6 +174,9 @@ class SQLiteStore:
                 if isinstance(error, sqlite3.Error) and not _of_a_row(error):
                     raise
                 each, wrong = read_each({i: i for i in missing}, lambda i, _: self._read_rows([i]).get(i))
+                for failed in wrong.values():
+                    if isinstance(failed, sqlite3.Error) and not _of_a_row(failed):
+                        raise failed from None
                 new = {i: session for i, session in each.items() if session is not None}
             self._kept.keep((session, _UNTAGGED) for session in new.values())
             found |= new
@@ -504,8 +507,10 @@ def _session(row: tuple[object, ...]) -> Session:
 
 def _of_a_row(error: sqlite3.Error) -> bool:
     """Return whether a row, or the page that it lies on, is wrong, and not the file or the disk: the others may be read."""
-    code = getattr(error, "sqlite_errorcode", None)  # none of a text that is not UTF-8
-    return code is None or code & 0xFF == sqlite3.SQLITE_CORRUPT
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return type(error) is sqlite3.OperationalError  # a text that is not UTF-8; a closed database is a ProgrammingError
+    return bool(code & 0xFF == sqlite3.SQLITE_CORRUPT)
 
 
 def explained(error: Exception) -> str:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from redis_process import LossyProxy, RedisProcess, free_port, running_redis
 
 from indrnn.frames.rate import Carry
-from indrnn.service.errors import StoreFailed
+from indrnn.service.errors import StoreFailed, Unreadable
 from indrnn.service.session.ids import new_id
 from indrnn.service.session.machine import Generated, History, Reason, Sampling, Scores, Session, Snapshot, Step
 from indrnn.service.store import redis as redis_store
@@ -451,3 +451,24 @@ def test_what_a_session_has_behind_its_graph_is_nothing_that_an_older_service_re
     now = store.load([fresh.id])[fresh.id]
     assert not store.commit([Change(now, now._replace(step=9, history=History(2)))])
     assert stored()[0] == 20  # no older service reads a session that keeps states
+
+
+@pytest.mark.parametrize("history", ["{}", "[1,5]", '[1,"a"]', "[1,[[2]]]", "[1,[null]]", "[[],5]", "[[],[[2]]]", "[[],[2]]", None])
+def test_a_session_of_another_shape_takes_no_other_along(
+    process: RedisProcess, store: RedisStore, other: RedisStore, history: str | None
+) -> None:
+    """None: its key is not even a hash."""
+    one, damaged = (session(store) for _ in range(2))
+    store.commit([Change(None, one), Change(None, damaged)])
+    key = f"indrnn:session:{damaged.id}"
+    with redis.Redis.from_url(process.url) as db:
+        if history is None:
+            db.delete(key)
+            db.set(key, "x")
+        else:
+            db.hset(key, mapping={"tag": "another", "history": history})
+        with pytest.raises(Unreadable) as told:
+            other.load([damaged.id, one.id])
+        assert told.value.idents == {damaged.id}
+        assert list(other.load([one.id])) == [one.id]
+        db.delete(key)

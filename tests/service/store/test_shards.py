@@ -311,8 +311,8 @@ def forget_marks(path: Path, shards: int) -> None:
             db.execute("DELETE FROM meta WHERE name = 'shard'")
 
 
-def swap(path: Path) -> None:
-    one, other = shard_files(path, 2)
+def swap(path: Path, end: str = "") -> None:
+    one, other = (file.with_name(file.name + end) for file in shard_files(path, 2))
     one.rename(path.with_name("away"))
     other.rename(one)
     path.with_name("away").rename(other)
@@ -328,7 +328,7 @@ def test_files_that_lie_under_each_others_names_are_refused_and_left(tmp_path: P
         forget_marks(path, 2)
     swap(path)
     said = [(p.name, p.stat().st_mtime_ns) for p in sorted(tmp_path.iterdir())]
-    both = r"s-0-of-2\.db has shard 1 of 2, s-1-of-2\.db has shard 0 of 2: rename them, .* to s-1-of-2\.db, s-0-of-2\.db"
+    both = r"s-0-of-2\.db has shard 1 of 2, s-1-of-2\.db has shard 0 of 2: rename the .db files to s-1-of-2\.db, s-0-of-2\.db"
     for shards in (2, 3):
         with pytest.raises(StoreError, match=both) as told:
             bring_to(path, shards)
@@ -339,6 +339,74 @@ def test_files_that_lie_under_each_others_names_are_refused_and_left(tmp_path: P
     swap(path)
     bring_to(path, 2)
     assert steps_of(path) == sessions
+
+
+def killed(path: Path, folder: Path) -> Path:
+    """A store of two shards as a kill leaves it, with its logs, in a folder of its own."""
+    stores = [open_store(str(path), shard=Shard(k, 2)) for k in range(2)]
+    for k, store in enumerate(stores):
+        store.commit([Change(None, session(new_id(store.key, "", Shard(k, 2)), step)) for step in range(40)])
+    shutil.copytree(path.parent, folder, ignore=shutil.ignore_patterns("*-lock", "*-shm"))
+    for store in stores:
+        store.close()
+    return folder / path.name
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_logs_that_lie_beside_each_others_files_are_refused_and_left(tmp_path: Path, marked: bool) -> None:
+    origin = tmp_path / "origin" / "s.db"
+    filled(origin)
+    bring_to(origin, 2)
+    path = killed(origin, tmp_path / "copy")
+    if not marked:
+        for k, file in enumerate(shard_files(path, 2)):
+            shutil.copyfile(file.with_name(f"{file.name}-wal"), tmp_path / f"log-{k}")
+            file.with_name(f"{file.name}-wal").unlink()
+        forget_marks(path, 2)
+        for k, file in enumerate(shard_files(path, 2)):
+            file.with_name(f"{file.name}-wal").unlink(missing_ok=True)
+            shutil.copyfile(tmp_path / f"log-{k}", file.with_name(f"{file.name}-wal"))
+    swap(path)
+    with pytest.raises(StoreError, match=r"rename the \.db files to s-1-of-2\.db, s-0-of-2\.db, each with its -wal only where"):
+        open_store(str(path), shard=Shard(0, 2))
+    swap(path)
+    swap(path, "-wal")
+    files = [f.with_name(f.name + end) for f in shard_files(path, 2) for end in ("", "-wal")]
+    before = [file.read_bytes() for file in files]
+    strange = r"s-0-of-2\.db has shard 1 of 2, s-1-of-2\.db has shard 0 of 2, read with the -wal beside it: put each -wal beside the \.db"
+    for refused in (lambda: bring_to(path, 2), lambda: bring_to(path, 1), lambda: open_store(str(path), shard=Shard(1, 2))):
+        with pytest.raises(StoreError, match=strange):
+            refused()
+    assert [file.read_bytes() for file in files] == before
+    swap(path, "-wal")
+    bring_to(path, 2)
+    for k in range(2):
+        open_store(str(path), shard=Shard(k, 2)).close()
+    assert steps_of(path) == steps_of(origin)
+
+
+def test_no_file_is_said_to_be_renamed_over_a_whole_one(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    filled(path)
+    bring_to(path, 2)
+    one, other = shard_files(path, 2)
+    shutil.copy(one, other)
+    for refused in (lambda: bring_to(path, 2), lambda: open_store(str(path), shard=Shard(1, 2))):
+        with pytest.raises(
+            StoreError, match=r"s-1-of-2\.db has shard 0 of 2: s-0-of-2\.db lies there already: rename none over it"
+        ) as told:
+            refused()
+        assert told.value.__cause__ is None
+
+
+def test_a_refusal_after_a_file_was_opened_is_no_cause_of_itself(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    filled(path)
+    bring_to(path, 2)
+    map_file(path).write_text('{"shards": 2, "key": "another"}')
+    with pytest.raises(StoreError, match="belongs to another store") as told:
+        open_store(str(path), shard=Shard(1, 2))
+    assert told.value.__cause__ is None
 
 
 def test_a_file_of_an_earlier_release_is_taken_and_marked(tmp_path: Path) -> None:

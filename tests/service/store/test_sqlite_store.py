@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indrnn.service.errors import StoreFailed
+from indrnn.service.errors import StoreFailed, Unreadable
 from indrnn.service.session.ids import issued, new_id
 from indrnn.service.session.machine import History, Scores, Session, Snapshot, Step
 from indrnn.service.store.protocol import Change, StoreError
+from indrnn.service.store.record import read_each
 from indrnn.service.store.sqlite import APPLICATION_ID, SCHEMA_VERSION, SQLiteStore, back_up
 
 
@@ -369,3 +370,36 @@ def test_a_commit_whose_kept_states_cannot_be_written_moves_nothing(path: Path) 
     found = store.load([first.id])[first.id]
     assert (found.step, found.history) == (0, History(4))
     store.close()
+
+
+def test_what_is_no_sessions_fault_is_no_unreadable_session(tmp_path: Path) -> None:
+    def read(ident: str, row: str) -> None:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        read_each({"a": "a"}, read)
+    store = SQLiteStore(tmp_path / "s.db")
+    store.close()
+    with pytest.raises(StoreFailed, match="closed database") as told:
+        store.load(["a"])
+    assert not isinstance(told.value, Unreadable)
+
+
+def test_damage_is_logged_in_one_line_and_a_fault_of_the_code_with_its_place(caplog: pytest.LogCaptureFixture) -> None:
+    def read(ident: str, row: Exception) -> None:
+        raise row
+
+    found, wrong = read_each({"a": ValueError("x" * 1_000), "b": AttributeError("y")}, read)
+    assert (found, set(wrong)) == ({}, {"a", "b"})
+    assert [bool(record.exc_info) for record in caplog.records] == [False, True]
+    assert len(caplog.records[0].getMessage()) < 300
+
+
+def test_a_text_that_is_not_utf_8_is_one_sessions(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    SQLiteStore(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute("INSERT INTO sessions VALUES ('a', CAST(x'ff' AS TEXT), '', '', '', 0, 0, 0, 0, x'', NULL, NULL)")
+    with contextlib.closing(SQLiteStore(path)) as store, pytest.raises(Unreadable) as told:
+        store.load(["a", "b"])
+    assert told.value.idents == {"a"}
