@@ -100,8 +100,8 @@ def main() -> None:
     print(f"{'cell':<14}{'layers':>7}{'parameters':>12}{'steps':>8}{'loss':>9}{'error, %':>10}")
     for layers in args.layers:
         for cell in args.cells:
-            key = {"cell": cell, "layers": layers, "minutes": args.minutes}
-            row = once(args.log, key, lambda key=key: trained(**key, train=train, val=val))
+            key = {"cell": cell, "layers": layers, "minutes": args.minutes, "settling": SETTLING}
+            row = once(args.log, key, lambda cell=cell, layers=layers: trained(cell, layers, args.minutes, train, val))
             rows.append(row)
             told = f"{row['parameters']:>12,}{row['steps']:>8,}{row['loss']:>9.3f}{row['error']:>10.2f}"
             print(f"{cell:<14}{layers:>7}{told}", flush=True)

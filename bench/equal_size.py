@@ -76,7 +76,8 @@ def main() -> None:
     rows = []
     print(f"{'network':<28}{'weights':>10}{'steps':>8}{'bits per character':>20}")
     for name in args.only:
-        row = once(args.log, {"network": name, "minutes": args.minutes}, lambda name=name: trained(name, args.minutes, alphabet, parts))
+        key = {"network": name, "minutes": args.minutes, "settling": SETTLING}
+        row = once(args.log, key, lambda name=name: trained(name, args.minutes, alphabet, parts))
         rows.append(row)
         print(f"{name:<28}{row['parameters']:>10,}{row['steps']:>8,}{row['bits']:>20.3f}", flush=True)
     print(json.dumps({"rows": rows, "threads": 1, "rows_of_a_batch": ROWS, "length": LENGTH, "rate": RATE, "seed": SEED}))

@@ -9,9 +9,14 @@ Row = dict[str, Any]
 
 
 def read(file: Path | None) -> list[Row]:
-    """Return the rows that are kept; lines of JSON with no list round them are read too."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file and file.is_file() else []
-    return [json.loads(line.rstrip(",")) for line in lines if line.startswith("{")]
+    """Return the rows that are kept; lines of JSON with no list round them are read too. Raises ValueError for a line that is no row."""
+    rows = []
+    for n, line in enumerate(file.read_text(encoding="utf-8").splitlines() if file and file.is_file() else [], 1):
+        if (row := line.strip().rstrip(",")).startswith("{"):
+            rows.append(json.loads(row))
+        elif row not in ("[", "]", ""):  # the next run that is kept would drop it
+            raise ValueError(f"{file}, line {n}: expected [, ] or one run in braces, got {row[:40]}")
+    return rows
 
 
 def once(file: Path | None, key: Row, make: Callable[[], Row]) -> Row:

@@ -5,7 +5,7 @@ What a batch came to is stored while the next batch, of other sessions, runs. A 
     FREE ── its step has run ──► HANDED ── the thread takes all that is handed ──► COMMITTING
       ▲                                                                               │
       ├── stored: the reply goes ◄────────────────────────────────────────────────────┤
-      ├── the commit failed: Refused goes, and nothing has moved ◄────────────────────┤
+      ├── the commit failed, as far as is known: Refused goes ◄───────────────────────┤
       └── read again by the general way, which the step goes now: ◄───────────────────┘ another process has moved the session
 
 FREE       in nobody's hands, or in the general way's: what is known of it is what the store has

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from indrnn.service.engine.requests import ClientProtocol
 from indrnn.service.engine.statistics import BOUNDS_NS, Happened, Spread, Statistics, Totals
-from indrnn.service.errors import EngineAway, ServiceError
+from indrnn.service.errors import EngineAway, ServiceError, StoreFailed
 from indrnn.service.serving.models import ServedModel
 from indrnn.service.store.protocol import Population
 from indrnn.service.store.refreshed import Refreshed
@@ -88,10 +88,9 @@ class Metrics:
     async def _count(self) -> None:
         try:
             await self._sources.census.take(CENSUS_AGE)
-        except EngineAway:  # it comes back: no store has failed
-            pass
-        except ServiceError:  # the numbers of the store are old then; how often that happens is one of the others
-            self._sources.totals.store_failures += 1
+        except ServiceError as error:  # the numbers of the store are old then; how often it fails is one of the others
+            if isinstance(error, StoreFailed) and not isinstance(error, EngineAway):  # an engine that is away or out of memory comes back
+                self._sources.totals.store_failures += 1
 
 
 class AskedFor:

@@ -195,11 +195,11 @@ class Inference:
         return [model] if version else self.models.versions(name)
 
     async def answer(self, asked: InferAsked) -> InferAnswer:
-        """The reply to a request; of a sequence, its state is stored before this returns. Raises ServiceError; then nothing has moved."""
+        """The reply to a request; of a sequence, its state is stored before this returns. Raises as `StepRouter.step` does."""
         return await self.answered(await self.begin(asked, await self.route(asked)))
 
     async def answered(self, pending: QueuedInfer | Misread) -> InferAnswer:
-        """The reply to what was begun, from where its sequence is now if that is elsewhere. Raises ServiceError; then nothing has moved."""
+        """The reply to what was begun, from where its sequence is now if that is elsewhere. Raises as `StepRouter.step` does."""
         try:
             return await pending.answer()
         except OF_THE_VERSION as error:

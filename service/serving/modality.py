@@ -76,7 +76,11 @@ def content_of_step(modality: "ServedModality", message: Mapping[str, object], m
 
     An empty list is the modality's own, whatever the field: clients tell modalities by what is in a list.
     """
-    field = modality.old_field if modality.old_field and message.get(modality.old_field) is not None else modality.field
+    field, old = modality.field, modality.old_field
+    if old is not None and message.get(old) is not None:
+        if message.get(field) is not None:
+            raise BadInput(f"expected {field} alone, got {old} too, its older name", field=old)
+        field = old
     value = message.get(field)
     own = value is not None
     for other in STEP_CONTENT:

@@ -337,7 +337,10 @@ class StepRouter:
         return (await self.tickets.ask_all(model.port, [request]))[0].reply
 
     async def step(self, model: ServedModel, request: StepRequest) -> Stepped:
-        """Take one step. The reply is stored before this returns. Raises ServiceError; then nothing has moved."""
+        """Take one step. The reply is stored before this returns.
+
+        Raises ServiceError; then nothing has moved, unless it is StoreFailed, or its detail says that nobody knows.
+        """
         self.charge(request.owner)
         (answered,) = await self.tickets.ask_all(model.port, [request])
         return Stepped(*answered)  # type: ignore[arg-type]  # the reply to a step

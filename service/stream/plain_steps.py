@@ -88,7 +88,7 @@ class FastPath:
         self.wire.decided(frame)
 
     def fail(self, error: ServiceError) -> None:
-        """Send the error of a step by which nothing has moved."""
+        """Send the error of a step; nothing has moved, as far as its detail says."""
         self.answer({"type": "error", **error.body()})
 
     def answer(self, reply: dict[str, object]) -> None:

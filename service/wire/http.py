@@ -529,15 +529,18 @@ LONGEST_PREFIX = 200
 
 def _below(prefix: str, scope: Scope) -> Scope:
     """Return the scope of a request that is shown below a prefix, its path without it: some proxies leave it there, some take it away."""
-    path = scope["path"]
-    rest = path[len(prefix) :] if path == prefix or path.startswith(f"{prefix}/") else path
-    return {**scope, "root_path": prefix, "path": rest or "/"}
+    return {**scope, "root_path": prefix, "path": _without(prefix, scope["path"]) or "/"}
+
+
+def _without(prefix: str, path: str) -> str:
+    return path[len(prefix) :] if path == prefix or path.startswith(f"{prefix}/") else path
 
 
 def path_below(scope: Scope) -> str:
-    """Return the path of a request without the prefix below which a proxy shows the service, as the routes have it."""
+    """Return the path of a request as the routes have it, without the prefix below which a proxy shows the service where it is there."""
     path: str = scope["path"]
-    return path[len(scope.get("root_path", "")) :]
+    root: str = scope.get("root_path", "")
+    return _without(root, path)
 
 
 async def _one_sentence(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from indrnn.service.engine.port import EngineSnapshot
 from indrnn.service.engine.statistics import BOUNDS_NS, Spread, Statistics, Totals
-from indrnn.service.errors import EngineAway, StoreFailed
+from indrnn.service.errors import EngineAway, Overloaded, ServiceError, StoreFailed
 from indrnn.service.http import metrics as page
 from indrnn.service.http.metrics import Metrics, Sources
 from indrnn.service.store.protocol import Population
@@ -60,8 +60,8 @@ def scrape(statistics: Statistics, populations: tuple[Population, ...] = (), swe
     return {(s.name, *(v for k, v in sorted(s.labels.items()) if k != "model")): s.value for f in families for s in f.samples}
 
 
-@pytest.mark.parametrize(("kind", "failures"), [(StoreFailed, 1), (EngineAway, 0)])
-async def test_a_shard_that_is_away_is_no_failure_of_the_store(kind: type[StoreFailed], failures: int) -> None:
+@pytest.mark.parametrize(("kind", "failures"), [(StoreFailed, 1), (EngineAway, 0), (Overloaded, 0)])
+async def test_a_shard_that_is_away_is_no_failure_of_the_store(kind: type[ServiceError], failures: int) -> None:
     async def take(age: float) -> None:
         raise kind("not now", retry_after=1)
 

@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from indrnn.service.app import create_app
 from indrnn.service.settings import Settings
-from indrnn.service.wire.http import Front
+from indrnn.service.wire.http import Front, path_below
 
 FORWARDED = "x-forwarded-prefix"
 
@@ -48,6 +48,21 @@ async def test_a_path_that_ends_in_a_slash_is_shown_the_way_below_the_prefix() -
     transport = httpx.ASGITransport(Front(create_app(Settings()), oip, "/at"))
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         assert (await client.get("/at/health/live/")).headers["location"] == "http://x/at/health/live"
+
+
+@pytest.mark.parametrize(
+    ("asked", "below"),
+    [("/api/predict", "/predict"), ("/predict", "/predict"), ("/apis/predict", "/apis/predict"), ("/api", ""), ("/api/api/x", "/api/x")],
+)
+def test_a_path_without_the_prefix_is_left_whole(asked: str, below: str) -> None:
+    assert path_below({"path": asked, "root_path": "/api"}) == below
+    assert path_below({"path": asked, "root_path": ""}) == path_below({"path": asked}) == asked
+
+
+async def test_a_host_may_have_the_prefix_in_root_path_alone() -> None:
+    transport = httpx.ASGITransport(Front(create_app(Settings()), oip), root_path="/api")
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        assert (await client.get("/nothing")).json()["detail"] == "there is nothing at /nothing"
 
 
 async def test_a_handshake_for_no_stream_is_told_of_the_path_below_the_prefix() -> None:

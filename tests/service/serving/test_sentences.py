@@ -75,6 +75,18 @@ def test_a_step_of_another_modality_is_told_which_field_the_sentences_have(other
     assert refused.value.field == other
 
 
+@pytest.mark.parametrize(("new", "old"), [([[1.0]], [[1.0]]), ([], [[1.0]]), ([[1.0]], [])])
+def test_a_field_is_not_sent_under_both_of_its_names(new: object, old: object) -> None:
+    manifest: Any = SimpleNamespace(name="lift", modality="tensor")
+    series: Any = SimpleNamespace(field="frames", old_field="values")
+    for sent in ({"frames": new}, {"frames": new, "values": None}):
+        assert content_of_step(series, sent, manifest) == ("frames", new)
+    assert content_of_step(series, {"values": old}, manifest) == ("values", old)
+    with pytest.raises(BadInput, match="expected frames alone, got values too, its older name") as refused:
+        content_of_step(series, {"frames": new, "values": old}, manifest)
+    assert refused.value.field == "values"
+
+
 def test_an_empty_list_is_no_sentences_whatever_the_field() -> None:
     manifest: Any = SimpleNamespace(name="stories", modality="sentences")
     assert content_of_step(modality(), {"type": "step", "frames": []}, manifest) == ("sentences", [])
