@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from indrnn.export.bounds import outside
 from indrnn.export.modalities.sentences import no_word
 from indrnn.service.engine.requests import Exact
 from indrnn.service.errors import BadInput, OutOfAlphabet, OutOfRange, TooLarge
@@ -135,6 +136,8 @@ def _state(state: Array, B: int, signature: Signature) -> Floats:
         odd = no_word(floats[:, slice(*signature.slots)], signature.words, kept=True)
         if odd is not None:
             raise OutOfRange(f"inference input 'state' for model '{model}': {odd[1]}")
+    if (strange := outside(floats, signature.bounds)) is not None:
+        raise OutOfRange(f"inference input 'state' for model '{model}': {strange[1]}")
     return floats
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 import safetensors
 
+from indrnn.export.bounds import bounds, outside
 from indrnn.export.bundle import Manifest, Part
 from indrnn.export.modalities.sentences import SLOTS, no_word
 from indrnn.export.modalities.skeleton import evidence_size
@@ -122,6 +123,8 @@ def check(file: StateFile, manifest: Manifest) -> Snapshot:
         _check_part(at.state, part, MODALITIES[manifest.modality].farthest)
         if part.name == SLOTS and manifest.words is not None:
             _check_slots(at.state, part, len(manifest.words))
+    if (odd := outside(at.state[None], bounds(manifest))) is not None:
+        raise OutOfRange(odd[1], field=f"state[{odd[0]}]")
     if manifest.limits.max_position is not None and at.position > manifest.limits.max_position:
         raise OutOfRange(f"expected at most {manifest.limits.max_position}, got {at.position}", field="position")
     if at.carry is not None:
