@@ -8,12 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indrnn.export.adopt.nodes import Nodes
-
-BITS = 22  # of a piece: less than the 24 that a float32 holds
-PIECES = {
-    "float32": 1, "float16": 1, "bool": 1, "int8": 1, "uint8": 1, "int16": 1, "uint16": 1,
-    "int32": 2, "uint32": 2, "int64": 3, "float64": 3,
-}  # fmt: skip
+from indrnn.export.bounds import BITS as BITS
+from indrnn.export.bounds import PIECES as PIECES
 
 
 def pieces(values: NDArray[np.generic]) -> NDArray[np.float32]:

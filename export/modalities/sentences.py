@@ -73,15 +73,25 @@ class SentencesContent(Modality):
         return [f"## Words\n\n{words}", "## Answers\n\n" + ", ".join(m.labels or ())]
 
 
-def no_word(numbers: NDArray[np.generic], words: int, kept: bool = False) -> tuple[int, str] | None:
-    """Return the place of the first of several finite numbers that no word has, and what is said of it; None where all are words or 0.
+def no_word(numbers: NDArray[np.generic], words: int, width: int | None, kept: bool = False) -> tuple[int, str] | None:
+    """Return the place of the first of finite numbers of sentences that is neither a word's nor a 0 past the end, and what is said of it.
 
-    words: how many there are. kept: the numbers are of sentences in a memory, which keeps no question.
+    None where all are. words: how many there are. width: in a sentence at most; None: where one ends is not looked at.
+    kept: the numbers are of sentences in a memory, which keeps no question.
     """
     flat: NDArray[np.float64] = numbers.reshape(-1).astype(np.float64)
     least = 2 if kept else 1
     odd = np.flatnonzero((flat != 0) & ((flat < least) | (flat > words) | (flat != np.trunc(flat))))
-    return (int(odd[0]), f"expected 0 or the number of a word, from {least} to {words}, got {flat[odd[0]]:g}") if len(odd) else None
+    if len(odd):
+        return int(odd[0]), f"expected 0 or the number of a word, from {least} to {words}, got {flat[odd[0]]:g}"
+    if width is None:
+        return None
+    sentences = flat.reshape(-1, width)
+    row, place = np.nonzero((sentences[:, :-1] == 0) & (sentences[:, 1:] != 0))
+    if not len(row):
+        return None
+    at = int(row[0]) * width + int(place[0]) + 1
+    return at, f"expected 0 past a sentence's end, got {flat[at]:g} behind a 0"
 
 
 def sentences(words: int, width: int) -> Sample:
@@ -89,8 +99,9 @@ def sentences(words: int, width: int) -> Sample:
 
     def sample(rng: np.random.Generator, B: int, T: int) -> NDArray[np.float32]:
         x = rng.integers(2, max(3, words + 1), (B, T, width))
-        x *= np.arange(width) < rng.integers(1, width + 1, (B, T, 1))
-        x[..., -1] = np.where(rng.random((B, T)) < 0.25, 1, x[..., -1])
+        length = rng.integers(1, width + 1, (B, T, 1))
+        x *= np.arange(width) < length
+        x[(np.arange(width) == length - 1) & (rng.random((B, T, 1)) < 0.25)] = 1
         return x.astype(np.float32)
 
     return sample

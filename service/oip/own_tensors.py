@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indrnn.service.errors import BadInput
-from indrnn.service.oip.decoding import decode
+from indrnn.service.oip.decoding import decode, finite
 from indrnn.service.oip.message import Output, SentTensor
 from indrnn.service.serving.signature import Array, OwnTensor, Signature, Spec
 from indrnn.service.session.machine import Floats, Result, Scores
@@ -104,6 +104,7 @@ def _decoded(tensor: SentTensor, one: OwnTensor, with_steps: bool, model: str) -
     T = array.shape[1] if one.timed or with_steps else 1
     with np.errstate(over="ignore"):  # float64 beyond float32 is infinite then, and refused as that
         floats: Floats = array.astype(np.float32).reshape(len(array), T, one.stop - one.start)
+    finite(floats, tensor.name, model)
     return floats
 
 

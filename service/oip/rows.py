@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from indrnn.export.bounds import outside
 from indrnn.export.modalities.sentences import no_word
 from indrnn.service.engine.requests import Exact
 from indrnn.service.errors import BadInput, OutOfAlphabet, OutOfRange, TooLarge
@@ -164,9 +165,11 @@ def _state(state: Array, B: int, signature: Signature) -> Floats:
     finite(state, "state", model)
     floats: Floats = state.astype(np.float32, copy=False)
     if signature.words is not None and signature.slots is not None:
-        odd = no_word(floats[:, slice(*signature.slots)], signature.words, kept=True)
+        odd = no_word(floats[:, slice(*signature.slots)], signature.words, None, kept=True)
         if odd is not None:
             raise OutOfRange(f"inference input 'state' for model '{model}': {odd[1]}")
+    if (strange := outside(floats, signature.bounds)) is not None:
+        raise OutOfRange(f"inference input 'state' for model '{model}': {strange[1]}")
     return floats
 
 
@@ -188,7 +191,7 @@ def check_values(x: Array, signature: Signature) -> None:
             raise OutOfAlphabet(f"inference input 'x' for model '{signature.model}': {expected}")
     else:
         finite(x, "x", signature.model)  # in any unit: Triton's load tool sends random bits for numbers
-        odd = None if signature.words is None else no_word(x, signature.words)
+        odd = None if signature.words is None else no_word(x, signature.words, x.shape[-1])
         if odd is not None:
             raise OutOfAlphabet(f"inference input 'x' for model '{signature.model}': {odd[1]}")
 

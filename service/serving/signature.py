@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from indrnn.export.bounds import Bounds, bounds
 from indrnn.export.bundle import AdoptedTensor, Manifest
 from indrnn.export.modalities.sentences import SLOTS
 
@@ -110,6 +111,8 @@ class Signature:
     """of a model that reads sentences, how many words it knows; x holds their numbers"""
     slots: tuple[int, int] | None = None
     """where in the state sentences are kept, as numbers of words: from, to"""
+    bounds: tuple[Bounds, ...] = ()
+    """of the numbers of the state that can not be any"""
 
     @classmethod
     def of(cls, manifest: Manifest) -> "Signature":
@@ -123,7 +126,8 @@ class Signature:
         kept = next((p for p in manifest.state if p.name == SLOTS and words is not None), None)
         slots = None if kept is None else (kept.offset, kept.offset + kept.size)
         sizes = manifest.classes, manifest.state_size
-        return cls(manifest.name, manifest.version, inputs, outputs, *sizes, Own.of(manifest), manifest.window or 1, words, slots)
+        own, window = Own.of(manifest), manifest.window or 1
+        return cls(manifest.name, manifest.version, inputs, outputs, *sizes, own, window, words, slots, bounds(manifest))
 
     @cached_property
     def x(self) -> Spec:

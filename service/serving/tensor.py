@@ -66,10 +66,10 @@ class TensorModality:
         if self._old is not None and self._old.is_step(value[0]):
             x = self._old.read(value, options.layout, field)
             return Frames(x, options.hz, whole=not np.isnan(x).any())
-        flush = self._window and value[-1] is None  # the graph fills the window with zeros, and answers it
+        flush = self._window and (
+            value[-1] is None or (self._features == 1 and value[-1] == [None])
+        )  # the graph fills the window with zeros, and answers it
         value = value[:-1] if flush else value
-        if self._features == 1:  # a signal may come as its samples alone
-            value = [row if isinstance(row, list) else [row] for row in value]
         rows = [self._row(row, f"{field}[{t}]") for t, row in enumerate(value)] + [[math.nan] * self._features] * bool(flush)
         return self._filled(np.array(rows, np.float64), options.hz)
 
@@ -99,6 +99,8 @@ class TensorModality:
         return found
 
     def _row(self, row: object, where: str) -> list[float]:
+        if self._features == 1 and not isinstance(row, list):  # a signal may come as its samples alone
+            return [_number(row, where)]
         if not isinstance(row, list):
             raise BadInput(f"expected a list of {self._features} numbers, got {said(row)}", field=where)
         if len(row) != self._features:

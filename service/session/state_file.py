@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 import safetensors
 
+from indrnn.export.bounds import bounds, outside
 from indrnn.export.bundle import Manifest, Part
 from indrnn.export.modalities.sentences import SLOTS, no_word
 from indrnn.export.modalities.skeleton import evidence_size
@@ -121,7 +122,9 @@ def check(file: StateFile, manifest: Manifest) -> Snapshot:
     for part in manifest.state:
         _check_part(at.state, part, MODALITIES[manifest.modality].farthest)
         if part.name == SLOTS and manifest.words is not None:
-            _check_slots(at.state, part, len(manifest.words))
+            _check_slots(at.state, part, manifest)
+    if (odd := outside(at.state[None], bounds(manifest))) is not None:
+        raise OutOfRange(odd[1], field=f"state[{odd[0]}]")
     if manifest.limits.max_position is not None and at.position > manifest.limits.max_position:
         raise OutOfRange(f"expected at most {manifest.limits.max_position}, got {at.position}", field="position")
     if at.carry is not None:
@@ -230,8 +233,10 @@ def _check_part(state: Floats, part: Part, farthest: float) -> None:
         raise OutOfRange(f"expected {low:g} to {high:g} in part {part.role}, got {state[at]:g}", field=f"state[{at}]")
 
 
-def _check_slots(state: Floats, part: Part, words: int) -> None:
-    wrong = no_word(state[part.offset : part.offset + part.size], words, kept=True)
+def _check_slots(state: Floats, part: Part, manifest: Manifest) -> None:
+    assert manifest.words is not None
+    assert manifest.width is not None, "as its modality says"
+    wrong = no_word(state[part.offset : part.offset + part.size], len(manifest.words), manifest.width, kept=True)
     if wrong is not None:
         raise OutOfRange(f"part {part.name}: {wrong[1]}", field=f"state[{part.offset + wrong[0]}]")
 

@@ -221,3 +221,16 @@ def test_bytes_alone_are_the_one_input_and_listed_tensors_are_the_files_own() ->
     assert [(t.name, t.shape) for t in read_raw(numbers(1, 10).tobytes(), STEPPED).inputs] == [("x", (1, 2, 5))]
     assert [[t.name for t in tensors] for tensors in STEPPED.asked] == [["obs", "mode"], ["action", "done", "count"]]
     assert [[t.name for t in tensors] for tensors in WHOLE.optional] == [["lengths", "state"], ["logits", "state_out"]]
+
+
+@pytest.mark.parametrize(("wrong", "what"), [(np.nan, "NaN"), (np.inf, "infinity"), (-np.inf, "infinity")])
+def test_what_is_not_finite_is_told_of_the_input_that_was_sent(wrong: float, what: str) -> None:
+    with pytest.raises(NotFinite, match=f"'obs' for model 'm': expected finite numbers, got {what}"):
+        read(ask(obs=np.full((1, 2, 2), wrong, np.float32), mode=np.array([[7]], np.int64)), STEPPED, BOUNDS)
+
+
+def test_a_flush_may_come_with_an_empty_tensor() -> None:
+    found = read(ask(audio=np.zeros((1, 0), np.float32), flush=True), WINDOW, BOUNDS)
+    assert np.isnan(found.x).tolist() == [[[True]]]
+    with pytest.raises(BadInput, match="missing required input"):
+        read(ask(flush=True), WINDOW, BOUNDS)

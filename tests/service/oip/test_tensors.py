@@ -317,6 +317,14 @@ def test_sentences_are_numbers_of_words(wrong: float) -> None:
     says(f"inference input 'state' for model 'm': {in_slots}", told([1, 2, 0], [0, wrong, 0, 0, 0, 0]), of_words, OutOfRange)
 
 
+@pytest.mark.parametrize(("x", "word"), [([0, 2, 0], 2), ([2, 0, 3], 3), ([0, 0, 4], 4)])
+def test_no_word_stands_behind_a_sentences_end(x: list[float], word: int) -> None:
+    of_words = replace(signature(shape=(-1, -1, 3)), words=4, slots=(0, 3))
+    says(f"inference input 'x' for model 'm': expected 0 past a sentence's end, got {word} behind a 0", told(x), of_words, OutOfAlphabet)
+    for whole in ([0, 0, 0], [1, 0, 0], [2, 3, 4]):
+        assert read(told(whole), of_words, BOUNDS).x.size == 3
+
+
 def test_no_question_is_kept_in_a_memory() -> None:
     of_words = replace(signature(shape=(-1, -1, 3)), words=4, slots=(0, 3))
     says("from 2 to 4, got 1", told([1, 2, 0], [0, 1, 0, 0, 0, 0]), of_words, OutOfRange)

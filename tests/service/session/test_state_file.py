@@ -222,3 +222,18 @@ def test_a_memory_holds_numbers_of_words_alone(wrong: float) -> None:
         check(decode(encode(sent)), m)
     assert refused.value.field == "state[4]"
     assert refused.value.detail == f"part slots: expected 0 or the number of a word, from 2 to 4, got {wrong:g}"
+
+
+@pytest.mark.parametrize(("slots", "place"), [([0, 0, 0, 2, 0, 3], 5), ([0, 2, 0, 2, 3, 4], 1), ([0, 0, 2, 3, 0, 0], 2)])
+def test_a_sentence_in_a_memory_has_no_hole(slots: list[float], place: int) -> None:
+    m = stories()
+    state = np.array([*slots, -0.5, 7.25], np.float32)
+    with pytest.raises(OutOfRange, match="0 past a sentence's end") as refused:
+        check(decode(encode(session(model=m.name, version=m.version, digest=m.sha256, state=state))), m)
+    assert refused.value.field == f"state[{place}]"
+
+
+def test_an_end_of_a_sentence_is_not_that_of_the_next() -> None:
+    m = stories()
+    state = np.array([2, 0, 0, 2, 3, 0, -0.5, 7.25], np.float32)
+    assert np.array_equal(check(decode(encode(session(model=m.name, version=m.version, digest=m.sha256, state=state))), m).state, state)
