@@ -135,8 +135,8 @@ class Content(Frozen):
 class Modality(ABC):
     """What x means. name: in manifests. kind: 0.1.0's word, and that of checkpoints. reads: a plural. fields: of Content, those it fills.
 
-    dtype: of x. farthest: how far from 0 a number of a clip's frame can be. An instance holds nothing: every method takes what a manifest
-    says.
+    unexplained: why a model may have no explanation. dtype: of x. farthest: how far from 0 a number of a clip's frame can be. An instance
+    holds nothing: every method takes what a manifest says.
     """
 
     name: ClassVar[str]
@@ -145,6 +145,7 @@ class Modality(ABC):
     fields: ClassVar[tuple[str, ...]]
     dtype: ClassVar[Dtype] = "float32"
     farthest: ClassVar[float] = FARTHEST
+    unexplained: ClassVar[str] = "`indrnn export --explain` writes one"
 
     @abstractmethod
     def check(self, m: Content, state: Mapping[str, int]) -> None:

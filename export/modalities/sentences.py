@@ -20,6 +20,7 @@ class SentencesContent(Modality):
     name = "sentences"
     kind = "stories"
     reads = "sentences"
+    unexplained = "numbers of words have no gradient"
     fields = ("labels", "words", "width")
 
     def check(self, m: Content, state: Mapping[str, int]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indrnn.export.bundle import EXPLAIN, GRAPH, Manifest, digest
+from indrnn.export.modalities.table import MODALITIES
 from indrnn.frames.joints import hold
 from indrnn.kernels.registered import registered
 from indrnn.kernels.runtime import ort
@@ -119,7 +120,7 @@ class Explainer:
 def need_explanation(manifest: Manifest) -> None:
     """Raise BadInput where the model has no explanation."""
     if manifest.explain is None:
-        why = "`indrnn export --explain` writes one" if manifest.modality != "sentences" else "numbers of words have no gradient"
+        why = MODALITIES[manifest.modality].unexplained
         raise BadInput(f"model {manifest.name} {manifest.version} has no explain.onnx: {why}", field="model")
 
 

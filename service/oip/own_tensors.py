@@ -11,40 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indrnn.service.errors import BadInput
-from indrnn.service.oip.decoding import decode, finite
-from indrnn.service.oip.message import Output, SentTensor
+from indrnn.service.oip.message import Inputs, Output, SentTensor, decode, finite
 from indrnn.service.serving.signature import Array, OwnTensor, Signature, Spec
 from indrnn.service.session.machine import Floats, Result, Scores
 
 WHOLE = 2**24  # whole numbers up to here are float32 numbers, which is what the graph reads
-
-
-class Inputs(NamedTuple):
-    """Inputs [B, T, ...] as they were sent; of several, one step holds for all of `steps`, and they are [B, T or 1, numbers].
-
-    longer: whether one had steps that it has not in the file.
-    """
-
-    found: Sequence[Array]
-    steps: int
-    longer: bool = False
-
-    @property
-    def rows(self) -> int:
-        """Return B."""
-        return len(self.found[0])
-
-    @property
-    def spread(self) -> int:
-        """Return the bytes of x, where an input has to be repeated for it; else 0."""
-        size = 4 * self.rows * self.steps * sum(f.shape[2] for f in self.found) if len(self.found) > 1 else 0
-        return size if size > sum(f.nbytes for f in self.found) else 0
-
-    def packed(self) -> Array:
-        """Return x, the inputs beside each other."""
-        if len(self.found) == 1:
-            return self.found[0]
-        return np.concatenate([np.broadcast_to(f, (self.rows, self.steps, f.shape[2])) for f in self.found], 2)
 
 
 def is_named(sent: Mapping[str, SentTensor], signature: Signature) -> bool:
@@ -58,11 +29,6 @@ def is_named(sent: Mapping[str, SentTensor], signature: Signature) -> bool:
     if len(signature.own.inputs) > 1 or (is_packed and sent["x"].datatype == signature.x.datatype != own.spec.datatype):
         return False
     return _fits(shape, own.spec) or _fits(shape, own.over_time()) or not is_packed
-
-
-def is_output(name: str, signature: Signature, named: bool) -> bool:
-    """Return whether a name is one of the file's own outputs; of a name that both have, for a request with the file's own inputs."""
-    return signature.own is not None and name in signature.own.outputs and (named or name not in signature.outputs)
 
 
 def _fits(shape: tuple[int, ...], spec: Spec) -> bool:

@@ -12,8 +12,7 @@ from indrnn.export.modalities.sentences import no_word
 from indrnn.service.engine.requests import Exact
 from indrnn.service.errors import BadInput, OutOfAlphabet, OutOfRange, TooLarge
 from indrnn.service.oip import own_tensors
-from indrnn.service.oip.decoding import decode, finite
-from indrnn.service.oip.message import Ask, Output, SentTensor, Wanted
+from indrnn.service.oip.message import Ask, Inputs, Output, SentTensor, Wanted, decode, finite
 from indrnn.service.serving.signature import Array, Signature
 from indrnn.service.session.machine import Floats, Result, Scores
 
@@ -90,9 +89,9 @@ def read(ask: Ask, signature: Signature, bounds: InferLimits) -> Rows:
     return Rows(x, lengths, state, named, fed.longer)
 
 
-def _fed(sent: dict[str, SentTensor], signature: Signature) -> tuple[own_tensors.Inputs, bool]:
+def _fed(sent: dict[str, SentTensor], signature: Signature) -> tuple[Inputs, bool]:
     """Return what is fed, and whether it came as an adopted file's own inputs."""
-    if own_tensors.is_named(sent, signature):
+    if signature.own is not None and own_tensors.is_named(sent, signature):
         return own_tensors.read(sent, signature), True
     if "x" not in sent:
         needed = [t.name for t in signature.asked[0]]
@@ -100,7 +99,12 @@ def _fed(sent: dict[str, SentTensor], signature: Signature) -> tuple[own_tensors
         count = f"expected number of inputs between 1 and {accepted} but got {len(sent)} inputs for model '{signature.model}'"
         raise BadInput(f"{count}. Got input(s) {sorted(sent)}, but missing required input(s) {needed}")
     x = decode(sent["x"], signature.x, signature.model)
-    return own_tensors.Inputs([x], x.shape[1]), False
+    return Inputs([x], x.shape[1]), False
+
+
+def _is_own(name: str, signature: Signature, named: bool) -> bool:
+    """Return whether a name is one of the file's own outputs; of a name that both have, for a request with the file's own inputs."""
+    return signature.own is not None and name in signature.own.outputs and (named or name not in signature.outputs)
 
 
 def _by_name(tensors: Sequence[SentTensor], signature: Signature) -> dict[str, SentTensor]:
@@ -131,7 +135,7 @@ def _check_reply(told: ToldOutputs, B: int, T: int, signature: Signature, bounds
     """Check the outputs' names and bytes, and those of logits and state, which are there whatever is told of them."""
     model, names = signature.model, [w.name for w in told.wanted]
     for name in names:
-        if name not in signature.outputs and not own_tensors.is_output(name, signature, told.named):
+        if name not in signature.outputs and not _is_own(name, signature, told.named):
             raise BadInput(f"unexpected inference output '{name[:80]}' for model '{model}'")
         if names.count(name) > 1:
             raise BadInput(f"output '{name}' already exists in request")
@@ -143,7 +147,7 @@ def _check_reply(told: ToldOutputs, B: int, T: int, signature: Signature, bounds
 
 def _size(name: str, told: ToldOutputs, T: int, signature: Signature) -> int:
     """Return the most bytes of an output in a row."""
-    if own_tensors.is_output(name, signature, told.named):
+    if _is_own(name, signature, told.named):
         return own_tensors.size(name, signature, T, told.every)
     return 4 * (T * signature.classes if name == "logits" else signature.state_size)
 
@@ -210,7 +214,7 @@ def _wanted(ask: Ask, signature: Signature, named: bool, has_state: bool) -> Seq
     """Return the outputs of a request, which may name none. Raises BadInput where the state after it has no name to go by."""
     after = ["state_out"] if has_state else []
     if named and signature.own is not None:
-        if after and own_tensors.is_output("state_out", signature, named):
+        if after and _is_own("state_out", signature, named):
             said = "is the file's own beside its own inputs. Expected input 'x' in their place, or a correlation ID"
             raise BadInput(f"unexpected inference input 'state' for model '{signature.model}': output 'state_out' {said}")
         names = [*signature.own.outputs, *after]
@@ -226,7 +230,7 @@ def tells_state(ask: Ask, rows: Rows) -> bool:
 
 def _output(wanted: Wanted, told: ToldOutputs, signature: Signature, rows: Rows, results: Sequence[Result[Scores]]) -> Output:
     name, binary = wanted
-    if own_tensors.is_output(name, signature, told.named):
+    if _is_own(name, signature, told.named):
         return own_tensors.output(name, binary, signature, own_tensors.Answers(results, rows.x.shape[1], told.every))
     tensor = _logits(rows, results) if name == "logits" else _states(results, signature.state_size)
     return Output(name, "FP32", tensor, binary)

@@ -118,7 +118,7 @@ def test_characters_that_the_alphabet_lacks_are_replaced_where_that_is_asked_for
 
 def test_models_say_whether_they_have_one(server: Server) -> None:
     told = {m["name"]: m["versions"][-1]["explain"] for m in server.get("/models").json()["models"]}
-    assert told == {"action": True, "chars": True, "known": True, "silent": False}
+    assert told == {"action": True, "chars": True, "known": True, "both": True, "silent": False}
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,7 @@ from hypothesis.extra import numpy as hnp
 from indrnn.service.errors import BadInput, NotFinite, NotSupported, OutOfAlphabet, OutOfRange, ServiceError, TooLarge
 from indrnn.service.oip import message
 from indrnn.service.oip.compression import accepted, compress
-from indrnn.service.oip.decoding import decode
-from indrnn.service.oip.message import Ask, InferAnswer, Output, SentTensor
+from indrnn.service.oip.message import Ask, InferAnswer, Output, SentTensor, decode
 from indrnn.service.oip.rows import InferLimits, read
 from indrnn.service.serving.request import decompress
 from indrnn.service.serving.signature import Signature, Spec
