@@ -47,7 +47,9 @@ def packed(values: np.ndarray) -> tuple[Manifest, np.ndarray]:
         op_version=1,
         opset=20,
         inputs=(x, Tensor(name="state", dtype="float32", shape=("B", n + 19))),
-        outputs=(Tensor(name="logits", dtype="float32", shape=("B", "T", 2)),),
+        outputs=tuple(
+            Tensor(name=name, dtype="float32", shape=shape) for name, shape in (("logits", ("B", "T", 2)), ("state_out", ("B", n + 19)))
+        ),
         state=tuple(parts),
         training=Training(command="indrnn adopt", seed=0, parameters=0, data=()),
         figures=(),
