@@ -4,7 +4,7 @@ A plan is a generator: it yields commands and is sent their outcomes; what it re
 for Connect, Send, Sleep, Close and Show, the message for Receive, an HttpResponse for HttpRequest; or Lost for any of them.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -86,3 +86,15 @@ class Lost:
 
 Command = Connect | Send | Receive | Close | Sleep | Show | HttpRequest
 Plan = Generator[Command, object, R]
+
+
+def follow(plan: Plan[R], perform: Callable[[Command], object]) -> R:
+    """Do what a plan asks for, command by command, and return what it comes to."""
+    outcome: object = None
+    while True:
+        try:
+            command = plan.send(outcome)
+        except StopIteration as end:
+            result: R = end.value
+            return result
+        outcome = perform(command)

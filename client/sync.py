@@ -4,7 +4,7 @@ import os
 import socket as sockets
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -13,7 +13,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from indrnn.client import calls
 from indrnn.client.answers import Char, Part, Predicted, Result, SessionInfo
-from indrnn.client.commands import Close, Command, Connect, HttpRequest, Plan, Receive, Send, Show, Sleep
+from indrnn.client.commands import Close, Command, Connect, HttpRequest, Plan, Receive, Send, Show, Sleep, follow
 from indrnn.client.connection import (
     HTTP_ERRORS,
     SOCKET_ERRORS,
@@ -129,7 +129,7 @@ class Client:
 
     def run(self, plan: Plan[R]) -> R:
         """Does what a plan of HTTP calls asks for."""
-        return _follow(plan, self._perform)
+        return follow(plan, self._perform)
 
     def rewind(
         self, session_id: str, *, step: int | None = None, mark: str | None = None, number: int | None = None, timeout: float | None = None
@@ -249,7 +249,7 @@ class Session(SessionHandle):
         return self._client.patience(self._timeout if timeout is None else timeout)
 
     def _run(self, plan: Plan[R]) -> R:
-        return _follow(plan, lambda command: self._perform_or_drop(command, plan))
+        return follow(plan, lambda command: self._perform_or_drop(command, plan))
 
     def _perform_or_drop(self, command: Command, plan: Plan[Any]) -> object:
         """An interrupt leaves an answer on its way, which must not be taken for the next one's."""
@@ -336,15 +336,3 @@ def _connect(url: str, timeout: float, send_timeout: float) -> ClientConnection:
     if os.name == "posix":  # send() itself knows no deadline; elsewhere only the signs of life bound it
         connection.socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDTIMEO, struct.pack("ll", int(send_timeout) + 1, 0))
     return connection
-
-
-def _follow(plan: Plan[R], perform: Callable[[Command], object]) -> R:
-    """Do what a plan asks for, command by command, and return what it comes to."""
-    outcome: object = None
-    while True:
-        try:
-            command = plan.send(outcome)
-        except StopIteration as end:
-            result: R = end.value
-            return result
-        outcome = perform(command)

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from indrnn.client.answers import Char
-from indrnn.client.commands import Close, Connect, Lost, Plan, R, Receive, Send, Show, Sleep
+from indrnn.client.commands import Close, Connect, Lost, Plan, R, Receive, Send, Show, Sleep, follow
 from indrnn.client.patience import Patience
 
 
@@ -197,14 +197,7 @@ class World:
         return Patience(seconds, lambda: self.now, Random(0))
 
     def run(self, plan: Plan[R]) -> R:
-        outcome: object = None
-        while True:
-            try:
-                command = plan.send(outcome)
-            except StopIteration as end:
-                result: R = end.value
-                return result
-            outcome = self.perform(command)
+        return follow(plan, self.perform)
 
     def characters(self, running: Plan[None], most: int) -> list[Char]:
         """Up to so many of a generate's; the rest stays where it is."""
