@@ -205,8 +205,8 @@ TASK = Task(
     figures,
     headline="test_utd_mhad_accuracy",
     summary="five sets under one vocabulary: the bundle `action` from version 2 on",
-    steps=2600,
-    decay=300,
+    steps=6600,
+    decay=1500,
     published=(("--held", LAST, "--seed", "1"),),
     given=GIVEN,
 )
