@@ -19,7 +19,7 @@ from indrnn.service.logs import set_up
 from indrnn.service.process import serve_alone
 from indrnn.service.serving.request import KeysError, new_key, read_keys
 from indrnn.service.settings import Settings, SettingsError, cores, read_settings, variable
-from indrnn.service.store.address import divide, is_file
+from indrnn.service.store.address import divide, is_file, path_of
 from indrnn.service.store.protocol import StoreError
 from indrnn.service.store.shards import back_up_shards
 from indrnn.service.supervisor import process_counts, supervise
@@ -139,7 +139,7 @@ def _appending(path: Path) -> Iterator[tuple[RawIOBase, str]]:
 def _back_up(settings: Settings, target: Path) -> int:
     if not is_file(settings.store):
         raise StoreError("backup: expected a store in an SQLite file; Redis has ways of its own (docs/store.md)")
-    back_up_shards(Path(settings.store), target)
+    back_up_shards(path_of(settings.store), target)
     return 0
 
 

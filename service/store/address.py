@@ -22,7 +22,7 @@ def open_store(address: str, durability: Durability = "strict", shard: Shard = U
         from indrnn.service.store.sqlite import SQLiteStore
 
         opened = partial(SQLiteStore, durability=durability)
-        return open_shard(Path(address), shard, opened) if Path(address).name else opened(address)
+        return open_shard(path_of(address), shard, opened) if Path(address).name else opened(address)
     from indrnn.service.store.redis import RedisStore  # only where it is used: 80 ms of start-up
 
     return RedisStore(address, durability)
@@ -42,12 +42,24 @@ def is_file(address: str) -> bool:
     return True
 
 
+def path_of(address: str) -> Path:
+    """Return the path of a store that is a file: where a link leads, since log, lock and shards lie beside the file itself, by its own name.
+
+    Raises StoreError at links in a circle.
+    """
+    path = Path(address)
+    try:
+        return path.resolve() if path.is_symlink() else path
+    except (OSError, RuntimeError) as error:
+        raise StoreError(f"store {address}: expected a file, got links in a circle") from error
+
+
 def divide(address: str, shards: int) -> None:
     """Bring a store to so many shards, before anybody opens it. Raises StoreError, also where a service has it."""
     if is_file(address) and Path(address).name and address.strip():
         from indrnn.service.store.shards import bring_to
 
-        bring_to(Path(address), shards)
+        bring_to(path_of(address), shards)
 
 
 def living_elsewhere(address: str, shard: Shard, now: float) -> set[tuple[str, str]]:
@@ -56,4 +68,4 @@ def living_elsewhere(address: str, shard: Shard, now: float) -> set[tuple[str, s
         return set()
     from indrnn.service.store.shards import living_in, shard_files
 
-    return living_in([path for k, path in enumerate(shard_files(Path(address), shard.of)) if k != shard.number], now)
+    return living_in([path for k, path in enumerate(shard_files(path_of(address), shard.of)) if k != shard.number], now)

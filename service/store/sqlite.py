@@ -410,6 +410,8 @@ def _refuse_others(path: Path) -> None:
         return
     if not path.is_file():
         raise FileExistsError("expected a file, got a device, a pipe or a socket")
+    if (names := path.stat().st_nlink) > 1:  # each would have a log and a lock of its own
+        raise FileExistsError(f"expected a file of one name, got one of {names} (hard links): remove the others, or copy the file")
     with path.open("rb") as file:
         begins = file.read(len(_BEGINS))
     if begins and begins != _BEGINS:

@@ -15,6 +15,8 @@ import pytest
 from indrnn.service.errors import StoreFailed, Unreadable
 from indrnn.service.session.ids import issued, new_id
 from indrnn.service.session.machine import History, Scores, Session, Snapshot, Step
+from indrnn.service.session.shard import Shard
+from indrnn.service.store.address import divide, open_store
 from indrnn.service.store.protocol import Change, StoreError
 from indrnn.service.store.record import read_each
 from indrnn.service.store.sqlite import APPLICATION_ID, SCHEMA_VERSION, SQLiteStore, back_up
@@ -164,6 +166,35 @@ def test_a_store_without_a_name_is_refused(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(StoreError, match="got nothing"):
         SQLiteStore("")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_by_a_link_has_log_and_lock_beside_the_file_itself(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    link, file = tmp_path / "sessions.db", tmp_path / "disk" / "own.db"
+    link.symlink_to(file)  # which is not there yet
+    with contextlib.closing(open_store(str(link))):
+        assert (tmp_path / "disk" / "own.db-lock").exists()
+        with pytest.raises(StoreError, match="another process holds it"):
+            open_store(str(file))
+    divide(str(link), 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["disk", "sessions.db"]
+    with contextlib.closing(open_store(str(link), shard=Shard(1, 2))):
+        assert (tmp_path / "disk" / "own-1-of-2.db-lock").exists()
+    circle = tmp_path / "circle.db"
+    circle.symlink_to(circle)
+    with pytest.raises(StoreError, match="circle.db: "):
+        open_store(str(circle))
+
+
+def test_a_file_of_two_names_is_refused_and_left_alone(path: Path, tmp_path: Path) -> None:
+    SQLiteStore(path).close()
+    other = tmp_path / "other.db"
+    os.link(path, other)
+    with pytest.raises(StoreError, match=r"expected a file of one name, got one of 2 \(hard links\)"):
+        SQLiteStore(other)
+    assert not tmp_path.joinpath("other.db-lock").exists()
+    other.unlink()
+    SQLiteStore(path).close()
 
 
 def test_a_lock_that_was_there_before_stays(path: Path) -> None:
