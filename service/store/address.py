@@ -43,7 +43,7 @@ def is_file(address: str) -> bool:
 
 
 def path_of(address: str) -> Path:
-    """Return the path of a store that is a file: where a link leads, since log, lock and shards lie beside the file itself, by its own name.
+    """Return the path of a store that is a file: where a link leads, since log, lock and shards lie beside the file, by its own name.
 
     Raises StoreError at links in a circle.
     """

@@ -182,7 +182,7 @@ def test_a_store_by_a_link_has_log_and_lock_beside_the_file_itself(tmp_path: Pat
         assert (tmp_path / "disk" / "own-1-of-2.db-lock").exists()
     circle = tmp_path / "circle.db"
     circle.symlink_to(circle)
-    with pytest.raises(StoreError, match="circle.db: "):
+    with pytest.raises(StoreError, match=r"circle\.db: "):
         open_store(str(circle))
 
 
