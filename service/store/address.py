@@ -45,13 +45,13 @@ def is_file(address: str) -> bool:
 def path_of(address: str) -> Path:
     """Return the path of a store that is a file: where a link leads, since log, lock and shards lie beside the file, by its own name.
 
-    Raises StoreError at links in a circle.
+    Raises StoreError where it leads nowhere that can be looked at: in a circle, or into a folder that is closed.
     """
     path = Path(address)
     try:
         return path.resolve() if path.is_symlink() else path
     except (OSError, RuntimeError) as error:
-        raise StoreError(f"store {address}: expected a file, got links in a circle") from error
+        raise StoreError(f"store {address}: expected a file, got a link that leads nowhere: {error}") from error
 
 
 def divide(address: str, shards: int) -> None:
