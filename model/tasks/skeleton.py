@@ -15,7 +15,7 @@ from indrnn.frames import anatomy, layouts
 from indrnn.model.cells.recurrent_weight import SizeError
 from indrnn.model.data import bodies, sets
 from indrnn.model.data.clips import HZ, PERSON, ClipSet, Frames
-from indrnn.model.data.splits import each
+from indrnn.model.data.splits import SplitError, each
 from indrnn.model.nets.action import POSITION_SCALE, VELOCITY_SCALE, ActionConfig
 from indrnn.model.nets.network import StateNet
 from indrnn.model.training.checkpoint import Meta
@@ -73,14 +73,21 @@ def learn(
     learner_class: Callable[..., AnyLearner] = ClipLearner,  # type: ignore[assignment]  # what it is where nothing else is said
     config_class: type[ActionConfig] = ActionConfig,
 ) -> tuple[AnyLearner, Meta]:
-    """Return the learner of a source's training clips, and all that its checkpoint will say. Raises as Source.read and Source.split do."""
+    """Return the learner of a source's training clips, and all that its checkpoint will say.
+
+    Raises as Source.read and Source.split do, SplitError also where no clip to train on has a body.
+    """
     if isinstance(recipe, ClipRecipe):
         source = dataclasses.replace(source, zero=recipe.zeros)
     found = source.read()
     train, held, test = source.split(found.clips)
-    some = train[:: max(1, len(train) // 2000)]  # enough to tell bones from
+    seen = [c for c in train if c.x.any()]
+    if not seen:
+        raise SplitError(f"expected bodies in the {len(train)} clips to train on, got no joint that is seen and not at 0")
+    some = seen[:: max(1, len(seen) // 2000)]  # enough to tell bones from
     frames = np.concatenate([c.x.reshape(-1, *c.x.shape[2:]) for c in some])
-    body = bodies.of(found.joint_names, frames[frames.any((1, 2))])
+    whole = frames[frames.any((1, 2))]
+    body = bodies.of(found.joint_names, whole)
     lightning.seed_everything(job.seed, verbose=False)
     sizes = config_class(
         joints=found.joints,
@@ -103,7 +110,6 @@ def learn(
     meta = Meta("action", job.command, job.seed, job.steps, labels=found.classes, layout=name, data=terms, hz=found.hz)
     own = {name: (names, tuple((j,) for j in range(len(names))))}
     told = dataclasses.asdict(dataclasses.replace(source, unit=found.unit))
-    whole = frames[frames.any((1, 2))]
     return learner, dataclasses.replace(
         meta,
         layouts=own | layouts.known(names),

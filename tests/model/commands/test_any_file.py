@@ -177,6 +177,18 @@ def test_a_wrong_array_is_one_sentence(change: dict[str, object], expected: str,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("lost", [0.0, np.nan])
+def test_bodies_that_only_the_other_clips_have_are_a_sentence(lost: float, tmp_path: Path) -> None:
+    x = X.copy()
+    for i in np.flatnonzero(~arrays()["test"]):
+        x[5 * i : 5 * i + 5] = lost
+    path = written(tmp_path / "mine.npz", x=x)
+    said = refused("train", "skeleton", path, "--test", "flag", "--out", tmp_path / "run", *QUIET)
+    assert re.search(r"expected bodies in the \d clips to train on, got no joint that is seen and not at 0", said), said
+    status, said = told("train", "skeleton", path, "--test", "none", "--held", "none", "--out", tmp_path / "run", *QUIET)
+    assert status == 0, said
+
+
 def some(n: int) -> dict[str, np.ndarray]:
     return arrays(n=n) | {"subject": np.arange(n)}
 
