@@ -257,20 +257,15 @@ class RedisStore:
     def list(self, owner: str, now: float, limit: int) -> list[Session]:
         """List an owner's living sessions, as Store says."""
         found: list[Session] = []
-        at = 0
-        while len(found) < limit:
-            (ids,) = self._read([("ZREVRANGE", _owned(owner), at, at + SLICE - 1)])
-            rows = self._read([("HGET", _SESSION + i, "head") for i in ids])
-            made = [_session(i.decode(), (row, b"", None)) for i, row in zip(ids, rows, strict=True) if row is not None]
-            found += [s for s in made if s.expires_at > now]
-            at += SLICE
-            if len(ids) < SLICE:
+        for session in self._each(_owned(owner), _listed, "ZREVRANGE"):
+            found += [session] if session.expires_at > now else []
+            if len(found) == limit:
                 break
         return found[:limit]
 
     def count(self, owner: str, now: float) -> int:
         """Count an owner's living sessions, as Store says. Looks at each of them."""
-        return sum(1 + sum(head[_KEEP:]) for head in self._heads(_owned(owner)) if head[_EXPIRES_AT] > now)
+        return sum(1 + sum(head[_KEEP:]) for head in self._each(_owned(owner), _head) if head[_EXPIRES_AT] > now)
 
     def census(self, now: float) -> tuple[Population, ...]:
         """Count the living sessions of each model version, as Store says."""
@@ -278,19 +273,21 @@ class RedisStore:
         stored: Counter[tuple[str, str, str]] = Counter()
         (owners,) = self._read([("SMEMBERS", _OWNERS)])
         for owner in owners:
-            for model, version, digest, _, _, _, _, expires_at, n_state, *_ in self._heads(_OWNED + owner):
+            for model, version, digest, _, _, _, _, expires_at, n_state, *_ in self._each(_OWNED + owner, _head):
                 if expires_at > now:
                     counted[model, version, digest] += 1
                     stored[model, version, digest] += n_state
         return tuple(Population(*key, sessions, stored[key]) for key, sessions in sorted(counted.items()))
 
-    def _heads(self, owned: bytes) -> Iterator[Sequence[Any]]:
-        """Yield the heads of an owner's sessions, which are read a slice at a time."""
+    def _each(self, owned: bytes, read: Callable[[str, bytes], R], order: str = "ZRANGE") -> Iterator[R]:
+        """Yield what `read` makes of the heads of an owner's sessions, which are asked for a slice at a time; of a damaged one nothing."""
         ids: Sequence[bytes] = ()
         at = 0
         while at == 0 or len(ids) == SLICE:
-            (ids,) = self._read([("ZRANGE", owned, at, at + SLICE - 1)])
-            yield from (orjson.loads(head) for head in self._read([("HGET", _SESSION + i, "head") for i in ids]) if head is not None)
+            (ids,) = self._read([(order, owned, at, at + SLICE - 1)])
+            heads = self._read([("HGET", _SESSION + i, "head") for i in ids], damaged=True)
+            rows = {i.decode(): head for i, head in zip(ids, heads, strict=True) if head is not None}
+            yield from read_each(rows, lambda i, head: read(i, _no_error(head)))[0].values()
             at += SLICE
 
     def expire(self, now: float) -> int:
@@ -337,16 +334,22 @@ class RedisStore:
         """Close the connections to Redis, as Store says."""
         self._redis.close()
 
-    def _read(self, commands: Sequence[tuple[object, ...]]) -> Sequence[Any]:
-        """Return the answers to commands that may be repeated, in one round trip. Raises StoreFailed."""
+    def _read(self, commands: Sequence[tuple[object, ...]], damaged: bool = False) -> Sequence[Any]:
+        """Return the answers to commands that may be repeated, in one round trip. Raises StoreFailed.
+
+        damaged: a key of another type than the command's is no failure, the error is its answer.
+        """
 
         def ask() -> Sequence[Any]:
-            if len(commands) == 1:
+            if len(commands) == 1 and not damaged:
                 return [self._redis.execute_command(*commands[0], NEVER_DECODE=True)]
             with self._redis.pipeline(transaction=False) as pipeline:
                 for command in commands:
                     pipeline.execute_command(*command, NEVER_DECODE=True)
-                answers: Sequence[Any] = pipeline.execute()
+                answers: Sequence[Any] = pipeline.execute(raise_on_error=not damaged)
+            for answer in answers:
+                if isinstance(answer, redis.RedisError) and not str(answer).startswith("WRONGTYPE"):
+                    raise answer
             return answers
 
         return self._try(ask) if commands else []
@@ -459,6 +462,27 @@ def _kept(step: int) -> bytes:
 def _encode_history(history: History) -> bytes:
     """Encode marks and steps; these as texts, since the script makes names of them."""
     return orjson.dumps([history.marks, [str(step) for step in history.steps]])
+
+
+def _no_error(answer: bytes | redis.RedisError) -> bytes:
+    if isinstance(answer, redis.RedisError):
+        raise ValueError(str(answer))
+    return answer
+
+
+def _head(ident: str, head: bytes) -> Sequence[Any]:
+    """Return a session's head. Raises ValueError where damage leaves none."""
+    read = orjson.loads(head)
+    model, version, digest, _, _, _, _, expires_at, n_state, _, *keep = read
+    kinds = ((str, (model, version, digest)), (int, (n_state, *keep)), (int | float, (expires_at,)))
+    if not all(isinstance(value, kind) for kind, values in kinds for value in values):
+        raise ValueError("expected names and numbers in a head")
+    return list(read)
+
+
+def _listed(ident: str, head: bytes) -> Session:
+    _head(ident, head)
+    return _session(ident, (head, b"", None))
 
 
 def _session(ident: str, row: Sequence[bytes | None]) -> Session:
