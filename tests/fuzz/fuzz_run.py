@@ -18,6 +18,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +36,7 @@ from indrnn.service.oip import message, rows
 from indrnn.service.oip.rows import InferLimits
 from indrnn.service.openai.request import CompletionLimits, read_wish
 from indrnn.service.serving.request import KeysError, decompress, parse_object, read_keys
-from indrnn.service.serving.signature import Signature
+from indrnn.service.serving.signature import Own, OwnTensor, Signature, Spec
 from indrnn.service.serving.skeleton import SkeletonModality
 from indrnn.service.serving.text import TextModality, stop_texts
 from indrnn.service.session.machine import Refused, Result, Scores, Session
@@ -79,27 +80,25 @@ class Target(NamedTuple):
 # --- the parsers --------------------------------------------------------------------------------------------------------------------------
 
 
-def infer() -> Target:
-    """Requests of the Open Inference Protocol, JSON with tensors behind it."""
-    signature, bounds = Signature.of(ACTION), InferLimits(64, 5_000, 1_024, 2**24)
-    x = np.array(WAVE[:2], np.float32)[None, :, None]
-    state = np.zeros((1, ACTION.state_size), np.float32)
+def request(arrays: dict[str, np.ndarray], raw: bool, **more: Any) -> bytes:
+    """Return a request of the Open Inference Protocol with its header's length before it, tensors in JSON or as bytes behind it."""
+    tensors, tail = [], b""
+    for name, array in arrays.items():
+        datatype = {"f2": "FP16", "f4": "FP32", "i8": "INT64"}[array.dtype.str[1:]]
+        one: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(array.shape)}
+        if raw:
+            one["parameters"] = {"binary_data_size": array.nbytes}
+            tail += array.tobytes()
+        else:
+            one["data"] = array.reshape(-1).tolist()
+        tensors.append(one)
+    head = orjson.dumps({"inputs": tensors, **more})
+    return len(head).to_bytes(4, "little") + head + tail
 
-    def made(raw: bool, **more: Any) -> bytes:
-        tensors, tail = [], b""
-        for name, array in (("x", x), ("state", state)) if more.get("id") else (("x", x),):
-            one: dict[str, Any] = {"name": name, "datatype": "FP32", "shape": list(array.shape)}
-            if raw:
-                one["parameters"] = {"binary_data_size": array.nbytes}
-                tail += array.tobytes()
-            else:
-                one["data"] = array.reshape(-1).tolist()
-            tensors.append(one)
-        head = orjson.dumps({"inputs": tensors, **more})
-        return len(head).to_bytes(4, "little") + head + tail
 
-    sequence = {"parameters": {"sequence_id": 7, "sequence_start": True, "indrnn_step": 1, "timeout": 100}}
-    wanted = {"outputs": [{"name": "logits", "parameters": {"binary_data": True}}], "id": "a"}
+def reading(signature: Signature) -> Callable[[bytes], object]:
+    """Return what reads such requests for a model."""
+    bounds = InferLimits(64, 5_000, 1_024, 2**24)
 
     def run(data: bytes) -> object:
         length = int.from_bytes(data[:4], "little")
@@ -107,7 +106,34 @@ def infer() -> Target:
         ask = message.read(body, length if length <= len(body) else None)
         return rows.read(ask, signature, bounds)
 
-    return Target("infer", [made(True), made(False), made(True, **sequence), made(True, **wanted), made(False, **wanted)], run)
+    return run
+
+
+def infer() -> Target:
+    """Requests of the Open Inference Protocol, JSON with tensors behind it."""
+    x = {"x": np.array(WAVE[:2], np.float32)[None, :, None]}
+    held = x | {"state": np.zeros((1, ACTION.state_size), np.float32)}
+    sequence = {"parameters": {"sequence_id": 7, "sequence_start": True, "indrnn_step": 1, "timeout": 100}}
+    wanted = {"outputs": [{"name": "logits", "parameters": {"binary_data": True}}], "id": "a"}
+    seeds = [
+        request(x, True),
+        request(x, False),
+        request(x, True, **sequence),
+        request(held, True, **wanted),
+        request(held, False, **wanted),
+    ]
+    return Target("infer", seeds, reading(Signature.of(ACTION)))
+
+
+def own() -> Target:
+    """The same of an adopted file, by the names and in the types that it has itself."""
+    obs, go = OwnTensor(Spec("obs", "FP16", (-1, -1, 4, 10)), True, 0, 40), OwnTensor(Spec("go", "INT64", (-1, 20)), False, 40, 60)
+    signature = Signature.of(ACTION)
+    adopted = replace(signature, own=Own({"obs": obs, "go": go}, {"y": obs, "on": go}), inputs={"x": Spec("x", "FP32", (-1, -1, 60))})
+    arrays: dict[str, np.ndarray] = {"obs": np.ones((2, 3, 4, 10), np.float16), "go": np.arange(40).reshape(2, 20)}
+    wanted = {"outputs": [{"name": "y", "parameters": {"binary_data": True}}, {"name": "on"}]}
+    seeds = [request(arrays, True), request(arrays, True, **wanted), request(arrays, False, **wanted)]
+    return Target("own", seeds, reading(adopted))
 
 
 def raw_tensor() -> Target:
@@ -230,6 +256,7 @@ def keys() -> Target:
 
 TARGETS: dict[str, Callable[[], Target]] = {
     "infer": infer,
+    "own": own,
     "raw": raw_tensor,
     "predict": predict,
     "text": text,
