@@ -118,11 +118,8 @@ def _add_moves(router: APIRouter, services: Services) -> None:
         """Download the session's stored state, also while a step is in flight, and also when the session's model is no longer loaded."""
         session = await sessions.look(session_id, access.owner_of(request.headers))
         name = f"{session.model}-{session.version}-step{session.step}.safetensors"
-        model = services.models.exactly(session.model, session.version)
-        size = model.manifest.state_size if model is not None and model.manifest.sha256 == session.digest else None
-        return Response(
-            state_file.encode(session, size), media_type=BYTES, headers={"Content-Disposition": f'attachment; filename="{name}"'}
-        )
+        content = state_file.encode(session, services.models.state_size(session.digest))
+        return Response(content, media_type=BYTES, headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
     @router.put(
         "/{session_id}/state",

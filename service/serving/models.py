@@ -61,6 +61,7 @@ class Models:
     def __init__(self, models: Iterable[ServedModel] = ()) -> None:
         self.by_key: dict[tuple[str, str], ServedModel] = {}
         """name and version -> loaded model, by name, then by version; replaced whole"""
+        self._sizes: dict[str, int] = {}
         self._followers: list[Callable[[], None]] = []
         self._retired: frozenset[tuple[str, str]] = frozenset()
         self._latest: tuple[object, object, dict[object, ServedModel]] = ({}, frozenset(), {})
@@ -81,6 +82,7 @@ class Models:
         """Take up a model, in place of one of the same name and version."""
         loaded = {**self.by_key, (model.manifest.name, model.manifest.version): model}
         self.by_key = dict(sorted(loaded.items(), key=lambda item: (item[0][0], int(item[0][1]))))
+        self._sizes[model.manifest.sha256] = model.manifest.state_size
         self.changed()
 
     def remove(self, model: ServedModel) -> None:
@@ -152,3 +154,7 @@ class Models:
     def exactly(self, name: str, version: str) -> ServedModel | None:
         """Return that very version if it is loaded, else None."""
         return self.by_key.get((name, version))
+
+    def state_size(self, digest: str) -> int | None:
+        """Return N, how many numbers that file's state has, also after it was unloaded; None where it was not loaded since the start."""
+        return self._sizes.get(digest)

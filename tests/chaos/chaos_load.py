@@ -89,7 +89,12 @@ def asked(http: httpx.Client, method: str, path: str, body: Any = None, ok: tupl
         return None
     if response.status_code in (400, 404, 409) and any(word in response.text for word in RELOADED):
         return None  # between an unload and a load
-    raise Lost(f"{method} {path} of {str(body)[:120]}: {response.status_code} {response.text[:300]}")
+    raise Lost(f"{method} {path} of {_short(body)}: {response.status_code} {response.text[:300]}")
+
+
+def _short(body: Any) -> str:
+    text = str(body)
+    return text if len(text) <= 240 else f"{text[:80]} … {text[-160:]}"  # what is asked for stands behind the numbers
 
 
 class Script:

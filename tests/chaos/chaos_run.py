@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import random
+import re
 import socket
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from websockets.sync.client import connect
 CLIENTS = 3  # of each script
 PACE = 0.05  # seconds between two steps of a client
 SETTLED = 3.0  # seconds after which what hangs of a closed connection is gone
+TRACEBACK = re.compile(r"^(?:.*ERROR.*\n)?Traceback .*\n(?:[ \t].*\n|\n)*.*", re.MULTILINE)
 MORE_DESCRIPTORS, MORE_KILOBYTES = 30, 200_000
 
 
@@ -253,7 +255,8 @@ def main() -> int:
         found = Chaos(Path(folder), asked.seed, asked.redis, asked.only, **env).run(asked.seconds)
         print(found.table())
         if found.failures:
-            print(Path(folder, "log").read_text()[-6_000:])
+            log = Path(folder, "log").read_text()
+            print(*TRACEBACK.findall(log)[:20], log[-6_000:], sep="\n")
     return 1 if found.failures else 0
 
 

@@ -122,6 +122,8 @@ def test_sessions_of_a_version_that_was_unloaded_can_still_be_downloaded_and_go_
     with server.socket("action") as ws:
         ident = ask(ws, type="open")["session_id"]
         ask(ws, type="step", step=1, frames=walk[:30])
+        before = server.get(f"/sessions/{ident}/state").content
+        assert b'"bodies"' in before  # of a model that watches them: beside the state, not in it
         folder, manifest = new_version(bundles, "2")
         (folder / "manifest.json").write_bytes(manifest)
         until(lambda: states(server) == {"1": "UNAVAILABLE", "2": "READY"})
@@ -130,6 +132,7 @@ def test_sessions_of_a_version_that_was_unloaded_can_still_be_downloaded_and_go_
     assert server.post("/predict", body).json()["code"] == "model_gone"
     state = server.get(f"/sessions/{ident}/state")
     assert state.status_code == 200
+    assert state.content == before
     moved = httpx.post(f"{server.url}/sessions", content=state.content, headers={"Content-Type": "application/octet-stream"}).json()
     assert (moved["version"], moved["step"]) == ("2", 1)
     assert server.post("/predict", {**body, "session_id": moved["session_id"]}).json()["session"]["position"] == 60
