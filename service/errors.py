@@ -44,6 +44,7 @@ ServiceError
 """
 
 from collections.abc import Mapping
+from errno import ENOMEM
 from http import HTTPStatus
 from typing import ClassVar
 
@@ -311,19 +312,30 @@ SESSION = "whether the session was changed is not known; look at it before you r
 """what is said of a request that may have been carried out"""
 
 
+NO_THREAD = "can't start new thread"
+"""what Python says, as RuntimeError, where there is no memory for a thread's stack, or the system lets no more begin"""
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Return whether an error is a lack of memory, which passes: of Python's, of the system's, or of a new thread's stack."""
+    if isinstance(error, RuntimeError):
+        return str(error) == NO_THREAD
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == ENOMEM)
+
+
 def unexpected(error: Exception, kind: type[ServiceError] = ServiceError) -> ServiceError:
     """Return what is said of an error that nothing foresaw where nothing has moved: a bug, of some kind, or a lack of memory, which passes.
 
     Where a step may have been submitted by then it is `unanswered`.
     """
-    if isinstance(error, MemoryError):
+    if lacks_memory(error):
         return Overloaded("the service is out of memory", retry_after=1)
     return kind(f"internal error: {type(error).__name__}")
 
 
 def unanswered(error: Exception, kind: type[ServiceError] = ServiceError, what: str = STEP) -> ServiceError:
     """Return what is said of an error that nothing foresaw where a step, or something else, may be stored: nobody knows whether it is."""
-    if isinstance(error, MemoryError):
+    if lacks_memory(error):
         return not_known("no memory to answer", what)
     return kind(f"{unexpected(error).detail}: {what}")
 

@@ -86,6 +86,7 @@ from indrnn.service.errors import (
     Stopping,
     StoreFailed,
     Unreadable,
+    lacks_memory,
     not_known,
     unanswered,
     unexpected,
@@ -1358,7 +1359,7 @@ def late(waited: Queued | Feeding, what: str) -> Late:
 
 
 def _not_run(error: Exception) -> ServiceError:
-    if isinstance(error, MemoryError):
+    if lacks_memory(error):
         return unexpected(error)
     return EngineFailed(f"the model could not be run: {type(error).__name__}")
 

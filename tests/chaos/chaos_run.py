@@ -8,6 +8,7 @@ never answered, refused without a reason, or left behind. docs/reliability.md ha
 
 import argparse
 import json
+import math
 import os
 import random
 import re
@@ -108,7 +109,10 @@ class Chaos:
         self.service.pretend()
 
     def _clock(self) -> None:
-        self._pretend(ahead=self.rng.choice([-3600, -60, 60, 3600]))
+        ahead = self.rng.choice([-3600, -60, 60, 3600])
+        self.tally.leapt = math.inf if ahead > 0 else self.tally.leapt
+        self._pretend(ahead=ahead)
+        self.tally.leapt = time.monotonic() if ahead > 0 else self.tally.leapt
 
     def _pretend(self, **what: int) -> None:
         self.service.pretend(**what)

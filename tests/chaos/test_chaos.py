@@ -6,8 +6,9 @@ import threading
 import time
 from pathlib import Path
 
+import chaos_load
 import pytest
-from chaos_load import Infer, Lost, Predict, Tally, Truth, differs, go_through, insist
+from chaos_load import Forgotten, Infer, Lost, Predict, Tally, Truth, differs, go_through, insist
 from chaos_run import Chaos
 from chaos_service import ChaosService
 
@@ -50,6 +51,19 @@ def test_what_differs_is_said() -> None:
     assert differs({"n": [0.6]}, {"n": [0.5]}) == "off by 0.067"
     assert differs({"n": [float("nan")]}, {"n": [0.5]}) == "off by nan"
     assert differs({"n": []}, {"n": [0.5]}) == "expected (1,) numbers, got (0,)"
+
+
+@pytest.mark.parametrize(("n", "leapt", "raised"), [(Infer.length, 2.0, Forgotten), (Infer.length, 0.0, Lost), (3, 2.0, Lost)])
+def test_only_an_end_that_the_clock_leapt_over_may_be_forgotten(
+    n: int, leapt: float, raised: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise Lost("400: … must specify the START flag on the first request of the sequence")
+
+    monkeypatch.setattr(chaos_load, "asked", refused)
+    monkeypatch.setattr(time, "monotonic", lambda: 1.0)
+    with pytest.raises(raised):
+        Infer("http://x").step("a", n, Tally(leapt=leapt))
 
 
 def test_what_is_never_answered_is_lost() -> None:

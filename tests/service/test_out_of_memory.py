@@ -1,5 +1,8 @@
 """Where there is no memory, a request is told to come again, and what was answered is sent as it is."""
 
+import errno
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +11,7 @@ import httpx
 import pytest
 
 from indrnn.service.app import create_application
-from indrnn.service.errors import EngineFailed, Overloaded, ServiceError, StoreFailed, unanswered, unexpected
+from indrnn.service.errors import NO_THREAD, EngineFailed, Overloaded, ServiceError, StoreFailed, unanswered, unexpected
 from indrnn.service.http import routes
 from indrnn.service.oip import http as oip_http
 from indrnn.service.serving.backend import Backend
@@ -32,12 +35,25 @@ def nothing_left(*_: Any, **__: Any) -> Any:
     raise MemoryError("Can't allocate memory for compression object")
 
 
+LACKS = [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory"), RuntimeError("can't start new thread")]
+BUGS = [KeyError("x"), OSError(errno.EIO, "x"), RuntimeError("dictionary changed size during iteration")]
+
+
 def test_only_a_lack_of_memory_passes() -> None:
-    assert isinstance(unexpected(MemoryError()), Overloaded)
-    assert isinstance(unexpected(MemoryError(), EngineFailed), Overloaded)
     for kind in (ServiceError, EngineFailed):
-        error = unexpected(KeyError("x"), kind)
-        assert (type(error), error.detail) == (kind, "internal error: KeyError")
+        for error in LACKS:
+            assert isinstance(unexpected(error, kind), Overloaded)
+            assert isinstance(unanswered(error, kind), StoreFailed)
+        for error in BUGS:
+            said = unexpected(error, kind)
+            assert (type(said), said.detail) == (kind, f"internal error: {type(error).__name__}")
+            assert type(unanswered(error, kind)) is kind
+
+
+def test_python_says_so_where_no_thread_begins() -> None:
+    limited = "import resource, threading; resource.setrlimit(resource.RLIMIT_AS, (2**28, 2**28)); threading.stack_size(2**29)"
+    done = subprocess.run([sys.executable, "-c", f"{limited}; threading.Thread(target=print).start()"], capture_output=True, text=True)
+    assert f"RuntimeError: {NO_THREAD}" in done.stderr
 
 
 async def test_an_answer_that_cannot_be_compressed_goes_as_it_is(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The engine thread with an engine that can be watched, slowed and broken: batching, waiting, and what happens when things fail."""
 
+import errno
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -385,9 +386,10 @@ def test_a_broken_run_answers_everybody_and_moves_nobody(bench: Bench) -> None:
     assert [bench.feed(i, 1, [2]).one().number for i in idents] == [1, 1, 1]
 
 
-def test_a_run_without_memory_may_be_asked_for_again(bench: Bench) -> None:
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory"), RuntimeError("can't start new thread")])
+def test_a_run_without_memory_may_be_asked_for_again(bench: Bench, error: Exception) -> None:
     ident = bench.open()
-    run, bench.engine.run = bench.engine.run, lambda rows: (_ for _ in ()).throw(MemoryError())
+    run, bench.engine.run = bench.engine.run, lambda rows: (_ for _ in ()).throw(error)
     asked = bench.feed(ident, 1, [1]).one()
     assert isinstance(asked.error, Overloaded)
     bench.engine.run = run
