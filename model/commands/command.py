@@ -55,6 +55,7 @@ REFUSALS = (
     TextFileError,
 )
 STOPPED = 130  # the exit status of a program that Ctrl-C ends
+HELD_BEFORE = "fold=1/5"  # what `skeleton` held out where nothing was said, until 0.2: a run begun so goes on so
 NOT_OPTIONS = {"steps", "decay", "norm"}  # the first two are given to every task alike; a network without norm is what `fold` returns
 
 
@@ -283,8 +284,11 @@ def _going_on(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     run, *more = words
     if not (Path(run) / "last.ckpt").is_file():
         raise training.RunError(f"{run}: expected the folder of a run with last.ckpt in it, found none: there is nothing to go on from")
-    command = load_trained(Path(run) / "model.pt")[1].command.split(" && ")[-1].replace("python -m model ", "indrnn ", 1)
+    before = load_trained(Path(run) / "model.pt")[1]
+    command = before.command.split(" && ")[-1].replace("python -m model ", "indrnn ", 1)
     argv = [word for word in shlex.split(command)[1:] if word != "--resume"]
+    if argv[1:2] == ["skeleton"] and before.held == HELD_BEFORE and not any(word.split("=")[0] == "--held" for word in argv):
+        argv += ["--held", HELD_BEFORE]
     parser = argparse.ArgumentParser(prog="indrnn train")
     _add_tasks(parser)
     try:

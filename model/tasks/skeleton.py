@@ -47,7 +47,7 @@ class SkeletonRecipe(ClipRecipe):
         default="fold=1/5",
         metadata={"help": "clips to test on: flag, subject=1,2, view=3, NAME=VALUE of any array, fold=1/5, fold=each/all:NAME, none"},
     )
-    held: str = field(default="fold=1/5", metadata={"help": "of the others, clips to select by; none: train on all"})
+    held: str = field(default="fold=1/10", metadata={"help": "of the others, clips to select by; none: train on all"})
     layout: str = field(default="", metadata=LAYOUT)
     unit: float = field(default=0.0, metadata=UNIT)
     facing: bool = field(default=True, metadata=FACING)

@@ -1,5 +1,6 @@
 """A run says what it learns from, how it ends and how it goes on; folds are runs of one file."""
 
+import dataclasses
 import shutil
 import signal
 from collections.abc import Iterator
@@ -143,6 +144,19 @@ def test_the_bar_counts_all_steps_and_shows_epochs_and_the_validation_figure(fil
     assert "val_100=" in last
     assert "v_num" not in last
     assert any(line.startswith("epoch 2 of 3") for line in seen)
+
+
+def test_a_run_that_began_with_another_default_goes_on_with_that(file, tmp_path) -> None:
+    out, options = tmp_path / "run", ["--steps", "2", "--decay", "1", "--epoch", "2", *SMALL]
+    assert main(["train", "skeleton", str(file), *options, "--out", str(out), "--held", "fold=1/5"]) == 0
+    net, meta = checkpoint.load_trained(out / "model.pt")
+    assert " --held fold=1/5" in meta.command
+    checkpoint.save(out / "model.pt", net, dataclasses.replace(meta, command=meta.command.replace(" --held fold=1/5", "")))
+    assert main(["train", "--resume", str(out), "--steps", "4"]) == 0
+    assert checkpoint.load_trained(out / "model.pt")[1].held == "fold=1/5"
+    assert main(["train", "skeleton", str(file), *options, "--out", str(tmp_path / "new")]) == 0
+    assert checkpoint.load_trained(tmp_path / "new" / "model.pt")[1].held == "fold=1/10"
+    assert main(["train", "--resume", str(tmp_path / "new"), "--steps", "4"]) == 0
 
 
 @pytest.mark.parametrize("task", ["skeleton", "tensor"])
