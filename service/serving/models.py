@@ -61,8 +61,8 @@ class Models:
     def __init__(self, models: Iterable[ServedModel] = ()) -> None:
         self.by_key: dict[tuple[str, str], ServedModel] = {}
         """name and version -> loaded model, by name, then by version; replaced whole"""
-        self._manifests: dict[str, Manifest] = {}
-        """digest -> what was loaded of it since the start"""
+        self._sizes: dict[str, int] = {}
+        """digest -> numbers of its state, of all that was loaded since the start"""
         self._followers: list[Callable[[], None]] = []
         self._retired: frozenset[tuple[str, str]] = frozenset()
         self._latest: tuple[object, object, dict[object, ServedModel]] = ({}, frozenset(), {})
@@ -83,7 +83,7 @@ class Models:
         """Take up a model, in place of one of the same name and version."""
         loaded = {**self.by_key, (model.manifest.name, model.manifest.version): model}
         self.by_key = dict(sorted(loaded.items(), key=lambda item: (item[0][0], int(item[0][1]))))
-        self._manifests[model.manifest.sha256] = model.manifest
+        self._sizes[model.manifest.sha256] = model.manifest.state_size
         self.changed()
 
     def remove(self, model: ServedModel) -> None:
@@ -158,5 +158,4 @@ class Models:
 
     def state_size(self, digest: str) -> int | None:
         """Return N, how many numbers that file's state has, also after it was unloaded; None where it was not loaded since the start."""
-        known = self._manifests.get(digest)
-        return None if known is None else known.state_size
+        return self._sizes.get(digest)

@@ -71,6 +71,8 @@ _KEY, _SCHEMA, _OWNERS, _PROBE = (_PREFIX + name for name in (b"key", b"schema",
 _SESSION, _OWNED, _CLAIM = _PREFIX + b"session:", _PREFIX + b"owned:", _PREFIX + b"claim:"
 _CREATED_AT, _EXPIRES_AT = 6, 7  # where they stand in a head
 _KEEP = 10  # only in the head of a session that keeps states
+# What stands in a head, with _KEEP, which only some have.
+_KINDS: tuple[type | tuple[type, ...], ...] = (str, str, str, str, int, int, (int, float), (int, float), int, int, int)
 _OTHER_STORE = -1
 
 # KEYS: key, owners, then session and owned of each change. ARGV: the key's value, who commits, then seven values of each change, then the
@@ -287,7 +289,7 @@ class RedisStore:
             (ids,) = self._read([(order, owned, at, at + SLICE - 1)])
             heads = self._read([("HGET", _SESSION + i, "head") for i in ids], damaged=True)
             rows = {i.decode(): head for i, head in zip(ids, heads, strict=True) if head is not None}
-            yield from read_each(rows, lambda i, head: read(i, _no_error(head)))[0].values()
+            yield from read_each(rows, read)[0].values()
             at += SLICE
 
     def expire(self, now: float) -> int:
@@ -464,24 +466,18 @@ def _encode_history(history: History) -> bytes:
     return orjson.dumps([history.marks, [str(step) for step in history.steps]])
 
 
-def _no_error(answer: bytes | redis.RedisError) -> bytes:
-    if isinstance(answer, redis.RedisError):
-        raise ValueError(str(answer))
-    return answer
-
-
-def _head(ident: str, head: bytes) -> Sequence[Any]:
+def _head(ident: str, head: bytes | redis.RedisError) -> Sequence[Any]:
     """Return a session's head. Raises ValueError where damage leaves none."""
+    if isinstance(head, redis.RedisError):
+        raise ValueError(str(head))
     read = orjson.loads(head)
-    model, version, digest, _, _, _, _, expires_at, n_state, _, *keep = read
-    kinds = ((str, (model, version, digest)), (int, (n_state, *keep)), (int | float, (expires_at,)))
-    if not all(isinstance(value, kind) for kind, values in kinds for value in values):
+    if not isinstance(read, list) or len(read) < len(_KINDS) - 1 or not all(isinstance(v, k) for v, k in zip(read, _KINDS, strict=False)):
         raise ValueError("expected names and numbers in a head")
-    return list(read)
+    return read
 
 
 def _listed(ident: str, head: bytes) -> Session:
-    _head(ident, head)
+    _head(ident, head)  # that it is one
     return _session(ident, (head, b"", None))
 
 

@@ -182,7 +182,7 @@ async def test_a_run_ends_with_whoever_asked_for_it_and_the_next_waits_for_its_e
 
 def test_explanations_of_models_that_left_are_closed() -> None:
     told = {"a": SimpleNamespace(sha256="a"), "b": SimpleNamespace(sha256="b"), "none": None}
-    served = {n: cast(ServedModel, SimpleNamespace(manifest=manifest(name=n, sha256=n, explain=e))) for n, e in told.items()}
+    served = {n: cast(ServedModel, SimpleNamespace(manifest=manifest(name=n, sha256=n, state_size=1, explain=e))) for n, e in told.items()}
     models, explainer = Models(served.values()), Explainer(Path())
     for _ in range(2):
         explainer.follow(models)

@@ -90,7 +90,7 @@ class World:
         if reason := self.broken.get(key):
             raise BundleError(reason)
 
-        manifest = SimpleNamespace(name=key.name, version=key.version, sha256=(folder / "model.onnx").read_text())
+        manifest = SimpleNamespace(name=key.name, version=key.version, sha256=(folder / "model.onnx").read_text(), state_size=1)
         return SimpleNamespace(manifest=manifest)
 
     async def unload(self, model: Any, why: Exception, seconds: float) -> None:

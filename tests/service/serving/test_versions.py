@@ -10,7 +10,8 @@ from indrnn.service.serving.models import Models, ServedModel
 
 
 def test_a_refused_version_is_told_the_versions_and_the_model() -> None:
-    made: list[Any] = [SimpleNamespace(manifest=SimpleNamespace(name="action", version=version, sha256=version)) for version in ("1", "2")]
+    manifests = [SimpleNamespace(name="action", version=version, sha256=version, state_size=1) for version in ("1", "2")]
+    made: list[Any] = [SimpleNamespace(manifest=one) for one in manifests]
     models = Models(cast(list[ServedModel], made))
     assert models.choose("action", "1") is made[0]
     with pytest.raises(UnknownModel) as refused:

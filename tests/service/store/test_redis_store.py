@@ -453,22 +453,37 @@ def test_what_a_session_has_behind_its_graph_is_nothing_that_an_older_service_re
     assert stored()[0] == 20  # no older service reads a session that keeps states
 
 
-HEADS = [b"", b"x", b"{}", b"[1,2]", b"7", b'["m","v","d","o",1,1,1,"x",1,1]', b'["m","v","d","o",1,1,1,9e9,null,1]', b"\xff", None]
+def spoil(db: "redis.Redis[bytes]", key: str, **fields: bytes | str | None) -> None:
+    """Put fields of a session's hash out of order; where one is None, the key is not even a hash."""
+    if None in fields.values():
+        db.delete(key)
+        db.set(key, "x")
+    else:
+        db.hset(key, mapping=fields)
+
+
+HEADS = [
+    b"",
+    b"x",
+    b"{}",
+    b"[1,2]",
+    b"7",
+    b'["m","v","d","o",1,1,1,"x",1,1]',
+    b'["m","v","d","o",1,1,1,9e9,null,1]',
+    b'["m","v","d","o",1,1,null,9e9,1,1]',
+    b"\xff",
+    None,
+]
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_a_damaged_head_hides_no_other_session(process: RedisProcess, store: RedisStore, head: bytes | None) -> None:
-    """None: its key is not even a hash."""
     one, damaged = (session(store) for _ in range(2))
     store.commit([Change(None, one), Change(None, damaged)])
     before = store.count(one.owner, 0), sum(p.sessions for p in store.census(0))
     key = f"indrnn:session:{damaged.id}"
     with redis.Redis.from_url(process.url) as db:
-        if head is None:
-            db.delete(key)
-            db.set(key, "x")
-        else:
-            db.hset(key, "head", head)
+        spoil(db, key, head=head)
         listed = [s.id for s in store.list(one.owner, 0, 100)]
         assert one.id in listed
         assert damaged.id not in listed
@@ -480,16 +495,11 @@ def test_a_damaged_head_hides_no_other_session(process: RedisProcess, store: Red
 def test_a_session_of_another_shape_takes_no_other_along(
     process: RedisProcess, store: RedisStore, other: RedisStore, history: str | None
 ) -> None:
-    """None: its key is not even a hash."""
     one, damaged = (session(store) for _ in range(2))
     store.commit([Change(None, one), Change(None, damaged)])
     key = f"indrnn:session:{damaged.id}"
     with redis.Redis.from_url(process.url) as db:
-        if history is None:
-            db.delete(key)
-            db.set(key, "x")
-        else:
-            db.hset(key, mapping={"tag": "another", "history": history})
+        spoil(db, key, tag="another", history=history)
         with pytest.raises(Unreadable) as told:
             other.load([damaged.id, one.id])
         assert told.value.idents == {damaged.id}
