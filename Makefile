@@ -8,7 +8,7 @@
 # make check   formatting, lint, types, who may import whom; of the page, where node is, types, lint and units
 # make test-fronts  tests of the running service once more, with a front and an engine's process in place of one process
 # make test-ray  the service on Ray Serve, two nodes on this machine, one killed under load; some two minutes with installing ray
-# make bench   the benchmarks, one after another
+# make bench   the benchmarks, one after another, but for those that train networks for hours: `python bench/NAME.py` runs each of these
 # make kernel  compiles the native kernel where a C++ compiler is there, and the one for CUDA where a GPU and nvcc are; serve, test and bench
 #              do so by themselves
 # make sanitize  the kernel's tests under AddressSanitizer and UBSan
@@ -69,8 +69,9 @@ check-page: .venv/installed-dev
 	@if $(BIN)/python page/build.py --node --present >/dev/null 2>&1; then exec $(BIN)/python page/build.py --check; \
 	else echo "SKIPPED types, lint and units of page/: needs node 20.19 or newer, or make page, which fetches it"; fi
 
+TRAINS := depth equal_size equal_time held training_methods
 bench: .venv/installed-dev kernel
-	@set -e; for file in bench/[!_]*.py; do \
+	@set -e; for file in $(filter-out $(TRAINS:%=bench/%.py),$(wildcard bench/[!_]*.py)); do \
 	if [ $$file = bench/gpu.py ] && ! nvidia-smi -L >/dev/null 2>&1; then continue; fi; if grep -q __main__ $$file; then $(BIN)/python $$file; fi; done
 
 # Some seconds, once for each state of the sources; without a compiler everything works, with the portable loop.
