@@ -24,7 +24,7 @@ from indrnn.service.engine.registry import Registry
 from indrnn.service.engine.requests import ClientProtocol, Delivery, InferRequest, StepRequest, Ticket
 from indrnn.service.engine.runtime import EngineError
 from indrnn.service.engine.statistics import Totals
-from indrnn.service.errors import SESSION, EngineFailed, ModelGone, ServiceError, Stopping, unanswered, unexpected
+from indrnn.service.errors import SESSION, EngineFailed, ModelGone, ServiceError, Stopping, not_known, unanswered, unexpected
 from indrnn.service.link.connection import Connection
 from indrnn.service.link.message import FORMAT, TOGETHER, Kind, LinkError, framed, messages, parts, read_asked, times_part, told_parts
 from indrnn.service.link.numbers import statistics_text, told_numbers
@@ -62,13 +62,32 @@ class FrontLink:
         self._calls: set[asyncio.Task[None]] = set()
 
     def tell(self, deliveries: Sequence[Delivery], times: Times | None = None) -> None:
-        """Write deliveries: one message for those of one commit, if they have room in it; times: of their turn, where it is traced."""
+        """Write deliveries: one message for those of one commit, if they have room in it; times: of their turn, where it is traced.
+
+        One that cannot be written is told as a step of which it is not known whether it is stored, since nobody else would answer it.
+        """
+        wanted = self._wants.copy()
+        try:
+            message = self._told(deliveries, times)
+        except Exception:
+            log.exception("an answer could not be written")
+            self._wants = wanted
+            message = b"".join([self._told_alone(delivery) for delivery in deliveries])
+        self.connection.write(message)
+        if self._wants:
+            self._wants.difference_update([d.ticket.number for d in deliveries if d.final])
+
+    def _told(self, deliveries: Sequence[Delivery], times: Times | None = None) -> bytes:
         made = list(told_parts(deliveries, self._tells_state))
         if times is not None:
             made.insert(0, times_part(times))
-        self.connection.write(b"".join(messages(Kind.TOLD, made)))
-        if self._wants:
-            self._wants.difference_update([d.ticket.number for d in deliveries if d.final])
+        return b"".join(messages(Kind.TOLD, made))
+
+    def _told_alone(self, delivery: Delivery) -> bytes:
+        try:
+            return self._told([delivery])
+        except Exception:  # it has been logged
+            return self._told([Delivery(delivery.ticket, Refused(not_known("its answer could not be written")))])
 
     def _tells_state(self, number: int) -> bool:
         if not self._wants or number not in self._wants:
@@ -145,16 +164,16 @@ class FrontLink:
             raise LinkError(f"expected a note of a front, got {type(note).__name__}")
 
     async def _answer(self, number: bytes, call: tuple[Any, ...]) -> None:
-        answer: object
         try:
-            answer = c.CallAnswer(await self._host.answer_to(call))
+            message = framed(Kind.RETURNED, number + encode(c.CallAnswer(await self._host.answer_to(call))))
         except ServiceError as error:
-            answer = Refused(error)
+            message = framed(Kind.RETURNED, number + encode(Refused(error)))
         except Exception as error:  # whatever it is, somebody waits
             log.exception("a call of a front failed: %s", type(call).__name__)
             removes = isinstance(call, c.RemoveSession)
-            answer = Refused(unanswered(error, what=SESSION) if removes else unexpected(error))
-        self.connection.write(framed(Kind.RETURNED, number + encode(answer)))
+            refused = Refused(unanswered(error, what=SESSION) if removes else unexpected(error))
+            message = framed(Kind.RETURNED, number + encode(refused))
+        self.connection.write(message)
 
 
 _TELLING = (StepRequest, InferRequest)

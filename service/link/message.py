@@ -421,24 +421,31 @@ def told_parts(deliveries: Sequence[Delivery], tells_state: TellsState) -> Itera
     """Yield deliveries as parts, in their order: results that are alike together, anything else as the codec has it."""
     alike: tuple[int, int, tuple[str, ...]] | None = None
     group: list[tuple[int, Result[Scores], Floats | None]] = []
+    size = 0
     for delivery in deliveries:
         ticket, reply, states, final = delivery
         told = None
         if type(reply) is Result and type(reply.result) is Scores and final and states is None and _is_plain(reply):  # type: ignore[arg-type]  # of Scores
             state = reply.state if tells_state(ticket.number) else None
             told = len(reply.result.logits), -1 if state is None else len(state), reply.result.doubts
-        if group and told != alike:
+        if group and (told != alike or size >= LONGEST):
             assert alike is not None, "of a group"
             yield _results(*alike, group)
-            group = []
+            group, size = [], 0
         if told is None:
             yield _general(0, [_without_state(delivery, tells_state)])
             continue
         alike = told
         group.append((ticket.number, reply, state))  # type: ignore[arg-type]  # a result of content
+        size += _size_of_result(reply, state)  # type: ignore[arg-type]  # of Scores
     if group:
         assert alike is not None, "of a group"
         yield _results(*alike, group)
+
+
+def _size_of_result(reply: Result[Scores], state: Floats | None) -> int:
+    scores = reply.result
+    return scores.logits.nbytes + scores.every.nbytes + scores.logprobs.nbytes + (0 if state is None else state.nbytes)
 
 
 def _is_plain(reply: Result[Scores]) -> bool:

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 from indrnn.export.bundle import BundleError
 from indrnn.service.engine.runtime import EngineError
 from indrnn.service.engine.statistics import Totals
-from indrnn.service.errors import BadInput, ModelGone, ServiceError, UnknownModel
+from indrnn.service.errors import BadInput, ModelGone, ServiceError, UnknownModel, lacks_memory
 from indrnn.service.logs import about
 from indrnn.service.serving.models import Models, ServedModel
 from indrnn.service.store.protocol import Population
@@ -119,6 +119,8 @@ class _Book:
     stamps: dict[Key, Stamp] = field(default_factory=dict)
     """of what is loaded, as its files were"""
     refused: dict[Key, Stamp] = field(default_factory=dict)
+    again: dict[Key, float] = field(default_factory=dict)
+    """when to try what was refused for a reason that may pass"""
     reasons: dict[Key, str] = field(default_factory=dict)
     """why it is not served, or not as its files say"""
     retired_at: dict[Key, float] = field(default_factory=dict)
@@ -181,7 +183,10 @@ class Repository:
             found = await asyncio.to_thread(scan, self._rules.root)
             self._note_changes(found)
             living = await self._living(found)
-            held = self._book.held
+            held, again = self._book.held, self._book.again
+            for key in [k for k, when in again.items() if when <= self._clock()]:
+                del again[key]
+                self._book.refused.pop(key, None)
             for key in to_load(
                 {k: s for k, s in found.items() if k.name not in held}, self._loaded(), self._book.refused, living, self._rules.keep
             ):
@@ -202,10 +207,8 @@ class Repository:
             self._book.held.discard(name)
             wanted = newest(found, self._rules.keep)
             changed = [k for k in wanted if k not in self._loaded() or self._book.stamps.get(k) != found[k]]
-            for key in changed:
-                await self._load(key, found[key])
+            failed = [key for key in changed if not await self._load(key, found[key])]
             self._retire(await asyncio.to_thread(scan, self._rules.root))
-            failed = [k for k in changed if k in self._book.refused]
             if failed:
                 raise BadInput(f"failed to load '{name}', {'; '.join(self._book.reasons[k] for k in failed)}")
 
@@ -260,18 +263,27 @@ class Repository:
         populations = await self._census.take(0 if retired else CENSUS_AGE)
         return {Key(p.model, p.version) for p in populations}
 
-    async def _load(self, key: Key, stamp: Stamp) -> None:
-        """Load beside what runs; the table changes in one step when it is warm."""
+    async def _load(self, key: Key, stamp: Stamp) -> bool:
+        """Load beside what runs; the table changes in one step when it is warm. Return whether it is served.
+
+        Files that are no bundle are not tried again until they change; what may pass, such as a file that nobody may read yet or a lack of
+        memory, is after RETRY seconds.
+        """
         book = self._book
         before = self._models.exactly(*key)
         book.loading.add(key)
         try:
             model = await asyncio.to_thread(self._loader.load, self._rules.root / key.name / key.version)
-        except (BundleError, EngineError) as error:
+        except Exception as error:  # one version that cannot be loaded is no reason to leave the others as they are
             self._totals.load_failures += 1
             book.refused[key] = stamp
-            self._say(key, str(error))
-            return
+            if may_pass(error):
+                book.again[key] = self._clock() + RETRY
+            foreseen = isinstance(error, (BundleError, EngineError, OSError)) or lacks_memory(error)
+            if not foreseen:
+                log.exception("not loaded", extra={"model": f"{key.name}/{key.version}"})
+            self._say(key, str(error) if foreseen and str(error) else f"internal error: {type(error).__name__}")
+            return False
         finally:
             book.loading.discard(key)
         if before is not None and before.manifest.sha256 == model.manifest.sha256:
@@ -279,12 +291,14 @@ class Repository:
             before = None
         self._totals.loads += 1
         book.refused.pop(key, None)
+        book.again.pop(key, None)
         book.reasons.pop(key, None)
         book.stamps[key] = stamp
         self._models.add(model)
         log.info("loaded", extra=about(model.manifest))
         if before is not None:
             await self._end(before)
+        return True
 
     def _retire(self, found: Collection[Key]) -> set[Key]:
         retired = to_retire([k for k in found if k.name not in self._book.held], self._loaded(), self._rules.keep)
@@ -334,6 +348,12 @@ class Repository:
         self._book.reasons[key] = reason
 
 
+def may_pass(error: Exception) -> bool:
+    """Return whether loading the same files may succeed later: they could not be read, or memory was short."""
+    return isinstance(error, OSError) or isinstance(error.__cause__, OSError) or lacks_memory(error)
+
+
+RETRY = 30.0  # seconds
 SUPERSEDED = "unloaded: there is a newer version, and no session needs this one"
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from indrnn.service.errors import (
 )
 from indrnn.service.link.engine import Host
 from indrnn.service.link.front import FrontBackend, RemoteQuotas, RemoteRegistry
-from indrnn.service.link.message import HEAD, Kind, framed
+from indrnn.service.link.message import HEAD, Kind, TellsState, framed, told_parts
 from indrnn.service.serving.backend import Backend
 from indrnn.service.serving.modalities import StepLimits, served
 from indrnn.service.serving.models import ServedModel
@@ -270,6 +270,35 @@ async def test_a_bug_at_the_engines_side_leaves_nobody_waiting(pair: Pair, monke
     await pair.front(front)
     (reply,) = await ask(front, step(ident, 1))
     assert (reply.number, reply.position) == (1, 1)
+
+
+async def test_an_answer_that_cannot_be_written_is_told_as_not_known_and_the_others_as_they_are(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front = await pair.front()
+    (model,) = front.models
+    ident = (await opened(front)).id
+
+    def broken(deliveries: Sequence[Delivery], tells_state: TellsState) -> Any:
+        if any(isinstance(d.reply, Result) and d.reply.position == 2 for d in deliveries):
+            raise ValueError("too wide to write")
+        return told_parts(deliveries, tells_state)
+
+    monkeypatch.setattr("indrnn.service.link.engine.told_parts", broken)
+    two = StepRequest(ident, "", 1, bytes(16), Exact(np.array([1, 2])))
+    asked: list[tuple[StepRequest | InferRequest, list[Any]]] = [(two, []), (InferRequest(Exact(np.array([1]))), [])]
+    tickets = [front.tickets.issue(lambda reply, states, into=into: into.append(reply)) for _, into in asked]
+    model.port.submit([Asked(ticket, request) for ticket, (request, _) in zip(tickets, asked, strict=True)])
+    await until(lambda: all(into for _, into in asked))
+    (refused,), (answered,) = (into for _, into in asked)
+    assert isinstance(refused, Refused)
+    assert isinstance(refused.error, StoreFailed)
+    assert answered.position == 1
+    assert answered.state is not None
+    assert front.tickets.waiting == 0
+    monkeypatch.undo()
+    (again,) = await ask(front, two)
+    assert (again.number, again.position) == (1, 2), "it was stored, and is answered from there"
 
 
 @pytest.mark.parametrize("hello", [c.Hello(2, 97), c.RosterTaken(1)], ids=["another format", "no hello"])

@@ -132,6 +132,14 @@ def test_what_is_taken_whole_or_not_at_all_is_one_part(last: Asked) -> None:
     assert (part.rows, bool(part.flags & TOGETHER)) == (2, True)
 
 
+def test_long_results_are_parts_of_their_own_however_alike() -> None:
+    every = np.ones((300, 500), "<f4")
+    reply = Result(1, 1, Scores(np.ones(500, "<f4"), every, np.ones(0, "<f4")), None)
+    made = list(told_parts([Delivery(Ticket(EPOCH, n), reply) for n in range(5)], lambda number: False))
+    assert max(map(len, made)) < 2 * every.nbytes
+    assert [d.ticket.number for d in sent(Kind.TOLD, made)] == list(range(5))
+
+
 def test_the_state_is_told_to_those_who_asked_for_it() -> None:
     made = [
         Delivery(Ticket(EPOCH, n), Result(1, 1, Scores(*[np.ones(2, "<f4"), np.ones((0, 2), "<f4"), np.ones(0, "<f4")]), np.ones(5, "<f4")))

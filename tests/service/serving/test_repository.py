@@ -49,7 +49,7 @@ class World:
         self.root, self.now = root, 0.0
         self.sessions: dict[Key, int] = {}
         self.asked = 0
-        self.broken: dict[Key, str] = {}
+        self.broken: dict[Key, str | Exception] = {}
         self.ended: list[Key] = []
         self.beside: list[bool] = []
         """whether another took its place before it ended"""
@@ -88,8 +88,7 @@ class World:
         assert self.gate.wait(10)
         key = Key(folder.parent.name, folder.name)
         if reason := self.broken.get(key):
-            raise BundleError(reason)
-
+            raise BundleError(reason) if isinstance(reason, str) else reason
         manifest = SimpleNamespace(name=key.name, version=key.version, sha256=(folder / "model.onnx").read_text(), state_size=1)
         return SimpleNamespace(manifest=manifest)
 
@@ -214,6 +213,45 @@ async def test_a_broken_bundle_changes_nothing_says_why_and_is_tried_again_when_
     await w.repository.look()
     assert w.offered("a") == ["2"]
     assert w.listed()[A2] == ("READY", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied", "model.onnx"), "[Errno 13] Permission denied: 'model.onnx'"),
+        (MemoryError("no 4 GB"), "no 4 GB"),
+        (ValueError("a bug"), "internal error: ValueError"),
+    ],
+)
+async def test_one_version_that_fails_in_any_way_keeps_no_other_from_its_place(make: Make, error: Exception, said: str) -> None:
+    w = make()
+    w.add(A1)
+    w.add(B1)
+    w.broken[A1] = error
+    w.sessions[Key("b", "0")] = 1
+    await w.repository.look()
+    assert w.loaded() == [B1]
+    assert w.listed()[A1] == ("UNAVAILABLE", said)
+    assert w.totals.load_failures == 1
+    with pytest.raises(BadInput, match="failed to load 'a'"):
+        await w.repository.load("a")
+
+
+async def test_what_could_not_be_read_is_tried_again_by_itself_and_what_is_no_bundle_is_not(make: Make) -> None:
+    w = make()
+    for key in (A1, A2, B1):
+        w.add(key)
+    w.broken |= {A2: PermissionError(13, "Permission denied"), B1: "no manifest"}
+    for _ in range(3):
+        await w.repository.look()
+    assert (w.loaded(), w.totals.load_failures) == ([A1], 2), "the next newest serves meanwhile"
+    w.broken.clear()
+    await w.repository.look()
+    assert w.loaded() == [A1]
+    w.now = 31.0
+    await w.repository.look()
+    assert w.offered("a") == ["2"]
+    assert B1 not in w.loaded()
 
 
 async def test_files_replaced_under_a_running_version_are_not_taken_and_said(make: Make) -> None:
