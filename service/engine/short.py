@@ -155,9 +155,15 @@ class ShortWay(Generic[Q]):
                 by_length.setdefault(len(request.content.x), []).append(new(Plain, (q, request, before, stored)))
                 plain_steps += 1
         left: set[Ticket] = set()
+        ran = False
         for plain in by_length.values():
             for at in range(0, len(plain), self._max_batch):
-                left.update(self._run(plain[at : at + self._max_batch], clock))
+                batch = plain[at : at + self._max_batch]
+                if ran:  # a run takes time: who has waited too long by now is left for the general way, which says so
+                    left.update(late := {one.waiting.ticket for one in batch if one.waiting.deadline < time.monotonic()})
+                    batch = [one for one in batch if one.waiting.ticket not in late] if late else batch
+                left.update(self._run(batch, clock) if batch else ())
+                ran = True
         if plain_steps == len(queued) and not left:
             return ()
         taken = {one.waiting.ticket for plain in by_length.values() for one in plain} - left

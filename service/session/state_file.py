@@ -202,7 +202,8 @@ def _carry(metadata: dict[str, str], frame: Floats) -> Carry:
     return Carry(hz, frame, int(phase[1]), int(phase[2]))
 
 
-_TIMES = re.compile(r"(-?[0-9.]+(?:e[+-]?[0-9]+)?) (-?[0-9.]+(?:e[+-]?[0-9]+)?) ([0-9]{1,15})", re.ASCII)
+_SECONDS = r"(-?[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)"  # as Python writes a float
+_TIMES = re.compile(rf"{_SECONDS} {_SECONDS} ([0-9]{{1,15}})", re.ASCII)
 
 
 def _timed(times: str, frame: Floats) -> Carry:

@@ -27,6 +27,7 @@ import numpy as np
 import orjson
 
 from indrnn.export.bundle import BundleError, read
+from indrnn.frames.rate import Carry
 from indrnn.service.engine.codec import CodecError
 from indrnn.service.engine.codec import decode as decode_message
 from indrnn.service.engine.codec import encode as encode_message
@@ -205,7 +206,10 @@ def stream() -> Target:
 def state_file() -> Target:
     """Downloaded states that come back."""
     session = Session("s", "action", "1", ACTION.sha256, "o", np.zeros(ACTION.state_size, np.float32), 3, 70, 0.0, 1.0)
-    return Target("state", [encode(session)], lambda data: check(decode(data), ACTION))
+    frame = np.ones((1, 20, 3), np.float32)
+    carries = None, Carry(60.0, frame, 1, 1), Carry(0.0, frame, 1, 1, 5.25, 7.5, 68)
+    seeds = [encode(session._replace(carry=carry)) for carry in carries]
+    return Target("state", seeds, lambda data: check(decode(data), ACTION))
 
 
 def port() -> Target:

@@ -1,5 +1,6 @@
 """The short way of plain steps says and stores what the general way does; whatever is not plain goes the general way."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from test_loop import Bench, make
 
 from indrnn.service.engine.requests import Exact, StepRequest
-from indrnn.service.errors import StoreFailed
+from indrnn.service.errors import Late, StoreFailed
 from indrnn.service.session.machine import KEPT, Refused, Result, Session
 
 Script = Callable[[Bench], list[Any]]
@@ -152,6 +153,27 @@ def test_plain_steps_are_in_nobodys_hands(tmp_path: Path, commit_thread: bool) -
     assert last.expires_at - last.created_at < KEPT + 5
     ask(bench, step(idents[0], 1, [1]))
     assert len(seen) == 1, "a repeat is for the state machine"
+    bench.loop.stop(10)
+    bench.store.close()
+
+
+@pytest.mark.parametrize("way", [{}, {"short": True}, {"short": True, "commit_thread": True}], ids=["general", "short", "commits apart"])
+def test_who_has_waited_too_long_by_the_time_of_a_later_run_is_told_so(tmp_path: Path, way: dict[str, Any]) -> None:
+    bench = make(tmp_path, max_batch=2, **way)
+    idents = [bench.open() for _ in range(6)]
+    run, ran = bench.engine.run, []
+
+    def slow(rows: list[Any]) -> Any:
+        ran.append(len(rows))
+        time.sleep(1.1)
+        return run(rows)
+
+    bench.engine.run = slow  # type: ignore[method-assign]
+    replies = ask(bench, *[step(i, 1, [1], patience=1.0) for i in idents])
+    assert [type(r) for r in replies] == [Result] * 2 + [Refused] * 4
+    assert {type(r.error) for r in replies[2:]} == {Late}
+    assert ran == [2]
+    assert [bench.look(i).step for i in idents] == [1, 1, 0, 0, 0, 0]
     bench.loop.stop(10)
     bench.store.close()
 

@@ -105,6 +105,7 @@ def padded(data: bytes, more: int) -> bytes:
 
 
 N = 1882
+TIMES = ("1.2.3 4 5", "... 1 1", ". . 1", "1e5e5 2 1", "1 2", "nan 1 1", "1 inf 1", "1 1e999 1", "0 1 0")
 CASES: list[tuple[str, Callable[[], bytes], type[ServiceError], str | None]] = [
     ("nothing", lambda: b"", NotState, None),
     ("text", lambda: b"to be or not to be", NotState, None),
@@ -146,6 +147,7 @@ CASES: list[tuple[str, Callable[[], bytes], type[ServiceError], str | None]] = [
     ("a rate of NaN", lambda: changed(carry_hz="nan"), NotState, "carry"),
     ("a rate of 0", lambda: changed(carry_hz="0"), NotState, "carry"),
     ("the model's own rate", lambda: changed(carry_hz="30.0", carry_phase="1/1"), OutOfRange, "carry_phase"),
+    *[(f"times {times}", lambda times=times: changed(carry_times=times), NotState, "carry_times") for times in TIMES],  # type: ignore[misc]
     ("a carry before the first frame", lambda: changed(position="0"), OutOfRange, "carry_phase"),
 ]
 
