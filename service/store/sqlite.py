@@ -12,7 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -35,14 +35,20 @@ from indrnn.service.store.record import (
     rewritten,
 )
 
+T = TypeVar("T")
 SLICE = 200  # sessions looked at by expire before it lets others at the file: about 4 ms
 PAGE_SIZE = 8_192  # bytes, of a new file: a row of some 8 KB is one page and not two: a commit of 32 takes 0.85 of the time
 APPLICATION_ID = int.from_bytes(b"IndR", "big")  # where SQLite and `file` look for whose file it is
 
+PARAMETERS = 30_000  # of one statement at most; SQLite's own limit is 32,766 as it is usually built
+
 _BEGINS = b"SQLite format 3\0"  # every file of SQLite's but an empty one
 _UNTAGGED = b""  # nobody else may change the file
-_COLUMNS = "id, model, version, digest, owner, step, position, created_at, expires_at, state, last, carry"
-_ROW = f"({','.join('?' * (_COLUMNS.count(',') + 1))})"
+_TEXTS = "id", "model", "version", "digest", "owner"
+_NUMBERS = "step", "position", "created_at", "expires_at"
+_COLUMNS = ", ".join((*_TEXTS, *_NUMBERS, "state", "last", "carry"))
+_WIDTH = _COLUMNS.count(",") + 1
+_ROW = f"({','.join('?' * _WIDTH)})"
 _ON_CONFLICT = """ON CONFLICT (id) DO UPDATE SET
     version = excluded.version, digest = excluded.digest, created_at = excluded.created_at,
     step = excluded.step, position = excluded.position, expires_at = excluded.expires_at,
@@ -183,10 +189,13 @@ class SQLiteStore:
         return found, wrong
 
     def _read_rows(self, ids: Sequence[str]) -> dict[str, Session]:
-        marks = ",".join("?" * len(ids))
-        rows = self._db.execute(f"SELECT {_COLUMNS} FROM sessions WHERE id IN ({marks})", ids).fetchall()
-        found = {row[0]: _session(row) for row in rows}
-        return found | self._read_histories(found) if found else found
+        found: dict[str, Session] = {}
+        for some in _cut(ids, PARAMETERS):
+            marks = ",".join("?" * len(some))
+            rows = self._db.execute(f"SELECT {_COLUMNS} FROM sessions WHERE id IN ({marks})", some).fetchall()
+            new = {row[0]: _session(row) for row in rows}
+            found |= new | self._read_histories(new) if new else new
+        return found
 
     def _read_histories(self, sessions: Mapping[str, Session]) -> dict[str, Session]:
         """Return those of the sessions that keep states, with them."""
@@ -227,16 +236,20 @@ class SQLiteStore:
         kept, values, gone, keeping = written
         if not kept and not gone:
             return
-        upsert = f"INSERT INTO sessions ({_COLUMNS}) VALUES {','.join([_ROW] * len(kept))} {_ON_CONFLICT}"
-        if not gone and not keeping:
-            self._db.execute(upsert, values)  # one statement is one transaction, and gives up the interpreter lock only once
+        if not gone and not keeping and len(values) <= PARAMETERS:
+            self._upsert(values)  # one statement is one transaction, and gives up the interpreter lock only once
         else:
-            self._commit_more(upsert if kept else "SELECT 1", values, gone, keeping)
+            self._commit_more(values, gone, keeping)
 
-    def _commit_more(self, upsert: str, values: Sequence[object], gone: Sequence[str], keeping: Sequence[Change]) -> None:
-        """Commit removals too, and what changes of the states that sessions keep."""
+    def _upsert(self, values: Sequence[object]) -> None:
+        rows = ",".join([_ROW] * (len(values) // _WIDTH))
+        self._db.execute(f"INSERT INTO sessions ({_COLUMNS}) VALUES {rows} {_ON_CONFLICT}", values)
+
+    def _commit_more(self, values: Sequence[object], gone: Sequence[str], keeping: Sequence[Change]) -> None:
+        """Commit as many rows as there are, removals too, and what changes of the states that sessions keep."""
         self._db.execute("BEGIN IMMEDIATE")
-        self._db.execute(upsert, values)
+        for some in _cut(values, PARAMETERS // _WIDTH * _WIDTH):
+            self._upsert(some)
         self._db.executemany("DELETE FROM sessions WHERE id = ?", [(i,) for i in gone])
         if keeping:
             self._write_histories(keeping)
@@ -254,13 +267,20 @@ class SQLiteStore:
 
     def list(self, owner: str, now: float, limit: int) -> list[Session]:
         """List an owner's living sessions, as Store says."""
-        columns = _COLUMNS.replace("state, last, carry", "x'', NULL, NULL")
-        query = f"SELECT {columns} FROM sessions WHERE owner = ? AND expires_at > ? ORDER BY created_at DESC LIMIT ?"
+        texts, numbers = ", ".join(f"CAST({name} AS BLOB)" for name in _TEXTS), ", ".join(_NUMBERS)
+        query = (
+            f"SELECT {texts}, {numbers}, x'', NULL, NULL FROM sessions WHERE owner = ? AND expires_at > ? ORDER BY created_at DESC LIMIT ?"
+        )
         with self._lock:
             try:
-                return [_session(row) for row in self._db.execute(query, (owner, now, limit))]
+                rows = self._db.execute(query, (owner, now, limit)).fetchall()
             except sqlite3.Error as error:
                 raise StoreFailed(f"the store could not be read: {error}") from error
+        found = []
+        for row in rows:
+            with contextlib.suppress(TypeError, ValueError):  # a damaged row is told of when its session is asked for, and ends no list
+                found.append(_session((*(text.decode() for text in row[: len(_TEXTS)]), *row[len(_TEXTS) :])))
+        return found
 
     def count(self, owner: str, now: float) -> int:
         """Count an owner's living sessions, as Store says."""
@@ -276,16 +296,18 @@ class SQLiteStore:
         counted: Counter[tuple[str, str, str]] = Counter()
         stored: Counter[tuple[str, str, str]] = Counter()
         query = (
-            "SELECT model, version, digest, count(*), sum(length(state)) FROM sessions"
+            "SELECT CAST(model AS BLOB), CAST(version AS BLOB), CAST(digest AS BLOB), count(*), sum(length(state)) FROM sessions"
             " WHERE rowid BETWEEN ? AND ? AND expires_at > ? GROUP BY model, version, digest"
         )
         try:
             for first, last in self._slices():
                 with self._lock:
                     rows = self._db.execute(query, (first, last, now)).fetchall()
-                for *key, sessions, size in rows:
-                    counted[tuple(key)] += sessions
-                    stored[tuple(key)] += size
+                for *texts, sessions, size in rows:
+                    with contextlib.suppress(UnicodeDecodeError):  # of a damaged row
+                        model, version, digest = (text.decode() for text in texts)
+                        counted[model, version, digest] += sessions
+                        stored[model, version, digest] += size
         except sqlite3.Error as error:
             raise StoreFailed(f"the store could not be read: {error}") from error
         return tuple(Population(*key, sessions, stored[key]) for key, sessions in sorted(counted.items()))
@@ -462,6 +484,11 @@ class _Written(NamedTuple):
         gone = [c.before.id for c in changes if c.after is None and c.before is not None]
         keeping = [c for c in changes if (c.after and c.after.history) or (c.before and c.before.history)]
         return cls(kept, [value for s in kept for value in _row(s)], gone, keeping)
+
+
+def _cut(values: Sequence[T], most: int) -> Iterator[Sequence[T]]:
+    """Yield pieces of at most so many values."""
+    return (values[at : at + most] for at in range(0, len(values), most))
 
 
 def _remove_histories(db: sqlite3.Connection, ids: Sequence[str]) -> None:

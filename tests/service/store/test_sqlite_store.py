@@ -434,3 +434,32 @@ def test_a_text_that_is_not_utf_8_is_one_sessions(tmp_path: Path) -> None:
     with contextlib.closing(SQLiteStore(path)) as store, pytest.raises(Unreadable) as told:
         store.load(["a", "b"])
     assert told.value.idents == {"a"}
+
+
+@pytest.mark.parametrize("damage", ["version = CAST(x'ff' AS TEXT)", "digest = CAST(x'c328' AS TEXT)", "step = 'many'", "position = x'01ff'"])
+def test_a_damaged_row_hides_no_other_session(path: Path, damage: str) -> None:
+    store = SQLiteStore(path)
+    one, damaged = session(store, created_at=2.0), session(store)
+    store.commit([Change(None, one), Change(None, damaged)])
+    store._db.execute(f"UPDATE sessions SET {damage} WHERE id = '{damaged.id}'")
+    store = reopened(store, path)
+    assert [s.id for s in store.list("", 5.0, 10)] == [one.id]
+    assert store.list("", 5.0, 10)[0].created_at == 2.0
+    assert ("m", "1", "d") in {(p.model, p.version, p.digest) for p in store.census(5.0)}
+    assert store.count("", 5.0) == 2
+    store.close()
+
+
+def test_a_commit_has_as_many_rows_as_are_asked_for(path: Path) -> None:
+    store = SQLiteStore(path)
+    many = [session(store) for _ in range(21_000)]  # 252,000 values; a statement of SQLite's has 32,766, or 250,000
+    assert store.commit([Change(None, s) for s in many]) == frozenset()
+    store = reopened(store, path)
+    idents = [s.id for s in many] + [f"nobody {i}" for i in range(240_000)]
+    assert len(store.load(idents)) == len(many)
+    store._db.execute("CREATE TRIGGER no BEFORE UPDATE ON sessions WHEN new.step = 7 BEGIN SELECT RAISE(ABORT, 'full'); END")
+    with pytest.raises(StoreFailed, match="full"):
+        store.commit([Change(s, s._replace(step=7 if i == 20_500 else 1)) for i, s in enumerate(many)])
+    store = reopened(store, path)
+    assert {s.step for s in store.load([many[0].id, many[20_999].id]).values()} == {0}, "all of a commit or nothing"
+    store.close()
