@@ -58,6 +58,7 @@ from indrnn.service.engine.requests import (
     StepRequest,
     Text,
     Ticket,
+    halves,
 )
 from indrnn.service.engine.runtime import (
     Drawing,
@@ -707,7 +708,7 @@ class Runner:
         live.session, reply, _ = handle(live.session, event, now)
         self._ledger.change(live)
         work.state = state
-        states = None if work.watch is None else state[work.watch].astype(np.float16)[None]
+        states = None if work.watch is None else halves(state[work.watch])[None]
         done = isinstance(reply, Char) and reply.done is not None
         for ticket in live.tickets:
             self._ledger.reply(ticket, _said(reply), live, states, final=done)

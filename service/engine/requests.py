@@ -45,6 +45,13 @@ ClientProtocol = str
 States = NDArray[np.float16]
 """The hidden neurons of a watched session after each time step, [t, n]."""
 
+MOST_HALF = float(np.finfo(np.float16).max)
+
+
+def halves(neurons: NDArray[np.float32]) -> States:
+    """Return neurons as they are watched; one beyond what float16 can say is as large as can be said, and not infinite."""
+    return neurons.clip(-MOST_HALF, MOST_HALF).astype(np.float16)
+
 
 class Ticket(NamedTuple):
     """Who asked: the epoch of the asker, new each time it starts, and a number of its own. No answer goes to another epoch."""

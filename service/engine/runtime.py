@@ -27,7 +27,7 @@ from indrnn.kernels.bodies import MOST, NOT_FINITE, BodyKernel, library, named
 from indrnn.kernels.cuda import registered_cuda
 from indrnn.kernels.registered import registered
 from indrnn.kernels.runtime import ort
-from indrnn.service.engine.requests import ClientProtocol, Content, Exact, Frames, States
+from indrnn.service.engine.requests import ClientProtocol, Content, Exact, Frames, States, halves
 from indrnn.service.errors import BadInput, PositionLimit, TooLarge
 from indrnn.service.session.machine import Floats, Generated, Sampling, Scores, Session
 from indrnn.service.session.sampling import Ranking, draw, log_softmax, rank
@@ -573,7 +573,7 @@ class Feeding:
         self.at += len(logits)
         self.state = state
         if self.watch is not None:
-            self.watched.append(state[self.watch].astype(np.float16))
+            self.watched.append(halves(state[self.watch]))
 
     def _score(self, logits: Floats) -> None:
         """Log-probability of each symbol before the model saw it: its predecessor's logits, the state's for the first."""

@@ -770,3 +770,7 @@ def test_a_session_that_cannot_be_read_is_refused_alone(bench: Bench) -> None:
     assert (well.number, seen.session.step) == (1, 0)
     assert bench.statistics.store_failures == failures + 1
     assert bench.feed(good, 2, [1]).one().number == 2
+
+
+def test_a_neuron_too_large_for_float16_is_watched_as_the_largest() -> None:
+    assert engine_requests.halves(np.array([1e6, -7e4, 65_519, 2.5], np.float32)).tolist() == [65_504, -65_504, 65_504, 2.5]

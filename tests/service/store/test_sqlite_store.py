@@ -436,7 +436,9 @@ def test_a_text_that_is_not_utf_8_is_one_sessions(tmp_path: Path) -> None:
     assert told.value.idents == {"a"}
 
 
-@pytest.mark.parametrize("damage", ["version = CAST(x'ff' AS TEXT)", "digest = CAST(x'c328' AS TEXT)", "step = 'many'", "position = x'01ff'"])
+@pytest.mark.parametrize(
+    "damage", ["version = CAST(x'ff' AS TEXT)", "digest = CAST(x'c328' AS TEXT)", "step = 'many'", "position = x'01ff'"]
+)
 def test_a_damaged_row_hides_no_other_session(path: Path, damage: str) -> None:
     store = SQLiteStore(path)
     one, damaged = session(store, created_at=2.0), session(store)
