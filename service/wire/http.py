@@ -25,6 +25,8 @@ from indrnn.service.errors import BadInput, problem_document
 from indrnn.service.settings import SettingsError
 
 MAX_HEAD = 65_536  # bytes of a request's line and headers, or between two pieces of a body, before the connection is closed
+TURN = 4_096  # bytes of a piece of more than MANY requests that are read before the other connections have their turn
+MANY = 64
 
 
 class NoUpgrade(HttpToolsProtocol):
@@ -98,6 +100,7 @@ class TimedHttp(NoUpgrade):
     _upgraded = False
     _in_head = False
     _loose = 0  # bytes that came since the request began, or since the last piece of its body
+    _later: bytes | None = None  # what came and is read in the loop's next turn
     _idle_since: float | None = None  # on the loop's clock, while nothing is asked
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
@@ -106,7 +109,18 @@ class TimedHttp(NoUpgrade):
         self._arm()
 
     def data_received(self, data: bytes) -> None:
-        """Take a piece of a request; what is still without headers after it is due."""
+        """Take a piece of a request; what is still without headers after it is due.
+
+        Of a piece of very many requests, as uvloop reads megabytes at a time, some are read, and the others when these are answered.
+        """
+        if self._later is not None:  # somebody else has let it be read again
+            self._later += data
+            self.transport.pause_reading()
+            return
+        if len(data) > TURN and data.count(b"\r\n\r\n") > MANY:
+            self._later, data = data[TURN:], data[:TURN]
+            self.transport.pause_reading()
+            self.loop.call_soon(self._go_on)
         self._loose += len(data)
         super().data_received(data)
         answering = self.cycle is not None and not self.cycle.response_complete
@@ -114,6 +128,16 @@ class TimedHttp(NoUpgrade):
             self._arm()
         if self._loose > MAX_HEAD and not self._upgraded and not self.transport.is_closing():
             self._too_long(answering)
+
+    def _go_on(self) -> None:
+        if self.pipeline:  # the last answer of these goes on
+            return
+        later, self._later = self._later, None
+        if later is None or self._upgraded or self.transport.is_closing():
+            return
+        self.data_received(later)
+        if self._later is None and not self.flow.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def on_message_begin(self) -> None:
         """Take the first byte of a request."""
@@ -201,6 +225,10 @@ class TimedHttp(NoUpgrade):
         else:  # as uvicorn does, which makes a timer for each answer and cancels it with the next request
             self.server_state.total_requests += 1
             self.flow.resume_reading()
+        if self._later is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+            if not self.pipeline:
+                self.loop.call_soon(self._go_on)
         self._idle_since = self.loop.time()
         self._closing()
 

@@ -17,6 +17,8 @@ CONTROL = 0x08  # opcodes from here on are no part of a message
 NO_HANDSHAKE = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 OPENING = 2**14  # bytes of a message before the stream is open: who has no key may not fill the memory, and an open has some 300
 SHORT = 2**16  # bytes: longer messages are read where they do not hold up others
+TURN = 128  # frames of one connection, some 3 ms, after which the others have their turn: uvloop reads megabytes at a time
+FRAGMENTS = 2**16  # of one message
 
 
 class Wire(WebSocketsSansIOProtocol):
@@ -34,6 +36,8 @@ class Wire(WebSocketsSansIOProtocol):
         self._opening = True
         self._waits = False  # a message is with the stream that may open it: only then it is known how long the next may be
         self._longest = self.conn.max_message_size = OPENING
+        self._yielded = False  # the frames in `_rest` are read in the loop's next turn, and nothing is read from the socket before
+        self._pieces = 0  # fragments of the message that has begun
 
     def opened(self) -> None:
         """From the next message on they may be as long as is set."""
@@ -54,18 +58,28 @@ class Wire(WebSocketsSansIOProtocol):
                 self.transport.write(NO_HANDSHAKE)
                 self.transport.close()
             return
+        if self._yielded:  # somebody else has let it be read again
+            self._rest += data
+            self.transport.pause_reading()
+            return
         if self._rest:
             self._rest += data
             if len(self._rest) < self._need:
                 return
             data = bytes(self._rest)
             self._rest.clear()
-        at, end = 0, len(data)
+        at, end, last = 0, len(data), TURN
         while at < end:
             if self._waits and not self.close_sent:
                 self._rest += data[at:]
                 self._need = 0
                 return
+            if last == 0:
+                if not self.transport.is_closing():
+                    self._rest += data[at:]
+                    self._yield()
+                return
+            last -= 1
             size = frame_size(data, at)
             if size is None or (at + size > end and size <= self._longest):
                 self._rest += data[at:]
@@ -77,6 +91,19 @@ class Wire(WebSocketsSansIOProtocol):
                 return
             self._frame(data if size == end else data[at : at + size])
             at += size
+
+    def _yield(self) -> None:
+        self._need, self._yielded = 0, True
+        self.transport.pause_reading()
+        self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._yielded = False
+        if self.transport.is_closing():
+            return
+        self.data_received(b"")
+        if not self._yielded and not self.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def send_receive_event_to_app(self) -> None:
         """A message is whole. One that is no text, uvicorn would put into the log with a traceback for each."""
@@ -116,12 +143,23 @@ class Wire(WebSocketsSansIOProtocol):
         whole = frame[0] == TEXT and frame[1] & 0x80 and not self._fragments
         if opcode < CONTROL:
             self._fragments = not frame[0] & 0x80
+            self._pieces = 0 if whole or opcode else self._pieces + 1
+            if self._pieces > FRAGMENTS:
+                self._refuse_pieces()
+                return
         if whole and len(frame) <= SHORT and self.taker is not None and self.queue.empty():
             head = 6 if frame[1] & 0x7F < 126 else 8
             if self.taker(frame, apply_mask(frame[head:], frame[head - 4 : head])):
                 self._held = []
                 return
         super().data_received(frame)
+
+    def _refuse_pieces(self) -> None:
+        """Let go who sends a message in too many pieces (1008): empty ones add nothing to its length, and would fill the memory."""
+        if not self.close_sent and not self.transport.is_closing():
+            self._rest.clear()
+            self.conn.send_close(1008, f"expected at most {FRAGMENTS} fragments of a message")
+            self.handle_parser_exception()
 
     def decided(self, back: bytes | None) -> None:
         """The taken message is on its way, or comes back as the frame it was; then those go on that came after it."""

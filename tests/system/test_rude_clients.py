@@ -2,6 +2,7 @@
 
 import contextlib
 import queue
+import re
 import socket
 import threading
 import time
@@ -147,6 +148,70 @@ def test_pings_of_who_does_not_read_are_answered_once(own_server: Start) -> None
         assert orjson.loads(message[1])["type"] == "opened"
         assert len(heard) < 300_000
         assert b"last" in (heard[-1], client.hear()[1])
+
+
+FLOODS = {
+    "pings": lambda: frame(b"", PING) * 5_000,
+    "empty fragments": lambda: frame(b"", CONTINUATION, fin=False) * 5_000,
+    "requests": lambda: b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n" * 5_000,
+}
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_a_flood_of_small_things_holds_up_nobody(server: Server, kind: str) -> None:
+    flood, ended = FLOODS[kind](), threading.Event()
+
+    def send(sock: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while not ended.is_set():
+                sock.sendall(flood)
+
+    def read(sock: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while sock.recv(MIB):
+                pass
+
+    with connected(server) if kind == "requests" else raw(server, "chars") as client:
+        sock = client if isinstance(client, socket.socket) else client.sock
+        if kind == "empty fragments":
+            sock.sendall(frame(b"", fin=False))
+        threads = [threading.Thread(target=act, args=(sock,)) for act in (send, read)]
+        for thread in threads:
+            thread.start()
+        took = []
+        for _ in range(20):
+            begun = time.monotonic()
+            server.get("/health/live")
+            took.append(time.monotonic() - begun)
+            time.sleep(0.05)
+        ended.set()
+        with contextlib.suppress(OSError):  # it is closed where a message had too many pieces
+            sock.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join()
+    assert sorted(took)[10] < 0.1, took  # requests took 0.4 s at the median, frames half a minute
+    assert max(took) < 2, took
+
+
+def test_a_message_in_too_many_pieces_is_refused(server: Server) -> None:
+    with raw(server, "chars") as client:
+        client.send(frame(b"", fin=False), frame(b"", CONTINUATION, fin=False) * 65_536)
+        client.send(frame(orjson.dumps({"type": "open"}), CONTINUATION))
+        opcode, said = client.hear()
+        assert (opcode, int.from_bytes(said[:2], "big")) == (CLOSE, 1008)
+    with raw(server, "chars") as client:
+        client.send(frame(b"", fin=False), frame(b"", CONTINUATION, fin=False) * 60_000)
+        client.send(frame(orjson.dumps({"type": "open"}), CONTINUATION))
+        assert client.reply()["type"] == "opened"
+
+
+def test_requests_in_line_are_all_answered_in_order(server: Server) -> None:
+    paths = [b"/health/live", b"/nowhere", b"/v2/health/live"] * 1_000
+    with connected(server) as sock:
+        sock.sendall(b"".join(b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % path for path in paths))
+        sock.sendall(b"GET /health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        said = everything(sock)
+    assert re.findall(rb"HTTP/1\.1 (\d+) ", said) == [b"200", b"404", b"200"] * 1_000 + [b"200"]
 
 
 def test_who_leaves_with_requests_in_line_ends_the_one_that_runs(own_server: Start) -> None:

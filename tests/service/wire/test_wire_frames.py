@@ -22,6 +22,7 @@ def test_a_long_frame_in_many_small_pieces_is_not_copied_for_each(monkeypatch: p
     wire: Any = Wire.__new__(Wire)
     wire.handshake_initiated, wire._too_long, wire._fragments, wire._held, wire._rest = True, False, False, None, bytearray()
     wire.taker, wire.config, wire.conn, wire._waits = None, SimpleNamespace(ws_max_size=2**27), SimpleNamespace(), False
+    wire._yielded, wire._pieces = False, 0
     wire.opened()
     size = 2**26
     wire.data_received(b"\x82\xff" + size.to_bytes(8, "big") + b"\0" * 4 + bytes(size - 1000))
