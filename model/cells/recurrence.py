@@ -223,10 +223,10 @@ def _loop_backward(
 
 def looked_into(*tensors: Tensor) -> bool:
     """Return whether a transform is at work that has to look into the recurrence of these tensors."""
-    if torch.compiler.is_compiling():
-        return False  # a graph is traced: the operator is a node of it, and transforms are applied to that
     if torch._C._are_functorch_transforms_active():
-        return True
+        return True  # also while a graph is traced: its operator's inside would be a constant to forward mode
+    if torch.compiler.is_compiling():
+        return False
     return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)  # type: ignore[no-untyped-call]
 
 

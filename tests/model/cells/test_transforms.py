@@ -139,3 +139,39 @@ def test_what_cannot_be_differentiated_says_so_here_too():
         jvp(lambda u: recurrence(x, u, activation="leaky_relu", alpha=-1.0)[0], (u,), (u,))
     with pytest.raises(ValueError, match="expected"):
         vmap(lambda u: recurrence(x, u, activation="nothing")[0])(u[None])
+
+
+COMPILED = {
+    "jvp": lambda net: lambda x: jvp(net, (x,), (torch.ones_like(x),))[1],
+    "jacfwd": jacfwd,
+    "grad": lambda net: grad(lambda x: net(x).square().sum()),
+    "jacrev": jacrev,
+    "vmap": lambda net: vmap(net, in_dims=1),
+}
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_a_compiled_transform_is_the_transform(name):
+    torch.manual_seed(4)
+    rnn, x = IndRNN(2, 3, nonlinearity="tanh"), torch.randn(3, 2, 2)
+
+    def net(x):
+        return rnn(x[:, None] if x.ndim == 2 else x)[0]
+
+    transformed = COMPILED[name](net)
+    want = transformed(x)
+    assert want.abs().max() > 0.1
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(transformed, backend="aot_eager")(x), want)
+
+
+def test_a_plain_network_is_compiled_with_the_operator_as_it_is():
+    rnn, x, seen = IndRNN(2, 3), torch.randn(3, 2, 2), []
+
+    def backend(module, inputs):
+        seen.extend(str(node.target) for node in module.graph.nodes)
+        return module
+
+    torch._dynamo.reset()
+    torch.compile(lambda x: rnn(x)[0], backend=backend, fullgraph=True)(x)
+    assert any("indrnn" in target for target in seen)
