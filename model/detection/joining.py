@@ -48,7 +48,9 @@ class Walks:
 
 
 def mark(x: Frames) -> int:
-    """Return the frame of x [T, J, 3] by which the joints have made PART of their way."""
+    """Return the frame of x [T, J, 3] by which the joints have made PART of their way; the last one, where they make none."""
+    if len(x) == 1:
+        return 0
     speed = np.linalg.norm(np.diff(x, axis=0), axis=2).mean(1)
     way = np.cumsum(np.clip(speed - np.quantile(speed, TREMBLE), 0, None))
     return 1 + int(np.searchsorted(way, PART * way[-1])) if way[-1] > 0 else len(x) - 1

@@ -48,6 +48,13 @@ def test_the_mark_is_where_most_of_the_way_is_made():
     assert joining.mark(np.zeros((9, 2, 3), np.float32)) == 8
 
 
+def test_a_clip_of_one_frame_is_marked_in_it():
+    assert joining.mark(STAND[None]) == 0
+    stream = joining.join([clip(3), Clip(STAND[None, None], 1, 0, "")], [], BODY, np.random.default_rng(0))
+    label, start, end, point = stream.events[1]
+    assert (label, end - start, point) == (1, 1, start)
+
+
 def test_bodies_turn_on_the_shorter_way_and_keep_their_size():
     rng = np.random.default_rng(0)
     back = joining.turned(STAND, np.pi - 0.1, STAND[0])
