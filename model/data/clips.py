@@ -86,12 +86,19 @@ def read(file: str | Path = "skeleton/utd_mhad.npz", unit: float | None = None, 
     in millimetres or centimetres for such, others are scaled to a person. zero: a joint at exactly 0 on all axes was not seen. Raises
     DataMissingError, ClipFileError.
     """
+    return clip_set(*load(file), unit, zero)
+
+
+def load(file: str | Path) -> tuple[dict[str, NDArray[Any]], str]:
+    """Return the arrays of a file and its path, as errors shall call it; a name is looked for under INDRNN_DATA.
+
+    Raises DataMissingError, ClipFileError.
+    """
     path = find(file) if isinstance(file, str) else file
     try:
-        arrays = npz.load(path)
+        return npz.load(path), str(path)
     except npz.ArraysError as error:
         raise ClipFileError(str(error)) from error
-    return clip_set(arrays, str(path), unit, zero)
 
 
 def clip_set(arrays: dict[str, Any], title: str, unit: float | None = None, zero: bool = False) -> ClipSet:

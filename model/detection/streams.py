@@ -8,13 +8,12 @@ stream), `event_label` [E] (its class, from 0), and `event_point` [E], the frame
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indrnn.model.data.clips import Clip, ClipFileError, ClipSet, clip_set
-from indrnn.model.data.sets import find
+from indrnn.model.data.clips import Clip, ClipFileError, ClipSet, clip_set, load
+from indrnn.model.data.formats import npz
 
 NOTHING = "nothing"  # class 0, of all frames without a mark; the file's classes come after it
 
@@ -40,19 +39,13 @@ def read(file: str | Path, unit: float | None = None, mark: float = 0.5) -> Clip
     unit: as in clips.read. mark: the part of an interval after which its motion is marked, where the file has intervals alone. Raises
     DataMissingError, ClipFileError.
     """
-    path = find(file) if isinstance(file, str) else file
-    try:
-        with np.load(path, allow_pickle=False) as d:
-            arrays = dict(d)
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise ClipFileError(f"{path}: expected an .npz file of plain arrays: {error}") from error
-    return stream_set(arrays, str(path), unit, mark)
+    return stream_set(*load(file), unit, mark)
 
 
 def stream_set(arrays: dict[str, Any], title: str, unit: float | None = None, mark: float = 0.5) -> ClipSet:
     """Read the streams from the arrays of a file; title is what errors call it. Raises ClipFileError."""
-    off = arrays.get("off")
-    N = len(off) - 1 if off is not None and off.ndim == 1 and off.size else 0
+    off = npz.whole(np.asarray(arrays.get("off", ())))
+    N = len(off) - 1 if off is not None and off.size else 0  # clip_set says of any other what is expected
     labels = _column(arrays, "event_label", None, title)
     given = {} if "classes" in arrays else {"classes": np.array([str(k) for k in range(int(labels.max(initial=0)) + 1)])}
     found = clip_set({**arrays, "y": np.zeros(N, np.int64), **given}, title, unit)
@@ -98,8 +91,8 @@ def _column(arrays: dict[str, Any], name: str, size: int | None, title: str) -> 
         expected = "event_stream, event_label and event_point (or event_start and event_end)"
         raise ClipFileError(f"{title}: expected streams with marked motions, arrays {expected}, found no {name}")
     a = np.asarray(arrays[name])
-    whole = a.dtype.kind in "iu" or (a.dtype.kind == "f" and np.isfinite(a).all() and bool((a == np.floor(a)).all()))
-    if a.ndim != 1 or size not in (None, len(a)) or not (whole or not a.size):
+    found = npz.whole(a, size)
+    if found is None:
         many = "whole numbers [E]" if size is None else f"{size} whole numbers, one a motion"
         raise ClipFileError(f"{title}: {name}: expected {many}, got {a.dtype} {a.shape}")
-    return a.astype(np.int64)
+    return found

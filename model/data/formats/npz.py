@@ -98,9 +98,9 @@ def _text(value: Any) -> str:
 def whole(a: NDArray[Any], size: int | None = None) -> NDArray[np.int64] | None:
     """Return the whole numbers [size] of an array, which may be [1, size] or [size, 1] and of a type with fractions; else None.
 
-    size None: as many as there are.
+    size None: as many as there are. MATLAB's empty array is [0, 0].
     """
-    numbers = a.reshape(-1) if a.ndim == 2 and 1 in a.shape else a
+    numbers = a.reshape(-1) if a.ndim == 2 and (1 in a.shape or not a.size) else a
     if numbers.ndim != 1 or (size is not None and len(numbers) != size) or numbers.dtype.kind not in "iubf":
         return None
     if numbers.dtype.kind == "f":

@@ -47,9 +47,36 @@ def test_streams_without_events_and_classes_without_names_are_read():
     assert streams.stream_set(arrays(event_point=np.array([19.0, 25.0, 4.0])), "f").clips[1].events[0].point == 19  # as MATLAB saves them
 
 
+@pytest.mark.parametrize("shape", [(1, -1), (-1, 1)])
+def test_matlabs_arrays_are_what_they_mean(shape):
+    told = arrays()
+    for name in ("off", "event_stream", "event_label", "event_point", "subject"):
+        told[name] = told[name].reshape(shape).astype(np.float64)
+    told["classes"] = np.array(["wave  ", "push  "])[None]  # rows of characters are as long as the longest
+    found = streams.stream_set(told | {"hz": np.array([[25.0]])}, "f")
+    assert (found.classes, found.hz) == (("nothing", "wave", "push"), 25.0)
+    assert marks(found) == [[(2, 4), (1, 25)], [(2, 19)]]
+    assert [s.subject for s in found.clips] == [5, 6]
+
+
+def test_matlabs_empty_array_is_no_motion():
+    none = np.zeros((0, 0))
+    assert marks(streams.stream_set(arrays(event_stream=none, event_label=none, event_point=none), "f")) == [[], []]
+
+
+def test_a_file_that_is_no_npz_is_named_for_what_it_is(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(600))
+    with pytest.raises(ClipFileError, match="got an HDF5 file"):
+        streams.read(tmp_path / "a.npz")
+    with pytest.raises(ClipFileError, match=r"expected an \.npz file of plain arrays: No such file"):
+        streams.read(tmp_path / "none.npz")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({"off": np.array([0.5, 30, 50])}, "off: expected to rise from 0 to the 50 frames of x"),
+        ({"off": np.array([[0, 30], [30, 50]])}, "off: expected to rise from 0 to the 50 frames of x"),
         ({"event_label": None}, "found no event_label"),
         ({"event_stream": None}, "found no event_stream"),
         ({"event_point": None}, "expected an array event_point, or event_start and event_end"),
