@@ -85,31 +85,29 @@ def _away(last: Places | None, middle: Places | None) -> float:
 def seats(frames: Sequence[Sequence[Places]], persons: int, ids: Sequence[Sequence[Any]] | None = None) -> tuple[Places, int]:
     """Bodies [J, D] of each frame, in any order -> x [T, persons, J, D], each body in the seat of who was last nearest, zeros where absent.
 
-    ids: of the bodies, where a tracker has followed them: then a body keeps its id's seat. Seats are in the order of how long they were
-    taken. Returned beside x is how many bodies found no seat.
+    ids: of the bodies, where a tracker has followed them: then a body keeps its id's seat, before others are seated. Seats are in the order
+    of how long they were taken. Returned beside x is how many bodies found no seat.
     """
     shape = next((body.shape for frame in frames for body in frame), (1, 2))
     count = max(persons, 1)
     x = np.zeros((len(frames), count, *shape))
     last: list[Places | None] = [None] * count
-    holder: dict[Any, int] = {}
+    holder: list[Any] = [None] * count
     left_over = 0
     for t, frame in enumerate(frames):
         middles = [np.nanmean(np.where(np.isnan(b).all(-1, keepdims=True), np.nan, b), 0) if not np.isnan(b).all() else None for b in frame]
         order = sorted((i for i, m in enumerate(middles) if m is not None), key=lambda i: -int((~np.isnan(frame[i]).any(-1)).sum()))
-        free = set(range(count))
+        idents = [None] * len(frame) if ids is None else ids[t]
+        seated = {holder.index(idents[i]): i for i in reversed(order) if idents[i] is not None and idents[i] in holder}
         for i in order:
-            ident = ids[t][i] if ids is not None else None
-            if ident is not None and holder.get(ident) in free:
-                seat = holder[ident]
-            elif free:
-                seat = min(free, key=lambda s: (_away(last[s], middles[i]), s))
+            free = set(range(count)) - set(seated)
+            if i in seated.values():
+                continue
+            if free:
+                seated[min(free, key=lambda s: (_away(last[s], middles[i]), s))] = i
             else:
                 left_over += 1
-                continue
-            free.discard(seat)
-            if ident is not None:
-                holder[ident] = seat
-            x[t, seat], last[seat] = frame[i], middles[i]
+        for seat, i in seated.items():
+            x[t, seat], last[seat], holder[seat] = frame[i], middles[i], idents[i]
     taken = np.argsort(-(~np.isnan(x) & (x != 0)).any((2, 3)).sum(0), kind="stable")
     return x[:, taken], left_over

@@ -1,0 +1,47 @@
+"""Bodies of a frame stand in any order; whom a tracker knows keeps a seat, whoever else comes."""
+
+import numpy as np
+
+from indrnn.model.data.formats.recording import seats
+
+POSE = np.array([[1.0, 1], [1, 2], [2, 1], [2, 2]])
+DIM = np.where(np.arange(4)[:, None] < 1, np.nan, POSE)  # a joint less is seen, so that others are looked at first
+
+
+def at(x, pose=POSE):
+    return pose + np.array([x, 0])
+
+
+def places(frames, ids, persons=2):
+    """Return where in each frame the middles of the seats are [T, persons], 0 of an empty one, and how many found none."""
+    x, left_over = seats(frames, persons, ids)
+    return np.nan_to_num(np.nanmean(x[..., 0], 2)).round(1).tolist(), left_over
+
+
+def test_who_comes_takes_no_seat_of_whom_the_tracker_knows():
+    frames = [[at(0)], [at(0.1), at(9)], [at(0.2), at(9)]]
+    expected = [[1.5, 0.0], [1.6, 10.5], [1.7, 10.5]]
+    assert places(frames, [[1], [1, 2], [1, 2]]) == (expected, 0)
+    assert places([frames[0], *(frame[::-1] for frame in frames[1:])], [[1], [2, 1], [2, 1]]) == (expected, 0)
+
+
+def test_who_is_known_is_kept_where_there_are_fewer_seats_than_bodies():
+    assert places([[at(0)], [at(0.1), at(0.2)]], [[1], [2, 1]], persons=1) == ([[1.5], [1.7]], 1)
+    assert places([[at(0)], [at(0.1), at(0, DIM)]], [[1], [2, 1]], persons=1) == ([[1.5], [1.7]], 1)
+
+
+def test_a_seat_is_that_of_the_id_that_took_it_last():
+    """Id 1 left, id 3 sits where it sat; when 1 comes back elsewhere and is looked at first, 3 keeps the seat."""
+    frames = [[at(0), at(9)], [at(9)], [at(0.1), at(9)], [at(0.2, DIM), at(5)]]
+    x, left_over = seats(frames, 2, [[1, 2], [2], [3, 2], [3, 1]])
+    middles = np.nanmean(x[..., 0], 2)
+    np.testing.assert_allclose(middles[:, middles[0] < 5].ravel()[[0, 1, 2]], [1.5, 0, 1.6])
+    np.testing.assert_allclose(np.sort(middles[3]), [1.5 + 0.2 + 1 / 6, 6.5])
+    assert middles[3, middles[0] < 5] < 5
+    assert left_over == 0
+
+
+def test_an_id_twice_in_a_frame_and_bodies_without_ids_find_a_seat_each():
+    x, left_over = seats([[at(0), at(9)], [at(0), at(9)], [at(9), at(0)]], 2, [[1, 1], [1, 1], [1, None]])
+    assert x.any((2, 3)).all()
+    assert left_over == 0
