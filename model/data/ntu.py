@@ -17,11 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indrnn.frames.layouts import NTU25
+from indrnn.model.data.formats.recording import Seats
 
 JOINTS, PERSONS, HZ = 25, 2, 30.0
-# Chosen without the data at hand: a walker's middle moves some 5 cm a frame, and two persons rarely stand nearer than 30 cm.
-NEAR = 0.3  # metres that a body's middle may move from its slot's last place before its id is doubted
-RETURNS = 15  # frames for which a slot is kept for the body that left it, if it comes back near
 
 Frames = NDArray[np.float32]
 
@@ -133,50 +131,14 @@ def align(frames: Sequence[dict[str, Frames]]) -> Frames:
         for ident in f:
             seen[ident] = seen.get(ident, 0) + 1
     x = np.zeros((len(there), PERSONS, JOINTS, 3), np.float32)
-    slots = _Slots()
+    seats = Seats(PERSONS)
     for t, f in enumerate(there):
         kept = sorted(f, key=lambda ident: (-seen[ident], ident))[:PERSONS]
-        for ident, slot in slots.place({ident: np.nanmean(f[ident], 0) for ident in kept}, t).items():
+        for ident, slot in seats.place({ident: np.nanmean(f[ident], 0) for ident in kept}, t).items():
             x[t, slot] = f[ident]
     order = np.argsort(-x.any((2, 3)).sum(0), kind="stable")
     aligned: Frames = x[:, order]
     return aligned
-
-
-class _Slots:
-    """The slots: which id sits in which slot, where its body's middle was last, and in which frame."""
-
-    def __init__(self) -> None:
-        self.ident: list[str | None] = [None] * PERSONS
-        self.last: list[Frames | None] = [None] * PERSONS
-        self.when = [-1] * PERSONS
-
-    def place(self, middles: dict[str, Frames], t: int) -> dict[str, int]:
-        """Seats the bodies of frame t -> id -> slot."""
-        seats = {ident: self.ident.index(ident) for ident in middles if ident in self.ident}
-        if len(seats) == PERSONS and self._swapped(middles, seats):
-            seats = {ident: 1 - slot for ident, slot in seats.items()}
-        for ident in middles:
-            if ident not in seats:
-                seats[ident] = self._free(middles[ident], set(seats.values()), t)
-        for ident, slot in seats.items():
-            self.ident[slot], self.last[slot], self.when[slot] = ident, middles[ident], t
-        return seats
-
-    def _away(self, slot: int, middle: Frames) -> float:
-        last = self.last[slot]
-        return np.inf if last is None else float(np.linalg.norm(middle - last))
-
-    def _swapped(self, middles: dict[str, Frames], seats: dict[str, int]) -> bool:
-        """Return whether every body is far from its own slot's last place and near the other's."""
-        return all(self._away(s, middles[i]) > NEAR >= self._away(1 - s, middles[i]) for i, s in seats.items())
-
-    def _free(self, middle: Frames, taken: set[int], t: int) -> int:
-        free = [s for s in range(PERSONS) if s not in taken]
-        near = [s for s in free if self._away(s, middle) <= NEAR and t - self.when[s] <= RETURNS]
-        if near:
-            return min(near, key=lambda s: self._away(s, middle))
-        return min(free, key=lambda s: self.when[s])
 
 
 def convert(files: Iterable[Path], left_out: frozenset[str]) -> tuple[dict[str, NDArray[np.generic]], tuple[str, ...]]:

@@ -10,6 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Places = NDArray[np.float64]
+Middle = NDArray[np.floating[Any]]
+
+# Chosen without the data at hand: a walker's middle moves some 5 cm a frame, and two persons rarely stand nearer than 30 cm.
+NEAR = 0.3  # metres that a body's middle may move from its slot's last place before its id is doubted
+RETURNS = 15  # frames for which a slot is kept for the body that left it, if it comes back near
 
 
 class FormatError(Exception):
@@ -76,6 +81,42 @@ def rate(times: Sequence[float]) -> float | None:
     steps = np.diff(np.asarray(times, np.float64))
     steps = steps[steps > 0]
     return float(np.round(1 / np.median(steps), 3)) if len(steps) and np.isfinite(steps).all() else None
+
+
+class Seats:
+    """Which id sits in which seat, where its body's middle was last, and in which frame."""
+
+    def __init__(self, count: int) -> None:
+        self.ident: list[str | None] = [None] * count
+        self.last: list[Middle | None] = [None] * count
+        self.when = [-1] * count
+
+    def place(self, middles: dict[str, Middle], t: int) -> dict[str, int]:
+        """Seats the bodies of frame t -> id -> slot."""
+        seats = {ident: self.ident.index(ident) for ident in middles if ident in self.ident}
+        if len(seats) == len(self.ident) and self._swapped(middles, seats):
+            seats = {ident: 1 - slot for ident, slot in seats.items()}
+        for ident in middles:
+            if ident not in seats:
+                seats[ident] = self._free(middles[ident], set(seats.values()), t)
+        for ident, slot in seats.items():
+            self.ident[slot], self.last[slot], self.when[slot] = ident, middles[ident], t
+        return seats
+
+    def _away(self, slot: int, middle: Middle) -> float:
+        last = self.last[slot]
+        return np.inf if last is None else float(np.linalg.norm(middle - last))
+
+    def _swapped(self, middles: dict[str, Middle], seats: dict[str, int]) -> bool:
+        """Return whether every body is far from its own slot's last place and near the other's."""
+        return all(self._away(s, middles[i]) > NEAR >= self._away(1 - s, middles[i]) for i, s in seats.items())
+
+    def _free(self, middle: Middle, taken: set[int], t: int) -> int:
+        free = [s for s in range(len(self.ident)) if s not in taken]
+        near = [s for s in free if self._away(s, middle) <= NEAR and t - self.when[s] <= RETURNS]
+        if near:
+            return min(near, key=lambda s: self._away(s, middle))
+        return min(free, key=lambda s: self.when[s])
 
 
 def _away(last: Places | None, middle: Places | None) -> float:
