@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indrnn.frames.layouts import NTU25
-from indrnn.model.data.formats.recording import Seats
+from indrnn.model.data.formats.recording import NEAR, Seats
 
 JOINTS, PERSONS, HZ = 25, 2, 30.0
 
@@ -121,9 +121,8 @@ def _number(word: str) -> float:
 def align(frames: Sequence[dict[str, Frames]]) -> Frames:
     """Bodies by id -> x [T, 2, 25, 3]: each person in one slot throughout, zeros where absent; frames with nobody are left out. NaN stays.
 
-    Of more than two bodies at once those are kept that are seen in most frames. A body that comes under a new id takes the free slot
-    whose person was last near it, else one that nobody had, else the one left longest ago. When both ids stay but the bodies change
-    places at once, the ids were swapped, and the bodies keep their slots. The slot of the person seen longest is the first.
+    Of more than two bodies at once those are kept that are seen in most frames. Who sits where is `Seats`' to say; the slot of the person
+    seen longest is the first.
     """
     there = [f for f in frames if f]
     seen: dict[str, int] = {}
@@ -131,10 +130,10 @@ def align(frames: Sequence[dict[str, Frames]]) -> Frames:
         for ident in f:
             seen[ident] = seen.get(ident, 0) + 1
     x = np.zeros((len(there), PERSONS, JOINTS, 3), np.float32)
-    seats = Seats(PERSONS)
+    seats = Seats(PERSONS, NEAR)
     for t, f in enumerate(there):
         kept = sorted(f, key=lambda ident: (-seen[ident], ident))[:PERSONS]
-        for ident, slot in seats.place({ident: np.nanmean(f[ident], 0) for ident in kept}, t).items():
+        for ident, slot in zip(kept, seats.place([(ident, np.nanmean(f[ident], 0)) for ident in kept], t), strict=True):
             x[t, slot] = f[ident]
     order = np.argsort(-x.any((2, 3)).sum(0), kind="stable")
     aligned: Frames = x[:, order]

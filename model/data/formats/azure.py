@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from indrnn.model.data.formats.recording import FormatError, Recording, load_json, numbers, rate, seats
+from indrnn.model.data.formats.recording import NEAR, FormatError, Recording, load_json, numbers, rate, seats
 
 JOINTS = 32
 
@@ -28,7 +28,7 @@ def read(path: Path, persons: int) -> list[Recording]:
         ids.append([b.get("body_id") if isinstance(b.get("body_id"), int | str) else None for b in found])
     if not any(bodies):
         raise FormatError(f"{path}: expected bodies, got nobody in any of {len(frames)} frames")
-    x, left_over = seats(bodies, persons, ids)
+    x, left_over = seats(bodies, persons, ids, NEAR * 1000)
     notes = (f"{left_over:,} bodies beside the {persons} of a frame are left out (--persons takes more)",) if left_over else ()
     times = [f["timestamp_usec"] / 1e6 for f in frames if isinstance(f.get("timestamp_usec"), int | float)]
     hz = rate(times) if len(times) > 1 else None

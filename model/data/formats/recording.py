@@ -13,8 +13,8 @@ Places = NDArray[np.float64]
 Middle = NDArray[np.floating[Any]]
 
 # Chosen without the data at hand: a walker's middle moves some 5 cm a frame, and two persons rarely stand nearer than 30 cm.
-NEAR = 0.3  # metres that a body's middle may move from its slot's last place before its id is doubted
-RETURNS = 15  # frames for which a slot is kept for the body that left it, if it comes back near
+NEAR = 0.3  # metres that a body's middle may move from its seat's last place before its id is doubted
+RETURNS = 15  # frames for which a seat is kept for the body that left it, if it comes back near
 
 
 class FormatError(Exception):
@@ -84,71 +84,82 @@ def rate(times: Sequence[float]) -> float | None:
 
 
 class Seats:
-    """Which id sits in which seat, where its body's middle was last, and in which frame."""
+    """Which id sits in which seat, where its body's middle was last, and in which frame.
 
-    def __init__(self, count: int) -> None:
-        self.ident: list[str | None] = [None] * count
+    near: how far the middle of a body that has an id may move in a frame, in the unit of the middles.
+    """
+
+    def __init__(self, count: int, near: float = np.inf) -> None:
+        self.ident: list[Any] = [None] * count
         self.last: list[Middle | None] = [None] * count
         self.when = [-1] * count
+        self.near = near
 
-    def place(self, middles: dict[str, Middle], t: int) -> dict[str, int]:
-        """Seats the bodies of frame t -> id -> slot."""
-        seats = {ident: self.ident.index(ident) for ident in middles if ident in self.ident}
-        if len(seats) == len(self.ident) and self._swapped(middles, seats):
-            seats = {ident: 1 - slot for ident, slot in seats.items()}
-        for ident in middles:
-            if ident not in seats:
-                seats[ident] = self._free(middles[ident], set(seats.values()), t)
-        for ident, slot in seats.items():
-            self.ident[slot], self.last[slot], self.when[slot] = ident, middles[ident], t
-        return seats
+    def place(self, bodies: Sequence[tuple[Any, Middle]], t: int) -> list[int | None]:
+        """Seat the bodies (id, None: not known; middle) of frame t -> the seat of each, None where all are taken.
 
-    def _away(self, slot: int, middle: Middle) -> float:
-        last = self.last[slot]
-        return np.inf if last is None else float(np.linalg.norm(middle - last))
+        Whose id has a seat keeps it. When both ids of two seats stay but the bodies change places at once, the ids were swapped, and the
+        bodies keep their seats. A new id takes the free seat whose body was last near, else one that nobody had, else the one left longest
+        ago; who has no id the one whose body was last nearest.
+        """
+        seat: list[int | None] = [None] * len(bodies)
+        for i, (ident, _) in enumerate(bodies):
+            if ident is not None and ident in self.ident and self.ident.index(ident) not in seat:
+                seat[i] = self.ident.index(ident)
+        if len(self.ident) == 2 and set(seat) == {0, 1} and self._swapped(bodies, seat):
+            seat = [None if s is None else 1 - s for s in seat]
+        for i, (ident, middle) in enumerate(bodies):
+            if seat[i] is None:
+                seat[i] = self._free(ident, middle, set(seat), t)
+        for (ident, middle), s in zip(bodies, seat, strict=True):
+            if s is not None:
+                self.ident[s], self.last[s], self.when[s] = ident, middle, t
+        return seat
 
-    def _swapped(self, middles: dict[str, Middle], seats: dict[str, int]) -> bool:
-        """Return whether every body is far from its own slot's last place and near the other's."""
-        return all(self._away(s, middles[i]) > NEAR >= self._away(1 - s, middles[i]) for i, s in seats.items())
+    def _away(self, seat: int, middle: Middle) -> float:
+        last = self.last[seat]
+        return np.inf if last is None else float(np.linalg.norm(np.nan_to_num(middle - last)))  # NaN: an axis that is never seen
 
-    def _free(self, middle: Middle, taken: set[int], t: int) -> int:
+    def _swapped(self, bodies: Sequence[tuple[Any, Middle]], seat: Sequence[int | None]) -> bool:
+        """Return whether every body is far from its own seat's last place and near the other's."""
+        return all(self._away(s, m) > self.near >= self._away(1 - s, m) for (_, m), s in zip(bodies, seat, strict=True) if s is not None)
+
+    def _free(self, ident: Any, middle: Middle, taken: set[int | None], t: int) -> int | None:
         free = [s for s in range(len(self.ident)) if s not in taken]
-        near = [s for s in free if self._away(s, middle) <= NEAR and t - self.when[s] <= RETURNS]
+        left = [s for s in free if self.when[s] >= 0]
+        near = [s for s in left if ident is None or (self._away(s, middle) <= self.near and t - self.when[s] <= RETURNS)]
         if near:
             return min(near, key=lambda s: self._away(s, middle))
-        return min(free, key=lambda s: self.when[s])
+        return min(free, key=lambda s: self.when[s], default=None)
 
 
-def _away(last: Places | None, middle: Places | None) -> float:
-    return np.inf if last is None or middle is None else float(np.nansum((last - middle) ** 2))
+def seats(
+    frames: Sequence[Sequence[Places]], persons: int, ids: Sequence[Sequence[Any]] | None = None, near: float = np.inf
+) -> tuple[Places, int]:
+    """Bodies [J, D] of each frame, in any order -> x [T, persons, J, D], each body in the seat that `Seats` gives it, zeros where absent.
 
-
-def seats(frames: Sequence[Sequence[Places]], persons: int, ids: Sequence[Sequence[Any]] | None = None) -> tuple[Places, int]:
-    """Bodies [J, D] of each frame, in any order -> x [T, persons, J, D], each body in the seat of who was last nearest, zeros where absent.
-
-    ids: of the bodies, where a tracker has followed them: then a body keeps its id's seat, before others are seated. Seats are in the order
-    of how long they were taken. Returned beside x is how many bodies found no seat.
+    ids: of the bodies, where a tracker has followed them; near: as in `Seats`. Seats are in the order of how long they
+    were taken. Returned beside x is how many bodies found no seat.
     """
     shape = next((body.shape for frame in frames for body in frame), (1, 2))
-    count = max(persons, 1)
-    x = np.zeros((len(frames), count, *shape))
-    last: list[Places | None] = [None] * count
-    holder: list[Any] = [None] * count
+    x = np.zeros((len(frames), max(persons, 1), *shape))
+    room = Seats(max(persons, 1), near)
     left_over = 0
     for t, frame in enumerate(frames):
-        middles = [np.nanmean(np.where(np.isnan(b).all(-1, keepdims=True), np.nan, b), 0) if not np.isnan(b).all() else None for b in frame]
-        order = sorted((i for i, m in enumerate(middles) if m is not None), key=lambda i: -int((~np.isnan(frame[i]).any(-1)).sum()))
-        idents = [None] * len(frame) if ids is None else ids[t]
-        seated = {holder.index(idents[i]): i for i in reversed(order) if idents[i] is not None and idents[i] in holder}
-        for i in order:
-            free = set(range(count)) - set(seated)
-            if i in seated.values():
-                continue
-            if free:
-                seated[min(free, key=lambda s: (_away(last[s], middles[i]), s))] = i
-            else:
+        seen = [(~np.isnan(body)).all(-1).sum() for body in frame]
+        order = [i for i in np.argsort(-np.array(seen, np.int64), kind="stable") if not np.isnan(frame[i]).all()]
+        bodies = [(ids[t][i] if ids is not None else None, _middle(frame[i])) for i in order]
+        for i, seat in zip(order, room.place(bodies, t), strict=True):
+            if seat is None:
                 left_over += 1
-        for seat, i in seated.items():
-            x[t, seat], last[seat], holder[seat] = frame[i], middles[i], idents[i]
+            else:
+                x[t, seat] = frame[i]
     taken = np.argsort(-(~np.isnan(x) & (x != 0)).any((2, 3)).sum(0), kind="stable")
     return x[:, taken], left_over
+
+
+def _middle(body: Places) -> Places:
+    """Return the mean of the joints that were seen; an axis on which none was is NaN."""
+    there = ~np.isnan(body)
+    middle: Places = np.where(there, body, 0).sum(0) / np.where(there.any(0), there.sum(0), np.nan)
+    return middle

@@ -12,9 +12,9 @@ def at(x, pose=POSE):
     return pose + np.array([x, 0])
 
 
-def places(frames, ids, persons=2):
+def places(frames, ids, persons=2, near=np.inf):
     """Return where in each frame the middles of the seats are [T, persons], 0 of an empty one, and how many found none."""
-    x, left_over = seats(frames, persons, ids)
+    x, left_over = seats(frames, persons, ids, near)
     return np.nan_to_num(np.nanmean(x[..., 0], 2)).round(1).tolist(), left_over
 
 
@@ -45,3 +45,21 @@ def test_an_id_twice_in_a_frame_and_bodies_without_ids_find_a_seat_each():
     x, left_over = seats([[at(0), at(9)], [at(0), at(9)], [at(9), at(0)]], 2, [[1, 1], [1, 1], [1, None]])
     assert x.any((2, 3)).all()
     assert left_over == 0
+
+
+def test_a_new_id_elsewhere_takes_the_seat_that_nobody_had():
+    """Whom the tracker loses for a moment still has a seat when it is found again."""
+    frames = [[at(0)], [at(9)], [at(9), at(0.1)], [at(9), at(0.2)]]
+    assert places(frames, [[1], [2], [2, 1], [2, 1]], near=1) == ([[1.5, 0.0], [0.0, 10.5], [1.6, 10.5], [1.7, 10.5]], 0)
+
+
+def test_one_person_under_a_new_id_keeps_the_seat():
+    assert places([[at(0)], [at(0.1)], [at(0.2)]], [[1], [2], [3]], near=1) == ([[1.5, 0.0], [1.6, 0.0], [1.7, 0.0]], 0)
+
+
+def test_swapped_ids_do_not_swap_the_persons():
+    assert places([[at(0), at(9)], [at(9), at(0)]], [[1, 2], [1, 2]], near=1) == ([[1.5, 10.5], [1.5, 10.5]], 0)
+
+
+def test_who_has_no_id_sits_where_the_nearest_sat_however_far():
+    assert places([[at(0)], [at(5)], [at(9)]], [[None], [None], [None]], near=1) == ([[1.5, 0.0], [6.5, 0.0], [10.5, 0.0]], 0)
