@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from indrnn.model.data.formats.recording import FormatError, Places, Recording, rate
+from indrnn.model.data.formats.recording import FormatError, Places, Recording, rate, words
 
 _ROLES = {
     "label": ("label", "class", "action", "activity", "gesture"),
@@ -93,13 +93,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def words(name: str) -> str:
-    """Return the name of a column or a joint as lower-case words: `LeftWrist`, `left-wrist` and `LEFT_WRIST` are `left wrist`."""
-    name = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
-    name = re.sub(r"[\s_.\-:/\[\]()]+", " ", name).strip().lower()
-    return name.replace("center", "centre")
 
 
 def _columns(header: Sequence[str]) -> _Columns:

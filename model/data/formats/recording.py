@@ -1,6 +1,7 @@
 """One recorded clip as the file of some tool has it, before unit, axes and joint order are this project's; and the seats of its persons."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,13 @@ class Recording:
     axes: str | None = None
     flags: dict[str, bool] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+def words(name: str) -> str:
+    """Return the name of a column or a joint as lower-case words: `LeftWrist`, `left-wrist` and `LEFT_WRIST` are `left wrist`."""
+    name = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
+    name = re.sub(r"[\s_.\-:/\[\]()]+", " ", name).strip().lower()
+    return name.replace("center", "centre")
 
 
 def load_json(path: Path) -> Any:
