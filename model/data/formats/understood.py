@@ -13,7 +13,7 @@ from indrnn.frames.layouts import JointOrder
 from indrnn.frames.rate import HZ_RANGE
 from indrnn.model.data import clips
 from indrnn.model.data.formats.lost import seen_only
-from indrnn.model.data.formats.recording import FormatError, Places, Recording
+from indrnn.model.data.formats.recording import FormatError, Places, Recording, words
 
 METRES = {"m": 1.0, "dm": 0.1, "cm": 0.01, "mm": 0.001, "in": 0.0254, "ft": 0.3048}
 AXES = re.compile(r"[+-]?[xyz](?:[\s,]+[+-]?[xyz]){1,2}")
@@ -95,7 +95,7 @@ def _order(r: Recording, x: Places, asked: Stated) -> tuple[str, JointOrder | No
             raise FormatError(f"{r.name}: {name} has {len(order.names)} joints, the recording has {joints}{hint}")
         return name, order, order.names, x, f"{name}, {order.told}"
     if r.joint_names is not None:
-        plain = [_plain(n) for n in r.joint_names]
+        plain = [words(n) for n in r.joint_names]
         for name, order in sorted(
             layouts.ORDERS.items(), key=lambda item: list(item[1].names) != plain
         ):  # the same joints in their order first
@@ -109,11 +109,6 @@ def _order(r: Recording, x: Places, asked: Stated) -> tuple[str, JointOrder | No
     return "", None, tuple(f"joint {j}" for j in range(joints)), x, f"without names{hint}"
 
 
-def _plain(name: str) -> str:
-    name = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
-    return re.sub(r"[\s_.\-:]+", " ", name).strip().lower().replace("center", "centre")
-
-
 def _check_axes(found: Sequence[Recording]) -> None:
     """Raise FormatError where the files say of their axes what is not so of all, or no axes at all."""
     axes = found[0].axes
@@ -125,17 +120,17 @@ def _check_axes(found: Sequence[Recording]) -> None:
 
 
 def _is_axes(axes: str, dims: int) -> bool:
-    words = axes.replace(",", " ").split()
-    return bool(AXES.fullmatch(axes.strip())) and len({w[-1] for w in words}) == len(words) >= dims
+    parts = axes.replace(",", " ").split()
+    return bool(AXES.fullmatch(axes.strip())) and len({p[-1] for p in parts}) == len(parts) >= dims
 
 
 def _axes(x: Places, names: tuple[str, ...], usual: str, asked: Stated) -> tuple[Places, str]:
     """Return x with y up, and which axes of the file its own are, in words."""
     if asked.axes is not None:
-        words = asked.axes.replace(",", " ").split()
+        parts = asked.axes.replace(",", " ").split()
         if not _is_axes(asked.axes, x.shape[-1]):
             raise FormatError(f"expected --axes such as '-x -y z', where x, y and z of the result lie in the file, got {asked.axes!r}")
-        return _turned(x, asked.axes), f"x, y, z are {', '.join(words)} of the file, as --axes says"
+        return _turned(x, asked.axes), f"x, y, z are {', '.join(parts)} of the file, as --axes says"
     turned = _turned(x, usual)
     said = (
         "as they are in the file"
@@ -155,18 +150,18 @@ def _axes(x: Places, names: tuple[str, ...], usual: str, asked: Stated) -> tuple
 
 
 def _turned(x: Places, axes: str) -> Places:
-    words = axes.replace(",", " ").split()[: x.shape[-1]]
-    index = ["xyz".index(w[-1]) for w in words]
+    parts = axes.replace(",", " ").split()[: x.shape[-1]]
+    index = ["xyz".index(p[-1]) for p in parts]
     if max(index) >= x.shape[-1]:
         raise FormatError(f"expected axes of two numbers, x and y, got {axes!r}")
-    signs = np.array([-1.0 if w.startswith("-") else 1.0 for w in words])
+    signs = np.array([-1.0 if p.startswith("-") else 1.0 for p in parts])
     turned: Places = x[..., index] * signs + 0.0  # no -0
     return turned
 
 
 def _up(x: Places, names: tuple[str, ...]) -> tuple[int, int] | None:
     """Return the axis and sign that lead from the hips to the head; None where the names do not say which joints those are, or both lie."""
-    low = [_plain(n) for n in names]
+    low = [words(n) for n in names]
 
     def mean(*parts: str) -> Places | None:
         index = [j for j, n in enumerate(low) if any(p in n.split() or p == n for p in parts)]
