@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from indrnn.model.data.formats.recording import FormatError, Places, Recording, rate, words
+from indrnn.model.data.formats.recording import FormatError, Places, Recording, rate_of, time_unit, words
 
 _ROLES = {
     "label": ("label", "class", "action", "activity", "gesture"),
@@ -20,11 +20,9 @@ _ROLES = {
     "person": ("person", "body", "body id", "person id", "track", "track id", "player"),
     "subject": ("subject", "subject id", "actor", "participant"),
     "view": ("view", "camera"),
-    "time": ("time", "timestamp", "t", "seconds", "sec", "time s", "timestamp ms", "time ms", "ms", "timestamp us"),
     "frame": ("frame", "frame id", "frame number", "frame no", "frameno", "index", "frame index"),
     "joint": ("joint", "joint name", "landmark", "keypoint", "marker", "joint id", "landmark id", "keypoint id"),
 }
-_SCALES = {"ms": 1e-3, "us": 1e-6, "s": 1.0}
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def _columns(header: Sequence[str]) -> _Columns:
     places: dict[str, dict[str, int]] = {}
     for i, column in enumerate(header):
         name = words(column)
-        role = next((r for r, known in _ROLES.items() if name in known), None)
+        role = next((r for r, known in _ROLES.items() if name in known), "time" if time_unit(name) is not None else None)
         if role is not None and role not in roles:
             roles[role] = i
             continue
@@ -121,12 +119,16 @@ def _row_a_frame(header: list[str], rows: list[list[str]], columns: _Columns, pa
         raise FormatError(f"{path}: expected a column frame or time beside joint")
     axes = columns.places[""]
     joints = list(dict.fromkeys(row[columns.roles["joint"]].strip() for row in rows))
+    told = [i for r, i in columns.roles.items() if r != "joint" and (r != "time" or "frame" not in columns.roles)]
     frames: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    heads: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
-        at = frames.setdefault(tuple(row[i] for i in keys), {})
+        frame = tuple(row[i] for i in told)
+        heads.setdefault(frame, [row[i] for i in keys])  # the time of a frame is that of its first joint
+        at = frames.setdefault(frame, {})
         at[row[columns.roles["joint"]].strip()] = [row[i] for i in axes.values()]
     wide = [header[i] for i in keys] + [f"{j} {a}" for j in joints for a in axes]
-    out = [[*key, *(cell for j in joints for cell in found.get(j, [""] * len(axes)))] for key, found in frames.items()]
+    out = [[*heads[frame], *(cell for j in joints for cell in found.get(j, [""] * len(axes)))] for frame, found in frames.items()]
     names = [words(j) if not j.isdigit() else f"joint {j}" for j in joints]
     places = {n: {a: len(keys) + len(axes) * k + m for m, a in enumerate(axes)} for k, n in enumerate(names)}
     return wide, out, _Columns({r: keys.index(i) for r, i in columns.roles.items() if r != "joint"}, places)
@@ -174,14 +176,16 @@ def _recording(
             len(people) > persons
         )
         seat = {p: k for k, p in enumerate(people[:persons])}
+        first = {_cell(r, key): r for r in reversed(own)}
         moments = list(dict.fromkeys(_cell(r, key) for r in own))
+        times = [_cell(first[m], roles.get("time")) for m in moments]
         x = np.zeros((len(moments), len(seat), *values.shape[1:]))
         place = {m: t for t, m in enumerate(moments)}
         for r, p, v in zip(own, who, values, strict=True):
             if p in seat:
                 x[place[_cell(r, key)], seat[p]] = v
     else:
-        moments, x = [_cell(r, roles.get("time")) for r in own], values[:, None]
+        times, x = [_cell(r, roles.get("time")) for r in own], values[:, None]
     labels = {_cell(r, roles.get("label")) for r in own} - {""}
     if len(labels) > 1:
         raise FormatError(
@@ -194,20 +198,10 @@ def _recording(
         subject=_whole(_cell(own[0], roles.get("subject"))),
         view=_whole(_cell(own[0], roles.get("view"))),
         joint_names=names,
-        hz=_rate(list(dict.fromkeys(_cell(r, roles.get("time")) for r in own)), header[roles["time"]]) if "time" in roles else None,
+        hz=rate_of([float(t) for t in times], header[roles["time"]]) if "time" in roles and all(map(_is_number, times)) else None,
         notes=notes,
     )
 
 
 def _whole(text: str) -> int | None:
     return int(text) if re.fullmatch(r"-?\d{1,9}", text) else None
-
-
-def _rate(times: Sequence[str], column: str) -> float | None:
-    """Return the rate, Hz; a time is in the unit that the column's name ends with, else in seconds, or, of steps above 1, milliseconds."""
-    if len(times) < 2 or not all(_is_number(t) for t in times):
-        return None
-    seconds = np.array([float(t) for t in times])
-    unit = _SCALES.get(words(column).split()[-1])
-    step = float(np.median(np.abs(np.diff(seconds))))
-    return rate(list(seconds * (unit or (1.0 if step <= 1 else 1e-3 if step < 1000 else 1e-6))))

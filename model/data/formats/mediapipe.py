@@ -9,18 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from indrnn.model.data.formats.recording import FormatError, Places, Recording, load_json, rate, seats
+from indrnn.model.data.formats.recording import FormatError, Places, Recording, load_json, rate_of, seats, time_unit
 
 JOINTS = 33
-_TIMES = {
-    "timestamp_ms": 1e-3,
-    "timestampMs": 1e-3,
-    "timestamp_us": 1e-6,
-    "timestamp_usec": 1e-6,
-    "timestamp": None,
-    "time": None,
-    "t": None,
-}
 _DEEPEST = 6
 
 
@@ -91,9 +82,10 @@ def _places(body: list[Any], path: Path, world: bool) -> Places:
 
 
 def _rate(frames: list[Any]) -> float | None:
-    for name, unit in _TIMES.items():
+    """Return the rate by the frames' times, of which one that names its unit is preferred."""
+    first = frames[0] if isinstance(frames[0], dict) else {}
+    for name in sorted((n for n in first if time_unit(n) is not None), key=lambda n: not time_unit(n)):
         times = [f[name] for f in frames if isinstance(f, dict) and isinstance(f.get(name), int | float)]
         if len(times) > 1 and len(times) == len(frames):
-            step = float(np.median(np.diff(times)))
-            return rate([t * (unit or (1.0 if step < 1 else 1e-3 if step < 1000 else 1e-6)) for t in times])
+            return rate_of(times, name)
     return None

@@ -18,6 +18,16 @@ NEAR = 0.3  # metres that a body's middle may move from its seat's last place be
 RETURNS = 15  # frames for which a seat is kept for the body that left it, if it comes back near
 
 
+_UNITS = {
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0),
+    **dict.fromkeys(("ms", "msec", "millis", "millisecond", "milliseconds"), 1e-3),
+    **dict.fromkeys(("us", "µs", "μs", "usec", "micros", "microsecond", "microseconds"), 1e-6),
+    **dict.fromkeys(("ns", "nsec", "nanos", "nanosecond", "nanoseconds"), 1e-9),
+}
+_TIMES = frozenset({"t", "time", "timestamp", "time stamp", "elapsed", "elapsed time"})
+SLOWEST = 2.0  # seconds: of a time that names no unit, steps below 2 are seconds, below 2,000 milliseconds, and so on
+
+
 class FormatError(Exception):
     """A file is not in the format that it is read as; the message names it, what was expected and what came."""
 
@@ -89,6 +99,24 @@ def rate(times: Sequence[float]) -> float | None:
     steps = np.diff(np.asarray(times, np.float64))
     steps = steps[steps > 0]
     return float(np.round(1 / np.median(steps), 3)) if len(steps) and np.isfinite(steps).all() else None
+
+
+def time_unit(name: str) -> float | None:
+    """Return the seconds of the unit that the name of a time ends with, 0 where it names none; None of a name that is no time's."""
+    first, _, last = words(name).rpartition(" ")
+    if last in _UNITS and (not first or first in _TIMES):
+        return _UNITS[last]
+    return 0.0 if words(name) in _TIMES else None
+
+
+def rate_of(times: Sequence[float], name: str) -> float | None:
+    """Return the rate, Hz, of frames at these times, in the unit that their name states, else told from their steps; as `rate` does."""
+    unit = time_unit(name)
+    if not unit:
+        steps = np.diff(np.asarray(times, np.float64))
+        step = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
+        unit = next((u for u in (1.0, 1e-3, 1e-6) if step * u < SLOWEST), 1e-9)
+    return rate([t * unit for t in times])
 
 
 class Seats:
