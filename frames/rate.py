@@ -42,6 +42,7 @@ def resample(x: Floats, hz: float, own_hz: float, carry: Carry | None) -> tuple[
 
     The first frame of a sequence is a frame of the model; what is left over after the last one is in the carry. Exact in time: the phase
     is a fraction, so that any split gives the same frames. A person who comes or goes between two frames takes the later frame's place.
+    A joint that is NaN is NaN in every frame that it has a part in.
     """
     step = _stride(hz, own_hz)
     if carry is None:
@@ -53,7 +54,7 @@ def resample(x: Floats, hz: float, own_hz: float, carry: Carry | None) -> tuple[
     stride, offset = int(step * unit), int(phase * unit)
     count = max(0, (last * unit - offset) // stride + 1)
     index, rest = np.divmod(offset + stride * np.arange(count, dtype=np.int64), unit)
-    between = _between(frames, index, np.minimum(index + 1, last), rest / unit)
+    between = _between(frames, index, np.minimum(index + (rest > 0), last), rest / unit)  # what is a frame is not mixed with the next one
     left_over = phase + count * step - last
     return between, Carry(hz, frames[-1], left_over.numerator, left_over.denominator)
 

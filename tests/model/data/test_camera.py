@@ -82,3 +82,10 @@ def test_what_is_lost_now_does_not_change_what_came_before():
     y[20:, :, 2] = np.nan
     np.testing.assert_array_equal(joints.hold(y, x[0])[:20], x[:20])
     np.testing.assert_array_equal(joints.hold(y, x[0])[20:, 0, 2], np.broadcast_to(x[19, 0, 2], (20, 3)))
+
+
+def test_a_joint_that_is_not_seen_has_no_part_in_the_frame_before():
+    x = np.ones((9, 1, 2, 3), np.float32)
+    x[3, 0, 1] = np.nan
+    assert not np.isnan(camera.resample(x, 30.0, 15.0)).any()
+    assert np.flatnonzero(np.isnan(camera.resample(x, 15.0, 30.0)).any((1, 2, 3))).tolist() == [5, 6, 7]
