@@ -3,7 +3,9 @@
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from statistics import median, median_low
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +14,14 @@ from indrnn.frames import layouts
 from indrnn.frames.layouts import JointOrder
 from indrnn.frames.rate import HZ_RANGE
 from indrnn.model.data import clips
+from indrnn.model.data.camera import resample
 from indrnn.model.data.formats.lost import seen_only
 from indrnn.model.data.formats.recording import FormatError, Places, Recording, words
 
 METRES = {"m": 1.0, "dm": 0.1, "cm": 0.01, "mm": 0.001, "in": 0.0254, "ft": 0.3048}
+UNEVEN = 0.1  # of the rate: cameras that take so much more or less are of one rate
+UNLIKE = 8.0  # times: bodies that are so much larger than others are in another unit; who crouches is a third of who stands
+SAMPLES = 20  # frames of a recording that its bodies' size is told from
 AXES = re.compile(r"[+-]?[xyz](?:[\s,]+[+-]?[xyz]){1,2}")
 # axis that is up, its sign -> where x, y, z of this project lie in the file's, a turn and no mirror
 _TURNS = {(0, 1): "-y x z", (0, -1): "y -x z", (1, -1): "-x -y z", (2, 1): "x z -y", (2, -1): "x -z y"}
@@ -46,22 +52,28 @@ class Understood:
 def understand(found: Sequence[Recording], asked: Stated) -> Understood:
     """Return all recordings as one file of clips. Raises FormatError where they do not belong together or say too little."""
     first = found[0]
-    for r in found:
-        if r.x.shape[2:] != first.x.shape[2:]:
-            raise FormatError(f"{r.name}: expected {_shape(first)} as {first.name} has, got {_shape(r)}")
-        if not len(r.x):
-            raise FormatError(f"{r.name}: expected frames, got none")
-    P = max(r.x.shape[1] for r in found)
+    _check_shapes(found)
+    if asked.layout is None:
+        _check_joints(found)
     if asked.axes is None:
         _check_axes(found)
+    if asked.unit is None:
+        _check_units(found)
+    P = max(r.x.shape[1] for r in found)
     x = np.concatenate([np.pad(r.x, ((0, 0), (0, P - r.x.shape[1]), (0, 0), (0, 0))) for r in found])
     if np.isinf(x).any():
         x = np.where(np.isinf(x), np.nan, x)
     x, notes = seen_only(x, asked.zero)
+    found = [replace(r, x=part) for r, part in zip(found, np.split(x, np.cumsum([len(r.x) for r in found])[:-1]), strict=True)]
+    if asked.unit is None:
+        _check_sizes(found)
+    hz, hz_line = _rate(found, asked)
+    if asked.hz is None and not all(r.hz is None or _alike(r.hz, hz) for r in found):
+        found = [_at_rate(r, hz) for r in found]
+        x = np.concatenate([r.x for r in found])
     order_name, order, names, x, said = _order(first, x, asked)
     x, axes = _axes(x, names, first.axes or (order.axes if order is not None else "x y z"), asked)
     x, unit_line, unit_note = _unit(x, first, order, asked)
-    hz, hz_line = _rate(found, asked)
     lines = [
         ("clips", _lengths(found)),
         ("classes", _classes(found)),
@@ -77,8 +89,43 @@ def understand(found: Sequence[Recording], asked: Stated) -> Understood:
     return Understood(_arrays(found, x, names, hz, order_name), x, names, lines, told)
 
 
+def _check_shapes(found: Sequence[Recording]) -> None:
+    """Raise FormatError where a recording has no frames, or other joints than the first in number."""
+    first = found[0]
+    for r in found:
+        if r.x.shape[2:] != first.x.shape[2:]:
+            raise FormatError(f"{r.name}: expected {_shape(first)} as {first.name} has, got {_shape(r)}")
+        if not len(r.x):
+            raise FormatError(f"{r.name}: expected frames, got none")
+
+
 def _shape(r: Recording) -> str:
     return f"{r.x.shape[2]} joints of {r.x.shape[3]} numbers"
+
+
+def _check_joints(found: Sequence[Recording]) -> None:
+    """Raise FormatError where a recording has other joints than the first, or the same in another order."""
+    kinds: dict[object, Recording] = {}
+    for r in found:
+        kinds.setdefault((r.order, r.joint_names), r)
+    first = found[0]
+    for r in kinds.values():
+        for j, (expected, got) in enumerate(zip_longest(_names(first), _names(r))):
+            if expected != got:
+                raise FormatError(
+                    f"{r.name}: expected joint {j} {_joint(expected, first)} as {first.name} has, got {_joint(got, r)}: "
+                    "convert them apart, or say --layout"
+                )
+
+
+def _names(r: Recording) -> tuple[str, ...]:
+    """Return the names of the joints as plain words, by the layout where one is stated; none where nothing says any."""
+    order = layouts.order(r.order) if r.order else None
+    return tuple(words(n) for n in (order.names if order is not None else r.joint_names or ()))
+
+
+def _joint(name: str | None, r: Recording) -> str:
+    return "no name" if name is None else f"{name!r} ({r.order})" if r.order else repr(name)
 
 
 def _order(r: Recording, x: Places, asked: Stated) -> tuple[str, JointOrder | None, tuple[str, ...], Places, str]:
@@ -117,6 +164,39 @@ def _check_axes(found: Sequence[Recording]) -> None:
             raise FormatError(f"{r.name}: expected axes {axes!r} as {found[0].name} has, got {r.axes!r}: convert them apart, or say --axes")
     if axes is not None and not _is_axes(axes, found[0].x.shape[-1]):
         raise FormatError(f"{found[0].name}: expected axes such as '-x -y z', got {axes[:40]!r}: --axes says others")
+
+
+def _check_units(found: Sequence[Recording]) -> None:
+    """Raise FormatError where the files state different units, or some state none."""
+    first = found[0]
+    for r in found:
+        if _unit_of(r) != _unit_of(first):
+            raise FormatError(
+                f"{r.name}: expected {f'the unit {first.unit}' if first.unit else 'no unit'} as {first.name} has, got {r.unit or 'none'}: "
+                "convert them apart, or say --unit"
+            )
+
+
+def _unit_of(r: Recording) -> str | None:
+    return r.unit or ("px" if r.x.shape[-1] == 2 else None)
+
+
+def _check_sizes(found: Sequence[Recording]) -> None:
+    """Raise FormatError where files that state no unit have bodies of sizes that are not those of people in one."""
+    if _unit_of(found[0]) is not None:
+        return
+    sizes = []
+    for r in found:
+        bodies = r.x[:: max(1, len(r.x) // SAMPLES)]
+        if size := _size(bodies[np.isnan(bodies).any(-1).mean(-1) <= 0.5][None]):  # of a few joints the size is not the body's
+            sizes.append((r.name, size))
+    for name, size in sizes:
+        first, expected = sizes[0]
+        if not 1 / UNLIKE < size / expected < UNLIKE:
+            raise FormatError(
+                f"{name}: expected bodies about as large as those of {first}, {expected:.3g}, got {size:.3g}: "
+                "convert them apart, or say --unit"
+            )
 
 
 def _is_axes(axes: str, dims: int) -> bool:
@@ -224,20 +304,38 @@ def _size(x: Places) -> float:
 
 
 def _rate(found: Sequence[Recording], asked: Stated) -> tuple[float, str]:
-    stated = sorted({round(r.hz, 1) for r in found if r.hz is not None})
+    """Return the rate of the file: that of about half of the recordings and more, and how it was told."""
+    stated = sorted(r.hz for r in found if r.hz is not None)
     if asked.hz is not None:
         hz, said = asked.hz, "as --hz says"
     elif not stated:
         hz, said = clips.HZ, "taken, for the files say none: --hz says another"
     else:
-        hz = float(np.median([r.hz for r in found if r.hz is not None]))
+        middle = median_low(stated)
+        hz = median([one for one in stated if _alike(one, middle)])
         hz = float(round(hz)) if abs(hz - round(hz)) < 0.02 * hz else round(hz, 2)
-        said = (
-            "by the files" if len(stated) == 1 or stated[-1] - stated[0] < 0.05 * hz else f"the median of {stated[0]:g} to {stated[-1]:g}"
-        )
+        said = "by the files"
+        if others := [one for one in stated if not _alike(one, hz)]:
+            span = f"{others[0]:g}" if others[0] == others[-1] else f"{others[0]:g} to {others[-1]:g}"
+            said += f"; {len(others)} of {span} Hz {'is' if len(others) == 1 else 'are'} brought to it"
+        if silent := len(found) - len(stated):
+            said += f"; {silent} that {'says none is' if silent == 1 else 'say none are'} taken to be of it"
     if not HZ_RANGE[0] <= hz <= HZ_RANGE[1]:
         raise FormatError(f"expected a rate from {HZ_RANGE[0]:g} to {HZ_RANGE[1]:g} Hz, got {hz:g}: --hz says another")
     return hz, f"{hz:g} Hz, {said}"
+
+
+def _alike(hz: float, other: float) -> bool:
+    return abs(hz - other) <= UNEVEN * other
+
+
+def _at_rate(r: Recording, hz: float) -> Recording:
+    """Return a recording with its frames brought to this rate, where its own is another."""
+    if r.hz is None or _alike(r.hz, hz):
+        return r
+    if not HZ_RANGE[0] <= r.hz <= HZ_RANGE[1]:
+        raise FormatError(f"{r.name}: expected a rate from {HZ_RANGE[0]:g} to {HZ_RANGE[1]:g} Hz, got {r.hz:g}: --hz says that of all")
+    return replace(r, x=resample(r.x.astype(np.float32), r.hz, hz).astype(np.float64))
 
 
 def _lengths(found: Sequence[Recording]) -> str:
