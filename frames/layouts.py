@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}  # metres in the units of length that everybody knows
+
 _ARM, _LEG = ("shoulder", "elbow", "wrist", "hand"), ("hip", "knee", "ankle", "foot")
 _LIMBS = tuple(f"{side} {joint}" for limb in (_ARM, _LEG) for side in ("left", "right") for joint in limb)
 UTD20 = ("head", "shoulder centre", "spine", "hip centre", *_LIMBS)

@@ -28,7 +28,6 @@ from indrnn.model.training.task import Figures, Job, Task, figure
 
 LAYOUT = {"help": "a known order of the joints, for a file that does not name them"}
 UNIT = {"help": "metres in the file's unit of length; 0: told from the bodies"}
-UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 AnyLearner = TypeVar("AnyLearner", bound=Learner[Any, Any])
 GIVEN = frozenset({"classes", "joints", "persons", "root", "position_scale", "velocity_scale", "across"})
 
@@ -125,7 +124,7 @@ def told_of_bodies(names: tuple[str, ...], frames: Frames, body: bodies.Body, un
     found = anatomy.measured(names, frames, list(enumerate(body.parents)), flat)
     limits = {} if found is None else {k: v for k, v in dataclasses.asdict(found.limits).items() if v != getattr(anatomy.BodyLimits(), k)}
     up = found is not None and found.limits.up is not None
-    near = next((name for name, one in UNITS.items() if 1 / 1.5 < unit / one < 1.5), None)
+    near = next((name for name, one in layouts.UNITS.items() if 1 / 1.5 < unit / one < 1.5), None)
     return {
         "unit": "px" if flat else near or "own",
         "metres": unit,

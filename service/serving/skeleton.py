@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from indrnn.export.bundle import OTHER, Layout, Manifest
 from indrnn.frames.joints import FARTHEST
-from indrnn.frames.layouts import likely, offered
+from indrnn.frames.layouts import UNITS, likely, offered
 from indrnn.frames.rate import HZ_RANGE, LATEST
 from indrnn.service.engine.requests import Content, Frames
 from indrnn.service.errors import BadInput, OutOfRange, TooLarge, said
@@ -143,7 +143,6 @@ class Sent(NamedTuple):
 
 
 AS_IT_IS = Sent()
-UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 _AXIS = re.compile(r"([+-]?)([xyz])")
 
 

@@ -15,7 +15,6 @@ from indrnn.frames import layouts
 from indrnn.frames.rate import HZ_RANGE
 from indrnn.model.data.formats.recording import FormatError, Places, Recording, load_json, rate
 
-UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}  # of which every service knows how many metres they are
 UNEVEN = 0.1  # of the median step; what differs by more is no steady rate
 DEEPEST = 6  # axes of anything that is looked at
 
@@ -100,7 +99,7 @@ def _said(body: dict[str, Any], where: str) -> _Body:
     unit = None if unit is None else str(unit)
     if layout is not None and order is None:
         notes.append(f"layout {str(layout)[:40]!r} is none that is known here: --layout says another")
-    if unit is not None and unit not in UNITS:
+    if unit is not None and unit not in layouts.UNITS:
         notes.append(f"unit {unit[:40]!r} is the model's own: --unit says how many metres it is")
     if axes is not None and not isinstance(axes, str):
         raise FormatError(f"{where}: axes: expected a text such as '-x -y z'")
@@ -109,7 +108,7 @@ def _said(body: dict[str, Any], where: str) -> _Body:
     return _Body(
         str(layout) if order is not None else "",
         hz,
-        unit if unit in UNITS else None,
+        unit if unit in layouts.UNITS else None,
         axes or "x y z",
         body.get("lost") == "zero",
         order is not None and order.dims == 2,

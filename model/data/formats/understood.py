@@ -18,7 +18,7 @@ from indrnn.model.data.camera import resample
 from indrnn.model.data.formats.lost import seen_only
 from indrnn.model.data.formats.recording import FormatError, Places, Recording, words
 
-METRES = {"m": 1.0, "dm": 0.1, "cm": 0.01, "mm": 0.001, "in": 0.0254, "ft": 0.3048}
+METRES = layouts.UNITS | {"dm": 0.1, "in": 0.0254, "ft": 0.3048}
 UNEVEN = 0.1  # of the rate: cameras that take so much more or less are of one rate
 UNLIKE = 8.0  # times: bodies that are so much larger than others are in another unit; who crouches is a third of who stands
 SAMPLES = 20  # frames of a recording that its bodies' size is told from
