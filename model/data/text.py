@@ -4,7 +4,6 @@ A text is NFC with \\n line ends. Of each, the last 5 % are `test`, the 5 % befo
 point of the training parts, sorted, however rare: a symbol seen once costs one row of the embedding, and text need not be rewritten.
 """
 
-import gzip
 import unicodedata
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from indrnn.model.data.formats import gzipped
 from indrnn.model.data.sets import find
 
 TEXTS = {"shakespeare": "text/shakespeare.txt.gz", "war_and_peace": "text/war_and_peace.txt.gz"}
@@ -39,13 +39,13 @@ def split(text: str) -> dict[str, str]:
 
 
 def read(name: str) -> dict[str, str]:
-    """Read the three parts of the text called `name` in TEXTS. Raises DataMissingError."""
+    """Read the three parts of the text called `name` in TEXTS. Raises DataMissingError, GzippedError."""
     return split(read_whole(TEXTS[name]))
 
 
 def read_whole(name: str) -> str:
-    """Return the whole clean text of a gzipped file under INDRNN_DATA. Raises DataMissingError."""
-    return clean(gzip.decompress(find(name).read_bytes()).decode("utf-8"))
+    """Return the whole clean text of a gzipped file under INDRNN_DATA. Raises DataMissingError, GzippedError."""
+    return clean(gzipped.text(find(name)))
 
 
 def alphabet_of(texts: list[str]) -> str:
