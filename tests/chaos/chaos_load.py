@@ -51,7 +51,7 @@ class Tally:
     counts: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     leapt: float = -math.inf
-    """until when, by the checker's own clock, the service's stood ahead by a minute or more"""
+    """until when, by the checker's own clock, the service's stood a minute or more off, either way"""
     gate: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, what: str, n: int = 1) -> None:

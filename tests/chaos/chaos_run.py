@@ -110,9 +110,9 @@ class Chaos:
 
     def _clock(self) -> None:
         ahead = self.rng.choice([-3600, -60, 60, 3600])
-        self.tally.leapt = math.inf if ahead > 0 else self.tally.leapt
+        self.tally.leapt = math.inf  # a clock that was behind leaps ahead when it is right again
         self._pretend(ahead=ahead)
-        self.tally.leapt = time.monotonic() if ahead > 0 else self.tally.leapt
+        self.tally.leapt = time.monotonic()
 
     def _pretend(self, **what: int) -> None:
         self.service.pretend(**what)
