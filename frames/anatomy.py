@@ -52,6 +52,7 @@ class BodyLimits:
     down: float | None = -0.2
     side: float | None = 0.05
     flat: float | None = 0.9
+    absent: float | None = 0.5
 
 
 # Lengths in metres between joints of recorded adults: the middle of five sets' means, by which their own differ by some 10 %.
@@ -123,7 +124,7 @@ class Anatomy:
             **{"flat": FLAT, "fewest": FEWEST, "fewest_poses": FEWEST_POSES, "size": _or_infinite(m.size), "shape": _or_infinite(m.shape)},
             **{"limb": _or_infinite(m.limb), "breath": _or_infinite(m.breath), "change": _or_infinite(m.change)},
             **{"up": _or_infinite(m.up, -1), "often": m.upright, "down": _or_infinite(m.down, -1)},
-            **{"side": _or_infinite(m.side), "depth": _or_infinite(m.flat)},
+            **{"side": _or_infinite(m.side), "depth": _or_infinite(m.flat), "absent": _or_infinite(m.absent, -1)},
         }
 
     def _has(self, *names: str) -> bool:
@@ -233,6 +234,8 @@ class Anatomy:
             "sides": posed & _beyond(-side, m.side, sided),
             "flat": some & _beyond(flat, m.flat, frames),
         }
+        together = np.broadcast_to(frames.sum(-1, keepdims=True), frames.shape)
+        failed["nobody"] = _beyond(-together, m.absent and -m.absent, np.ones_like(frames))
         if not np.logical_or.reduce(list(failed.values())).any():
             return [()] * len(evidence)
         return [tuple(name for name, f in failed.items() if f[b].any()) for b in range(len(evidence))]

@@ -188,6 +188,7 @@ extern "C" __attribute__((visibility("default"))) int32_t indrnn_bodies(
         memcpy(row, after + b * c.graph, size_t(c.graph) * sizeof(float));
         uint8_t doubted = finite(row, c.graph) ? 0 : NOT_FINITE;
         const int64_t n = std::clamp<int64_t>(lengths[b], 0, c.T);
+        float frames = 0;
         for (int64_t p = 0; p < c.P; ++p) {
             const float* held = evidence + (b * c.P + p) * ENTRIES;
             float* sums = row + c.graph + p * ENTRIES;
@@ -209,7 +210,9 @@ extern "C" __attribute__((visibility("default"))) int32_t indrnn_bodies(
             }
             sums[UNSEEN] = float(away & ((1u << BITS) - 1)), sums[UNSEEN2] = float(away >> BITS);
             doubted |= doubts(c, sums);
+            frames += sums[FRAMES];
         }
+        if (-frames > c.absent) doubted |= NOBODY;
         all |= found[b] = doubted;
     }
     return all;

@@ -15,7 +15,7 @@ struct BodyCall {
     float forget;           // what a frame weighs after the next one
     float shortest, clipped, farthest, upright, flat, fewest, fewest_poses;
     // Limits of the means; infinite where nothing is checked.
-    float size, shape, limb, breath, change, up, often, down, side, depth;
+    float size, shape, limb, breath, change, up, often, down, side, depth, absent;
 };
 
-enum Doubt : uint8_t { SIZE = 1, SHAPE = 2, CHANGE = 4, UPRIGHT = 8, SIDES = 16, FLAT = 32, NOT_FINITE = 128 };
+enum Doubt : uint8_t { SIZE = 1, SHAPE = 2, CHANGE = 4, UPRIGHT = 8, SIDES = 16, FLAT = 32, NOBODY = 64, NOT_FINITE = 128 };

@@ -12,14 +12,14 @@ from indrnn.kernels.build import KernelMissing, find
 
 Floats = NDArray[np.float32]
 
-DOUBTS = ("size", "shape", "change", "upright", "sides", "flat")
+DOUBTS = ("size", "shape", "change", "upright", "sides", "flat", "nobody")
 NOT_FINITE = 128
 MOST = 64  # pairs, and joints
 FEW_FRAMES = 1_024  # some milliseconds: up to here the interpreter lock is kept, which a busy event loop gives back late
 _COUNTS = ("T", "P", "J", "graph", "frame", "pairs", "ups", "sides")
 _NUMBERS = (
     *("forget", "shortest", "clipped", "farthest", "upright", "flat", "fewest", "fewest_poses"),
-    *("size", "shape", "limb", "breath", "change", "up", "often", "down", "side", "depth"),
+    *("size", "shape", "limb", "breath", "change", "up", "often", "down", "side", "depth", "absent"),
 )
 
 

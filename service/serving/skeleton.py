@@ -115,6 +115,7 @@ DOUBTS = {
     "change": "the lengths between the joints change as no body's do",
     "upright": 'the head is not above the hips: expected y up, or where the axes lie ("axes": "x -y z")',
     "sides": "hands and feet point backwards: expected the left hand of who faces the camera at negative x, and z away from it",
+    "nobody": "nobody is seen: expected joints with places, of a body or of most of one",
     "flat": "the body has no depth: expected places in three dimensions",
 }
 """What a reply says of each check in frames/anatomy.py that fails."""

@@ -47,7 +47,7 @@ const answers = asked.map(({{ kind, persons, frames, before, hz, own, pieces, na
   let last = flat(before);
   const held = hold(frames.map(flat), last, 1);
   held.frames.forEach((frame, t) => {{ watch.look(last, frame, held.lost[t], evidence); last = frame; }});
-  return {{ evidence: Array.from(fromHex(toHex(evidence))), doubts: watch.doubts(evidence) }};
+  return {{ evidence: Array.from(fromHex(toHex(evidence))), doubts: [...watch.doubts(evidence), ...watch.absence([evidence])] }};
 }});
 console.log(JSON.stringify(answers));
 """
@@ -110,6 +110,7 @@ def test_lost_joints_rates_and_evidence_on_bodies_are_the_services_own(tmp_path:
         "huge": wave * 9,
         "behind": wave * np.array([-1, 1, 1], np.float32),
         "mixed": wave[:, :, rng.permutation(20)],
+        "nobody": wave * 0,
         "gaps": np.where(rng.random((*wave.shape[:3], 1)) < 0.3, np.nan, wave).astype(np.float32),
     }
     for x in shapes.values():
@@ -134,6 +135,7 @@ def test_lost_joints_rates_and_evidence_on_bodies_are_the_services_own(tmp_path:
             assert tuple(answer["doubts"]) == want[1]
     told = {name: answer["doubts"] for name, answer in zip(shapes, answers[-len(shapes) :], strict=True)}
     assert (told["body"], told["flat"], told["gaps"]) == ([], ["flat"], [])
+    assert told["nobody"] == ["nobody"]
     assert "upright" in told["down"]
     assert "size" in told["huge"]
     assert "sides" in told["behind"]

@@ -3,7 +3,7 @@
 /** What bodies of a model are like, as `GET /models/{name}` tells it: pairs of joints with their metres, and limits; null is not checked. */
 export interface Bodies {
   pairs: [number, number, number][];
-  limits: Record<"size" | "shape" | "limb" | "breath" | "change" | "up" | "upright" | "down" | "side" | "flat", number | null>;
+  limits: Record<"size" | "shape" | "limb" | "breath" | "change" | "up" | "upright" | "down" | "side" | "flat" | "absent", number | null>;
 }
 
 export const ENTRIES = 16; // numbers of evidence a person
@@ -27,6 +27,7 @@ const WORDS: Record<string, string> = {
   change: "the lengths between the joints change as no body's do",
   upright: "the head is not above the hips: expected y up",
   sides: "hands and feet point backwards: expected the left hand of who faces the camera at negative x, and z away from it",
+  nobody: "nobody is seen: expected joints with places, of a body or of most of one",
   flat: "the body has no depth: expected places in three dimensions",
 };
 
@@ -104,6 +105,11 @@ export class Anatomy {
       flat: some && beyond(at(FLAT), m.flat, at(FRAMES)),
     };
     return Object.entries(failed).flatMap(([name, fails]) => (fails ? [name] : []));
+  }
+
+  /** Return whether nobody of all persons is there, as the name of a check that fails. */
+  absence(persons: readonly Float32Array[]): string[] {
+    return persons.reduce((sum, e) => sum + e[FRAMES]!, 0) < (this.bodies.limits.absent ?? 0) ? ["nobody"] : [];
   }
 
   private read(x: Float32Array, lost: readonly boolean[]): Look {

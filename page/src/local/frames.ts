@@ -131,7 +131,7 @@ export class LocalFrames {
 
   private told({ logits, state }: Ran, evidence: Float32Array): Told {
     const persons = Array.from({ length: this.persons }, (_, p) => evidence.subarray(p * ENTRIES, (p + 1) * ENTRIES));
-    const doubts = [...new Set(persons.flatMap((one) => this.anatomy?.doubts(one) ?? []))];
+    const doubts = [...new Set([...persons.flatMap((one) => this.anatomy?.doubts(one) ?? []), ...(this.anatomy?.absence(persons) ?? [])])];
     const scores = logits.map(softmax);
     const before = this.version.state.find((part) => part.role === "last_logits")!;
     const last = scores.at(-1) ?? softmax(state.slice(before.offset, before.offset + before.size));

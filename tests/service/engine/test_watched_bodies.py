@@ -21,7 +21,7 @@ STRICT = dataclasses.replace(BodyLimits(), size=0.1, limb=0.3, change=0.02, brea
 ANATOMIES = {
     "usual": FOUND.anatomy,
     "strict": dataclasses.replace(FOUND.anatomy, limits=STRICT),
-    "nothing checked": dataclasses.replace(FOUND.anatomy, limits=BodyLimits(*[None] * 5, None, 0.25, None, None, None)),  # type: ignore[arg-type]
+    "nothing checked": dataclasses.replace(FOUND.anatomy, limits=BodyLimits(*[None] * 5, None, 0.25, None, None, None, None)),  # type: ignore[arg-type]
     "no names": Anatomy(tuple("abcdefghijklmnopqrst"), FOUND.anatomy.pairs),
 }
 
@@ -78,7 +78,7 @@ def test_native_and_numpy_say_the_same(name: str, seen: str) -> None:
             assert [set(found) for found in a[2]] == [set(found) for found in b[2]]
             said.update(*a[2])
             state, held = np.nan_to_num(after), b[0][:, native.graph_size :].copy()
-    assert said >= {"usual": {"size", "shape", "change", "flat"}, "strict": set(DOUBTS)}.get(name, set())
+    assert said >= {"usual": {"size", "shape", "change", "flat"}, "strict": set(DOUBTS) - {"nobody"}}.get(name, set())
     if name == "nothing checked":
         assert not said
 
@@ -88,4 +88,26 @@ def test_doubts_have_the_same_names_in_the_same_order() -> None:
     evidence[0, 0, [0, 1, 3, 5, 9, 10, 11]] = 100, 1e3, 1e3, 100, -100, 100, 100
     evidence[0, 0, [6, 7, 8]] = 100, -100, 100
     assert FOUND is not None
-    assert FOUND.anatomy.doubts(evidence) == [DOUBTS]
+    assert FOUND.anatomy.doubts(evidence) == [DOUBTS[:-1]]
+    assert FOUND.anatomy.doubts(np.zeros((1, 2, 16), np.float32)) == [DOUBTS[-1:]]
+
+
+@pytest.mark.skipif(library() is None, reason="needs the native library")
+def test_native_and_numpy_miss_everybody_alike() -> None:
+    rng = np.random.default_rng(1)
+    x = bodies(rng, 4, 700)
+    x[0], x[1, :, 0], x[2, 20:], x[3, :, 1] = 0, 0, 0, 0
+    lengths, said = np.full(4, 700), []
+    for kind in (BodyWatch, InPython):
+        w = watch(kind, FOUND.anatomy)  # type: ignore[union-attr]
+        state, held = np.zeros((4, w.graph_size), np.float32), np.zeros((4, w.size), np.float32)
+        said.append(
+            [
+                [
+                    "nobody" in found
+                    for found in w.look(x[:, :n], lengths.clip(max=n), state.tobytes(), held.tobytes(), [None] * 4, state)[2]
+                ]
+                for n in (9, 700)
+            ]
+        )
+    assert said[0] == said[1] == [[True, False, False, False], [True, False, True, False]]

@@ -288,6 +288,21 @@ def test_a_body_of_which_only_arms_are_seen_is_no_nonsense(engine: Engine) -> No
     assert "warnings" not in answer(engine, MODALITY.read(clip, None, None, "s"))
 
 
+@pytest.mark.parametrize("frames", [1, 30, 300])
+@pytest.mark.parametrize("place", [None, [0, 0, 0]], ids=["null", "zeros"])
+def test_where_nobody_is_seen_the_answer_is_other(engine: Engine, frames: int, place: list[int] | None) -> None:
+    told = answer(engine, MODALITY.read([[place] * 20] * frames, None, None, "s"))
+    assert told["predictions"][0]["label"] == "other"
+    assert told["warnings"] == [DOUBTS["nobody"]]
+
+
+def test_somebody_who_was_there_is_not_forgotten_at_once(engine: Engine) -> None:
+    gone, nobody = [[None] * 20] * 100, [[None] * 20] * 700
+    assert "warnings" not in answer(engine, MODALITY.read(WAVE.tolist() + gone, None, None, "s"))
+    assert DOUBTS["nobody"] in answer(engine, MODALITY.read(WAVE.tolist() + nobody, None, None, "s"))["warnings"]
+    assert "warnings" not in answer(engine, MODALITY.read(nobody + WAVE.tolist(), None, None, "s"))
+
+
 def test_doubts_pass_when_a_body_comes(engine: Engine) -> None:
     flipped, right = (WAVE * [1, -1, 1]).tolist(), np.concatenate([WAVE] * 6).tolist()
     told = answer(engine, MODALITY.read(flipped + right, None, None, "s"))
