@@ -81,7 +81,13 @@ class Timed(NamedTuple):
 def due(t: NDArray[np.float64], own_hz: float, carry: Carry | None) -> int:
     """Return how many frames of the model's rate fall up to the last of the moments t."""
     start, count = (carry.start, carry.count) if carry else (float(t[0]), 0)
-    return max(0, math.floor((float(t[-1]) - start) * own_hz + ALMOST) + 1 - count)
+    last = float(t[-1])
+    return max(0, math.floor((last - start) * own_hz + almost(last, own_hz)) + 1 - count)
+
+
+def almost(moment: float, own_hz: float) -> float:
+    """Return by how much of a frame a moment may miss one: ALMOST, or what seconds of its size cannot tell (7e-6 of a frame in 2026)."""
+    return max(ALMOST, 4 * math.ulp(moment) * own_hz)
 
 
 def resample_at(x: Floats, t: NDArray[np.float64], own_hz: float, carry: Carry | None) -> Timed:
@@ -106,7 +112,8 @@ def may_be_left_over(carry: Carry, own_hz: float) -> bool:
     """Return whether resampling to the model's rate leaves such a phase: for carries that come from outside."""
     if carry.timed:
         next_one = carry.start + carry.count / own_hz - carry.last
-        return carry.count > 0 and carry.last >= carry.start and -2 * ALMOST < next_one * own_hz <= 1 + 2 * ALMOST
+        near = 2 * almost(carry.last, own_hz)
+        return carry.count > 0 and carry.last >= carry.start and -near < next_one * own_hz <= 1 + near
     step, phase = _stride(carry.hz, own_hz), Fraction(carry.numerator, carry.denominator)
     return 0 < phase <= step and step.denominator % phase.denominator == 0
 
