@@ -237,8 +237,9 @@ class Session(SessionHandle):
         return await self._run(self._conversation.watch(neurons, self._patience(None)))
 
     async def reset(self) -> None:
-        """Puts the session back at the start of a sequence; the next step is number 1."""
+        """Put the session back at the start of a sequence; the next step is number 1. Raises Unanswered where a step has no answer yet."""
         await self._settle()
+        self._conversation.need_answers()
         self._stands(await self._client.reset(self.id))
 
     async def download(self) -> bytes:
@@ -247,8 +248,9 @@ class Session(SessionHandle):
         return await self._client.download(self.id)
 
     async def upload(self, state: bytes) -> None:
-        """Goes on where a downloaded state stood."""
+        """Go on where a downloaded state stood. Raises Unanswered where a step has no answer yet."""
         await self._settle()
+        self._conversation.need_answers()
         self._stands(await self._client.upload(self.id, state))
 
     async def fork(self) -> "Session":

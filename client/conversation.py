@@ -159,10 +159,13 @@ class Conversation:
         """The shell has dropped the connection."""
         self._linked = False
 
-    def stand(self, step: int, position: int) -> None:
-        """The session was put elsewhere: reset, or an uploaded state. Raises Unanswered where a step is under way."""
+    def need_answers(self) -> None:
+        """Raise Unanswered where a step is under way. Ask this before the session is put elsewhere on the server."""
         if self._unanswered is not None:
             raise Unanswered(f"step {self._number_asked()} has no answer yet: make the same call again first", "unanswered")
+
+    def stand(self, step: int, position: int) -> None:
+        """The session was put elsewhere: reset, or an uploaded state."""
         self.step, self.position, self.pending = step, position, None
 
     def claim_rewind(self, to: dict[str, object]) -> int:

@@ -210,8 +210,9 @@ class Session(SessionHandle):
         return self._run(self._conversation.watch(neurons, self._patience(None)))
 
     def reset(self) -> None:
-        """Puts the session back at the start of a sequence; the next step is number 1."""
+        """Put the session back at the start of a sequence; the next step is number 1. Raises Unanswered where a step has no answer yet."""
         self._settle()
+        self._conversation.need_answers()
         self._stands(self._client.reset(self.id))
 
     def download(self) -> bytes:
@@ -220,8 +221,9 @@ class Session(SessionHandle):
         return self._client.download(self.id)
 
     def upload(self, state: bytes) -> None:
-        """Goes on where a downloaded state stood."""
+        """Go on where a downloaded state stood. Raises Unanswered where a step has no answer yet."""
         self._settle()
+        self._conversation.need_answers()
         self._stands(self._client.upload(self.id, state))
 
     def fork(self) -> "Session":

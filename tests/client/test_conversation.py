@@ -104,7 +104,7 @@ def test_a_step_without_an_answer_in_time_is_repeated_by_the_same_call_and_bars_
     with pytest.raises(Unanswered):
         world.run(talk.begin({"max_chars": 1}, None, world.patience()))
     with pytest.raises(Unanswered):
-        talk.stand(0, 0)
+        talk.need_answers()
     assert world.run(talk.feed({"text": "y"}, None, world.patience())).step == 2
     assert world.history == ["x", "y"]
 

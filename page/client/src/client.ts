@@ -309,9 +309,10 @@ export class Session {
     return this.#run((patience) => this.#talk.watch(neurons, patience));
   }
 
-  /** Put the session back at the start of a sequence; the next step is number 1. */
+  /** Put the session back at the start of a sequence; the next step is number 1. Throws Unanswered where a step has no answer yet. */
   reset(): Promise<void> {
     return this.#settled(async () => {
+      this.#talk.needAnswers();
       this.#stands(await this.client.reset(this.id));
     });
   }
@@ -321,9 +322,10 @@ export class Session {
     return this.#settled(() => this.client.download(this.id));
   }
 
-  /** Go on where a downloaded state stood. */
+  /** Go on where a downloaded state stood. Throws Unanswered where a step has no answer yet. */
   upload(state: Uint8Array): Promise<void> {
     return this.#settled(async () => {
+      this.#talk.needAnswers();
       this.#stands(await this.client.upload(this.id, state));
     });
   }

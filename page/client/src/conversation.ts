@@ -194,11 +194,15 @@ export class Conversation {
     this.linked = false;
   }
 
-  /** Stand elsewhere: the session was reset, or a state uploaded. Throws Unanswered where a step is under way. */
-  stand(step: number, position: number): void {
+  /** Throw Unanswered where a step is under way. Ask this before the session is put elsewhere on the server. */
+  needAnswers(): void {
     if (this.#unanswered !== undefined) {
       throw new Unanswered(`step ${this.#numberAsked()} has no answer yet: make the same call again first`, { code: "unanswered" });
     }
+  }
+
+  /** Stand elsewhere: the session was reset, or a state uploaded. */
+  stand(step: number, position: number): void {
     this.step = step;
     this.position = position;
     this.pending = undefined;

@@ -115,7 +115,7 @@ describe("a step", () => {
     world.down = false;
     thrown(() => world.run(talk.feed({ text: "z" }, undefined, world.patience())), Unanswered);
     thrown(() => world.run(talk.begin({ max_chars: 1 }, undefined, world.patience())), Unanswered);
-    thrown(() => talk.stand(0, 0), Unanswered);
+    thrown(() => talk.needAnswers(), Unanswered);
     expect(world.run(talk.feed({ text: "y" }, undefined, world.patience())).step).toBe(2);
     expect(world.history).toEqual(["x", "y"]);
   });
@@ -332,7 +332,7 @@ describe("a rewind", () => {
     expect([talk.step, talk.position]).toEqual([2, 0]);
     talk.claimRewind({ mark: "none" });
     talk.notRewound();
-    talk.stand(0, 0);
+    talk.needAnswers();
   });
 });
 

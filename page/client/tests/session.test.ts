@@ -270,6 +270,26 @@ describe("a session", () => {
     session.close();
   });
 
+  it("is not put elsewhere on the server while a step has no answer", async () => {
+    const asked: string[] = [];
+    const there = { session_id: "s", model: "m", version: "1", step: 0, position: 0, created_at: "then", expires_at: "later" };
+    const fetch = ((url: string) => {
+      asked.push(url);
+      return Promise.resolve(Response.json(there));
+    }) as typeof globalThis.fetch;
+    const session = await soon(net.connect({ fetch }));
+    await soon(session.step("a"));
+    net.dead = true;
+    await expect(soon(session.step("b", { timeout: 5 }))).rejects.toThrow(DeadlineExceeded);
+    for (const call of [() => session.reset(), () => session.upload(new Uint8Array(3))]) await expect(soon(call())).rejects.toThrow(Unanswered);
+    expect([asked, session.number, session.position]).toEqual([[], 1, 1]);
+    net.dead = false;
+    expect((await soon(session.step("b"))).step).toBe(2);
+    await soon(session.reset());
+    expect([asked, session.number, session.position]).toEqual([["http://x/sessions/s/reset"], 0, 0]);
+    session.close();
+  });
+
   it("does not make a call whose deadline passed while it waited for its turn", async () => {
     const session = await soon(net.connect());
     net.dead = true;
