@@ -206,7 +206,7 @@ class Session(SessionHandle):
     async def step(
         self, content: Any, *, number: int | None = None, timeout: float | None = None, t: Sequence[float] | None = None
     ) -> Result:
-        """Take one step of text, of sentences (a list of texts), of frames [T][J][3] or [T][P][J][3], or of rows of numbers [T][F].
+        """Take one step of text, sentences (a list of texts), frames [T][J][3] or [T][P][J][3], or numbers, rows [T][F] or samples [T].
 
         Applied exactly once, whatever happens to connections and servers.
 

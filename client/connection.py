@@ -51,14 +51,31 @@ class Server:
 
 
 def content_of(content: object) -> dict[str, object]:
-    """Return a step's content: a text, sentences, rows of numbers [T][F], or frames, which are lists of joints."""
+    """Return a step's content: a text, sentences, samples [T] or rows [T][F] of numbers, or frames, which are lists of joints.
+
+    A None by itself, or a row of it, is the end of a signal (docs/adopt.md); lists of several are joints that nobody saw.
+    """
     if isinstance(content, str):
         return {"text": content}
-    first = content[0] if isinstance(content, list | tuple) and content else None
-    if isinstance(first, str):
+    listed = _listed(content)
+    if listed and isinstance(listed[0], str):
         return {"sentences": content}
-    rows = isinstance(first, list | tuple) and bool(first) and isinstance(first[0], int | float)
-    return {"values" if rows else "frames": content}
+    depth = _depth(content)
+    ends = len(listed) == 1 and (listed[0] is None or _listed(listed[0]) == [None])
+    return {"values" if depth in (1, 2) or (depth is None and ends) else "frames": content}
+
+
+def _depth(content: object) -> int | None:
+    """Return how many lists the first number lies in; None where there is none."""
+    plain = content.tolist() if hasattr(content, "tolist") else content
+    if not isinstance(plain, list | tuple):
+        return None if plain is None else 0
+    return next((1 + depth for item in plain if (depth := _depth(item)) is not None), None)
+
+
+def _listed(content: object) -> list[object]:
+    plain = content.tolist() if hasattr(content, "tolist") else content
+    return list(plain) if isinstance(plain, list | tuple) else []
 
 
 def given(**options: object) -> dict[str, object]:

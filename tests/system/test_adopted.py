@@ -19,6 +19,7 @@ from onnx import numpy_helper
 from stateful_files import ELMAN, LEVEL, gru, lstm, save, step, typed
 from test_inference import free_port
 
+from indrnn.client import sync
 from indrnn.export.adopt.adoption import adopt
 from indrnn.export.adopt.layout import Told
 from indrnn.export.adopt.write import write
@@ -250,6 +251,16 @@ def test_a_last_null_flushes_a_window(server: Server, files: dict[str, Path]) ->
     assert np.array(told.json()["outputs"]["level"][0]) == pytest.approx(np.array(padded["level"]), abs=1e-4)
     told = server.post("/predict", {"model": "gru", "sequences": [[[1, 2, 3], None]]})
     assert (told.status_code, told.json()["field"]) == (422, "sequences[0][1]")
+
+
+@pytest.mark.parametrize("flush", [[None], [[None]]], ids=str)
+def test_the_client_sends_samples_as_numbers_and_a_flush_by_itself(server: Server, files: dict[str, Path], flush: list[Any]) -> None:
+    x = content("window", 7)
+    with sync.Client(server.url) as client, client.session("window") as session:
+        told = [session.step([row[0] for row in x[:3]]), session.step(x[3:]), session.step(flush)]
+    heard = [value for one in told if one.outputs for value in one.outputs["level"]]
+    assert session.position == 8
+    close({"level": heard}, by_hand(files["window"], "window", [*x, *([[0.0]] * 3)]))
 
 
 def test_the_list_of_models_says_what_they_read(server: Server) -> None:

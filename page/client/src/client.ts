@@ -276,8 +276,8 @@ export class Session {
   }
 
   /**
-   * Take one step of text, of sentences (a list of texts), of frames [T][J][3] or [T][P][J][3], or of rows of numbers [T][F]. It is applied
-   * exactly once, whatever happens to connections and servers.
+   * Take one step of text, of sentences (a list of texts), of frames [T][J][3] or [T][P][J][3], or of numbers, rows [T][F] or samples
+   * [T]. It is applied exactly once, whatever happens to connections and servers.
    *
    * After DeadlineExceeded it may have been applied or not: the same call again finds out. `number` is for those who count themselves. `t` is
    * of frames that come unevenly: the seconds, rising, at which each was taken; the session's later steps have it too.

@@ -104,7 +104,10 @@ export interface CompleteOptions {
   timeout?: number | null;
 }
 
-/** A step's content: a text, frames [T][J][3] or [T][P][J][3] (null for a joint not seen), or rows of numbers [T][F]. */
+/**
+ * A step's content: a text, sentences, frames [T][J][3] or [T][P][J][3] (null for a joint not seen), or numbers: rows [T][F], or the samples
+ * [T] of a signal, which a last null ends.
+ */
 export type Content = string | ArrayLike<unknown>;
 
 const FRAMES = ["layout", "hz", "lost", "unit", "axes"];
@@ -134,14 +137,31 @@ export function explaining(options: ExplainOptions): Body {
   return chosen(options, EXPLAIN);
 }
 
-/** Return a step's content as the field of its modality. */
+/**
+ * Return a step's content as the field of its modality. A null by itself, or a row of it, is the end of a signal (docs/adopt.md); lists of
+ * several are joints that nobody saw.
+ */
 export function contentOf(content: Content): Body {
   if (typeof content === "string") return { text: content };
   const first = content.length ? content[0] : undefined;
   if (typeof first === "string") return { sentences: content };
-  const isList = Array.isArray(first) || ArrayBuffer.isView(first);
-  const rows = isList && typeof (first as unknown as ArrayLike<unknown>)[0] === "number";
-  return rows ? { values: content } : { frames: content };
+  const depth = depthOf(content);
+  const ends = content.length === 1 && (first === null || (isList(first) && first.length === 1 && first[0] === null));
+  return depth === 1 || depth === 2 || (depth === undefined && ends) ? { values: content } : { frames: content };
+}
+
+/** Return how many lists the first number lies in; undefined where there is none. */
+function depthOf(content: unknown): number | undefined {
+  if (!isList(content)) return content === null || content === undefined ? undefined : 0;
+  for (let i = 0; i < content.length; i++) {
+    const depth = depthOf(content[i]);
+    if (depth !== undefined) return depth + 1;
+  }
+  return undefined;
+}
+
+function isList(content: unknown): content is ArrayLike<unknown> {
+  return Array.isArray(content) || (ArrayBuffer.isView(content) && !(content instanceof DataView));
 }
 
 /** Return the options that are not null, as the server names them. Throws TypeError for a name that is none. */

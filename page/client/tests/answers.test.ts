@@ -49,6 +49,18 @@ describe("a result of a model of sentences", () => {
     expect(contentOf([[1, 2]])).toEqual({ values: [[1, 2]] });
     expect(contentOf([])).toEqual({ frames: [] });
   });
+
+  it("of numbers and of rows is values, also where the last fills a window", () => {
+    const rows = [[0.1], [null]];
+    const samples = [[0.1, 0.2], [0.1, null], [null], rows, [[null]], [[0.5, 1]], [[null, 0.5]], new Float32Array(4), [new Float32Array(3)]];
+    for (const content of samples) expect(contentOf(content)).toEqual({ values: content });
+  });
+
+  it("of joints is frames, also where none was seen", () => {
+    for (const content of [[[null, null]], [[null, [0, 0, 0]]], [[[0, 0, 0]]], [[[null, null], [[0, 0, 0], null]]]]) {
+      expect(contentOf(content)).toEqual({ frames: content });
+    }
+  });
 });
 
 describe("neurons", () => {
