@@ -205,7 +205,7 @@ def _command(args: argparse.Namespace, name: str) -> str:
             words += [f"--{option.replace('_', '-')}", _without_folder(value)]
     for option in ("window", "context", "hz", "max_position"):
         value = getattr(args, option)
-        words += [f"--{option.replace('_', '-')}", f"{value:g}"] if value else []
+        words += [f"--{option.replace('_', '-')}", str(value).removesuffix(".0")] if value else []  # every digit: it is typed again
     return shlex.join([*words, *(["--stepped"] if args.stepped else [])])
 
 
