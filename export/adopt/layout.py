@@ -1,5 +1,6 @@
 """Where the batch and the time lie in each tensor of a file: guesses, the likeliest first, each tried by running it."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -107,11 +108,39 @@ def _constants(inputs: Sequence[Value], told: Told) -> dict[str, Array]:
             continue
         shape = tuple(n if isinstance(n, int) else 1 for n in value.shape)
         try:
-            array = np.asarray(given).astype(value.dtype)
+            array = _in_type(f"--constant {value.name}", np.asarray(given), value.dtype)
             found[value.name] = array if array.shape == shape else np.broadcast_to(array, shape).copy()
         except (ValueError, TypeError) as error:
             raise AdoptError(f"--constant {value.name}: expected {value}, got {np.asarray(given).dtype} {list(np.shape(given))}") from error
     return found
+
+
+def _in_type(title: str, given: Array, dtype: str, kept: str = "") -> Array:
+    """Return numbers in the type of a tensor, whose values are kept in another one where `kept` names it.
+
+    Raises AdoptError where a number would become another one: whole numbers beyond the type, fractions as whole numbers, and numbers that
+    only infinity is left of. Raises TypeError where they are no numbers.
+    """
+    if given.dtype.kind not in "biufO":  # O: whole numbers of more than 64 bits
+        raise TypeError(f"expected numbers, got {given.dtype}")
+    try:
+        with np.errstate(all="ignore"):  # what is out of range is told below
+            cast: Array = given.astype(dtype)
+            if np.can_cast(given.dtype, kept or dtype):
+                return cast
+            narrow = cast.astype(kept or dtype)
+    except OverflowError:
+        cast = narrow = np.full(given.shape, np.inf if dtype.startswith("float") else 0)
+    pairs = zip(given.ravel().tolist(), narrow.ravel().tolist(), strict=True)  # Python compares whole numbers with any others exactly
+    if not dtype.startswith("float"):
+        wrong = [one for one, got in pairs if one != got]
+        expected = "true or false" if dtype == "bool" else f"whole numbers from {np.iinfo(dtype).min} to {np.iinfo(dtype).max}"
+    else:
+        wrong = [one for one, got in pairs if math.isinf(got) and abs(one) != math.inf]
+        expected = f"numbers of at most {np.finfo(kept or dtype).max:g}"
+    if wrong:
+        raise AdoptError(f"{title}: expected {expected} ({dtype}{f', kept as {kept}' if kept else ''}), got {str(wrong[0])[:40]}")
+    return cast
 
 
 # --- guesses ----------------------------------------------------------------------------------------------------------------------------
@@ -335,9 +364,11 @@ def _state(pair: Pair, axes: Axes, told: Told, weights: Mapping[str, TensorProto
         return state
     shape = state.axes.at(1, 1)
     try:
-        value = np.broadcast_to(np.asarray(given).astype(state.dtype), shape)
+        kept = "float32" if state.dtype == "float64" else ""
+        value = np.broadcast_to(_in_type(f"--initial {state.name}", np.asarray(given), state.dtype, kept), shape)
     except (ValueError, TypeError) as error:
-        raise AdoptError(f"--initial {state.name}: expected {list(shape)}, got {list(np.shape(given))}") from error
+        got = f"{np.asarray(given).dtype} {list(np.shape(given))}"
+        raise AdoptError(f"--initial {state.name}: expected numbers {list(shape)}, got {got}") from error
     order = [axes.batch] if axes.batch is not None else []
     others = [i for i in range(len(shape)) if i not in order]
     packed = pieces(np.transpose(value, [*order, *others]).reshape(1, -1) if shape else value.reshape(1, 1))
