@@ -54,6 +54,8 @@ class Guess:
 
 def discover(source: OnnxFile, told: Told) -> Plan:
     """Return how a file is fed. Raises AdoptError in one line that names the tensor and what would help."""
+    if told.context and not told.window:
+        raise AdoptError(f"--context {told.context}: expected --window as well, the samples that come after these")
     weights = {w.name: w for w in source.model.graph.initializer}
     defaults = frozenset(weights)
     real = [v for v in source.inputs if v.name not in defaults or v.name in told.states]

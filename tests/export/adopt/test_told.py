@@ -3,6 +3,7 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,3 +123,12 @@ def test_an_array_of_no_numbers_is_refused_with_what_it_has(tmp_path: Path) -> N
     np.save(tmp_path / "h.npy", np.array([1j]))
     with pytest.raises(AdoptError, match=r"--initial h: expected numbers \[1, 4\], got complex128 \[1\]"):
         adopt(step(tmp_path), Told(initial={"h": np.load(tmp_path / "h.npy")}), steps=50)
+
+
+# --- options that need another ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", [gru, level], ids=["of steps", "of windows"])
+def test_a_context_without_a_window_is_refused_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str], file: Any) -> None:
+    assert main(["adopt", str(file(tmp_path)), str(tmp_path / "bundles"), "--context", "2", *QUICK]) == 1
+    assert capsys.readouterr().err == "adopt refused: --context 2: expected --window as well, the samples that come after these\n"
