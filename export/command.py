@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from indrnn.export.bundle import Bundle, BundleError, Figure
 from indrnn.export.errors import ExportError
 from indrnn.export.write import add_explanation, write
-from indrnn.model.commands.limits import within
 from indrnn.model.training.checkpoint import CheckpointError, load
+from indrnn.ranges import within
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:

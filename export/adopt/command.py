@@ -5,9 +5,8 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from indrnn.export.adopt.plan import Array
 from indrnn.export.adopt.write import write
 from indrnn.export.bundle import BundleError, read
 from indrnn.export.errors import AdoptError, ExportError
+from indrnn.ranges import within
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
         parser.add_argument("bundles", type=Path, help="the model repository, usually bundles/")
         parser.add_argument("--name", help="default: the file's name")
         parser.add_argument("--version", default="1", help="a whole number (default: %(default)s)")
-        parser.add_argument("--hz", type=_positive(float), help="steps a second, for the manifest")
-        parser.add_argument("--max-position", type=_positive(int), help="steps that a session may last, and the long run is")
+        parser.add_argument("--hz", type=within(float, 0, least_too=False), help="steps a second, for the manifest")
+        parser.add_argument("--max-position", type=within(int, 1), help="steps that a session may last, and the long run is")
         parser.add_argument(
             "--allow", action="append", default=[], choices=list(kit.CHECKS), help="take it though this check fails; may be repeated"
         )
@@ -66,26 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
         metavar="NAME=N",
         help="the size of a free axis, by its symbol or as tensor.axis; may be repeated",
     )
-    add("--window", type=_positive(int), default=0, help="samples that make one answer, for files that read windows of a signal")
-    add("--context", type=_positive(int), default=0, help="samples before a window that the file reads with it")
+    add("--window", type=within(int, 1), default=0, help="samples that make one answer, for files that read windows of a signal")
+    add("--context", type=within(int, 1), default=0, help="samples before a window that the file reads with it")
     add("--stepped", action="store_true", help="run it a step at a time, though it has an axis of time")
-    add("--steps", type=_positive(int), help=f"steps of the long run (default: as many of {kit.STEPS:,} as {kit.SECONDS:g} s allow)")
-
-
-N = TypeVar("N", int, float)
-
-
-def _positive(of: Callable[[str], N]) -> Callable[[str], N]:
-    def number(text: str) -> N:
-        try:
-            value = of(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}") from None
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
-        return value
-
-    return number
+    add("--steps", type=within(int, 1), help=f"steps of the long run (default: as many of {kit.STEPS:,} as {kit.SECONDS:g} s allow)")
 
 
 def run(command: str, args: argparse.Namespace, argv: list[str]) -> int:

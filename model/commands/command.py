@@ -33,6 +33,7 @@ from indrnn.model.training.learner import Recipe
 from indrnn.model.training.online.traces import OnlineError
 from indrnn.model.training.optimisation.optimisers import OPTIMISERS, OptimiserError
 from indrnn.model.training.task import Job, NothingHeldError, Task
+from indrnn.ranges import within
 
 REFUSALS = (
     AlphabetError,
@@ -177,7 +178,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
         parser.add_argument("--json", action="store_true", help="print JSON, with every neuron's memory and each layer's histogram")
         parser.add_argument(
             "--length",
-            type=limits.within(int, 2),
+            type=within(int, 2),
             default=inspect_adding.LENGTH,
             help="adding: steps that one neuron is read out after (%(default)s)",
         )

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indrnn.frames.rate import HZ_RANGE
-from indrnn.model.commands.limits import within
 from indrnn.model.data import bodies
 from indrnn.model.data.formats import understood
 from indrnn.model.data.formats.recording import FormatError, Recording
 from indrnn.model.data.formats.table import FORMATS, read
 from indrnn.model.data.formats.understood import Stated, Understood
+from indrnn.ranges import within
 
 WIDTH, HEIGHT = 30, 20  # characters of a view; one is twice as high as wide
 VIEWS = (("from the front", 0), ("from the side", 2))

@@ -26,8 +26,10 @@ import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor
 
 from indrnn.frames.layouts import LAYOUTS
+from indrnn.frames.rate import HZ_RANGE
 from indrnn.model.nets.sequence import SequenceConfig, SequenceNet
 from indrnn.model.training.checkpoint import CheckpointError, Meta, save, unpickled
+from indrnn.ranges import within
 
 ORIGIN = {
     "name": "weights trained elsewhere",
@@ -214,12 +216,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     reads.add_argument(
         "--numbers", action="store_true", help="it reads numbers in 0.1.0's form: three to a joint, the last filled up with zeros"
     )
-    parser.add_argument("--hz", type=float, help=f"steps a second it reads, where it is to be served (default: {HZ:g}; of numbers none)")
+    rate = within(float, 0, least_too=False)
+    parser.add_argument("--hz", type=rate, help=f"steps a second it reads, where it is to be served (default: {HZ:g}; of numbers none)")
 
 
 def run(args: argparse.Namespace, command: str) -> None:
     """Reads args.file and writes args.out. Raises PublishedError."""
     skeletons = args.joints is not None or args.layout is not None
+    _check_rate(args)
     weights = read(args.file)
     net = network(weights, args.norm, frames=skeletons, threes=args.numbers)
     meta = Meta(kind="sequence", command=command, seed=0, steps=0, labels=_labels(args.labels, net.classes), data=(ORIGIN,), task="import")
@@ -230,6 +234,13 @@ def run(args: argparse.Namespace, command: str) -> None:
     save(args.out, net, meta)
     c, depth = net.config, len(net.stack.indrnns())
     print(f"{args.out}: {c.kind}, {depth} layers, {c.inputs} inputs, {c.classes} classes, norm {c.norm}, largest |u| {c.gamma:g}")
+
+
+def _check_rate(args: argparse.Namespace) -> None:
+    """Raise PublishedError where steps are resampled, as those of joints are, and the rate is beyond what a bundle may state then."""
+    form = "--joints" if args.joints else "--layout" if args.layout else "--numbers" if args.numbers else None
+    if form and args.hz is not None and not HZ_RANGE[0] <= args.hz <= HZ_RANGE[1]:
+        raise PublishedError(f"--hz: expected from {HZ_RANGE[0]:g} to {HZ_RANGE[1]:g} with {form}, got {args.hz:g}")
 
 
 def _of_skeletons(args: argparse.Namespace, meta: Meta, inputs: int) -> Meta:

@@ -1,10 +1,11 @@
 """Which values the options of `indrnn train` take: a value beyond is refused in one line before anything is read."""
 
-import argparse
 import dataclasses
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
+
+from indrnn.ranges import within
 
 _COUNTS = (
     "window steps validate_every devices hidden layers rows clips epoch alike average settling length joints persons looks rounds block "
@@ -14,7 +15,7 @@ _SHARES = "mirror lossy lost other_rate reset swapped endless mixed strange plen
 _BELOW_ONE = "dropout embedding_dropout readout_dropout steady pools smoothing asked"
 _NOT_NEGATIVE = (
     "decay warmup left_out horizon max_time rate recurrent_rate weight_decay clip jump unit turn tilt speed sway body bones noise spread"
-    " drift misplaced trunk early late unsure norm_penalty delay shift"
+    " max_wall_time drift misplaced trunk early late unsure norm_penalty delay shift"
 )
 _ABOVE_ZERO = "gamma bound slowest fastest quick"
 
@@ -45,23 +46,3 @@ def require(title: str, options: Iterable[dataclasses.Field[Any]]) -> None:
 def reader(name: str, kind: Callable[[str], float]) -> Callable[[str], float]:
     """Return what argparse reads the option `name` with, an int or a float: it refuses what is no such number or beyond its limits."""
     return within(kind, *_LIMITS[name]) if name in _LIMITS else within(kind) if kind in (int, float) else kind
-
-
-def within(
-    kind: Callable[[str], float], least: float = -math.inf, most: float = math.inf, least_too: bool = True, most_too: bool = False
-) -> Callable[[str], float]:
-    """Reads a number from least to most, each allowed or not."""
-    words = "a whole number" if kind is int else "a number"
-    words += f" {'from' if least_too else 'above'} {least:.10g}" if least > -math.inf else ""
-    words += f" {'to' if most_too else 'to below'} {most:.10g}" if most < math.inf else ""
-
-    def read(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if least < value < most or (least_too and value == least) or (most_too and value == most):
-            return value
-        raise argparse.ArgumentTypeError(f"expected {words}, got {text!r}")
-
-    return read

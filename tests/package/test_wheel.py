@@ -94,8 +94,8 @@ def contents(wheel: Path) -> dict[str, bytes]:
 
 def test_the_wheel_holds_every_source_and_bundle_and_nothing_else(wheel: Path) -> None:
     held = contents(wheel)
-    expected = {"indrnn/__init__.py", "indrnn/__main__.py", "indrnn/extras.py", "indrnn/openapi.yaml", "indrnn/service/http/docs.html"}
-    expected.add("indrnn/model/data/vocabulary.toml")
+    expected = {"indrnn/__init__.py", "indrnn/__main__.py", "indrnn/extras.py", "indrnn/ranges.py", "indrnn/openapi.yaml"}
+    expected |= {"indrnn/model/data/vocabulary.toml", "indrnn/service/http/docs.html"}
     built = (path for path in PAGE.rglob("*") if path.is_file() and not path.name.startswith("."))  # nothing, where node is not
     expected |= {f"indrnn/{path.relative_to(ROOT)}" for path in built}
     for name in FOLDERS[2:]:

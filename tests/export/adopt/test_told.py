@@ -132,3 +132,15 @@ def test_an_array_of_no_numbers_is_refused_with_what_it_has(tmp_path: Path) -> N
 def test_a_context_without_a_window_is_refused_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str], file: Any) -> None:
     assert main(["adopt", str(file(tmp_path)), str(tmp_path / "bundles"), "--context", "2", *QUICK]) == 1
     assert capsys.readouterr().err == "adopt refused: --context 2: expected --window as well, the samples that come after these\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [("--hz", "inf", "a number above 0"), ("--hz", "0", "a number above 0"), ("--window", "0", "a whole number from 1")],
+)
+def test_a_number_beyond_an_option_is_refused_as_every_command_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str, expected: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["adopt", "none.onnx", str(tmp_path), option, value])
+    assert f"argument {option}: expected {expected}, got '{value}'" in capsys.readouterr().err

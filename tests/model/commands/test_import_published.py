@@ -363,3 +363,23 @@ def test_a_network_of_numbers_is_a_model_of_numbers_in_its_own_axes_or_in_those_
         (tmp_path / "features.txt").write_text("heat\nhum\n")
         assert main(["import", str(tmp_path / "theirs.pt"), "--out", str(tmp_path / "again.pt"), *told]) == 1
         assert "expected 4 features, one a line, got 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("hz", ["0", "-30", "nan", "inf", "often"])
+def test_a_rate_that_is_none_is_refused_before_anything_is_read(hz, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["import", str(tmp_path / "none.pt"), "--out", str(tmp_path / "ours.pt"), "--numbers", f"--hz={hz}"])
+    assert f"argument --hz: expected a number above 0, got '{hz}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("reads", [["--numbers"], ["--joints"]], ids=str)
+@pytest.mark.parametrize("hz", ["0.5", "1001"])
+def test_a_rate_that_no_bundle_of_that_form_may_state_is_refused_when_it_is_imported(hz, reads, tmp_path, capsys):
+    weights, _ = plain(False)
+    weights["DIs.0.fc.weight"] = torch.randn(H, 12) / 4
+    torch.save(dict(weights), tmp_path / "theirs.pt")
+    (tmp_path / "joints.txt").write_text("nose\ntail\n")
+    told = [*reads, str(tmp_path / "joints.txt")] if reads == ["--joints"] else reads
+    assert main(["import", str(tmp_path / "theirs.pt"), "--out", str(tmp_path / "ours.pt"), *told, "--hz", hz]) == 1
+    assert capsys.readouterr().err == f"--hz: expected from 1 to 1000 with {reads[0]}, got {float(hz):g}\n"
+    assert not (tmp_path / "ours.pt").exists()

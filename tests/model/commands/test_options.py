@@ -73,6 +73,7 @@ def test_no_default_is_shown_empty_or_as_python_writes_it(task: str) -> None:
         ("--jump", "-0.1", "a number from 0"),
         ("--bound", "0", "a number above 0"),
         ("--seed", "-1", "a whole number from 0 to 4294967295"),
+        ("--max-wall-time", "-1", "a number from 0"),
     ],
 )
 def test_a_value_beyond_its_limits_is_refused_in_one_line(option: str, value: str, expected: str, capsys) -> None:
