@@ -259,41 +259,56 @@ def read(folder: Path) -> Bundle:
     """Reads and checks bundles/<name>/<version>.
 
     Raises BundleError when the manifest is missing or wrong, when the folder's name disagrees with it, when x has not the axes of its
-    modality, or when model.onnx, or another file that the manifest states, is not the one whose digest it states.
+    modality, when model.onnx, or another file that the manifest states, is not the one whose digest it states, or when one cannot be read.
     """
     title = f"bundle {folder.parent.name}/{folder.name}"
-    for name in ("manifest.json", "model.onnx"):
-        if (folder / name).exists() and not (folder / name).is_file():
-            raise BundleError(f"{title}: {name}: expected a regular file")  # a named pipe would be waited for, for ever
+    manifest = _manifest(folder / "manifest.json", title)
+    graph = folder / GRAPH
+    found = _found(graph, title)
+    if found is None:
+        raise BundleError(f"{title}: model.onnx is missing")
+    if found != manifest.sha256:
+        raise BundleError(f"{title}: model.onnx: expected sha256 {manifest.sha256}, got {found}")
+    more = {WEIGHTS: manifest.weights_sha256, EXPLAIN: None if manifest.explain is None else manifest.explain.sha256}
+    for name, stated in more.items():
+        if stated is not None and (found := _found(folder / name, title)) != stated:
+            raise BundleError(f"{title}: {name}: expected sha256 {stated}, got {found or 'no file'}")
+    return Bundle(manifest, graph)
+
+
+def _manifest(path: Path, title: str) -> Manifest:
+    """Read and check a manifest by itself. Raises BundleError."""
     try:
-        manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
+        if path.exists():
+            _check_regular(path, title)
+        manifest = Manifest.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise BundleError(f"{title}: manifest.json: {error}") from error
+        raise BundleError(f"{title}: {path.name}: {error}") from error
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}" for e in error.errors())
-        raise BundleError(f"{title}: manifest.json: {wrong}") from error
-    if (manifest.name, manifest.version) != (folder.parent.name, folder.name):
-        raise BundleError(f"{title}: manifest.json says {manifest.name}/{manifest.version}")
+        raise BundleError(f"{title}: {path.name}: {wrong}") from error
+    if (manifest.name, manifest.version) != (path.parent.parent.name, path.parent.name):
+        raise BundleError(f"{title}: {path.name} says {manifest.name}/{manifest.version}")
     modality = MODALITIES[manifest.modality]
     x, expected = manifest.inputs[0] if manifest.inputs else None, ("B", "T", *modality.step(manifest))
     if x is None or (x.dtype, x.shape) != (modality.dtype, expected):
         said = f"expected x, {modality.dtype} {list(expected)}, first, got {x and f'{x.name}, {x.dtype} {list(x.shape)}'}"
-        raise BundleError(f"{title}: manifest.json: inputs: {said}".replace("'", ""))
-    graph = folder / "model.onnx"
-    if not graph.is_file():
-        raise BundleError(f"{title}: model.onnx is missing")
-    found = digest(graph)
-    if found != manifest.sha256:
-        raise BundleError(f"{title}: model.onnx: expected sha256 {manifest.sha256}, got {found}")
-    if manifest.weights_sha256 is not None:
-        weights = folder / WEIGHTS
-        if not weights.is_file() or (found := digest(weights)) != manifest.weights_sha256:
-            raise BundleError(
-                f"{title}: {WEIGHTS}: expected sha256 {manifest.weights_sha256}, got {found if weights.is_file() else 'no file'}"
-            )
-    bundle = Bundle(manifest, graph)
-    if manifest.explain is not None:
-        stated, told = folder / EXPLAIN, manifest.explain.sha256
-        if not stated.is_file() or (found := digest(stated)) != told:
-            raise BundleError(f"{title}: {EXPLAIN}: expected sha256 {told}, got {found if stated.is_file() else 'no file'}")
-    return bundle
+        raise BundleError(f"{title}: {path.name}: inputs: {said}".replace("'", ""))
+    return manifest
+
+
+def _found(path: Path, title: str) -> str | None:
+    """Return the sha256 of a file; None where there is none. Raises BundleError where it cannot be read."""
+    try:
+        if not path.exists():
+            return None
+        _check_regular(path, title)
+        return digest(path)
+    except OSError as error:
+        raise BundleError(f"{title}: {path.name}: {error}") from error
+
+
+def _check_regular(path: Path, title: str) -> None:
+    """Raise BundleError where a path is no file: a named pipe would be waited for, for ever."""
+    if not path.is_file():
+        raise BundleError(f"{title}: {path.name}: expected a regular file")

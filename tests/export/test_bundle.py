@@ -1,5 +1,6 @@
 """What a bundle on disk must be, and that a reader says which bundle is wrong and why."""
 
+import errno
 import json
 import os
 import re
@@ -98,6 +99,39 @@ def test_missing_file_is_refused_by_name(tmp_path: Path, file: str, message: str
     folder = put(tmp_path)
     (folder / file).unlink()
     with pytest.raises(BundleError, match="bundle tiny/1: " + message):
+        read(folder)
+
+
+FILES = ["manifest.json", "model.onnx", "model.onnx.data", "explain.onnx"]
+FAULTS = {
+    "a permission": PermissionError(errno.EACCES, "Permission denied"),
+    "a file that goes": FileNotFoundError(errno.ENOENT, "No such file or directory"),
+    "a disk": OSError(errno.EIO, "Input/output error"),
+}
+
+
+@pytest.mark.parametrize("call", ["is_file", "open"])
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("file", FILES)
+def test_a_file_that_cannot_be_read_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, fault: str, call: str
+) -> None:
+    folder = put(tmp_path)
+    for name in FILES[2:]:
+        (folder / name).write_bytes(b"more")
+    stated = json.loads((folder / "manifest.json").read_text())
+    more = digest(folder / FILES[2])
+    (folder / "manifest.json").write_text(json.dumps({**stated, "weights_sha256": more, "explain": {"sha256": more, "error": 0}}))
+    read(folder)
+    before = getattr(Path, call)
+
+    def failing(path: Path, *args: Any, **more: Any) -> Any:
+        if path.name == file:
+            raise FAULTS[fault]
+        return before(path, *args, **more)
+
+    monkeypatch.setattr(Path, call, failing)
+    with pytest.raises(BundleError, match=rf"bundle tiny/1: {re.escape(file)}: "):
         read(folder)
 
 
