@@ -9,6 +9,7 @@ from indrnn.service import errors
 from indrnn.service.settings import ELSEWHERE, PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
+TOPS = ("client", "export", "frames", "kernels", "model", "service")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "client" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -43,6 +44,36 @@ def test_settings_that_pages_name_are_there() -> None:
             continue
         for name in re.findall(r"\bINDRNN_[A-Z_]+\b", page.read_text()):
             assert name in known, f"{page.name}: {name}"
+
+
+MAP = (ROOT / "docs" / "architecture.md").read_text().partition("## Rooms")[2].partition("\n## ")[0]
+EACH = {"model/tasks": "a file for each task", "model/data/formats": "a file for each format"}  # what the map says in place of names
+
+
+def mapped() -> list[Path]:
+    """The files that the map of rooms lists. A name without a folder lies in the room, or where the one before it in its line does."""
+    found, room = [], ROOT
+    for told, names in re.findall(r"^\| (?:`([^`]+)`)? ?\| (.+?) \| .+ \|$", MAP, re.M):
+        room = ROOT / told if told else room
+        beside = room
+        for name in re.findall(r"`([^`]+)`", names):
+            if name.endswith("/"):  # of static/ and the like nothing is listed
+                continue
+            beside = (room / name).parent if "/" in name else beside
+            found.append(room / name if "/" in name or not (beside / name).exists() else beside / name)
+    return found
+
+
+def test_the_map_of_rooms_lists_every_file_once_and_none_that_is_not_there() -> None:
+    listed = mapped()
+    assert [str(path) for path in listed if not path.exists()] == []
+    assert [str(path) for path in set(listed) if listed.count(path) > 1] == []
+    assert all(words in MAP for words in EACH.values())
+    kinds = {".py", ".cpp", ".h", ".cu", ".toml"}
+    there = {path for top in TOPS for path in (ROOT / top).rglob("*") if path.suffix in kinds and ".build" not in path.parts}
+    there |= set((ROOT / "indrnn").glob("*.py"))
+    left = {str(path.relative_to(ROOT)) for path in there - set(listed) if path.name != "__init__.py"}
+    assert sorted(name for name in left if not name.startswith(tuple(f"{room}/" for room in EACH))) == []
 
 
 TROUBLES = (ROOT / "docs" / "troubleshooting.md").read_text()
