@@ -48,6 +48,8 @@ def test_the_served_bundle_gives_its_published_figures(own_server: Start, tmp_pa
     server = own_server(INDRNN_BUNDLES=str(tmp_path / "bundles"))
     measured: list[dict[str, Any]] = accuracy.MEASURED[model](server.port, "test")
     said = published(model, version)
+    named = {figure["name"] for figure in measured}
+    assert named & set(BARS[model, version]), "what the bars are for was measured"
     for figure in measured:
         assert figure["value"] == pytest.approx(said[figure["name"]], abs=0.3 if figure["unit"] == "%" else 0.002), figure["name"]
 

@@ -521,7 +521,10 @@ def test_colours_correlations_and_the_map_are_told_as_they_are(visitor: Visitor)
     page.get_by_text("the newest at the right").wait_for()
     press(page, "inside quotes")
     page.get_by_text("off to its highest:").wait_for()
-    for line in page.locator(".found li").all_inner_texts():
+    page.locator(".found li").first.wait_for()
+    lines = page.locator(".found li").all_inner_texts()
+    assert len(lines) >= 5, "neurons are found"
+    for line in lines:
         assert re.search(r"r = -\d.*, against it|r = \d.*, with it", line), line
 
 

@@ -239,21 +239,30 @@ def together(*works: Callable[[], object]) -> None:
 
 def test_forks_and_downloads_beside_steps_are_always_whole(server: Server, walk: list[Any]) -> None:
     ident, twins, files, replies = opened(server), [], [], {}
+    begun = threading.Barrier(3)  # a fork and a download were taken, and the last step is still to come
 
     def stepping() -> None:
         for n in range(1, 31):
+            if n == 30:
+                begun.wait(60)
             replies[n] = step(server, ident, n, walk[2 * n - 2 : 2 * n]).json()["predictions"]
 
     def forking() -> None:
-        for _ in range(15):
+        for i in range(15):
             twins.append(server.post(f"/sessions/{ident}/fork", None).json())
+            if i == 0:
+                begun.wait(60)
 
     def downloading() -> None:
-        files.extend(download(server, ident) for _ in range(15))
+        for i in range(15):
+            files.append(download(server, ident))
+            if i == 0:
+                begun.wait(60)
 
     together(stepping, forking, downloading)
-    twins += [upload(server, data).json() for data in files]
-    for twin in twins:
+    loaded = [upload(server, data).json() for data in files]
+    assert all(any(twin["step"] < 30 for twin in taken) for taken in (twins, loaded)), "nothing was taken beside the steps"
+    for twin in twins + loaded:
         n = twin["step"]
         assert twin["position"] == 2 * n
         if n < 30:
