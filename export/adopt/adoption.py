@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from indrnn.export import kit
-from indrnn.export.adopt.handfed import answers_by_hand, open_session
+from indrnn.export.adopt.handfed import answers_by_hand, open_session, wrapped_run
 from indrnn.export.adopt.layout import Told, discover, made_up
 from indrnn.export.adopt.plan import Plan
 from indrnn.export.adopt.source import LARGE, OnnxFile, read_source
@@ -136,13 +136,9 @@ def half(plan: Plan) -> bool:
 def subject(plan: Plan, session: ort.InferenceSession, original: ort.InferenceSession | None, name: str) -> kit.Subject:
     """Return the graph round a file as the kit reads it."""
 
-    def run(x: kit.Array, lengths: NDArray[np.int64], state: kit.Floats) -> tuple[kit.Floats, kit.Floats]:
-        logits, after = session.run(["logits", "state_out"], {"x": x, "lengths": lengths, "state": state})
-        return logits, after
-
     return kit.Subject(
         name,
-        run,
+        wrapped_run(session),
         lambda rng, B, T: sample(plan, rng, B, T),
         parts(plan),
         answers(plan),

@@ -1,10 +1,9 @@
 """A bundle as the kit reads it, adopted or trained here."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from indrnn.export import kit
-from indrnn.export.adopt.handfed import open_session
+from indrnn.export.adopt.handfed import open_session, wrapped_run
 from indrnn.export.adopt.layout import made_up
 from indrnn.export.bundle import Bundle, Manifest, Part
 from indrnn.export.modalities.table import MODALITIES
@@ -13,17 +12,11 @@ from indrnn.export.modalities.table import MODALITIES
 def bundle_subject(bundle: Bundle) -> kit.Subject:
     """Return the bundle's graph, with names of its manifest, and made-up content of its modality."""
     m = bundle.manifest
-    session = open_session(bundle.graph)
-
-    def run(x: kit.Array, lengths: NDArray[np.int64], state: kit.Floats) -> tuple[kit.Floats, kit.Floats]:
-        logits, after = session.run(["logits", "state_out"], {"x": x, "lengths": lengths, "state": state})
-        return logits, after
-
     states = tuple(kit.Stretch(_name(p), p.offset, p.size, p.dtype or "float32") for p in m.state)
     memories = frozenset(_name(p) for p in m.state if p.role == "hidden")
     return kit.Subject(
         f"{m.name}/{m.version}",
-        run,
+        wrapped_run(open_session(bundle.graph)),
         _sample(m),
         states,
         _answers(m),

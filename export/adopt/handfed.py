@@ -1,4 +1,4 @@
-"""The file itself in ONNX Runtime, fed by hand: what its bundle is compared with, and what layouts are tried on."""
+"""Files in ONNX Runtime: the adopted one, fed by hand, which its bundle is compared with, and the graph round it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from indrnn.export import kit
 from indrnn.export.adopt.packing import BITS, PIECES
 from indrnn.export.adopt.plan import Array, Axes, Plan, State
 from indrnn.export.errors import AdoptError
@@ -31,6 +32,16 @@ def run(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> dict[str, 
     names = [o.name for o in session.get_outputs()]
     taken = {i.name for i in session.get_inputs()} | {i.name for i in session.get_overridable_initializers()}
     return dict(zip(names, session.run(names, {k: v for k, v in feeds.items() if k in taken}), strict=True))
+
+
+def wrapped_run(session: ort.InferenceSession) -> kit.Run:
+    """Return what runs a bundle's graph: (x, lengths, state) -> logits, state after them."""
+
+    def run(x: kit.Array, lengths: NDArray[np.int64], state: kit.Floats) -> tuple[kit.Floats, kit.Floats]:
+        logits, after = session.run(["logits", "state_out"], {"x": x, "lengths": lengths, "state": state})
+        return logits, after
+
+    return run
 
 
 def place(values: NDArray[np.float32], axes: Axes, dtype: str, frame: int = 1) -> Array:
