@@ -79,6 +79,14 @@ def set_up(level: str, form: Literal["text", "json"], part: str | None = None) -
     logging.basicConfig(level=level.upper(), handlers=[handler])
     for name in ("uvicorn.error", "websockets"):  # their debug lines hold what clients send, keys too
         logging.getLogger(name).setLevel(max(logging.INFO, logging.getLogger().level))
+    logging.getLogger("uvicorn.error").addFilter(without_query)
+
+
+def without_query(record: logging.LogRecord) -> bool:
+    """Leave the query out of a line on a WebSocket's handshake: nothing here reads it, and who errs puts a key there."""
+    if isinstance(record.args, tuple) and "WebSocket %s" in str(record.msg):
+        record.args = tuple(arg.partition("?")[0] if isinstance(arg, str) else arg for arg in record.args)
+    return True
 
 
 def _name_part(part: str, record: logging.LogRecord) -> bool:

@@ -1,5 +1,6 @@
 """Who may come in, how often, from which page, and what they find."""
 
+import base64
 import json
 import re
 import shutil
@@ -432,3 +433,19 @@ def test_keys_come_and_go_without_a_restart(own_server: Start, tmp_path: Path) -
         becomes(client, ann, 401)
         becomes(client, bob, 200)
         assert ask(ws, type="step", step=1, text="x")["type"] == "result"
+
+
+@pytest.mark.parametrize("path", ["/stream/chars", "/nowhere"])
+def test_a_key_in_the_wrong_place_is_not_logged(guarded: Guarded, path: str) -> None:
+    """The fixture looks for every key in the log at its end."""
+    key = base64.b64encode(bytes(16)).decode()
+    with socket.create_connection(("127.0.0.1", guarded.server.port), timeout=30) as sock:
+        sock.sendall(
+            f"GET {path}?api_key={guarded.secrets['ann']} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        assert sock.recv(12).startswith(b"HTTP/1.1 ")
+    until = time.monotonic() + 30
+    while f'"WebSocket {path}"' not in guarded.server.log():
+        assert time.monotonic() < until, "its line"
+    assert guarded.secrets["ann"] not in guarded.server.log()
