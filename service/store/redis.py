@@ -372,7 +372,7 @@ class RedisStore:
             raise StoreFailed(f"{self._where} could not be asked: {error or type(error).__name__}") from error
 
     def _send(self, ask: Callable[[], R]) -> R:
-        """Ask, and once more on a new connection where one broke: whatever this module sends may be sent twice (see above)."""
+        """Ask, and once more on a new connection where one broke: whatever this module sends may be sent twice (docs/store.md)."""
         for left in reversed(range(TRIES)):
             try:
                 return ask()
