@@ -107,7 +107,11 @@ class Explainer:
         assert manifest.explain is not None, "`read` has looked"
         path = folder / EXPLAIN
         stated = {path: manifest.explain.sha256, folder / GRAPH: manifest.sha256}  # whose weights it reads
-        if any(not file.is_file() or digest(file) != sha256 for file, sha256 in stated.items()):
+        try:
+            same = all(digest(file) == sha256 for file, sha256 in stated.items())
+        except OSError:  # removed, or not to be read
+            same = False
+        if not same:
             raise BadInput(f"the explanation of {manifest.name} {manifest.version} is no longer the file that was loaded", field="model")
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
