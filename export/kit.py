@@ -341,11 +341,19 @@ def check(subject: Subject, seed: int = 0, steps: int | None = None, seconds: fl
             except Fault as fault:
                 found.append(Finding(name, about, fault))
             except Exception as error:  # the runtime's exceptions have no common base of their own
-                reason = " ".join(str(error).split())[:200]
+                reason = _shortened(" ".join(str(error).split()))
                 found.append(Finding(name, about, Fault("the graph", f"cannot be run: {reason}", float("nan"))))
             else:
                 found.append(Finding(name, about, None, note))
     return found
+
+
+LONGEST = 400  # characters of what the runtime says
+
+
+def _shortened(text: str) -> str:
+    """Return a message with its middle left out where it is long: the runtime's begin with the place and end with the reason."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 4]} … {text[-3 * LONGEST // 4 :]}"
 
 
 def report(findings: Sequence[Finding]) -> str:

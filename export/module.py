@@ -34,10 +34,12 @@ def to_onnx(
     because PyTorch's exporter takes an axis of 1 for a constant. inputs: names, by default those of `forward`. outputs: by default NAME_out
     for a last output that has the shape of the last input, and so on backwards, as states have; the others y, y_1, and so on.
 
-    The module is exported in evaluation mode, and left as it was. Raises GraphError when PyTorch cannot export it, and when the graph
-    answers another size differently, as one does that has a time loop in Python.
+    The module is exported in evaluation mode, and left as it was. Raises GraphError when PyTorch cannot export it, where its numbers are
+    neither float32 nor float64, and when the graph cannot be run at another size or answers it differently, as one does that has a time
+    loop in Python.
     """
     args = tuple(args)
+    _check_types(module, args)
     names = list(inputs) if inputs is not None else _parameters(module, len(args))
     training = module.training
     module.eval()
@@ -49,10 +51,18 @@ def to_onnx(
         if len(names) != len(args) or len(given) != len(flat):
             raise GraphError(f"expected {len(args)} names of inputs and {len(flat)} of outputs, got {names} and {given}")
         made = _export(module, args, axes, names, given)
+        _free_outputs(made, module, args, axes)
         _compare(made, module, args, axes, names, given)
     finally:
         module.train(training)
     return made
+
+
+def _check_types(module: nn.Module, args: Sequence[Tensor]) -> None:
+    """Raise GraphError for numbers that the graphs of these layers do not have: on float16 the runtime ends the process."""
+    floats = {str(t.dtype).removeprefix("torch.") for t in (*module.parameters(), *module.buffers(), *args) if t.is_floating_point()}
+    if wrong := sorted(floats - {"float32", "float64"}):
+        raise GraphError(f"expected weights and inputs of float32 or float64, got {', '.join(wrong)} (module.float() converts)")
 
 
 def _parameters(module: nn.Module, count: int) -> list[str]:
@@ -140,6 +150,19 @@ def _name_axes(made: onnx.ModelProto, axes: Sequence[dict[int, str]]) -> None:
                 dim.dim_param = renamed[dim.dim_param]
 
 
+def _free_outputs(made: onnx.ModelProto, module: nn.Module, args: Sequence[Tensor], axes: Sequence[dict[int, str]]) -> None:
+    """Leave those sizes of the outputs open that change with the inputs': PyTorch states an LSTM's at the example's length."""
+    with torch.no_grad():
+        usual = _flat(module(*args))
+        for letter in sorted({letter for free in axes for letter in free.values()}):
+            other = _flat(module(*[_varied(a, free, {letter: 1}, 0) for a, free in zip(args, axes, strict=True)]))
+            for value, one, another in zip(made.graph.output, usual, other, strict=True):
+                dims = value.type.tensor_type.shape.dim
+                for dim, n, m in zip(dims, one.shape, another.shape, strict=True) if len(dims) == one.ndim == another.ndim else ():
+                    if n != m and not dim.dim_param:
+                        dim.dim_param = letter if m == n + 1 else f"{value.name}_{letter}"
+
+
 def _compare(
     made: onnx.ModelProto,
     module: nn.Module,
@@ -149,18 +172,29 @@ def _compare(
     outputs: Sequence[str],
 ) -> None:
     """Raise GraphError unless the graph answers what the module does, at the example's sizes and at others."""
-    session = ort.InferenceSession(graph.serialize(made), providers=["CPUExecutionProvider"])
+    try:
+        session = ort.InferenceSession(graph.serialize(made), providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's exceptions have no common base of their own
+        raise GraphError(f"the runtime does not take the graph: {_reason(error)}") from error
     taken = {i.name for i in session.get_inputs()}
     for more in ({}, {"B": 1, "T": 5}, {"B": 3, "T": 1}):
         varied = [_varied(a, free, more, k) for k, (a, free) in enumerate(zip(args, axes, strict=True))]
         with torch.no_grad():
             want = _flat(module(*varied))
-        got = session.run(list(outputs), {n: v.numpy() for n, v in zip(names, varied, strict=True) if n in taken})
+        try:
+            got = session.run(list(outputs), {n: v.numpy() for n, v in zip(names, varied, strict=True) if n in taken})
+        except Exception as error:
+            said = f"at {', '.join(str(list(v.shape)) for v in varied)} the graph cannot be run"
+            raise GraphError(f"{said}; PyTorch has exported it at the example's sizes: {_reason(error)}") from error
         for name, a, b in zip(outputs, got, want, strict=True):
             error = _difference(a, b.numpy())
             if not error <= PARITY_BOUND:
                 said = f"{name}: at {', '.join(str(list(v.shape)) for v in varied)} PyTorch and the graph differ by {error:.2g}"
                 raise GraphError(f"{said}; expected at most {PARITY_BOUND:g} (a time loop in Python is exported at the example's length)")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[-300:]
 
 
 def _varied(a: Tensor, free: dict[int, str], more: dict[str, int], seed: int) -> Tensor:

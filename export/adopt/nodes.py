@@ -105,8 +105,10 @@ def _rename_graph(graph: GraphProto, names: Mapping[str, str], prefix: str) -> N
     del graph.value_info[:]
     for value in (*graph.input, *graph.output):
         value.name = names.get(value.name, value.name)
-        if value.type.HasField("tensor_type"):
-            value.type.tensor_type.ClearField("shape")  # of the sizes that it was exported at
+        if value.type.tensor_type.shape.dim:
+            value.type.tensor_type.ClearField(
+                "shape"
+            )  # of the sizes that it was exported at; a Loop's number and condition have to say none
     for weight in graph.initializer:
         weight.name = names.get(weight.name, weight.name)
 

@@ -121,6 +121,8 @@ def _host(url: str) -> tuple[str, int | None] | None:
 def read_keys(path: Path) -> list[tuple[str, str]]:
     """Names and hashes; empty lines and those that begin with # do not count. Raises KeysError."""
     try:
+        if path.exists() and not path.is_file():
+            raise KeysError(f"keys {path}: expected a regular file")  # a pipe would be waited for, for ever
         lines = path.read_text().splitlines()
     except FileNotFoundError as error:
         raise KeysError(f"keys {path}: there is no such file (indrnn key NAME makes it)") from error

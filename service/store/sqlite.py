@@ -428,6 +428,12 @@ def _refuse_others(path: Path) -> None:
     """Refuse what is no SQLite file before a lock is made beside it. Raises OSError, DatabaseError."""
     if path.is_dir():
         raise IsADirectoryError("expected a file, got a folder")
+    log = path.with_name(f"{path.name}-wal")
+    if (
+        log.is_file() and log.stat().st_size and not (path.exists() and path.stat().st_size)
+    ):  # SQLite would delete the log, and what is in it
+        there = "an empty one" if path.exists() else "none"
+        raise sqlite3.DatabaseError(f"expected a file of sessions, got {there} beside its log {log.name}: move the log away to begin anew")
     if not path.exists():
         return
     if not path.is_file():

@@ -100,6 +100,7 @@ class TimedHttp(NoUpgrade):
     _upgraded = False
     _in_head = False
     _loose = 0  # bytes that came since the request began, or since the last piece of its body
+    _ending = False  # nothing more is read
     _later: bytes | None = None  # what came and is read in the loop's next turn
     _idle_since: float | None = None  # on the loop's clock, while nothing is asked
 
@@ -113,6 +114,8 @@ class TimedHttp(NoUpgrade):
 
         Of a piece of very many requests, as uvloop reads megabytes at a time, some are read, and the others when these are answered.
         """
+        if self._ending:
+            return
         if self._later is not None:  # somebody else has let it be read again
             self._later += data
             self.transport.pause_reading()
@@ -166,7 +169,17 @@ class TimedHttp(NoUpgrade):
         super().on_body(body)
 
     def handle_websocket_upgrade(self) -> None:
-        """From here on the connection is another protocol's."""
+        """From here on the connection is another protocol's, unless an answer is due: it would come into the WebSocket.
+
+        Then what was asked before is answered, and the connection closed.
+        """
+        later, self._later = self._later, None
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._ending = True
+            self.cycle.keep_alive = False
+            return
+        if later is not None:
+            self.transport.resume_reading()
         self._leave()
         super().handle_websocket_upgrade()
 

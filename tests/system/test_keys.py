@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import shutil
 import signal
@@ -431,6 +432,17 @@ def test_keys_come_and_go_without_a_restart(own_server: Start, tmp_path: Path) -
         becomes(client, ann, 200)
         file.write_text(file.read_text().removeprefix(line).removesuffix("no key\n"))
         becomes(client, ann, 401)
+        becomes(client, bob, 200)
+        kept = file.read_text()
+        file.unlink()
+        os.mkfifo(file)  # who opens it would wait for ever, and look at no file again
+        while "expected a regular file" not in server.log():
+            time.sleep(0.05)
+        becomes(client, bob, 200)
+        file.unlink()
+        file.write_text(line)
+        becomes(client, bob, 401)
+        file.write_text(kept + line)
         becomes(client, bob, 200)
         assert ask(ws, type="step", step=1, text="x")["type"] == "result"
 

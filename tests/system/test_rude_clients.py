@@ -17,7 +17,7 @@ import orjson
 import pytest
 from conftest import Server
 from test_inference import free_port
-from test_wire import CLOSE, CONTINUATION, PING, PONG, TEXT, frame, raw
+from test_wire import CLOSE, CONTINUATION, PING, PONG, TEXT, Raw, frame, raw
 from tritonclient.grpc import service_pb2
 
 Start = Callable[..., Server]
@@ -212,6 +212,34 @@ def test_requests_in_line_are_all_answered_in_order(server: Server) -> None:
         sock.sendall(b"GET /health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         said = everything(sock)
     assert re.findall(rb"HTTP/1\.1 (\d+) ", said) == [b"200", b"404", b"200"] * 1_000 + [b"200"]
+
+
+HANDSHAKE = (
+    b"GET /stream/chars HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDAwMDAwMDAwMDAwMDAwMA==\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(("path", "times"), [("/v1/completions", 1), ("/v2/models/chars/infer", 3), ("/v2/models/chars/infer", 100)])
+def test_a_handshake_behind_an_unanswered_request_is_not_taken(server: Server, path: str, times: int) -> None:
+    """Its answer would come into the WebSocket."""
+    numbers = {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "INT64", "data": [1]}]}
+    body = orjson.dumps(numbers if "v2" in path else {"model": "chars", "prompt": "a", "max_tokens": 100})
+    request = b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s" % (path.encode(), len(body), body)
+    with connected(server) as sock:
+        sock.sendall(request * times + HANDSHAKE + frame({"type": "open"}))
+        said = everything(sock)
+    assert re.findall(rb"HTTP/1\.1 (\d+) ", said) == [b"200"] * times
+
+
+def test_a_handshake_before_a_long_piece_of_requests_is_taken_and_read_on(server: Server) -> None:
+    with connected(server) as sock:
+        sock.sendall(HANDSHAKE + b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n" * 200)
+        client = Raw(sock)
+        while client.file.readline() != b"\r\n":
+            pass
+        client.send(frame({"type": "open"}))
+        assert client.reply()["type"] == "opened"
 
 
 def test_who_leaves_with_requests_in_line_ends_the_one_that_runs(own_server: Start) -> None:

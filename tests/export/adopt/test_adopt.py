@@ -355,6 +355,14 @@ KINDS = {  # inputs => outputs, nodes, whether it runs over time itself, whether
         "e = Constant <value_ints = [9223372036854775807]> () c = CumSum (audio, one) out = Add (c, s) s_out = Slice (out, m, e, ax)",
         (True, False),
     ),
+    "a loop over time": (
+        "(float[B, T, 3] x, float[B, 4] h) => (float[B, T, 4] y, float[B, 4] hn)",
+        "sh = Shape <start = 1, end = 2> (x) zero = Constant <value_ints = [0]> () n = Squeeze (sh, zero) "
+        "go = Constant <value = bool {1}> () hn, yt = Loop (n, go, h) <body = each (int64 i, bool c, float[B, 4] s) => "
+        "(bool c2, float[B, 4] s2, float[B, 4] o) { c2 = Identity (c) xi = Gather <axis = 1> (x, i) a = MatMul (xi, V) b = Add (a, s) "
+        "s2 = Tanh (b) o = Identity (s2) }> y = Transpose <perm = [1, 0, 2]> (yt)",
+        (True, False),
+    ),
     "no rows at all": (
         "(float[T, 3] x, float[1, 1, 4] h) => (float[T, 4] y, float[1, 1, 4] hn)",
         "one = Constant <value_ints = [1]> () xt = Unsqueeze (x, one) Y, hn = GRU <hidden_size = 4> (xt, W, R, , , h) "

@@ -129,6 +129,38 @@ def test_a_time_loop_in_python_is_refused() -> None:
         indrnn.export.to_onnx(Unrolled(), (torch.randn(2, 6, 3), torch.zeros(2, 3)))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_numbers_that_no_graph_of_ours_has_are_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(GraphError, match=f"expected weights and inputs of float32 or float64, got {str(dtype)[6:]}"):
+        indrnn.export.to_onnx(Tagger().to(dtype), (torch.randn(2, 6, 3, dtype=dtype), torch.zeros(2, 2, 5, dtype=dtype)))
+
+
+class Mixed(nn.Module):
+    """PyTorch's LSTM, alone or below a layer of ours."""
+
+    def __init__(self, more: bool) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+        self.more = IndRNN(4, 4, batch_first=True) if more else None
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        y, (h, c) = self.lstm(x, (h, c))
+        return (y if self.more is None else self.more(y)[0]), h, c
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # of PyTorch's exporter
+def test_an_lstm_of_pytorch_s_has_its_answers_for_any_length() -> None:
+    model = indrnn.export.to_onnx(Mixed(False), (torch.randn(2, 6, 3), torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)))
+    found = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.output]
+    assert found == [["B", "T", 4], [1, "B", 4], [1, "B", 4]]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
+def test_what_pytorch_exports_at_the_example_s_sizes_is_refused_in_words() -> None:
+    with pytest.raises(GraphError):
+        indrnn.export.to_onnx(Mixed(True), (torch.randn(2, 6, 3), torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)))
+
+
 def test_wrong_names_are_refused() -> None:
     with pytest.raises(GraphError, match="expected 2 names of inputs and 2 of outputs"):
         indrnn.export.to_onnx(OneStep(), (torch.randn(2, 3), torch.zeros(2, 4)), outputs=["one"])

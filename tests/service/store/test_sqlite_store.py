@@ -465,3 +465,19 @@ def test_a_commit_has_as_many_rows_as_are_asked_for(path: Path) -> None:
     store = reopened(store, path)
     assert {s.step for s in store.load([many[0].id, many[20_999].id]).values()} == {0}, "all of a commit or nothing"
     store.close()
+
+
+@pytest.mark.parametrize("left", ["empty", "gone"])
+def test_a_log_without_its_file_is_not_thrown_away(path: Path, left: str) -> None:
+    store = SQLiteStore(path)
+    store.commit([Change(None, session(store)) for _ in range(20)])
+    logs = {name: path.with_name(f"{path.name}{name}").read_bytes() for name in ("", "-wal")}
+    store.close()
+    path.with_name(f"{path.name}-wal").write_bytes(logs["-wal"])
+    path.write_bytes(b"") if left == "empty" else path.unlink()
+    with pytest.raises(StoreError, match="beside its log sessions.db-wal: move the log away"):
+        SQLiteStore(path)
+    assert path.with_name(f"{path.name}-wal").read_bytes() == logs["-wal"]
+    path.write_bytes(logs[""])
+    with contextlib.closing(SQLiteStore(path)) as store:
+        assert store.count("", 5.0) == 20
