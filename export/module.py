@@ -174,8 +174,8 @@ def _compare(
     """Raise GraphError unless the graph answers what the module does, at the example's sizes and at others."""
     try:
         session = ort.InferenceSession(graph.serialize(made), providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime's exceptions have no common base of their own
-        raise GraphError(f"the runtime does not take the graph: {_reason(error)}") from error
+    except Exception as failed:  # the runtime's exceptions have no common base of their own
+        raise GraphError(f"the runtime does not take the graph: {_reason(failed)}") from failed
     taken = {i.name for i in session.get_inputs()}
     for more in ({}, {"B": 1, "T": 5}, {"B": 3, "T": 1}):
         varied = [_varied(a, free, more, k) for k, (a, free) in enumerate(zip(args, axes, strict=True))]
@@ -183,9 +183,9 @@ def _compare(
             want = _flat(module(*varied))
         try:
             got = session.run(list(outputs), {n: v.numpy() for n, v in zip(names, varied, strict=True) if n in taken})
-        except Exception as error:
+        except Exception as failed:
             said = f"at {', '.join(str(list(v.shape)) for v in varied)} the graph cannot be run"
-            raise GraphError(f"{said}; PyTorch has exported it at the example's sizes: {_reason(error)}") from error
+            raise GraphError(f"{said}; PyTorch has exported it at the example's sizes: {_reason(failed)}") from failed
         for name, a, b in zip(outputs, got, want, strict=True):
             error = _difference(a, b.numpy())
             if not error <= PARITY_BOUND:

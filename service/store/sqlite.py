@@ -12,7 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -108,7 +108,7 @@ class SQLiteStore:
             os.close(os.open(self._path, os.O_RDONLY | os.O_CREAT, 0o600))  # what lies in it is worth what its sessions are
             self._db = sqlite3.connect(self._path, timeout=1.0, isolation_level=None, check_same_thread=False)
             self.key = self._open()
-            self._files = self._identity()
+            self._files = _identity(self._path)
         except (OSError, sqlite3.Error) as error:
             if self._held is not None and self._new_lock:
                 os.unlink(f"{self._path}-lock")  # while it is held: _hold sees that the name is another file's
@@ -237,19 +237,15 @@ class SQLiteStore:
         if not kept and not gone:
             return
         if not gone and not keeping and len(values) <= PARAMETERS:
-            self._upsert(values)  # one statement is one transaction, and gives up the interpreter lock only once
+            _upsert(self._db, values)  # one statement is one transaction, and gives up the interpreter lock only once
         else:
             self._commit_more(values, gone, keeping)
-
-    def _upsert(self, values: Sequence[object]) -> None:
-        rows = ",".join([_ROW] * (len(values) // _WIDTH))
-        self._db.execute(f"INSERT INTO sessions ({_COLUMNS}) VALUES {rows} {_ON_CONFLICT}", values)
 
     def _commit_more(self, values: Sequence[object], gone: Sequence[str], keeping: Sequence[Change]) -> None:
         """Commit as many rows as there are, removals too, and what changes of the states that sessions keep."""
         self._db.execute("BEGIN IMMEDIATE")
         for some in _cut(values, PARAMETERS // _WIDTH * _WIDTH):
-            self._upsert(some)
+            _upsert(self._db, some)
         self._db.executemany("DELETE FROM sessions WHERE id = ?", [(i,) for i in gone])
         if keeping:
             self._write_histories(keeping)
@@ -276,11 +272,7 @@ class SQLiteStore:
                 rows = self._db.execute(query, (owner, now, limit)).fetchall()
             except sqlite3.Error as error:
                 raise StoreFailed(f"the store could not be read: {error}") from error
-        found = []
-        for row in rows:
-            with contextlib.suppress(TypeError, ValueError):  # a damaged row is told of when its session is asked for, and ends no list
-                found.append(_session((*(text.decode() for text in row[: len(_TEXTS)]), *row[len(_TEXTS) :])))
-        return found
+        return _listed(rows)
 
     def count(self, owner: str, now: float) -> int:
         """Count an owner's living sessions, as Store says."""
@@ -373,14 +365,9 @@ class SQLiteStore:
                 os.close(self._held)
                 self._held = None
 
-    def _identity(self) -> tuple[tuple[int, int], ...]:
-        """Return the identity of the files that the names stand for: the database and its log."""
-        stats = (os.stat(self._path), os.stat(f"{self._path}-wal"))
-        return tuple((s.st_dev, s.st_ino) for s in stats)
-
     def _need_files(self) -> None:
         """SQLite writes to a file that was deleted as happily as to any other. 3 µs a commit."""
-        if self._identity() != self._files:
+        if _identity(self._path) != self._files:
             raise FileNotFoundError(f"{self._path} or its log was replaced while the service runs: restart it")
 
     def _abandon(self, ids: Iterable[str]) -> None:
@@ -492,6 +479,18 @@ class _Written(NamedTuple):
         return cls(kept, [value for s in kept for value in _row(s)], gone, keeping)
 
 
+def _identity(path: Path) -> tuple[tuple[int, int], ...]:
+    """Return the identity of the files that the names stand for: the database and its log."""
+    stats = (os.stat(path), os.stat(f"{path}-wal"))
+    return tuple((s.st_dev, s.st_ino) for s in stats)
+
+
+def _upsert(db: sqlite3.Connection, values: Sequence[object]) -> None:
+    """Write rows of sessions in one statement."""
+    rows = ",".join([_ROW] * (len(values) // _WIDTH))
+    db.execute(f"INSERT INTO sessions ({_COLUMNS}) VALUES {rows} {_ON_CONFLICT}", values)
+
+
 def _cut(values: Sequence[T], most: int) -> Iterator[Sequence[T]]:
     """Yield pieces of at most so many values."""
     return (values[at : at + most] for at in range(0, len(values), most))
@@ -538,6 +537,15 @@ def _session(row: tuple[object, ...]) -> Session:
         last=decode_step(last) if isinstance(last, bytes) else None,
         carry=decode_carry(carry) if isinstance(carry, bytes) else None,
     )
+
+
+def _listed(rows: Iterable[tuple[Any, ...]]) -> list[Session]:
+    """Return the sessions of rows whose texts are bytes; a damaged row is told of when its session is asked for, and ends no list."""
+    found = []
+    for row in rows:
+        with contextlib.suppress(TypeError, ValueError):
+            found.append(_session((*(text.decode() for text in row[: len(_TEXTS)]), *row[len(_TEXTS) :])))
+    return found
 
 
 def _of_a_row(error: sqlite3.Error) -> bool:

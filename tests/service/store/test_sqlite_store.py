@@ -475,7 +475,7 @@ def test_a_log_without_its_file_is_not_thrown_away(path: Path, left: str) -> Non
     store.close()
     path.with_name(f"{path.name}-wal").write_bytes(logs["-wal"])
     path.write_bytes(b"") if left == "empty" else path.unlink()
-    with pytest.raises(StoreError, match="beside its log sessions.db-wal: move the log away"):
+    with pytest.raises(StoreError, match=r"beside its log sessions\.db-wal: move the log away"):
         SQLiteStore(path)
     assert path.with_name(f"{path.name}-wal").read_bytes() == logs["-wal"]
     path.write_bytes(logs[""])
