@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from indrnn.model.data.formats.recording import FormatError, Places, Recording, load_json, numbers, seats
+from indrnn.model.data.formats.recording import FormatError, Places, Recording, by_number, load_json, numbers, seats
 
 _ORDERS = {25: "openpose25", 18: "openpose18", 17: "coco17", 15: ""}
 SUFFIX = "_keypoints.json"
@@ -18,7 +18,7 @@ def is_one(path: Path) -> bool:
 
 def read(path: Path, persons: int) -> list[Recording]:
     """Return the one clip of a folder. A joint of confidence 0, which stands at 0, was not seen. Raises FormatError."""
-    files = sorted(path.glob(f"*{SUFFIX}"))
+    files = sorted(path.glob(f"*{SUFFIX}"), key=by_number)
     found = [_bodies(file) for file in files]
     shapes = {body.shape for frame in found for body in frame}
     if len(shapes) != 1:

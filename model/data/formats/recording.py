@@ -63,6 +63,11 @@ def words(name: str) -> str:
     return name.replace("center", "centre")
 
 
+def by_number(path: Path) -> list[tuple[list[str | int], str]]:
+    """Return a path as what sorts it: numbers in its names count as numbers, so that `frame_10` comes after `frame_2`."""
+    return [([int(p) if k % 2 else p for k, p in enumerate(re.split(r"([0-9]+)", name))], name) for name in path.parts]
+
+
 def load_json(path: Path) -> Any:
     """Return what a JSON file holds; of JSON lines a list. Raises FormatError."""
     try:

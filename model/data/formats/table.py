@@ -11,7 +11,7 @@ import numpy as np
 from indrnn.frames import layouts
 from indrnn.model.data import ntu
 from indrnn.model.data.formats import azure, csv_table, matlab, mediapipe, npz, openpose, predict_body, pyskl
-from indrnn.model.data.formats.recording import FormatError, Recording, load_json
+from indrnn.model.data.formats.recording import FormatError, Recording, by_number, load_json
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ def _files(path: Path) -> list[Path]:
     suffixes = {s for f in FORMATS.values() for s in f.suffixes}
     folders = {p.parent for p in path.rglob(f"*{openpose.SUFFIX}")}
     files = {p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file() and p.parent not in folders}
-    return sorted(files | folders)
+    return sorted(files | folders, key=by_number)
 
 
 def _format(file: Path) -> str:
