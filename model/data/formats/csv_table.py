@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -164,33 +165,31 @@ def _recording(
 ) -> Recording:
     """Return one clip: its rows are frames, or, where there is a column of persons, the persons of frames."""
     own = [rows[i] for i in at]
-    key = roles.get("frame", roles.get("time"))
     who = [_cell(r, roles.get("person")) for r in own]
-    people = list(dict.fromkeys(who))
-    notes: tuple[str, ...] = ()
-    if len(people) > 1:
-        if key is None:
-            raise FormatError(f"{path}: expected a column frame or time beside that of persons")
-        people.sort(key=lambda p: -who.count(p))
-        notes = (f"{name}: {len(people) - persons} persons beside the {persons} seen longest are left out (--persons takes more)",) * (
-            len(people) > persons
-        )
-        seat = {p: k for k, p in enumerate(people[:persons])}
-        first = {_cell(r, key): r for r in reversed(own)}
-        moments = list(dict.fromkeys(_cell(r, key) for r in own))
-        times = [_cell(first[m], roles.get("time")) for m in moments]
-        x = np.zeros((len(moments), len(seat), *values.shape[1:]))
-        place = {m: t for t, m in enumerate(moments)}
-        for r, p, v in zip(own, who, values, strict=True):
-            if p in seat:
-                x[place[_cell(r, key)], seat[p]] = v
-    else:
-        times, x = [_cell(r, roles.get("time")) for r in own], values[:, None]
+    people = sorted(dict.fromkeys(who), key=lambda p: -who.count(p))
+    if len(people) > 1 and not {"frame", "time"} & set(roles):
+        raise FormatError(f"{path}: expected a column frame or time beside that of persons")
+    left_out = f"{len(people) - persons} persons beside the {persons} seen longest are left out (--persons takes more)"
+    notes = [f"{name}: {left_out}"] * (len(people) > persons)
+    role, moments = _moments(own, roles)
+    frames, said = _frames(moments, len(people) > 1)
+    notes += [f"{name}: {header[roles[role]]}: {n}" for n in said]
+    seat = {p: k for k, p in enumerate(people[:persons])}
+    x = np.zeros((max(frames) + 1, len(seat), *values.shape[1:]))
+    for t, p, v in zip(frames, who, values, strict=True):
+        if p in seat:
+            x[t, seat[p]] = v
+    first = {t: i for i, t in reversed(list(enumerate(frames)))}
+    order = [first[t] for t in sorted(first)]  # a row of each frame
+    if role == "frame":
+        x, said = _with_gaps(x, [moments[i] for i in order])
+        notes += [f"{name}: {header[roles[role]]}: {n}" for n in said]
     labels = {_cell(r, roles.get("label")) for r in own} - {""}
     if len(labels) > 1:
         raise FormatError(
             f"{path}: {name}: expected one label a clip, got {', '.join(sorted(labels)[:5])}: a column clip tells clips apart"
         )
+    times = _finite([_cell(own[i], roles["time"]) for i in order]) if "time" in roles else None
     return Recording(
         x,
         name,
@@ -198,9 +197,56 @@ def _recording(
         subject=_whole(_cell(own[0], roles.get("subject"))),
         view=_whole(_cell(own[0], roles.get("view"))),
         joint_names=names,
-        hz=rate_of([float(t) for t in times], header[roles["time"]]) if "time" in roles and all(map(_is_number, times)) else None,
-        notes=notes,
+        hz=rate_of(times, header[roles["time"]]) if times else None,
+        notes=tuple(notes),
     )
+
+
+def _moments(own: Sequence[Sequence[str]], roles: dict[str, int]) -> tuple[str, list[Any]]:
+    """Return "frame" or "time", whichever of the columns has numbers, and what it has in each row; texts where neither has."""
+    there = [role for role in ("frame", "time") if role in roles]
+    for role in there:
+        if (found := _finite([_cell(r, roles[role]) for r in own])) is not None:
+            return role, found
+    return (there[0], [_cell(r, roles[there[0]]) for r in own]) if there else ("", [""] * len(own))
+
+
+def _finite(cells: Sequence[str]) -> list[float] | None:
+    """Return cells as numbers; None where one is none, or not finite."""
+    found = [float(c) if _is_number(c) else np.nan for c in cells]
+    return found if np.isfinite(found).all() else None
+
+
+def _frames(moments: Sequence[Any], shared: bool) -> tuple[list[int], list[str]]:
+    """Return which frame each row is of, in the order of numbers, and notes. shared: rows of one moment are persons of one frame."""
+    texts = isinstance(moments[0], str)
+    if shared:
+        place = {m: t for t, m in enumerate(dict.fromkeys(moments) if texts else sorted(set(moments)))}
+        return [place[m] for m in moments], []
+    steps = np.array([]) if texts else np.diff(np.array(moments, np.float64))
+    if (steps >= 0).all():
+        return list(range(len(moments))), []
+    if len(set(moments)) < len(moments):
+        return list(range(len(moments))), ["neither rises nor tells all rows apart: they stay in the order of the file"]
+    return np.argsort(np.argsort(np.array(moments, np.float64))).tolist(), []
+
+
+def _with_gaps(x: Places, numbers: Sequence[Any]) -> tuple[Places, list[str]]:
+    """Return x with frames in which no joint is seen where numbers of frames are missing, and notes."""
+    if isinstance(numbers[0], str) or len(numbers) < 3:
+        return x, []
+    at = np.array(numbers, np.float64)
+    step = np.median(np.diff(at))
+    places = (at - at[0]) / step if step > 0 else at
+    if (np.diff(places) < 1).any() or (places % 1).any() or len(places) == places[-1] + 1:
+        return x, []
+    gap = int(np.argmax(np.diff(places)))
+    missing = f"{int(places[-1]) + 1 - len(places):,} frames are missing, most of them from {at[gap]:g} to {at[gap + 1]:g}"
+    if places[-1] + 1 > 2 * len(places):
+        return x, [f"{missing}; what is there follows on without them"]
+    whole = np.full((int(places[-1]) + 1, *x.shape[1:]), np.nan)
+    whole[places.astype(np.int64)] = x
+    return whole, [f"{missing}; joints are not seen in them"]
 
 
 def _whole(text: str) -> int | None:
