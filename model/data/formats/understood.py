@@ -51,8 +51,9 @@ class Understood:
 
 def understand(found: Sequence[Recording], asked: Stated) -> Understood:
     """Return all recordings as one file of clips. Raises FormatError where they do not belong together or say too little."""
-    first = found[0]
     _check_shapes(found)
+    found = [_laid_out(_numbered(r), asked.layout) for r in found]
+    first = found[0]
     if asked.layout is None:
         _check_joints(found)
     if asked.axes is None:
@@ -118,6 +119,42 @@ def _check_joints(found: Sequence[Recording]) -> None:
                 )
 
 
+def _numbered(r: Recording) -> Recording:
+    """Return a recording with its joints in the order of their numbers, where their names are numbers."""
+    told = [re.fullmatch(r"(.*?)\s*([0-9]{1,9})", words(n)) for n in r.joint_names or ()]
+    numbers = [int(t[2]) for t in told if t is not None]
+    if not told or len(set(numbers)) < len(told) or len({t[1] for t in told if t is not None}) > 1:
+        return r
+    return _moved(r, sorted(range(len(told)), key=lambda j: numbers[j]))
+
+
+def _moved(r: Recording, index: Sequence[int]) -> Recording:
+    """Return a recording with its joints, and their names, in another order."""
+    if list(index) == list(range(r.x.shape[2])):
+        return r
+    return replace(r, x=r.x[:, :, index], joint_names=tuple((r.joint_names or ())[j] for j in index))
+
+
+def _laid_out(r: Recording, layout: str | None) -> Recording:
+    """Return a recording with its joints in the order of the layout that is asked for, by their names where they are its.
+
+    Raises FormatError where a joint is called as another of the layout is.
+    """
+    order = layouts.order(layout) if layout else None
+    if order is None or r.joint_names is None or len(order.names) != r.x.shape[2]:
+        return r
+    expected, got = [words(n) for n in order.names], _names(r)
+    if sorted(got) == sorted(expected):
+        return _moved(r, [got.index(n) for n in expected])
+    for j, name in enumerate(got):
+        if name in expected and expected[j] != name:
+            raise FormatError(
+                f"{r.name}: expected the joints of {layout}, whose joint {j} is {expected[j]!r}, got {name!r} by the file's own names, "
+                "which are not all of that layout: leave out --layout, or rename them"
+            )
+    return r
+
+
 def _names(r: Recording) -> tuple[str, ...]:
     """Return the names of the joints as plain words, by the layout where one is stated; none where nothing says any."""
     order = layouts.order(r.order) if r.order else None
@@ -140,14 +177,15 @@ def _order(r: Recording, x: Places, asked: Stated) -> tuple[str, JointOrder | No
             like = layouts.likely(joints, dims)
             hint = f"; {joints} joints have {', '.join(like)}" if like else ""
             raise FormatError(f"{r.name}: {name} has {len(order.names)} joints, the recording has {joints}{hint}")
-        return name, order, order.names, x, f"{name}, {order.told}"
+        by_names = _names(replace(r, order="")) == tuple(words(n) for n in order.names)
+        return name, order, order.names, x, f"{name}, {order.told}{', by the names of the joints' if by_names else ''}"
     if r.joint_names is not None:
         plain = [words(n) for n in r.joint_names]
         for name, order in sorted(
-            layouts.ORDERS.items(), key=lambda item: list(item[1].names) != plain
+            layouts.ORDERS.items(), key=lambda item: [words(n) for n in item[1].names] != plain
         ):  # the same joints in their order first
-            if sorted(plain) == sorted(order.names):
-                index = [plain.index(n) for n in order.names]
+            if sorted(plain) == sorted(expected := [words(n) for n in order.names]):
+                index = [plain.index(n) for n in expected]
                 moved = ", its joints put into that order" if index != list(range(joints)) else ""
                 return name, order, order.names, x[:, :, index], f"{name} by the names of the joints{moved}"
         return "", None, r.joint_names, x, f"{', '.join(r.joint_names[:6])}{', ...' if joints > 6 else ''}: by their own names"
