@@ -1,6 +1,7 @@
 """MediaPipe Pose's landmarks as JSON, however they were dumped: a list of frames, or lines, with 33 landmarks of x, y and z in each.
 
-Landmarks of the world are metres from the hips' middle and preferred; those of the picture are parts of its width and height, two numbers.
+Landmarks of the world are metres from the hips' middle and preferred; those of the picture are parts of its width and height, two numbers,
+and tell who is who of several persons.
 """
 
 from collections.abc import Iterator
@@ -28,7 +29,11 @@ def read(path: Path, persons: int) -> list[Recording]:
     bodies = [[_places(b, path, world) for where, b in frame if ("world" in where.lower()) == world] for frame in found]
     if not any(bodies):
         raise FormatError(f"{path}: expected frames with {JOINTS} landmarks of x, y and z, as MediaPipe Pose gives them")
-    x, left_over = seats(bodies, persons)
+    places = [[_places(b, path, False) for where, b in frame if "world" not in where.lower()] for frame in found] if world else bodies
+    if all(len(p) == len(b) for p, b in zip(places, bodies, strict=True) if b):
+        x, left_over = seats(bodies, persons, where=places)
+    else:
+        x, left_over = seats(bodies, persons, [list(range(len(frame))) for frame in bodies])  # by where they stand in the list
     notes = [f"{left_over:,} bodies beside the {persons} of a frame are left out (--persons takes more)"] if left_over else []
     if not world:
         notes.append("landmarks of the picture: parts of its width and height, of which one may be longer; those of the world are metres")

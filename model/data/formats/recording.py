@@ -175,12 +175,17 @@ class Seats:
 
 
 def seats(
-    frames: Sequence[Sequence[Places]], persons: int, ids: Sequence[Sequence[Any]] | None = None, near: float = np.inf
+    frames: Sequence[Sequence[Places]],
+    persons: int,
+    ids: Sequence[Sequence[Any]] | None = None,
+    near: float = np.inf,
+    where: Sequence[Sequence[Places]] | None = None,
 ) -> tuple[Places, int]:
     """Bodies [J, D] of each frame, in any order -> x [T, persons, J, D], each body in the seat that `Seats` gives it, zeros where absent.
 
-    ids: of the bodies, where a tracker has followed them; near: as in `Seats`. Seats are in the order of how long they
-    were taken. Returned beside x is how many bodies found no seat.
+    ids: of the bodies, where a tracker has followed them; near: as in `Seats`; where: joints that tell where each body stands, of bodies
+    whose own places are from their middle. Seats are in the order of how long they were taken. Returned beside x is how many bodies
+    found no seat.
     """
     shape = next((body.shape for frame in frames for body in frame), (1, 2))
     x = np.zeros((len(frames), max(persons, 1), *shape))
@@ -189,7 +194,7 @@ def seats(
     for t, frame in enumerate(frames):
         seen = [(~np.isnan(body)).all(-1).sum() for body in frame]
         order = [i for i in np.argsort(-np.array(seen, np.int64), kind="stable") if not np.isnan(frame[i]).all()]
-        bodies = [(ids[t][i] if ids is not None else None, _middle(frame[i])) for i in order]
+        bodies = [(ids[t][i] if ids is not None else None, _middle((where or frames)[t][i])) for i in order]
         for i, seat in zip(order, room.place(bodies, t), strict=True):
             if seat is None:
                 left_over += 1

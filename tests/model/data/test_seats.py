@@ -1,7 +1,11 @@
 """Bodies of a frame stand in any order; whom a tracker knows keeps a seat, whoever else comes."""
 
-import numpy as np
+import json
 
+import numpy as np
+import pytest
+
+from indrnn.model.data.formats import mediapipe
 from indrnn.model.data.formats.recording import seats
 
 POSE = np.array([[1.0, 1], [1, 2], [2, 1], [2, 2]])
@@ -63,3 +67,30 @@ def test_swapped_ids_do_not_swap_the_persons():
 
 def test_who_has_no_id_sits_where_the_nearest_sat_however_far():
     assert places([[at(0)], [at(5)], [at(9)]], [[None], [None], [None]], near=1) == ([[1.5, 0.0], [6.5, 0.0], [10.5, 0.0]], 0)
+
+
+POSES = np.random.default_rng(4).uniform(-0.5, 0.5, (40, 2, 33, 3))  # of two persons, no pose like the last
+
+
+def persons_of(tmp_path, *names, order=lambda t: (0, 1), frames=40, persons=2):
+    """Return which of two persons each seat has in each frame of landmarks of these names, -1 nobody."""
+    told = []
+    for t in range(frames):
+        picture = [POSES[t, k, :, :2] * 0.1 + (0.3 + 0.4 * k, 0.5) for k in range(2)]
+        kinds = {"pose_world_landmarks": POSES[t], "pose_landmarks": picture}
+        told.append({name: [kinds[name][k].tolist() for k in order(t)] for name in names})
+    (tmp_path / "a.json").write_text(json.dumps(told))
+    (found,) = mediapipe.read(tmp_path / "a.json", persons)
+    return [[next((k for k in range(2) if np.allclose(x, POSES[t, k])), -1) for x in f] for t, f in enumerate(found.x)]
+
+
+@pytest.mark.parametrize("names", [("pose_landmarks", "pose_world_landmarks"), ("pose_world_landmarks", "pose_landmarks")])
+@pytest.mark.parametrize("order", [lambda t: (0, 1), lambda t: (1, 0) if t % 3 else (0, 1), lambda t: (0, 1) if t != 7 else (1,)])
+def test_persons_whose_hips_are_at_0_are_told_apart_by_the_picture(tmp_path, names, order):
+    seen = persons_of(tmp_path, *names, order=order)
+    assert seen == [[0 if 0 in order(t) else -1, 1] for t in range(40)] or seen == [[1, 0 if 0 in order(t) else -1] for t in range(40)]
+
+
+def test_without_a_picture_persons_whose_hips_are_at_0_keep_their_order(tmp_path):
+    assert persons_of(tmp_path, "pose_world_landmarks") == [[0, 1]] * 40
+    assert persons_of(tmp_path, "pose_world_landmarks", persons=1) == [[0]] * 40
