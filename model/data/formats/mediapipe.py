@@ -4,26 +4,31 @@ Landmarks of the world are metres from the hips' middle and preferred; those of 
 and tell who is who of several persons.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from indrnn.model.data.formats.recording import FormatError, Places, Recording, load_json, rate_of, seats, time_unit
+from indrnn.frames.rate import HZ_RANGE
+from indrnn.model.data.formats.recording import FormatError, Places, Recording, load_json, rate_of, seats, time_unit, words
 
 JOINTS = 33
 _DEEPEST = 6
+_PERSONS = {"person", "persons", "body", "pose", "player", "track", "id", "people", "subject", "human", "skeleton"}
+_RATES = {"fps", "hz", "rate", "frame rate", "framerate", "frames per second", "sample rate", "sampling rate", "video fps"}
 
 
 def is_one(told: Any) -> bool:
     """Return whether there are lists of 33 landmarks in what a JSON file holds."""
-    return any(next(_landmarks(frame, ""), None) is not None for frame in _frames(told)[:50])
+    return _has_landmarks(_frames(told))
 
 
 def read(path: Path, persons: int) -> list[Recording]:
     """Return the one clip of a file. Raises FormatError."""
-    frames = _frames(load_json(path))
+    told = load_json(path)
+    frames = _frames(told)
     found = [list(_landmarks(frame, "")) for frame in frames]
     world = any("world" in where.lower() for bodies in found for where, _ in bodies)
     bodies = [[_places(b, path, world) for where, b in frame if ("world" in where.lower()) == world] for frame in found]
@@ -38,17 +43,40 @@ def read(path: Path, persons: int) -> list[Recording]:
     if not world:
         notes.append("landmarks of the picture: parts of its width and height, of which one may be longer; those of the world are metres")
     order = "mediapipe33"
-    return [Recording(x, path.stem, order=order, hz=_rate(frames), unit="m" if world else "px", notes=tuple(notes))]
+    return [Recording(x, path.stem, order=order, hz=_rate(frames) or _stated_rate(told), unit="m" if world else "px", notes=tuple(notes))]
 
 
-def _frames(told: Any) -> list[Any]:
-    """Return what stands for the frames: a list at the top, or the longest list under a name."""
-    if isinstance(told, dict):
-        lists = [v for v in told.values() if isinstance(v, list) and not _is_body(v)]
-        told = max(lists, key=len, default=[told])
-    if isinstance(told, list) and _is_body(told):
-        return [told]
-    return told if isinstance(told, list) else []
+def _frames(told: Any, depth: int = 0) -> list[Any]:
+    """Return what stands for the frames: a list, or what is under names with numbers, in their order, wherever in the file it is."""
+    if isinstance(told, list):
+        return [told] if _is_body(told) else told
+    if not isinstance(told, dict) or depth > _DEEPEST:
+        return []
+    if numbered := _numbered(told):
+        return numbered
+    lists = {n: v for n, v in told.items() if isinstance(v, list) and not _is_body(v) and _has_landmarks(v)}
+    if lists:
+        name, found = max(lists.items(), key=lambda item: (len(item[1]), "world" in item[0].lower()))
+        return [f if isinstance(f, dict) else {name: f} for f in found] if len(found) > 1 else [told]
+    inner = max((_frames(v, depth + 1) for v in told.values() if isinstance(v, dict) and _has_landmarks(v)), key=len, default=[])
+    return inner if len(inner) > 1 else [told]
+
+
+def _has_landmarks(found: Any) -> bool:
+    return any(
+        next(_landmarks(f, ""), None) is not None for f in (found[:50] if isinstance(found, list) and not _is_body(found) else [found])
+    )
+
+
+def _numbered(told: dict[str, Any]) -> list[Any]:
+    """Return what is under names that differ in a number alone, such as `frame_10`, in the order of the numbers; persons are none."""
+    found: dict[tuple[str, str], dict[float, Any]] = {}
+    for name, value in told.items():
+        met = re.fullmatch(r"(.*?)([0-9]{1,18}(?:\.[0-9]{1,18})?)(\D*)", name)
+        if met and isinstance(value, dict | list) and not _PERSONS & set(words(met[1]).split()):
+            found.setdefault((met[1], met[3]), {})[float(met[2])] = value
+    most = max(found.values(), key=len, default={})
+    return [most[n] for n in sorted(most)] if any(map(_has_landmarks, most.values())) else []
 
 
 def _is_body(found: Any) -> bool:
@@ -94,3 +122,13 @@ def _rate(frames: list[Any]) -> float | None:
         if len(times) > 1 and len(times) == len(frames):
             return rate_of(times, name)
     return None
+
+
+def _stated_rate(told: Any, depth: int = 0) -> float | None:
+    """Return the rate that a file states beside its frames, such as `"fps": 25`."""
+    if not isinstance(told, dict) or depth > 2:
+        return None
+    for name, value in told.items():
+        if words(name) in _RATES and isinstance(value, int | float) and HZ_RANGE[0] <= value <= HZ_RANGE[1]:
+            return float(value)
+    return next((hz for value in told.values() if (hz := _stated_rate(value, depth + 1)) is not None), None)
