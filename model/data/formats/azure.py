@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from indrnn.model.data.formats.recording import NEAR, FormatError, Recording, load_json, numbers, rate, seats
+from indrnn.model.data.formats.recording import NEAR, FormatError, Recording, load_json, numbers, rate_of, seats
 
 JOINTS = 32
 
@@ -30,6 +30,6 @@ def read(path: Path, persons: int) -> list[Recording]:
         raise FormatError(f"{path}: expected bodies, got nobody in any of {len(frames)} frames")
     x, left_over = seats(bodies, persons, ids, NEAR * 1000)
     notes = (f"{left_over:,} bodies beside the {persons} of a frame are left out (--persons takes more)",) if left_over else ()
-    times = [f["timestamp_usec"] / 1e6 for f in frames if isinstance(f.get("timestamp_usec"), int | float)]
-    hz = rate(times) if len(times) > 1 else None
-    return [Recording(x, path.stem, order="azure32", hz=hz, unit="mm", notes=notes)]
+    times = [f["timestamp_usec"] for f in frames if "timestamp_usec" in f]
+    hz, said = rate_of(times, "timestamp_usec") if times else (None, [])
+    return [Recording(x, path.stem, order="azure32", hz=hz, unit="mm", notes=(*notes, *said))]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from indrnn.model.data.formats.recording import FormatError, Places, Recording, rate_of, time_unit, words
+from indrnn.model.data.formats.recording import FormatError, Places, Recording, moments, rate_of, time_unit, words
 
 _ROLES = {
     "label": ("label", "class", "action", "activity", "gesture"),
@@ -171,8 +171,8 @@ def _recording(
         raise FormatError(f"{path}: expected a column frame or time beside that of persons")
     left_out = f"{len(people) - persons} persons beside the {persons} seen longest are left out (--persons takes more)"
     notes = [f"{name}: {left_out}"] * (len(people) > persons)
-    role, moments = _moments(own, roles)
-    frames, said = _frames(moments, len(people) > 1)
+    role, at_which = _moments(own, roles)
+    frames, said = _frames(at_which, len(people) > 1)
     notes += [f"{name}: {header[roles[role]]}: {n}" for n in said]
     seat = {p: k for k, p in enumerate(people[:persons])}
     x = np.zeros((max(frames) + 1, len(seat), *values.shape[1:]))
@@ -182,14 +182,16 @@ def _recording(
     first = {t: i for i, t in reversed(list(enumerate(frames)))}
     order = [first[t] for t in sorted(first)]  # a row of each frame
     if role == "frame":
-        x, said = _with_gaps(x, [moments[i] for i in order])
+        x, said = _with_gaps(x, [at_which[i] for i in order])
         notes += [f"{name}: {header[roles[role]]}: {n}" for n in said]
     labels = {_cell(r, roles.get("label")) for r in own} - {""}
     if len(labels) > 1:
         raise FormatError(
             f"{path}: {name}: expected one label a clip, got {', '.join(sorted(labels)[:5])}: a column clip tells clips apart"
         )
-    times = _finite([_cell(own[i], roles["time"]) for i in order]) if "time" in roles else None
+    times = [_cell(own[i], roles["time"]) for i in order] if "time" in roles else []
+    hz, said = rate_of(times, header[roles["time"]]) if any(times) else (None, [])
+    notes += [f"{name}: {n}" for n in said]
     return Recording(
         x,
         name,
@@ -197,7 +199,7 @@ def _recording(
         subject=_whole(_cell(own[0], roles.get("subject"))),
         view=_whole(_cell(own[0], roles.get("view"))),
         joint_names=names,
-        hz=rate_of(times, header[roles["time"]]) if times else None,
+        hz=hz,
         notes=tuple(notes),
     )
 
@@ -206,29 +208,23 @@ def _moments(own: Sequence[Sequence[str]], roles: dict[str, int]) -> tuple[str, 
     """Return "frame" or "time", whichever of the columns has numbers, and what it has in each row; texts where neither has."""
     there = [role for role in ("frame", "time") if role in roles]
     for role in there:
-        if (found := _finite([_cell(r, roles[role]) for r in own])) is not None:
-            return role, found
+        if (found := moments([_cell(r, roles[role]) for r in own])) is not None:
+            return role, found[0]
     return (there[0], [_cell(r, roles[there[0]]) for r in own]) if there else ("", [""] * len(own))
 
 
-def _finite(cells: Sequence[str]) -> list[float] | None:
-    """Return cells as numbers; None where one is none, or not finite."""
-    found = [float(c) if _is_number(c) else np.nan for c in cells]
-    return found if np.isfinite(found).all() else None
-
-
-def _frames(moments: Sequence[Any], shared: bool) -> tuple[list[int], list[str]]:
+def _frames(at: Sequence[Any], shared: bool) -> tuple[list[int], list[str]]:
     """Return which frame each row is of, in the order of numbers, and notes. shared: rows of one moment are persons of one frame."""
-    texts = isinstance(moments[0], str)
+    texts = isinstance(at[0], str)
     if shared:
-        place = {m: t for t, m in enumerate(dict.fromkeys(moments) if texts else sorted(set(moments)))}
-        return [place[m] for m in moments], []
-    steps = np.array([]) if texts else np.diff(np.array(moments, np.float64))
+        place = {m: t for t, m in enumerate(dict.fromkeys(at) if texts else sorted(set(at)))}
+        return [place[m] for m in at], []
+    steps = np.array([]) if texts else np.diff(np.array(at, np.float64))
     if (steps >= 0).all():
-        return list(range(len(moments))), []
-    if len(set(moments)) < len(moments):
-        return list(range(len(moments))), ["neither rises nor tells all rows apart: they stay in the order of the file"]
-    return np.argsort(np.argsort(np.array(moments, np.float64))).tolist(), []
+        return list(range(len(at))), []
+    if len(set(at)) < len(at):
+        return list(range(len(at))), ["neither rises nor tells all rows apart: they stay in the order of the file"]
+    return np.argsort(np.argsort(np.array(at, np.float64))).tolist(), []
 
 
 def _with_gaps(x: Places, numbers: Sequence[Any]) -> tuple[Places, list[str]]:

@@ -40,10 +40,12 @@ def read(path: Path, persons: int) -> list[Recording]:
     else:
         x, left_over = seats(bodies, persons, [list(range(len(frame))) for frame in bodies])  # by where they stand in the list
     notes = [f"{left_over:,} bodies beside the {persons} of a frame are left out (--persons takes more)"] if left_over else []
+    hz, said = _rate(frames)
+    notes += said
     if not world:
         notes.append("landmarks of the picture: parts of its width and height, of which one may be longer; those of the world are metres")
     order = "mediapipe33"
-    return [Recording(x, path.stem, order=order, hz=_rate(frames) or _stated_rate(told), unit="m" if world else "px", notes=tuple(notes))]
+    return [Recording(x, path.stem, order=order, hz=hz or _stated_rate(told), unit="m" if world else "px", notes=tuple(notes))]
 
 
 def _frames(told: Any, depth: int = 0) -> list[Any]:
@@ -109,19 +111,22 @@ def _places(body: list[Any], path: Path, world: bool) -> Places:
     rows = [[p.get(k, np.nan) for k in "xyz"] if isinstance(p, dict) else (p[:3] if len(p) > 2 else [*p, np.nan]) for p in body]
     try:
         a = np.array(rows, np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise FormatError(f"{path}: expected numbers as x, y and z of landmarks, got something else") from error
     return a if world else a[:, :2]
 
 
-def _rate(frames: list[Any]) -> float | None:
-    """Return the rate by the frames' times, of which one that names its unit is preferred."""
+def _rate(frames: list[Any]) -> tuple[float | None, list[str]]:
+    """Return the rate by the frames' times, of which one that names its unit is preferred, and notes."""
     first = frames[0] if isinstance(frames[0], dict) else {}
+    notes: list[str] = []
     for name in sorted((n for n in first if time_unit(n) is not None), key=lambda n: not time_unit(n)):
-        times = [f[name] for f in frames if isinstance(f, dict) and isinstance(f.get(name), int | float)]
-        if len(times) > 1 and len(times) == len(frames):
-            return rate_of(times, name)
-    return None
+        times = [f.get(name) if isinstance(f, dict) else None for f in frames]
+        hz, said = rate_of(times, name)
+        if hz is not None:
+            return hz, []
+        notes += said
+    return None, notes
 
 
 def _stated_rate(told: Any, depth: int = 0) -> float | None:

@@ -142,7 +142,7 @@ def _rate(t: NDArray[np.float64] | None, frames: int) -> tuple[float | None, tup
     if not (steps > 0).all():
         return None, ("times (t) that do not rise are not used: --hz says the rate",)
     even = (np.abs(steps - np.median(steps)) <= UNEVEN * np.median(steps)).all()
-    return rate(t.tolist()), () if even else ("frames at uneven times are taken as steady, at their median rate",)
+    return rate(t.tolist()), () if even else ("frames at uneven times are taken as steady, at their usual rate",)
 
 
 def _are_numbers(values: Any) -> bool:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,12 @@ def load_json(path: Path) -> Any:
         if len(lines) > 1:
             try:
                 return [json.loads(line) for line in lines]
-            except (json.JSONDecodeError, RecursionError):
+            except (ValueError, RecursionError):
                 pass
         got = f"{error.msg} in line {error.lineno}" if text.strip() else "an empty file"
         raise FormatError(f"{path}: expected JSON, got {got}") from error
+    except ValueError as error:  # of Python: thousands of digits
+        raise FormatError(f"{path}: expected JSON of a recording, got a number that is too long") from error
 
 
 def numbers(found: Any, shape: tuple[int, ...], path: Path, what: str) -> Places:
@@ -100,10 +103,22 @@ def numbers(found: Any, shape: tuple[int, ...], path: Path, what: str) -> Places
 
 
 def rate(times: Sequence[float]) -> float | None:
-    """Return the rate, Hz, of frames at these seconds; None where they do not rise."""
-    steps = np.diff(np.asarray(times, np.float64))
-    steps = steps[steps > 0]
-    return float(np.round(1 / np.median(steps), 3)) if len(steps) and np.isfinite(steps).all() else None
+    """Return the rate, Hz, of frames at these seconds; None where they do not rise.
+
+    It is by the mean step, for whole milliseconds have no step of 120 Hz; steps that are far from the median, as where frames are missing,
+    are left out. Of a clock that stands still for frames, those from its first tick to its last are counted.
+    """
+    at = np.asarray(times, np.float64)
+    steps = np.diff(at)
+    rising = np.flatnonzero(steps > 0)
+    if not len(rising) or not np.isfinite(steps).all():
+        return None
+    if len(rising) > 1 and (steps == 0).sum() > len(rising) and (steps >= 0).all():
+        step = (at[rising[-1]] - at[rising[0]]) / (rising[-1] - rising[0])
+        return float(np.round(1 / step, 3))
+    steps = steps[rising]
+    usual = np.median(steps)
+    return float(np.round(1 / np.mean(steps[np.abs(steps - usual) <= usual / 2]), 3))
 
 
 def time_unit(name: str) -> float | None:
@@ -114,14 +129,48 @@ def time_unit(name: str) -> float | None:
     return 0.0 if words(name) in _TIMES else None
 
 
-def rate_of(times: Sequence[float], name: str) -> float | None:
-    """Return the rate, Hz, of frames at these times, in the unit that their name states, else told from their steps; as `rate` does."""
-    unit = time_unit(name)
+def moments(told: Sequence[Any]) -> tuple[list[float], bool] | None:
+    """Return times as numbers, and whether they are seconds by a clock, as `0:12.5` and 2026-01-31T12:00:00.5 are; None of other things."""
+    try:
+        found = [float("nan" if isinstance(t, bool) else t) for t in told]
+        return (found, False) if np.isfinite(found).all() else None
+    except OverflowError:
+        return None
+    except (TypeError, ValueError):
+        by_clock = [_clock(t) if isinstance(t, str) else None for t in told]
+        seconds = [t for t in by_clock if t is not None]
+        return (seconds, True) if len(seconds) == len(told) else None
+
+
+def _clock(text: str) -> float | None:
+    if met := re.fullmatch(r"\s*(?:(\d{1,6}):)?(\d{1,6}):(\d{1,2}(?:[.,]\d{1,18})?)\s*", text):
+        return 3600 * int(met[1] or 0) + 60 * int(met[2]) + float(met[3].replace(",", "."))
+    try:
+        at = datetime.fromisoformat(text.strip())
+    except ValueError:
+        return None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def rate_of(told: Sequence[Any], name: str) -> tuple[float | None, list[str]]:
+    """Return the rate, Hz, of frames at these times, in the unit that their name states, else told from their steps, and notes.
+
+    Steps of 333,333, of which no unit is known, are Kinect's of 100 ns.
+    """
+    found = moments(told)
+    if found is None:
+        got = next((t for t in told if moments([t]) is None), told[0])
+        return None, [f"{name}: expected times as numbers, or as 12:34:56.7, got {str(got)[:20]!r}: not used, --hz says the rate"]
+    times, by_clock = found
+    unit = 1.0 if by_clock else time_unit(name)
     if not unit:
-        steps = np.diff(np.asarray(times, np.float64))
+        steps = np.diff(times)
         step = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
         unit = next((u for u in (1.0, 1e-3, 1e-6) if step * u < SLOWEST), 1e-9)
-    return rate([t * unit for t in times])
+        if any(abs(step * 1e-7 * hz - 1) < 0.05 for hz in (30, 15)):
+            unit = 1e-7
+    hz = rate([t * unit for t in times])
+    return hz, [f"{name}: times that do not rise are not used: --hz says the rate"] if hz is None and len(times) > 1 else []
 
 
 class Seats:

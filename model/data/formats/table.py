@@ -247,4 +247,6 @@ def _named(r: Recording, file: Path, given: Path, pattern: str | None) -> Record
 
 def _number(text: str | None, other: int | None) -> int | None:
     digits = re.sub(r"\D", "", text or "")
+    if len(digits) > 18:
+        raise FormatError(f"expected subject and view of at most 18 digits, got {digits}: --label says which part of the path they are")
     return int(digits) if digits else other

@@ -506,3 +506,9 @@ def test_bodies_keep_their_seats_whatever_their_order():
     assert left_over == 1
     np.testing.assert_allclose(x[:, 0, 0, 0], [1, 1.1, 1.2, 1.3])
     np.testing.assert_allclose(x[:, 1, 0, 0], [11, 11.1, 0, 11.3])
+
+
+def test_a_subject_of_too_many_digits_is_refused_in_a_sentence(tmp_path, capsys):
+    np.save(tmp_path / f"s{'7' * 30}_wave.npy", body("kinect20"))
+    argv = (tmp_path, tmp_path / "out.npz", "--label", r"s(?P<subject>\d+)", "--layout", "kinect20")
+    assert refused(capsys, *argv).startswith("expected subject and view of at most 18 digits, got 777")
