@@ -6,8 +6,8 @@ row a joint), the person, the clip, the label. A number that is not there is a j
 
 import csv
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +24,33 @@ _ROLES = {
     "frame": ("frame", "frame id", "frame number", "frame no", "frameno", "index", "frame index"),
     "joint": ("joint", "joint name", "landmark", "keypoint", "marker", "joint id", "landmark id", "keypoint id"),
 }
+_UNITS = {
+    **{unit: unit for unit in ("m", "cm", "mm", "dm", "in", "ft", "px")},
+    **dict.fromkeys(("metre", "metres", "meter", "meters"), "m"),
+    **dict.fromkeys(("pixel", "pixels"), "px"),
+}
+_PLACES = ("", "position", "pos", "p", "translation", "t")
+_NO_PLACES = {  # what beside its place is told of a joint on three axes
+    *("q", "quat", "quaternion", "r", "rot", "rotation", "orientation", "euler", "angle", "w", "omega", "gyro"),
+    *("v", "vel", "velocity", "speed", "a", "acc", "accel", "acceleration"),
+}
+_COMMA = re.compile(r"\s*[+-]?(\d+|\d{1,3}(\.\d{3})+)?,\d*([eE][+-]?\d+)?\s*")  # a number with a decimal comma
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """Which column is what. places: joint -> axis -> column."""
+    """Which column is what. places: joint -> axis -> column; unit: of the places, where the columns' names state it."""
 
     roles: dict[str, int]
     places: dict[str, dict[str, int]]
+    unit: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def read(path: Path, persons: int) -> list[Recording]:
     """Return the clips of a table. Raises FormatError."""
     header, rows = _rows(path)
-    columns = _columns(header)
+    columns = _columns(header, path)
     if "joint" in columns.roles and set(columns.places) == {""}:
         header, rows, columns = _row_a_frame(header, rows, columns, path)
     if not columns.places or "" in columns.places:
@@ -55,7 +68,8 @@ def read(path: Path, persons: int) -> list[Recording]:
         clips.setdefault(_cell(row, columns.roles.get("clip")) or path.stem, []).append(i)
     values = _numbers(rows, order, header, path).reshape(len(rows), len(columns.places), len(axes))
     names = tuple(j.strip() for j in columns.places)
-    return [_recording(name, at, rows, values[at], names, columns.roles, header, persons, path) for name, at in clips.items()]
+    found = [_recording(name, at, rows, values[at], names, columns.roles, header, persons, path) for name, at in clips.items()]
+    return [replace(r, unit=columns.unit, notes=(*columns.notes, *r.notes)) for r in found]
 
 
 def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -68,7 +82,9 @@ def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
     if len(lines) < 2 or "\0" in text:
         got = "an empty file" if not lines else "no text" if "\0" in text else "one line"
         raise FormatError(f"{path}: expected a table with a header and rows, got {got}")
-    delimiter = max(",;\t|", key=lines[0].count)
+    stated = re.fullmatch(r'"?sep=(.)"?[,;\t|]*', lines[0].strip(), re.IGNORECASE)  # Excel's
+    delimiter = stated[1] if stated else max(",;\t|", key=lines[0].count)
+    lines = lines[1:] if stated else lines
     try:
         table = list(csv.reader(lines, delimiter=delimiter))
     except csv.Error as error:
@@ -76,8 +92,11 @@ def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
     header = [h.strip() for h in table[0]]
     if all(_is_number(h) for h in header if h):
         raise FormatError(f"{path}: expected a header, a first line with the names of the columns, got numbers")
-    if delimiter == ";":
-        table = [[cell.replace(",", ".") if re.fullmatch(r"\s*-?\d+,\d+\s*", cell) else cell for cell in row] for row in table]
+    while header and not header[-1]:
+        header.pop()
+    table = [row if any(cell.strip() for cell in row[len(header) :]) else row[: len(header)] for row in table]
+    if delimiter != ",":
+        table = [[cell.replace(".", "").replace(",", ".") if _COMMA.fullmatch(cell) else cell for cell in row] for row in table]
     wrong = next((i for i, row in enumerate(table[1:], 2) if len(row) != len(header)), None)
     if wrong is not None:
         raise FormatError(
@@ -94,23 +113,47 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _columns(header: Sequence[str]) -> _Columns:
+def _columns(header: Sequence[str], path: Path) -> _Columns:
     roles: dict[str, int] = {}
     places: dict[str, dict[str, int]] = {}
+    units = set()
     for i, column in enumerate(header):
         name = words(column)
         role = next((r for r, known in _ROLES.items() if name in known), "time" if time_unit(name) is not None else None)
         if role is not None and role not in roles:
             roles[role] = i
             continue
+        name, unit = _with_unit(column)
         for pattern in (r"(?P<joint>.*?)\s?(?P<axis>[xyz])", r"(?P<axis>[xyz])\s?(?P<joint>.*)"):
             found = re.fullmatch(pattern, name)
             if found and (found["joint"] != "" or name in "xyz"):
                 joint = f"joint {found['joint']}" if found["joint"].isdigit() else found["joint"]
                 places.setdefault(joint, {}).setdefault(found["axis"], i)
+                units |= {unit} - {None}
                 break
+    if len(units) > 1:
+        raise FormatError(f"{path}: expected one unit of all columns, got {' and '.join(sorted(map(str, units)))}")
     places = {j: a for j, a in places.items() if {"x", "y"} <= set(a)}
-    return _Columns(roles, places)
+    others = [j for j in places if _is_beside_a_place(j, places)]
+    which = f"{', '.join(others[:3])}{', ...' if len(others) > 3 else ''}"
+    notes = (f"columns that tell no places are left out: {which}",) if others else ()
+    return _Columns(roles, {j: a for j, a in places.items() if j not in others}, units.pop() if units else None, notes)
+
+
+def _with_unit(column: str) -> tuple[str, str | None]:
+    """Return the name of a column as plain words, and the unit at its end: `head_x (mm)`, `head x [m]`, `HeadX_mm`."""
+    name, _, last = words(column).rpartition(" ")
+    if last in _UNITS and (column.rstrip()[-1] in ")]" or re.search(r"(^|\s|\d)[xyz]$", name)):
+        return name, _UNITS[last]
+    return words(column), None
+
+
+def _is_beside_a_place(joint: str, places: Mapping[str, object]) -> bool:
+    """Return whether a joint is none, but the turn or speed of one, such as `head q` beside `head`; `hip r` beside `hip l` is one."""
+    said = joint.split()
+    ends = [(said[-1], said[:-1], [*said[:-1], "l"]), (said[0], said[1:], ["l", *said[1:]])] if said else []
+    rests = [" ".join(rest) for end, rest, left in ends if end in _NO_PLACES and not (end == "r" and " ".join(left) in places)]
+    return any(f"{rest} {word}".strip() in places or f"{word} {rest}".strip() in places for rest in rests for word in _PLACES)
 
 
 def _row_a_frame(header: list[str], rows: list[list[str]], columns: _Columns, path: Path) -> tuple[list[str], list[list[str]], _Columns]:
@@ -132,7 +175,8 @@ def _row_a_frame(header: list[str], rows: list[list[str]], columns: _Columns, pa
     out = [[*heads[frame], *(cell for j in joints for cell in found.get(j, [""] * len(axes)))] for frame, found in frames.items()]
     names = [words(j) if not j.isdigit() else f"joint {j}" for j in joints]
     places = {n: {a: len(keys) + len(axes) * k + m for m, a in enumerate(axes)} for k, n in enumerate(names)}
-    return wide, out, _Columns({r: keys.index(i) for r, i in columns.roles.items() if r != "joint"}, places)
+    roles = {r: keys.index(i) for r, i in columns.roles.items() if r != "joint"}
+    return wide, out, replace(columns, roles=roles, places=places)
 
 
 def _cell(row: Sequence[str], column: int | None) -> str:
