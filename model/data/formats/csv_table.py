@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from indrnn.model.data.formats.recording import FormatError, Places, Recording, moments, rate_of, time_unit, words
+from indrnn.model.data.formats.recording import NO_PLACES, FormatError, Places, Recording, moments, rate_of, time_unit, words
 
-_ROLES = {
+ROLES = {
     "label": ("label", "class", "action", "activity", "gesture"),
     "clip": ("clip", "video", "sequence", "seq", "file", "filename", "recording", "sample", "trial"),
     "person": ("person", "body", "body id", "person id", "track", "track id", "player"),
@@ -30,10 +30,6 @@ _UNITS = {
     **dict.fromkeys(("pixel", "pixels"), "px"),
 }
 _PLACES = ("", "position", "pos", "p", "translation", "t")
-_NO_PLACES = {  # what beside its place is told of a joint on three axes
-    *("q", "quat", "quaternion", "r", "rot", "rotation", "orientation", "euler", "angle", "w", "omega", "gyro"),
-    *("v", "vel", "velocity", "speed", "a", "acc", "accel", "acceleration"),
-}
 _COMMA = re.compile(r"\s*[+-]?(\d+|\d{1,3}(\.\d{3})+)?,\d*([eE][+-]?\d+)?\s*")  # a number with a decimal comma
 
 
@@ -119,7 +115,7 @@ def _columns(header: Sequence[str], path: Path) -> _Columns:
     units = set()
     for i, column in enumerate(header):
         name = words(column)
-        role = next((r for r, known in _ROLES.items() if name in known), "time" if time_unit(name) is not None else None)
+        role = next((r for r, known in ROLES.items() if name in known), "time" if time_unit(name) is not None else None)
         if role is not None and role not in roles:
             roles[role] = i
             continue
@@ -152,7 +148,7 @@ def _is_beside_a_place(joint: str, places: Mapping[str, object]) -> bool:
     """Return whether a joint is none, but the turn or speed of one, such as `head q` beside `head`; `hip r` beside `hip l` is one."""
     said = joint.split()
     ends = [(said[-1], said[:-1], [*said[:-1], "l"]), (said[0], said[1:], ["l", *said[1:]])] if said else []
-    rests = [" ".join(rest) for end, rest, left in ends if end in _NO_PLACES and not (end == "r" and " ".join(left) in places)]
+    rests = [" ".join(rest) for end, rest, left in ends if end in NO_PLACES and not (end == "r" and " ".join(left) in places)]
     return any(f"{rest} {word}".strip() in places or f"{word} {rest}".strip() in places for rest in rests for word in _PLACES)
 
 

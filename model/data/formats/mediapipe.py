@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from indrnn.frames.rate import HZ_RANGE
-from indrnn.model.data.formats.recording import FormatError, Places, Recording, load_json, rate_of, seats, time_unit, words
+from indrnn.model.data.formats.recording import RATES, FormatError, Places, Recording, load_json, rate_of, seats, time_unit, words
 
 JOINTS = 33
 _DEEPEST = 6
 _PERSONS = {"person", "persons", "body", "pose", "player", "track", "id", "people", "subject", "human", "skeleton"}
-_RATES = {"fps", "hz", "rate", "frame rate", "framerate", "frames per second", "sample rate", "sampling rate", "video fps"}
 
 
 def is_one(told: Any) -> bool:
@@ -134,6 +133,6 @@ def _stated_rate(told: Any, depth: int = 0) -> float | None:
     if not isinstance(told, dict) or depth > 2:
         return None
     for name, value in told.items():
-        if words(name) in _RATES and isinstance(value, int | float) and HZ_RANGE[0] <= value <= HZ_RANGE[1]:
+        if words(name) in RATES and isinstance(value, int | float) and HZ_RANGE[0] <= value <= HZ_RANGE[1]:
             return float(value)
     return next((hz for value in told.values() if (hz := _stated_rate(value, depth + 1)) is not None), None)

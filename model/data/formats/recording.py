@@ -26,7 +26,13 @@ _UNITS = {
     **dict.fromkeys(("ns", "nsec", "nanos", "nanosecond", "nanoseconds"), 1e-9),
 }
 _TIMES = frozenset({"t", "time", "timestamp", "time stamp", "elapsed", "elapsed time"})
+RATES = {"fps", "hz", "rate", "frame rate", "framerate", "frames per second", "sample rate", "sampling rate", "video fps"}
 SLOWEST = 2.0  # seconds: of a time that names no unit, steps below 2 are seconds, below 2,000 milliseconds, and so on
+
+NO_PLACES = {  # what beside its place is told of a joint on three axes
+    *("q", "quat", "quaternion", "r", "rot", "rotation", "orientation", "euler", "angle", "w", "omega", "gyro"),
+    *("v", "vel", "velocity", "speed", "a", "acc", "accel", "acceleration"),
+}
 
 
 class FormatError(Exception):

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from indrnn.frames import layouts
+from indrnn.frames.rate import HZ_RANGE
 from indrnn.model.data import ntu
 from indrnn.model.data.formats import azure, csv_table, matlab, mediapipe, npz, openpose, predict_body, pyskl
-from indrnn.model.data.formats.recording import FormatError, Recording, by_number, load_json
+from indrnn.model.data.formats.recording import NO_PLACES, RATES, FormatError, Recording, by_number, load_json, words
 
 
 @dataclass(frozen=True)
@@ -52,28 +53,70 @@ def _matlab(path: Path, persons: int) -> list[Recording]:
     }
     if {"x", "off", "y"} <= set(arrays):
         return _own(arrays, str(path), persons)
-    flat = dict(_flattened(found))
-    clips = {name: x for name, v in flat.items() if (x := _joints(v)) is not None}
+    told = _flattened(found, {})
+    clips = [(where, x, said) for where, v, said in told if (x := _joints(v)) is not None]
     if not clips:
-        shapes = ", ".join(f"{name} {list(v.shape)}" for name, v in list(flat.items())[:6])
+        shapes = ", ".join(f"{where} {list(v.shape)}" for where, v, _ in told[:6])
         raise FormatError(f"{path}: expected an array [joints, 3, frames], or x, off and y, got {shapes or 'no array of numbers'}")
     utd = _UTD.search(path.stem)
-    if utd and "d_skel" in clips:
-        x = clips["d_skel"]
+    if utd and (x := next((x for where, x, _ in clips if where == "d_skel"), None)) is not None:
         return [Recording(x, path.stem, f"a{int(utd[1]):02}", int(utd[2]), order="utd20" if x.shape[2] == 20 else "", hz=30.0, unit="m")]
-    return [Recording(x, path.stem if len(clips) == 1 else f"{path.stem} {name}") for name, x in clips.items()]
+    turns = [where for where, _, _ in clips if {w for w in words(where).split() if len(w) > 2} & NO_PLACES]
+    turns = turns if len(turns) < len(clips) else []
+    clips = [clip for clip in clips if clip[0] not in turns]
+    notes = (f"{path.name}: arrays that tell no places are left out: {', '.join(turns[:3])}{', ...' * (len(turns) > 3)}",) if turns else ()
+    names = [path.stem if len(clips) == 1 else f"{path.stem} {where}" for where, _, _ in clips]
+    return [Recording(x, name, **said, notes=notes) for name, (_, x, said) in zip(names, clips, strict=True)]
 
 
 def _texts(v: Any) -> bool:
     return isinstance(v, str) or all(isinstance(t, str) for t in v)
 
 
-def _flattened(found: Any, where: str = "") -> list[tuple[str, Any]]:
-    """Return every array of numbers within structs and cells, by its way."""
+def _flattened(found: Any, said: dict[str, Any], where: str = "") -> list[tuple[str, Any, dict[str, Any]]]:
+    """Return every array of numbers within structs and cells: its way, itself, and what is said of it beside it, or in as many cells."""
     if isinstance(found, np.ndarray):
-        return [(where, found)]
-    inner = found.items() if isinstance(found, dict) else enumerate(found) if isinstance(found, list) else ()
-    return [pair for name, v in inner for pair in _flattened(v, f"{where}.{name}" if where else str(name))]
+        return [(where, found, said)]
+    if isinstance(found, list):
+        return [one for i, v in enumerate(found) for one in _flattened(v, said, f"{where}.{i}")]
+    if not isinstance(found, dict):
+        return []
+    told = {role: values for name, v in found.items() if (role := _role(name)) is not None and (values := _values(v, role))}
+    said = said | {role: values[0] for role, values in told.items() if len(values) == 1}
+    out = []
+    for name, v in found.items():
+        way = f"{where}.{name}" if where else name
+        if isinstance(v, list) and _role(name) is None:
+            for i, one in enumerate(v):
+                out += _flattened(one, said | {r: values[i] for r, values in told.items() if len(values) == len(v)}, f"{way}.{i}")
+        else:
+            out += _flattened(v, said, way)
+    return out
+
+
+def _role(name: str) -> str | None:
+    """Return what a variable or field of this name says of clips, as `Recording` calls it; None of another name."""
+    plain = words(name)
+    known = {role: csv_table.ROLES[role] for role in ("label", "subject", "view")} | {"hz": tuple(RATES)}
+    singular = plain.removesuffix("es") if plain.endswith("sses") else plain.removesuffix("s")
+    return next((role for role, names in known.items() if {plain, singular} & set(names)), "label" if plain == "y" else None)
+
+
+def _values(v: Any, role: str) -> list[Any]:
+    """Return what a text, texts or numbers say, one for each clip; nothing where they cannot say that."""
+    if isinstance(v, str | list):
+        cells: list[Any] = [v] if isinstance(v, str) else v
+        if all(isinstance(c, np.ndarray) and c.size == 1 for c in cells):
+            return _values(np.array([c.reshape(-1)[0] for c in cells]), role)
+        texts = [c if isinstance(c, str) else "" for c in cells]
+        return [t.strip() for t in texts] if role == "label" and all(texts) else []
+    if not isinstance(v, np.ndarray) or v.dtype.kind not in "fiu" or v.size != max(v.shape, default=0) or not np.isfinite(v).all():
+        return []
+    numbers = v.reshape(-1).tolist()
+    if role == "hz":
+        return [float(n) if HZ_RANGE[0] <= n <= HZ_RANGE[1] else None for n in numbers]
+    whole = npz.whole(v.reshape(-1))
+    return [] if whole is None else [str(n) if role == "label" else n for n in whole.tolist()]
 
 
 def _joints(v: Any) -> Any:
