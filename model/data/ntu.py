@@ -118,10 +118,10 @@ def _number(word: str) -> float:
     return float("nan" if "#" in word or "(" in word else word)  # -1.#IND and nan(ind), as Microsoft's library writes it
 
 
-def align(frames: Sequence[dict[str, Frames]]) -> Frames:
-    """Bodies by id -> x [T, 2, 25, 3]: each person in one slot throughout, zeros where absent; frames with nobody are left out. NaN stays.
+def align(frames: Sequence[dict[str, Frames]], persons: int = PERSONS) -> Frames:
+    """Bodies by id -> x [T, persons, 25, 3]: each person in one slot throughout, zeros where absent; no frames of nobody. NaN stays.
 
-    Of more than two bodies at once those are kept that are seen in most frames. Who sits where is `Seats`' to say; the slot of the person
+    Of more bodies at once those are kept that are seen in most frames. Who sits where is `Seats`' to say; the slot of the person
     seen longest is the first.
     """
     there = [f for f in frames if f]
@@ -129,10 +129,10 @@ def align(frames: Sequence[dict[str, Frames]]) -> Frames:
     for f in there:
         for ident in f:
             seen[ident] = seen.get(ident, 0) + 1
-    x = np.zeros((len(there), PERSONS, JOINTS, 3), np.float32)
-    seats = Seats(PERSONS, NEAR)
+    x = np.zeros((len(there), persons, JOINTS, 3), np.float32)
+    seats = Seats(persons, NEAR)
     for t, f in enumerate(there):
-        kept = sorted(f, key=lambda ident: (-seen[ident], ident))[:PERSONS]
+        kept = sorted(f, key=lambda ident: (-seen[ident], ident))[:persons]
         for ident, slot in zip(kept, seats.place([(ident, np.nanmean(f[ident], 0)) for ident in kept], t), strict=True):
             x[t, slot] = f[ident]
     order = np.argsort(-x.any((2, 3)).sum(0), kind="stable")
@@ -140,15 +140,21 @@ def align(frames: Sequence[dict[str, Frames]]) -> Frames:
     return aligned
 
 
+def left_over(frames: Sequence[dict[str, Frames]], x: Frames) -> int:
+    """Return how many bodies of the frames have no slot in x."""
+    return sum(map(len, frames)) - int(x.any((2, 3)).sum())
+
+
 def convert(files: Iterable[Path], left_out: frozenset[str]) -> tuple[dict[str, NDArray[np.generic]], tuple[str, ...]]:
     """Files -> the arrays of a file of clips (model/data/clips.py), with `setup`; and, in words, what was lost on it. Raises NtuError."""
-    clips, names, nobody, gaps = [], [], [], 0
+    clips, names, nobody, gaps, beside = [], [], [], 0, 0
     for path in files:
         if path.stem in left_out:
             continue
         frames = read(path)
         x = align(frames)
         gaps += len(frames) - len(x)
+        beside += left_over(frames, x)
         if len(x):
             clips.append(x)
             names.append(path.stem)
@@ -161,6 +167,7 @@ def convert(files: Iterable[Path], left_out: frozenset[str]) -> tuple[dict[str, 
     count = sum(int(x.any((2, 3)).sum()) for x in clips) * JOINTS
     notes = [f"{lost:,} of {count:,} joints were not seen (NaN or 0 on all axes)"] if lost else []
     notes += [f"{gaps:,} frames with nobody in them are left out"] if gaps else []
+    notes += [f"{beside:,} bodies beside the {PERSONS} of a frame are left out"] if beside else []
     notes += (
         [f"{len(nobody)} clips with nobody in them are left out: {', '.join(nobody[:5])}{', ...' if len(nobody) > 5 else ''}"]
         if nobody

@@ -29,11 +29,15 @@ def _ntu(path: Path, persons: int) -> list[Recording]:
         frames = ntu.read(path)
     except ntu.NtuError as error:
         raise FormatError(f"{path}: {error}") from error
-    x = ntu.align(frames)
+    x = ntu.align(frames, max(persons, ntu.PERSONS))[:, :persons]  # of one person the one who is seen longest, in all frames
     if not len(x):
         raise FormatError(f"{path}: expected somebody in a frame, found nobody")
-    notes = (f"{path.name}: {len(frames) - len(x)} frames with nobody in them are left out",) if len(x) < len(frames) else ()
-    found = Recording(x[:, :persons].astype(np.float64), path.stem, order="kinect25", hz=ntu.HZ, unit="m", notes=notes)
+    notes: tuple[str, ...] = (
+        (f"{path.name}: {len(frames) - len(x)} frames with nobody in them are left out",) if len(x) < len(frames) else ()
+    )
+    if beside := ntu.left_over(frames, x):
+        notes += (f"{path.name}: {beside:,} bodies beside the {persons} of a frame are left out (--persons takes more)",)
+    found = Recording(x.astype(np.float64), path.stem, order="kinect25", hz=ntu.HZ, unit="m", notes=notes)
     try:
         name = ntu.Name.of(path.stem)
     except ntu.NtuError:

@@ -5,6 +5,7 @@ import pytest
 
 from indrnn.frames.layouts import NTU25
 from indrnn.model.data import clips, ntu
+from indrnn.model.data.formats import table
 from indrnn.model.data.splits import pick
 
 POSE = np.random.default_rng(0).uniform(-0.4, 0.4, (25, 3)).astype(np.float32)
@@ -195,3 +196,18 @@ def test_lost_joints_are_held_and_what_was_lost_is_said(tmp_path, capsys):
     (tmp_path / "S001C003P003R001A009.skeleton").write_bytes(b"\xff\xfe1\n")
     assert ntu.main([str(tmp_path), str(tmp_path / "ntu.npz")]) == 1
     assert "expected numbers in ASCII" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("persons", "expected", "beside"), [(1, [0], 9), (2, [0, 1], 4), (3, [0, 1, 2], 0), (5, [0, 1, 2], 0)])
+def test_as_many_persons_as_asked_for_are_taken_and_the_others_counted(tmp_path, persons, expected, beside):
+    """A third was left out without a word, also where three were asked for."""
+    frames = [[(str(7 + k), standing(k)) for k in range(3)]] * 4 + [[("7", standing(0)), ("8", standing(1))], [("7", standing(0))]]
+    (tmp_path / "S001C001P001R001A050.skeleton").write_text(written(frames))
+    (found,), _ = table.read([tmp_path], None, persons)
+    there = [k for k in range(found.x.shape[1]) if found.x[:, k].any()]
+    assert there == expected
+    np.testing.assert_allclose(found.x[0, there], [standing(k) for k in expected], atol=1e-6)
+    said = f"S001C001P001R001A050.skeleton: {beside} bodies beside the {persons} of a frame are left out (--persons takes more)"
+    assert found.notes == ((said,) if beside else ())
+    _, notes = ntu.convert([tmp_path / "S001C001P001R001A050.skeleton"], frozenset())
+    assert notes == ("4 bodies beside the 2 of a frame are left out",)
