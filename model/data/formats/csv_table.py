@@ -73,7 +73,7 @@ def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
         text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError:
-        text = raw.decode("latin-1")
+        text = raw.decode("latin-1" if set(raw) & {0x81, 0x8D, 0x8F, 0x90, 0x9D} else "cp1252")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if len(lines) < 2 or "\0" in text:
         got = "an empty file" if not lines else "no text" if "\0" in text else "one line"

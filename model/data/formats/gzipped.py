@@ -34,7 +34,16 @@ def text(path: Path) -> str:
         return raw.decode()
     except UnicodeDecodeError as error:
         at = raw[max(0, error.start - 20) : error.start + 20].decode("latin-1")
+        told, name = western(raw)
         raise GzippedError(
-            f"{path}: expected {expected}, gzipped, got another encoding at byte {error.start:,} ({at!r}): if it is Latin-1, "
-            "iconv -f LATIN1 -t UTF-8 turns it into one"
+            f"{path}: expected {expected}, gzipped, got another encoding at byte {error.start:,} ({at!r}): if it is {told}, "
+            f"iconv -f {name} -t UTF-8 turns it into one"
         ) from error
+
+
+def western(raw: bytes) -> tuple[str, str]:
+    """Return which encoding of western Europe these bytes may be in, in words and as iconv calls it.
+
+    Windows' has quotes and dashes where Latin-1 has control characters, which no text has.
+    """
+    return ("Windows-1252", "WINDOWS-1252") if any(0x80 <= byte < 0xA0 for byte in set(raw)) else ("Latin-1", "LATIN1")

@@ -19,6 +19,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from indrnn.model.data.formats import gzipped
 from indrnn.model.data.text import HELD_OUT
 from indrnn.model.data.texts.typeset import UNKNOWN
 
@@ -65,7 +66,8 @@ def pieces(path: Path) -> Iterator[str]:
             waiting += decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
-        remedy = f"if it is Latin-1: iconv -f LATIN1 -t UTF-8 {path} > utf8.txt"
+        told, name = gzipped.western(error.object)
+        remedy = f"if it is {told}: iconv -f {name} -t UTF-8 {path} > utf8.txt"
         raise TextFileError(f"{path}: expected UTF-8, got the byte 0x{byte:02x} near byte {read + error.start} ({remedy})") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise TextFileError(f"{path}: expected a whole gzip file, got one that is cut or broken: {error}") from error

@@ -66,6 +66,8 @@ def test_of_each_of_several_files_a_part_is_held_out(tmp_path):
         (b"hello " * 8, "at least 200 characters, got 48"),
         (b"a" * 500, "at least two different characters, got 'a' alone"),
         ("Größe ".encode("latin-1") * 90, "got the byte 0xf6 .*iconv -f LATIN1 -t UTF-8"),
+        ("“Größe” – ".encode("cp1252") * 90, "got the byte 0x93 .*if it is Windows-1252: iconv -f WINDOWS-1252 -t UTF-8"),
+        ("Größe’ ".encode("cp1252") * 90, "got the byte 0xf6 .*if it is Windows-1252: iconv -f WINDOWS-1252 -t UTF-8"),
         (RUSSIAN.encode("utf-16"), "got UTF-16 .*iconv -f UTF-16 -t UTF-8"),
         (("hello " * 90).encode("utf-16-le"), "iconv -f UTF-16LE -t UTF-8"),
         (("hello " * 90).encode("utf-16-be"), "iconv -f UTF-16BE -t UTF-8"),

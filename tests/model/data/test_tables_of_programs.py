@@ -88,3 +88,9 @@ def test_turns_beside_a_row_a_joint_and_joints_that_are_called_so(tmp_path):
     assert read(tmp_path, hips).joint_names == ("hip", "hip r", "hip l")
     assert read(tmp_path, "hip_x,hip_y,hip_rx,hip_ry\n1,2,3,4\n").joint_names == ("hip",)
     assert read(tmp_path, "a_x,a_y,marker_q_x,marker_q_y\n1,2,3,4\n").joint_names == ("a", "marker q")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "utf-8"])
+def test_labels_are_read_in_the_encodings_of_spreadsheets(tmp_path, encoding):
+    label = "Grüße" if encoding == "latin-1" else "“Grüße” – 5 €"
+    assert read(tmp_path, f"head_x,head_y,label\n1,2,{label}\n", encoding).label == label

@@ -1,9 +1,12 @@
+import gzip
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from indrnn.model.data import text
+from indrnn.model.data.formats import gzipped
 
 
 @given(st.text(min_size=0, max_size=300))
@@ -49,3 +52,10 @@ def test_the_real_texts_split_and_encode(name, needs):
     parts = text.read(name)
     assert 80 < len(alphabet) < 90
     assert all(len(text.encode(part, alphabet)) == len(part) > 50_000 for part in parts.values())
+
+
+@pytest.mark.parametrize(("word", "name"), [("Größe", "LATIN1"), ("“Größe”", "WINDOWS-1252"), ("Größe’", "WINDOWS-1252")])
+def test_a_gzipped_text_in_another_encoding_is_told_with_its_name(tmp_path, word, name):
+    (tmp_path / "a.gz").write_bytes(gzip.compress(word.encode("cp1252")))
+    with pytest.raises(gzipped.GzippedError, match=f"iconv -f {name} -t UTF-8 turns it into one"):
+        gzipped.text(tmp_path / "a.gz")
