@@ -187,7 +187,7 @@ def joined(
     mirror = rng.random() < a.mirror
     share = rng.uniform(0, a.lost) if rng.random() < a.lossy else 0.0
     rate = float(np.exp(rng.uniform(np.log(a.slowest), np.log(a.fastest)))) if rng.random() < a.other_rate else hz
-    off = misplacement(body, a.misplaced, rng) if a.misplaced else None
+    off = misplacement(body, a.misplaced, rng) * ((1, 1, 0) if flat else 1) if a.misplaced else None
     out = []
     for x, pace in zip(clips, paces or [1.0] * len(clips), strict=True):
         x = shortened(x, a.cut, rng) if a.cut else x

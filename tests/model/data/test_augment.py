@@ -166,7 +166,7 @@ def test_an_absent_person_stays_absent_however_a_clip_is_changed():
 def test_a_flat_clip_stays_flat():
     x = motion()
     x[..., 2] = 0
-    (y,) = joined([x], BODY, Augment(turn=1.0), 30.0, np.random.default_rng(0), flat=True)
+    (y,) = joined([x], BODY, Augment(turn=1.0, misplaced=0.05, trunk=0.2), 30.0, np.random.default_rng(0), flat=True)
     assert not y[..., 2].any()
     assert np.abs(y[..., :2] - x[: len(y), ..., :2][:5].mean()).max() > 0.1
 

@@ -44,7 +44,7 @@ def arrays(streams=18, **change):
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("detect")
     np.savez(folder / "mine.npz", **arrays())
-    steps = ["--steps", "80", "--decay", "40", "--epoch", "40", "--average", "20"]
+    steps = ["--steps", "120", "--decay", "60", "--epoch", "40", "--average", "20"]
     assert main(["train", "detect", str(folder / "mine.npz"), *SPLIT, *SMALL, *steps, "--out", str(folder / "run")]) == 0
     return folder
 
@@ -84,7 +84,7 @@ def test_another_file_is_measured_by_the_same_split(trained, capsys):
 def test_a_resumed_run_goes_on_and_chooses_again(trained):
     out = str(trained / "run")
     assert (
-        main(["train", "detect", str(trained / "mine.npz"), *SPLIT, *SMALL, "--steps", "81", "--decay", "40", "--out", out, "--resume"])
+        main(["train", "detect", str(trained / "mine.npz"), *SPLIT, *SMALL, "--steps", "121", "--decay", "40", "--out", out, "--resume"])
         == 0
     )
 
@@ -127,7 +127,7 @@ def test_a_network_without_a_threshold_has_no_curves(trained, capsys):
 def learner(**recipe):
     found = stream_set(arrays(), "f")
     config = DetectConfig(7, 1, 0, 3, hidden=8, layers=2)
-    still = {"turn": 0.0, "tilt": 0.0, "body": 0.0, "bones": 0.0, "noise": 0.0}
+    still = {"turn": 0.0, "tilt": 0.0, "body": 0.0, "bones": 0.0, "noise": 0.0, "misplaced": 0.0, "trunk": 0.0, "early": 0.1, "late": 0.4}
     body = tree(found.clips[0].x[:, 0])
     return DetectLearner(config, DetectRecipe(1, 1, **(still | recipe)), body, found, found.clips, [], 1)
 
