@@ -529,12 +529,13 @@ class Ledger:
                 happened += live.happened
                 live.happened = []
                 live.settled(after, self._patience)
+        # Of a session that was to be made here nobody else knows the id: its place in the store is damaged, or, never yet, its id is taken.
+        made = [live for live in moved if live.base is None and not live.pending]
         with self.statistics.lock:
             self.statistics.happened.update(happened)
-        # Of a session that was to be made here nobody else knows the id: then it is taken.
-        made = [live for live in moved if live.base is None and not live.pending]
-        taken = StoreFailed("the new session's id is taken: try again") if made else None
-        return Settling(self._leave_stale(made), taken, self._leave_stale([live for live in moved if live not in made]))
+            self.statistics.store_failures += bool(made)
+        unmade = StoreFailed("the new session could not be stored: the store's log says why") if made else None
+        return Settling(self._leave_stale(made), unmade, self._leave_stale([live for live in moved if live not in made]))
 
     @staticmethod
     def _leave_stale(lives: Sequence[LiveSession]) -> Sequence[LiveSession]:

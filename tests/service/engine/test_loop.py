@@ -774,3 +774,13 @@ def test_a_session_that_cannot_be_read_is_refused_alone(bench: Bench) -> None:
 
 def test_a_neuron_too_large_for_float16_is_watched_as_the_largest() -> None:
     assert engine_requests.halves(np.array([1e6, -7e4, 65_519, 2.5], np.float32)).tolist() == [65_504, -65_504, 65_504, 2.5]
+
+
+def test_a_new_session_whose_place_in_the_store_is_damaged_is_a_failure_of_the_store(bench: Bench) -> None:
+    bench.store.commit = lambda changes: frozenset(c.id for c in changes)  # as where its page cannot be read
+    asked = Asked()
+    bench.submit([(asked, CreateRequest(""))])
+    error = asked.one().error
+    assert isinstance(error, StoreFailed)
+    assert "could not be stored" in error.detail
+    assert bench.statistics.store_failures == 1
