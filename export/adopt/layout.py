@@ -52,6 +52,17 @@ class Guess:
         return any(a.time is not None for a in self.fed.values())
 
 
+class GrowingState(AdoptError):
+    """Of every guess that runs, a state comes out with another shape than it went in with."""
+
+    def __init__(self, state: State, was: tuple[int, ...], now: tuple[int, ...]) -> None:
+        super().__init__(
+            f"{state.name}: its shape grows or changes from {list(was)} to {list(now)} ({state.output}): a session keeps a state of a fixed "
+            "size; export it with a window that slides"
+        )
+        self.state = state.name
+
+
 def discover(source: OnnxFile, told: Told) -> Plan:
     """Return how a file is fed. Raises AdoptError in one line that names the tensor and what would help."""
     if told.context and not told.window:
@@ -75,7 +86,14 @@ def discover(source: OnnxFile, told: Told) -> Plan:
             f"--window: expected one input of samples, got {', '.join(v.name for v in rest)}; --constant gives the others a value"
         )
     session = open_session(source.path)
-    guess, notes = _first_that_runs(session, pairs, rest, constants, told)
+    try:
+        guess, notes = _first_that_runs(session, pairs, rest, constants, told)
+    except GrowingState as error:  # as where a flag of each row is taken for one of each step
+        if told.stepped or told.window:
+            raise
+        told = replace(told, stepped=True)
+        guess, notes = _first_that_runs(session, pairs, rest, constants, told)
+        notes = (*notes, f"{error.state} has another size after several steps at once: it runs a step at a time")
     states = tuple(_state(p, guess.states[p.input.name], told, weights) for p in pairs)
     fed = tuple(Fed(v.name, v.dtype, guess.fed[v.name]) for v in rest)
     outs = {p.output.name for p in pairs}
@@ -87,8 +105,16 @@ def discover(source: OnnxFile, told: Told) -> Plan:
     if bare is not None and not told.stepped and not told.window:
         _refuse_bare(bare.name, str(next(v for v in rest if v.name == bare.name).shape[bare.axes.time or 0]))
     whole = not told.stepped and not told.window and every and all(f.axes.time is not None for f in fed)
-    said = (*source.notes, *notes, *dropped)
+    said = (*source.notes, *notes, *dropped, *(() if whole or told.stepped or told.window else _whole_steps(rest, fed)))
     return Plan(states, fed, answers, constants, told.window, told.context, whole, guess.alone, said)
+
+
+def _whole_steps(rest: Sequence[Value], fed: Sequence[Fed]) -> Iterator[str]:
+    """Yield what is said of inputs several of whose axes are one step: one of them may have been time when the file was exported."""
+    for value, axes in ((v, f.axes) for v, f in zip(rest, fed, strict=True)):
+        sizes = [n for i, n in enumerate(value.shape) if i not in (axes.batch, axes.time) and isinstance(n, int) and n > 1]
+        if len(sizes) > 1:
+            yield f"a step of {value.name} is all of its {' x '.join(map(str, sizes))} numbers: where one of these is time, export it free"
 
 
 def _check_names(told: Told, states: set[str], source: OnnxFile) -> None:
@@ -306,11 +332,7 @@ def _first_that_runs(
     if mixed is not None:
         return mixed
     if grows is not None:
-        s, was, now = grows
-        raise AdoptError(
-            f"{s.name}: its shape grows or changes from {list(was)} to {list(now)} ({s.output}): a session keeps a state of a fixed size; "
-            "export it with a window that slides"
-        )
+        raise GrowingState(*grows)
     _refuse_layout(rest, told, reason)
 
 

@@ -372,6 +372,28 @@ KINDS = {  # inputs => outputs, nodes, whether it runs over time itself, whether
 }  # fmt: skip
 
 
+def test_a_fixed_length_is_told_as_part_of_a_step(tmp_path: Path) -> None:
+    nodes = (
+        "t = Transpose <perm = [1, 0, 2]> (x) Y, hn = GRU <hidden_size = 4> (t, W, R, , , h) one = Constant <value_ints = [1]> () "
+        "q = Squeeze (Y, one) y = Transpose <perm = [1, 0, 2]> (q)"
+    )
+    ends = "(float[B, 4, 3] x, float[1, B, 4] h) => (float[B, 4, 4] y, float[1, B, 4] hn)"
+    adoption = taken(save(tmp_path, f"fixed {ends} {{ {nodes} }}", weights(3)))
+    assert [n for n in adoption.plan.notes if n.startswith("a step of x is all of its 4 x 3 numbers")]
+
+
+def test_a_flag_of_each_row_is_not_taken_for_one_of_each_step(tmp_path: Path) -> None:
+    ends = "(float[T, B, 3] x, float[1, B, 4] h, float[1, B, 1] done) => (float[T, B, 4] y, float[1, B, 4] hn)"
+    nodes = (
+        "i = Constant <value_float = 1.0> () left = Sub (i, done) kept = Mul (h, left) Y, hn = GRU <hidden_size = 4> (x, W, R, , , kept) "
+        "one = Constant <value_ints = [1]> () y = Squeeze (Y, one)"
+    )
+    adoption = taken(save(tmp_path, f"flagged {ends} {{ {nodes} }}", weights(3)))
+    assert not adoption.plan.whole
+    assert any("a step at a time" in note for note in adoption.plan.notes)
+    assert {f.name: f.axes.size for f in adoption.plan.fed} == {"x": 3, "done": 1}
+
+
 @pytest.mark.parametrize("what", KINDS)
 def test_files_of_many_forms_are_taken(tmp_path: Path, what: str) -> None:
     ends, nodes, expected = KINDS[what]
