@@ -57,8 +57,8 @@ class GrowingState(AdoptError):
 
     def __init__(self, state: State, was: tuple[int, ...], now: tuple[int, ...]) -> None:
         super().__init__(
-            f"{state.name}: its shape grows or changes from {list(was)} to {list(now)} ({state.output}): a session keeps a state of a fixed "
-            "size; export it with a window that slides"
+            f"{state.name}: its shape grows or changes from {list(was)} to {list(now)} ({state.output}): a session keeps a state of a "
+            "fixed size; export it with a window that slides"
         )
         self.state = state.name
 
