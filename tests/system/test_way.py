@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import orjson
 import pytest
 from conftest import ROOT, Server
@@ -80,7 +81,8 @@ def test_a_step_of_the_stream_enters_fewer_than_twelve_files(server: TracedServe
 
 
 def test_a_step_of_the_open_inference_protocol_enters_fewer_than_fourteen_files(server: TracedServer) -> None:
-    raw = b"".join(bytes(4) for _ in range(60))
+    body = orjson.loads((ROOT / "examples" / "wave.json").read_bytes())["sequences"][0][0]  # of nobody there would be a warning to word
+    raw = np.array(body, "<f4").tobytes()
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
 
         def step(n: int) -> None:
