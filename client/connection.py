@@ -60,7 +60,7 @@ def content_of(content: object) -> dict[str, object]:
     listed = _listed(content)
     if listed and isinstance(listed[0], str):
         return {"sentences": content}
-    depth = _depth(content)
+    depth = _depth(listed)
     ends = len(listed) == 1 and (listed[0] is None or _listed(listed[0]) == [None])
     return {"values" if depth in (1, 2) or (depth is None and ends) else "frames": content}
 

@@ -106,9 +106,7 @@ def _rename_graph(graph: GraphProto, names: Mapping[str, str], prefix: str) -> N
     for value in (*graph.input, *graph.output):
         value.name = names.get(value.name, value.name)
         if value.type.tensor_type.shape.dim:
-            value.type.tensor_type.ClearField(
-                "shape"
-            )  # of the sizes that it was exported at; a Loop's number and condition have to say none
+            value.type.tensor_type.ClearField("shape")  # of the export's sizes; a Loop's number and condition have to stay scalars
     for weight in graph.initializer:
         weight.name = names.get(weight.name, weight.name)
 
